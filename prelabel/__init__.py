@@ -1,0 +1,21 @@
+"""GPU video pre-labelling for Encord: frames in, object instances with measured confidences out."""
+
+from prelabel.detections import Detections, VideoDetections
+from prelabel.frames import FrameBatch, Media, VideoInfo
+from prelabel.protocols import Detector, LabelSink, ModelRecord, Task, TaskSource, VideoReader
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Detections",
+    "Detector",
+    "FrameBatch",
+    "LabelSink",
+    "Media",
+    "ModelRecord",
+    "Task",
+    "TaskSource",
+    "VideoDetections",
+    "VideoInfo",
+    "VideoReader",
+]

@@ -1,0 +1,103 @@
+"""What a user can meet.
+
+PrelabelError
+├── SetupError            nothing can run: exit code 2
+│   ├── ConfigError       a key, a value, a file that the config names
+│   ├── PluginError       a `use:` that cannot be loaded or called
+│   ├── WeightsError      weights that are missing, altered or of another kind
+│   ├── OntologyError     classes and ontology do not meet
+│   ├── AccountError      key, project, stage or pathway on the platform
+│   └── MachineError      a device or a decoder that this machine lacks
+└── TaskError             one task fails, the run goes on: exit code 1
+    ├── FetchError        the media could not be brought here whole
+    ├── ReadError         the media could not be decoded as promised
+    │   └── FrameCountError
+    ├── DetectError       the detector broke its contract or raised
+    ├── LabelError        the labels cannot be written as they are
+    │   └── RowTooLargeError
+    └── SaveError         the platform did not take the labels or the move
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PrelabelError(Exception):
+    """Base of all errors that a user can meet."""
+
+
+class SetupError(PrelabelError):
+    """Nothing ran: the config, the project or the machine is wrong."""
+
+
+class ConfigError(SetupError):
+    """A key, a value or a file of the config is wrong."""
+
+
+class PluginError(SetupError):
+    """A `use:` cannot be loaded, or does not take the options it was given."""
+
+
+class WeightsError(SetupError):
+    """Weights are missing, altered, or of a kind that the detector does not load."""
+
+
+class OntologyError(SetupError):
+    """The detector's classes and the ontology do not meet."""
+
+
+class AccountError(SetupError):
+    """The key, project, stage or pathway is not there or not allowed."""
+
+
+class MachineError(SetupError):
+    """This machine lacks a device or a decoder that the config asks for."""
+
+
+class TaskError(PrelabelError):
+    """One task failed; the run goes on with the others."""
+
+
+class FetchError(TaskError):
+    """The media could not be brought here whole."""
+
+
+class ReadError(TaskError):
+    """The media could not be decoded as promised."""
+
+
+class FrameCountError(ReadError):
+    """Frames decoded, frames indexed and frames promised differ."""
+
+
+class DetectError(TaskError):
+    """The detector raised, or returned what its contract does not allow."""
+
+
+class LabelError(TaskError):
+    """The labels cannot be written as they are."""
+
+
+class RowTooLargeError(LabelError):
+    """The label row would pass the platform's limit."""
+
+
+class SaveError(TaskError):
+    """The platform did not take the labels, or did not move the task."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns a hint that names the known word nearest to `word`, or lists the known ones.
+
+    >>> did_you_mean("wieghts", ["weights", "conf"])
+    "did you mean 'weights'?"
+    >>> did_you_mean("zzz", ["weights", "conf"])
+    'known: conf, weights'
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {next(name for name in names if name.lower() == near[0])!r}?"
+    return "known: " + ", ".join(names) if names else "there are none"

@@ -1,0 +1,111 @@
+"""What a reader says of a video, and what it hands on of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+MediaKind = Literal["video", "images"]
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """Files on this machine that are one task's frames.
+
+    Attributes:
+        kind: `video`: one file of many frames; `images`: one file a frame.
+        paths: the video's file, or the pictures' files in frame order.
+    """
+
+    kind: MediaKind
+    paths: tuple[Path, ...]
+
+    def __post_init__(self) -> None:
+        if not self.paths or (self.kind == "video" and len(self.paths) != 1):
+            raise ValueError(f"media of kind {self.kind!r}: got {len(self.paths)} files")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """A video as it is shown.
+
+    Attributes:
+        width: pixels of the displayed frame, rotation applied.
+        height: pixels of the displayed frame, rotation applied.
+        num_frames: frames that are shown, as FFmpeg decodes them one by one.
+        average_fps: frames a second over the whole video; 0.0 for pictures.
+        duration_seconds: from the first shown frame to the end of the last; 0.0 for pictures.
+        rotation_degrees: clockwise turn that the file asks for: 0, 90, 180 or 270; already applied to frames.
+        frame_sizes: (width, height) of each frame where pictures of one task differ in size; else empty.
+    """
+
+    width: int
+    height: int
+    num_frames: int
+    average_fps: float = 0.0
+    duration_seconds: float = 0.0
+    rotation_degrees: int = 0
+    frame_sizes: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"size: got {self.width} x {self.height}, expected 1 x 1 or more")
+        if self.num_frames < 0:
+            raise ValueError(f"num_frames: got {self.num_frames}, expected 0 or more")
+        if self.rotation_degrees not in (0, 90, 180, 270):
+            raise ValueError(f"rotation_degrees: got {self.rotation_degrees}, expected 0, 90, 180 or 270")
+        if self.frame_sizes and len(self.frame_sizes) != self.num_frames:
+            raise ValueError(f"frame_sizes: got {len(self.frame_sizes)} for {self.num_frames} frames")
+
+    def sizes(self, frame_index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns width and height in pixels, int64 (N, 2), of the frames asked for.
+
+        >>> VideoInfo(width=4, height=3, num_frames=2).sizes(np.array([1, 0])).tolist()
+        [[4, 3], [4, 3]]
+        """
+        if self.frame_sizes:
+            return np.asarray(self.frame_sizes, np.int64)[frame_index]
+        return np.tile(np.array([self.width, self.height], np.int64), (len(frame_index), 1))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBatch:
+    """Frames that go through a detector together.
+
+    Whoever holds a batch may read it, never write it. Its memory may be used again once the detector has returned.
+
+    Attributes:
+        data: uint8 tensor (N, H, W, 3), RGB, displayed orientation, on the host or on a device.
+        frame_indices: int64 (N,), 0-based, presentation order, rising.
+        pts_seconds: float64 (N,), time at which each frame is shown, from the first shown frame.
+    """
+
+    data: torch.Tensor
+    frame_indices: NDArray[np.int64]
+    pts_seconds: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        num = len(self.frame_indices)
+        shape = tuple(self.data.shape)
+        if len(shape) != 4 or shape[0] != num or shape[3] != 3:
+            raise ValueError(f"data: got shape {shape}, expected ({num}, H, W, 3)")
+        if not str(self.data.dtype).endswith("uint8"):
+            raise ValueError(f"data: got {self.data.dtype}, expected uint8")
+        if len(self.pts_seconds) != num:
+            raise ValueError(f"pts_seconds: got {len(self.pts_seconds)} values for {num} frames")
+
+    def __len__(self) -> int:
+        return len(self.frame_indices)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the pictures."""
+        num, height, width, channels = self.data.shape
+        return int(num * height * width * channels)

@@ -1,0 +1,118 @@
+"""The one maker of threads: what is upstream of `prefetch` runs beside what is downstream of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+def prefetch(
+    upstream: Iterable[Item],
+    *,
+    max_items: int,
+    max_bytes: int | None = None,
+    num_bytes: Callable[[Item], int] = lambda _: 0,
+    name: str = "prefetch",
+) -> Generator[Item, None, None]:
+    """Yields `upstream`'s items in order while a thread makes the next ones.
+
+    The thread starts with the first item asked for. An error of `upstream` is raised here, after the items made before it.
+    Closing this generator, or leaving it by an error, closes `upstream` on its own thread and waits for that thread.
+
+    Args:
+        upstream: made and closed on the thread.
+        max_items: items that may wait here.
+        max_bytes: bytes that may wait here; one item always may, however large.
+        num_bytes: an item's bytes.
+        name: the thread's name.
+    """
+    queue: _BoundedQueue[Item] = _BoundedQueue(max_items, max_bytes, num_bytes)
+    thread = threading.Thread(target=queue.fill, args=(upstream,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield from queue.drain()
+    finally:
+        queue.stop()
+        thread.join()
+
+
+class _BoundedQueue(Generic[Item]):
+    """First in, first out; holds back its producer; hands on its error; stops at once."""
+
+    def __init__(self, max_items: int, max_bytes: int | None, num_bytes: Callable[[Item], int]) -> None:
+        self._changed = threading.Condition()
+        self._items: deque[Item] = deque()
+        self._bytes = 0
+        self._max_items, self._max_bytes, self._num_bytes = max_items, max_bytes, num_bytes
+        self._error: BaseException | None = None
+        self._ended = False
+        self._stopped = False
+
+    def fill(self, upstream: Iterable[Item]) -> None:
+        iterator = iter(upstream)
+        try:
+            with _closing(iterator):
+                for item in iterator:
+                    if not self._put(item):
+                        return
+                    del item  # held no longer than the consumer holds it
+        except BaseException as error:  # handed to the consumer
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def drain(self) -> Iterator[Item]:
+        while True:
+            with self._changed:
+                while not self._items and not self._ended:
+                    self._changed.wait()
+                if not self._items:
+                    break
+                item = self._items.popleft()
+                self._bytes -= self._num_bytes(item)
+                self._changed.notify_all()
+            yield item
+            del item
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def _put(self, item: Item) -> bool:
+        size = self._num_bytes(item)
+        with self._changed:
+            while not self._stopped and not self._has_room(size):
+                self._changed.wait()
+            if self._stopped:
+                return False
+            self._items.append(item)
+            self._bytes += size
+            self._changed.notify_all()
+            return True
+
+    def _has_room(self, size: int) -> bool:
+        if not self._items:
+            return True
+        fits = self._max_bytes is None or self._bytes + size <= self._max_bytes
+        return fits and len(self._items) < self._max_items
+
+
+@contextmanager
+def _closing(iterator: Iterator[Item]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,117 @@
+"""What a reader, a detector, a source and a sink must be: two or three members each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.detections import Detections, VideoDetections
+from prelabel.frames import FrameBatch, Media, VideoInfo
+
+
+@runtime_checkable
+class VideoReader(Protocol):
+    """One file, read once, from front to back.
+
+    Built as `Reader(media, **options)` for each task, entered, read by one thread, closed by `with` also after an error. `info` is known on entering.
+    """
+
+    @property
+    def info(self) -> VideoInfo:
+        """The video as it is shown; `num_frames` comes from the index."""
+
+    def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
+        """Yields the asked frames in order, `batch_size` at a time, the last batch smaller.
+
+        Args:
+            frame_indices: int64 (M,), rising, each within 0 .. num_frames - 1.
+            batch_size: frames a batch, 1 or more.
+
+        Raises:
+            ReadError: as soon as a frame cannot be had. A stream never ends short quietly.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds boxes. Called from one thread; may keep state between calls, must not keep frames."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names by `class_id`."""
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        """Returns one `Detections` a frame, in the batch's order, boxes in pixels of the displayed frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """Which model made a label. A detector may carry one as `model`."""
+
+    name: str
+    weights_sha256: str | None = None
+    licence: str | None = None
+
+
+class Task(Protocol):
+    """One thing to label."""
+
+    @property
+    def key(self) -> str:
+        """Names the task for good: the same in every run, unique in its source."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames that the platform says it has; None where nothing promises a number."""
+
+    def open(self) -> AbstractContextManager[Media]:
+        """Brings the media here for as long as the context is open.
+
+        Raises:
+            FetchError: if they cannot be had whole.
+        """
+
+
+class TaskSource(Protocol):
+    """Where tasks come from, and where they are told how it ended."""
+
+    def tasks(self) -> Iterator[Task]:
+        """Yields the tasks that wait now, each once."""
+
+    def proceed(self, task: Task, pathway: str | None) -> None:
+        """Moves a task on whose labels are known to be saved.
+
+        Raises:
+            SaveError: if it did not move.
+        """
+
+    def fail(self, task: Task, reason: str) -> None:
+        """Leaves the task where it is and makes the reason known."""
+
+
+class LabelSink(Protocol):
+    """Where labels go."""
+
+    def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> None:
+        """Writes a task's labels: all or nothing, and the same when repeated.
+
+        Raises:
+            LabelError: if they cannot be written as they are.
+            SaveError: if they were not taken.
+        """

@@ -1,0 +1,32 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of real weights, clips and ground truth; skips where there is none."""
+    folder = os.environ.get("PRELABEL_TEST_DATA")
+    if not folder:
+        pytest.skip("PRELABEL_TEST_DATA is not set: real weights and clips are not at hand")
+    return Path(folder)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("needs_test_data") and not os.environ.get("PRELABEL_TEST_DATA"):
+        pytest.skip("PRELABEL_TEST_DATA is not set: real weights and clips are not at hand")
+    if item.get_closest_marker("needs_cuda") and not _has_cuda():
+        if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
+            pytest.fail("no CUDA device, and FAIL_WITHOUT_CUDA=1")
+        pytest.skip("no CUDA device")
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
