@@ -22,7 +22,7 @@ class Detections:
         class_id: int64 (N,), index into the detector's `class_names`.
 
     Raises:
-        ValueError: if shapes differ, a value is not finite, a box is turned inside out, or a confidence is outside 0..1.
+        ValueError: shapes differ, a value is not finite, a box is inside out, or a confidence is outside 0..1.
     """
 
     xyxy: NDArray[np.float32]

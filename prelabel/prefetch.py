@@ -21,7 +21,7 @@ def prefetch(
 ) -> Generator[Item, None, None]:
     """Yields `upstream`'s items in order while a thread makes the next ones.
 
-    The thread starts with the first item asked for. An error of `upstream` is raised here, after the items made before it.
+    The thread starts with the first item asked for. An error of `upstream` is raised here, after what came before it.
     Closing this generator, or leaving it by an error, closes `upstream` on its own thread and waits for that thread.
 
     Args:

@@ -19,7 +19,8 @@ from prelabel.frames import FrameBatch, Media, VideoInfo
 class VideoReader(Protocol):
     """One file, read once, from front to back.
 
-    Built as `Reader(media, **options)` for each task, entered, read by one thread, closed by `with` also after an error. `info` is known on entering.
+    Built as `Reader(media, **options)` for each task, entered, read by one thread, closed by `with` after errors too.
+    `info` is known on entering.
     """
 
     @property
@@ -75,6 +76,10 @@ class Task(Protocol):
     @property
     def title(self) -> str:
         """What people call it."""
+
+    @property
+    def identity(self) -> str:
+        """Changes when the media behind the key does; empty where they cannot change."""
 
     @property
     def num_frames(self) -> int | None:

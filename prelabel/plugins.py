@@ -1,0 +1,187 @@
+"""From the `use:` of a config to a built object; built-ins come through the same door as a newcomer's file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from prelabel.errors import ConfigError, PluginError, PrelabelError, did_you_mean
+
+PluginKind = Literal["detector", "reader", "classifier", "sink"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A factory that a config names.
+
+    Attributes:
+        section: the config's section, as errors call it.
+        use: as the config has it.
+        factory: what is called with the section's options.
+        source_sha256: of the plug-in's file where `use` names one; tells a changed plug-in from the one before.
+    """
+
+    section: str
+    use: str
+    factory: Callable[..., Any]
+    source_sha256: str | None = None
+
+    def build(self, *args: object, options: Mapping[str, Any]) -> Any:
+        """Returns the factory's object, its options checked first.
+
+        Raises:
+            ConfigError: an option is unknown, missing or of the wrong kind; the key is named.
+            PluginError: the factory raised.
+        """
+        checked = self.check_options(options, num_positional=len(args))
+        try:
+            return self.factory(*args, **checked)
+        except PrelabelError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{self.section}.use: {self.use!r} raised {type(error).__name__}: {error}") from error
+
+    def check_options(self, options: Mapping[str, Any], num_positional: int = 0) -> dict[str, Any]:
+        """Returns the options as the factory will get them: through its nested `Options` where it has one.
+
+        Raises:
+            ConfigError: an option is unknown, missing or of the wrong kind; the key is named.
+        """
+        model = getattr(self.factory, "Options", None)
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            return self._through_model(model, options)
+        return self._through_signature(options, num_positional)
+
+    def _through_model(self, model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:
+        unknown = [key for key in options if key not in model.model_fields]
+        if unknown and model.model_config.get("extra") != "allow":
+            raise self._unknown(unknown[0], model.model_fields)
+        try:
+            checked = model(**options)
+        except ValidationError as error:
+            raise ConfigError(describe_first(error, self.section)) from error
+        return {name: getattr(checked, name) for name in checked.model_fields_set}
+
+    def _through_signature(self, options: Mapping[str, Any], num_positional: int) -> dict[str, Any]:
+        parameters = list(inspect.signature(self.factory).parameters.values())[num_positional:]
+        named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        for key in options:
+            if key not in named and not takes_any:
+                raise self._unknown(key, named)
+        for name, parameter in named.items():
+            if parameter.default is parameter.empty and name not in options:
+                raise ConfigError(f"{self.section}: {self.use!r} needs {name!r}: add it to the section")
+        return dict(options)
+
+    def _unknown(self, key: str, known: Mapping[str, Any]) -> ConfigError:
+        hint = did_you_mean(key, [*known, "use"])
+        return ConfigError(f"{self.section}.{key}: {self.use!r} has no such option: {hint}")
+
+
+def load_plugin(kind: PluginKind, use: str, folder: Path) -> Plugin:
+    """Returns the plug-in that `use` names: a built-in or installed name, `module:attr`, or `file.py:attr`.
+
+    Args:
+        kind: which section of the config asks.
+        use: as the config has it.
+        folder: what the path of a `file.py` is relative to: the config's folder.
+
+    Raises:
+        PluginError: there is no such name, module, file or attribute, or importing it raised.
+    """
+    where, separator, attribute = use.rpartition(":")
+    if not separator:
+        return Plugin(kind, use, _installed(kind, use))
+    if where.endswith(".py"):
+        path = (folder / where).resolve()
+        module = _module_of_file(kind, use, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return Plugin(kind, use, _attribute(kind, use, module, attribute), digest)
+    return Plugin(kind, use, _attribute(kind, use, _module(kind, use, where), attribute))
+
+
+def installed_names(kind: PluginKind) -> list[str]:
+    """Returns the names that need no path: built-ins and entry points of installed packages."""
+    return sorted({point.name for point in entry_points(group=f"prelabel.{kind}s")})
+
+
+def describe_first(error: ValidationError, prefix: str = "") -> str:
+    """Returns pydantic's first complaint as `where: got …, expected …`."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in (prefix, *first["loc"]) if _is_key(part))
+    if first["type"] == "missing":
+        return f"{where}: is missing: add it"
+    if first["type"] == "value_error":
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
+    return f"{where}: got {first['input']!r}, expected {_expected(first['msg'])}"
+
+
+def _is_key(part: int | str) -> bool:
+    """Tells keys from the tags by which pydantic tells the members of a union apart."""
+    return part != "" and not re.search(r"[\[(-]|^(int|str|float|dict|literal)$", str(part))
+
+
+def _expected(message: str) -> str:
+    text = message.removeprefix("Input should be ").split(", unable to")[0]
+    text = re.sub(r"greater than or equal to (\S+)", r"\1 or more", text)
+    return re.sub(r"less than or equal to (\S+)", r"\1 or less", text)
+
+
+def _installed(kind: PluginKind, name: str) -> Callable[..., Any]:
+    for point in entry_points(group=f"prelabel.{kind}s"):
+        if point.name == name:
+            try:
+                return point.load()  # type: ignore[no-any-return]
+            except ImportError as error:
+                raise PluginError(f"{kind}.use: {name!r} does not import: {error}") from error
+    hint = did_you_mean(name, installed_names(kind))
+    raise PluginError(f"{kind}.use: there is no {kind} {name!r}: {hint}; your own is `file.py:Name` or `module:Name`")
+
+
+def _module(kind: PluginKind, use: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise PluginError(f"{kind}.use: {use!r}: importing {name!r}: {type(error).__name__}: {error}") from error
+
+
+def _module_of_file(kind: PluginKind, use: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise PluginError(f"{kind}.use: {use!r}: there is no file {path} (a path is relative to the config)")
+    name = f"prelabel_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise PluginError(f"{kind}.use: {use!r}: running {path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _attribute(kind: PluginKind, use: str, module: ModuleType, attribute: str) -> Callable[..., Any]:
+    value = getattr(module, attribute, None)
+    if value is None:
+        public = [name for name in vars(module) if not name.startswith("_")]
+        hint = did_you_mean(attribute, public)
+        raise PluginError(f"{kind}.use: {use!r}: the module has no {attribute!r}: {hint}")
+    if not callable(value):
+        got = type(value).__name__
+        raise PluginError(f"{kind}.use: {use!r}: {attribute!r} is a {got}, expected a class or function")
+    return value  # type: ignore[no-any-return]
