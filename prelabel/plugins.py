@@ -120,7 +120,9 @@ def installed_names(kind: PluginKind) -> list[str]:
 
 def describe_first(error: ValidationError, prefix: str = "") -> str:
     """Returns pydantic's first complaint as `where: got …, expected …`."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    same_key = [entry for entry in errors if entry["loc"][:2] == errors[0]["loc"][:2]]
+    first = max(same_key, key=lambda entry: sum(map(_is_key, entry["loc"])))  # of a union's complaints, the deepest
     where = ".".join(str(part) for part in (prefix, *first["loc"]) if _is_key(part))
     if first["type"] == "missing":
         return f"{where}: is missing: add it"

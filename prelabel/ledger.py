@@ -1,0 +1,100 @@
+"""What is done: one SQLite file beside the outputs, from which an interrupted run goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, get_args
+
+from prelabel.errors import MachineError
+
+Step = Literal["inferred", "labelled", "done", "failed"]
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS tasks (
+    key TEXT PRIMARY KEY,
+    title TEXT NOT NULL,
+    step TEXT NOT NULL CHECK (step IN {get_args(Step)}),
+    fingerprint TEXT NOT NULL,
+    num_instances INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a task stands.
+
+    Attributes:
+        key: the task's.
+        title: the task's.
+        step: the last one that is known to have succeeded, or `failed`.
+        fingerprint: of the config, model and media that the step was done under.
+        num_instances: object instances written; 0 before `labelled`.
+        reason: why it failed, or why it is not whole; else empty.
+        updated_at: UTC, ISO 8601.
+    """
+
+    key: str
+    title: str
+    step: Step
+    fingerprint: str
+    num_instances: int = 0
+    reason: str = ""
+    updated_at: str = ""
+
+
+class Ledger:
+    """Entries by task key. May be used from several threads; each `record` is on disk when it returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise MachineError(f"{path}: the ledger cannot be opened: {error}") from error
+
+    def entry(self, key: str) -> Entry | None:
+        """Returns where the task stands, None if it was never worked on."""
+        return next(self._select("WHERE key = ?", key), None)
+
+    def entries(self) -> list[Entry]:
+        """Returns all entries, the latest last."""
+        return list(self._select("ORDER BY updated_at, key"))
+
+    def record(self, entry: Entry) -> None:
+        """Writes an entry over the task's earlier one; the time is set here."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        values = (entry.key, entry.title, entry.step, entry.fingerprint, entry.num_instances, entry.reason, now)
+        with self._lock:
+            self._connection.execute("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def close(self) -> None:
+        """Closes the file; the write-ahead log is folded in."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _select(self, clause: str, *values: str) -> Iterator[Entry]:
+        with self._lock:
+            rows = self._connection.execute(f"SELECT * FROM tasks {clause}", values).fetchall()
+        return (Entry(*row) for row in rows)

@@ -1,0 +1,218 @@
+"""One video: index, reader, batches, detector, columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.config import ReaderSection
+from prelabel.detections import Detections, VideoDetections, concatenate
+from prelabel.errors import DetectError, FrameCountError, ReadError, TaskError
+from prelabel.frames import FrameBatch, Media, VideoInfo
+from prelabel.interrupts import StopSignal
+from prelabel.plugins import load_plugin
+from prelabel.prefetch import prefetch
+from prelabel.progress import Progress
+from prelabel.protocols import Detector, VideoReader
+
+MAX_WAITING_BATCHES = 2
+MAX_WAITING_BYTES = 512_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderChoice:
+    """Which reader reads a video, where, and why that one."""
+
+    use: str
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What became of one video.
+
+    Attributes:
+        info: the video as it is shown.
+        detections: as the detector gave them, before any shaping.
+        reader: which reader read it.
+        partial: what is missing and why; None if the video was read whole.
+        seconds: busy time by stage: decode, detect.
+    """
+
+    info: VideoInfo
+    detections: VideoDetections
+    reader: ReaderChoice
+    partial: str | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What all videos of a run go through.
+
+    Attributes:
+        reader: the config's section.
+        folder: the config's folder, to which plug-in paths are relative.
+        detector: called from one thread.
+        batch_size: frames a batch.
+        frames: what to do when frames are missing: `strict` fails the task, `warn` keeps what was read.
+        progress: told of every batch.
+        stop: asked before every batch.
+    """
+
+    reader: ReaderSection
+    folder: Path
+    detector: Detector
+    batch_size: int
+    frames: Literal["strict", "warn"]
+    progress: Progress
+    stop: StopSignal
+
+    def infer(self, media: Media, title: str, promised_frames: int | None) -> Inference:
+        """Returns what the detector finds in the media.
+
+        Args:
+            media: files on this machine.
+            title: what errors and progress call them.
+            promised_frames: frames that the platform says there are; None where nothing promises a number.
+
+        Raises:
+            ReadError: frames are missing or damaged, or their count is not the promised one, and `frames` is strict.
+            DetectError: the detector raised or broke its contract.
+            Stopped: somebody asked twice to stop.
+        """
+        choice, keyframes = self._choose_reader(media)
+        with self._open(choice, media) as reader:
+            info = reader.info
+            complaint = _count_complaint(info.num_frames, promised_frames)
+            if complaint and self.frames == "strict":
+                raise FrameCountError(f"{title}: {complaint}")
+            num_frames = min(info.num_frames, promised_frames if promised_frames is not None else info.num_frames)
+            wanted = select_frames(num_frames, keyframes, self.reader)
+            self.progress.begin(title, len(wanted))
+            found, seconds, damage = self._detect(reader, wanted, title)
+        partial = "; ".join(text for text in (complaint, damage) if text) or None
+        return Inference(info, found, choice, partial, seconds)
+
+    def _choose_reader(self, media: Media) -> tuple[ReaderChoice, NDArray[np.int64] | None]:
+        from prelabel.readers.index import index_video
+        from prelabel.readers.select import select_reader
+
+        index = index_video(media.paths[0]) if media.kind == "video" else None
+        keyframes = index.keyframes if index is not None else None
+        if self.reader.use != "auto":
+            return ReaderChoice(self.reader.use, self.reader.device, "the config names it"), keyframes
+        choice = select_reader(index, self.reader.device)
+        return ReaderChoice(choice.use, choice.device, choice.reason), keyframes
+
+    def _open(self, choice: ReaderChoice, media: Media) -> AbstractContextManager[VideoReader]:
+        options = dict(self.reader.options)
+        if choice.device != "auto":
+            options["device"] = choice.device
+        plugin = load_plugin("reader", choice.use, self.folder)
+        reader: VideoReader = plugin.build(media, options=options)
+        return reader
+
+    def _detect(
+        self, reader: VideoReader, wanted: NDArray[np.int64], title: str
+    ) -> tuple[VideoDetections, dict[str, float], str]:
+        """Returns the detections, busy seconds by stage, and what is missing, in words."""
+        results: list[tuple[int, Detections]] = []
+        seconds = {"decode": 0.0, "detect": 0.0}
+        damage = ""
+        decoded = _timed(reader.batches(wanted, self.batch_size), seconds, "decode")
+        batches = prefetch(
+            decoded,
+            max_items=MAX_WAITING_BATCHES,
+            max_bytes=MAX_WAITING_BYTES,
+            num_bytes=lambda batch: batch.num_bytes,
+            name="decode",
+        )
+        try:
+            for batch in batches:
+                self.stop.check()
+                began = time.perf_counter()
+                results.extend(self._detect_batch(batch, title))
+                seconds["detect"] += time.perf_counter() - began
+                self.progress.frames(len(batch))
+        except ReadError as error:
+            if self.frames == "strict":
+                raise
+            damage = str(error)
+        finally:
+            batches.close()
+        return concatenate(results), seconds, damage or self._short(results, wanted, title)
+
+    def _short(self, results: Sequence[tuple[int, Detections]], wanted: NDArray[np.int64], title: str) -> str:
+        if len(results) == len(wanted):
+            return ""
+        complaint = f"the reader ended after {len(results)} of {len(wanted)} frames without an error"
+        if self.frames == "strict":
+            raise FrameCountError(f"{title}: {complaint}")
+        return complaint
+
+    def _detect_batch(self, batch: FrameBatch, title: str) -> list[tuple[int, Detections]]:
+        where = f"{title}: frames {batch.frame_indices[0]} to {batch.frame_indices[-1]}"
+        try:
+            found = self.detector.detect(batch)
+        except TaskError as error:
+            raise type(error)(f"{where}: {error}") from error
+        except Exception as error:
+            raise DetectError(f"{where}: the detector raised {type(error).__name__}: {error}") from error
+        if len(found) != len(batch):
+            raise DetectError(f"{where}: the detector returned {len(found)} results for {len(batch)} frames")
+        num_classes = len(self.detector.class_names)
+        for detections in found:
+            if len(detections) and int(detections.class_id.max()) >= num_classes:
+                got = int(detections.class_id.max())
+                raise DetectError(f"{where}: the detector returned class_id {got}, it has {num_classes} class_names")
+        return list(zip(batch.frame_indices.tolist(), found, strict=True))
+
+
+def select_frames(
+    num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection
+) -> NDArray[np.int64]:
+    """Returns the frames that a config asks to look at, int64 (M,), rising.
+
+    Args:
+        num_frames: frames there are.
+        keyframes: int64 (K,), frames that decode on their own; None: all of them do.
+        section: `frame_ranges` first, then `only_keyframes`, then every `stride`-th of what is left, by frame number.
+
+    >>> select_frames(10, None, ReaderSection(stride=3, frame_ranges=((2, 8),))).tolist()
+    [3, 6]
+    """
+    wanted = np.zeros(num_frames, bool)
+    for first, last in section.frame_ranges or ((0, num_frames),):
+        wanted[first : last + 1] = True
+    if section.only_keyframes and keyframes is not None:
+        alone = np.zeros(num_frames, bool)
+        alone[keyframes[keyframes < num_frames]] = True
+        return np.flatnonzero(wanted & alone)[:: section.stride].astype(np.int64)
+    indices = np.flatnonzero(wanted).astype(np.int64)
+    return indices[indices % section.stride == 0]
+
+
+def _count_complaint(num_frames: int, promised: int | None) -> str:
+    if promised is None or promised == num_frames:
+        return ""
+    return f"the file has {num_frames} frames, the platform says {promised}"
+
+
+def _timed(upstream: Iterator[FrameBatch], seconds: dict[str, float], stage: str) -> Iterator[FrameBatch]:
+    while True:
+        began = time.perf_counter()
+        batch = next(upstream, None)
+        seconds[stage] += time.perf_counter() - began
+        if batch is None:
+            return
+        yield batch
+        del batch

@@ -1,0 +1,102 @@
+"""Tasks from files on this machine: a file, a folder, or a glob."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prelabel.errors import ConfigError, FetchError
+from prelabel.frames import Media
+from prelabel.protocols import Task
+
+IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff".split())
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .wmv .flv .3gp .ogv .h264 .264 .h265 .265 .hevc"
+    .split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderTask:
+    """One file.
+
+    Attributes:
+        path: where it is.
+        title: its path below the folder that was asked for, with forward slashes.
+    """
+
+    path: Path
+    title: str
+    num_frames: None = None
+
+    @property
+    def key(self) -> str:
+        """The title: it stays when the folder is moved."""
+        return self.title
+
+    @property
+    def identity(self) -> str:
+        """Size and time of change of the file."""
+        status = self.path.stat()
+        return f"{status.st_size}:{status.st_mtime_ns}"
+
+    @contextmanager
+    def open(self) -> Iterator[Media]:
+        """Yields the file where it is."""
+        if not self.path.is_file():
+            raise FetchError(f"{self.path}: is gone")
+        yield Media("images" if self.path.suffix.lower() in IMAGE_SUFFIXES else "video", (self.path,))
+
+
+class FolderSource:
+    """Videos and pictures below a path, in the order of their names.
+
+    A file that is asked for by name is taken whatever its suffix; in a folder or a glob, other files are passed over,
+    and so is what lies in `output`, where earlier runs put their pictures.
+    """
+
+    def __init__(self, path: Path, output: Path) -> None:
+        self._files = [task for task in _find_files(path) if not task.path.resolve().is_relative_to(output.resolve())]
+        if not self._files:
+            raise ConfigError(f"source.path: no video or picture at {path}")
+
+    def tasks(self) -> Iterator[Task]:
+        """Yields one task a file."""
+        yield from self._files
+
+    def proceed(self, task: Task, pathway: str | None) -> None:
+        """Does nothing: a file has nowhere to go."""
+
+    def fail(self, task: Task, reason: str) -> None:
+        """Does nothing: the file stays, the report has the reason."""
+
+
+def _find_files(path: Path) -> list[FolderTask]:
+    if path.is_file():
+        return [FolderTask(path, path.name)]
+    if path.is_dir():
+        return _tasks(path.rglob("*"), path)
+    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
+    if not matches:
+        raise ConfigError(f"source.path: there is nothing at {path}")
+    parents = {match.parent for match in matches}
+    common = parents.pop() if len(parents) == 1 else _fixed_part(path)
+    return _tasks(iter(matches), common)
+
+
+def _tasks(files: Iterator[Path], root: Path) -> list[FolderTask]:
+    known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    found = sorted(file for file in files if file.suffix.lower() in known and file.is_file())
+    return [FolderTask(file, file.relative_to(root).as_posix()) for file in found]
+
+
+def _fixed_part(pattern: Path) -> Path:
+    fixed = []
+    for part in pattern.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return Path(*fixed)
