@@ -1,0 +1,238 @@
+"""Faults to inject. Every fault is one sentence: which calls, what happens to them, how many times.
+
+    server.faults.add("save_label_rows", Status(503))               # refused once; the SDK tries again at once
+    server.faults.add("act_on_tasks", LostAnswer(carried_out=True)) # the task moves, the caller cannot know
+    server.faults.add(download_of(clip.item), Truncated(1000), times=None)  # for ever
+    server.faults.add(lambda call: "Annotate" in call.summary, Delay(2.0), skip=3)
+
+A match is an operation's name, as `Call.operation` shows it, or a function of the call. An action is a callable
+that is given a way to carry the request out and gives back the answer to send; one that does not carry it out
+leaves the world, and even the signature, unlooked at. So a new action is a class with `__call__`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from .records import StorageItem
+from .wire import Answer, ConnectionCutError, EnvelopeError
+
+CarryOut = Callable[[], Answer]
+
+
+@dataclass
+class Call:
+    """One request as it came, and what became of it."""
+
+    operation: str
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    summary: str  # the beginning of the body
+    user: str | None = None
+    status: int | None = None  # None: the connection was reset before an answer
+    error: str | None = None  # the error name in a legacy envelope
+
+
+Match = str | Callable[[Call], bool]
+
+
+class Action(Protocol):
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        """The answer to send in place of `carry_out()`'s.
+
+        Called on the connection's thread. It may wait on `stopping`, which is set when the server closes.
+
+        Raises:
+            ConnectionCutError: Reset the connection instead of answering.
+        """
+
+
+@dataclass
+class _Fault:
+    match: Match
+    action: Action
+    times: int | None
+    skip: int
+
+    def fits(self, call: Call) -> bool:
+        return call.operation == self.match if isinstance(self.match, str) else self.match(call)
+
+
+@dataclass
+class Faults:
+    """The faults in waiting; the first that fits a call is used up by it."""
+
+    _waiting: list[_Fault] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0) -> None:
+        """Let `action` happen to the next `times` calls that match, after `skip` of them; None: to all."""
+        with self._lock:
+            self._waiting.append(_Fault(match, action, times, skip))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._waiting.clear()
+
+    def take(self, call: Call) -> Action | None:
+        with self._lock:
+            fault = next((fault for fault in self._waiting if fault.fits(call)), None)
+            if fault is None:
+                return None
+            if fault.skip > 0:
+                fault.skip -= 1
+                return None
+            if fault.times is not None:
+                fault.times -= 1
+                if fault.times == 0:
+                    self._waiting.remove(fault)
+            return fault.action
+
+
+def download_of(item: StorageItem) -> Match:
+    """Matches the downloads of one file."""
+    return lambda call: call.operation == "download" and call.path.endswith(item.uuid)
+
+
+@dataclass(frozen=True)
+class Status:
+    """An HTTP status from the infrastructure in front of the API; the request is not carried out."""
+
+    status: int
+    retry_after_seconds: int | None = None
+    message: str = "injected by a test"
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        wait = self.retry_after_seconds
+        headers = {} if wait is None else {"Retry-After": str(wait)}
+        return Answer.of_json({"message": self.message}, self.status, headers=headers)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An error name in a 200 envelope; the request is not carried out."""
+
+    name: str
+    payload: str | None = None
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        return EnvelopeError(self.name, self.payload).as_answer()
+
+
+@dataclass(frozen=True)
+class MalformedJson:
+    """The first half of the answer, sent as if it were whole."""
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        answer = carry_out()
+        return Shortened(answer.length // 2)(lambda: answer, stopping)
+
+
+@dataclass(frozen=True)
+class LostAnswer:
+    """The connection is reset before the answer, after the request was carried out or instead of it."""
+
+    carried_out: bool
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        if self.carried_out:
+            carry_out()
+        raise ConnectionCutError
+
+
+@dataclass(frozen=True)
+class ResetInsideBody:
+    """The connection is reset after some bytes of the body."""
+
+    after_bytes: int
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        answer = carry_out()
+        return replace(answer, body=_cut_after(answer, self.after_bytes))
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """The connection is closed in good order before the body is whole."""
+
+    after_bytes: int
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        answer = carry_out()
+        return replace(answer, body=_first(answer, self.after_bytes))
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """A body that is too short and says that it is whole: only a known size shows it."""
+
+    num_bytes: int
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        answer = carry_out()
+        return replace(answer, body=_first(answer, self.num_bytes), length=min(self.num_bytes, answer.length))
+
+
+@dataclass(frozen=True)
+class WrongBytes:
+    """A body of the right length whose bytes are inverted from `offset` on."""
+
+    offset: int = 0
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        return replace(answer := carry_out(), body=self._inverted(answer))
+
+    def _inverted(self, answer: Answer) -> Iterator[bytes]:
+        position = 0
+        for chunk in answer.body:
+            kept = max(0, min(len(chunk), self.offset - position))
+            position += len(chunk)
+            yield chunk[:kept] + bytes(255 - byte for byte in chunk[kept:])
+
+
+@dataclass(frozen=True)
+class Trickle:
+    """The body comes at this rate, in ten portions a second."""
+
+    bytes_per_second: int
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        return replace(answer := carry_out(), body=self._slowly(answer, stopping))
+
+    def _slowly(self, answer: Answer, stopping: threading.Event) -> Iterator[bytes]:
+        portion = max(1, self.bytes_per_second // 10)
+        for chunk in answer.body:
+            for start in range(0, len(chunk), portion):
+                if stopping.wait(0.1):
+                    return
+                yield chunk[start : start + portion]
+
+
+@dataclass(frozen=True)
+class Delay:
+    """The request is carried out, and answered, only after this time."""
+
+    seconds: float
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        if stopping.wait(self.seconds):
+            raise ConnectionCutError
+        return carry_out()
+
+
+def _first(answer: Answer, num_bytes: int) -> Iterator[bytes]:
+    left = num_bytes
+    for chunk in answer.body:
+        if left <= 0:
+            return
+        yield chunk[:left]
+        left -= len(chunk)
+
+
+def _cut_after(answer: Answer, num_bytes: int) -> Iterator[bytes]:
+    yield from _first(answer, num_bytes)
+    raise ConnectionCutError
