@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.plugins import describe_first
 
+PreviewKind = Literal["none", "sheet", "clip", "both"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -53,6 +54,7 @@ class FolderSection(Section):
     )
     truth: Path | None = Field(None, description="COCO ground truth to score against; file_name as in coco.json")
     output: Path = Field(Path("out"), description="folder for label rows, raw detections, coco.json and report.json")
+    preview: PreviewKind = Field("none", description="draw the boxes after the run: clip | sheet | both | none")
 
 
 class DemoSection(Section):
@@ -62,6 +64,7 @@ class DemoSection(Section):
     seed: int = Field(7, description="another seed is another clip")
     num_frames: int = Field(150, ge=2, le=10_000)
     output: Path = Field(Path("out/demo"), description="folder for the clip and for everything that a run writes")
+    preview: PreviewKind = Field("both", description="draw the boxes after the run: clip | sheet | both | none")
 
 
 class EncordSection(Section):
@@ -161,7 +164,7 @@ class Config(Section):
 
     def digest(self) -> str:
         """Returns a hash of all that decides what the labels say; where things lie does not count."""
-        decides = self.model_dump(mode="json", exclude={"source": {"output", "cache_gb", "truth"}})
+        decides = self.model_dump(mode="json", exclude={"source": {"output", "cache_gb", "truth", "preview"}})
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

@@ -49,7 +49,7 @@ class JsonLines:
 
     def __init__(self, stream: IO[str], seconds_between: float = 5.0) -> None:
         self._stream, self._seconds_between = stream, seconds_between
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may tell while we tell
         self._title, self._num_frames, self._seen = "", 0, 0
         self._began = self._told = time.monotonic()
 

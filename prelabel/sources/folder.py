@@ -59,19 +59,27 @@ class FolderSource:
     """
 
     def __init__(self, path: Path, output: Path) -> None:
-        self._files = [task for task in _find_files(path) if not task.path.resolve().is_relative_to(output.resolve())]
-        if not self._files:
+        self._path, self._output = path, output.resolve()
+        if not self._files():
             raise ConfigError(f"source.path: no video or picture at {path}")
 
     def tasks(self) -> Iterator[Task]:
-        """Yields one task a file."""
-        yield from self._files
+        """Yields one task a file that is there now."""
+        yield from self._files()
 
     def proceed(self, task: Task, pathway: str | None) -> None:
         """Does nothing: a file has nowhere to go."""
 
     def fail(self, task: Task, reason: str) -> None:
         """Does nothing: the file stays, the report has the reason."""
+
+    def describe(self) -> str:
+        """Returns what will be worked on, in words."""
+        files = self._files()
+        return f"{len(files)} file{'s' if len(files) > 1 else ''} at {self._path}"
+
+    def _files(self) -> list[FolderTask]:
+        return [task for task in _find_files(self._path) if not task.path.resolve().is_relative_to(self._output)]
 
 
 def _find_files(path: Path) -> list[FolderTask]:

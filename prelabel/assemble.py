@@ -1,0 +1,287 @@
+"""From a config to the parts of a run: all that can be wrong before frame 0 is found here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prelabel.cards import find_card
+from prelabel.config import Config, DemoSection, EncordSection, FolderSection
+from prelabel.errors import ConfigError, MachineError, SetupError
+from prelabel.ontology import LabelMap, Ontology, build_label_map
+from prelabel.plugins import Plugin, load_plugin
+from prelabel.protocols import Detector, LabelSink, ModelRecord, TaskSource
+from prelabel.shaping import class_thresholds
+
+if TYPE_CHECKING:
+    from prelabel.encord_client import EncordProject
+
+DEFAULT_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a run, each made when first asked for, and once.
+
+    Attributes:
+        config: what to make.
+        folder: the config's folder, to which plug-in paths are relative.
+        dry_run: labels go to files below the output, and nothing on the platform changes.
+    """
+
+    config: Config
+    folder: Path
+    dry_run: bool = False
+
+    @property
+    def output(self) -> Path:
+        """Where everything that a run writes goes."""
+        output = self.config.source.output
+        return output / "dry-run" if self.dry_run else output
+
+    @cached_property
+    def detector_plugin(self) -> Plugin:
+        """What the config names as its detector, or as the model card does."""
+        section = self.config.detector
+        use = section.use
+        if not use:
+            weights = section.options.get("weights")
+            card = find_card(weights) if isinstance(weights, str) else None
+            if card is None:
+                raise ConfigError("detector.use: is missing: ultralytics, torchvision, module:Name or mine.py:Mine")
+            use = card.use
+        return load_plugin("detector", use, self.folder)
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The detector, its weights loaded."""
+        built = self.detector_plugin.build(options=self.config.detector.options)
+        if not isinstance(built, Detector):
+            raise ConfigError(f"detector.use: {self.detector_plugin.use!r} lacks `class_names` or `detect(batch)`")
+        if not built.class_names:
+            raise ConfigError(f"detector.use: {self.detector_plugin.use!r} has no class_names")
+        return built
+
+    @cached_property
+    def model(self) -> ModelRecord:
+        """Which model makes the labels."""
+        record = getattr(self.detector, "model", None)
+        if isinstance(record, ModelRecord):
+            return record
+        return ModelRecord(self.detector_plugin.use, self.detector_plugin.source_sha256)
+
+    @property
+    def batch_size(self) -> int:
+        """Frames a batch: the config's, else what the detector prefers."""
+        size = self.config.detector.batch_size
+        return getattr(self.detector, "default_batch_size", DEFAULT_BATCH_SIZE) if size == "auto" else size
+
+    @cached_property
+    def encord(self) -> EncordProject:
+        """The project on the platform."""
+        from prelabel.encord_client import connect
+
+        source = self.config.source
+        assert isinstance(source, EncordSection)
+        return connect(source.project_hash, source.domain or None)
+
+    @cached_property
+    def source(self) -> TaskSource:
+        """Where tasks come from."""
+        section = self.config.source
+        if isinstance(section, FolderSection):
+            from prelabel.sources.folder import FolderSource
+
+            return FolderSource(section.path, section.output)
+        if isinstance(section, DemoSection):
+            from prelabel.sources.demo import DemoSource
+
+            return DemoSource(section.output, section.seed, section.num_frames)
+        from prelabel.sources.encord import EncordSource
+
+        cache = section.output / ".prelabel" / "cache"
+        return EncordSource(self.encord, section.stage, cache, int(section.cache_gb * 1e9))
+
+    @cached_property
+    def ontology(self) -> Ontology:
+        """What may be labelled: the project's, the config's, or the detector's classes."""
+        section = self.config.source
+        if isinstance(section, EncordSection):
+            return self.encord.ontology()
+        if isinstance(section, FolderSection) and section.ontology is not None:
+            return Ontology.load(section.ontology)
+        named = dict(self.config.labels.classes)
+        targets = [named.get(name, name) for name in self.detector.class_names]
+        return Ontology.from_classes(list(dict.fromkeys(target for target in targets if target is not None)))
+
+    @cached_property
+    def label_map(self) -> LabelMap:
+        """Which class becomes which object."""
+        labels = self.config.labels
+        return build_label_map(self.detector.class_names, self.ontology, labels.classes, unmapped=labels.unmapped)
+
+    @cached_property
+    def sink(self) -> LabelSink:
+        """Where labels go."""
+        if self.config.sink is not None and not self.dry_run:
+            plugin = load_plugin("sink", self.config.sink.use, self.folder)
+            sink: LabelSink = plugin.build(options=self.config.sink.options)
+            return sink
+        if not self.writes_files:
+            from prelabel.sinks.encord import EncordSink
+
+            return EncordSink(self.encord, self.label_map, self.max_row_bytes, self.record)
+        from prelabel.sinks.folder import FolderSink
+
+        return FolderSink(self.output, self.ontology, self.label_map, self.max_row_bytes)
+
+    @property
+    def writes_files(self) -> bool:
+        """Whether labels go to files below the output."""
+        return self.dry_run or (self.config.sink is None and not isinstance(self.config.source, EncordSection))
+
+    @property
+    def max_row_bytes(self) -> int:
+        """Largest label row that may be written."""
+        return int(self.config.labels.max_row_mb * 1e6)
+
+    @property
+    def record(self) -> dict[str, str | None] | None:
+        """What is noted on the platform beside the labels; None if nothing is to be."""
+        section = self.config.source
+        if not isinstance(section, EncordSection) or not section.record:
+            return None
+        return {
+            "model": self.model.name,
+            "weights_sha256": self.model.weights_sha256,
+            "config_sha256": self.config.digest(),
+        }
+
+    @cached_property
+    def raw_fingerprint(self) -> str:
+        """Of all that decides what the detector finds in given media."""
+        decides: dict[str, Any] = {
+            "reader": self.config.reader.model_dump(mode="json"),
+            "detector": self.config.detector.model_dump(mode="json", exclude={"batch_size"}),
+            "frames": self.config.frames,
+            "weights_sha256": self.model.weights_sha256,
+            "plugin_sha256": self.detector_plugin.source_sha256,
+        }
+        return _digest(decides)
+
+    @cached_property
+    def label_fingerprint(self) -> str:
+        """Of all that decides what the labels of given media say."""
+        decides: dict[str, Any] = {
+            "raw": self.raw_fingerprint,
+            "labels": self.config.labels.model_dump(mode="json"),
+            "ontology": self.ontology.structure,
+        }
+        return _digest(decides)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at before a run.
+
+    Attributes:
+        name: what was looked at.
+        passed: whether it is as a run needs it.
+        detail: what is there, or what is wrong and what to do.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def look_through(assembly: Assembly) -> list[Check]:
+    """Returns every check, passed or not, in the order in which a run needs them."""
+    parts: Mapping[str, Callable[[Assembly], str]] = {
+        "tasks": _describe_source,
+        "weights": _describe_detector,
+        "reader": check_reader,
+        "classes": _describe_label_map,
+        "labels": _describe_sink,
+    }
+    return [_look(name, describe, assembly) for name, describe in parts.items()]
+
+
+def check_reader(assembly: Assembly) -> str:
+    """Returns which reader will be used, in words.
+
+    Raises:
+        SetupError: it is not there, does not take its options, or this machine lacks what it needs.
+    """
+    section = assembly.config.reader
+    if section.use == "auto":
+        if section.options:
+            key = next(iter(section.options))
+            raise ConfigError(f"reader.{key}: is no key of the reader section; a reader's own options need reader.use")
+        return f"chosen by file; device {section.device}"
+    plugin = load_plugin("reader", section.use, assembly.folder)
+    plugin.check_options(section.options, num_positional=1)
+    probe = getattr(plugin.factory, "probe", None)
+    complaint = probe(section.device) if probe is not None else None
+    if complaint:
+        raise MachineError(f"reader.use: {section.use}: {complaint}")
+    return f"{section.use}, device {section.device}"
+
+
+def prepare(assembly: Assembly) -> None:
+    """Makes every part of a run, cheap ones first.
+
+    Raises:
+        SetupError: the first that is wrong.
+    """
+    check_reader(assembly)
+    _check_pathway(assembly)
+    class_thresholds(assembly.config.labels.conf, assembly.label_map)
+    _ = assembly.sink
+
+
+def _describe_source(assembly: Assembly) -> str:
+    _check_pathway(assembly)
+    describe = getattr(assembly.source, "describe", None)
+    return str(describe()) if describe is not None else type(assembly.source).__name__
+
+
+def _describe_detector(assembly: Assembly) -> str:
+    model = assembly.model
+    digest = f", sha256 {model.weights_sha256[:12]}…" if model.weights_sha256 else ""
+    licence = f", licence {model.licence}" if model.licence else ""
+    num = len(assembly.detector.class_names)
+    return f"{model.name}{digest}{licence}, {num} classes, batches of {assembly.batch_size}"
+
+
+def _describe_label_map(assembly: Assembly) -> str:
+    class_thresholds(assembly.config.labels.conf, assembly.label_map)
+    labels = assembly.label_map
+    parts = [f"{len(labels.categories)} objects of '{assembly.ontology.title}'", *labels.notes]
+    return "; ".join(parts)
+
+
+def _describe_sink(assembly: Assembly) -> str:
+    return f"{type(assembly.sink).__name__}, output in {assembly.output}"
+
+
+def _check_pathway(assembly: Assembly) -> None:
+    check_pathway = getattr(assembly.source, "check_pathway", None)
+    if check_pathway is not None:
+        check_pathway(assembly.config.pathway)
+
+
+def _look(name: str, describe: Callable[[Assembly], str], assembly: Assembly) -> Check:
+    try:
+        return Check(name, True, describe(assembly))
+    except SetupError as error:
+        return Check(name, False, str(error))
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()

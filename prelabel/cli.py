@@ -1,0 +1,146 @@
+"""The command line: each command a few lines; exit 0: all done, 1: some task failed, 2: nothing ran."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prelabel import __version__
+from prelabel.errors import PrelabelError, SetupError
+
+app = typer.Typer(
+    name="prelabel",
+    help="Puts boxes on videos before people do: from a folder, or from an agent stage of an Encord workflow.",
+    epilog="First steps: prelabel run configs/demo.yaml needs no account, no GPU and no footage.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML config; `prelabel init` writes one")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="lay a value over the config's, e.g. detector.conf=0.4; repeatable"
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="write labels to files; save and move nothing on the platform")]
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    settings: Settings = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="work on at most N tasks")] = None,
+    dry_run: DryRun = False,
+    watch: Annotated[
+        float | None, typer.Option(min=1, metavar="SECONDS", help="when no task waits, look again every so often")
+    ] = None,
+) -> None:
+    """Label what waits: videos in, label rows out, tasks moved on.
+
+    An interrupted run goes on where it was. Ctrl-C stops after what is in hand, twice stops now.
+    """
+    from prelabel.commands import run_config
+
+    raise typer.Exit(run_config(config, settings or (), limit=limit, dry_run=dry_run, watch_seconds=watch))
+
+
+@app.command()
+def check(config: ConfigPath, settings: Settings = None) -> None:
+    """Look at all that can be known before frame 0: key, project, stage, pathway, classes, weights, decoder, GPU."""
+    from prelabel.commands import check_config_file
+
+    raise typer.Exit(check_config_file(config, settings or ()))
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this machine: decoders, devices, FFmpeg, weights, settings, and how to mend what is missing."""
+    from prelabel.commands import examine_machine
+
+    raise typer.Exit(examine_machine())
+
+
+@app.command()
+def status(
+    where: Annotated[
+        Path, typer.Argument(metavar="[CONFIG|FOLDER]", help="a config, or a folder below which runs wrote")
+    ] = Path(),
+) -> None:
+    """Show where every task stands, and why those that failed did."""
+    from prelabel.commands import show_status
+
+    raise typer.Exit(show_status(where))
+
+
+@app.command()
+def preview(
+    config: ConfigPath,
+    titles: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="which tasks; default: all")] = None,
+    settings: Settings = None,
+    kind: Annotated[str, typer.Option(help="clip | sheet | both")] = "both",
+) -> None:
+    """Draw the boxes of an earlier run: an annotated clip, and a contact sheet."""
+    from prelabel.commands import draw_previews
+
+    raise typer.Exit(draw_previews(config, settings or (), titles or (), kind))
+
+
+@app.command()
+def export(
+    config: ConfigPath,
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="file or folder to write to")],
+    format: Annotated[str, typer.Option("--format", "-f", help="coco | yolo | mot | encord")] = "coco",
+    settings: Settings = None,
+) -> None:
+    """Write what an earlier run found in another format; thresholds and classes may be changed with --set."""
+    from prelabel.commands import export_labels
+
+    raise typer.Exit(export_labels(config, settings or (), format, target))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path | None, typer.Option(metavar="FOLDER", help="label the videos of this folder")] = None,
+    project: Annotated[str | None, typer.Option(metavar="HASH", help="label an Encord project's agent stage")] = None,
+    stage: Annotated[str | None, typer.Option(help="title or uuid of the agent stage")] = None,
+    weights: Annotated[str, typer.Option(help="model card, path or URL")] = "yolo11n",
+    output: Annotated[Path, typer.Option("--output", "-o", help="the config to write")] = Path("prelabel.yaml"),
+) -> None:
+    """Write a commented config: for a folder, or from a project's stages, pathways and ontology."""
+    from prelabel.commands import write_config
+
+    raise typer.Exit(write_config(folder, project, stage, weights, output))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the config, for editors."""
+    import json
+
+    from prelabel.schema import config_schema
+
+    typer.echo(json.dumps(config_schema(), indent=2))
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line; what a user can meet is one line on standard error."""
+    try:
+        app()
+    except SetupError as error:
+        print(f"prelabel: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except PrelabelError as error:
+        print(f"prelabel: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

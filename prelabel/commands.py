@@ -1,0 +1,137 @@
+"""What the commands do, and what they say; each returns its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from prelabel.assemble import Assembly, look_through, prepare
+from prelabel.config import load_config
+from prelabel.errors import ConfigError
+from prelabel.files import write_text_atomically
+from prelabel.interrupts import StopSignal, stop_on_signals
+from prelabel.ledger import Ledger
+from prelabel.outputs import complete
+from prelabel.progress import show_progress
+from prelabel.report import RunReport
+from prelabel.run import Run
+from prelabel.show import person, show_checks, show_entries, show_findings, show_report
+
+ALL_DONE, SOME_FAILED, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 130
+LEDGER = Path(".prelabel") / "ledger.sqlite"
+
+
+def run_config(
+    config: Path, settings: Sequence[str], *, limit: int | None, dry_run: bool, watch_seconds: float | None
+) -> int:
+    """Runs a config, once, or again and again until somebody asks to stop."""
+    assembly = Assembly(load_config(config, settings), config.parent, dry_run)
+    stop = StopSignal()
+    codes = [ALL_DONE]
+    with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
+        prepare(assembly)
+        with _ledger(assembly) as ledger:
+            for report in _passes(assembly, ledger, stop, limit, watch_seconds):
+                show_report(report)
+                codes.append(SOME_FAILED if report.failed or report.aborted else ALL_DONE)
+    return INTERRUPTED if stop.is_set and watch_seconds is None else max(codes)
+
+
+def check_config_file(config: Path, settings: Sequence[str]) -> int:
+    """Shows all that can be known before frame 0."""
+    checks = look_through(Assembly(load_config(config, settings), config.parent))
+    show_checks(checks)
+    return ALL_DONE if all(check.passed for check in checks) else NOTHING_RAN
+
+
+def examine_machine() -> int:
+    """Shows what this machine has."""
+    from prelabel.doctor import examine, has_blocking
+
+    findings = examine()
+    show_findings(findings)
+    return NOTHING_RAN if has_blocking(findings) else ALL_DONE
+
+
+def show_status(where: Path) -> int:
+    """Shows every ledger of a config, or below a folder; exit 1 if a task failed."""
+    root = load_config(where).source.output if where.is_file() else where
+    paths = sorted(root.rglob(str(LEDGER))) if root.is_dir() else []
+    if not paths:
+        raise ConfigError(f"{root}: no run has written here yet; `prelabel run CONFIG` does")
+    failed = False
+    for path in paths:
+        with Ledger(path) as ledger:
+            entries = ledger.entries()
+        show_entries(path.parent.parent, entries)
+        failed = failed or any(entry.step == "failed" for entry in entries)
+    return SOME_FAILED if failed else ALL_DONE
+
+
+def draw_previews(config: Path, settings: Sequence[str], titles: Sequence[str], kind: str) -> int:
+    """Draws the boxes of an earlier run."""
+    from prelabel.preview import preview_run
+
+    assembly = Assembly(load_config(config, settings), config.parent)
+    for path in preview_run(assembly, titles, _one_of("--kind", kind, ("clip", "sheet", "both"))):
+        person().print(str(path))
+    return ALL_DONE
+
+
+def export_labels(config: Path, settings: Sequence[str], format: str, target: Path) -> int:
+    """Writes what an earlier run found in another format."""
+    from prelabel.export import export_run
+
+    assembly = Assembly(load_config(config, settings), config.parent)
+    for path in export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target):
+        person().print(str(path))
+    return ALL_DONE
+
+
+def write_config(folder: Path | None, project: str | None, stage: str | None, weights: str, output: Path) -> int:
+    """Writes a commented config, never over one that stands."""
+    from prelabel.scaffold import config_for_folder, config_for_project
+
+    if (folder is None) == (project is None):
+        raise ConfigError("init: say what to label: --folder FOLDER, or --project HASH")
+    if output.exists():
+        raise ConfigError(f"{output}: stands already; name another with --output")
+    if project is not None:
+        from prelabel.encord_client import connect
+
+        text = config_for_project(connect(project, None), stage=stage, weights=weights)
+    else:
+        assert folder is not None
+        text = config_for_folder(folder, weights=weights)
+    write_text_atomically(output, text)
+    person().print(f"wrote {output}; look it over, then: prelabel check {output}")
+    return ALL_DONE
+
+
+def _passes(
+    assembly: Assembly, ledger: Ledger | None, stop: StopSignal, limit: int | None, watch_seconds: float | None
+) -> Iterator[RunReport]:
+    """Yields a report for the first pass, and for each later one in which a task waited."""
+    first = True
+    while True:
+        with show_progress() as progress:
+            report = Run(assembly, ledger, progress, stop)(limit)
+            if first or report.tasks:
+                report = complete(assembly, report, progress)
+        if first or report.tasks:
+            yield report
+        if watch_seconds is None or stop.is_set:
+            return
+        first = False
+        stop.wait(watch_seconds)
+
+
+def _ledger(assembly: Assembly) -> AbstractContextManager[Ledger | None]:
+    return nullcontext() if assembly.dry_run else Ledger(assembly.output / LEDGER)
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ConfigError(f"{option}: got {value!r}, expected {' | '.join(allowed)}")
+    return value

@@ -1,0 +1,72 @@
+"""Output files: names that are safe and tell their task, and contents that are whole or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+MAX_SEGMENT_BYTES = 160
+"""File systems take 255; suffixes, a digest and the mark of an unfinished file come on top."""
+MAX_NAME_BYTES = 1000
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; on leaving, what was written takes the place of `path` at once.
+
+    After an error the unfinished file is gone and `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def output_name(task_title: str) -> str:
+    """Returns the name of a task's output files, without the suffix of its media; sub-folders are kept.
+
+    >>> output_name("day 1/clip.mp4")
+    'day 1/clip'
+    >>> output_name("../clip.mp4")
+    'clip-f73f4521d8'
+    """
+    return safe_name(task_title.removesuffix(PurePosixPath(task_title).suffix) or task_title, told_apart_by=task_title)
+
+
+def safe_name(title: str, *, told_apart_by: str | None = None) -> str:
+    """Returns a relative path that any file system takes; where the title had to be changed, it ends in a digest.
+
+    Args:
+        title: of a task; anything that a person or a platform may have written.
+        told_apart_by: what the digest is of; default: the title.
+
+    >>> safe_name("clip.mp4")
+    'clip.mp4'
+    """
+    segments = [_safe_segment(segment) for segment in title.split("/")]
+    name = "/".join(segment for segment in segments if segment)
+    if len(name.encode()) > MAX_NAME_BYTES:
+        name = name.rsplit("/", 1)[-1]
+    if name and name == title:
+        return name
+    digest = hashlib.sha256((told_apart_by or title).encode(errors="surrogatepass")).hexdigest()[:10]
+    return f"{name or 'task'}-{digest}"
+
+
+def _safe_segment(segment: str) -> str:
+    normal = unicodedata.normalize("NFC", segment)
+    shown = "".join(letter if _is_safe(letter) else "_" for letter in normal).strip(" .")
+    return shown.encode()[:MAX_SEGMENT_BYTES].decode(errors="ignore").rstrip(" .")
+
+
+def _is_safe(letter: str) -> bool:
+    return letter in " ._-+=@,()[]{}!#" or unicodedata.category(letter)[0] in "LMN"

@@ -1,0 +1,84 @@
+"""What a run leaves beside its label rows: coco.json, the score, pictures, report.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from prelabel.assemble import Assembly
+from prelabel.config import DemoSection, EncordSection, FolderSection
+from prelabel.errors import PrelabelError
+from prelabel.evaluate import score_coco
+from prelabel.formats.coco import write_coco
+from prelabel.labelled import LabelledVideo
+from prelabel.progress import Progress
+from prelabel.raw_store import read_raw
+from prelabel.report import RunReport
+from prelabel.run import raw_path, shape_raw
+from prelabel.sources.demo import TRUTH_NAME
+
+
+def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunReport:
+    """Writes what concerns the whole run, and returns the report with it.
+
+    A score or a picture that cannot be had is a warning: labels are worth more than either.
+    """
+    outputs, warnings = [], list(report.warnings)
+    score = None
+    if assembly.writes_files:
+        coco = assembly.output / "coco.json"
+        write_coco(coco, labelled_videos(assembly, report))
+        outputs.append(coco)
+    try:
+        score = _score(assembly)
+        outputs += _previews(assembly, report)
+    except PrelabelError as error:
+        warnings.append(str(error))
+    path = assembly.output / "report.json"
+    finished = replace(
+        report, score=score, warnings=tuple(warnings), outputs=tuple(str(output) for output in [*outputs, path])
+    )
+    finished.write(path)
+    progress.event(
+        "run_done",
+        done=sum(task.status == "done" for task in report.tasks),
+        failed=len(report.failed),
+        instances=finished.instances,
+        frames_per_second=round(finished.frames_per_second, 2),
+        limit=finished.limit,
+        score=None if score is None else score["map_50_95"],
+        outputs=list(finished.outputs),
+    )
+    return finished
+
+
+def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledVideo]:
+    """Yields the videos that the run labelled, or an earlier one had, one at a time from the raw store."""
+    for task in report.tasks:
+        if task.status != "failed":
+            raw = read_raw(raw_path(assembly.output, task.title))
+            yield LabelledVideo(task.title, raw.info, shape_raw(assembly, raw).detections, assembly.label_map)
+
+
+def _score(assembly: Assembly) -> dict[str, float] | None:
+    """Returns mAP and AP by class against the ground truth that the source names; None if it names none."""
+    source = assembly.config.source
+    truth: Path | None = None
+    if isinstance(source, DemoSection):
+        truth = source.output / TRUTH_NAME
+    elif isinstance(source, FolderSection):
+        truth = source.truth
+    if truth is None or not assembly.writes_files:
+        return None
+    score = score_coco(assembly.output / "coco.json", truth)
+    return {"map_50_95": score.map_50_95, "map_50": score.map_50, **score.by_class}
+
+
+def _previews(assembly: Assembly, report: RunReport) -> list[Path]:
+    source = assembly.config.source
+    if isinstance(source, EncordSection) or source.preview == "none":
+        return []
+    from prelabel.preview import preview_run
+
+    return preview_run(assembly, [task.title for task in report.tasks if task.status != "failed"], source.preview)

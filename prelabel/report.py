@@ -1,0 +1,132 @@
+"""What a run did: kept as report.json, and shown at its end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from prelabel.files import write_text_atomically
+
+Status = Literal["done", "already done", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """How one task ended.
+
+    Attributes:
+        title: as people call it.
+        key: as the ledger calls it.
+        status: `done`, `already done` by an earlier run, or `failed`.
+        reason: why it failed; else empty.
+        partial: what is missing of a task that was labelled all the same; None if it is whole.
+        num_frames: frames that the media have.
+        num_inferred: frames that the detector saw.
+        instances: object instances by ontology object.
+        dropped: detections that became no instance, by reason.
+        pathway: where the task went.
+        reader: which reader read it, and why that one.
+        seconds: busy time by stage: fetch, decode, detect, save.
+        outputs: files written for it.
+    """
+
+    title: str
+    key: str
+    status: Status
+    reason: str = ""
+    partial: str | None = None
+    num_frames: int = 0
+    num_inferred: int = 0
+    instances: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    pathway: str | None = None
+    reader: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """How a run ended.
+
+    Attributes:
+        prelabel: version.
+        started_at: UTC, ISO 8601.
+        config_sha256: of what decides what the labels say.
+        model: name, weights_sha256, licence.
+        dry_run: nothing on the platform was changed.
+        seconds: from the first task to the end of the last.
+        tasks: in the order in which they ended.
+        left_alone: titles of tasks that are not for this tool, with their kind.
+        warnings: what somebody should know that failed no task.
+        stopped: somebody asked to stop before all was done.
+        aborted: why the run ended before its time; else empty.
+        score: against the ground truth, where one was given: mAP and AP by class.
+        outputs: files of the run itself.
+    """
+
+    prelabel: str
+    started_at: str
+    config_sha256: str
+    model: Mapping[str, str | None]
+    dry_run: bool
+    seconds: float
+    tasks: tuple[TaskReport, ...]
+    left_alone: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    stopped: bool = False
+    aborted: str = ""
+    score: Mapping[str, float] | None = None
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> list[TaskReport]:
+        """The tasks that failed."""
+        return [task for task in self.tasks if task.status == "failed"]
+
+    @property
+    def instances(self) -> dict[str, int]:
+        """Object instances by ontology object, the most frequent first."""
+        counts: Counter[str] = Counter()
+        for task in self.tasks:
+            counts.update(task.instances)
+        return dict(counts.most_common())
+
+    @property
+    def num_inferred(self) -> int:
+        """Frames that the detector saw in this run."""
+        return sum(task.num_inferred for task in self.tasks if task.seconds.get("detect"))
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames that the detector saw by the run's whole time; 0.0 if it saw none."""
+        return self.num_inferred / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def busy_seconds(self) -> dict[str, float]:
+        """Busy time by stage, over all tasks. Stages overlap, so that the sum passes the run's time."""
+        totals: Counter[str] = Counter()
+        for task in self.tasks:
+            totals.update(task.seconds)
+        return dict(totals)
+
+    @property
+    def limit(self) -> str:
+        """The stage that was busiest, and so set the pace; empty if nothing was worked on."""
+        busy = self.busy_seconds
+        return max(busy, key=lambda stage: busy[stage]) if busy else ""
+
+    def write(self, path: Path) -> None:
+        """Writes the report as JSON."""
+        values = {
+            **asdict(self),
+            "instances": self.instances,
+            "frames_per_second": round(self.frames_per_second, 2),
+            "busy_seconds": {stage: round(value, 3) for stage, value in self.busy_seconds.items()},
+            "limit": self.limit,
+        }
+        write_text_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,282 @@
+"""The run: tasks to videos to labels, stage beside stage, one task's failure its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+import prelabel
+from prelabel.assemble import Assembly
+from prelabel.errors import AccountError, PrelabelError
+from prelabel.files import output_name
+from prelabel.frames import Media
+from prelabel.interrupts import Stopped, StopSignal
+from prelabel.ledger import Entry, Ledger, Step
+from prelabel.pipeline import Pipeline, ReaderChoice
+from prelabel.prefetch import prefetch
+from prelabel.progress import Progress
+from prelabel.protocols import Task
+from prelabel.raw_store import RawRecord, read_raw, write_raw
+from prelabel.report import RunReport, Status, TaskReport
+from prelabel.shaping import Shaped, shape_detections
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A task whose media are here until `release` is closed."""
+
+    task: Task
+    media: Media
+    release: ExitStack
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """A task whose raw detections are kept."""
+
+    task: Task
+    raw: RawRecord
+    reader: ReaderChoice | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One pass over the tasks that wait.
+
+    Attributes:
+        assembly: the parts.
+        ledger: what is done; None in a dry run.
+        progress: told of all that happens.
+        stop: asked between tasks and between batches.
+    """
+
+    assembly: Assembly
+    ledger: Ledger | None
+    progress: Progress
+    stop: StopSignal
+
+    def __call__(self, limit: int | None = None) -> RunReport:
+        """Works on the tasks that wait, at most `limit` of them, and returns how it went."""
+        started_at, began = datetime.now(UTC), time.perf_counter()
+        self.progress.event("run_started", output=str(self.assembly.output), model=self.assembly.model.name)
+        reports: list[TaskReport] = []
+        fetched = prefetch(self._fetch(limit), max_items=1, name="fetch")
+        inferred = prefetch(self._infer(fetched), max_items=1, name="detect")
+        stopped, aborted = False, ""
+        try:
+            for item in inferred:
+                report = item if isinstance(item, TaskReport) else self._finish(item)
+                reports.append(report)
+                self._tell(report)
+        except Stopped:
+            stopped = True
+        except AccountError as error:  # no other task could succeed
+            aborted = str(error)
+        finally:
+            inferred.close()
+        source = self.assembly.source
+        return RunReport(
+            prelabel=prelabel.__version__,
+            started_at=started_at.isoformat(timespec="seconds"),
+            config_sha256=self.assembly.config.digest(),
+            model=asdict(self.assembly.model),
+            dry_run=self.assembly.dry_run,
+            seconds=round(time.perf_counter() - began, 3),
+            tasks=tuple(reports),
+            left_alone={item.title: item.kind for item in getattr(source, "left_alone", ())},
+            warnings=tuple(getattr(self.assembly.sink, "warnings", ())),
+            stopped=stopped or self.stop.is_set,
+            aborted=aborted,
+        )
+
+    # Stage 1, on the thread "fetch": what has to be brought here is brought here, one task ahead.
+
+    def _fetch(self, limit: int | None) -> Iterator[Fetched | Inferred | TaskReport]:
+        opened: list[ExitStack] = []
+        try:
+            for number, task in enumerate(self.assembly.source.tasks()):
+                if self.stop.is_set or (limit is not None and number >= limit):
+                    return
+                known = self._known(task)
+                yield known if known is not None else self._open(task, opened)
+        finally:
+            for release in opened:
+                release.close()
+
+    def _open(self, task: Task, opened: list[ExitStack]) -> Fetched | TaskReport:
+        began = time.perf_counter()
+        release = ExitStack()
+        opened.append(release)
+        try:
+            media = release.enter_context(task.open())
+        except Exception as error:
+            return self._failed(task, error)
+        return Fetched(task, media, release, time.perf_counter() - began)
+
+    def _known(self, task: Task) -> Inferred | TaskReport | None:
+        """Returns what an earlier run has left of this task under the same fingerprint, None if nothing."""
+        raw = self._kept_raw(task)
+        if raw is None:
+            return None
+        entry = self.ledger.entry(task.key) if self.ledger is not None else None
+        holds = getattr(self.assembly.sink, "holds", None)
+        if entry is None or entry.step != "done" or entry.fingerprint != self._label_fingerprint(task):
+            return Inferred(task, raw)
+        if holds is None or not holds(task):  # the task came back, or its outputs are gone
+            return Inferred(task, raw)
+        return self._report(Inferred(task, raw), "already done")
+
+    def _kept_raw(self, task: Task) -> RawRecord | None:
+        path = raw_path(self.assembly.output, task.title)
+        if not path.exists():
+            return None
+        try:
+            raw = read_raw(path)
+        except PrelabelError:  # damaged: made again
+            return None
+        return raw if raw.fingerprint == self._raw_fingerprint(task) else None
+
+    # Stage 2, on the thread "detect": decoding runs on a thread of its own beside it.
+
+    def _infer(self, items: Iterator[Fetched | Inferred | TaskReport]) -> Iterator[Inferred | TaskReport]:
+        pipeline = Pipeline(
+            reader=self.assembly.config.reader,
+            folder=self.assembly.folder,
+            detector=self.assembly.detector,
+            batch_size=self.assembly.batch_size,
+            frames=self.assembly.config.frames,
+            progress=self.progress,
+            stop=self.stop,
+        )
+        for item in items:
+            yield self._infer_one(pipeline, item) if isinstance(item, Fetched) else item
+
+    def _infer_one(self, pipeline: Pipeline, item: Fetched) -> Inferred | TaskReport:
+        task = item.task
+        try:
+            with item.release:
+                result = pipeline.infer(item.media, task.title, task.num_frames)
+            raw = RawRecord(
+                info=result.info,
+                detections=result.detections,
+                class_names=tuple(self.assembly.detector.class_names),
+                model=self.assembly.model,
+                fingerprint=self._raw_fingerprint(task),
+                partial=result.partial,
+            )
+            write_raw(raw_path(self.assembly.output, task.title), raw)
+            self._record(task, "inferred")
+        except Stopped:
+            raise
+        except Exception as error:
+            return self._failed(task, error)
+        return Inferred(task, raw, result.reader, {"fetch": item.seconds, **result.seconds})
+
+    # Stage 3, on the caller's thread: labels, then the move.
+
+    def _finish(self, item: Inferred) -> TaskReport:
+        began = time.perf_counter()
+        task, config = item.task, self.assembly.config
+        try:
+            if not self._is_labelled(task):
+                detections = self._shape(item.raw).detections
+                self.assembly.sink.write(task, item.raw.info, detections)
+                self._record(task, "labelled", len(detections))
+            if not self.assembly.dry_run:
+                self.assembly.source.proceed(task, config.pathway)
+        except Exception as error:
+            return self._failed(task, error)
+        report = self._report(item, "done", save_seconds=time.perf_counter() - began)
+        self._record(task, "done", sum(report.instances.values()), report.partial or "")
+        return report
+
+    def _is_labelled(self, task: Task) -> bool:
+        """Tells whether an earlier run saved these very labels but was cut off before the task moved."""
+        entry = self.ledger.entry(task.key) if self.ledger is not None else None
+        return entry is not None and entry.step == "labelled" and entry.fingerprint == self._label_fingerprint(task)
+
+    def _shape(self, raw: RawRecord) -> Shaped:
+        return shape_raw(self.assembly, raw)
+
+    # What is told and kept.
+
+    def _report(self, item: Inferred, status: Status, save_seconds: float | None = None) -> TaskReport:
+        shaped = self._shape(item.raw)
+        label_map, detections = self.assembly.label_map, shaped.detections
+        counts = np.bincount(label_map.category_index[detections.class_id], minlength=len(label_map.categories))
+        seconds = dict(item.seconds)
+        if save_seconds is not None:
+            seconds["save"] = save_seconds
+        return TaskReport(
+            title=item.task.title,
+            key=item.task.key,
+            status=status,
+            partial=item.raw.partial,
+            num_frames=item.raw.info.num_frames,
+            num_inferred=len(item.raw.detections.inferred_frames),
+            instances={
+                category.name: int(num) for category, num in zip(label_map.categories, counts, strict=True) if num
+            },
+            dropped={reason: sum(by_class.values()) for reason, by_class in shaped.dropped.counts.items()},
+            pathway=self.assembly.config.pathway,
+            reader=f"{item.reader.use} ({item.reader.reason})" if item.reader is not None else "",
+            seconds={stage: round(value, 3) for stage, value in seconds.items()},
+        )
+
+    def _failed(self, task: Task, error: Exception) -> TaskReport:
+        """Notes a failure that is the task's own; raises what would fail every other task as well."""
+        if isinstance(error, AccountError):
+            raise error
+        reason = str(error) if isinstance(error, PrelabelError) else f"{type(error).__name__}: {error}"
+        self._record(task, "failed", reason=reason)
+        if not self.assembly.dry_run:
+            self.assembly.source.fail(task, reason)
+        return TaskReport(title=task.title, key=task.key, status="failed", reason=reason)
+
+    def _record(self, task: Task, step: Step, num_instances: int = 0, reason: str = "") -> None:
+        if self.ledger is not None:
+            fingerprint = self._label_fingerprint(task)
+            self.ledger.record(Entry(task.key, task.title, step, fingerprint, num_instances, reason))
+
+    def _tell(self, report: TaskReport) -> None:
+        if report.status == "failed":
+            self.progress.event("task_failed", task=report.title, reason=report.reason)
+            return
+        self.progress.event(
+            "task_done" if report.status == "done" else "task_skipped",
+            task=report.title,
+            frames=report.num_inferred,
+            instances=dict(report.instances),
+            pathway=report.pathway,
+            dry_run=self.assembly.dry_run,
+        )
+        if report.partial:
+            self.progress.event(
+                "warning", task=report.title, message=f"{report.title}: labelled in part: {report.partial}"
+            )
+
+    def _raw_fingerprint(self, task: Task) -> str:
+        return f"{self.assembly.raw_fingerprint}:{task.identity}"
+
+    def _label_fingerprint(self, task: Task) -> str:
+        return f"{self.assembly.label_fingerprint}:{task.identity}"
+
+
+def raw_path(output: Path, title: str) -> Path:
+    """Returns where the raw detections of a task are kept."""
+    return output / f"{output_name(title)}.detections.parquet"
+
+
+def shape_raw(assembly: Assembly, raw: RawRecord) -> Shaped:
+    """Returns what becomes labels of raw detections: the detector's own threshold first, then the config's shaping."""
+    threshold = getattr(assembly.detector, "conf", 0.0)
+    found = raw.detections.where(raw.detections.confidence >= np.float32(threshold))
+    return shape_detections(found, raw.info, assembly.label_map, assembly.config.labels.conf)

@@ -1,0 +1,110 @@
+"""Tables for people: on standard output where that is a terminal, else on standard error beside the JSON lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from prelabel.assemble import Check
+from prelabel.ledger import Entry
+from prelabel.report import RunReport
+
+if TYPE_CHECKING:
+    from prelabel.doctor import Finding
+
+_MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]note[/]", "missing": "[red]missing[/]"}
+_STEPS = {"inferred": "[yellow]inferred[/]", "labelled": "[yellow]labelled[/]", "done": "[green]done[/]"}
+
+
+def person() -> Console:
+    """Returns the console that a person reads."""
+    return Console(stderr=not sys.stdout.isatty(), highlight=False, soft_wrap=True)
+
+
+def show_checks(checks: Sequence[Check]) -> None:
+    """Prints what was looked at before a run."""
+    table = Table("", "check", "what is there", box=None, pad_edge=False)
+    for check in checks:
+        table.add_row("[green]ok[/]" if check.passed else "[red]wrong[/]", check.name, escape(check.detail))
+    _console().print(table)
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """Prints what a machine has, and how to mend what it lacks."""
+    table = Table("", "part", "what is there", box=None, pad_edge=False)
+    for finding in findings:
+        mend = f"\n[dim]{escape(finding.mend)}[/]" if finding.mend else ""
+        table.add_row(_MARKS[finding.status], finding.name, escape(finding.detail) + mend)
+    _console().print(table)
+
+
+def show_entries(output: Path, entries: Sequence[Entry]) -> None:
+    """Prints where every task of a ledger stands."""
+    table = Table(
+        "step", "task", "instances", "when (UTC)", "reason", title=str(output), title_justify="left", box=None
+    )
+    for entry in entries:
+        step = _STEPS.get(entry.step, "[red]failed[/]")
+        when = entry.updated_at[:19].replace("T", " ")
+        table.add_row(step, escape(entry.title), str(entry.num_instances), when, escape(entry.reason))
+    _console().print(table)
+
+
+def show_report(report: RunReport) -> None:
+    """Prints how a run ended: instances by class, the score, the pace, failures, and where everything is."""
+    console = person()
+    if report.instances or report.score:
+        console.print(_class_table(report))
+    console.print(_summary(report))
+    for task in report.failed:
+        console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason)}")
+    for title, kind in report.left_alone.items():
+        console.print(f"[yellow]left alone[/] {escape(title)}: {kind} is not a kind that gets boxes")
+    for warning in report.warnings:
+        console.print(f"[yellow]note[/] {escape(warning)}")
+    if report.aborted:
+        console.print(f"[red]ended early[/] {escape(report.aborted)}")
+    if report.dry_run:
+        console.print("dry run: nothing was saved or moved on the platform")
+    for output in report.outputs:
+        console.print(f"  {escape(output)}")
+
+
+def _class_table(report: RunReport) -> Table:
+    scored = report.score is not None
+    table = Table("class", box=None, pad_edge=False)
+    table.add_column("instances", justify="right")
+    if scored:
+        table.add_column("AP", justify="right")
+    score = dict(report.score or {})
+    for name in dict.fromkeys([*report.instances, *(key for key in score if not key.startswith("map_"))]):
+        cells = [escape(name), f"{report.instances.get(name, 0):,}"]
+        table.add_row(*cells, *([f"{score[name]:.3f}" if name in score else ""] if scored else []))
+    return table
+
+
+def _summary(report: RunReport) -> str:
+    counts = {
+        status: sum(task.status == status for task in report.tasks) for status in ("done", "already done", "failed")
+    }
+    parts = [f"{number} {status}" for status, number in counts.items() if number] or ["no task waits"]
+    if report.num_inferred and report.seconds:
+        pace = f"{report.num_inferred:,} frames in {report.seconds:.1f} s: {report.frames_per_second:.1f} frames/s"
+        parts.append(f"{pace}, limited by {report.limit}")
+    if report.score:
+        parts.append(f"mAP {report.score['map_50_95']:.3f} (AP50 {report.score['map_50']:.3f}) against the truth")
+    moved = {task.pathway for task in report.tasks if task.status == "done" and task.pathway}
+    if moved:
+        verb = "would go" if report.dry_run else "went"
+        parts.append(f"{verb} down '{moved.pop()}'")
+    return "; ".join(parts)
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())

@@ -1,0 +1,73 @@
+"""A clip with known contents, made on the spot: what a newcomer meets first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prelabel.frames import Media
+from prelabel.protocols import Task
+from prelabel.scenes import SceneSpec, write_clip
+
+CLIP_NAME = "demo.mp4"
+TRUTH_NAME = "demo.truth.json"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoTask:
+    """The generated clip."""
+
+    clip: Path
+    truth: Path
+    spec: SceneSpec
+
+    @property
+    def key(self) -> str:
+        """The clip's name."""
+        return self.clip.name
+
+    @property
+    def title(self) -> str:
+        """The clip's name."""
+        return self.clip.name
+
+    @property
+    def identity(self) -> str:
+        """What the clip is drawn from: the same spec draws the same frames."""
+        return repr(self.spec)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that are drawn."""
+        return self.spec.num_frames
+
+    @contextmanager
+    def open(self) -> Iterator[Media]:
+        """Draws the clip and its truth, and yields it."""
+        self.clip.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(self.spec, self.clip, self.truth)
+        yield Media("video", (self.clip,))
+
+
+class DemoSource:
+    """One generated clip with its ground truth beside it."""
+
+    def __init__(self, output: Path, seed: int, num_frames: int) -> None:
+        spec = SceneSpec(seed=seed, num_frames=num_frames)
+        self._task = DemoTask(output / CLIP_NAME, output / TRUTH_NAME, spec)
+
+    def tasks(self) -> Iterator[Task]:
+        """Yields the clip."""
+        yield self._task
+
+    def proceed(self, task: Task, pathway: str | None) -> None:
+        """Does nothing: a file has nowhere to go."""
+
+    def fail(self, task: Task, reason: str) -> None:
+        """Does nothing: the report has the reason."""
+
+    def describe(self) -> str:
+        """Returns what will be worked on, in words."""
+        return f"a generated clip of {self._task.num_frames} frames, {self._task.clip}"
