@@ -1,0 +1,24 @@
+.PHONY: demo test lint format bench ci
+
+demo:    ## the main job on a generated clip
+	uv run prelabel run configs/demo.yaml
+
+test:
+	uv run pytest
+
+lint:
+	uv run ruff format --check .
+	uv run ruff check .
+	uv run mypy
+	uv run lint-imports
+
+format:
+	uv run ruff format .
+	uv run ruff check --fix .
+
+bench:   ## takes minutes; wants a quiet machine
+	uv run python -m benchmarks.pipeline
+	uv run python -m benchmarks.labels
+
+ci:
+	.ci/run

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from prelabel.prefetch import prefetch
+
+pytestmark = pytest.mark.timeout(20)
+
+
+def test_items_keep_their_order():
+    assert list(prefetch(iter(range(100)), max_items=3)) == list(range(100))
+
+
+def test_an_error_reaches_the_consumer_after_what_came_before_it():
+    def upstream():
+        yield 1
+        yield 2
+        raise ValueError("frame 3 is broken")
+
+    seen = []
+    with pytest.raises(ValueError, match="frame 3"):
+        seen.extend(prefetch(upstream(), max_items=8))
+    stream = prefetch(upstream(), max_items=8)
+    assert [next(stream), next(stream)] == [1, 2]
+    with pytest.raises(ValueError, match="frame 3"):
+        next(stream)
+
+
+def test_a_slow_consumer_holds_the_producer_back():
+    made = []
+
+    def upstream():
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    stream = prefetch(upstream(), max_items=2)
+    next(stream)
+    time.sleep(0.2)
+    assert len(made) <= 4  # one handed on, two waiting, one in the producer's hand
+    stream.close()
+
+
+def test_waiting_bytes_are_bounded_but_one_large_item_passes():
+    made = []
+
+    def upstream():
+        for size in (10, 10, 500, 10):
+            made.append(size)
+            yield size
+
+    stream = prefetch(upstream(), max_items=100, max_bytes=20, num_bytes=lambda size: size)
+    assert next(stream) == 10
+    time.sleep(0.1)
+    assert made == [10, 10, 500]
+    assert list(stream) == [10, 500, 10]
+
+
+def test_leaving_early_closes_upstream_on_its_thread_and_leaves_none_behind():
+    closed_on = []
+
+    def upstream():
+        try:
+            while True:
+                yield 0
+        finally:
+            closed_on.append(threading.current_thread().name)
+
+    before = threading.active_count()
+    stream = prefetch(upstream(), max_items=2, name="decode")
+    next(stream)
+    stream.close()
+    assert closed_on == ["decode"]
+    assert threading.active_count() == before
+
+
+def test_nothing_starts_before_the_first_item_is_asked_for():
+    before = threading.active_count()
+    stream = prefetch(iter([1]), max_items=1)
+    assert threading.active_count() == before
+    stream.close()
+
+
+def test_stages_chain_and_close_from_the_far_end():
+    def numbers():
+        yield from range(1000)
+
+    first = prefetch(numbers(), max_items=1)
+    second = prefetch((n * 2 for n in first), max_items=1)
+    before = threading.active_count()
+    assert [next(second) for _ in range(3)] == [0, 2, 4]
+    second.close()
+    first.close()
+    assert threading.active_count() == before
+
+
+def test_items_are_not_kept_alive_by_the_queue():
+    import weakref
+
+    class Frame:
+        pass
+
+    def upstream():
+        for _ in range(3):
+            yield Frame()
+
+    stream = prefetch(upstream(), max_items=1)
+    frame = next(stream)
+    seen = weakref.ref(frame)
+    next(stream)
+    next(stream)
+    del frame
+    assert seen() is None
+    stream.close()
