@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+GRID = 100_000
+"""Label rows carry five decimals: steps a frame's side."""
+
 
 def clip_boxes(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
     """Returns boxes cut to their frames.
@@ -33,6 +36,20 @@ def xyxy_to_xywh_norm(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> ND
     """
     corners = np.asarray(xyxy, np.float64).reshape(-1, 4) / np.tile(np.asarray(sizes, np.float64), 2)
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def corners_on_grid(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns corners in hundred-thousandths of their frames, int64 (N, 4): all that five decimals can tell apart.
+
+    Args:
+        xyxy: (N, 4) corners in pixels of the displayed frame.
+        sizes: (N, 2) or (2,), width and height of each box's frame in pixels.
+
+    >>> corners_on_grid(np.array([[10, 20, 60, 40]], np.float32), np.array([100, 200])).tolist()
+    [[10000, 10000, 60000, 20000]]
+    """
+    fractions = np.asarray(xyxy, np.float64).reshape(-1, 4) / np.tile(np.asarray(sizes, np.float64), 2)
+    return np.rint(fractions * GRID).astype(np.int64)
 
 
 def box_areas(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -66,7 +83,6 @@ class Letterbox:
         scaled_width: pixels that the scaled frame takes in it.
         top: pixels of padding above.
         left: pixels of padding at the left.
-        scale: input pixels a frame pixel.
     """
 
     height: int
@@ -75,10 +91,9 @@ class Letterbox:
     scaled_width: int
     top: int
     left: int
-    scale: float
 
     @classmethod
-    def fit(cls, height: int, width: int, imgsz: int, stride: int = 32, *, square: bool = False) -> Letterbox:
+    def fit(cls, height: int, width: int, imgsz: int, stride: int = 32) -> Letterbox:
         """Returns the smallest input of multiples of `stride` that holds the frame scaled to `imgsz`.
 
         The arithmetic is that of Ultralytics' `LetterBox` (auto=True), so that boxes agree to the pixel.
@@ -88,17 +103,35 @@ class Letterbox:
             width: pixels of the frame.
             imgsz: longest side of the scaled frame, in pixels.
             stride: sides of the input are multiples of this.
-            square: pad to `imgsz` x `imgsz`, as engines of a fixed shape want it.
 
         >>> box = Letterbox.fit(1080, 1920, 640)
         >>> box.height, box.width, box.scaled_height, box.top
         (384, 640, 360, 12)
         """
-        scale = min(imgsz / height, imgsz / width)
-        scaled_height, scaled_width = round(height * scale), round(width * scale)
-        pad_height, pad_width = imgsz - scaled_height, imgsz - scaled_width
-        if not square:
-            pad_height, pad_width = pad_height % stride, pad_width % stride
+        scaled_height, scaled_width = _scaled_size(height, width, imgsz, imgsz)
+        return cls._centred(
+            scaled_height, scaled_width, (imgsz - scaled_height) % stride, (imgsz - scaled_width) % stride
+        )
+
+    @classmethod
+    def fit_fixed(cls, height: int, width: int, input_height: int, input_width: int) -> Letterbox:
+        """Returns the frame scaled and centred in an input of a fixed shape, as exported engines want it.
+
+        Args:
+            height: pixels of the frame.
+            width: pixels of the frame.
+            input_height: pixels of the network's input.
+            input_width: pixels of the network's input.
+
+        >>> box = Letterbox.fit_fixed(1080, 1920, 640, 640)
+        >>> box.height, box.width, box.scaled_height, box.top
+        (640, 640, 360, 140)
+        """
+        scaled_height, scaled_width = _scaled_size(height, width, input_height, input_width)
+        return cls._centred(scaled_height, scaled_width, input_height - scaled_height, input_width - scaled_width)
+
+    @classmethod
+    def _centred(cls, scaled_height: int, scaled_width: int, pad_height: int, pad_width: int) -> Letterbox:
         return cls(
             height=scaled_height + pad_height,
             width=scaled_width + pad_width,
@@ -106,5 +139,9 @@ class Letterbox:
             scaled_width=scaled_width,
             top=round(pad_height / 2 - 0.1),
             left=round(pad_width / 2 - 0.1),
-            scale=scale,
         )
+
+
+def _scaled_size(height: int, width: int, max_height: int, max_width: int) -> tuple[int, int]:
+    scale = min(max_height / height, max_width / width)
+    return max(round(height * scale), 1), max(round(width * scale), 1)

@@ -1,0 +1,171 @@
+"""Detectors that Ultralytics loads: YOLO of any generation, end-to-end heads, RT-DETR, and their exports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from prelabel.boxes import Letterbox
+from prelabel.detections import Detections
+from prelabel.detectors.device import pick_device
+from prelabel.detectors.preprocess import boxes_from_letterbox, letterbox_frames, stretch_frames
+from prelabel.detectors.rows import detections_from_rows
+from prelabel.detectors.ultralytics_loading import load_model
+from prelabel.errors import ConfigError, DetectError, MachineError, did_you_mean
+from prelabel.frames import FrameBatch
+from prelabel.protocols import ModelRecord
+from prelabel.weights import resolve_weights
+
+
+class UltralyticsDetector:
+    """Runs weights that Ultralytics loads, below its `predict` and equal to it, on whole batches.
+
+    Attributes:
+        class_names: names by class id.
+        conf: confidence from which boxes are meant to become labels. `detect` gives lower ones too, down to
+            `keep_conf`, so that a threshold can be lowered later without the model.
+        model: which weights these are.
+        default_batch_size: frames a batch when nobody asks for another number.
+    """
+
+    class Options(BaseModel):
+        """Named as in Ultralytics, whose defaults these are; those it does not have are explained.
+
+        Attributes:
+            keep_conf: boxes are kept from here on in the raw detections; `conf` decides about labels.
+            imgsz: longest side of the network's input, in pixels; rounded up to the model's stride. Exports of a fixed
+                shape bring their own.
+            half: float16; `auto`: on a GPU.
+            classes: names or ids to look for; None: all.
+            nms: False runs the head that needs no NMS, in models that have one.
+        """
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        weights: str
+        conf: float = Field(default=0.25, ge=0, le=1)
+        keep_conf: float = Field(default=0.05, ge=0, le=1)
+        iou: float = Field(default=0.7, ge=0, le=1)
+        imgsz: int = Field(default=640, ge=32)
+        max_det: int = Field(default=300, ge=1)
+        half: bool | Literal["auto"] = "auto"
+        device: str = "auto"
+        classes: tuple[int | str, ...] | None = None
+        agnostic_nms: bool = False
+        nms: bool = True
+
+    def __init__(self, **options: object) -> None:
+        self._options = self.Options.model_validate(options)
+        self._device = pick_device(self._options.device)
+        weights = resolve_weights(self._options.weights)
+        half = _choose_half(self._options.half, self._device, weights.path.suffix)
+        self._loaded = load_model(weights.path, self._device, half=half, nms_head=self._options.nms)
+        self.class_names: Sequence[str] = self._loaded.class_names
+        self.conf = self._options.conf
+        self.model = ModelRecord(weights.name, weights.sha256, weights.licence or self._loaded.licence)
+        self.default_batch_size = 4 if self._device.type == "cpu" else 16
+        self._class_ids = _class_ids(self._options.classes, self.class_names)
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        """Returns one `Detections` a frame, highest confidence first, in pixels of the displayed frame."""
+        if not len(batch):
+            return []
+        with torch.inference_mode():
+            try:
+                rows = self._run(batch.data.to(self._device, non_blocking=True))
+            except torch.OutOfMemoryError as error:
+                raise DetectError(
+                    f"{len(batch)} frames do not fit on {self._device}: lower detector.batch_size"
+                ) from error
+            return detections_from_rows(rows)
+
+    def _run(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """Returns a row x1, y1, x2, y2 (pixels of the frame), confidence, class id for each box of each frame."""
+        height, width = frames.shape[1:3]
+        dtype = torch.float16 if self._loaded.half else torch.float32
+        if self._loaded.rtdetr:
+            return self._rtdetr_rows(self._forward(stretch_frames(frames, *self._square(), dtype)), height, width)
+        box = self._letterbox(height, width)
+        rows = self._nms(self._forward(letterbox_frames(frames, box, dtype)))
+        return [torch.cat([boxes_from_letterbox(row[:, :4], box, height, width), row[:, 4:6]], dim=1) for row in rows]
+
+    def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        output = self._loaded.network(inputs)
+        prediction: torch.Tensor = output[0] if isinstance(output, list | tuple) else output
+        return prediction
+
+    def _nms(self, prediction: torch.Tensor) -> list[torch.Tensor]:
+        from ultralytics.utils.nms import non_max_suppression
+
+        rows: list[torch.Tensor] = non_max_suppression(
+            prediction,
+            self._lowest_conf,
+            self._options.iou,
+            self._class_ids,
+            self._options.agnostic_nms,
+            max_det=self._options.max_det,
+            nc=0 if self._loaded.task == "detect" else len(self.class_names),
+            end2end=self._loaded.network.end2end,
+            # Past its time limit it returns nothing for the images that are left, so it gets none.
+            max_time_img=math.inf,
+        )
+        return rows
+
+    def _rtdetr_rows(self, prediction: torch.Tensor, height: int, width: int) -> list[torch.Tensor]:
+        if prediction.shape[-1] != 6:  # older exports leave the choice of the class to the caller
+            confidence, class_id = prediction[..., 4:].max(dim=-1, keepdim=True)
+            prediction = torch.cat([prediction[..., :4], confidence, class_id.to(prediction.dtype)], dim=-1)
+        prediction = prediction.float()
+        centre, half_size = prediction[..., :2], prediction[..., 2:4] / 2
+        corners = torch.cat([centre - half_size, centre + half_size], dim=-1).clamp_(0, 1)
+        rows = torch.cat([corners * corners.new_tensor([width, height, width, height]), prediction[..., 4:]], dim=-1)
+        return [self._best(row) for row in rows]
+
+    def _best(self, rows: torch.Tensor) -> torch.Tensor:
+        keep = rows[:, 4] > self._lowest_conf
+        if self._class_ids is not None:
+            keep &= torch.isin(rows[:, 5], rows.new_tensor(self._class_ids))
+        kept = rows[keep]
+        return kept[kept[:, 4].argsort(descending=True, stable=True)[: self._options.max_det]]
+
+    @property
+    def _lowest_conf(self) -> float:
+        return min(self._options.conf, self._options.keep_conf)
+
+    def _letterbox(self, height: int, width: int) -> Letterbox:
+        if self._loaded.input_size is not None:
+            return Letterbox.fit_fixed(height, width, *self._loaded.input_size)
+        return Letterbox.fit(height, width, self._imgsz, self._loaded.stride)
+
+    def _square(self) -> tuple[int, int]:
+        return self._loaded.input_size or (self._imgsz, self._imgsz)
+
+    @property
+    def _imgsz(self) -> int:
+        return math.ceil(self._options.imgsz / self._loaded.stride) * self._loaded.stride
+
+
+def _choose_half(half: bool | Literal["auto"], device: torch.device, suffix: str) -> bool:
+    free = suffix.lower() in (".pt", ".torchscript")
+    if half is True and not free:
+        raise ConfigError(f"detector.half: the precision of a {suffix or 'folder'} export is fixed: leave half out")
+    if half is True and device.type == "cpu":
+        raise MachineError("detector.half: got true, but the detector runs on the CPU: leave half out, or set a GPU")
+    return free and device.type != "cpu" and half is not False
+
+
+def _class_ids(classes: Sequence[int | str] | None, class_names: Sequence[str]) -> list[int] | None:
+    if classes is None:
+        return None
+    for name in classes:
+        if isinstance(name, str) and name not in class_names:
+            raise ConfigError(
+                f"detector.classes: {name!r} is no class of this model; {did_you_mean(name, class_names)}"
+            )
+        if isinstance(name, int) and not 0 <= name < len(class_names):
+            raise ConfigError(f"detector.classes: got {name}, this model has 0 to {len(class_names) - 1}")
+    return [class_names.index(name) if isinstance(name, str) else name for name in classes]

@@ -1,0 +1,192 @@
+"""Loads weights with Ultralytics: nothing installed, fetched or reported behind the user's back."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prelabel.errors import MachineError, WeightsError
+
+# What loading a format needs besides torch: (module, what to install). Ultralytics would install it unasked.
+_REQUIRED_MODULES: dict[str, tuple[tuple[str, str], ...]] = {
+    ".pt": (),
+    ".torchscript": (),
+    ".onnx": (("onnx", "onnx"), ("onnxruntime", "onnxruntime (or onnxruntime-gpu)")),
+    ".engine": (("tensorrt", "tensorrt"),),
+    "": (("openvino", "openvino"),),
+}
+_TASKS_WITH_BOXES = ("detect", "segment", "pose")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to run.
+
+    Attributes:
+        network: Ultralytics' `AutoBackend`: takes (N, 3, H, W) in 0..1, gives raw predictions.
+        class_names: by class id.
+        task: detect, segment or pose.
+        stride: sides of the input are multiples of this.
+        input_size: (height, width) of an export of a fixed shape; None where any multiple of the stride will do.
+        rtdetr: the head is RT-DETR's: square input, normalised boxes, no NMS.
+        half: the network takes float16.
+        licence: what the weights say of themselves.
+    """
+
+    network: Any
+    class_names: tuple[str, ...]
+    task: str
+    stride: int
+    input_size: tuple[int, int] | None
+    rtdetr: bool
+    half: bool
+    licence: str | None
+
+
+def load_model(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> LoadedModel:
+    """Returns the model in a weights file, ready on the device.
+
+    Args:
+        path: an existing file, or OpenVINO's folder.
+        device: where it runs.
+        half: float16, where the format leaves the choice.
+        nms_head: run the head that needs NMS, as `predict` does, where a model has an end-to-end one as well.
+
+    Raises:
+        WeightsError: if the file holds no model that gives boxes.
+        MachineError: if a package is missing that this format needs.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _REQUIRED_MODULES:
+        formats = ", ".join(name or "an OpenVINO folder" for name in _REQUIRED_MODULES)
+        raise WeightsError(f"{path}: got {suffix or 'a file without suffix'}, expected {formats}")
+    _require_modules(path, _REQUIRED_MODULES[suffix])
+    num_threads = torch.get_num_threads()
+    try:
+        with _contained():
+            return _load(path, device, half=half, nms_head=nms_head)
+    finally:
+        torch.set_num_threads(num_threads)  # Ultralytics leaves one core of two idle on a CPU
+
+
+def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> LoadedModel:
+    from ultralytics.nn.autobackend import AutoBackend
+
+    checkpoint: dict[str, Any] = {}
+    source: Any = str(path.absolute())
+    if path.suffix.lower() == ".pt":
+        source, checkpoint = _load_checkpoint(path)
+        _check_task(path, getattr(source, "task", None))
+    try:
+        network = AutoBackend(source, device=device, fp16=half, verbose=False, end2end=not nms_head)
+    except (RuntimeError, ValueError, TypeError, OSError) as error:
+        raise WeightsError(f"{path}: Ultralytics cannot load it on {device}: {error}") from error
+    network.eval()
+    task = getattr(source, "task", None) or network.task
+    _check_task(path, task)
+    fixed = network.format != "pt" and not network.dynamic
+    return LoadedModel(
+        network=network,
+        class_names=tuple(str(network.names[index]) for index in sorted(network.names)),
+        task=task,
+        stride=int(network.stride),
+        input_size=_height_and_width(network.imgsz) if fixed else None,
+        rtdetr=_head_name(source, network) == "RTDETRDecoder",
+        half=bool(network.fp16),
+        licence=checkpoint.get("license") or network.metadata.get("license"),
+    )
+
+
+def _load_checkpoint(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    from ultralytics.nn import tasks
+
+    asked = tasks.SAFE_LOAD
+    try:
+        tasks.SAFE_LOAD = True
+        return _read_checkpoint(path)
+    except WeightsError as refused:
+        if "outside the supported" not in str(refused):
+            raise
+        # The user named this file, and Ultralytics itself would run it; a fetched one has passed its sha256.
+        _log.warning("%s: holds classes of its own, so loading it runs code from the file", path)
+        tasks.SAFE_LOAD = False
+        return _read_checkpoint(path)
+    finally:
+        tasks.SAFE_LOAD = asked
+
+
+def _read_checkpoint(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    from ultralytics.nn import tasks
+
+    try:
+        model, checkpoint = tasks.load_checkpoint(str(path.absolute()))
+        return model, checkpoint
+    except (RuntimeError, TypeError, AttributeError, ModuleNotFoundError, KeyError, EOFError) as error:
+        raise WeightsError(f"{path}: is no Ultralytics checkpoint that this version can load: {error}") from error
+
+
+def _check_task(path: Path, task: str | None) -> None:
+    if task not in _TASKS_WITH_BOXES:
+        wanted = ", ".join(_TASKS_WITH_BOXES)
+        raise WeightsError(f"{path}: holds a model for {task!r}, expected one that gives upright boxes: {wanted}")
+
+
+def _head_name(source: Any, network: Any) -> str:
+    if isinstance(source, torch.nn.Module):
+        return type(source.model[-1]).__name__
+    # Exports name their head since 8.4; older ones only the architecture.
+    description = str(network.metadata.get("description", "")).lower()
+    return str(network.metadata.get("head") or ("RTDETRDecoder" if "rtdetr" in description else ""))
+
+
+def _height_and_width(imgsz: Any) -> tuple[int, int]:
+    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+    return int(height), int(width)
+
+
+def _require_modules(path: Path, modules: tuple[tuple[str, str], ...]) -> None:
+    if importlib.util.find_spec("ultralytics") is None:
+        raise MachineError(
+            "detector 'ultralytics' needs the package ultralytics (AGPL-3.0): uv add ultralytics, or use: torchvision"
+        )
+    missing = [package for module, package in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MachineError(f"{path}: needs a package that is not installed here: uv add {' and '.join(missing)}")
+
+
+@contextmanager
+def _contained() -> Iterator[None]:
+    """Imports Ultralytics offline and apart from the user's settings, and leaves the environment as it was."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "ultralytics"
+    wanted = {
+        "YOLO_OFFLINE": "true",  # it looks names up on import, to know whether there is a network
+        "YOLO_AUTOINSTALL": "false",
+        "YOLO_VERBOSE": "false",
+        "YOLO_CONFIG_DIR": os.environ.get("YOLO_CONFIG_DIR", str(home)),
+    }
+    before = {name: os.environ.get(name) for name in (*wanted, "OMP_NUM_THREADS")}
+    os.environ.update(wanted)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        import torchvision  # noqa: F401, its NMS is used only if it is imported first
+        from ultralytics.utils import SETTINGS
+
+        dict.update(SETTINGS, sync=False)  # telemetry off in this process; the settings file stays as it is
+        yield
+    except ImportError as error:
+        raise MachineError(f"detector 'ultralytics': its packages cannot be imported: {error}") from error
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
