@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import threading
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+
+from prelabel.errors import MachineError
 
 MAX_SEGMENT_BYTES = 160
 """File systems take 255; suffixes, a digest and the mark of an unfinished file come on top."""
@@ -29,6 +33,38 @@ def whole_file(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+class OutputNames:
+    """Which task's files have which name in an output folder: the same in every run. May be used from several threads.
+
+    A task's name is its title without the suffix; where another task has that name already (`a.mp4`, `a.mov`), the
+    whole title; where even that is taken, the title and a digest of the task's key.
+
+    Raises:
+        MachineError: if the note of earlier names is damaged.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self._path = output / ".prelabel" / "names.json"
+        self._lock = threading.Lock()
+        try:
+            self._key_by_name: dict[str, str] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise MachineError(f"{self._path}: which output belongs to which task cannot be read: {error}") from error
+
+    def of(self, task_key: str, task_title: str) -> str:
+        """Returns the name of the task's files, a relative path; it is on disk when this returns."""
+        digest = hashlib.sha256(task_key.encode(errors="surrogatepass")).hexdigest()[:10]
+        whole = safe_name(task_title)
+        names = (output_name(task_title), whole, f"{whole}-{digest}")
+        with self._lock:
+            name = next(name for name in names if self._key_by_name.get(name, task_key) == task_key)
+            if name not in self._key_by_name:
+                self._key_by_name[name] = task_key
+                with whole_file(self._path) as unfinished:
+                    unfinished.write_text(json.dumps(self._key_by_name, indent=1))
+        return name
 
 
 def output_name(task_title: str) -> str:

@@ -1,0 +1,133 @@
+"""How large a label row is when it is sent, and what would fit where it is too large."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.errors import RowTooLargeError
+from prelabel.label_row.own import LabelRow, find_own, iterate_frames
+
+SENT_KEYS = frozenset(
+    [
+        "label_hash",
+        "branch_name",
+        "created_at",
+        "last_edited_at",
+        "dataset_hash",
+        "dataset_title",
+        "data_title",
+        "data_hash",
+        "data_type",
+        "data_units",
+        "object_answers",
+        "classification_answers",
+        "object_actions",
+        "label_status",
+        "annotation_task_status",
+        "is_valid",
+        "spaces",
+        "scene",
+    ]
+)
+"""Keys of a row that `Project.save_label_row` sends; the SDK drops all others (`encord.orm.label_row.LabelRow`)."""
+
+
+def row_num_bytes(row: LabelRow) -> int:
+    """Returns the bytes of the request by which `Project.save_label_row` sends the row."""
+    payload = {key: value for key, value in row.items() if key in SENT_KEYS}
+    values = {"uid": row["label_hash"], "payload": payload}
+    return len(json.dumps({"query_type": "labelrow", "query_method": "POST", "values": values}))
+
+
+def check_row_size(row: LabelRow, max_row_bytes: int) -> None:
+    """Returns if the row may be sent.
+
+    Args:
+        row: as it would be saved.
+        max_row_bytes: what the platform takes.
+
+    Raises:
+        RowTooLargeError: by how much it is too large, and which threshold or stride would fit.
+    """
+    num_bytes = row_num_bytes(row)
+    if num_bytes <= max_row_bytes:
+        return
+    sizes = _OwnSizes.measure(row)
+    raise RowTooLargeError(
+        f"label row {row.get('data_title')!r}: got {_mb(num_bytes)} MB, expected {_mb(max_row_bytes)} MB at most "
+        f"({_mb(num_bytes - max_row_bytes)} MB too many): {sizes.advice(num_bytes, max_row_bytes)}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnSizes:
+    """prelabel's own instances on a row, as columns.
+
+    Attributes:
+        num_bytes: int64 (N,), of the object on its frame and its answers entry.
+        confidence: float64 (N,).
+        frame_index: int64 (N,).
+    """
+
+    num_bytes: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    frame_index: NDArray[np.int64]
+
+    @classmethod
+    def measure(cls, row: LabelRow) -> _OwnSizes:
+        own = find_own(row)
+        answers = row["object_answers"]
+        found = [
+            (
+                _num_bytes(label) + _num_bytes({label["objectHash"]: answers.get(label["objectHash"])}),
+                label,
+                frame_index,
+            )
+            for _, frame_index, labels in iterate_frames(row)
+            for label in labels.get("objects") or ()
+            if label["objectHash"] in own
+        ]
+        return cls(
+            np.array([num_bytes for num_bytes, _, _ in found], np.int64),
+            np.array([label["confidence"] for _, label, _ in found], np.float64),
+            np.array([frame_index for _, _, frame_index in found], np.int64),
+        )
+
+    def advice(self, num_bytes: int, max_row_bytes: int) -> str:
+        room = max_row_bytes - (num_bytes - int(self.num_bytes.sum()))
+        if room < 0:
+            return f"{_mb(max_row_bytes - room)} MB of it are not prelabel's and cannot be left out"
+        ways = [way for way in (self._threshold(room), self._stride(room)) if way]
+        return "what would fit: " + " or ".join(ways) if ways else "no threshold or stride would fit"
+
+    def _threshold(self, room: int) -> str | None:
+        """Returns the least confidence, to two decimals, whose instances fit."""
+        for step in range(1, 100):
+            keep = self.confidence >= step / 100
+            if keep.any() and self.num_bytes[keep].sum() <= room:
+                return f"labels.conf={step / 100:.2f} ({int(keep.sum()):,} of {len(keep):,} instances)"
+        return None
+
+    def _stride(self, room: int) -> str | None:
+        """Returns the least stride from frame 0 whose instances fit; a multiple of the one that made the row."""
+        step = int(np.gcd.reduce(self.frame_index)) if len(self.frame_index) else 0
+        if step == 0:
+            return None
+        by_frame = np.bincount(self.frame_index // step, weights=self.num_bytes)
+        for times in range(2, len(by_frame)):
+            if by_frame[::times].sum() <= room:
+                return f"reader.stride={times * step}"
+        return None
+
+
+def _num_bytes(value: Any) -> int:
+    return len(json.dumps(value))
+
+
+def _mb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.2f}"

@@ -1,0 +1,225 @@
+"""Detections onto a label row: what prelabel wrote before goes, what anybody else did stays."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from prelabel.boxes import GRID, corners_on_grid
+from prelabel.detections import VideoDetections
+from prelabel.errors import LabelError
+from prelabel.frames import VideoInfo
+from prelabel.label_row.own import (
+    IMAGE_TYPES,
+    NUM_NONCES,
+    LabelRow,
+    find_own,
+    iterate_frames,
+    object_hash,
+    without_objects,
+)
+from prelabel.label_row.shapes import Corners, box_geometry
+from prelabel.ontology import LabelMap, OntologyObject
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRow:
+    """A label row with the detections on it.
+
+    Attributes:
+        row: ready to be saved.
+        num_instances: prelabel's own on the row, one a detection.
+        num_replaced: prelabel's own, untouched, that stood on the row before.
+        num_kept: instances of anybody else, all still there.
+        num_taken_over: detections left out because a person has made prelabel's very instance theirs on that frame.
+    """
+
+    row: LabelRow
+    num_instances: int
+    num_replaced: int
+    num_kept: int
+    num_taken_over: int
+
+
+def write_detections(
+    row: LabelRow, detections: VideoDetections, info: VideoInfo, label_map: LabelMap, *, now: datetime
+) -> WrittenRow:
+    """Returns the row with one object instance a detection in place of prelabel's earlier ones.
+
+    All else on the row is kept as it stands. An earlier instance that would be written again just so is kept too, with
+    its date and number: writing twice is writing once.
+
+    Args:
+        row: of a video, an image or an image group; stays as it is.
+        detections: after shaping: of mapped classes, each with an area within its frame.
+        info: the video that they were found in.
+        label_map: from the detector's classes to ontology objects.
+        now: when the instances were made.
+
+    Raises:
+        LabelError: if the row is of another kind, lacks a frame, or a detection is not shaped.
+    """
+    own = find_own(row)
+    base = without_objects(row, own)
+    held, num_kept = _held_hashes(base)
+    draft = _Draft(own, held)
+    units = _UnitsByFrame(row)
+    corners = _checked_corners(row, detections, info)
+    confidence = np.rint(detections.confidence.astype(np.float64) * GRID) / GRID
+    made_at = now.astimezone(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
+    columns = (detections.frame_index.tolist(), corners, confidence.tolist(), detections.class_id.tolist())
+    for frame_index, box, score, class_id in zip(*columns, strict=True):
+        category = label_map.objects[class_id]
+        if category is None:
+            raise LabelError(f"class {label_map.class_names[class_id]!r} becomes no object: shape detections first")
+        unit_hash, (width, height) = units.at(frame_index, info)
+        geometry = box_geometry(category.shape, box, width, height)
+        draft.add(unit_hash, frame_index, _label(category, score, made_at, geometry))
+    return WrittenRow(
+        row=_with_labels(base, draft.on_frames, _answers(row, draft.hashes)),
+        num_instances=len(draft.hashes),
+        num_replaced=len(own),
+        num_kept=num_kept,
+        num_taken_over=draft.num_taken_over,
+    )
+
+
+@dataclass(slots=True)
+class _Draft:
+    """New objects by place.
+
+    Attributes:
+        own: what stood on the row before, by hash.
+        held: hashes that are not to be used again, with the places at which their objects stand.
+        on_frames: new objects by (data unit, frame).
+        hashes: of the new objects, in the order in which they were added.
+        num_taken_over: objects left out because a person holds theirs.
+    """
+
+    own: Mapping[str, dict[str, Any]]
+    held: Mapping[str, Collection[tuple[str, int]]]
+    on_frames: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    hashes: dict[str, None] = field(default_factory=dict)
+    num_taken_over: int = 0
+
+    def add(self, unit_hash: str, frame_index: int, label: dict[str, Any]) -> None:
+        place = (unit_hash, frame_index)
+        for nonce in range(NUM_NONCES):
+            key = object_hash(unit_hash, frame_index, label, nonce)
+            if key is None:
+                raise ValueError(f"label: got no geometry that can be written: {label}")
+            if place in self.held.get(key, ()):
+                self.num_taken_over += 1
+                return
+            if key not in self.held and key not in self.hashes:
+                label["objectHash"] = key
+                self.hashes[key] = None
+                self.on_frames[place].append(_as_it_was(self.own.get(key), label))
+                return
+        raise LabelError(f"frame {frame_index}: {label['name']!r} stands there {NUM_NONCES} times in one place")
+
+
+class _UnitsByFrame:
+    """Where frames are on a row: one unit for a video, one a frame for pictures."""
+
+    def __init__(self, row: LabelRow) -> None:
+        self._title = row.get("data_title")
+        self._is_video = row["data_type"] == "video"
+        self._units = {
+            0 if self._is_video else int(unit["data_sequence"]): (key, unit) for key, unit in row["data_units"].items()
+        }
+
+    def at(self, frame_index: int, info: VideoInfo) -> tuple[str, tuple[int, int]]:
+        """Returns the unit's key and its width and height in pixels; the platform's, if the row has them."""
+        try:
+            key, unit = self._units[0 if self._is_video else frame_index]
+        except KeyError:
+            raise LabelError(
+                f"label row {self._title!r}: got a box on frame {frame_index}, the row has {len(self._units)} frames"
+            ) from None
+        if unit.get("width") and unit.get("height"):
+            return key, (unit["width"], unit["height"])
+        return key, info.frame_sizes[frame_index] if info.frame_sizes else (info.width, info.height)
+
+
+def _held_hashes(base: LabelRow) -> tuple[dict[str, set[tuple[str, int]]], int]:
+    held: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for unit_hash, frame_index, labels in iterate_frames(base):
+        for label in labels.get("objects") or ():
+            held[label["objectHash"]].add((unit_hash, frame_index))
+    num_objects = len(held)
+    # Answers can outlive their object; an instance under such a hash would take them over.
+    for orphan in (*base["object_answers"], *base["object_actions"]):
+        held.setdefault(orphan, set())
+    return dict(held), num_objects
+
+
+def _checked_corners(row: LabelRow, detections: VideoDetections, info: VideoInfo) -> list[Corners]:
+    if len(detections) and not 0 <= detections.frame_index[0] <= detections.frame_index[-1] < info.num_frames:
+        raise LabelError(
+            f"label row {row.get('data_title')!r}: got boxes on frames {detections.frame_index[0]} to "
+            f"{detections.frame_index[-1]}, expected 0 to {info.num_frames - 1}"
+        )
+    grid = corners_on_grid(detections.xyxy, info.sizes(detections.frame_index))
+    if ((grid < 0) | (grid > GRID)).any() or (grid[:, 2:] <= grid[:, :2]).any():
+        raise LabelError("got a box outside its frame, or without an area: shape detections first")
+    return [tuple(box) for box in grid.tolist()]
+
+
+def _label(category: OntologyObject, confidence: float, made_at: str, geometry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": category.name,
+        "color": category.color,
+        "shape": category.shape,
+        "value": category.value,
+        "createdAt": made_at,
+        "createdBy": None,
+        "confidence": confidence,
+        "objectHash": None,
+        "featureHash": category.feature_hash,
+        "manualAnnotation": False,
+        "lastEditedAt": made_at,
+        **geometry,
+    }
+
+
+def _as_it_was(earlier: dict[str, Any] | None, label: dict[str, Any]) -> dict[str, Any]:
+    """Returns the earlier object where only dates and authors differ."""
+    if earlier is None:
+        return label
+    same = all(earlier.get(key) == label[key] for key in ("name", "color", "shape", "value"))
+    return earlier if same else label
+
+
+def _answers(row: LabelRow, hashes: Collection[str]) -> dict[str, Any]:
+    known = row["object_answers"]
+    return {key: known.get(key) or {"classifications": [], "objectHash": key} for key in hashes}
+
+
+def _with_labels(
+    base: LabelRow, on_frames: Mapping[tuple[str, int], list[dict[str, Any]]], answers: Mapping[str, Any]
+) -> LabelRow:
+    by_unit: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(dict)
+    for (unit_hash, frame_index), objects in on_frames.items():
+        by_unit[unit_hash][frame_index] = objects
+    units = dict(base["data_units"])
+    for unit_hash, frames in by_unit.items():
+        unit = units[unit_hash]
+        labels = unit.get("labels") or {}
+        if base["data_type"] in IMAGE_TYPES:
+            (objects,) = frames.values()
+            labels = _frame_with(labels, objects)
+        else:
+            added = {str(frame): _frame_with(labels.get(str(frame), {}), objects) for frame, objects in frames.items()}
+            labels = dict(sorted({**labels, **added}.items(), key=lambda item: int(item[0])))
+        units[unit_hash] = {**unit, "labels": labels}
+    return {**base, "data_units": units, "object_answers": {**base["object_answers"], **answers}}
+
+
+def _frame_with(labels: Mapping[str, Any], objects: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"classifications": [], **labels, "objects": [*(labels.get("objects") or ()), *objects]}

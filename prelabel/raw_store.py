@@ -1,0 +1,156 @@
+"""Detections as they were found, before any shaping, in one Parquet file a task.
+
+Resume, other thresholds and comparisons start from it, without a look at the video.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.detections import VideoDetections
+from prelabel.errors import LabelError
+from prelabel.files import whole_file
+from prelabel.frames import VideoInfo
+from prelabel.protocols import ModelRecord
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_METADATA_KEY = b"prelabel"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """What a detector found in one task's media, and under which circumstances.
+
+    Attributes:
+        info: the video as it is shown.
+        detections: as found; `inferred_frames` tells which frames were looked at.
+        class_names: the detector's, by `class_id`.
+        model: which model it was; None where the detector does not say.
+        fingerprint: of config, model and media; another one means that the detections are not the ones asked for.
+        partial: why the media were not read whole; None if they were.
+    """
+
+    info: VideoInfo
+    detections: VideoDetections
+    class_names: tuple[str, ...]
+    model: ModelRecord | None
+    fingerprint: str
+    partial: str | None = None
+
+
+def write_raw(path: Path, record: RawRecord) -> None:
+    """Writes the record, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = record.detections
+    boxes = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(found.xyxy, np.float32).reshape(-1)), 4)
+    columns = {
+        "frame_index": pa.array(found.frame_index, pa.int64()),
+        "xyxy": boxes,
+        "confidence": pa.array(found.confidence, pa.float32()),
+        "class_id": pa.array(found.class_id, pa.int64()),
+        "track_id": pa.array(found.track_id, pa.int64()),
+    }
+    table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(_metadata(record))})
+    with whole_file(path) as unfinished:
+        pq.write_table(table, unfinished, compression="zstd")
+
+
+def read_raw(path: Path) -> RawRecord:
+    """Returns the record of a file.
+
+    Raises:
+        LabelError: if the file is missing, damaged, or none of ours.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        values = json.loads((table.schema.metadata or {})[_METADATA_KEY])
+        if values["format"] != _FORMAT:
+            raise LabelError(f"{path}: got format {values['format']}, expected {_FORMAT}: delete it and run again")
+        return RawRecord(
+            info=_read_info(values["info"]),
+            detections=_read_detections(table, _frames_of_ranges(values["inferred_frames"])),
+            class_names=tuple(values["class_names"]),
+            model=None if values["model"] is None else ModelRecord(**values["model"]),
+            fingerprint=values["fingerprint"],
+            partial=values["partial"],
+        )
+    except FileNotFoundError:
+        raise LabelError(f"{path}: there is no such file") from None
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise LabelError(f"{path}: not whole, or not written by prelabel: delete it and run again ({error})") from error
+
+
+def _metadata(record: RawRecord) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "info": dataclasses.asdict(record.info),
+        "inferred_frames": _ranges_of_frames(record.detections.inferred_frames),
+        "class_names": list(record.class_names),
+        "model": None if record.model is None else dataclasses.asdict(record.model),
+        "fingerprint": record.fingerprint,
+        "partial": record.partial,
+    }
+
+
+def _read_info(values: Mapping[str, Any]) -> VideoInfo:
+    return VideoInfo(**{**values, "frame_sizes": tuple((width, height) for width, height in values["frame_sizes"])})
+
+
+def _read_detections(table: pyarrow.Table, inferred_frames: NDArray[np.int64]) -> VideoDetections:
+    columns = {
+        name: table.column(name).to_numpy().astype(dtype, copy=False)
+        for name, dtype in (
+            ("frame_index", np.int64),
+            ("confidence", np.float32),
+            ("class_id", np.int64),
+            ("track_id", np.int64),
+        )
+    }
+    boxes = table.column("xyxy").combine_chunks()
+    values = boxes.flatten().to_numpy() if table.num_rows else np.zeros(0, np.float32)
+    return VideoDetections(**columns, xyxy=values.reshape(-1, 4), inferred_frames=inferred_frames)
+
+
+def _ranges_of_frames(frames: NDArray[np.int64]) -> list[list[int]]:
+    """Returns rising frames as [first, number, step] runs: a stride is one run, however long the video.
+
+    >>> _ranges_of_frames(np.array([0, 2, 4, 6, 10, 11, 12]))
+    [[0, 4, 2], [10, 3, 1]]
+    """
+    steps = np.diff(frames)
+    breaks = np.flatnonzero(np.diff(steps)) + 1
+    runs: list[list[int]] = []
+    start = 0
+    while start < len(frames):
+        after = np.searchsorted(breaks, start, side="right")
+        last = int(breaks[after]) if after < len(breaks) else len(frames) - 1
+        step = int(steps[start]) if last > start else 1
+        runs.append([int(frames[start]), last - start + 1, step])
+        start = last + 1
+    return runs
+
+
+def _frames_of_ranges(runs: list[list[int]]) -> NDArray[np.int64]:
+    """Returns the frames of runs.
+
+    >>> _frames_of_ranges([[0, 4, 2], [10, 3, 1]]).tolist()
+    [0, 2, 4, 6, 10, 11, 12]
+    """
+    frames = [first + step * np.arange(num, dtype=np.int64) for first, num, step in runs]
+    return np.concatenate(frames) if frames else np.zeros(0, np.int64)

@@ -1,0 +1,76 @@
+"""Labels into a folder: one Encord label row a task."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prelabel.detections import VideoDetections
+from prelabel.errors import LabelError
+from prelabel.files import OutputNames, whole_file
+from prelabel.frames import VideoInfo
+from prelabel.label_row import LabelRow, check_row_size, write_detections
+from prelabel.ontology import LabelMap, Ontology
+from prelabel.protocols import Task
+from prelabel.sinks.offline_row import data_hash_of, new_label_row
+
+
+class FolderSink:
+    """Writes `NAME.labels.json` for each task.
+
+    A label row that stands there already is treated as the platform's would be: what prelabel wrote and nobody touched
+    is replaced, all else is kept.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        ontology: Ontology,
+        label_map: LabelMap,
+        max_row_bytes: int,
+        names: OutputNames | None = None,
+    ) -> None:
+        self._output = output
+        self._ontology = ontology
+        self._label_map = label_map
+        self._max_row_bytes = max_row_bytes
+        self._names = names or OutputNames(output)
+
+    def holds(self, task: Task) -> bool:
+        """Tells whether the task's label row is there."""
+        return self.path_of(task).exists()
+
+    def path_of(self, task: Task) -> Path:
+        """Returns where the task's label row is, or will be."""
+        return self._output / f"{self._names.of(task.key, task.title)}.labels.json"
+
+    def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> None:
+        """Writes the task's label row: all or nothing, and the same when repeated.
+
+        Raises:
+            LabelError: if the labels cannot be written, or the row that stands there is not one of the task.
+        """
+        path = self.path_of(task)
+        now = datetime.now(UTC)
+        row = _read_row(path, task) if path.exists() else None
+        if row is None:
+            row = new_label_row(task.key, task.title, info, self._ontology, now=now)
+        written = write_detections(row, detections, info, self._label_map, now=now)
+        check_row_size(written.row, self._max_row_bytes)
+        with whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps(written.row), encoding="utf-8")
+
+
+def _read_row(path: Path, task: Task) -> LabelRow:
+    """Returns the label row that stands there. Somebody's work may be in it: one that is not clear is not replaced."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabelError(f"{path}: not a label row: {error}; it is left as it is: move it away") from error
+    parts = ("data_units", "object_answers", "classification_answers", "object_actions")
+    if not isinstance(row, dict) or not all(isinstance(row.get(part), dict) for part in parts):
+        raise LabelError(f"{path}: not a label row: expected {', '.join(parts)}; it is left as it is: move it away")
+    if row.get("data_hash") != data_hash_of(task.key):
+        raise LabelError(f"{path}: the label row of other data, {row.get('data_title')!r}: move it away")
+    return row

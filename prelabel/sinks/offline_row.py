@@ -1,0 +1,110 @@
+"""A label row as the Encord SDK makes it, without a platform."""
+
+from __future__ import annotations
+
+import mimetypes
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from prelabel.frames import VideoInfo
+from prelabel.label_row import LabelRow
+from prelabel.ontology import Ontology
+
+if TYPE_CHECKING:
+    from encord.objects import LabelRowV2
+    from encord.ontology import Ontology as EncordOntology
+
+_NAMESPACE = uuid.UUID("8f2d1c5e-7a60-4c0b-9b53-5d8f7f0b6a11")
+
+
+def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: Ontology, *, now: datetime) -> LabelRow:
+    """Returns an empty label row, as `to_encord_dict()` of a real `LabelRowV2` gives it.
+
+    A video without a frame rate is pictures: one is an image, several are an image group.
+
+    Args:
+        task_key: the row's uuids are made from it: the same in every run.
+        title: of the data unit.
+        info: of the media.
+        ontology: that the labels are of.
+        now: when the row was made.
+    """
+    row = _detached_row(title, info, ontology)
+    return _with_identity(row, task_key, title, now)
+
+
+def data_hash_of(task_key: str) -> str:
+    """Returns the uuid by which an offline row names its data."""
+    return _uuid("data", task_key)
+
+
+def encord_ontology(ontology: Ontology) -> EncordOntology:
+    """Returns the SDK's ontology of the same structure.
+
+    Raises:
+        KeyError, TypeError: if the SDK does not take the structure.
+    """
+    from encord.objects import OntologyStructure
+    from encord.ontology import Ontology as EncordOntology
+    from encord.orm.ontology import Ontology as OntologyRecord
+
+    epoch = datetime.fromtimestamp(0, UTC)
+    record = OntologyRecord(
+        title=ontology.title,
+        structure=OntologyStructure.from_dict(dict(ontology.structure)),
+        ontology_hash=str(uuid.uuid5(_NAMESPACE, ontology.title)),
+        created_at=epoch,
+        last_edited_at=epoch,
+    )
+    return EncordOntology(record, api_client=None)  # type: ignore[arg-type]
+
+
+def _detached_row(title: str, info: VideoInfo, ontology: Ontology) -> LabelRowV2:
+    from encord.objects import LabelRowV2
+    from encord.orm.storage import CustomerProvidedImageMetadata, CustomerProvidedVideoMetadata
+
+    mime_type = mimetypes.guess_type(title)[0]
+    if info.average_fps > 0:
+        video = CustomerProvidedVideoMetadata(
+            fps=info.average_fps,
+            duration=info.duration_seconds,
+            width=info.width,
+            height=info.height,
+            file_size=0,  # wanted by the type, not part of a label row
+            mime_type=mime_type or "video/mp4",
+        )
+        return LabelRowV2.from_media_metadata(encord_ontology(ontology), video)
+    sizes = info.frame_sizes or ((info.width, info.height),) * info.num_frames
+    pictures = [
+        CustomerProvidedImageMetadata(mime_type=mime_type or "image/jpeg", file_size=0, width=width, height=height)
+        for width, height in sizes
+    ]
+    return LabelRowV2.from_media_metadata(encord_ontology(ontology), pictures if len(pictures) > 1 else pictures[0])
+
+
+def _with_identity(row: LabelRowV2, task_key: str, title: str, now: datetime) -> LabelRow:
+    """Returns the row as the SDK writes it once it has loaded the identity that a platform would have given."""
+    blank = row.to_encord_dict()
+    units = {}
+    for number, unit in enumerate(blank["data_units"].values()):
+        is_one_of_many = blank["data_type"] == "img_group"
+        unit_hash = _uuid(f"frame {number}", task_key) if is_one_of_many else data_hash_of(task_key)
+        unit_title = f"{title}#{number:06d}" if is_one_of_many else title
+        units[unit_hash] = {**unit, "data_hash": unit_hash, "data_title": unit_title}
+    identity: dict[str, Any] = {
+        "label_hash": _uuid("label", task_key),
+        "data_hash": data_hash_of(task_key),
+        "dataset_hash": _uuid("dataset", ""),
+        "dataset_title": "prelabel",
+        "data_title": title,
+        "created_at": now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "last_edited_at": now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "data_units": units,
+    }
+    row.from_labels_dict({**blank, **identity})
+    return row.to_encord_dict()
+
+
+def _uuid(kind: str, task_key: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{kind}\n{task_key}"))
