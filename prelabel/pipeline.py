@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,15 +103,20 @@ class Pipeline:
         return Inference(info, found, choice, partial, seconds)
 
     def _choose_reader(self, media: Media) -> tuple[ReaderChoice, NDArray[np.int64] | None]:
+        """Returns the reader, and which frames decode on their own where the config asks for these."""
         from prelabel.readers.index import index_video
         from prelabel.readers.select import select_reader
 
-        index = index_video(media.paths[0]) if media.kind == "video" else None
-        keyframes = index.keyframes if index is not None else None
         if self.reader.use != "auto":
-            return ReaderChoice(self.reader.use, self.reader.device, "the config names it"), keyframes
+            alone = index_video(media.paths[0]).keyframes if self._wants_keyframes(media) else None
+            return ReaderChoice(self.reader.use, self.reader.device, "the config names it"), alone
+        index = index_video(media.paths[0]) if media.kind == "video" else None
         choice = select_reader(index, self.reader.device)
-        return ReaderChoice(choice.use, choice.device, choice.reason), keyframes
+        alone = index.keyframes if index is not None else None
+        return ReaderChoice(choice.use, choice.device, choice.reason), alone
+
+    def _wants_keyframes(self, media: Media) -> bool:
+        return media.kind == "video" and self.reader.only_keyframes
 
     def _open(self, choice: ReaderChoice, media: Media) -> AbstractContextManager[VideoReader]:
         options = dict(self.reader.options)
@@ -177,9 +182,7 @@ class Pipeline:
         return list(zip(batch.frame_indices.tolist(), found, strict=True))
 
 
-def select_frames(
-    num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection
-) -> NDArray[np.int64]:
+def select_frames(num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection) -> NDArray[np.int64]:
     """Returns the frames that a config asks to look at, int64 (M,), rising.
 
     Args:
@@ -208,11 +211,16 @@ def _count_complaint(num_frames: int, promised: int | None) -> str:
 
 
 def _timed(upstream: Iterator[FrameBatch], seconds: dict[str, float], stage: str) -> Iterator[FrameBatch]:
-    while True:
-        began = time.perf_counter()
-        batch = next(upstream, None)
-        seconds[stage] += time.perf_counter() - began
-        if batch is None:
-            return
-        yield batch
-        del batch
+    """Yields what `upstream` does, and adds the time that `upstream` was busy to `seconds[stage]`."""
+    try:
+        while True:
+            began = time.perf_counter()
+            batch = next(upstream, None)
+            seconds[stage] += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
+            del batch
+    finally:
+        if isinstance(upstream, Generator):
+            upstream.close()

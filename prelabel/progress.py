@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import IO, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
 
@@ -114,7 +115,7 @@ class Bars:
         """Starts the frames' bar again."""
         self._began = time.monotonic()
         if self._frames is not None:
-            self._bars.reset(self._frames, description=title, total=num_frames, rate="", visible=True)
+            self._bars.reset(self._frames, description=escape(title), total=num_frames, rate="", visible=True)
 
     def frames(self, num_frames: int) -> None:
         """Moves the frames' bar on."""
@@ -132,9 +133,9 @@ class Bars:
         if name in ("task_done", "task_failed", "task_skipped") and self._tasks is not None:
             self._bars.advance(self._tasks)
         if name == "task_failed":
-            self.console.print(f"[red]failed[/] {values['task']}: {values['reason']}", highlight=False)
+            self.console.print(f"[red]failed[/] {escape(f"{values['task']}: {values['reason']}")}", highlight=False)
         elif name in ("warning", "stopping"):
-            self.console.print(f"[yellow]{name}[/] {values['message']}", highlight=False)
+            self.console.print(f"[yellow]{name}[/] {escape(str(values['message']))}", highlight=False)
 
 
 @contextmanager

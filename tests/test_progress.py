@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import io
+import json
+
+from rich.console import Console
+
+from prelabel.progress import Bars, JsonLines
+
+
+def test_every_event_is_a_json_line():
+    stream = io.StringIO()
+    progress = JsonLines(stream)
+    progress.begin("ünïcode.mp4", 10)
+    progress.event("task_failed", task="a", reason="b\nc")
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [event["event"] for event in events] == ["task_started", "task_failed"]
+    assert events[0]["task"] == "ünïcode.mp4"
+    assert events[1]["reason"] == "b\nc"
+
+
+def test_a_long_task_tells_how_far_it_is():
+    stream = io.StringIO()
+    progress = JsonLines(stream, seconds_between=0.0)
+    progress.begin("a.mp4", 100)
+    progress.frames(25)
+    last = json.loads(stream.getvalue().splitlines()[-1])
+    assert (last["event"], last["frames_seen"], last["frames"]) == ("progress", 25, 100)
+    assert last["seconds_left"] >= 0
+
+
+def test_bars_show_a_failure_with_its_reason():
+    stream = io.StringIO()
+    with Bars(Console(file=stream, force_terminal=True, width=100)) as bars:
+        bars.begin("a.mp4", 10)
+        bars.frames(5)
+        bars.event("task_failed", task="a.mp4", reason="no such [file]")
+    assert "no such [file]" in stream.getvalue()
