@@ -133,7 +133,8 @@ class Bars:
         if name in ("task_done", "task_failed", "task_skipped") and self._tasks is not None:
             self._bars.advance(self._tasks)
         if name == "task_failed":
-            self.console.print(f"[red]failed[/] {escape(f"{values['task']}: {values['reason']}")}", highlight=False)
+            told = escape(f"{values['task']}: {values['reason']}")
+            self.console.print(f"[red]failed[/] {told}", highlight=False)
         elif name in ("warning", "stopping"):
             self.console.print(f"[yellow]{name}[/] {escape(str(values['message']))}", highlight=False)
 
