@@ -1,0 +1,52 @@
+"""Decoded frames to displayed RGB pictures, to the bit as `ffmpeg -pix_fmt rgb24` writes them."""
+
+from __future__ import annotations
+
+import av.filter
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from prelabel.readers.orientation import Orientation
+
+
+class FrameConverter:
+    """Turns, scales and converts frames with FFmpeg's own filters.
+
+    swscale called by itself (PyAV's `reformat`) differs from these filters: by 47 dB at 10 bits, and for interlaced
+    frames it converts each field apart. A frame of another size than the video's is scaled to it, as FFmpeg does
+    where the size changes in mid-stream.
+    """
+
+    def __init__(self, width: int, height: int, orientation: Orientation, threads: int) -> None:
+        self._size = (width, height)
+        self._orientation = orientation
+        self._threads = threads
+        self._graph: av.filter.Graph | None = None
+        self._key: tuple[object, ...] = ()
+
+    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """Returns the picture (H, W, 3); it is a view that holds until the next call."""
+        key = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range))
+        if self._graph is None or key != self._key:
+            self._graph, self._key = self._build(frame), key
+        frame.pts = None
+        self._graph.vpush(frame)
+        plane = self._graph.vpull().planes[0]
+        width, height = self._size
+        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        return rows[:, : width * 3].reshape(height, width, 3)
+
+    def _build(self, frame: VideoFrame) -> av.filter.Graph:
+        width, height = self._size
+        source = (
+            f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000"
+            f":colorspace={int(frame.colorspace)}:range={int(frame.color_range)}"
+        )
+        graph = av.filter.Graph()
+        graph.threads = self._threads
+        chain = [("buffer", source), *self._orientation.filters()]
+        chain += [("scale", f"w={width}:h={height}:flags=bicubic"), ("format", "pix_fmts=rgb24"), ("buffersink", "")]
+        graph.link_nodes(*(graph.add(name, args or None) for name, args in chain))
+        graph.configure()
+        return graph

@@ -1,0 +1,177 @@
+"""The packets of a video stream, as numbers: which are shown, when, and which were cut off the file's end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from prelabel.readers.container import declared_bytes
+
+NO_TIME = np.iinfo(np.int64).min
+# Most frames that H.264 and HEVC may hold back to put them in order (max_dec_frame_buffering, A.3.1 of H.264).
+MAX_REORDERED = 16
+# A clock that jumps back by more was set anew, as where two broadcasts are joined.
+CLOCK_JUMP_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packets:
+    """A stream's packets in stored order, P of them.
+
+    Attributes:
+        pts: int64 (P,), when shown, in units of `time_base`; NO_TIME where unknown.
+        dts: int64 (P,), when decoded.
+        is_key: bool (P,), decodes alone.
+        is_shown: bool (P,), holds a frame that is displayed.
+        time_base: seconds a unit.
+        frame_seconds: how long a frame is usually shown.
+        missing_dts: int64 (M,), when the frames were to be decoded that were cut off the end.
+    """
+
+    pts: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    is_key: NDArray[np.bool_]
+    is_shown: NDArray[np.bool_]
+    time_base: Fraction
+    frame_seconds: float
+    missing_dts: NDArray[np.int64]
+
+
+def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
+    """Returns the stream's packets. Reads on to the end of the file, decodes nothing."""
+    rows: list[tuple[int, int, int, bool, bool]] = []
+    is_mov = container.format.name.startswith("mov")
+    is_vp8 = stream.codec_context.codec.canonical_name == "vp8"
+    for packet in container.demux(stream):
+        # In MP4 only a packet that the file's end cuts in two is marked corrupt.
+        if packet.size and not (is_mov and packet.is_corrupt):
+            shown = not packet.is_discard and not (is_vp8 and _is_hidden_vp8(packet))
+            rows.append((_time(packet.pts), _time(packet.dts), packet.duration or 0, packet.is_keyframe, shown))
+    pts, dts, durations = (np.array([row[at] for row in rows], np.int64) for at in range(3))
+    is_key, is_shown = (np.array([row[at] for row in rows], bool) for at in (3, 4))
+    time_base = stream.time_base or Fraction(1)
+    frame_seconds = _frame_seconds(stream, durations, time_base)
+    missing = _missing_dts(container, stream, dts, frame_seconds)
+    return Packets(pts, dts, is_key, is_shown, time_base, frame_seconds, missing)
+
+
+def _time(value: int | None) -> int:
+    return NO_TIME if value is None else value
+
+
+def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
+    """Whether a VP8 frame is only there to be referred to: `show_frame`, RFC 6386, 9.1."""
+    return not memoryview(packet)[0] >> 4 & 1
+
+
+def _frame_seconds(stream: VideoStream, durations: NDArray[np.int64], time_base: Fraction) -> float:
+    if (durations > 0).any():
+        return float(np.median(durations[durations > 0]) * time_base)
+    rate = stream.average_rate or stream.guessed_rate
+    return float(1 / rate) if rate else 0.0
+
+
+def _missing_dts(
+    container: InputContainer, stream: VideoStream, dts: NDArray[np.int64], frame_seconds: float
+) -> NDArray[np.int64]:
+    """Returns when the frames that were cut off were to be decoded; a guess where only the file's length is known."""
+    if container.format.name.startswith("mov"):
+        # The table of samples lists all that belong to the file, those too that lie past its end.
+        late = stream.index_entries[len(dts) :]
+        return np.array([entry.timestamp for entry in late if not entry.is_discard], np.int64)
+    path = Path(container.name)
+    declared = declared_bytes(path)
+    if declared is None or declared <= path.stat().st_size or not len(dts):
+        return np.zeros(0, np.int64)
+    promised = stream.frames
+    if not promised and container.duration and frame_seconds:
+        promised = round(container.duration / av.time_base / frame_seconds)
+    step = max(1, round(frame_seconds / stream.time_base)) if stream.time_base else 1
+    return dts.max() + step * np.arange(1, max(2, promised - len(dts) + 1), dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """Frames in the order in which they are shown.
+
+    Attributes:
+        packet: int64 (num_present,), the packet of each frame that lies in the file whole.
+        pts: int64 (N,), in units of the stream.
+        seconds: float64 (N,), from the first frame.
+    """
+
+    packet: NDArray[np.int64]
+    pts: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+
+
+def lay_out(packets: Packets, *, timed: bool) -> Timeline:
+    """Returns the frames in order: by their times where those can be trusted, else as stored."""
+    shown = np.flatnonzero(packets.is_shown)
+    clock = _clock(packets)[shown]
+    order = np.lexsort((packets.pts[shown], clock)) if timed else np.arange(len(shown))
+    packet, clock = shown[order], clock[order]
+    num_sure = _num_sure(packets, packet, timed=timed)
+    num_missing = len(packet) - num_sure + len(packets.missing_dts)
+    packet, clock = packet[:num_sure], clock[:num_sure]
+    step = packets.frame_seconds
+    if timed:
+        pts = packets.pts[packet]
+        seconds = _seconds(pts, clock, packets)
+    else:
+        pts, seconds = np.full(len(packet), NO_TIME), np.arange(len(packet)) * step
+    last = seconds[-1] if len(seconds) else -step
+    return Timeline(
+        packet=packet,
+        pts=np.append(pts, np.full(num_missing, NO_TIME)),
+        seconds=np.append(seconds, last + step * np.arange(1, num_missing + 1)),
+    )
+
+
+def _clock(packets: Packets) -> NDArray[np.int64]:
+    """Returns how often the clock was set anew before each packet."""
+    dts = packets.dts.copy()
+    for at in np.flatnonzero(dts == NO_TIME):
+        dts[at] = dts[at - 1] if at else packets.pts[at]
+    jumps = np.diff(dts, prepend=dts[:1]) * float(packets.time_base) < -CLOCK_JUMP_SECONDS
+    return np.cumsum(jumps)
+
+
+def _seconds(pts: NDArray[np.int64], clock: NDArray[np.int64], packets: Packets) -> NDArray[np.float64]:
+    """Returns seconds from the first frame; where the clock was set anew, time goes on by one frame."""
+    seconds = pts.astype(np.float64) * float(packets.time_base)
+    for start in np.flatnonzero(np.diff(clock)) + 1:
+        seconds[start:] += seconds[start - 1] + packets.frame_seconds - seconds[start]
+    return seconds - seconds[:1]
+
+
+def _num_sure(packets: Packets, packet: NDArray[np.int64], *, timed: bool) -> int:
+    """Returns how many frames have a sure number: none that was cut off can be shown before them."""
+    if not len(packets.missing_dts):
+        return len(packet)
+    if not timed:
+        return max(0, len(packet) - MAX_REORDERED)
+    return int((packets.pts[packet] < packets.missing_dts[0]).sum())
+
+
+def find_keyframes(packets: Packets, timeline: Timeline) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the frames that are keyframes, and those of them that no frame crosses.
+
+    A keyframe is crossed (open GOP) if a frame that is stored after it is shown before it.
+    """
+    is_key = packets.is_key[timeline.packet]
+    keyframes = np.flatnonzero(is_key)
+    if not len(keyframes):
+        return keyframes, keyframes
+    last_stored_so_far = np.maximum.accumulate(timeline.packet)
+    first_stored_from_here = np.minimum.accumulate(timeline.packet[::-1])[::-1]
+    uncrossed = (last_stored_so_far == timeline.packet) & (first_stored_from_here == timeline.packet)
+    return keyframes, np.flatnonzero(is_key & uncrossed)
