@@ -50,6 +50,7 @@ def score_coco(predictions: Path, truth: Path) -> Score:
     """
     found, wanted = _Coco.read(predictions, ("score",)), _Coco.read(truth)
     images, names = _common_images(found, wanted), _common_categories(found, wanted)
+    scored = {name.casefold() for name in names}
     precision = _precision(wanted.select(images, names), found.select(images, names))
     shown = precision.max(axis=(0, 1)) > -1
     if not shown.any():
@@ -60,7 +61,7 @@ def score_coco(predictions: Path, truth: Path) -> Score:
         map_50=float(precision[0][:, shown].mean()),
         by_class={name: float(ap) for name, ap in zip(np.array(names)[shown].tolist(), by_class, strict=True)},
         num_images=len(images),
-        left_out=tuple(name for name in wanted.category_names.values() if name not in names),
+        left_out=tuple(name for name in wanted.category_names.values() if name.casefold() not in scored),
     )
 
 
@@ -138,11 +139,15 @@ def _entries(document: Mapping[str, Any], key: str, wanted: Mapping[str, type], 
     for number, entry in enumerate(entries):
         for name, kind in wanted.items():
             value: Any = entry.get(name) if isinstance(entry, dict) else None
-            if not isinstance(value, kind):
+            if not issubclass(type(value), kind):
                 raise ConfigError(f"{path}: {key}[{number}].{name}: got {_kind(value)}, expected {_NAMES[kind]}")
-            if name == "bbox" and not (len(value) == 4 and all(isinstance(side, Real) for side in value)):
+            if name == "bbox" and not _is_box(value):
                 raise ConfigError(f"{path}: {key}[{number}].bbox: got {value}, expected [x, y, width, height]")
     return entries
+
+
+def _is_box(values: Sequence[object]) -> bool:
+    return len(values) == 4 and all(isinstance(value, Real) for value in values)
 
 
 def _kind(value: object) -> str:
