@@ -1,0 +1,137 @@
+"""Disk for downloads that are in use: bounded, shared by processes, left clean also after a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+from prelabel.errors import FetchError
+
+_POLL_SECONDS = 0.2
+_LOCK = ".lock"
+
+
+class DiskCache:
+    """A folder in which files are only while they are in use, and never more than so many bytes of them.
+
+    Processes that share the folder share the bound. Each has a folder of its own in it, held by a file lock for as long
+    as the process lives; what a killed process has left is deleted by the next that looks. What is set aside for a
+    file stands in its folder's name, so that every process can add up what is taken.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, *, patience_seconds: float = 3600.0) -> None:
+        """Makes nothing on disk yet.
+
+        Args:
+            folder: made when first needed.
+            max_bytes: that files in use may take, over all processes.
+            patience_seconds: how long to wait for room while none is given back.
+        """
+        self._folder, self._max_bytes, self._patience_seconds = folder, max_bytes, patience_seconds
+        self._own: Path | None = None
+        self._held: IO[bytes] | None = None
+        self._closed = threading.Event()
+
+    @contextmanager
+    def room(self, num_bytes: int, title: str) -> Iterator[Path]:
+        """Waits until there is room, and gives an empty folder that is deleted with all in it at the end.
+
+        Args:
+            num_bytes: to set aside; 0 where nobody knows.
+            title: what errors call the task.
+
+        Raises:
+            FetchError: it could never fit, does not fit on the disk, or no room came free for too long.
+        """
+        if num_bytes > self._max_bytes:
+            raise FetchError(
+                f"{title}: takes {_gb(num_bytes)} GB on disk, the cache may take {_gb(self._max_bytes)} GB in all: "
+                "raise source.cache_gb"
+            )
+        place = self._wait_for_room(num_bytes, title)
+        try:
+            free = shutil.disk_usage(place).free
+            if num_bytes > free:
+                raise FetchError(f"{title}: takes {_gb(num_bytes)} GB, the disk of {self._folder} has {_gb(free)} GB")
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def close(self) -> None:
+        """Ends all waiting for room, and gives the folder up; files still in use stay for as long as the process."""
+        self._closed.set()
+        if self._own is None or self._held is None:
+            return
+        with self._folder_locked():
+            if not _leases(self._own):
+                shutil.rmtree(self._own, ignore_errors=True)
+                self._held.close()
+                self._own = self._held = None
+
+    def _wait_for_room(self, num_bytes: int, title: str) -> Path:
+        waited, taken_before = 0.0, -1
+        while not self._closed.is_set():
+            with self._folder_locked():
+                taken = self._num_bytes_taken()
+                if taken + num_bytes <= self._max_bytes:
+                    return self._set_aside(num_bytes)
+            waited = waited + _POLL_SECONDS if taken == taken_before else 0.0
+            taken_before = taken
+            if waited > self._patience_seconds:
+                raise FetchError(
+                    f"{title}: waited {waited:.0f} s for {_gb(num_bytes)} GB of the disk cache, of which "
+                    f"{_gb(taken)} of {_gb(self._max_bytes)} GB are in use: raise source.cache_gb"
+                )
+            self._closed.wait(_POLL_SECONDS)
+        raise FetchError(f"{title}: given up while it waited for room on disk: the run is ending")
+
+    def _set_aside(self, num_bytes: int) -> Path:
+        if self._own is None or not self._own.is_dir():
+            self._own = self._folder / uuid4().hex
+            self._own.mkdir()
+            self._held = (self._own / _LOCK).open("wb")
+            fcntl.flock(self._held, fcntl.LOCK_EX)
+        place = self._own / f"{uuid4().hex}-{num_bytes}"
+        place.mkdir()
+        return place
+
+    def _num_bytes_taken(self) -> int:
+        """Returns the bytes set aside by all processes that live; deletes what the others left."""
+        taken = 0
+        for process in self._folder.iterdir():
+            if not process.is_dir():
+                continue
+            if _is_abandoned(process):
+                shutil.rmtree(process, ignore_errors=True)
+            else:
+                taken += sum(int(place.name.rpartition("-")[2]) for place in _leases(process))
+        return taken
+
+    @contextmanager
+    def _folder_locked(self) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / _LOCK).open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _is_abandoned(process: Path) -> bool:
+    with suppress(OSError), (process / _LOCK).open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    # No lock to take: the process lives, or was cut off between making its folder and its lock.
+    return not (process / _LOCK).exists()
+
+
+def _leases(process: Path) -> list[Path]:
+    return [place for place in process.iterdir() if place.is_dir()]
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.3f}"

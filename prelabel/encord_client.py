@@ -1,0 +1,292 @@
+"""The project on Encord: reached by key, looked up by stage and pathway, its errors turned into ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+import prelabel
+from prelabel.encord_calls import Caller, Retry, explain, is_never_connected
+from prelabel.encord_key import read_key
+from prelabel.errors import AccountError, FetchError, PrelabelError, did_you_mean
+from prelabel.frames import Media
+from prelabel.ontology import Ontology
+from prelabel.protocols import Task
+from prelabel.redact import keep_links_out_of_logs
+
+if TYPE_CHECKING:
+    from encord import EncordUserClient, Project
+    from encord.http.constants import RequestsSettings
+    from encord.objects import LabelRowV2
+    from encord.storage import StorageItem
+    from encord.workflow import AgentStage
+    from encord.workflow.stages.agent import AgentPathway, AgentTask
+    from encord.workflow.workflow import WorkflowStage
+
+DEFAULT_DOMAIN = "https://api.encord.com"
+DataKind = Literal["video", "image", "img_group"]
+
+_CLOSED_STATUSES = ("paused", "cancelled", "archived")
+
+
+@dataclass(frozen=True)
+class EncordTask:
+    """A task that waits at an agent stage.
+
+    Attributes:
+        key: project, data unit and branch: the same in every run.
+        title: of the data unit.
+        num_frames: frames that may be labelled.
+        uuid: of the task in the workflow.
+        data_hash: of the data unit.
+        branch: on which its labels are.
+        kind: what the data unit is.
+        item_uuid: of the storage item that holds the media.
+        stage: at which it waits.
+        waiting: the SDK's own task, by which it moves.
+        fetch: brings the media here.
+    """
+
+    key: str
+    title: str
+    num_frames: int
+    uuid: UUID
+    data_hash: str
+    branch: str
+    kind: DataKind
+    item_uuid: UUID
+    stage: AgentStage = field(repr=False, compare=False)
+    waiting: AgentTask = field(repr=False, compare=False)
+    fetch: Callable[[EncordTask], AbstractContextManager[Media]] = field(repr=False, compare=False)
+
+    @property
+    def identity(self) -> str:
+        """Changes when the media behind the key does."""
+        return str(self.item_uuid)
+
+    def open(self) -> AbstractContextManager[Media]:
+        """Brings the media here for as long as the context is open.
+
+        Raises:
+            FetchError: if they cannot be had whole.
+        """
+        return self.fetch(self)
+
+
+def as_encord_task(task: Task) -> EncordTask:
+    """Returns the task as what it is.
+
+    Raises:
+        TypeError: if another source made it.
+    """
+    if not isinstance(task, EncordTask):
+        raise TypeError(f"task {task.title!r}: got a {type(task).__name__}, expected one of EncordSource")
+    return task
+
+
+@dataclass(frozen=True)
+class EncordProject:
+    """A project, reached with a key that may enter it.
+
+    Attributes:
+        sdk: the SDK's project.
+        client: the SDK's client.
+        caller: makes its calls.
+    """
+
+    sdk: Project = field(repr=False)
+    client: EncordUserClient = field(repr=False)
+    caller: Caller
+
+    @property
+    def project_hash(self) -> str:
+        """The project's uuid, as text."""
+        return self.sdk.project_hash
+
+    @property
+    def title(self) -> str:
+        """What people call the project."""
+        return self.sdk.title
+
+    def ontology(self) -> Ontology:
+        """Returns what may be labelled in the project, archived objects left out.
+
+        Raises:
+            AccountError: if the platform does not give it.
+            OntologyError: if it is of a form that cannot be read.
+        """
+        hash_ = self.sdk.ontology_hash
+        doing = f"project {self.title!r}: reading its ontology"
+        found = self.caller.call(doing, lambda: self.client.get_ontology(hash_), AccountError)
+        return Ontology.from_structure(found.structure.to_dict(), found.title)
+
+    def agent_stage(self, name: str) -> AgentStage:
+        """Returns the agent stage of this title or uuid.
+
+        Raises:
+            AccountError: there is none, or several, or it is a stage of another kind; those that exist are named.
+        """
+        from encord.workflow import AgentStage
+
+        found = [stage for stage in self.sdk.workflow.stages if _is_called(stage.title, stage.uuid, name)]
+        agents = [stage for stage in self.sdk.workflow.stages if isinstance(stage, AgentStage)]
+        if not found:
+            raise AccountError(
+                f"source.stage: project {self.title!r} has no stage {name!r}: "
+                f"{did_you_mean(name, [stage.title for stage in agents])} (agent stages: {_listed(agents)})"
+            )
+        if len(found) > 1:
+            raise AccountError(
+                f"source.stage: project {self.title!r} has {len(found)} stages {name!r}: name one by its uuid: "
+                + ", ".join(f"{stage.uuid} ({_kind_of(stage)})" for stage in found)
+            )
+        stage = found[0]
+        if not isinstance(stage, AgentStage):
+            raise AccountError(
+                f"source.stage: {name!r} is a stage of kind {_kind_of(stage)}, which only people work at: "
+                f"name an agent stage, or add one to the workflow (agent stages: {_listed(agents)})"
+            )
+        return stage
+
+    def pathway(self, stage: AgentStage, name: str | None) -> AgentPathway:
+        """Returns the stage's pathway of this name or uuid.
+
+        Raises:
+            AccountError: there is none, or several; those that exist are named.
+        """
+        names = ", ".join(repr(pathway.name) for pathway in stage.pathways) or "none"
+        if name is None:
+            raise AccountError(f"pathway: is missing: stage {stage.title!r} has these: {names}")
+        found = [pathway for pathway in stage.pathways if _is_called(pathway.name, pathway.uuid, name)]
+        if not found:
+            raise AccountError(f"pathway: stage {stage.title!r} has no pathway {name!r}: it has these: {names}")
+        if len(found) > 1:
+            uuids = ", ".join(str(pathway.uuid) for pathway in found)
+            raise AccountError(
+                f"pathway: stage {stage.title!r} has {len(found)} of {name!r}: name one by uuid: {uuids}"
+            )
+        return found[0]
+
+    def is_waiting(self, task: EncordTask, failure: type[PrelabelError]) -> bool:
+        """Tells whether the task is still at its stage, by asking the platform."""
+        waiting = self.caller.call(
+            f"{task.title}: looking whether it still waits at stage {task.stage.title!r}",
+            lambda: list(task.stage.get_tasks(data_hash=task.data_hash)),
+            failure,
+        )
+        return any(found.uuid == task.uuid for found in waiting)
+
+    def label_rows(self, data_hashes: Sequence[str], branch: str, *, with_pictures: bool = False) -> list[LabelRowV2]:
+        """Returns the rows of data units on a branch, their labels not read. Makes one request; tries it once."""
+        return self.sdk.list_label_rows_v2(
+            data_hashes=list(data_hashes), branch_name=branch, include_images_data=with_pictures
+        )
+
+    def storage_item(self, item_uuid: UUID, title: str, *, with_link: bool) -> StorageItem:
+        """Returns a storage item, with a fresh signed link if asked for.
+
+        Raises:
+            FetchError: if the platform does not give it.
+        """
+        doing = f"{title}: asking for its {'link' if with_link else 'storage item'}"
+        return self.caller.call(doing, lambda: self.client.get_storage_item(item_uuid, sign_url=with_link), FetchError)
+
+
+def connect(project_hash: str, domain: str | None = None, *, retry: Retry | None = None) -> EncordProject:
+    """Returns a project, reached with the key in the environment.
+
+    Args:
+        project_hash: uuid of a workflow project.
+        domain: the API's address; None: the EU platform's.
+        retry: how long calls go on through passing trouble; default: a minute or two.
+
+    Raises:
+        AccountError: key, address, project or permission are not as they must be; the message says the next step.
+    """
+    keep_links_out_of_logs()
+    address = _checked_domain(domain or DEFAULT_DOMAIN)
+    uuid = _checked_uuid(project_hash)
+    client = _make_client(read_key(), address)
+    caller = Caller(address, retry or Retry())
+    project = caller.call(f"project {uuid}", lambda: _get_project(client, uuid, address), AccountError)
+    _check_project(project)
+    return EncordProject(project, client, caller)
+
+
+def _make_client(key: str, domain: str) -> EncordUserClient:
+    from encord import EncordUserClient
+
+    return EncordUserClient.create_with_ssh_private_key(
+        ssh_private_key=key,
+        domain=domain,
+        requests_settings=_request_settings(),
+        user_agent_suffix=f"prelabel/{prelabel.__version__}",
+    )
+
+
+def _request_settings() -> RequestsSettings:
+    from encord.http.constants import RequestsSettings
+
+    # The SDK waits 180 s for a connection and tries that four times: a wrong address would look like a hang.
+    return RequestsSettings(connect_timeout=20, read_timeout=120, write_timeout=180)
+
+
+def _get_project(client: EncordUserClient, project_hash: UUID, domain: str) -> Project:
+    from encord import exceptions as sdk
+
+    try:
+        return client.get_project(project_hash)
+    except (sdk.ResourceNotFoundError, sdk.AuthorisationError):
+        raise AccountError(
+            f"source.project_hash: {domain} has no project {project_hash} that this key's user may enter: check the "
+            "hash (it stands in the project's address in the web app), add the user or service account to the project, "
+            "or name the platform that the project is on: source.domain or ENCORD_DOMAIN"
+        ) from None
+    except sdk.RequestException as error:
+        if is_never_connected(error):  # the SDK has tried for 9 s: a wrong address more likely than passing trouble
+            raise AccountError(f"project {project_hash}: {explain(error, domain)}") from None
+        raise
+
+
+def _check_project(project: Project) -> None:
+    if project.status.value in _CLOSED_STATUSES:
+        raise AccountError(
+            f"project {project.title!r} is {project.status.value}: resume it in the web app, or name another"
+        )
+    if project.project_type.value != "workflow":
+        raise AccountError(f"project {project.title!r} has no workflow, and so no agent stage: name a workflow project")
+
+
+def _checked_domain(domain: str) -> str:
+    address = domain.strip().rstrip("/")
+    if not address.startswith(("https://", "http://")):
+        raise AccountError(f"source.domain: got {domain!r}, expected an address such as {DEFAULT_DOMAIN}")
+    if "://app." in address:
+        api = address.replace("://app.", "://api.")
+        raise AccountError(f"source.domain: {address} is the web app's address, expected the API's: {api}")
+    return address
+
+
+def _checked_uuid(project_hash: str) -> UUID:
+    try:
+        return UUID(project_hash)
+    except ValueError:
+        raise AccountError(
+            f"source.project_hash: got {project_hash!r}, expected a uuid such as "
+            "4f8ac2d1-0000-4000-8000-000000000000; it stands in the project's address in the web app"
+        ) from None
+
+
+def _is_called(title: str, uuid: UUID, name: str) -> bool:
+    return title == name or str(uuid) == name.lower()
+
+
+def _kind_of(stage: WorkflowStage) -> str:
+    return str(stage.stage_type.value).lower().replace("_", " ")
+
+
+def _listed(stages: Sequence[AgentStage]) -> str:
+    return ", ".join(repr(stage.title) for stage in stages) or "there are none"

@@ -1,0 +1,37 @@
+"""Signed links and keys, kept out of everything that people may read."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_LINK = re.compile(r"(?P<host>https?://[^/?\s\"'<>\\]+)(?P<rest>[/?][^\s\"'<>]*)?")
+_QUERY = re.compile(r"\?[^\s\"'<>=]+=[^\s\"'<>]*")
+
+
+def redact(text: str) -> str:
+    """Returns the text without private keys, and with no more of a link than its host.
+
+    >>> redact("GET https://bucket.example/a/clip.mp4?sig=abc failed")
+    'GET https://bucket.example/… failed'
+    >>> redact("retrying /a/clip.mp4?sig=abc")
+    'retrying /a/clip.mp4?…'
+    """
+    text = _KEY.sub("<private key>", text)
+    text = _LINK.sub(lambda found: found["host"] + ("/…" if found["rest"] not in (None, "/") else ""), text)
+    return _QUERY.sub("?…", text)
+
+
+class _LinksRedacted(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
+
+
+_FILTER = _LinksRedacted()
+
+
+def keep_links_out_of_logs() -> None:
+    """Makes the HTTP library's own log lines, which hold whole links, pass through `redact`. Twice is once."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_FILTER)

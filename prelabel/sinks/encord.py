@@ -1,0 +1,164 @@
+"""Labels onto Encord label rows: read, merged, measured, saved in one short window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import prelabel
+from prelabel.detections import VideoDetections
+from prelabel.encord_client import EncordProject, EncordTask, as_encord_task
+from prelabel.errors import LabelError, PrelabelError, SaveError
+from prelabel.frames import VideoInfo
+from prelabel.label_row import LabelRow, WrittenRow, check_row_size, write_detections
+from prelabel.ontology import LabelMap
+from prelabel.protocols import Task
+
+if TYPE_CHECKING:
+    from encord.objects import LabelRowV2
+
+RECORD_KEY = "prelabel"
+
+
+class EncordSink:
+    """The label rows of a project.
+
+    Each write reads the row right before it saves it, since a save replaces the whole row and the platform does not
+    notice what somebody else saved in between. The row is taken as the platform sends it, not as the SDK writes it
+    after parsing: so what others did goes back bit for bit, labels of archived features included, and the time taken is
+    linear in their number.
+
+    **Where the model is on record.** Label rows have no field for it. It goes into the client metadata of the storage
+    item, key `prelabel`, which the web app shows and filters by, and which `StorageItem.client_metadata` and
+    `list_label_rows_v2(include_client_metadata=True)` return. An item may be in several projects; the record is that of
+    the last write, and names its project. Assumed of the platform: a write of client metadata may replace all of it, so
+    other keys are read first and written back; and who may write labels may not always write metadata, so that a
+    failure is a warning.
+
+    Attributes:
+        warnings: what somebody should know that failed no task.
+    """
+
+    def __init__(
+        self,
+        project: EncordProject,
+        label_map: LabelMap,
+        max_row_bytes: int,
+        record: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Makes no call.
+
+        Args:
+            project: whose rows.
+            label_map: from the detector's classes to the project's ontology objects.
+            max_row_bytes: the largest row that is sent.
+            record: what to note of the model beside each write; None: note nothing.
+        """
+        self._project, self._label_map, self._max_row_bytes, self._record = project, label_map, max_row_bytes, record
+        self.warnings: list[str] = []
+
+    def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> None:
+        """Writes a task's labels in place of those that an earlier run wrote; all else on the row stays.
+
+        Args:
+            task: one of `EncordSource`.
+            info: the video in which the detections were found.
+            detections: after shaping.
+
+        Raises:
+            LabelError: a frame is past the row's end, the row is not valid, or it would be too large.
+            SaveError: the task was moved meanwhile, or the platform did not take the row.
+        """
+        target = as_encord_task(task)
+        _refuse_frames_past_the_end(target, detections)
+        if not self._project.is_waiting(target, SaveError):
+            raise SaveError(
+                f"{target.title}: no longer waits at stage {target.stage.title!r}: somebody moved it meanwhile, and may "
+                "be at work on its labels; nothing was saved"
+            )
+        row, document = self._read(target)
+        written = write_detections(document, detections, info, self._label_map, now=datetime.now(UTC))
+        check_row_size(written.row, self._max_row_bytes)
+        self._save(target, row, written.row)
+        self._note(target, written)
+
+    def _read(self, task: EncordTask) -> tuple[LabelRowV2, LabelRow]:
+        """Returns the row and what is on it; makes it if there is none."""
+        doing = f"{task.title}: reading its label row"
+        row, document = self._project.caller.call(doing, lambda: self._read_or_create(task), SaveError)
+        if document.get("is_valid") is False:
+            errors = self._project.caller.call(doing, row.get_validation_errors, SaveError) or ["no reason given"]
+            raise LabelError(
+                f"{task.title}: the platform holds its label row as not valid, and would let nobody load it: "
+                f"{'; '.join(errors[:3])}: mend it in the web app first"
+            )
+        return row, document
+
+    def _read_or_create(self, task: EncordTask) -> tuple[LabelRowV2, LabelRow]:
+        """Looks the row up at each try: where the answer to its creation was lost, it is there all the same."""
+        from encord.exceptions import ResourceExistsError
+
+        row = self._look_up(task)
+        try:
+            return row, _labels_as_sent(row)
+        except ResourceExistsError:  # another worker made it since it was looked up
+            row = self._look_up(task)
+            return row, _labels_as_sent(row)
+
+    def _look_up(self, task: EncordTask) -> LabelRowV2:
+        rows = self._project.label_rows([task.data_hash], task.branch)
+        if len(rows) != 1:
+            raise SaveError(f"{task.title}: got {len(rows)} label rows on branch {task.branch!r}, expected 1")
+        return rows[0]
+
+    def _save(self, task: EncordTask, row: LabelRowV2, document: LabelRow) -> None:
+        """Sends the row. A save is an overwrite, so that a repeat does no harm."""
+        doing = f"{task.title}: saving its labels"
+        send = getattr(self._project.sdk, "save_label_row", None)
+        if send is None:
+            # `Project.save_label_row` is deprecated since encord 0.1.123 and may go. This way is slow on many labels.
+            self._project.caller.call(doing, lambda: _save_through_types(row, document), SaveError)
+        else:
+            label_hash = document["label_hash"]
+            self._project.caller.call(doing, lambda: send(label_hash, document, validate_before_saving=True), SaveError)
+
+    def _note(self, task: EncordTask, written: WrittenRow) -> None:
+        if self._record is None:
+            return
+        note = {key: value for key, value in self._record.items() if value is not None} | {
+            "prelabel": prelabel.__version__,
+            "project": self._project.project_hash,
+            "branch": task.branch,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "instances": written.num_instances,
+        }
+        try:
+            item = self._project.storage_item(task.item_uuid, task.title, with_link=False)
+            metadata = {**(item.client_metadata or {}), RECORD_KEY: note}
+            doing = f"{task.title}: noting the model in the client metadata"
+            self._project.caller.call(doing, lambda: item.update(client_metadata=metadata), SaveError)
+        except PrelabelError as error:
+            self.warnings.append(f"{error}; the labels are saved (source.record: false leaves the note out)")
+
+
+def _labels_as_sent(row: LabelRowV2) -> LabelRow:
+    """Returns the row's labels as the platform sends them; creates them if there are none."""
+    documents: list[LabelRow] = []
+    # The SDK (encord 0.1.211) hands what it got to this method, which would parse it.
+    row.from_labels_dict = documents.append  # type: ignore[method-assign,assignment]
+    row.initialise_labels(include_archived=True)  # else a save would delete the labels of archived features
+    return dict(documents[0])
+
+
+def _save_through_types(row: LabelRowV2, document: LabelRow) -> None:
+    type(row).from_labels_dict(row, document)
+    row.save(validate_before_saving=True)
+
+
+def _refuse_frames_past_the_end(task: EncordTask, detections: VideoDetections) -> None:
+    if len(detections) and int(detections.frame_index[-1]) >= task.num_frames:
+        raise LabelError(
+            f"{task.title}: got a box on frame {int(detections.frame_index[-1])}, the platform has frames 0 to "
+            f"{task.num_frames - 1}: nothing was saved"
+        )

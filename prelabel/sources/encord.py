@@ -1,0 +1,310 @@
+"""Tasks that wait at an Encord agent stage: listed, fetched, moved on."""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+from uuid import UUID
+
+from prelabel.disk_cache import DiskCache
+from prelabel.download import download, session_for_links
+from prelabel.encord_client import DataKind, EncordProject, EncordTask, as_encord_task
+from prelabel.errors import AccountError, FetchError, SaveError
+from prelabel.frames import Media
+from prelabel.protocols import Task
+
+if TYPE_CHECKING:
+    from encord.objects import LabelRowV2
+    from encord.storage import StorageItem
+    from encord.workflow.stages.agent import AgentPathway, AgentTask
+
+_LOG = logging.getLogger(__name__)
+
+ROWS_A_REQUEST = 100
+"""Label rows asked for at once; Encord's own agents found errors above that."""
+
+_COUNTED_AT_MOST = 200
+_KINDS = ("video", "image", "img_group")
+_SUFFIXES = {"video": ".mp4", "image": ".jpg", "img_group": ".mp4"}
+
+
+@dataclass(frozen=True, slots=True)
+class LeftAlone:
+    """A task that is not for this tool, and so stays where it is.
+
+    Attributes:
+        title: of the data unit.
+        kind: what it is, and what is missing if it is of a kind that could be labelled.
+    """
+
+    title: str
+    kind: str
+
+
+class EncordSource:
+    """An agent stage of a project's workflow.
+
+    Attributes:
+        left_alone: tasks of other kinds (audio, PDF, DICOM, …), each once.
+        warnings: what somebody should know of moves that failed no task.
+    """
+
+    def __init__(self, project: EncordProject, stage: str, cache: Path, max_cache_bytes: int) -> None:
+        """Finds the stage.
+
+        Args:
+            project: where the stage is.
+            stage: its title or uuid.
+            cache: folder for downloads in use; several processes may share it.
+            max_cache_bytes: that downloads in use may take there.
+
+        Raises:
+            AccountError: there is no such agent stage; those that exist are named.
+        """
+        self._project = project
+        self._stage = project.agent_stage(stage)
+        self._cache = DiskCache(cache, max_cache_bytes)
+        self._left_alone: dict[UUID, LeftAlone] = {}
+        self.warnings: list[str] = []
+
+    @property
+    def left_alone(self) -> list[LeftAlone]:
+        """Tasks that are not for this tool."""
+        return list(self._left_alone.values())
+
+    def check_pathway(self, pathway: str | None) -> None:
+        """Returns if the stage has this pathway.
+
+        Raises:
+            AccountError: it has none of this name or uuid; those that exist are named.
+        """
+        self._project.pathway(self._stage, pathway)
+
+    def describe(self) -> str:
+        """Returns the project, the stage and how many tasks wait there, in words.
+
+        Raises:
+            AccountError: if the platform does not list them.
+        """
+        doing = f"stage {self._stage.title!r}: counting its tasks"
+        waiting = self._project.caller.call(
+            doing, lambda: sum(1 for _ in islice(self._stage.get_tasks(), _COUNTED_AT_MOST + 1)), AccountError
+        )
+        count = f"more than {_COUNTED_AT_MOST}" if waiting > _COUNTED_AT_MOST else str(waiting)
+        return f"project {self._project.title!r}, stage {self._stage.title!r}: {count} tasks wait"
+
+    def close(self) -> None:
+        """Ends all waiting for room on disk. To be called before threads that fetch are waited for."""
+        self._cache.close()
+
+    def tasks(self) -> Iterator[Task]:
+        """Yields each task that waits, once, then lists the stage again until nothing new is there.
+
+        The stage is listed whole before its first task is yielded: whether the platform's page tokens stand tasks
+        that leave the stage meanwhile is not documented, and with offsets every second page would be skipped.
+
+        Raises:
+            AccountError: if the platform does not list the stage, or the rows of its tasks.
+        """
+        seen: set[UUID] = set()
+        while new := self._list_new(seen):
+            for start in range(0, len(new), ROWS_A_REQUEST):
+                yield from self._with_rows(new[start : start + ROWS_A_REQUEST])
+
+    def proceed(self, task: Task, pathway: str | None) -> None:
+        """Moves a task on whose labels are known to be saved.
+
+        A refused move is looked at again before it is judged: the platform refuses, too, when the answer to a move
+        that it did carry out was lost, and the SDK asked again.
+
+        Args:
+            task: one that `tasks` yielded.
+            pathway: name or uuid.
+
+        Raises:
+            SaveError: if it did not move.
+            AccountError: if the stage has no such pathway.
+        """
+        moving, chosen = as_encord_task(task), self._project.pathway(self._stage, pathway)
+        doing = f"{moving.title}: moving it on by pathway {chosen.name!r}"
+        refusal = self._project.caller.call(doing, lambda: _move(moving.waiting, chosen.uuid), SaveError)
+        if not refusal:
+            return
+        if self._project.is_waiting(moving, SaveError):
+            raise SaveError(f"{doing}: the platform refused, and the task still waits: {refusal}")
+        self._tell_where_it_is(moving, chosen)
+
+    def fail(self, task: Task, reason: str) -> None:
+        """Leaves the task where it is, and logs the reason."""
+        _LOG.info("%s: left at stage %r: %s", task.title, self._stage.title, reason)
+
+    # Listing
+
+    def _list_new(self, seen: set[UUID]) -> list[AgentTask]:
+        """Returns the tasks that wait and are not in `seen`, in the platform's order; adds them there."""
+        found: dict[UUID, AgentTask] = {}
+
+        def collect() -> None:
+            for task in self._stage.get_tasks():
+                if task.uuid not in seen:
+                    found.setdefault(task.uuid, task)
+
+        try:
+            self._project.caller.call(f"stage {self._stage.title!r}: listing its tasks", collect, AccountError)
+        except AccountError as error:
+            # A list of many pages may break off at each try; what was listed is worked on before the next.
+            if not found:
+                raise
+            _LOG.info("%s; going on with the %d tasks listed so far", error, len(found))
+        seen.update(found)
+        return list(found.values())
+
+    def _with_rows(self, waiting: Sequence[AgentTask]) -> Iterator[EncordTask]:
+        branches: dict[str, list[str]] = defaultdict(list)
+        for task in waiting:
+            branches[task.label_branch_name].append(str(task.data_hash))
+        rows = {
+            (row.data_hash, branch): row for branch, hashes in branches.items() for row in self._rows(hashes, branch)
+        }
+        for task in waiting:
+            made = self._make_task(task, rows.get((str(task.data_hash), task.label_branch_name)))
+            if isinstance(made, EncordTask):
+                yield made
+            else:
+                self._left_alone.setdefault(task.uuid, made)
+
+    def _rows(self, data_hashes: Sequence[str], branch: str) -> list[LabelRowV2]:
+        doing = f"stage {self._stage.title!r}: listing the label rows of {len(data_hashes)} tasks"
+        return self._project.caller.call(doing, lambda: self._project.label_rows(data_hashes, branch), AccountError)
+
+    def _make_task(self, waiting: AgentTask, row: LabelRowV2 | None) -> EncordTask | LeftAlone:
+        if row is None:
+            return LeftAlone(waiting.data_title, "data without a label row")
+        if row.data_type.value not in _KINDS:
+            return LeftAlone(row.data_title, row.data_type.value.strip("_").lower())
+        if row.backing_item_uuid is None:
+            return LeftAlone(row.data_title, f"{row.data_type.value} without a storage item")
+        return EncordTask(
+            key=f"{self._project.project_hash}/{row.data_hash}/{waiting.label_branch_name}",
+            title=row.data_title,
+            num_frames=row.number_of_frames,
+            uuid=waiting.uuid,
+            data_hash=row.data_hash,
+            branch=waiting.label_branch_name,
+            kind=cast(DataKind, row.data_type.value),
+            item_uuid=row.backing_item_uuid,
+            stage=self._stage,
+            waiting=waiting,
+            fetch=self._fetch,
+        )
+
+    # Fetching
+
+    @contextmanager
+    def _fetch(self, task: EncordTask) -> Iterator[Media]:
+        item = self._project.storage_item(task.item_uuid, task.title, with_link=True)
+        files = self._files_of(task, item)
+        with self._cache.room(sum(file.file_size or 0 for file in files), task.title) as folder:
+            paths = tuple(self._bring(task, files, folder))
+            # A group without a file of its own is a file a picture; all else, image sequences included, is one file.
+            as_pictures = task.kind == "image" or files != [item]
+            yield Media("images" if as_pictures else "video", paths)
+
+    def _files_of(self, task: EncordTask, item: StorageItem) -> list[StorageItem]:
+        """Returns the items to download, in frame order, each with a signed link.
+
+        An image sequence is kept by the platform as one video, a frame a picture, and that is its item's link. An image
+        group has no link of its own; its pictures have.
+        """
+        if item.item_type.value != "imageGroup" and item.get_signed_url() is not None:
+            return [item]
+        if task.kind != "img_group":
+            raise FetchError(f"{task.title}: the platform gives no link to its {task.kind}")
+        doing = f"{task.title}: asking for the links of its pictures"
+        pictures = self._project.caller.call(
+            doing, lambda: list(item.get_child_items(get_signed_urls=True)), FetchError
+        )
+        if len(pictures) != task.num_frames:
+            raise FetchError(
+                f"{task.title}: the platform gives {len(pictures)} pictures of {task.num_frames}: does the key's user "
+                "have access to all of the group's files?"
+            )
+        return _in_frame_order(pictures, self._picture_titles(task))
+
+    def _picture_titles(self, task: EncordTask) -> list[str]:
+        def read() -> list[str]:
+            (row,) = self._project.label_rows([task.data_hash], task.branch, with_pictures=True)
+            return [picture.title for picture in sorted(row.get_frames_metadata(), key=lambda p: p.frame_number)]
+
+        return self._project.caller.call(f"{task.title}: asking for the order of its pictures", read, FetchError)
+
+    def _bring(self, task: EncordTask, files: Sequence[StorageItem], folder: Path) -> Iterator[Path]:
+        with session_for_links() as session:
+            for number, item in enumerate(files):
+                path = folder / f"{number:06d}{_suffix(item, task.kind)}"
+                new_link = self._links(item, task.title)
+                download(new_link, path, item.file_size, task.title, session=session)
+                yield path
+
+    def _links(self, item: StorageItem, title: str) -> Callable[[], str]:
+        """Returns what gives the link that came with the item first, and a fresh one at every further call."""
+        ready = [item.get_signed_url()]
+
+        def new_link() -> str:
+            link = ready.pop() if ready else None
+            if link is None:
+                link = self._project.storage_item(item.uuid, title, with_link=True).get_signed_url()
+            if link is None:
+                raise FetchError(f"{title}: the platform gives no link to {item.name!r}")
+            return link
+
+        return new_link
+
+    # Moving
+
+    def _tell_where_it_is(self, task: EncordTask, chosen: AgentPathway) -> None:
+        doing = f"{task.title}: looking where it is after the move"
+        rows = self._project.caller.call(
+            doing, lambda: self._project.label_rows([task.data_hash], task.branch), SaveError
+        )
+        node = rows[0].workflow_graph_node if rows else None
+        if node is not None and UUID(str(node.uuid)) != chosen.destination_uuid:
+            self.warnings.append(
+                f"{task.title}: somebody else moved it on meanwhile: it is at {node.title!r}, "
+                f"where pathway {chosen.name!r} does not lead"
+            )
+
+
+def _move(waiting: AgentTask, pathway_uuid: UUID) -> str:
+    """Asks for the move; returns why the platform refused it, empty if it did not."""
+    from encord.exceptions import InvalidArgumentsError
+
+    try:
+        waiting.proceed(pathway_uuid=str(pathway_uuid))
+    except InvalidArgumentsError as error:
+        return error.message
+    return ""
+
+
+def _in_frame_order(pictures: Sequence[StorageItem], titles: Sequence[str]) -> list[StorageItem]:
+    """Returns the pictures in the order of the frames' titles; as they came where the two have other names."""
+    if sorted(picture.name for picture in pictures) != sorted(titles):
+        return list(pictures)
+    by_name: dict[str, list[StorageItem]] = defaultdict(list)
+    for picture in reversed(pictures):
+        by_name[picture.name].append(picture)
+    return [by_name[title].pop() for title in titles]
+
+
+def _suffix(item: StorageItem, kind: DataKind) -> str:
+    """Returns a file suffix for decoders that go by it, from the type, which is checked, and not from a title."""
+    guessed = mimetypes.guess_extension(item.mime_type or "")
+    by_type = {"video": ".mp4", "imageSequence": ".mp4", "image": ".jpg"}
+    return guessed or by_type.get(item.item_type.value, _SUFFIXES[kind])
