@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from .populated import Platform
 from .server import EncordServer
 
 if TYPE_CHECKING:
     from encord import EncordUserClient
+
+NUM_FRAMES = 12
 
 
 def connect(server: EncordServer, private_key: str) -> EncordUserClient:
@@ -45,6 +49,20 @@ def encord_environment(encord_server: EncordServer, encord_key: str, monkeypatch
     monkeypatch.delenv("ENCORD_SSH_KEY_FILE", raising=False)
     monkeypatch.setenv("ENCORD_SSH_KEY", encord_key)
     monkeypatch.setenv("ENCORD_DOMAIN", encord_server.url)
+
+
+@pytest.fixture(scope="session")
+def encord_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of `NUM_FRAMES` frames."""
+    from tests.media import Recipe, write_clip
+
+    return write_clip(tmp_path_factory.mktemp("encord"), "clip", Recipe(num_frames=NUM_FRAMES))
+
+
+@pytest.fixture
+def platform(encord_server: EncordServer, encord_client: EncordUserClient, encord_clip: Path) -> Platform:
+    """A project with one video at the agent stage, as the server keeps it and as the SDK sees it."""
+    return Platform.populate(encord_server, encord_client, encord_clip)
 
 
 ConnectAs = Callable[[str], "EncordUserClient"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -163,26 +162,31 @@ def _answered_features(node: object) -> Iterator[str]:
 
 def validation_errors(document: Json, ontology: Ontology) -> list[str]:
     """What makes a row invalid without being refused, unless the caller asked for validation."""
-    times = Counter((place, entry["objectHash"]) for place, entry in _objects(document))
-    errors = [f"object {key} is {count} times at {place}" for (place, key), count in times.items() if count > 1]
+    errors = []
+    seen: set[tuple[str, str]] = set()
     for place, entry in _objects(document):
-        name = f"object {entry['objectHash']} at {place}"
-        if entry["shape"] != ontology.shapes[entry["featureHash"]]:
-            errors.append(f"{name}: shape {entry['shape']} is not that of its feature")
-        if not 0 <= entry.get("confidence", 1) <= 1:
-            errors.append(f"{name}: confidence {entry['confidence']} is not within 0 and 1")
-        if not _lies_inside(entry.get("boundingBox")):
-            errors.append(f"{name}: box {entry['boundingBox']} is outside the picture or has no area")
+        key = (place, entry["objectHash"])
+        flaw = "is there twice" if key in seen else _flaw_of(entry, ontology.shapes[entry["featureHash"]])
+        seen.add(key)
+        if flaw is not None:
+            errors.append(f"object {entry['objectHash']} at {place} {flaw}")
     return errors
 
 
-def _lies_inside(box: Json | None) -> bool:
-    if box is None:
-        return True
-    slack = 1e-6
-    left, top, width, height = (box[key] for key in ("x", "y", "w", "h"))
-    inside = left >= -slack and top >= -slack and left + width <= 1 + slack and top + height <= 1 + slack
-    return width > 0 and height > 0 and inside and all(map(math.isfinite, box.values()))
+def _flaw_of(entry: Json, shape: str) -> str | None:
+    if entry["shape"] != shape:
+        return f"has shape {entry['shape']}, its feature {shape}"
+    if not 0 <= entry.get("confidence", 1) <= 1:
+        return f"has confidence {entry['confidence']}, not within 0 and 1"
+    box = entry.get("boundingBox")
+    if box is not None and not _lies_inside(box["x"], box["y"], box["w"], box["h"]):
+        return f"has a box outside the picture or without area: {box}"
+    return None
+
+
+def _lies_inside(left: float, top: float, width: float, height: float) -> bool:
+    low, high = -1e-6, 1 + 1e-6  # sums of rounded fractions
+    return width > 0 and height > 0 and left >= low and top >= low and left + width <= high and top + height <= high
 
 
 def store_labels(row: LabelRow, document: Json, *, user: str, now: datetime) -> None:

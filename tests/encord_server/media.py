@@ -7,7 +7,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -72,13 +72,10 @@ def download(world: World, links: Links, request: Request) -> Answer:
         answer = _xml(404, "NoSuchKey", "The specified key does not exist.")
     else:
         answer = _file_answer(request, item, item.path)
-    at = world.clock.now()
-    answer.on_sent = lambda num_bytes: _record(world, at, item_uuid, request, answer.status, num_bytes)
+    record = Download(world.clock.now(), item_uuid, request.headers.get("Range"), answer.status)
+    world.downloads.append(record)
+    answer.count = record.count
     return answer
-
-
-def _record(world: World, at: datetime, item_uuid: str, request: Request, status: int, num_bytes: int) -> None:
-    world.downloads.append(Download(at, item_uuid, request.headers.get("Range"), status, num_bytes))
 
 
 def _file_answer(request: Request, item: StorageItem, path: Path) -> Answer:

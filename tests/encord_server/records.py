@@ -232,10 +232,13 @@ class SignedLink:
     expires_at: datetime
 
 
-@dataclass(frozen=True)
+@dataclass
 class Download:
     at: datetime
     item_uuid: str
     range_header: str | None
     status: int
-    num_bytes: int  # of the body, as far as it was sent
+    num_bytes: int = 0  # of the body, as far as it was sent
+
+    def count(self, num_bytes: int) -> None:
+        self.num_bytes += num_bytes

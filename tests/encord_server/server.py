@@ -226,13 +226,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         num_bytes = 0
-        try:
-            for chunk in answer.body if self.command != "HEAD" else ():
-                self.wfile.write(chunk)
-                num_bytes += len(chunk)
-        finally:
-            if answer.on_sent is not None:
-                answer.on_sent(num_bytes)
+        for chunk in answer.body if self.command != "HEAD" else ():
+            # Counted first, so that a client that has the bytes finds them counted.
+            if answer.count is not None:
+                answer.count(len(chunk))
+            self.wfile.write(chunk)
+            num_bytes += len(chunk)
         self.close_connection |= num_bytes < answer.length
 
     def _reset(self) -> None:

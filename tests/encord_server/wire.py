@@ -49,7 +49,7 @@ class Answer:
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     error: str | None = None  # an envelope's error name, for the call log
-    on_sent: Callable[[int], None] | None = None  # told how many bytes of the body went out
+    count: Callable[[int], None] | None = None  # told the size of each chunk, right before it is sent
 
     @classmethod
     def of_json(cls, value: object, status: int = 200, **rest: Any) -> Answer:
