@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -89,8 +88,8 @@ class Pipeline:
             DetectError: the detector raised or broke its contract.
             Stopped: somebody asked twice to stop.
         """
-        choice, keyframes = self._choose_reader(media)
-        with self._open(choice, media) as reader:
+        choice, keyframes = choose_reader(media, self.reader)
+        with open_reader(choice, media, self.reader, self.folder) as reader:
             info = reader.info
             complaint = _count_complaint(info.num_frames, promised_frames)
             if complaint and self.frames == "strict":
@@ -101,30 +100,6 @@ class Pipeline:
             found, seconds, damage = self._detect(reader, wanted, title)
         partial = "; ".join(text for text in (complaint, damage) if text) or None
         return Inference(info, found, choice, partial, seconds)
-
-    def _choose_reader(self, media: Media) -> tuple[ReaderChoice, NDArray[np.int64] | None]:
-        """Returns the reader, and which frames decode on their own where the config asks for these."""
-        from prelabel.readers.index import index_video
-        from prelabel.readers.select import select_reader
-
-        if self.reader.use != "auto":
-            alone = index_video(media.paths[0]).keyframes if self._wants_keyframes(media) else None
-            return ReaderChoice(self.reader.use, self.reader.device, "the config names it"), alone
-        index = index_video(media.paths[0]) if media.kind == "video" else None
-        choice = select_reader(index, self.reader.device)
-        alone = index.keyframes if index is not None else None
-        return ReaderChoice(choice.use, choice.device, choice.reason), alone
-
-    def _wants_keyframes(self, media: Media) -> bool:
-        return media.kind == "video" and self.reader.only_keyframes
-
-    def _open(self, choice: ReaderChoice, media: Media) -> AbstractContextManager[VideoReader]:
-        options = dict(self.reader.options)
-        if choice.device != "auto":
-            options["device"] = choice.device
-        plugin = load_plugin("reader", choice.use, self.folder)
-        reader: VideoReader = plugin.build(media, options=options)
-        return reader
 
     def _detect(
         self, reader: VideoReader, wanted: NDArray[np.int64], title: str
@@ -180,6 +155,30 @@ class Pipeline:
                 got = int(detections.class_id.max())
                 raise DetectError(f"{where}: the detector returned class_id {got}, it has {num_classes} class_names")
         return list(zip(batch.frame_indices.tolist(), found, strict=True))
+
+
+def choose_reader(media: Media, section: ReaderSection) -> tuple[ReaderChoice, NDArray[np.int64] | None]:
+    """Returns the reader, and which frames decode on their own where the config asks for these."""
+    from prelabel.readers.index import index_video
+    from prelabel.readers.select import select_reader
+
+    if section.use != "auto":
+        wants_keyframes = media.kind == "video" and section.only_keyframes
+        alone = index_video(media.paths[0]).keyframes if wants_keyframes else None
+        return ReaderChoice(section.use, section.device, "the config names it"), alone
+    index = index_video(media.paths[0]) if media.kind == "video" else None
+    choice = select_reader(index, section.device)
+    alone = index.keyframes if index is not None else None
+    return ReaderChoice(choice.use, choice.device, choice.reason), alone
+
+
+def open_reader(choice: ReaderChoice, media: Media, section: ReaderSection, folder: Path) -> VideoReader:
+    """Returns the chosen reader of the media, to be entered; `folder` is what plug-in paths are relative to."""
+    options = dict(section.options)
+    if choice.device != "auto":
+        options["device"] = choice.device
+    reader: VideoReader = load_plugin("reader", choice.use, folder).build(media, options=options)
+    return reader
 
 
 def select_frames(num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection) -> NDArray[np.int64]:
