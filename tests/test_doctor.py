@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prelabel import trials
+from prelabel.doctor import Finding, examine, has_blocking, look_at_encord
+from prelabel.errors import ReadError
+from prelabel.scenes import render_frames
+from tests.encord_server.signing import KeyPair
+
+
+@pytest.fixture(scope="module")
+def findings() -> Iterator[dict[str, Finding]]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE", "ENCORD_DOMAIN", "ENCORD_PROJECT_HASH"):
+            patch.delenv(name, raising=False)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield {finding.name: finding for finding in examine()}
+
+
+def test_this_machine_can_run_the_demo(findings: dict[str, Finding]) -> None:
+    assert not has_blocking(findings.values()), [f for f in findings.values() if f.status == "missing"]
+
+
+def test_torch_and_torchvision_are_tried_together(findings: dict[str, Finding]) -> None:
+    assert findings["torch"].status == "ok"
+    assert "torchvision" in findings["torch"].detail
+
+
+@pytest.mark.parametrize("reader", ["pyav", "decord", "torchcodec"])
+def test_every_reader_decodes_the_whole_clip_here(findings: dict[str, Finding], reader: str) -> None:
+    found = findings[f"{reader}, CPU"]
+    assert (found.status, found.detail) == ("ok", "decoded 24 of 24 frames, each the right one")
+
+
+def test_the_demo_detector_finds_boxes(findings: dict[str, Finding]) -> None:
+    found = findings["demo detector, CPU"]
+    assert found.status == "ok"
+    assert int(found.detail.split()[0]) > 0
+
+
+def test_a_machine_without_a_gpu_is_no_failure(findings: dict[str, Finding]) -> None:
+    assert findings["GPU"].status in {"ok", "warn"}
+
+
+def test_everything_that_is_not_in_order_says_what_to_do(findings: dict[str, Finding]) -> None:
+    assert [f for f in findings.values() if f.status != "ok" and not f.mend] == []
+
+
+def test_ultralytics_licence_is_said(findings: dict[str, Finding]) -> None:
+    assert "AGPL-3.0" in findings["ultralytics"].detail
+
+
+def test_only_what_is_missing_blocks() -> None:
+    assert not has_blocking([Finding("a", "ok", ""), Finding("b", "warn", "")])
+    assert has_blocking([Finding("a", "ok", ""), Finding("b", "missing", "")])
+
+
+def test_a_frame_in_the_place_of_another_is_seen() -> None:
+    drawn = np.stack([frame.image.mean(axis=2, dtype=np.float32) for frame in render_frames(trials.CLIP)])
+    doubled = drawn.copy()
+    doubled[7] = drawn[6]
+    with pytest.raises(ReadError, match="frame 6 came in the place of frame 7"):
+        trials.check_frames(doubled)
+    with pytest.raises(ReadError, match="decoded 23 of 24 frames"):
+        trials.check_frames(drawn[:-1])
+
+
+def test_no_encord_settings_are_no_failure() -> None:
+    (found,) = look_at_encord({})
+    assert found.status == "warn"
+    assert "ENCORD_SSH_KEY_FILE" in found.detail
+
+
+def test_a_good_key_file_is_told_by_its_variable_only(tmp_path: Path) -> None:
+    key = write_key(tmp_path / "secret-name", 0o600)
+    found = look_at_encord({"ENCORD_SSH_KEY_FILE": str(key), "ENCORD_PROJECT_HASH": "secret-hash"})
+    assert [finding.status for finding in found] == ["ok", "ok"]
+    assert "secret" not in repr(found)
+
+
+def test_a_key_file_open_to_others_is_named_with_the_command_that_closes_it(tmp_path: Path) -> None:
+    key = write_key(tmp_path / "key", 0o644)
+    found = look_at_encord({"ENCORD_SSH_KEY_FILE": str(key)})[-1]
+    assert found.status == "warn"
+    assert "644" in found.detail
+    assert found.mend == 'chmod 600 "$ENCORD_SSH_KEY_FILE"'
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ENCORD_SSH_KEY_FILE": "/nowhere/secret"},
+        {"ENCORD_SSH_KEY_FILE": "~/secret-in-my-home"},
+        {"ENCORD_SSH_KEY": "secret"},
+        {"ENCORD_SSH_KEY": KeyPair.make().private_text.replace("\n", "secret\n", 3)},
+        {"ENCORD_SSH_KEY_FILE": "secret" + KeyPair.make().private_text},
+    ],
+    ids=["no such file", "not in the home", "no key", "broken key", "the key itself where its file should be"],
+)
+def test_a_key_that_is_none_is_told_without_its_value(environment: dict[str, str]) -> None:
+    found = look_at_encord(environment)
+    assert found[-1].status == "warn"
+    told = repr(found)
+    assert "secret" not in told
+    assert "PRIVATE KEY" not in told
+    assert str(Path.home() / "secret") not in told
+
+
+def write_key(path: Path, mode: int) -> Path:
+    path.write_text(KeyPair.make().private_text)
+    path.chmod(mode)
+    return path
