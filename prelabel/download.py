@@ -127,7 +127,10 @@ class _Transfer:
                 failures += 1
                 gained_at = 0 if failure.restart else self.num_bytes
                 if failures > self.patience.max_failures:
-                    raise FetchError(f"{self.title}: download given up after {failures} failures: {failure}") from None
+                    have = f"{self.num_bytes} of {self.expected_bytes or 'unknown'} bytes"
+                    raise FetchError(
+                        f"{self.title}: download given up at {have}, after {failures} failures: {failure}"
+                    ) from None
                 _LOG.info("%s: download: %s; trying again", self.title, failure)
                 link = "" if failure.renew else link
                 if failure.restart:

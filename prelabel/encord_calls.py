@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from prelabel.errors import PrelabelError, RowTooLargeError, SaveError
+from prelabel.errors import AccountError, PrelabelError, RowTooLargeError, SaveError
 from prelabel.redact import redact
 
 Result = TypeVar("Result")
@@ -64,6 +64,9 @@ class Caller:
             doing: what is being done, as an error begins: `clip.mp4: saving the labels`.
             function: does it; may be called several times, so a repeat must do no harm.
             failure: the error to raise. An error of our own passes through as it is.
+
+        Raises:
+            AccountError: the platform does not take the key; else `failure`.
         """
         pauses = self.retry.pauses()
         while True:
@@ -83,9 +86,11 @@ class Caller:
             self.retry.sleep(wait)
 
     def _explained(self, doing: str, error: Exception, failure: type[PrelabelError]) -> PrelabelError:
-        from encord.exceptions import PayloadTooLargeError
+        from encord import exceptions as sdk
 
-        if isinstance(error, PayloadTooLargeError) and issubclass(failure, SaveError):
+        if isinstance(error, sdk.AuthenticationError | sdk.SshKeyNotFound):
+            failure = AccountError  # a key that is revoked: no other task could succeed
+        elif isinstance(error, sdk.PayloadTooLargeError) and issubclass(failure, SaveError):
             failure = RowTooLargeError
         return failure(f"{doing}: {explain(error, self.domain)}")
 

@@ -166,7 +166,7 @@ class EncordProject:
         if len(found) > 1:
             uuids = ", ".join(str(pathway.uuid) for pathway in found)
             raise AccountError(
-                f"pathway: stage {stage.title!r} has {len(found)} of {name!r}: name one by uuid: {uuids}"
+                f"pathway: stage {stage.title!r} has {len(found)} {name!r}: name one by its uuid: {uuids}"
             )
         return found[0]
 

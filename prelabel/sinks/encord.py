@@ -74,8 +74,8 @@ class EncordSink:
         _refuse_frames_past_the_end(target, detections)
         if not self._project.is_waiting(target, SaveError):
             raise SaveError(
-                f"{target.title}: no longer waits at stage {target.stage.title!r}: somebody moved it meanwhile, and may "
-                "be at work on its labels; nothing was saved"
+                f"{target.title}: no longer waits at stage {target.stage.title!r}: somebody moved it meanwhile, and "
+                "may be at work on its labels; nothing was saved"
             )
         row, document = self._read(target)
         written = write_detections(document, detections, info, self._label_map, now=datetime.now(UTC))
