@@ -1,0 +1,131 @@
+"""Detectors that torchvision builds: any of its detection builders, with published weights or your own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from prelabel.cards import ModelCard
+from prelabel.detections import Detections
+from prelabel.detectors.device import pick_device
+from prelabel.detectors.rows import detections_from_rows
+from prelabel.detectors.torchvision_loading import build_network, published_categories, read_state_dict
+from prelabel.errors import ConfigError, DetectError
+from prelabel.frames import FrameBatch
+from prelabel.protocols import ModelRecord
+from prelabel.weights import resolve_weights
+
+_NO_CLASS = "N/A"  # COCO's numbering has gaps; torchvision names them so
+
+
+class TorchvisionDetector:
+    """Runs a torchvision detection network, which scales, normalises and suppresses by itself.
+
+    Attributes:
+        class_names: names by class id, without the background.
+        conf: confidence from which boxes are meant to become labels. `detect` gives lower ones too, down to
+            `keep_conf`, so that a threshold can be lowered later without the model.
+        model: which weights these are.
+        default_batch_size: frames a batch when nobody asks for another number.
+    """
+
+    class Options(BaseModel):
+        """What a config may say.
+
+        Attributes:
+            weights: a card's name, a path or an address: a state dict of the builder's network.
+            builder: a function of `torchvision.models.detection`; by default the card's.
+            builder_args: keyword arguments for it, such as `box_nms_thresh`; by default the card's.
+            classes: names in the order of the labels, without the background; by default the card's, or those of the
+                builder's published weights.
+            keep_conf: boxes are kept from here on in the raw detections; `conf` decides about labels.
+            max_det: boxes a frame at most; the builder's own limit may be lower.
+        """
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        weights: str
+        builder: str | None = None
+        builder_args: dict[str, Any] = Field(default_factory=dict)
+        classes: tuple[str, ...] | None = None
+        conf: float = Field(default=0.25, ge=0, le=1)
+        keep_conf: float = Field(default=0.05, ge=0, le=1)
+        max_det: int = Field(default=300, ge=1)
+        device: str = "auto"
+
+    def __init__(self, **options: object) -> None:
+        self._options = self.Options.model_validate(options)
+        self._device = pick_device(self._options.device)
+        weights = resolve_weights(self._options.weights)
+        builder = _builder_name(self._options.builder, weights.card, self._options.weights)
+        categories = _categories(self._options.classes, weights.card, builder)
+        self._network = build_network(
+            builder,
+            num_labels=1 + len(categories),
+            builder_args={**(weights.card.builder_args if weights.card else {}), **self._options.builder_args},
+            state_dict=read_state_dict(weights.path),
+            weights_path=weights.path,
+            lowest_conf=self._lowest_conf,
+            device=self._device,
+        )
+        self.class_names: Sequence[str] = tuple(name for name in categories if name != _NO_CLASS)
+        self._class_by_label = _class_by_label(categories).to(self._device)
+        self.conf = self._options.conf
+        self.model = ModelRecord(weights.name, weights.sha256, weights.licence)
+        self.default_batch_size = 4 if self._device.type == "cpu" else 16
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        """Returns one `Detections` a frame, highest confidence first, in pixels of the displayed frame."""
+        if not len(batch):
+            return []
+        frames = batch.data.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            try:
+                outputs = self._network(list(frames.to(torch.float32).div_(255)))
+            except torch.OutOfMemoryError as error:
+                raise DetectError(
+                    f"{len(batch)} frames do not fit on {self._device}: lower detector.batch_size"
+                ) from error
+            return detections_from_rows([self._rows(output) for output in outputs])
+
+    def _rows(self, output: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Returns a row x1, y1, x2, y2, confidence, class id for each box that is kept."""
+        class_ids = self._class_by_label[output["labels"]]
+        keep = (output["scores"] > self._lowest_conf) & (class_ids >= 0)
+        rows = torch.cat([output["boxes"], output["scores"][:, None], class_ids[:, None].float()], dim=1)[keep]
+        return rows[rows[:, 4].argsort(descending=True, stable=True)[: self._options.max_det]]
+
+    @property
+    def _lowest_conf(self) -> float:
+        return min(self._options.conf, self._options.keep_conf)
+
+
+def _builder_name(asked: str | None, card: ModelCard | None, weights: str) -> str:
+    builder = asked or (card.builder if card else None)
+    if builder is None:
+        raise ConfigError(
+            f"detector.builder: needed for weights '{weights}', which have no card that names one: "
+            "a function of torchvision.models.detection, such as builder: fasterrcnn_resnet50_fpn_v2"
+        )
+    return builder
+
+
+def _categories(asked: Sequence[str] | None, card: ModelCard | None, builder: str) -> list[str]:
+    """Returns the names by label, without label 0."""
+    names = asked or (card.classes if card else None)
+    return list(names) if names else published_categories(builder)
+
+
+def _class_by_label(categories: Sequence[str]) -> torch.Tensor:
+    """Returns int64 (1 + number of categories,): the class id of each label, -1 for the background and for gaps.
+
+    >>> _class_by_label(["person", "N/A", "car"]).tolist()
+    [-1, 0, -1, 1]
+    """
+    class_ids = torch.full((1 + len(categories),), -1)
+    named = [label for label, name in enumerate(categories, start=1) if name != _NO_CLASS]
+    class_ids[named] = torch.arange(len(named))
+    return class_ids

@@ -1,0 +1,145 @@
+"""Builds torchvision's detection networks and loads state dicts into them, without running code from a file."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prelabel.errors import ConfigError, MachineError, WeightsError, did_you_mean
+
+StateDict = dict[str, torch.Tensor]
+
+# Parts of a network whose first dimension grows with the number of labels.
+_CLASS_LAYERS = ("cls_score", "cls_logits", "classification_head.module_list")
+# They would fetch weights that the file is about to replace.
+_FETCHING_ARGS = ("weights", "weights_backbone", "num_classes")
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """Returns the tensors of a checkpoint, floats as float32; takes a plain state dict or one under `model`.
+
+    Raises:
+        WeightsError: if the file holds anything else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: holds no state dict that loads without running code from the file: save one with "
+            "torch.save(model.state_dict(), path); for an Ultralytics checkpoint set use: ultralytics"
+        ) from error
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise WeightsError(f"{path}: got {type(content).__name__}, expected a state dict: tensors by name")
+    return {name: value.float() if value.is_floating_point() else value for name, value in content.items()}
+
+
+def build_network(
+    builder: str,
+    *,
+    num_labels: int,
+    builder_args: Mapping[str, Any],
+    state_dict: StateDict,
+    weights_path: Path,
+    lowest_conf: float,
+    device: torch.device,
+) -> torch.nn.Module:
+    """Returns the builder's network with these weights, ready on the device.
+
+    Args:
+        builder: name of a function of `torchvision.models.detection`.
+        num_labels: with the background.
+        builder_args: further keyword arguments for it.
+        state_dict: the network's weights.
+        weights_path: where they come from, for messages.
+        lowest_conf: boxes below it need not come out.
+        device: where it runs.
+
+    Raises:
+        ConfigError: if there is no such builder, or it does not take the arguments.
+        WeightsError: if the weights are those of another network.
+    """
+    models = _models()
+    known = models.list_models(module=models.detection)
+    if builder not in known:
+        raise ConfigError(f"detector.builder: torchvision has no {builder!r}; {did_you_mean(builder, known)}")
+    for name in _FETCHING_ARGS:
+        if name in builder_args:
+            raise ConfigError(f"detector.builder_args.{name}: is set by the weights and classes: leave it out")
+    try:
+        network = models.get_model(builder, weights=None, weights_backbone=None, num_classes=num_labels, **builder_args)
+    except TypeError as error:
+        raise ConfigError(f"detector.builder_args: {builder} does not take them: {error}") from error
+    _check_match(network.state_dict(), state_dict, num_labels, f"{weights_path}: does not fit {builder}")
+    network.load_state_dict(state_dict)
+    _lower_threshold(network, lowest_conf)
+    memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    ready: torch.nn.Module = network.eval().to(device, memory_format=memory_format)
+    return ready
+
+
+def published_categories(builder: str) -> list[str]:
+    """Returns the class names of a builder's published weights, by label and without label 0; gaps are named N/A.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    models = _models()
+    try:
+        weights = models.get_model_weights(builder)
+    except ValueError as error:
+        known = models.list_models(module=models.detection)
+        raise ConfigError(
+            f"detector.builder: torchvision has no {builder!r}; {did_you_mean(builder, known)}"
+        ) from error
+    categories: list[str] = next(iter(weights)).meta["categories"]
+    return categories[1:]
+
+
+def _models() -> Any:
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError) as error:
+        raise MachineError(
+            f"detector 'torchvision': cannot be imported beside torch {torch.__version__}: {error}. "
+            "Install torchvision of the same release and the same build (CUDA or CPU) as torch"
+        ) from error
+    return models
+
+
+def _lower_threshold(network: torch.nn.Module, lowest_conf: float) -> None:
+    """Sets the score below which the network drops boxes; builders' own lie between 0.001 and 0.2."""
+    holder = getattr(network, "roi_heads", network)
+    if hasattr(holder, "score_thresh"):
+        holder.score_thresh = lowest_conf
+
+
+def _check_match(wanted: StateDict, got: StateDict, num_labels: int, where: str) -> None:
+    missing, unknown = [name for name in wanted if name not in got], [name for name in got if name not in wanted]
+    if missing or unknown:
+        first = f"{missing[0]} is missing" if missing else f"{unknown[0]} is too many"
+        raise WeightsError(
+            f"{where}: {first} ({len(missing)} tensors missing, {len(unknown)} too many): these are another network's "
+            "weights: set builder and builder_args to those that it was trained with"
+        )
+    differing = [name for name in wanted if wanted[name].shape != got[name].shape]
+    if differing:
+        raise WeightsError(f"{where}: {_describe(differing, wanted, got, num_labels)}")
+
+
+def _describe(differing: list[str], wanted: StateDict, got: StateDict, num_labels: int) -> str:
+    class_layers = [name for name in differing if any(layer in name for layer in _CLASS_LAYERS)]
+    name = class_layers[0] if class_layers else differing[0]
+    shapes = f"{name} is {tuple(got[name].shape)}, expected {tuple(wanted[name].shape)}"
+    found = len(got[name]) * num_labels / len(wanted[name])
+    if class_layers and found.is_integer() and not any(name.startswith("backbone.") for name in differing):
+        return (
+            f"{shapes}: it has {int(found) - 1} classes, {num_labels - 1} are named: name its classes in classes: […]"
+        )
+    return f"{shapes}: set builder and builder_args to those that it was trained with"
