@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import requests
 from encord import EncordUserClient
@@ -153,6 +155,12 @@ def test_issue_is_kept(platform: Platform) -> None:
     platform.task().issues.add_file_issue("the file is damaged", issue_tags=[])
     (issue,) = platform.project.issues
     assert (issue.comment, issue.anchor["dataUuid"]) == ("the file is damaged", platform.clip.data_hash)
+
+
+@pytest.mark.usefixtures("encord_environment")
+def test_key_and_address_come_from_the_environment(platform: Platform) -> None:
+    client = EncordUserClient.create_with_ssh_private_key(domain=os.environ["ENCORD_DOMAIN"])
+    assert client.get_project(platform.project.uuid).title == "Road users"
 
 
 def test_unknown_key_is_refused(platform: Platform) -> None:

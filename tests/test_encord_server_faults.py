@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -181,6 +182,7 @@ def test_server_closes_while_a_client_still_reads(tmp_path: Path) -> None:
         server.faults.add("download", Trickle(bytes_per_second=10))
         session.get(server.links.sign(clip.item, 60), stream=True, timeout=5)
     assert server.errors == []
+    assert not [thread for thread in threading.enumerate() if "process_request" in thread.name]
 
 
 @pytest.mark.timeout(60)

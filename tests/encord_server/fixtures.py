@@ -26,7 +26,7 @@ def connect(server: EncordServer, private_key: str) -> EncordUserClient:
 
 @pytest.fixture
 def encord_server() -> Iterator[EncordServer]:
-    """An empty world behind a running server; a bug of the server itself fails the test."""
+    """An empty world behind a running server; a request that the server could make nothing of fails the test."""
     with EncordServer() as server:
         yield server
     assert not server.errors, "\n".join(server.errors)

@@ -37,7 +37,7 @@ class EncordServer:
         self.faults = Faults()
         self.calls: list[Call] = []
         self.refused: list[str] = []  # why requests were not authenticated
-        self.errors: list[str] = []  # tracebacks: bugs of this server, which no test should cause
+        self.errors: list[str] = []  # tracebacks: requests that this server could make nothing of
         self.stopping = threading.Event()
         self._http = _Http(("127.0.0.1", port), self)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -135,7 +135,7 @@ class EncordServer:
         return Context(self.world, self.links, self.settings, user)
 
     def _guard(self, carry_out: CarryOut) -> Answer:
-        # A bug in here must not look like a fault of the platform: it is kept, and the fixture fails the test on it.
+        # What fails in here must not pass for a fault of the platform: it is kept, and the fixture fails the test.
         try:
             return carry_out()
         except Exception:
