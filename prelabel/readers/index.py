@@ -40,6 +40,7 @@ class VideoIndex:
         info: the video as it is shown; `num_frames` counts frames that were cut off the file's end too.
         pts: int64 (N,), time of each frame in units of the stream; not in order of time where timestamps start anew.
         pts_seconds: float64 (N,), time of each frame, from the first.
+        start_seconds: time of the first frame by the file's own clock.
         keyframes: int64 (K,), frames that can be decoded alone; only those whose number is sure.
         cut_points: int64 (C,), keyframes that no frame crosses: what is before decodes without what is after.
         num_present: frames 0 .. num_present - 1 lie in the file whole, the others were cut off.
@@ -64,6 +65,7 @@ class VideoIndex:
     info: VideoInfo
     pts: NDArray[np.int64]
     pts_seconds: NDArray[np.float64]
+    start_seconds: float
     keyframes: NDArray[np.int64]
     cut_points: NDArray[np.int64]
     num_present: int
@@ -141,6 +143,7 @@ def _build_index(
         info=_info(width, height, timeline, packets.frame_seconds, orientation.rotation_degrees),
         pts=timeline.pts,
         pts_seconds=timeline.seconds,
+        start_seconds=float(timeline.pts[0] * packets.time_base) if timed else 0.0,
         keyframes=keyframes,
         cut_points=cut_points,
         num_present=len(timeline.packet),

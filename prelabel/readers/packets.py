@@ -95,7 +95,7 @@ def _missing_dts(
     if not promised and container.duration and frame_seconds:
         promised = round(container.duration / av.time_base / frame_seconds)
     step = max(1, round(frame_seconds / stream.time_base)) if stream.time_base else 1
-    return dts.max() + step * np.arange(1, max(2, promised - len(dts) + 1), dtype=np.int64)
+    return int(dts.max()) + step * np.arange(1, max(2, promised - len(dts) + 1), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,10 +147,11 @@ def _clock(packets: Packets) -> NDArray[np.int64]:
 
 def _seconds(pts: NDArray[np.int64], clock: NDArray[np.int64], packets: Packets) -> NDArray[np.float64]:
     """Returns seconds from the first frame; where the clock was set anew, time goes on by one frame."""
-    seconds = pts.astype(np.float64) * float(packets.time_base)
+    seconds: NDArray[np.float64] = np.multiply(pts, float(packets.time_base), dtype=np.float64)
     for start in np.flatnonzero(np.diff(clock)) + 1:
         seconds[start:] += seconds[start - 1] + packets.frame_seconds - seconds[start]
-    return seconds - seconds[:1]
+    seconds -= seconds[:1].copy()
+    return seconds
 
 
 def _num_sure(packets: Packets, packet: NDArray[np.int64], *, timed: bool) -> int:

@@ -1,0 +1,217 @@
+"""Frames decoded by decord: on the CPU with bounded memory, on a GPU where the installed build has NVDEC."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from itertools import islice, pairwise
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from prelabel.errors import MachineError, ReadError
+from prelabel.frames import FrameBatch, Media, VideoInfo
+from prelabel.readers.batching import FramePool, MissingFrames, check_request, pick_frames, stack_batches
+from prelabel.readers.container import open_video
+from prelabel.readers.index import VideoIndex, index_video
+
+CPU_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp9", "mjpeg")
+GPU_CODECS = ("h264", "hevc", "mpeg4", "vp9")
+# decord's CUDA kernel knows the limited-range BT.601 matrix only; untagged video is taken for that by FFmpeg too.
+GPU_COLOR_SPACES = ("smpte170m", "bt470bg", "unknown")
+
+
+def probe(ordinal: int) -> str | None:
+    """Returns why decord cannot use GPU number `ordinal` here; None if it can.
+
+    decord on PyPI is built without CUDA; a build with it comes from upstream's source.
+    """
+    try:
+        import decord
+
+        decord.nd.empty((1,), "uint8", decord.gpu(ordinal))
+    except Exception as error:  # from an OSError of its library to its own DECORDError
+        return f"the installed decord has no GPU {ordinal}: {_first_line(error)}"
+    return None
+
+
+def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
+    """Returns why decord would not give this file's frames exactly; None if it would."""
+    reasons = {
+        "its edit list discards frames": index.has_edit_list,
+        "it is cut off at its end": index.num_present < index.info.num_frames,
+        f"its components have {index.bits} bits": index.bits != 8,
+        "it is mirrored": index.orientation.is_mirrored,
+        "its packets carry no times": not index.has_timestamps,
+        "it does not begin with a keyframe": not on_gpu and not (index.cut_points[:1] == 0).any(),
+        f"its codec is {index.codec}": index.codec not in (GPU_CODECS if on_gpu else CPU_CODECS),
+        "its width or height is odd": any(side % 2 for side in index.coded_size),
+    }
+    if on_gpu:
+        reasons |= {
+            "it is interlaced": index.is_interlaced,
+            f"its pixels are {index.pixel_format}": index.pixel_format != "yuv420p",
+            f"its colours are {index.color_space}": index.color_space not in GPU_COLOR_SPACES,
+            "its colours have full range": index.color_range == "pc",
+            f"its container is {index.container}": not index.container.startswith(("mov", "matroska")),
+            "its container gives no duration": not index.has_duration,
+        }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+class DecordReader:
+    """Reads a video with decord, exactly, or refuses it with the reason.
+
+    On the CPU decord decodes ahead without limit, so the file is handed to it in pieces: the packets between two
+    keyframes that no frame crosses, copied into an MP4 in memory. At most one piece is ever decoded ahead.
+    The GPU path follows decord's source and has not been run on a GPU yet.
+
+    Args:
+        media: one video.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        max_buffered_mb: megabytes that a piece may take when decoded.
+
+    Raises:
+        MachineError: the installed decord cannot use the GPU that is asked for.
+    """
+
+    def __init__(self, media: Media, *, device: str = "auto", max_buffered_mb: int = 2000) -> None:
+        self._path = media.paths[0]
+        self._max_buffered_mb = max_buffered_mb
+        self._pool = FramePool()
+        self._gpu = _gpu_ordinal(device)
+        self._index: VideoIndex | None = None
+
+    def __enter__(self) -> Self:
+        index = index_video(self._path)
+        reason = refuse(index, on_gpu=self._gpu is not None)
+        if reason is None and self._gpu is None:
+            reason = self._too_large(index)
+        if reason is not None:
+            raise ReadError(
+                f"{self._path.name}: decord does not read this file exactly, {reason}: set reader.use: auto"
+            )
+        self._index = index
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._index = None
+
+    @property
+    def info(self) -> VideoInfo:
+        """The video as it is shown."""
+        return self._opened().info
+
+    def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
+        """Yields the asked frames in order.
+
+        Raises:
+            ReadError: at the first frame that cannot be had.
+        """
+        index = self._opened()
+        wanted = check_request(frame_indices, batch_size, index.info.num_frames)
+        if self._gpu is not None:
+            yield from self._gpu_batches(index, wanted, batch_size, self._gpu)
+            return
+        frames = pick_frames(self._cpu_frames(index, wanted), wanted)
+        missing = MissingFrames(self._path.name, index.info.num_frames, index.num_present)
+        yield from stack_batches(missing.watch(frames), index.pts_seconds, batch_size, self._pool)
+        missing.raise_if_any()
+
+    def _opened(self) -> VideoIndex:
+        if self._index is None:
+            raise ValueError("the reader is not open: read inside `with`")
+        return self._index
+
+    def _too_large(self, index: VideoIndex) -> str | None:
+        longest = int(np.diff(np.append(index.cut_points, index.info.num_frames)).max())
+        needed_mb = longest * index.info.width * index.info.height * 3 / 1e6
+        if needed_mb <= self._max_buffered_mb:
+            return None
+        return (
+            f"it has {longest} frames between keyframes that no frame crosses, {needed_mb:.0f} MB decoded, "
+            f"more than max_buffered_mb {self._max_buffered_mb}"
+        )
+
+    def _cpu_frames(self, index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        for start, piece in _cut(index, wanted):
+            for number, frame in self._read_on(piece, start, {"num_threads": 1}):
+                yield number, frame.numpy()
+
+    def _read_on(
+        self, source: io.BytesIO | str, start: int, options: dict[str, object]
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yields a file's frames one by one, where decord has put them, numbered from `start`."""
+        import decord
+
+        number = start
+        try:
+            reader = decord.VideoReader(source, **options)
+            for number in range(start, start + len(reader)):
+                yield number, torch.from_dlpack(reader.next().to_dlpack())
+        except (decord.DECORDError, AssertionError, StopIteration) as error:
+            raise ReadError(f"{self._path.name}: decord stopped at frame {number}: {_first_line(error)}") from error
+
+    def _gpu_batches(
+        self, index: VideoIndex, wanted: NDArray[np.int64], batch_size: int, ordinal: int
+    ) -> Iterator[FrameBatch]:
+        import decord
+
+        # decord doubles frames without a word when it stumbles; any fault_tol above 0 makes that an error.
+        options = {"ctx": decord.gpu(ordinal), "num_threads": 1, "fault_tol": 1e-9}
+        frames = pick_frames(self._read_on(str(self._path), 0, options), wanted)
+        turns = -index.info.rotation_degrees // 90
+        for numbers in (wanted[at : at + batch_size] for at in range(0, len(wanted), batch_size)):
+            shape = (len(numbers), index.info.height, index.info.width, 3)
+            data = torch.empty(shape, dtype=torch.uint8, device=f"cuda:{ordinal}")
+            for row, (number, frame) in zip(data, frames, strict=False):
+                if frame is None:
+                    raise ReadError(f"{self._path.name}: decord ended before frame {number} of {index.info.num_frames}")
+                # decord writes on the legacy default stream.
+                torch.cuda.current_stream(ordinal).wait_stream(torch.cuda.default_stream(ordinal))
+                row.copy_(torch.rot90(frame, turns, dims=(0, 1)))
+            yield FrameBatch(data, numbers, index.pts_seconds[numbers])
+
+
+def _gpu_ordinal(device: str) -> int | None:
+    """Returns the GPU to decode on, None for the CPU."""
+    if device == "cpu" or (device == "auto" and probe(0) is not None):
+        return None
+    ordinal = int(device.partition(":")[2] or 0) if device != "auto" else 0
+    why_not = probe(ordinal)
+    if why_not is not None:
+        raise MachineError(f"reader decord on device {device!r}: {why_not}: use torchcodec, or device: cpu")
+    return ordinal
+
+
+def _cut(index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, io.BytesIO]]:
+    """Yields the pieces of a video that hold wanted frames, each an MP4 in memory, with its first frame's number."""
+    edges = [*index.cut_points.tolist(), index.info.num_frames]
+    with open_video(index.path) as (container, stream):
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        for start, end in pairwise(edges):
+            # No frame crosses a cut point, so packets and frames have the same numbers there.
+            piece = list(islice(packets, end - start))
+            if np.searchsorted(wanted, start) == np.searchsorted(wanted, end):
+                continue
+            memory = io.BytesIO()
+            with av.open(memory, "w", format="mp4") as output:
+                target = output.add_stream_from_template(stream)
+                for packet in piece:
+                    packet.stream = target
+                    output.mux(packet)
+            memory.seek(0)
+            yield start, memory
+
+
+def _first_line(error: BaseException) -> str:
+    """Returns what went wrong without decord's clock times and source lines."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"\[[\d:]+\] \S+: ", "", lines[0])

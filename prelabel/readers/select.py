@@ -1,0 +1,89 @@
+"""Which reader is right for a file on this machine, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prelabel.errors import MachineError
+from prelabel.readers import decord, torchcodec
+from prelabel.readers.index import VideoIndex
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What this machine can decode with.
+
+    Attributes:
+        num_gpus: CUDA devices that torch sees.
+        no_decord: why decord cannot decode on a GPU; None if it can.
+        no_torchcodec: why torchcodec cannot decode on a GPU; None if it can.
+    """
+
+    num_gpus: int
+    no_decord: str | None
+    no_torchcodec: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A reader, where it decodes, and why, as a sentence for the report."""
+
+    use: str
+    device: str
+    reason: str
+
+
+def probe_machine() -> MachineFacts:
+    """Returns what this machine can decode with. Loads decord and torchcodec only where there is a GPU."""
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    if not num_gpus:
+        return MachineFacts(0, "there is no GPU", "there is no GPU")
+    return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"))
+
+
+def select_reader(index: VideoIndex | None, machine: MachineFacts, device: str) -> Choice:
+    """Returns the reader for `use: auto`. Pure.
+
+    Args:
+        index: of the video; None for pictures.
+        machine: see `probe_machine`.
+        device: where the config wants frames decoded: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        MachineError: a GPU is asked for that is not there.
+    """
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= machine.num_gpus:
+        raise MachineError(f"reader.device: got {device!r}, this machine has {machine.num_gpus} GPUs: set device: auto")
+    if index is None:
+        return Choice("images", "cpu", "Pillow reads pictures.")
+    if device == "cpu":
+        return Choice("pyav", "cpu", "The config asks for decoding on the CPU.")
+    if not machine.num_gpus:
+        return Choice("pyav", "cpu", "This machine has no GPU, and PyAV reads every file in bounded memory.")
+    gpu = "cuda:0" if device in {"auto", "cuda"} else device
+    no_decord = machine.no_decord or decord.refuse(index, on_gpu=True)
+    if no_decord is None:
+        return Choice("decord", gpu, f"decord decodes {index.codec} on the GPU.")
+    no_torchcodec = machine.no_torchcodec or torchcodec.refuse(index) or _no_nvdec(index)
+    if no_torchcodec is None:
+        return Choice("torchcodec", gpu, f"torchcodec decodes on the GPU; decord does not: {no_decord}.")
+    return Choice("pyav", "cpu", f"No GPU decoder takes it: decord: {no_decord}; torchcodec: {no_torchcodec}.")
+
+
+# What NVDEC of Hopper takes (Video Codec SDK, support matrix): no AV1, H.264 only with 8 bits and 4:2:0.
+NVDEC_FORMATS = {
+    "h264": ("yuv420p", "yuvj420p"),
+    "hevc": ("yuv420p", "yuvj420p", "yuv420p10le", "yuv444p", "yuv444p10le"),
+    "vp8": ("yuv420p",),
+    "vp9": ("yuv420p", "yuv420p10le"),
+    "mpeg4": ("yuv420p",),
+    "mpeg2video": ("yuv420p",),
+}
+
+
+def _no_nvdec(index: VideoIndex) -> str | None:
+    if index.pixel_format in NVDEC_FORMATS.get(index.codec, ()):
+        return None
+    return f"the GPU does not decode {index.codec} with pixels of {index.pixel_format}"
