@@ -1,0 +1,107 @@
+"""Contract tests for what you write yourself: run them over your own class in a test of yours."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.boxes import iou_matrix
+from prelabel.detections import Detections
+from prelabel.frames import FrameBatch
+from prelabel.protocols import Detector
+
+_SAME_BOX_IOU = 0.9
+_SAME_CONFIDENCE = 0.02
+_STRAYS_PER_BOX = 0.1  # rounding differs between batch sizes: near a threshold a box may come or go
+
+
+def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) -> None:
+    """Checks that a detector keeps its contract: one result a frame, in order, boxes on the frame, known classes.
+
+    Args:
+        detector: ready to run.
+        frames: uint8 (N, H, W, 3), RGB, at least two that differ, with things on them that the detector finds; by
+            default textured noise, on which most detectors find little.
+
+    Raises:
+        AssertionError: says what is wrong.
+    """
+    frames = _textured_frames() if frames is None else frames
+    _check_class_names(detector.class_names)
+    together = _detect(detector, frames)
+    for frame_number, detections in enumerate(together):
+        _check_detections(detections, frames.shape[2], frames.shape[1], len(detector.class_names), frame_number)
+    for frame_number, detections in enumerate(together):
+        (alone,) = _detect(detector, frames[frame_number : frame_number + 1])
+        _check_same(detections, alone, frame_number)
+    # Pictures of one task may differ in size, and no side need be even.
+    smaller = frames[:1, : frames.shape[1] * 2 // 3 | 1, : frames.shape[2] // 2 | 1]
+    for detections in _detect(detector, np.ascontiguousarray(smaller)):
+        _check_detections(detections, smaller.shape[2], smaller.shape[1], len(detector.class_names), 0)
+
+
+def _textured_frames() -> NDArray[np.uint8]:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (3, 23, 40, 3), dtype=np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def _detect(detector: Detector, frames: NDArray[np.uint8]) -> list[Detections]:
+    """Returns what the detector finds, having checked what it does with the batch."""
+    import torch
+    from torch.multiprocessing.reductions import StorageWeakRef
+
+    data = torch.from_numpy(frames.copy())
+    storage = StorageWeakRef(data.untyped_storage())
+    numbers = np.arange(len(frames), dtype=np.int64)
+    results = detector.detect(FrameBatch(data, numbers, numbers / 25.0))
+    assert isinstance(results, list), f"detect: got {type(results).__name__}, expected a list"
+    assert len(results) == len(frames), f"detect: got {len(results)} results for {len(frames)} frames"
+    for result in results:
+        assert isinstance(result, Detections), f"detect: got {type(result).__name__}, expected prelabel.Detections"
+    assert np.array_equal(data.numpy(), frames), "detect: wrote into the batch's frames, which others may read"
+    del data
+    gc.collect()
+    assert storage.expired(), "detect: the detector or its results still hold the batch's frames"
+    return results
+
+
+def _check_class_names(class_names: Sequence[str]) -> None:
+    assert not isinstance(class_names, str), f"class_names: got the text {class_names!r}, expected a sequence of names"
+    assert len(class_names) > 0, "class_names: got none, expected one or more"
+    for name in class_names:
+        assert isinstance(name, str), f"class_names: got {name!r}, expected text"
+        assert name.strip(), f"class_names: got {name!r}, expected a name"
+    doubled = sorted({name for name in class_names if list(class_names).count(name) > 1})
+    assert not doubled, f"class_names: {doubled} come more than once"
+
+
+def _check_detections(detections: Detections, width: int, height: int, num_classes: int, frame_number: int) -> None:
+    where = f"frame {frame_number} of {width} x {height}"
+    if not len(detections):
+        return
+    corners = detections.xyxy
+    outside = (corners.min(axis=1) < 0) | (corners[:, 2] > width) | (corners[:, 3] > height)
+    assert not outside.any(), f"{where}: box {corners[outside][0].tolist()} lies outside: cut boxes to the frame"
+    unknown = detections.class_id[detections.class_id >= num_classes]
+    assert not len(unknown), f"{where}: class_id {unknown[0]}, expected 0 to {num_classes - 1}: see class_names"
+
+
+def _check_same(together: Detections, alone: Detections, frame_number: int) -> None:
+    for these, those, how in ((together, alone, "in a batch"), (alone, together, "alone")):
+        strays = these.xyxy[~_has_counterpart(these, those)]
+        assert len(strays) <= _STRAYS_PER_BOX * len(these), (
+            f"frame {frame_number}: box {strays[0].tolist()} is found {how} only: results must not depend on the other "
+            "frames of a batch, and must come in the batch's order"
+        )
+
+
+def _has_counterpart(these: Detections, those: Detections) -> NDArray[np.bool_]:
+    """Returns bool (N,): which of these boxes are among those, as nearly as rounding allows."""
+    same = iou_matrix(these.xyxy, those.xyxy) >= _SAME_BOX_IOU
+    same &= these.class_id[:, None] == those.class_id[None, :]
+    same &= np.abs(these.confidence[:, None] - those.confidence[None, :]) <= _SAME_CONFIDENCE
+    return np.asarray(same.any(axis=1))
