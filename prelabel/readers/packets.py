@@ -127,7 +127,7 @@ def lay_out(packets: Packets, *, timed: bool) -> Timeline:
         pts = packets.pts[packet]
         seconds = _seconds(pts, clock, packets)
     else:
-        pts, seconds = np.full(len(packet), NO_TIME), np.arange(len(packet)) * step
+        pts, seconds = np.full(len(packet), NO_TIME), np.arange(len(packet), dtype=np.float64) * step
     last = seconds[-1] if len(seconds) else -step
     return Timeline(
         packet=packet,
@@ -147,7 +147,7 @@ def _clock(packets: Packets) -> NDArray[np.int64]:
 
 def _seconds(pts: NDArray[np.int64], clock: NDArray[np.int64], packets: Packets) -> NDArray[np.float64]:
     """Returns seconds from the first frame; where the clock was set anew, time goes on by one frame."""
-    seconds: NDArray[np.float64] = np.multiply(pts, float(packets.time_base), dtype=np.float64)
+    seconds = np.asarray(pts * float(packets.time_base), np.float64)
     for start in np.flatnonzero(np.diff(clock)) + 1:
         seconds[start:] += seconds[start - 1] + packets.frame_seconds - seconds[start]
     seconds -= seconds[:1].copy()

@@ -43,23 +43,24 @@ def probe_machine() -> MachineFacts:
     return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"))
 
 
-def select_reader(index: VideoIndex | None, machine: MachineFacts, device: str) -> Choice:
-    """Returns the reader for `use: auto`. Pure.
+def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts | None = None) -> Choice:
+    """Returns the reader for `use: auto`.
 
     Args:
         index: of the video; None for pictures.
-        machine: see `probe_machine`.
         device: where the config wants frames decoded: `auto`, `cpu`, `cuda` or `cuda:N`.
+        machine: what to decode with; by default this machine is looked at.
 
     Raises:
         MachineError: a GPU is asked for that is not there.
     """
+    if index is not None and device == "cpu":
+        return Choice("pyav", "cpu", "The config asks for decoding on the CPU.")
+    machine = machine or probe_machine()
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= machine.num_gpus:
         raise MachineError(f"reader.device: got {device!r}, this machine has {machine.num_gpus} GPUs: set device: auto")
     if index is None:
         return Choice("images", "cpu", "Pillow reads pictures.")
-    if device == "cpu":
-        return Choice("pyav", "cpu", "The config asks for decoding on the CPU.")
     if not machine.num_gpus:
         return Choice("pyav", "cpu", "This machine has no GPU, and PyAV reads every file in bounded memory.")
     gpu = "cuda:0" if device in {"auto", "cuda"} else device
