@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from prelabel.disk_cache import DiskCache
-from prelabel.download import download, session_for_links
+from prelabel.download import Patience, download, session_for_links
 from prelabel.encord_client import DataKind, EncordProject, EncordTask, as_encord_task
 from prelabel.errors import AccountError, FetchError, SaveError
 from prelabel.frames import Media
@@ -56,7 +56,14 @@ class EncordSource:
         warnings: what somebody should know of moves that failed no task.
     """
 
-    def __init__(self, project: EncordProject, stage: str, cache: Path, max_cache_bytes: int) -> None:
+    def __init__(
+        self,
+        project: EncordProject,
+        stage: str,
+        cache: Path,
+        max_cache_bytes: int,
+        patience: Patience | None = None,
+    ) -> None:
         """Finds the stage.
 
         Args:
@@ -64,6 +71,7 @@ class EncordSource:
             stage: its title or uuid.
             cache: folder for downloads in use; several processes may share it.
             max_cache_bytes: that downloads in use may take there.
+            patience: how long a download may take its time.
 
         Raises:
             AccountError: there is no such agent stage; those that exist are named.
@@ -71,6 +79,7 @@ class EncordSource:
         self._project = project
         self._stage = project.agent_stage(stage)
         self._cache = DiskCache(cache, max_cache_bytes)
+        self._patience = patience or Patience()
         self._left_alone: dict[UUID, LeftAlone] = {}
         self.warnings: list[str] = []
 
@@ -250,7 +259,7 @@ class EncordSource:
             for number, item in enumerate(files):
                 path = folder / f"{number:06d}{_suffix(item, task.kind)}"
                 new_link = self._links(item, task.title)
-                download(new_link, path, item.file_size, task.title, session=session)
+                download(new_link, path, item.file_size, task.title, session=session, patience=self._patience)
                 yield path
 
     def _links(self, item: StorageItem, title: str) -> Callable[[], str]:
