@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from prelabel.assemble import Assembly, look_through, prepare
 from prelabel.config import load_config
 from prelabel.errors import ConfigError
 from prelabel.files import write_text_atomically
 from prelabel.interrupts import StopSignal, stop_on_signals
-from prelabel.ledger import Ledger
+from prelabel.ledger import LEDGER, Ledger
 from prelabel.outputs import complete
 from prelabel.progress import show_progress
 from prelabel.report import RunReport
 from prelabel.run import Run
 from prelabel.show import person, show_checks, show_entries, show_findings, show_report
 
+Choice = TypeVar("Choice", bound=str)
+
 ALL_DONE, SOME_FAILED, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 130
-LEDGER = Path(".prelabel") / "ledger.sqlite"
 
 
 def run_config(
@@ -131,7 +133,8 @@ def _ledger(assembly: Assembly) -> AbstractContextManager[Ledger | None]:
     return nullcontext() if assembly.dry_run else Ledger(assembly.output / LEDGER)
 
 
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ConfigError(f"{option}: got {value!r}, expected {' | '.join(allowed)}")
-    return value
+def _one_of(option: str, value: str, allowed: tuple[Choice, ...]) -> Choice:
+    for choice in allowed:
+        if choice == value:
+            return choice
+    raise ConfigError(f"{option}: got {value!r}, expected {' | '.join(allowed)}")

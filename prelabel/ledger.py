@@ -13,6 +13,9 @@ from typing import Literal, Self, get_args
 
 from prelabel.errors import MachineError
 
+LEDGER = Path(".prelabel") / "ledger.sqlite"
+"""Below the output of a run."""
+
 Step = Literal["inferred", "labelled", "done", "failed"]
 
 _SCHEMA = f"""
