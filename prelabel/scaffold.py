@@ -1,0 +1,328 @@
+"""Configs to start from: commented, ready to run, for a folder or from what an Encord project has."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args, get_origin
+from uuid import UUID
+
+import yaml
+from pydantic import BaseModel
+
+from prelabel.cards import ModelCard, find_card, model_folders
+from prelabel.class_guess import Proposal, known_classes, propose_map
+from prelabel.config import (
+    Config,
+    DetectorSection,
+    EncordSection,
+    FolderSection,
+    LabelsSection,
+    ReaderSection,
+)
+from prelabel.encord_client import DEFAULT_DOMAIN
+from prelabel.errors import AccountError, ConfigError, did_you_mean
+from prelabel.ontology import BOX_SHAPES, Ontology, OntologyObject
+
+if TYPE_CHECKING:
+    from encord.workflow import AgentStage
+    from encord.workflow.stages.agent import AgentPathway
+
+    from prelabel.encord_client import EncordProject
+
+COMMENT_COLUMN, WIDTH = 34, 120
+CHECK_IT = "a guess: check"
+
+_ULTRALYTICS_OPTIONS = (
+    ("iou", 0.7, "boxes of one class that overlap more than this are one"),
+    ("imgsz", 640, "longest side of the network's input, in pixels"),
+    ("max_det", 300, "boxes a frame at most"),
+    ("half", "auto", "float16; auto: on a GPU"),
+)
+
+
+def config_for_folder(path: Path, *, weights: str = "yolo11n") -> str:
+    """Returns a config for the videos and pictures of a folder.
+
+    Args:
+        path: a file, a folder or a glob.
+        weights: a card's name, a path or an address.
+
+    Raises:
+        ConfigError: there is no such model, or its weights need a card that is not there.
+    """
+    card = _card(weights)
+    return _join(
+        _comment(f"Boxes for what is in {_one_line(path)}, found by {_one_line(weights)}."),
+        _next_steps("prelabel run CONFIG"),
+        "source:",
+        _entry("use", "folder", "or: encord, an agent stage of a project; prelabel init --project HASH writes that"),
+        _field(FolderSection, "path", str(path)),
+        _field(FolderSection, "output", "out"),
+        _field(FolderSection, "preview", "none"),
+        _idle_field(FolderSection, "ontology", "ontology.json"),
+        _idle_field(FolderSection, "truth", "truth.json"),
+        *_reader_section(),
+        *_detector_section(weights, card),
+        "labels:",
+        *_class_comment(card),
+        _comment("classes: {car: Vehicle, truck: Vehicle, bottle: null}", indent=2),
+        *_label_entries("Vehicle"),
+        *_frames_entry(),
+    )
+
+
+def config_for_project(project: EncordProject, *, stage: str | None = None, weights: str = "yolo11n") -> str:
+    """Returns a config for an agent stage, with a map from the model's classes to the project's objects proposed.
+
+    Args:
+        project: where the stage, its pathways and the ontology are looked up.
+        stage: title or uuid of the agent stage; None: the only one that there is.
+        weights: a card's name, a path or an address.
+
+    Raises:
+        AccountError: there is no such stage, or several and none is named, or no task could leave it.
+        ConfigError: there is no such model, or its weights need a card that is not there.
+    """
+    card = _card(weights)
+    agent_stage = _choose_stage(project, stage)
+    ontology = project.ontology()
+    first = next((entry.name for entry in ontology.objects if entry.shape in BOX_SHAPES), "Vehicle")
+    return _join(
+        _comment(f"Boxes for project '{_one_line(project.title)}', found by {_one_line(weights)}."),
+        _next_steps("prelabel run CONFIG --dry-run --limit 2      labels to files, nothing saved or moved"),
+        *_encord_section(project, agent_stage),
+        *_reader_section(),
+        *_detector_section(weights, card),
+        "labels:",
+        *_object_comments(ontology),
+        *_class_map(known_classes(card), ontology, weights),
+        *_label_entries(first),
+        *_pathway_entry(project, agent_stage),
+        *_frames_entry(),
+    )
+
+
+def _card(weights: str) -> ModelCard | None:
+    card = find_card(weights)
+    if card is not None:
+        return card
+    if Path(weights).suffix == ".pth":
+        raise ConfigError(
+            f"weights '{weights}': torchvision's need a card that says which network they are for: "
+            f"models/{Path(weights).stem}.yaml with file, licence, use: torchvision, builder and classes"
+        )
+    if not Path(weights).suffix and not Path(weights).exists():
+        names = [path.stem for folder in model_folders() for path in folder.glob("*.yaml")]
+        raise ConfigError(f"weights '{weights}': no model of this name; {did_you_mean(weights, names)}")
+    return None
+
+
+def _choose_stage(project: EncordProject, name: str | None) -> AgentStage:
+    from encord.workflow import AgentStage
+
+    if name is not None:
+        return project.agent_stage(name)
+    stages = [stage for stage in project.sdk.workflow.stages if isinstance(stage, AgentStage)]
+    if not stages:
+        raise AccountError(f"project {project.title!r} has no agent stage: add one to its workflow, before annotation")
+    if len(stages) > 1:
+        listed = ", ".join(f"--stage {stage.title!r}" for stage in stages)
+        raise AccountError(f"project {project.title!r} has {len(stages)} agent stages: say which: {listed}")
+    return stages[0]
+
+
+def _encord_section(project: EncordProject, chosen: AgentStage) -> Iterable[str]:
+    from encord.workflow import AgentStage
+
+    stages = [stage for stage in project.sdk.workflow.stages if isinstance(stage, AgentStage)]
+    titles = [stage.title for stage in stages]
+    yield "source:"
+    yield _entry("use", "encord", "or: folder, videos on this machine; prelabel init --folder FOLDER writes that")
+    yield _field(EncordSection, "project_hash", project.project_hash)
+    yield _comment(f"agent stages of this project: {_listed(titles)}", indent=2)
+    yield _field(EncordSection, "stage", chosen.title if titles.count(chosen.title) == 1 else str(chosen.uuid))
+    if project.caller.domain != DEFAULT_DOMAIN:
+        yield _field(EncordSection, "domain", project.caller.domain)
+    yield _field(EncordSection, "output", "out")
+    yield _field(EncordSection, "cache_gb", 20)
+    yield _field(EncordSection, "record", True)
+
+
+def _pathway_entry(project: EncordProject, stage: AgentStage) -> Iterable[str]:
+    if not stage.pathways:
+        raise AccountError(f"stage {stage.title!r} has no pathway, so no task can leave it: draw one in the workflow")
+    stages = {found.uuid: found for found in project.sdk.workflow.stages}
+    names = [pathway.name for pathway in stage.pathways]
+    to_people = [pathway for pathway in stage.pathways if _leads_to_annotation(pathway, stages)]
+    chosen = (to_people or stage.pathways)[0]
+    yield ""
+    yield _comment(f"pathways of stage '{_one_line(stage.title)}':")
+    for pathway in stage.pathways:
+        goal = stages.get(pathway.destination_uuid)
+        goal_title = f", to stage '{_one_line(goal.title)}'" if goal is not None else ""
+        yield _comment(f"  '{_one_line(pathway.name)}'{goal_title}")
+    value = chosen.name if names.count(chosen.name) == 1 else str(chosen.uuid)
+    yield _entry("pathway", value, CHECK_IT if len(names) > 1 else _description(Config, "pathway"), indent=0)
+
+
+def _leads_to_annotation(pathway: AgentPathway, stages: Mapping[UUID, object]) -> bool:
+    from encord.workflow import AnnotationStage
+
+    return isinstance(stages.get(pathway.destination_uuid), AnnotationStage)
+
+
+def _reader_section() -> Iterable[str]:
+    yield ""
+    yield "reader:"
+    yield _field(ReaderSection, "use", "auto")
+    yield _field(ReaderSection, "device", "auto")
+    yield _field(ReaderSection, "stride", 1)
+    yield _idle_field(ReaderSection, "only_keyframes", True)
+    yield _idle_field(ReaderSection, "frame_ranges", [[0, 299]])
+
+
+def _detector_section(weights: str, card: ModelCard | None) -> Iterable[str]:
+    use = card.use if card is not None else "ultralytics"
+    licence = f"; licence {card.licence}" if card is not None else ""
+    yield ""
+    yield "detector:"
+    yield _field(DetectorSection, "use", use)
+    yield _entry("weights", weights, f"a card in models/, a path or an address{licence}")
+    yield _entry("conf", 0.25, "least confidence of a box that becomes a label")
+    if use == "ultralytics":
+        for key, value, why in _ULTRALYTICS_OPTIONS:
+            yield _entry(key, value, why)
+    yield _field(DetectorSection, "batch_size", "auto")
+    yield _entry("device", "auto", "auto | cpu | cuda | cuda:N")
+    yield ""
+
+
+def _class_comment(card: ModelCard | None) -> Iterable[str]:
+    yield _comment(_description(LabelsSection, "classes"), indent=2)
+    names = known_classes(card)
+    if names:
+        yield _comment(f"the model's classes: {', '.join(map(_one_line, names))}", indent=2)
+
+
+def _object_comments(ontology: Ontology) -> Iterable[str]:
+    yield _comment(_description(LabelsSection, "classes"), indent=2)
+    yield _comment(f"objects of ontology '{_one_line(ontology.title)}':", indent=2)
+    for entry in ontology.objects:
+        yield _comment(f"  {_one_line(entry.name)} ({_shape_text(entry)})", indent=2)
+
+
+def _shape_text(entry: OntologyObject) -> str:
+    shape = entry.shape.replace("_", " ")
+    if entry.shape not in BOX_SHAPES:
+        return f"{shape}: a box cannot be written as one"
+    return shape if entry.shape == BOX_SHAPES[0] else f"{shape}: a box is written as one"
+
+
+def _class_map(class_names: Sequence[str], ontology: Ontology, weights: str) -> Iterable[str]:
+    if not class_names:
+        yield _comment(
+            f"which classes {_one_line(weights)} has is known once it is loaded: prelabel check CONFIG tells", indent=2
+        )
+        yield _comment("classes: {car: Vehicle, truck: Vehicle, bottle: null}", indent=2)
+        return
+    proposals = propose_map(class_names, ontology)
+    if not any(proposals.values()):
+        yield _comment("no class of the model is called like one of them: map those that you want", indent=2)
+        yield _entry("classes", {}, "")
+    else:
+        yield "  classes:"
+    for name, proposal in proposals.items():
+        if proposal is not None:
+            yield _map_entry(name, proposal)
+    for name, proposal in proposals.items():
+        if proposal is None:
+            yield _comment(f"{_yaml(name)}: null", indent=4)
+
+
+def _map_entry(class_name: str, proposal: Proposal) -> str:
+    return _entry(_yaml(class_name), proposal.target, CHECK_IT if proposal.is_guess else "", indent=4)
+
+
+def _label_entries(object_name: str) -> Iterable[str]:
+    yield _field(LabelsSection, "unmapped", "ignore")
+    yield _idle_field(LabelsSection, "conf", {object_name: 0.5})
+    yield _field(LabelsSection, "instances", "per_frame")
+    yield _field(LabelsSection, "max_row_mb", 50)
+
+
+def _frames_entry() -> Iterable[str]:
+    yield ""
+    yield _comment(_description(Config, "frames"))
+    yield "frames: strict"
+
+
+def _next_steps(run: str) -> str:
+    steps = f"""
+        Next: prelabel check CONFIG      all that can be known before frame 0
+              {run}
+        Any value can be given for one run: --set detector.conf=0.4
+    """
+    return "\n".join(_comment(line) for line in textwrap.dedent(steps).strip().splitlines()) + "\n"
+
+
+def _field(section: type[BaseModel], key: str, value: object) -> str:
+    return _entry(key, value, _description(section, key), indent=0 if section is Config else 2)
+
+
+def _idle_field(section: type[BaseModel], key: str, value: object) -> str:
+    """Returns an entry that is switched off by a `#` before it."""
+    line = f"  # {key}: {_one_line(_yaml(value))}"
+    return f"{line:<{COMMENT_COLUMN}}# {_description(section, key)}"
+
+
+def _description(section: type[BaseModel], key: str) -> str:
+    """Returns what the config says of a key, with the values that it may have."""
+    field = section.model_fields[key]
+    said = field.description or ""
+    values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    if len(values) < 2 or all(f"{value}" in said for value in values):
+        return said
+    return f"{' | '.join(map(str, values))}: {said}"
+
+
+def _entry(key: str, value: object, why: str, *, indent: int = 2) -> str:
+    line = f"{'':{indent}}{key}: {_yaml(value)}"
+    if not why:
+        return line
+    commented = f"{line:<{COMMENT_COLUMN}}# {why}" if len(line) < COMMENT_COLUMN else f"{line}  # {why}"
+    return commented if len(commented) <= WIDTH else f"{_comment(why, indent=indent)}\n{line}"
+
+
+def _comment(text: str, *, indent: int = 0) -> str:
+    margin = f"{'':{indent}}# "
+    hang = margin + " " * (len(text) - len(text.lstrip()))
+    return textwrap.fill(
+        text, WIDTH, initial_indent=margin, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _yaml(value: object) -> str:
+    """Returns a value as YAML in one line.
+
+    >>> _yaml("clips/*.mp4"), _yaml("no"), _yaml({"A b": 0.5})
+    ('clips/*.mp4', "'no'", '{A b: 0.5}')
+    """
+    style = '"' if isinstance(value, str) and not value.isprintable() else None  # else a line break stays one
+    text = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=10**6, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
+
+
+def _one_line(value: object) -> str:
+    """Returns text that cannot leave the comment that it stands in."""
+    words = " ".join(str(value).split())
+    return "".join(letter for letter in words if letter.isprintable())
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{_one_line(name)}'" for name in names)
+
+
+def _join(*lines: str) -> str:
+    return "\n".join(lines) + "\n"
