@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,8 @@ def _write_video(folder: Path, video: LabelledVideo, class_ids: dict[OntologyObj
         for class_id, box in zip(ids.tolist(), centres.tolist(), strict=True)
     ]
     frames, starts = np.unique(found.frame_index, return_index=True)
-    ends = [*starts[1:].tolist(), len(lines)]
+    spans = pairwise([*starts.tolist(), len(lines)])
     stem = safe_name(video.title)
-    for frame_index, start, end in zip(frames.tolist(), starts.tolist(), ends, strict=True):
+    for frame_index, (start, end) in zip(frames.tolist(), spans, strict=True):
         with whole_file(folder / f"{stem}_{frame_index:06d}.txt") as unfinished:
             unfinished.write_text("\n".join(lines[start:end]) + "\n", encoding="utf-8")
