@@ -43,7 +43,7 @@ def probe(ordinal: int) -> str | None:
 def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
     """Returns why decord would not give this file's frames exactly; None if it would."""
     reasons = {
-        "its edit list discards frames": index.has_edit_list,
+        "it holds frames that are not shown": index.has_unshown_packets,
         "it is cut off at its end": index.num_present < index.info.num_frames,
         f"its components have {index.bits} bits": index.bits != 8,
         "it is mirrored": index.orientation.is_mirrored,
@@ -141,8 +141,15 @@ class DecordReader:
         )
 
     def _cpu_frames(self, index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        shape = (index.info.height, index.info.width, 3)
         for start, piece in _cut(index, wanted):
             for number, frame in self._read_on(piece, start, {"num_threads": 1}):
+                if frame.shape != shape:
+                    height, width, _ = frame.shape
+                    raise ReadError(
+                        f"{self._path.name}: frame {number} has {width} x {height} pixels, those before it "
+                        f"{index.info.width} x {index.info.height}: set reader.use: pyav, which scales it"
+                    )
                 yield number, frame.numpy()
 
     def _read_on(

@@ -56,7 +56,7 @@ class VideoIndex:
         has_timestamps: packets carry times that can be trusted; else frames can only be counted.
         has_reordering: frames are stored in another order than shown (B-frames).
         has_open_gops: some frames are shown before the keyframe that they are stored after.
-        has_edit_list: the file discards frames that it holds.
+        has_unshown_packets: an edit list discards frames that the file holds, or VP8 hides some.
         has_duration: the container says how long it is.
     """
 
@@ -81,7 +81,7 @@ class VideoIndex:
     has_timestamps: bool
     has_reordering: bool
     has_open_gops: bool
-    has_edit_list: bool
+    has_unshown_packets: bool
     has_duration: bool
 
 
@@ -159,7 +159,7 @@ def _build_index(
         has_timestamps=timed,
         has_reordering=reordered,
         has_open_gops=len(cut_points) < len(keyframes),
-        has_edit_list=not bool(packets.is_shown.all()),
+        has_unshown_packets=not bool(packets.is_shown.all()),
         has_duration=stream.duration is not None or container.duration is not None,
     )
 

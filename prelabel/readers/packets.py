@@ -73,10 +73,13 @@ def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
 
 
 def _frame_seconds(stream: VideoStream, durations: NDArray[np.int64], time_base: Fraction) -> float:
-    if (durations > 0).any():
-        return float(np.median(durations[durations > 0]) * time_base)
     rate = stream.average_rate or stream.guessed_rate
-    return float(1 / rate) if rate else 0.0
+    by_rate = 1 / rate if rate else Fraction(0)
+    if not (durations > 0).any():
+        return float(by_rate)
+    by_packets = Fraction(np.median(durations[durations > 0])) * time_base
+    # Matroska rounds durations to milliseconds; its rate is exact.
+    return float(by_rate if abs(by_rate - by_packets) <= time_base else by_packets)
 
 
 def _missing_dts(

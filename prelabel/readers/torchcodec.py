@@ -40,6 +40,7 @@ def refuse(index: VideoIndex) -> str | None:
         f"its container is {index.container}": not index.container.startswith(("mov", "matroska")),
         "its packets carry no times": not index.has_timestamps,
         "it is cut off at its end": index.num_present < index.info.num_frames,
+        "it holds VP8 frames that are not shown": index.codec == "vp8" and index.has_unshown_packets,
         "it is mirrored": index.orientation.is_mirrored,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

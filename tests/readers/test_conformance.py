@@ -1,0 +1,106 @@
+"""Every reader on every file: the right frame under the right number, or a refusal that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+from prelabel.errors import ReadError
+from prelabel.frames import Media
+from prelabel.protocols import VideoReader
+from prelabel.readers import torchcodec
+from prelabel.readers.decord import DecordReader
+from prelabel.readers.index import index_video
+from prelabel.readers.pyav import PyAVReader
+from prelabel.readers.torchcodec import TorchCodecReader
+from prelabel.testing import check_reader
+from tests.media import CLIPS, read_number
+from tests.readers.conftest import BuildClip, FFmpegFrames
+
+READERS: dict[str, Callable[..., VideoReader]] = {
+    "pyav": PyAVReader,
+    "decord": DecordReader,
+    "torchcodec": TorchCodecReader,
+}
+REFUSED = {
+    "pyav": set(),
+    "decord": {
+        "h264 10-bit",
+        "h264 AVI",
+        "h264 edit list",
+        "h264 mirrored",
+        "h264 raw",
+        "h264 rotated 90 mirrored",
+        "h264 size changes",
+        "hevc 10-bit",
+        "hevc raw",
+        "vp8 webm",
+        "vp8 hidden frame",
+        "av1",
+        "ffv1 odd size",
+    },
+    "torchcodec": {
+        "h264 AVI",
+        "h264 TS",
+        "h264 joined TS",
+        "h264 mirrored",
+        "h264 raw",
+        "h264 rotated 90 mirrored",
+        "h264 size changes",
+        "hevc raw",
+        "mjpeg AVI",
+        "mpeg2 PS",
+        "mpeg4 AVI",
+        "vp8 hidden frame",
+    },
+}
+
+
+@pytest.fixture(params=READERS)
+def reader(request: pytest.FixtureRequest) -> str:
+    if request.param == "torchcodec" and (why_not := torchcodec.probe()):
+        pytest.skip(why_not)
+    return request.param
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_frames_show_their_numbers_or_the_file_is_refused(name: str, reader: str, clip: BuildClip):
+    built = clip(name)
+    frames: list[tuple[int, int]] = []
+    refusal = pytest.raises(ReadError, match=f"^{built.path.name}: ") if name in REFUSED[reader] else nullcontext()
+    with refusal, READERS[reader](Media("video", (built.path,)), device="cpu") as opened:
+        for batch in opened.batches(np.arange(opened.info.num_frames), 7):
+            numbers = [read_number(frame.numpy()) for frame in batch.data]
+            frames += zip(batch.frame_indices.tolist(), numbers, strict=True)
+    assert all(number == built.numbers[index] for index, number in frames)
+    assert len(frames) == len(built.numbers) or name in REFUSED[reader]
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_pixels_are_those_of_ffmpeg(name: str, reader: str, clip: BuildClip, ffmpeg_frames: FFmpegFrames):
+    built = clip(name)
+    if name in REFUSED[reader]:
+        pytest.skip(f"{reader} refuses it")
+    info = index_video(built.path).info
+    truth = ffmpeg_frames(built.path, info.width, info.height)
+    media = Media("video", (built.path,))
+    if len(truth) < 3:
+        with READERS[reader](media, device="cpu") as opened:
+            (batch,) = opened.batches(np.arange(len(truth)), 7)
+            assert np.array_equal(batch.data.numpy(), truth)
+        return
+    check_reader(lambda asked: READERS[reader](asked, device="cpu"), media, truth=truth)
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_keyframes_alone_equal_those_of_the_whole_video(name: str, clip: BuildClip):
+    media = Media("video", (clip(name).path,))
+    keyframes = index_video(media.paths[0]).keyframes
+    assert len(keyframes) > 0
+    with PyAVReader(media) as reader:
+        whole = np.concatenate([batch.data.numpy() for batch in reader.batches(np.arange(reader.info.num_frames), 30)])
+        alone = np.concatenate([batch.data.numpy() for batch in reader.batches(keyframes, 5)])
+        assert np.array_equal(alone, whole[keyframes])
