@@ -36,7 +36,8 @@ class DiskCache:
         self._folder, self._max_bytes, self._patience_seconds = folder, max_bytes, patience_seconds
         self._own: Path | None = None
         self._held: IO[bytes] | None = None
-        self._closed = threading.Event()
+        self._num_closed = 0
+        self._on_close = threading.Condition()
 
     @contextmanager
     def room(self, num_bytes: int, title: str) -> Iterator[Path]:
@@ -64,19 +65,23 @@ class DiskCache:
             shutil.rmtree(place, ignore_errors=True)
 
     def close(self) -> None:
-        """Ends all waiting for room, and gives the folder up; files still in use stay for as long as the process."""
-        self._closed.set()
+        """Ends all waiting for room, and deletes all that this process has here, also what nobody gave back.
+
+        Room may be asked for again afterwards.
+        """
+        with self._on_close:
+            self._num_closed += 1
+            self._on_close.notify_all()
         if self._own is None or self._held is None:
             return
         with self._folder_locked():
-            if not _leases(self._own):
-                shutil.rmtree(self._own, ignore_errors=True)
-                self._held.close()
-                self._own = self._held = None
+            shutil.rmtree(self._own, ignore_errors=True)
+            self._held.close()
+            self._own = self._held = None
 
     def _wait_for_room(self, num_bytes: int, title: str) -> Path:
-        waited, taken_before = 0.0, -1
-        while not self._closed.is_set():
+        waited, taken_before, num_closed = 0.0, -1, self._num_closed
+        while self._num_closed == num_closed:
             with self._folder_locked():
                 taken = self._num_bytes_taken()
                 if taken + num_bytes <= self._max_bytes:
@@ -88,11 +93,12 @@ class DiskCache:
                     f"{title}: waited {waited:.0f} s for {_gb(num_bytes)} GB of the disk cache, of which "
                     f"{_gb(taken)} of {_gb(self._max_bytes)} GB are in use: raise source.cache_gb"
                 )
-            self._closed.wait(_POLL_SECONDS)
+            with self._on_close:
+                self._on_close.wait(_POLL_SECONDS)
         raise FetchError(f"{title}: given up while it waited for room on disk: the run is ending")
 
     def _set_aside(self, num_bytes: int) -> Path:
-        if self._own is None or not self._own.is_dir():
+        if self._own is None:
             self._own = self._folder / uuid4().hex
             self._own.mkdir()
             self._held = (self._own / _LOCK).open("wb")

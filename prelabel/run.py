@@ -71,6 +71,7 @@ class Run:
         fetched = prefetch(self._fetch(limit), max_items=1, name="fetch")
         inferred = prefetch(self._infer(fetched), max_items=1, name="detect")
         stopped, aborted = False, ""
+        source = self.assembly.source
         try:
             for item in inferred:
                 report = item if isinstance(item, TaskReport) else self._finish(item)
@@ -81,8 +82,10 @@ class Run:
         except AccountError as error:  # no other task could succeed
             aborted = str(error)
         finally:
+            give_up = getattr(source, "close", None)
+            if give_up is not None:  # the thread "fetch" may wait for room on disk, which nobody will give back now
+                give_up()
             inferred.close()
-        source = self.assembly.source
         return RunReport(
             prelabel=prelabel.__version__,
             started_at=started_at.isoformat(timespec="seconds"),
@@ -92,7 +95,7 @@ class Run:
             seconds=round(time.perf_counter() - began, 3),
             tasks=tuple(reports),
             left_alone={item.title: item.kind for item in getattr(source, "left_alone", ())},
-            warnings=tuple(getattr(self.assembly.sink, "warnings", ())),
+            warnings=tuple(text for part in (source, self.assembly.sink) for text in getattr(part, "warnings", ())),
             stopped=stopped or self.stop.is_set,
             aborted=aborted,
         )
@@ -107,9 +110,10 @@ class Run:
                     return
                 known = self._known(task)
                 yield known if known is not None else self._open(task, opened)
-        finally:
+        except BaseException:  # not at the end of the tasks: those fetched last still wait for their turn then
             for release in opened:
                 release.close()
+            raise
 
     def _open(self, task: Task, opened: list[ExitStack]) -> Fetched | TaskReport:
         began = time.perf_counter()

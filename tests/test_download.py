@@ -233,13 +233,15 @@ def test_room_is_waited_for_and_shared_by_processes(tmp_path: Path) -> None:
     thread.join()
 
 
-def test_closing_ends_the_wait_for_room(tmp_path: Path) -> None:
+def test_closing_ends_the_wait_and_gives_everything_up(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, 100)
     with cache.room(60, "a") as folder:
         threading.Timer(0.2, cache.close).start()
         with pytest.raises(FetchError, match=r"b: given up .* the run is ending"), cache.room(60, "b"):
             pass
-        assert folder.exists()
+    assert not folder.exists()
+    with cache.room(100, "c") as again:
+        assert again.is_dir()
 
 
 def test_wait_for_room_that_never_comes_ends(tmp_path: Path) -> None:

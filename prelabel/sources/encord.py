@@ -110,7 +110,10 @@ class EncordSource:
         return f"project {self._project.title!r}, stage {self._stage.title!r}: {count} tasks wait"
 
     def close(self) -> None:
-        """Ends all waiting for room on disk. To be called before threads that fetch are waited for."""
+        """Ends all waiting for room on disk, and deletes what is fetched. Tasks may be opened again afterwards.
+
+        To be called before a thread that fetches is waited for.
+        """
         self._cache.close()
 
     def tasks(self) -> Iterator[Task]:
