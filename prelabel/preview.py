@@ -164,7 +164,7 @@ def _paint(video: LabelledVideo, batches: Iterable[FrameBatch], pen: Pen) -> Ite
             height, width = frames[row].shape[:2]
             pen_here = pen.fitted(width, height)
             size = (pen_here.width, pen_here.height)
-            picture = Image.fromarray(frames[row]).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+            picture = Image.fromarray(frames[row]).resize(size, Image.Resampling.BILINEAR)
             here = slice(*np.searchsorted(found.frame_index, [index, index + 1]).tolist())
             xyxy = found.xyxy[here] * np.tile(np.array(size) / (width, height), 2)
             pen_here.draw(picture, xyxy, found.confidence[here], found.class_id[here])
