@@ -70,7 +70,7 @@ class Ontology:
         objects = tuple(
             found for found, entry in zip(listed, structure["objects"], strict=True) if not entry.get("archived")
         )
-        return cls(title, objects, {"classifications": [], **structure})
+        return cls(title, objects, {**structure, "classifications": structure.get("classifications") or []})
 
     @classmethod
     def from_classes(cls, class_names: Sequence[str], title: str = "Detector") -> Ontology:
@@ -266,7 +266,7 @@ def _read_object(entry: object, where: str) -> OntologyObject:
         shape=entry["shape"],
         feature_hash=entry["featureNodeHash"],
         value=entry["name"].lower().replace(" ", "_"),
-        required_attributes=tuple(attribute["name"] for attribute in attributes if attribute.get("required")),
+        required_attributes=tuple(str(attribute.get("name")) for attribute in attributes if attribute.get("required")),
     )
 
 

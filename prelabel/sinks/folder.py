@@ -13,7 +13,7 @@ from prelabel.frames import VideoInfo
 from prelabel.label_row import LabelRow, check_row_size, write_detections
 from prelabel.ontology import LabelMap, Ontology
 from prelabel.protocols import Task
-from prelabel.sinks.offline_row import data_hash_of, new_label_row
+from prelabel.sinks.offline_row import data_hash_of, encord_ontology, new_label_row
 
 
 class FolderSink:
@@ -21,6 +21,9 @@ class FolderSink:
 
     A label row that stands there already is treated as the platform's would be: what prelabel wrote and nobody touched
     is replaced, all else is kept.
+
+    Raises:
+        OntologyError: if the Encord SDK does not load the ontology.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class FolderSink:
         names: OutputNames | None = None,
     ) -> None:
         self._output = output
+        encord_ontology(ontology)  # what the SDK does not load is an error before the first task
         self._ontology = ontology
         self._label_map = label_map
         self._max_row_bytes = max_row_bytes

@@ -7,6 +7,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from prelabel.errors import LabelError, OntologyError
 from prelabel.frames import VideoInfo
 from prelabel.label_row import LabelRow
 from prelabel.ontology import Ontology
@@ -29,9 +30,14 @@ def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: Ontology
         info: of the media.
         ontology: that the labels are of.
         now: when the row was made.
+
+    Raises:
+        LabelError: if there is no frame to label.
+        OntologyError: if the SDK does not load the ontology.
     """
-    row = _detached_row(title, info, ontology)
-    return _with_identity(row, task_key, title, now)
+    if info.num_frames == 0:
+        raise LabelError(f"{title}: got no frames, expected 1 or more")
+    return _with_identity(_detached_row(title, info, encord_ontology(ontology)), task_key, title, now)
 
 
 def data_hash_of(task_key: str) -> str:
@@ -43,16 +49,20 @@ def encord_ontology(ontology: Ontology) -> EncordOntology:
     """Returns the SDK's ontology of the same structure.
 
     Raises:
-        KeyError, TypeError: if the SDK does not take the structure.
+        OntologyError: if the SDK does not take the structure.
     """
     from encord.objects import OntologyStructure
     from encord.ontology import Ontology as EncordOntology
     from encord.orm.ontology import Ontology as OntologyRecord
 
+    try:
+        structure = OntologyStructure.from_dict(dict(ontology.structure))
+    except (KeyError, TypeError, ValueError) as error:
+        raise OntologyError(f"ontology {ontology.title!r}: the Encord SDK does not load it: {error}") from error
     epoch = datetime.fromtimestamp(0, UTC)
     record = OntologyRecord(
         title=ontology.title,
-        structure=OntologyStructure.from_dict(dict(ontology.structure)),
+        structure=structure,
         ontology_hash=str(uuid.uuid5(_NAMESPACE, ontology.title)),
         created_at=epoch,
         last_edited_at=epoch,
@@ -60,7 +70,7 @@ def encord_ontology(ontology: Ontology) -> EncordOntology:
     return EncordOntology(record, api_client=None)  # type: ignore[arg-type]
 
 
-def _detached_row(title: str, info: VideoInfo, ontology: Ontology) -> LabelRowV2:
+def _detached_row(title: str, info: VideoInfo, ontology: EncordOntology) -> LabelRowV2:
     from encord.objects import LabelRowV2
     from encord.orm.storage import CustomerProvidedImageMetadata, CustomerProvidedVideoMetadata
 
@@ -74,13 +84,13 @@ def _detached_row(title: str, info: VideoInfo, ontology: Ontology) -> LabelRowV2
             file_size=0,  # wanted by the type, not part of a label row
             mime_type=mime_type or "video/mp4",
         )
-        return LabelRowV2.from_media_metadata(encord_ontology(ontology), video)
+        return LabelRowV2.from_media_metadata(ontology, video)
     sizes = info.frame_sizes or ((info.width, info.height),) * info.num_frames
     pictures = [
         CustomerProvidedImageMetadata(mime_type=mime_type or "image/jpeg", file_size=0, width=width, height=height)
         for width, height in sizes
     ]
-    return LabelRowV2.from_media_metadata(encord_ontology(ontology), pictures if len(pictures) > 1 else pictures[0])
+    return LabelRowV2.from_media_metadata(ontology, pictures if len(pictures) > 1 else pictures[0])
 
 
 def _with_identity(row: LabelRowV2, task_key: str, title: str, now: datetime) -> LabelRow:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from prelabel.errors import LabelError, RowTooLargeError
+from prelabel.errors import LabelError, OntologyError, RowTooLargeError
 from prelabel.frames import VideoInfo
+from prelabel.ontology import Ontology, build_label_map
 from prelabel.sinks.folder import FolderSink
 from tests.labelling import (
     IMAGE,
@@ -20,6 +21,7 @@ from tests.labelling import (
     detections,
     load_in_sdk,
     map_of_shapes,
+    object_json,
     objects_in,
     ontology_of_shapes,
 )
@@ -143,6 +145,18 @@ def test_row_past_the_limit_is_not_written(tmp_path):
     with pytest.raises(RowTooLargeError, match="MB too many"):
         sink(tmp_path, max_row_bytes=1000).write(task(), VIDEO, BOXES)
     assert not sink(tmp_path).holds(task())
+
+
+def test_ontology_that_the_sdk_does_not_load_is_refused_before_any_label(tmp_path):
+    objects = [object_json("car", 1), object_json("orb", 2, "sphere")]
+    ontology = Ontology.from_structure({"objects": objects}, "Roads")
+    with pytest.raises(OntologyError, match=r"ontology 'Roads': the Encord SDK does not load it: .*sphere"):
+        FolderSink(tmp_path, ontology, build_label_map(["car"], ontology, {}), 1000)
+
+
+def test_video_without_frames_has_no_row(tmp_path):
+    with pytest.raises(LabelError, match=r"clip\.mp4: got no frames"):
+        sink(tmp_path).write(task(), VideoInfo(width=64, height=48, num_frames=0), detections())
 
 
 def test_sink_knows_whether_it_holds_a_row(tmp_path):
