@@ -36,12 +36,12 @@ from tests.encord_server import (
 )
 from tests.encord_server.fixtures import connect
 from tests.encord_server.records import DataUnit, Project
-from tests.media import write_clip
+from tests.media import Recipe, write_clip
 
 
 @pytest.fixture
 def clip(encord_server: EncordServer, tmp_path: Path) -> DataUnit:
-    return encord_server.world.add_video(write_clip(tmp_path, "clip"))
+    return encord_server.world.add_video(write_clip(tmp_path / "clip.mp4", Recipe()).path)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_slow_download_reaches_the_readers_time_limit(encord_server: EncordServe
 
 def test_server_closes_while_a_client_still_reads(tmp_path: Path) -> None:
     with EncordServer() as server, requests.Session() as session:
-        clip = server.world.add_video(write_clip(tmp_path, "clip"))
+        clip = server.world.add_video(write_clip(tmp_path / "clip.mp4", Recipe()).path)
         server.faults.add("download", Trickle(bytes_per_second=10))
         session.get(server.links.sign(clip.item, 60), stream=True, timeout=5)
     assert server.errors == []
@@ -187,7 +187,7 @@ def test_server_closes_while_a_client_still_reads(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(60)
 def test_server_runs_by_hand(tmp_path: Path) -> None:
-    write_clip(tmp_path, "clip")
+    write_clip(tmp_path / "clip.mp4", Recipe())
     command = [sys.executable, "-m", "tests.encord_server", "--videos", str(tmp_path), "--tasks-per-video", "2"]
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:

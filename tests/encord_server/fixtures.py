@@ -56,7 +56,7 @@ def encord_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of `NUM_FRAMES` frames."""
     from tests.media import Recipe, write_clip
 
-    return write_clip(tmp_path_factory.mktemp("encord"), "clip", Recipe(num_frames=NUM_FRAMES))
+    return write_clip(tmp_path_factory.mktemp("encord") / "clip.mp4", Recipe(num_frames=NUM_FRAMES)).path
 
 
 @pytest.fixture

@@ -162,15 +162,21 @@ def _object_path(item: StorageItem) -> str | None:
 
 def get_label_rows(context: Context, project: Project, uid: Any, payload: Json, request: Request) -> object:
     link_for = context.row_link if payload.get("get_signed_url") else _object_path
+    wanted = [payload.get(f"include_{kind}_feature_hashes") for kind in ("object", "classification")]
+    if not payload.get("include_archived"):
+        wanted = [_not_archived(project, *pair) for pair in zip(("objects", "classifications"), wanted, strict=True)]
     documents = [
-        labels.keep_features(
-            labels.row_document(project, row, link_for),
-            payload.get("include_object_feature_hashes"),
-            payload.get("include_classification_feature_hashes"),
-        )
-        for row in _stored_rows(project, uid)
+        labels.keep_features(labels.row_document(project, row, link_for), *wanted) for row in _stored_rows(project, uid)
     ]
     return documents[0] if isinstance(uid, str) else documents
+
+
+def _not_archived(project: Project, kind: str, wanted: list[str] | None) -> list[str] | None:
+    """The features asked for that are not archived; None where that is all of them."""
+    features = {entry["featureNodeHash"]: bool(entry.get("archived")) for entry in project.ontology.editor[kind]}
+    if not any(features.values()):
+        return wanted
+    return [feature for feature in (features if wanted is None else wanted) if not features.get(feature)]
 
 
 def _stored_rows(project: Project, uid: Any) -> list[LabelRow]:

@@ -144,6 +144,19 @@ def test_people_s_labels_stay_bit_for_bit(way: Way, encord_client_as: ConnectAs)
     assert content(way.row()) == before
 
 
+def test_labels_of_archived_objects_stay_though_a_plain_read_leaves_them_out(way: Way) -> None:
+    row = way.platform.initialised_row()
+    row.add_object_instance(way.platform.box([0], name="Vehicle"))
+    row.save()
+    before = content(way.row())
+    for entry in way.platform.project.ontology.editor["objects"]:
+        entry["archived"] = entry["name"] == "Vehicle"
+    assert way.platform.initialised_row().get_object_instances() == []
+
+    way.write(video_detections([]))
+    assert content(way.row()) == before
+
+
 def test_rerun_replaces_exactly_its_own(way: Way, encord_client_as: ConnectAs) -> None:
     way.write()
     people = encord_client_as("anna@example.com").get_project(way.platform.project.uuid)
@@ -325,7 +338,7 @@ def test_the_window_between_reading_and_saving_holds_no_other_call(way: Way) -> 
 
 
 def test_many_labels_take_seconds(way: Way) -> None:
-    num = 20_000
+    num = 5_000
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 40, (num, 2)).astype(np.float32)
     frames = np.sort(rng.integers(0, NUM_FRAMES, num))
