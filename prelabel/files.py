@@ -54,10 +54,7 @@ class OutputNames:
     def __init__(self, output: Path) -> None:
         self._path = output / ".prelabel" / "names.json"
         self._lock = threading.Lock()
-        try:
-            self._key_by_name: dict[str, str] = json.loads(self._path.read_text()) if self._path.exists() else {}
-        except (OSError, ValueError) as error:
-            raise MachineError(f"{self._path}: which output belongs to which task cannot be read: {error}") from error
+        self._key_by_name = self._read()
 
     def of(self, task_key: str, task_title: str) -> str:
         """Returns the name of the task's files, a relative path; it is on disk when this returns."""
@@ -65,12 +62,24 @@ class OutputNames:
         whole = safe_name(task_title)
         names = (output_name(task_title), whole, f"{whole}-{digest}")
         with self._lock:
-            name = next(name for name in names if self._key_by_name.get(name, task_key) == task_key)
+            name = self._first_free(names, task_key)
             if name not in self._key_by_name:
+                self._key_by_name |= self._read()  # names that were given elsewhere in the meantime
+                name = self._first_free(names, task_key)
                 self._key_by_name[name] = task_key
                 with whole_file(self._path) as unfinished:
                     unfinished.write_text(json.dumps(self._key_by_name, indent=1))
         return name
+
+    def _first_free(self, names: tuple[str, ...], task_key: str) -> str:
+        return next(name for name in names if self._key_by_name.get(name, task_key) == task_key)
+
+    def _read(self) -> dict[str, str]:
+        try:
+            names: dict[str, str] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise MachineError(f"{self._path}: which output belongs to which task cannot be read: {error}") from error
+        return names
 
 
 def output_name(task_title: str) -> str:

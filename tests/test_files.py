@@ -71,6 +71,12 @@ def test_two_tasks_of_one_title_are_told_apart_by_key(tmp_path):
     assert given_names[2].startswith("clip.mp4-")
 
 
+def test_two_that_give_names_in_one_folder_agree(tmp_path):
+    one, two = OutputNames(tmp_path), OutputNames(tmp_path)
+    assert (one.of("a.mp4", "a.mp4"), two.of("a.mov", "a.mov")) == ("a", "a.mov")
+    assert (two.of("a.mp4", "a.mp4"), one.of("a.mov", "a.mov")) == ("a", "a.mov")
+
+
 def test_damaged_note_of_names_is_an_error(tmp_path):
     OutputNames(tmp_path).of("a", "a")
     (tmp_path / ".prelabel" / "names.json").write_text("{")
