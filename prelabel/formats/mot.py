@@ -41,7 +41,7 @@ def _lines(video: LabelledVideo) -> Iterable[str]:
 
 def _sequence_info(video: LabelledVideo) -> Iterable[str]:
     yield "[Sequence]"
-    yield f"name={video.title}"
+    yield f"name={safe_name(video.title)}"
     yield f"frameRate={video.info.average_fps:g}"
     yield f"seqLength={video.info.num_frames}"
     yield f"imWidth={video.info.width}"
