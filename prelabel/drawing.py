@@ -41,7 +41,7 @@ class Pen:
     label_map: LabelMap
     width: int
     height: int
-    _plates: dict[tuple[int, int], Image.Image] = field(default_factory=dict, repr=False)
+    _plates: dict[tuple[int, int], Image.Image] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def line_px(self) -> int:
