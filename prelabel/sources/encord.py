@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import mimetypes
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,15 +12,14 @@ from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from prelabel.disk_cache import DiskCache
-from prelabel.download import Patience, download, session_for_links
+from prelabel.download import Patience
 from prelabel.encord_client import DataKind, EncordProject, EncordTask, as_encord_task
-from prelabel.errors import AccountError, FetchError, SaveError
-from prelabel.frames import Media
+from prelabel.encord_media import MediaFetcher
+from prelabel.errors import AccountError, SaveError
 from prelabel.protocols import Task
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2
-    from encord.storage import StorageItem
     from encord.workflow.stages.agent import AgentPathway, AgentTask
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +29,6 @@ ROWS_A_REQUEST = 100
 
 _COUNTED_AT_MOST = 200
 _KINDS = ("video", "image", "img_group")
-_SUFFIXES = {"video": ".mp4", "image": ".jpg", "img_group": ".mp4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ class EncordSource:
         self._project = project
         self._stage = project.agent_stage(stage)
         self._cache = DiskCache(cache, max_cache_bytes)
-        self._patience = patience or Patience()
+        self._fetcher = MediaFetcher(project, self._cache, patience or Patience())
         self._left_alone: dict[UUID, LeftAlone] = {}
         self.warnings: list[str] = []
 
@@ -214,70 +210,8 @@ class EncordSource:
             item_uuid=row.backing_item_uuid,
             stage=self._stage,
             waiting=waiting,
-            fetch=self._fetch,
+            fetch=self._fetcher.fetch,
         )
-
-    # Fetching
-
-    @contextmanager
-    def _fetch(self, task: EncordTask) -> Iterator[Media]:
-        item = self._project.storage_item(task.item_uuid, task.title, with_link=True)
-        files = self._files_of(task, item)
-        with self._cache.room(sum(file.file_size or 0 for file in files), task.title) as folder:
-            paths = tuple(self._bring(task, files, folder))
-            # A group without a file of its own is a file a picture; all else, image sequences included, is one file.
-            as_pictures = task.kind == "image" or files != [item]
-            yield Media("images" if as_pictures else "video", paths)
-
-    def _files_of(self, task: EncordTask, item: StorageItem) -> list[StorageItem]:
-        """Returns the items to download, in frame order, each with a signed link.
-
-        An image sequence is kept by the platform as one video, a frame a picture, and that is its item's link. An image
-        group has no link of its own; its pictures have.
-        """
-        if item.item_type.value != "imageGroup" and item.get_signed_url() is not None:
-            return [item]
-        if task.kind != "img_group":
-            raise FetchError(f"{task.title}: the platform gives no link to its {task.kind}")
-        doing = f"{task.title}: asking for the links of its pictures"
-        pictures = self._project.caller.call(
-            doing, lambda: list(item.get_child_items(get_signed_urls=True)), FetchError
-        )
-        if len(pictures) != task.num_frames:
-            raise FetchError(
-                f"{task.title}: the platform gives {len(pictures)} pictures of {task.num_frames}: does the key's user "
-                "have access to all of the group's files?"
-            )
-        return _in_frame_order(pictures, self._picture_titles(task))
-
-    def _picture_titles(self, task: EncordTask) -> list[str]:
-        def read() -> list[str]:
-            (row,) = self._project.label_rows([task.data_hash], task.branch, with_pictures=True)
-            return [picture.title for picture in sorted(row.get_frames_metadata(), key=lambda p: p.frame_number)]
-
-        return self._project.caller.call(f"{task.title}: asking for the order of its pictures", read, FetchError)
-
-    def _bring(self, task: EncordTask, files: Sequence[StorageItem], folder: Path) -> Iterator[Path]:
-        with session_for_links() as session:
-            for number, item in enumerate(files):
-                path = folder / f"{number:06d}{_suffix(item, task.kind)}"
-                new_link = self._links(item, task.title)
-                download(new_link, path, item.file_size, task.title, session=session, patience=self._patience)
-                yield path
-
-    def _links(self, item: StorageItem, title: str) -> Callable[[], str]:
-        """Returns what gives the link that came with the item first, and a fresh one at every further call."""
-        ready = [item.get_signed_url()]
-
-        def new_link() -> str:
-            link = ready.pop() if ready else None
-            if link is None:
-                link = self._project.storage_item(item.uuid, title, with_link=True).get_signed_url()
-            if link is None:
-                raise FetchError(f"{title}: the platform gives no link to {item.name!r}")
-            return link
-
-        return new_link
 
     # Moving
 
@@ -303,20 +237,3 @@ def _move(waiting: AgentTask, pathway_uuid: UUID) -> str:
     except InvalidArgumentsError as error:
         return error.message
     return ""
-
-
-def _in_frame_order(pictures: Sequence[StorageItem], titles: Sequence[str]) -> list[StorageItem]:
-    """Returns the pictures in the order of the frames' titles; as they came where the two have other names."""
-    if sorted(picture.name for picture in pictures) != sorted(titles):
-        return list(pictures)
-    by_name: dict[str, list[StorageItem]] = defaultdict(list)
-    for picture in reversed(pictures):
-        by_name[picture.name].append(picture)
-    return [by_name[title].pop() for title in titles]
-
-
-def _suffix(item: StorageItem, kind: DataKind) -> str:
-    """Returns a file suffix for decoders that go by it, from the type, which is checked, and not from a title."""
-    guessed = mimetypes.guess_extension(item.mime_type or "")
-    by_type = {"video": ".mp4", "imageSequence": ".mp4", "image": ".jpg"}
-    return guessed or by_type.get(item.item_type.value, _SUFFIXES[kind])

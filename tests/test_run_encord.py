@@ -1,0 +1,118 @@
+"""The whole way on the test server: tasks at an agent stage in, label rows and moves out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prelabel.assemble import Assembly
+from prelabel.config import check_config
+from prelabel.interrupts import StopSignal
+from prelabel.ledger import Ledger
+from prelabel.progress import NullProgress
+from prelabel.report import RunReport
+from prelabel.run import Run
+from tests.encord_server import AGENT, ANNOTATE, LostAnswer, MalformedJson, Status, Truncated
+from tests.encord_server.fixtures import NUM_FRAMES
+from tests.encord_server.populated import Platform
+
+pytestmark = [
+    pytest.mark.usefixtures("encord_environment"),
+    pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning"),
+]
+
+DETECTOR = """
+import time
+from prelabel import Detections
+
+class Slow:
+    class_names = ("Pedestrian", "Vehicle")
+
+    def detect(self, batch):
+        time.sleep(0.05)
+        return [Detections(xyxy=[[2, 2, 20, 20]], confidence=[0.7], class_id=[i % 2]) for i in batch.frame_indices]
+"""
+
+
+def run(platform: Platform, folder: Path, **source: object) -> RunReport:
+    (folder / "slow.py").write_text(DETECTOR)
+    values = {
+        "source": {
+            "use": "encord",
+            "project_hash": platform.project.uuid,
+            "stage": AGENT,
+            "output": folder / "out",
+            **source,
+        },
+        "detector": {"use": "slow.py:Slow"},
+        "pathway": "Annotate 1",
+    }
+    assembly = Assembly(check_config(values, "test.yaml"), folder)
+    with Ledger(folder / "out" / "ledger.sqlite") as ledger:
+        return Run(assembly, ledger, NullProgress(), StopSignal())()
+
+
+def label_counts(platform: Platform) -> list[int]:
+    return [len(row.objects()) for row in platform.project.rows.values()]
+
+
+def test_all_tasks_are_labelled_and_moved(platform: Platform, tmp_path: Path) -> None:
+    platform.add_clips(5)
+    report = run(platform, tmp_path)
+    assert [task.status for task in report.tasks] == ["done"] * 6
+    assert label_counts(platform) == [NUM_FRAMES] * 6
+    assert len(platform.project.tasks_at(ANNOTATE)) == len(platform.server.world.moves) == 6
+    assert [left.name for left in (tmp_path / "out" / ".prelabel" / "cache").iterdir()] == [".lock"]
+
+
+def test_disk_for_one_video_is_enough_for_all(platform: Platform, tmp_path: Path) -> None:
+    platform.add_clips(3)
+    report = run(platform, tmp_path, cache_gb=platform.clip.item.file_size / 1e9)
+    assert [task.status for task in report.tasks] == ["done"] * 4
+
+
+def test_passing_faults_change_nothing(platform: Platform, tmp_path: Path) -> None:
+    platform.add_clips(5)
+    faults = platform.server.faults
+    faults.add("download", Truncated(700), times=2)
+    faults.add("create_label_rows", LostAnswer(carried_out=True), skip=1)
+    faults.add("save_label_rows", MalformedJson(), skip=2)
+    faults.add("act_on_tasks", LostAnswer(carried_out=True), skip=3)
+    faults.add("get_item", Status(503), skip=1)
+    report = run(platform, tmp_path)
+    assert [(task.status, task.reason) for task in report.tasks] == [("done", "")] * 6
+    assert label_counts(platform) == [NUM_FRAMES] * 6
+    assert len(platform.project.tasks_at(ANNOTATE)) == len(platform.server.world.moves) == 6
+
+
+def test_failed_task_costs_only_itself(platform: Platform, tmp_path: Path) -> None:
+    platform.add_clips(2)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    world = platform.server.world
+    world.add_task(
+        platform.project.stage(AGENT), world.add_video(tmp_path / "broken.mp4", facts=platform.clip.item.facts)
+    )
+    report = run(platform, tmp_path)
+    assert sorted((task.title, task.status) for task in report.tasks) == [
+        ("0.mp4", "done"),
+        ("1.mp4", "done"),
+        ("broken.mp4", "failed"),
+        ("clip.mp4", "done"),
+    ]
+    assert [task.data.title for task in platform.project.tasks_at(AGENT)] == ["broken.mp4"]
+
+
+def test_key_that_is_revoked_under_way_ends_the_run_with_the_reason(platform: Platform, tmp_path: Path) -> None:
+    platform.add_clips(3)
+
+    class Revoke:
+        def __call__(self, carry_out, stopping):
+            answer = carry_out()
+            platform.server.users.by_key.clear()
+            return answer
+
+    platform.server.faults.add("act_on_tasks", Revoke())
+    report = run(platform, tmp_path)
+    assert "does not know this key" in report.aborted
+    assert len(platform.server.world.moves) == 1
