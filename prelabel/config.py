@@ -62,7 +62,7 @@ class DemoSection(Section):
 
     use: Literal["demo"] = "demo"
     seed: int = Field(7, description="another seed is another clip")
-    num_frames: int = Field(150, ge=2, le=10_000)
+    num_frames: int = Field(150, ge=2, le=10_000, description="length of the clip")
     output: Path = Field(Path("out/demo"), description="folder for the clip and for everything that a run writes")
     preview: PreviewKind = Field("both", description="draw the boxes after the run: clip | sheet | both | none")
 
@@ -126,7 +126,7 @@ class DetectorSection(PluginSection):
 class SinkSection(PluginSection):
     """Where labels go, if not where the source wants them."""
 
-    use: str
+    use: str = Field(description="module:Name | mine.py:Mine")
 
 
 class LabelsSection(Section):

@@ -1,0 +1,100 @@
+"""The config's JSON Schema, for editors: the sections as they are checked, the built-in detectors' options offered."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from prelabel.config import Config, DetectorSection
+from prelabel.plugins import load_plugin
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+BUILT_IN_DETECTORS = ("ultralytics", "torchvision")
+_TITLES = {
+    "FolderSection": "source: folder",
+    "DemoSection": "source: demo",
+    "EncordSection": "source: encord",
+    "ReaderSection": "reader",
+    "DetectorSection": "detector",
+    "LabelsSection": "labels",
+    "SinkSection": "sink",
+}
+
+
+def config_schema() -> Schema:
+    """Returns the JSON Schema of the config, draft 2020-12.
+
+    It takes what `load_config` takes, but for what only a run can tell: whether weights, classes and a stage are there,
+    and the options of plug-ins that are not built in.
+    """
+    schema = Config.model_json_schema()
+    found: dict[str, Schema] = schema.pop("$defs")
+    sections = {name: _tidy(section, _TITLES[name]) for name, section in found.items()}
+    schema["properties"]["source"].pop("discriminator")  # OpenAPI's, not JSON Schema's
+    sections["DemoSection"]["required"] = ["use"]  # without it, a source is a folder or Encord
+    sections["DetectorSection"] |= _follow_detector(BUILT_IN_DETECTORS)
+    schema["description"] = "Videos in, boxes out: where tasks come from, what finds the boxes, what becomes of them."
+    return {
+        "$schema": DIALECT,
+        **_tidy(schema, "prelabel config"),
+        "if": {"properties": {"source": {"required": ["stage"]}}},
+        "then": {"required": ["pathway"]},
+        "$defs": sections | {_definition(name): _options_schema(name) for name in BUILT_IN_DETECTORS},
+    }
+
+
+def _tidy(schema: Schema, title: str) -> Schema:
+    """Returns a section under its name in the config, without the titles that only repeat a key."""
+    properties = {
+        key: {name: value for name, value in described.items() if name != "title"}
+        for key, described in schema["properties"].items()
+    }
+    return {"title": title, "description": schema["description"]} | schema | {"title": title, "properties": properties}
+
+
+def _options_schema(use: str) -> Schema:
+    """Returns the whole detector section for a built-in detector: closed, since all its keys are known."""
+    model: type[BaseModel] = load_plugin("detector", use, Path()).factory.Options  # type: ignore[attr-defined]
+    docstring = inspect.cleandoc(model.__doc__ or "")
+    schema = model.model_json_schema() | {"description": docstring.partition("\n\n")[0]}
+    for key, text in attribute_texts(docstring).items():
+        schema["properties"][key]["description"] = text
+    tidied = _tidy(schema, f"detector: {use}")
+    tidied["properties"] |= dict.fromkeys(DetectorSection.model_fields, True)
+    return tidied
+
+
+def attribute_texts(docstring: str) -> dict[str, str]:
+    r"""Returns what a docstring, its margin cut, says of each of its `Attributes:`.
+
+    >>> attribute_texts("Does.\n\nAttributes:\n    conf: least\n        confidence.\n    iou: overlap.")
+    {'conf': 'least confidence.', 'iou': 'overlap.'}
+    """
+    listed = docstring.partition("Attributes:\n")[2]
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", listed, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def _follow_detector(names: Sequence[str]) -> Schema:
+    """Returns what makes a section follow the detector that it names; where it names none, the card does."""
+    named = [
+        {"if": {"properties": {"use": {"const": name}}, "required": ["use"]}, "then": _reference(name)}
+        for name in names
+    ]
+    unnamed = {"if": {"not": {"required": ["use"]}}, "then": {"anyOf": [_reference(name) for name in names]}}
+    return {"allOf": [*named, unnamed]}
+
+
+def _reference(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{_definition(name)}"}
+
+
+def _definition(name: str) -> str:
+    return f"{name.capitalize()}Options"
