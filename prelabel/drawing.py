@@ -202,32 +202,36 @@ def find_font(text: str, size_px: int) -> Font:
 
 
 def readable(text: str) -> str:
-    """Returns the text in one line, without accents where no font at hand has them."""
+    """Returns the text in one line; a letter that no font at hand has loses its accents."""
     line = " ".join(text.split())
-    if _has_letters(_load(_font_name(line), MIN_FONT_PX), line):
-        return line
-    return "".join(letter for letter in unicodedata.normalize("NFKD", line) if not unicodedata.combining(letter))
+    missing = _missing_letters(_font_name(line), line)
+    return "".join(_without_accents(letter) if letter in missing else letter for letter in line)
+
+
+def _without_accents(letter: str) -> str:
+    return "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
 
 
 def _font_name(text: str) -> str:
-    for name in ("", *WIDE_FONTS):
-        try:
-            font = _load(name, MIN_FONT_PX)
-        except OSError:
-            continue
-        if _has_letters(font, text):
-            return name
-    return ""
+    """Returns the first of the fonts that lack the fewest of the text's letters; empty: Pillow's own."""
+    if not _missing_letters("", text):
+        return ""
+    return min(("", *WIDE_FONTS), key=lambda name: len(_missing_letters(name, text)))
+
+
+@lru_cache(maxsize=4096)
+def _missing_letters(name: str, text: str) -> frozenset[str]:
+    try:
+        font = _load(name, MIN_FONT_PX)
+    except OSError:  # this system does not have it
+        return frozenset(text)
+    empty_box = bytes(font.getmask("\uffff"))
+    return frozenset(letter for letter in text if not letter.isspace() and bytes(font.getmask(letter)) == empty_box)
 
 
 @lru_cache
 def _load(name: str, size_px: int) -> Font:
     return ImageFont.truetype(name, size_px) if name else ImageFont.load_default(size_px)
-
-
-def _has_letters(font: Font, text: str) -> bool:
-    missing = bytes(font.getmask("\uffff"))
-    return all(letter.isspace() or bytes(font.getmask(letter)) != missing for letter in set(text))
 
 
 def _hidden_px(rectangles: NDArray[np.float64], taken: NDArray[np.float64]) -> NDArray[np.float64]:

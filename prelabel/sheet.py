@@ -92,14 +92,19 @@ def _draw_head(video: LabelledVideo, width: int) -> Image.Image:
 
 def _describe(video: LabelledVideo) -> str:
     info, seen = video.info, len(video.detections.inferred_frames)
-    parts = [f"{info.width} x {info.height}"]
+    parts = [] if info.frame_sizes else [f"{info.width} x {info.height}"]
     if info.average_fps > 0:
-        parts.append(f"{info.average_fps:.4g} frames/s")
-    parts.append(f"{info.num_frames:,} frames" if info.num_frames != 1 else "1 picture")
+        parts += [f"{info.average_fps:.4g} frames/s", _counted(info.num_frames, "frame", "frames")]
+    else:
+        parts.append(_counted(info.num_frames, "picture", "pictures"))
     if seen and seen != info.num_frames:
         parts.append(f"{seen:,} looked at")
-    parts.append(f"{len(video.detections):,} boxes")
-    return "  ·  ".join(parts)
+    parts.append(_counted(len(video.detections), "box", "boxes"))
+    return " · ".join(parts)
+
+
+def _counted(num: int, one: str, many: str) -> str:
+    return f"{num:,} {one if num == 1 else many}"
 
 
 def _legend(video: LabelledVideo, width: int) -> list[Image.Image]:
