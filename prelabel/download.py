@@ -148,6 +148,8 @@ class _Transfer:
                 with self.partial.open("ab" if response.status_code == HTTPStatus.PARTIAL_CONTENT else "wb") as file:
                     for chunk in self._chunks(response):
                         file.write(chunk)
+                        if not self.partial.exists():  # its folder was deleted: the run is ending
+                            raise FetchError(f"{self.title}: download given up: {self.partial.parent} is gone")
             except OSError as error:
                 raise FetchError(f"{self.title}: {self.partial.parent} cannot be written: {error.strerror}") from error
         promised = self.expected_bytes if total is None else total

@@ -121,7 +121,8 @@ def explain(error: Exception, domain: str) -> str:
         ),
         (
             (sdk.FeatureDoesNotExistError,),
-            "the project's ontology has changed since this run began: start the run again",
+            "a label is of an object that the project's ontology does not have: if the ontology has changed since this "
+            "run began, start the run again",
         ),
         (
             (sdk.RateLimitExceededError,),

@@ -199,6 +199,17 @@ def test_file_that_cannot_be_written_names_the_folder(storage: Storage) -> None:
         download(storage.new_link, storage.destination.parent / "nowhere" / "a", SIZE, "clip.mp4", patience=QUICK)
 
 
+def test_download_ends_when_its_folder_is_deleted(storage: Storage, tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "cache", SIZE)
+    storage.fault(Trickle(10_000))
+    threading.Timer(0.5, cache.close).start()
+    with (
+        cache.room(SIZE, "clip.mp4") as folder,
+        pytest.raises(FetchError, match=r"clip\.mp4: download given up: .* is gone"),
+    ):
+        download(storage.new_link, folder / "a.mp4", SIZE, "clip.mp4", patience=QUICK)
+
+
 def test_room_is_empty_and_gone_afterwards(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path / "cache", 100)
     with cache.room(60, "a") as folder:

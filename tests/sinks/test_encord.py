@@ -240,7 +240,7 @@ def test_refusal_of_the_platform_is_told(way: Way) -> None:
     with pytest.raises(SaveError, match=r"clip\.mp4: saving its labels: the platform refused: .*not allowed"):
         way.write()
     way.platform.server.faults.add("save_label_rows", Refusal("FEATURE_DOES_NOT_EXIST_ERROR"))
-    with pytest.raises(SaveError, match="ontology has changed since this run began"):
+    with pytest.raises(SaveError, match="if the ontology has changed since this run began, start"):
         way.write()
 
 
