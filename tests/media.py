@@ -48,7 +48,10 @@ def read_number(frame: NDArray[np.uint8]) -> int:
 
 
 X264 = {"preset": "veryfast", "qp": "14", "threads": "1", "x264-params": "keyint=12:bframes=2:scenecut=0"}
-X265 = {"preset": "ultrafast", "x265-params": "keyint=12:bframes=2:qp=14:pools=1:frame-threads=1:log-level=none:open-gop=0"}
+X265 = {
+    "preset": "ultrafast",
+    "x265-params": "keyint=12:bframes=2:qp=14:pools=1:frame-threads=1:log-level=none:open-gop=0",
+}
 X265_OPEN = {**X265, "x265-params": X265["x265-params"].replace("open-gop=0", "open-gop=1")}
 MPEG = {"g": "12", "bf": "2", "b": "4000000"}
 VP9 = {"g": "12", "b": "1000000", "deadline": "realtime", "cpu-used": "8"}
@@ -236,13 +239,13 @@ def cut_off(source: Path, target: Path, share: float = 0.6) -> Path:
     return target
 
 
-def spoil(source: Path, target: Path, packets: Sequence[int]) -> Path:
-    """Overwrites packets with noise, their first bytes excepted."""
+def spoil(source: Path, target: Path, packets: Sequence[int], keep: int = 8) -> Path:
+    """Overwrites packets with noise, all but their first `keep` bytes: with 4 an H.264 packet is no frame at all."""
     with av.open(source) as container:
         places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(source.read_bytes())
     for at, size in (places[number] for number in packets):
-        data[at + 8 : at + size] = bytes((7 * byte * byte + 3) % 256 for byte in range(size - 8))
+        data[at + keep : at + size] = bytes((7 * byte * byte + 3) % 256 for byte in range(size - keep))
     target.write_bytes(bytes(data))
     return target
 

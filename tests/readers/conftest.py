@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.media import Clip, build_clip
+from prelabel.errors import ReadError
+from prelabel.protocols import VideoReader
+from tests.media import Clip, build_clip, read_number
 
 BuildClip = Callable[[str], Clip]
 FFmpegFrames = Callable[[Path, int, int], NDArray[np.uint8]]
@@ -45,3 +47,15 @@ def ffmpeg_frames() -> FFmpegFrames:
         return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
 
     return decode
+
+
+def read_until_error(reader: VideoReader, batch_size: int = 7) -> tuple[list[tuple[int, int]], str]:
+    """Returns frame indices with the numbers that the frames show, and what the ReadError said that ended it."""
+    frames: list[tuple[int, int]] = []
+    try:
+        with reader:
+            for batch in reader.batches(np.arange(reader.info.num_frames), batch_size):
+                frames += zip(batch.frame_indices.tolist(), map(read_number, batch.data.numpy()), strict=True)
+    except ReadError as error:
+        return frames, str(error)
+    return frames, ""
