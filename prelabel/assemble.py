@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prelabel.cards import find_card
 from prelabel.config import Config, DemoSection, EncordSection, FolderSection
 from prelabel.errors import ConfigError, MachineError, SetupError
+from prelabel.files import OutputNames
 from prelabel.ontology import LabelMap, Ontology, build_label_map
 from prelabel.plugins import Plugin, load_plugin
 from prelabel.protocols import Detector, LabelSink, ModelRecord, TaskSource
@@ -43,6 +44,11 @@ class Assembly:
         """Where everything that a run writes goes."""
         output = self.config.source.output
         return output / "dry-run" if self.dry_run else output
+
+    @cached_property
+    def names(self) -> OutputNames:
+        """Which task's files have which name."""
+        return OutputNames(self.output)
 
     @cached_property
     def detector_plugin(self) -> Plugin:
@@ -138,7 +144,7 @@ class Assembly:
             return EncordSink(self.encord, self.label_map, self.max_row_bytes, self.record)
         from prelabel.sinks.folder import FolderSink
 
-        return FolderSink(self.output, self.ontology, self.label_map, self.max_row_bytes)
+        return FolderSink(self.output, self.ontology, self.label_map, self.max_row_bytes, self.names)
 
     @property
     def writes_files(self) -> bool:

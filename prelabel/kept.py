@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from prelabel.assemble import Assembly
 from prelabel.errors import ConfigError
 from prelabel.labelled import LabelledVideo
 from prelabel.ledger import LEDGER, Ledger
+from prelabel.protocols import Task
 from prelabel.raw_store import RawRecord, read_raw
 from prelabel.run import raw_path, shape_raw
 
@@ -21,20 +23,20 @@ def kept_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
         ConfigError: there is none, or one is of a detector with other classes.
     """
     path = assembly.output / LEDGER
-    titles: set[str] = set()
+    raw_paths: dict[str, Path] = {}
     if path.exists():
         with Ledger(path) as ledger:
-            titles.update(entry.title for entry in ledger.entries())
-    kept = [title for title in sorted(titles) if raw_path(assembly.output, title).exists()]
+            raw_paths = {entry.title: raw_path(assembly, entry.key, entry.title) for entry in ledger.entries()}
+    kept = [title for title in sorted(raw_paths) if raw_paths[title].exists()]
     if not kept:
         raise ConfigError(f"{assembly.output}: holds no detections yet: {NEXT_STEP}")
     for title in kept:
-        yield label_raw(assembly, title, read_raw(raw_path(assembly.output, title)))
+        yield label_raw(assembly, title, read_raw(raw_paths[title]))
 
 
-def kept_record(assembly: Assembly, title: str) -> RawRecord | None:
+def kept_record(assembly: Assembly, task: Task) -> RawRecord | None:
     """Returns what was found in a task's media; None if no run has kept it."""
-    path = raw_path(assembly.output, title)
+    path = raw_path(assembly, task.key, task.title)
     return read_raw(path) if path.exists() else None
 
 

@@ -57,7 +57,7 @@ def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledV
     """Yields the videos that the run labelled, or an earlier one had, one at a time from the raw store."""
     for task in report.tasks:
         if task.status != "failed":
-            raw = read_raw(raw_path(assembly.output, task.title))
+            raw = read_raw(raw_path(assembly, task.key, task.title))
             yield LabelledVideo(task.title, raw.info, shape_raw(assembly, raw).detections, assembly.label_map)
 
 

@@ -199,8 +199,8 @@ def select_frames(num_frames: int, keyframes: NDArray[np.int64] | None, section:
         alone = np.zeros(num_frames, bool)
         alone[keyframes[keyframes < num_frames]] = True
         return np.flatnonzero(wanted & alone)[:: section.stride].astype(np.int64)
-    indices = np.flatnonzero(wanted).astype(np.int64)
-    return indices[indices % section.stride == 0]
+    wanted[np.arange(num_frames) % section.stride != 0] = False
+    return np.flatnonzero(wanted).astype(np.int64)
 
 
 def _count_complaint(num_frames: int, promised: int | None) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from prelabel.assemble import Assembly
 from prelabel.drawing import Pen, draw_caption
 from prelabel.errors import ConfigError, ReadError, did_you_mean
-from prelabel.files import output_name, whole_file
+from prelabel.files import whole_file
 from prelabel.frames import FrameBatch, Media
 from prelabel.kept import NEXT_STEP, kept_record, label_raw
 from prelabel.labelled import LabelledVideo
@@ -132,7 +132,7 @@ def preview_run(
     written = []
     for task, record in _chosen(assembly, titles):
         video = label_raw(assembly, task.title, record)
-        stem = assembly.output / output_name(task.title)
+        stem = assembly.output / assembly.names.of(task.key, task.title)
         with task.open() as media:
             reading = _Reading(assembly, task.title, media, record, progress or NullProgress())
             if kind != "sheet" and media.kind == "video":
@@ -209,7 +209,7 @@ def _chosen(assembly: Assembly, titles: Sequence[str]) -> Iterator[tuple[Task, R
             raise ConfigError(f"task {title!r}: is not, or no longer, at the source: {did_you_mean(title, tasks)}")
     num = 0
     for title in titles or tasks:
-        record = kept_record(assembly, title)
+        record = kept_record(assembly, tasks[title])
         if record is not None:
             num += 1
             yield tasks[title], record

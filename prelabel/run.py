@@ -14,7 +14,6 @@ import numpy as np
 import prelabel
 from prelabel.assemble import Assembly
 from prelabel.errors import AccountError, PrelabelError
-from prelabel.files import output_name
 from prelabel.frames import Media
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.ledger import Entry, Ledger, Step
@@ -139,7 +138,7 @@ class Run:
         return self._report(Inferred(task, raw), "already done")
 
     def _kept_raw(self, task: Task) -> RawRecord | None:
-        path = raw_path(self.assembly.output, task.title)
+        path = raw_path(self.assembly, task.key, task.title)
         if not path.exists():
             return None
         try:
@@ -176,7 +175,7 @@ class Run:
                 fingerprint=self._raw_fingerprint(task),
                 partial=result.partial,
             )
-            write_raw(raw_path(self.assembly.output, task.title), raw)
+            write_raw(raw_path(self.assembly, task.key, task.title), raw)
             self._record(task, "inferred")
         except Stopped:
             raise
@@ -274,9 +273,9 @@ class Run:
         return f"{self.assembly.label_fingerprint}:{task.identity}"
 
 
-def raw_path(output: Path, title: str) -> Path:
+def raw_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
     """Returns where the raw detections of a task are kept."""
-    return output / f"{output_name(title)}.detections.parquet"
+    return assembly.output / f"{assembly.names.of(task_key, task_title)}.detections.parquet"
 
 
 def shape_raw(assembly: Assembly, raw: RawRecord) -> Shaped:

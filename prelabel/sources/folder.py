@@ -14,8 +14,8 @@ from prelabel.protocols import Task
 
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff".split())
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .wmv .flv .3gp .ogv .h264 .264 .h265 .265 .hevc"
-    .split()
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .wmv .flv .3gp .ogv".split()
+    + ".h264 .264 .h265 .265 .hevc".split()
 )
 
 

@@ -1,0 +1,273 @@
+"""The run over a folder: real clips, the real reader, label rows on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from prelabel.assemble import Assembly, look_through, prepare
+from prelabel.config import check_config
+from prelabel.errors import ConfigError, MachineError, OntologyError
+from prelabel.interrupts import StopSignal
+from prelabel.ledger import LEDGER, Ledger
+from prelabel.outputs import complete
+from prelabel.progress import NullProgress
+from prelabel.report import RunReport
+from prelabel.run import Run
+from tests.media import NUM_FRAMES, RECIPES, cut_off, write_clip
+
+pytestmark = pytest.mark.timeout(120)
+
+DETECTOR = '''
+from pathlib import Path
+from prelabel import Detections
+from tests.media import read_number
+
+class Reads:
+    """Finds a box whose place tells the number that the frame shows; notes every frame that it was given."""
+
+    class_names = ("thing", "other")
+
+    def __init__(self, log: str = "", conf: float = 0.8, fail_on: int = -1):
+        self.log, self.score, self.fail_on = log, conf, fail_on
+
+    def detect(self, batch):
+        if self.log:
+            with Path(self.log).open("a") as file:
+                file.write(f"{len(batch)}\\n")
+        if self.fail_on in batch.frame_indices:
+            raise RuntimeError("out of luck")
+        return [self.box(read_number(frame.numpy())) for frame in batch.data]
+
+    def box(self, number):
+        return Detections(xyxy=[[number, 2, number + 10, 20]], confidence=[self.score], class_id=[0])
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "mine.py").write_text(DETECTOR)
+    return tmp_path
+
+
+def assemble(folder: Path, *, dry_run: bool = False, **sections: dict) -> Assembly:
+    values = {
+        "source": {"path": str(folder / "clips"), "output": str(folder / "out"), **sections.pop("source", {})},
+        "detector": {"use": "mine.py:Reads", "log": str(folder / "log"), **sections.pop("detector", {})},
+        **sections,
+    }
+    return Assembly(check_config(values, "test.yaml"), folder, dry_run)
+
+
+def run(assembly: Assembly, limit: int | None = None, stop: StopSignal | None = None) -> RunReport:
+    prepare(assembly)
+    with Ledger(assembly.output / LEDGER) as ledger:
+        report = Run(assembly, ledger, NullProgress(), stop or StopSignal())(limit)
+    return complete(assembly, report, NullProgress())
+
+
+def add_clip(folder: Path, name: str = "clip.mp4", recipe: str = "h264") -> Path:
+    return write_clip(folder / "clips" / name, RECIPES[recipe]).path
+
+
+def add_cut_clip(folder: Path) -> None:
+    whole = write_clip(folder / "whole.mp4", RECIPES["h264"]).path
+    cut_off(whole, folder / "short.mp4").rename(folder / "clips" / "short.mp4")
+
+
+def num_batches(folder: Path) -> int:
+    log = folder / "log"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def boxes_by_frame(path: Path) -> dict[int, list[dict]]:
+    (unit,) = json.loads(path.read_text())["data_units"].values()
+    return {int(frame): labels["objects"] for frame, labels in unit["labels"].items()}
+
+
+def test_every_output_of_the_contract_is_written_with_boxes_on_their_frames(folder):
+    clip = add_clip(folder)
+    report = run(assemble(folder))
+    out = folder / "out"
+    boxes = boxes_by_frame(out / f"{clip.stem}.labels.json")
+    assert sorted(boxes) == list(range(NUM_FRAMES))
+    for frame, (box,) in boxes.items():
+        assert round(box["boundingBox"]["x"] * 96) == frame
+        assert (box["confidence"], box["manualAnnotation"]) == (0.8, False)
+    raw = pq.read_table(out / f"{clip.stem}.detections.parquet")
+    assert raw.num_rows == NUM_FRAMES
+    coco = json.loads((out / "coco.json").read_text())
+    assert coco["images"][12]["file_name"] == f"{clip.name}#000012"
+    assert (coco["images"][12]["frame_index"], coco["images"][12]["video"]) == (12, clip.name)
+    assert coco["annotations"][0]["score"] == pytest.approx(0.8)
+    written = json.loads((out / "report.json").read_text())
+    assert written["tasks"][0]["status"] == "done"
+    assert written["instances"] == {"thing": NUM_FRAMES}
+    assert written["limit"] in {"fetch", "decode", "detect", "save"}
+    assert "pyav" in written["tasks"][0]["reader"]
+    assert not report.failed
+
+
+def test_a_second_run_does_nothing_twice_and_still_reports_all(folder):
+    add_clip(folder)
+    run(assemble(folder))
+    before = num_batches(folder)
+    report = run(assemble(folder))
+    assert [task.status for task in report.tasks] == ["already done"]
+    assert report.instances == {"thing": NUM_FRAMES}
+    assert num_batches(folder) == before
+    assert len(json.loads((folder / "out" / "coco.json").read_text())["images"]) == NUM_FRAMES
+
+
+def test_another_threshold_is_applied_from_the_raw_store_without_the_detector(folder):
+    clip = add_clip(folder)
+    run(assemble(folder))
+    before = num_batches(folder)
+    report = run(assemble(folder, labels={"conf": {"thing": 0.9}}))
+    assert (report.tasks[0].status, report.tasks[0].dropped) == ("done", {"low_confidence": NUM_FRAMES})
+    assert num_batches(folder) == before
+    assert boxes_by_frame(folder / "out" / f"{clip.stem}.labels.json") == {}
+
+
+def test_a_changed_detector_or_video_is_looked_at_again(folder):
+    clip = add_clip(folder)
+    run(assemble(folder))
+    (folder / "mine.py").write_text(DETECTOR + "# changed\n")
+    before = num_batches(folder)
+    assert run(assemble(folder)).tasks[0].status == "done"
+    between = num_batches(folder)
+    clip.write_bytes(clip.read_bytes() + b"\0" * 16)
+    assert run(assemble(folder)).tasks[0].status == "done"
+    assert before < between < num_batches(folder)
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(folder):
+    add_clip(folder)
+    add_clip(folder, "later.mp4", "h264 variable rate")
+    assert [task.status for task in run(assemble(folder), limit=1).tasks] == ["done"]
+    report = run(assemble(folder))
+    assert [task.status for task in report.tasks] == ["already done", "done"]
+
+
+def test_one_bad_video_costs_only_itself(folder):
+    add_clip(folder)
+    add_cut_clip(folder)
+    (folder / "clips" / "empty.mp4").write_bytes(b"")
+    (folder / "clips" / "text.mkv").write_text("no video at all")
+    report = run(assemble(folder))
+    assert {task.title: task.status for task in report.tasks} == {
+        "clip.mp4": "done",
+        "short.mp4": "failed",
+        "empty.mp4": "failed",
+        "text.mkv": "failed",
+    }
+    assert all(task.title.removesuffix(".mp4") in task.reason for task in report.failed)
+    assert not (folder / "out" / "short.labels.json").exists()
+    with Ledger(folder / "out" / LEDGER) as ledger:
+        assert {entry.title for entry in ledger.entries() if entry.step == "failed"} == {
+            "short.mp4",
+            "empty.mp4",
+            "text.mkv",
+        }
+
+
+def test_under_warn_a_damaged_video_is_labelled_in_part_and_marked(folder):
+    add_cut_clip(folder)
+    (task,) = run(assemble(folder, frames="warn")).tasks
+    assert task.status == "done"
+    assert "could not be decoded" in task.partial
+    boxes = boxes_by_frame(folder / "out" / "short.labels.json")
+    assert 0 < len(boxes) < NUM_FRAMES
+    assert all(round(box["boundingBox"]["x"] * 96) == frame for frame, (box,) in boxes.items())
+
+
+def test_a_detector_that_raises_fails_its_task_and_a_retry_starts_from_frame_0(folder):
+    clip = add_clip(folder)
+    report = run(assemble(folder, detector={"fail_on": 20}))
+    assert "out of luck" in report.failed[0].reason
+    assert not list((folder / "out").glob("*.labels.json"))
+    assert not run(assemble(folder)).failed
+    assert len(boxes_by_frame(folder / "out" / f"{clip.stem}.labels.json")) == NUM_FRAMES
+
+
+def test_a_stride_labels_every_nth_frame(folder):
+    clip = add_clip(folder)
+    run(assemble(folder, reader={"stride": 7}))
+    boxes = boxes_by_frame(folder / "out" / f"{clip.stem}.labels.json")
+    assert sorted(boxes) == [0, 7, 14, 21, 28]
+    assert all(round(box["boundingBox"]["x"] * 96) == frame for frame, (box,) in boxes.items())
+
+
+def test_clips_of_one_stem_do_not_share_files(folder):
+    first = write_clip(folder / "whole.mp4", RECIPES["h264"]).path
+    for name in ("a.mp4", "a.mov", "deep/a.mp4"):
+        (folder / "clips" / name).parent.mkdir(exist_ok=True)
+        (folder / "clips" / name).write_bytes(first.read_bytes())
+    assert not run(assemble(folder)).failed
+    assert len(list((folder / "out").rglob("*.labels.json"))) == 3
+
+
+def test_an_output_inside_the_source_is_not_taken_for_footage(folder):
+    add_clip(folder)
+    source = {"output": str(folder / "clips" / "out"), "preview": "clip"}
+    run(assemble(folder, source=source))
+    assert len(run(assemble(folder, source=source)).tasks) == 1
+
+
+def test_a_dry_run_writes_below_its_own_folder_and_no_ledger(folder):
+    add_clip(folder)
+    assembly = assemble(folder, dry_run=True)
+    prepare(assembly)
+    report = complete(assembly, Run(assembly, None, NullProgress(), StopSignal())(), NullProgress())
+    assert report.dry_run
+    assert list((folder / "out" / "dry-run").glob("*.labels.json"))
+    assert not (folder / "out" / LEDGER).exists()
+
+
+def test_asking_to_stop_leaves_the_rest_for_the_next_run(folder):
+    add_clip(folder)
+    add_clip(folder, "later.mp4", "h264 variable rate")
+    stop = StopSignal()
+    stop.ask()
+    report = run(assemble(folder), stop=stop)
+    assert (report.tasks, report.stopped) == ((), True)
+    assert [task.status for task in run(assemble(folder)).tasks] == ["done", "done"]
+
+
+def test_pictures_get_boxes_too(folder):
+    from PIL import Image
+
+    from tests.media import draw_number
+
+    Image.fromarray(draw_number(5)).save(folder / "clips" / "p.png")
+    run(assemble(folder))
+    row = json.loads((folder / "out" / "p.labels.json").read_text())
+    (unit,) = row["data_units"].values()
+    assert row["data_type"] == "image"
+    assert round(unit["labels"]["objects"][0]["boundingBox"]["x"] * 96) == 5
+
+
+@pytest.mark.parametrize(
+    ("sections", "error", "complaint"),
+    [
+        ({"labels": {"classes": {"thnig": None}}}, OntologyError, "did you mean 'thing'"),
+        ({"labels": {"classes": {"thing": None, "other": None}}}, OntologyError, "class"),
+        ({"labels": {"conf": {"Thing": 0.5}}}, OntologyError, "did you mean 'thing'"),
+        ({"detector": {"cnof": 0.5}}, ConfigError, "did you mean 'conf'"),
+        ({"reader": {"thread": 1}}, ConfigError, r"reader\.thread"),
+        ({"reader": {"use": "decord", "device": "cuda"}}, MachineError, "decord"),
+        ({"source": {"path": "nowhere"}}, ConfigError, "there is nothing at nowhere"),
+    ],
+)
+def test_what_is_wrong_is_known_before_frame_0(folder, sections, error, complaint):
+    add_clip(folder)
+    assembly = assemble(folder, **sections)
+    with pytest.raises(error, match=complaint):
+        prepare(assembly)
+    checks = look_through(assemble(folder, **sections))
+    assert any(not check.passed for check in checks)
+    assert num_batches(folder) == 0
