@@ -17,7 +17,7 @@ import prelabel
 from prelabel import trials
 from prelabel.cards import MODELS_VARIABLE, model_folders, read_card
 from prelabel.encord_key import KEY_FILE, KEY_TEXT, read_key
-from prelabel.errors import AccountError
+from prelabel.errors import AccountError, WeightsError
 from prelabel.probes import Probe, run_probes
 from prelabel.weights import cache_folder
 
@@ -65,9 +65,9 @@ def examine(patience_seconds: float = PATIENCE_SECONDS) -> list[Finding]:
     return [
         *_look("Python", _look_at_python),
         *_look("machine", _look_at_machine),
-        *_look("trials", lambda: _try_all(patience_seconds)),
+        *_look("trials", lambda: _try_all(patience_seconds), otherwise="missing"),
         *_look("ultralytics", _look_at_ultralytics),
-        *_look("models", _look_at_models),
+        *_look("models", look_at_models),
         *_look("Encord", lambda: look_at_encord(os.environ)),
     ]
 
@@ -77,11 +77,11 @@ def has_blocking(findings: Iterable[Finding]) -> bool:
     return any(finding.status == "missing" for finding in findings)
 
 
-def _look(name: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def _look(name: str, look: Callable[[], Iterable[Finding]], otherwise: Status = "warn") -> list[Finding]:
     try:
         return list(look())
     except Exception as error:  # a doctor that falls ill helps nobody
-        return [Finding(name, "warn", f"could not be looked at: {type(error).__name__}: {error}")]
+        return [Finding(name, otherwise, f"could not be looked at: {type(error).__name__}: {error}")]
 
 
 def _look_at_python() -> Iterable[Finding]:
@@ -155,12 +155,16 @@ def _look_at_ultralytics() -> Iterable[Finding]:
     yield Finding("ultralytics", "ok", f"{found}; it and its published weights are AGPL-3.0")
 
 
-def _look_at_models() -> Iterable[Finding]:
+def look_at_models() -> Iterable[Finding]:
+    """Returns each folder in which cards and weights are looked for, and what is in it."""
     for folder in dict.fromkeys([*model_folders(), cache_folder()]):
-        if folder.is_dir():
-            yield Finding("models", "ok", f"{folder}: {_list_models(folder)}")
-        elif str(folder) in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep):
-            yield Finding("models", "warn", f"{folder}: is no folder", f"{MODELS_VARIABLE} names it: make or drop it")
+        try:
+            if folder.is_dir():
+                yield Finding("models", "ok", f"{folder}: {_list_models(folder)}")
+            elif str(folder) in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep):
+                yield Finding("models", "warn", f"{folder}: is no folder", f"${MODELS_VARIABLE} names it: mend that")
+        except WeightsError as error:
+            yield Finding("models", "warn", str(error), "mend this card, or take it away")
 
 
 def _list_models(folder: Path) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args, get_origin
+from typing import TYPE_CHECKING
 from uuid import UUID
-
-import yaml
-from pydantic import BaseModel
 
 from prelabel.cards import ModelCard, find_card, model_folders
 from prelabel.class_guess import Proposal, known_classes, propose_map
+from prelabel.commented_yaml import comment, description, entry, field, idle_field, one_line, quoted, yaml_text
 from prelabel.config import (
     Config,
     DetectorSection,
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
     from prelabel.encord_client import EncordProject
 
-COMMENT_COLUMN, WIDTH = 34, 120
 CHECK_IT = "a guess: check"
 
 _ULTRALYTICS_OPTIONS = (
@@ -54,20 +51,20 @@ def config_for_folder(path: Path, *, weights: str = "yolo11n") -> str:
     """
     card = _card(weights)
     return _join(
-        _comment(f"Boxes for what is in {_one_line(path)}, found by {_one_line(weights)}."),
+        comment(f"Boxes for what is in {one_line(path)}, found by {one_line(weights)}."),
         _next_steps("prelabel run CONFIG"),
         "source:",
-        _entry("use", "folder", "or: encord, an agent stage of a project; prelabel init --project HASH writes that"),
-        _field(FolderSection, "path", str(path)),
-        _field(FolderSection, "output", "out"),
-        _field(FolderSection, "preview", "none"),
-        _idle_field(FolderSection, "ontology", "ontology.json"),
-        _idle_field(FolderSection, "truth", "truth.json"),
+        entry("use", "folder", "or: encord, an agent stage of a project; prelabel init --project HASH writes that"),
+        field(FolderSection, "path", str(path)),
+        field(FolderSection, "output", "out"),
+        field(FolderSection, "preview", "none"),
+        idle_field(FolderSection, "ontology", "ontology.json"),
+        idle_field(FolderSection, "truth", "truth.json"),
         *_reader_section(),
         *_detector_section(weights, card),
         "labels:",
         *_class_comment(card),
-        _comment("classes: {car: Vehicle, truck: Vehicle, bottle: null}", indent=2),
+        comment("classes: {car: Vehicle, truck: Vehicle, bottle: null}", indent=2),
         *_label_entries("Vehicle"),
         *_frames_entry(),
     )
@@ -88,9 +85,9 @@ def config_for_project(project: EncordProject, *, stage: str | None = None, weig
     card = _card(weights)
     agent_stage = _choose_stage(project, stage)
     ontology = project.ontology()
-    first = next((entry.name for entry in ontology.objects if entry.shape in BOX_SHAPES), "Vehicle")
+    first = next((each.name for each in ontology.objects if each.shape in BOX_SHAPES), "Vehicle")
     return _join(
-        _comment(f"Boxes for project '{_one_line(project.title)}', found by {_one_line(weights)}."),
+        comment(f"Boxes for project '{one_line(project.title)}', found by {one_line(weights)}."),
         _next_steps("prelabel run CONFIG --dry-run --limit 2      labels to files, nothing saved or moved"),
         *_encord_section(project, agent_stage),
         *_reader_section(),
@@ -139,15 +136,15 @@ def _encord_section(project: EncordProject, chosen: AgentStage) -> Iterable[str]
     stages = [stage for stage in project.sdk.workflow.stages if isinstance(stage, AgentStage)]
     titles = [stage.title for stage in stages]
     yield "source:"
-    yield _entry("use", "encord", "or: folder, videos on this machine; prelabel init --folder FOLDER writes that")
-    yield _field(EncordSection, "project_hash", project.project_hash)
-    yield _comment(f"agent stages of this project: {_listed(titles)}", indent=2)
-    yield _field(EncordSection, "stage", chosen.title if titles.count(chosen.title) == 1 else str(chosen.uuid))
+    yield entry("use", "encord", "or: folder, videos on this machine; prelabel init --folder FOLDER writes that")
+    yield field(EncordSection, "project_hash", project.project_hash)
+    yield comment(f"agent stages of this project: {quoted(titles)}", indent=2)
+    yield field(EncordSection, "stage", chosen.title if titles.count(chosen.title) == 1 else str(chosen.uuid))
     if project.caller.domain != DEFAULT_DOMAIN:
-        yield _field(EncordSection, "domain", project.caller.domain)
-    yield _field(EncordSection, "output", "out")
-    yield _field(EncordSection, "cache_gb", 20)
-    yield _field(EncordSection, "record", True)
+        yield field(EncordSection, "domain", project.caller.domain)
+    yield field(EncordSection, "output", "out")
+    yield field(EncordSection, "cache_gb", 20)
+    yield field(EncordSection, "record", True)
 
 
 def _pathway_entry(project: EncordProject, stage: AgentStage) -> Iterable[str]:
@@ -158,13 +155,13 @@ def _pathway_entry(project: EncordProject, stage: AgentStage) -> Iterable[str]:
     to_people = [pathway for pathway in stage.pathways if _leads_to_annotation(pathway, stages)]
     chosen = (to_people or stage.pathways)[0]
     yield ""
-    yield _comment(f"pathways of stage '{_one_line(stage.title)}':")
+    yield comment(f"pathways of stage '{one_line(stage.title)}':")
     for pathway in stage.pathways:
         goal = stages.get(pathway.destination_uuid)
-        goal_title = f", to stage '{_one_line(goal.title)}'" if goal is not None else ""
-        yield _comment(f"  '{_one_line(pathway.name)}'{goal_title}")
+        goal_title = f", to stage '{one_line(goal.title)}'" if goal is not None else ""
+        yield comment(f"  '{one_line(pathway.name)}'{goal_title}")
     value = chosen.name if names.count(chosen.name) == 1 else str(chosen.uuid)
-    yield _entry("pathway", value, CHECK_IT if len(names) > 1 else _description(Config, "pathway"), indent=0)
+    yield entry("pathway", value, CHECK_IT if len(names) > 1 else description(Config, "pathway"), indent=0)
 
 
 def _leads_to_annotation(pathway: AgentPathway, stages: Mapping[UUID, object]) -> bool:
@@ -176,11 +173,11 @@ def _leads_to_annotation(pathway: AgentPathway, stages: Mapping[UUID, object]) -
 def _reader_section() -> Iterable[str]:
     yield ""
     yield "reader:"
-    yield _field(ReaderSection, "use", "auto")
-    yield _field(ReaderSection, "device", "auto")
-    yield _field(ReaderSection, "stride", 1)
-    yield _idle_field(ReaderSection, "only_keyframes", True)
-    yield _idle_field(ReaderSection, "frame_ranges", [[0, 299]])
+    yield field(ReaderSection, "use", "auto")
+    yield field(ReaderSection, "device", "auto")
+    yield field(ReaderSection, "stride", 1)
+    yield idle_field(ReaderSection, "only_keyframes", True)
+    yield idle_field(ReaderSection, "frame_ranges", [[0, 299]])
 
 
 def _detector_section(weights: str, card: ModelCard | None) -> Iterable[str]:
@@ -188,49 +185,49 @@ def _detector_section(weights: str, card: ModelCard | None) -> Iterable[str]:
     licence = f"; licence {card.licence}" if card is not None else ""
     yield ""
     yield "detector:"
-    yield _field(DetectorSection, "use", use)
-    yield _entry("weights", weights, f"a card in models/, a path or an address{licence}")
-    yield _entry("conf", 0.25, "least confidence of a box that becomes a label")
+    yield field(DetectorSection, "use", use)
+    yield entry("weights", weights, f"a card in models/, a path or an address{licence}")
+    yield entry("conf", 0.25, "least confidence of a box that becomes a label")
     if use == "ultralytics":
         for key, value, why in _ULTRALYTICS_OPTIONS:
-            yield _entry(key, value, why)
-    yield _field(DetectorSection, "batch_size", "auto")
-    yield _entry("device", "auto", "auto | cpu | cuda | cuda:N")
+            yield entry(key, value, why)
+    yield field(DetectorSection, "batch_size", "auto")
+    yield entry("device", "auto", "auto | cpu | cuda | cuda:N")
     yield ""
 
 
 def _class_comment(card: ModelCard | None) -> Iterable[str]:
-    yield _comment(_description(LabelsSection, "classes"), indent=2)
+    yield comment(description(LabelsSection, "classes"), indent=2)
     names = known_classes(card)
     if names:
-        yield _comment(f"the model's classes: {', '.join(map(_one_line, names))}", indent=2)
+        yield comment(f"the model's classes: {', '.join(map(one_line, names))}", indent=2)
 
 
 def _object_comments(ontology: Ontology) -> Iterable[str]:
-    yield _comment(_description(LabelsSection, "classes"), indent=2)
-    yield _comment(f"objects of ontology '{_one_line(ontology.title)}':", indent=2)
-    for entry in ontology.objects:
-        yield _comment(f"  {_one_line(entry.name)} ({_shape_text(entry)})", indent=2)
+    yield comment(description(LabelsSection, "classes"), indent=2)
+    yield comment(f"objects of ontology '{one_line(ontology.title)}':", indent=2)
+    for each in ontology.objects:
+        yield comment(f"  {one_line(each.name)} ({_shape_text(each)})", indent=2)
 
 
-def _shape_text(entry: OntologyObject) -> str:
-    shape = entry.shape.replace("_", " ")
-    if entry.shape not in BOX_SHAPES:
+def _shape_text(target: OntologyObject) -> str:
+    shape = target.shape.replace("_", " ")
+    if target.shape not in BOX_SHAPES:
         return f"{shape}: a box cannot be written as one"
-    return shape if entry.shape == BOX_SHAPES[0] else f"{shape}: a box is written as one"
+    return shape if target.shape == BOX_SHAPES[0] else f"{shape}: a box is written as one"
 
 
 def _class_map(class_names: Sequence[str], ontology: Ontology, weights: str) -> Iterable[str]:
     if not class_names:
-        yield _comment(
-            f"which classes {_one_line(weights)} has is known once it is loaded: prelabel check CONFIG tells", indent=2
+        yield comment(
+            f"which classes {one_line(weights)} has is known once it is loaded: prelabel check CONFIG tells", indent=2
         )
-        yield _comment("classes: {car: Vehicle, truck: Vehicle, bottle: null}", indent=2)
+        yield comment("classes: {car: Vehicle, truck: Vehicle, bottle: null}", indent=2)
         return
     proposals = propose_map(class_names, ontology)
     if not any(proposals.values()):
-        yield _comment("no class of the model is called like one of them: map those that you want", indent=2)
-        yield _entry("classes", {}, "")
+        yield comment("no class of the model is called like one of them: map those that you want", indent=2)
+        yield entry("classes", {}, "")
     else:
         yield "  classes:"
     for name, proposal in proposals.items():
@@ -238,23 +235,23 @@ def _class_map(class_names: Sequence[str], ontology: Ontology, weights: str) -> 
             yield _map_entry(name, proposal)
     for name, proposal in proposals.items():
         if proposal is None:
-            yield _comment(f"{_yaml(name)}: null", indent=4)
+            yield comment(f"{yaml_text(name)}: null", indent=4)
 
 
 def _map_entry(class_name: str, proposal: Proposal) -> str:
-    return _entry(_yaml(class_name), proposal.target, CHECK_IT if proposal.is_guess else "", indent=4)
+    return entry(yaml_text(class_name), proposal.target, CHECK_IT if proposal.is_guess else "", indent=4)
 
 
 def _label_entries(object_name: str) -> Iterable[str]:
-    yield _field(LabelsSection, "unmapped", "ignore")
-    yield _idle_field(LabelsSection, "conf", {object_name: 0.5})
-    yield _field(LabelsSection, "instances", "per_frame")
-    yield _field(LabelsSection, "max_row_mb", 50)
+    yield field(LabelsSection, "unmapped", "ignore")
+    yield idle_field(LabelsSection, "conf", {object_name: 0.5})
+    yield field(LabelsSection, "instances", "per_frame")
+    yield field(LabelsSection, "max_row_mb", 50)
 
 
 def _frames_entry() -> Iterable[str]:
     yield ""
-    yield _comment(_description(Config, "frames"))
+    yield comment(description(Config, "frames"))
     yield "frames: strict"
 
 
@@ -264,64 +261,7 @@ def _next_steps(run: str) -> str:
               {run}
         Any value can be given for one run: --set detector.conf=0.4
     """
-    return "\n".join(_comment(line) for line in textwrap.dedent(steps).strip().splitlines()) + "\n"
-
-
-def _field(section: type[BaseModel], key: str, value: object) -> str:
-    return _entry(key, value, _description(section, key), indent=0 if section is Config else 2)
-
-
-def _idle_field(section: type[BaseModel], key: str, value: object) -> str:
-    """Returns an entry that is switched off by a `#` before it."""
-    line = f"  # {key}: {_one_line(_yaml(value))}"
-    return f"{line:<{COMMENT_COLUMN}}# {_description(section, key)}"
-
-
-def _description(section: type[BaseModel], key: str) -> str:
-    """Returns what the config says of a key, with the values that it may have."""
-    field = section.model_fields[key]
-    said = field.description or ""
-    values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    if len(values) < 2 or all(f"{value}" in said for value in values):
-        return said
-    return f"{' | '.join(map(str, values))}: {said}"
-
-
-def _entry(key: str, value: object, why: str, *, indent: int = 2) -> str:
-    line = f"{'':{indent}}{key}: {_yaml(value)}"
-    if not why:
-        return line
-    commented = f"{line:<{COMMENT_COLUMN}}# {why}" if len(line) < COMMENT_COLUMN else f"{line}  # {why}"
-    return commented if len(commented) <= WIDTH else f"{_comment(why, indent=indent)}\n{line}"
-
-
-def _comment(text: str, *, indent: int = 0) -> str:
-    margin = f"{'':{indent}}# "
-    hang = margin + " " * (len(text) - len(text.lstrip()))
-    return textwrap.fill(
-        text, WIDTH, initial_indent=margin, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False
-    )
-
-
-def _yaml(value: object) -> str:
-    """Returns a value as YAML in one line.
-
-    >>> _yaml("clips/*.mp4"), _yaml("no"), _yaml({"A b": 0.5})
-    ('clips/*.mp4', "'no'", '{A b: 0.5}')
-    """
-    style = '"' if isinstance(value, str) and not value.isprintable() else None  # else a line break stays one
-    text = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=10**6, allow_unicode=True)
-    return text.removesuffix("...\n").strip()
-
-
-def _one_line(value: object) -> str:
-    """Returns text that cannot leave the comment that it stands in."""
-    words = " ".join(str(value).split())
-    return "".join(letter for letter in words if letter.isprintable())
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{_one_line(name)}'" for name in names)
+    return "\n".join(comment(line) for line in textwrap.dedent(steps).strip().splitlines()) + "\n"
 
 
 def _join(*lines: str) -> str:

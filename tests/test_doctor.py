@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from prelabel import trials
-from prelabel.doctor import Finding, examine, has_blocking, look_at_encord
+from prelabel.doctor import Finding, examine, has_blocking, look_at_encord, look_at_models
 from prelabel.errors import ReadError
 from prelabel.scenes import render_frames
 from tests.encord_server.signing import KeyPair
@@ -53,6 +54,37 @@ def test_everything_that_is_not_in_order_says_what_to_do(findings: dict[str, Fin
 
 def test_ultralytics_licence_is_said(findings: dict[str, Finding]) -> None:
     assert "AGPL-3.0" in findings["ultralytics"].detail
+
+
+def test_it_never_raises_whatever_the_machine_is_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    found = {finding.name: finding for finding in examine(patience_seconds=0.01)}
+    assert found["machine"].detail.startswith("could not be looked at: FileNotFoundError")
+    assert has_blocking(found.values())
+
+
+def test_what_gives_no_answer_is_missing_where_the_demo_needs_it() -> None:
+    found = {finding.name: finding for finding in examine(patience_seconds=0.01)}
+    assert (found["torch"].status, found["torch"].detail) == ("missing", "gave no answer within 0.01 s")
+    assert (found["FFmpeg"].status, found["FFmpeg"].detail) == ("warn", "gave no answer within 0.01 s")
+
+
+def test_a_broken_card_and_a_wrong_folder_do_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "bad.yaml").write_text("file: [")
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "mine.pt").touch()
+    folders = [str(tmp_path / name) for name in ("broken", "nowhere", "good")]
+    monkeypatch.setenv("PRELABEL_MODELS", os.pathsep.join(folders))
+    broken, nowhere, good, *_ = look_at_models()
+    assert broken.status == nowhere.status == "warn"
+    assert "bad.yaml" in broken.detail
+    assert good == Finding("models", "ok", f"{folders[2]}: weights mine.pt")
 
 
 def test_only_what_is_missing_blocks() -> None:
