@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from prelabel.assemble import Assembly
 from prelabel.errors import ConfigError
 from prelabel.labelled import LabelledVideo
-from prelabel.ledger import LEDGER, Ledger
+from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.protocols import Task
 from prelabel.raw_store import RawRecord, read_raw
 from prelabel.run import raw_path, shape_raw
@@ -19,19 +20,26 @@ NEXT_STEP = "`prelabel run CONFIG` first"
 def kept_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
     """Yields every video of which a run has kept what was found, one at a time, in the order of their titles.
 
+    A title that several tasks bear is told apart by their keys.
+
     Raises:
         ConfigError: there is none, or one is of a detector with other classes.
     """
-    path = assembly.output / LEDGER
-    raw_paths: dict[str, Path] = {}
-    if path.exists():
-        with Ledger(path) as ledger:
-            raw_paths = {entry.title: raw_path(assembly, entry.key, entry.title) for entry in ledger.entries()}
-    kept = [title for title in sorted(raw_paths) if raw_paths[title].exists()]
+    entries = _entries(assembly.output / LEDGER)
+    kept = [entry for entry in entries if raw_path(assembly, entry.key, entry.title).exists()]
     if not kept:
         raise ConfigError(f"{assembly.output}: holds no detections yet: {NEXT_STEP}")
-    for title in kept:
-        yield label_raw(assembly, title, read_raw(raw_paths[title]))
+    times = Counter(entry.title for entry in kept)
+    for entry in kept:
+        title = entry.title if times[entry.title] == 1 else f"{entry.title} [{entry.key}]"
+        yield label_raw(assembly, title, read_raw(raw_path(assembly, entry.key, entry.title)))
+
+
+def _entries(ledger_path: Path) -> list[Entry]:
+    if not ledger_path.exists():
+        return []
+    with Ledger(ledger_path) as ledger:
+        return sorted(ledger.entries(), key=lambda entry: (entry.title, entry.key))
 
 
 def kept_record(assembly: Assembly, task: Task) -> RawRecord | None:

@@ -88,7 +88,7 @@ def write_sheet(
         ReadError: if there is no frame to show.
     """
     wanted = sheet_frames(video, num_frames)
-    cells = fit_cells(video.info.width, video.info.height, len(wanted))
+    cells = fit_cells(video.info.width, video.info.height, max(len(wanted), 1))
     pen = Pen(video.label_map, cells.width, cells.height)
     shown = [(frame.caption, frame.picture) for frame in _paint(video, _only(batches, wanted), pen)]
     if not shown:
@@ -203,18 +203,19 @@ def _span(record: RawRecord) -> NDArray[np.int64]:
 
 
 def _chosen(assembly: Assembly, titles: Sequence[str]) -> Iterator[tuple[Task, RawRecord]]:
-    tasks = {task.title: task for task in assembly.source.tasks()}
+    tasks = list(assembly.source.tasks())
+    known = {task.title for task in tasks}
     for title in titles:
-        if title not in tasks:
-            raise ConfigError(f"task {title!r}: is not, or no longer, at the source: {did_you_mean(title, tasks)}")
+        if title not in known:
+            raise ConfigError(f"task {title!r}: is not, or no longer, at the source: {did_you_mean(title, known)}")
     num = 0
-    for title in titles or tasks:
-        record = kept_record(assembly, tasks[title])
+    for task in tasks:
+        record = kept_record(assembly, task) if not titles or task.title in titles else None
         if record is not None:
             num += 1
-            yield tasks[title], record
-        elif titles:
-            raise ConfigError(f"task {title!r}: has no detections in {assembly.output} yet: {NEXT_STEP}")
+            yield task, record
+        elif task.title in titles:
+            raise ConfigError(f"task {task.title!r}: has no detections in {assembly.output} yet: {NEXT_STEP}")
     if not num:
         raise ConfigError(f"{assembly.output}: holds no detections of the source's tasks yet: {NEXT_STEP}")
 

@@ -164,8 +164,9 @@ def test_batches_are_not_written_to(tmp_path):
 def test_no_frame_at_all_is_an_error_and_leaves_no_file(tmp_path):
     with pytest.raises(ReadError, match=r"clip\.mp4: there is no frame to show"):
         write_clip(labelled(), [], tmp_path / "clip.mp4")
-    with pytest.raises(ReadError, match=r"clip\.mp4: there is no frame to show"):
-        write_sheet(labelled(), [], tmp_path / "clip.jpg")
+    for num_frames in (0, 6):
+        with pytest.raises(ReadError, match=r"clip\.mp4: there is no frame to show"):
+            write_sheet(labelled(num_frames=num_frames), [], tmp_path / "clip.jpg")
     assert list(tmp_path.iterdir()) == []
 
 
