@@ -196,6 +196,19 @@ def _joined(folder: Path, second: Recipe) -> Clip:
     return Clip(path, (*range(NUM_FRAMES), *range(second.num_frames)))
 
 
+def _lost_start(folder: Path, name: str, suffix: str) -> Clip:
+    """A recording begun in mid-stream: its first 5 packets are gone, so it shows nothing before the next keyframe."""
+    source = build_clip(folder / "whole", name).path
+    path = folder / f"late{suffix}"
+    with av.open(source) as container, av.open(path, "w") as output:
+        video = container.streams.video[0]
+        stream = output.add_stream_from_template(video)
+        for packet in [packet for packet in container.demux(video) if packet.size][5:]:
+            packet.stream = stream
+            output.mux(packet)
+    return Clip(path, tuple(range(12, NUM_FRAMES)))
+
+
 def _vp8_hidden_frame(folder: Path) -> Clip:
     """Frame 7 is there to be referred to and not shown."""
     source = write_clip(folder / "whole.webm", RECIPES["vp8 webm"]).path
@@ -217,6 +230,9 @@ BUILDERS: dict[str, Callable[[Path], Clip]] = {
     "h264 edit list": _edit_list,
     "h264 joined TS": lambda folder: _joined(folder, Recipe(suffix=".ts")),
     "h264 size changes": lambda folder: _joined(folder, Recipe(suffix=".ts", width=128, height=96)),
+    "h264 lost start": lambda folder: _lost_start(folder, "h264 TS", ".ts"),
+    "hevc lost start": lambda folder: _lost_start(folder, "hevc open GOP", ".mkv"),
+    "mpeg2 lost start": lambda folder: _lost_start(folder, "mpeg2 PS", ".mpg"),
     "vp8 hidden frame": _vp8_hidden_frame,
 }
 CLIPS = (*RECIPES, *BUILDERS)

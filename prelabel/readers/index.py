@@ -19,7 +19,7 @@ from prelabel.errors import ReadError
 from prelabel.frames import VideoInfo
 from prelabel.readers.container import open_video
 from prelabel.readers.orientation import Orientation
-from prelabel.readers.packets import NO_TIME, Packets, Timeline, demux_packets, find_keyframes, lay_out
+from prelabel.readers.packets import NO_TIME, Packets, Timeline, demux_packets, drop_lost_start, find_keyframes, lay_out
 
 # AVCOL_SPC_* and AVCOL_RANGE_* of libavutil/pixfmt.h, by FFmpeg's own names.
 COLOR_SPACES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
@@ -56,7 +56,8 @@ class VideoIndex:
         has_timestamps: packets carry times that can be trusted; else frames can only be counted.
         has_reordering: frames are stored in another order than shown (B-frames).
         has_open_gops: some frames are shown before the keyframe that they are stored after.
-        has_unshown_packets: an edit list discards frames that the file holds, or VP8 hides some.
+        has_unshown_packets: frames that an edit list discards, VP8 hides, or that refer to what is
+            not in the file.
         has_duration: the container says how long it is.
     """
 
@@ -130,6 +131,8 @@ def _build_index(
 ) -> VideoIndex:
     codec = stream.codec_context.codec.canonical_name
     timed = bool((packets.pts != NO_TIME).all()) and not (container.format.name == "avi" and codec in GUESSED_IN_AVI)
+    if timed:
+        packets = drop_lost_start(packets, first.pts)
     timeline = lay_out(packets, timed=timed)
     keyframes, cut_points = find_keyframes(packets, timeline)
     reordered = bool((np.diff(timeline.packet) < 0).any()) if timed else bool(stream.codec_context.has_b_frames)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -99,6 +99,26 @@ def _missing_dts(
         promised = round(container.duration / av.time_base / frame_seconds)
     step = max(1, round(frame_seconds / stream.time_base)) if stream.time_base else 1
     return int(dts.max()) + step * np.arange(1, max(2, promised - len(dts) + 1), dtype=np.int64)
+
+
+def drop_lost_start(packets: Packets, first_pts: int | None) -> Packets:
+    """Returns the packets without those that a recording begun in mid-stream holds in vain.
+
+    What is stored before the first keyframe, or shown before it, refers to frames that were never recorded. Whether
+    a decoder shows it all the same is told by its first frame alone.
+
+    Args:
+        packets: of the whole file.
+        first_pts: time of the first frame that the decoder gives.
+    """
+    if first_pts is None or not packets.is_key.any():
+        return packets
+    number = np.arange(len(packets.pts))
+    first_key, *others = np.flatnonzero(packets.is_key)
+    before = (number < first_key) | (
+        (packets.pts < packets.pts[first_key]) & (number < min(others, default=len(number)))
+    )
+    return replace(packets, is_shown=packets.is_shown & ~(before & (packets.pts < first_pts)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

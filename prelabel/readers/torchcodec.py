@@ -40,7 +40,8 @@ def refuse(index: VideoIndex) -> str | None:
         f"its container is {index.container}": not index.container.startswith(("mov", "matroska")),
         "its packets carry no times": not index.has_timestamps,
         "it is cut off at its end": index.num_present < index.info.num_frames,
-        "it holds VP8 frames that are not shown": index.codec == "vp8" and index.has_unshown_packets,
+        # It keeps to the edit lists of MP4, and counts what else is not shown.
+        "it holds frames that are not shown": index.has_unshown_packets and not index.container.startswith("mov"),
         "it is mirrored": index.orientation.is_mirrored,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)

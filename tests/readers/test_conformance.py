@@ -31,12 +31,15 @@ REFUSED = {
         "h264 10-bit",
         "h264 AVI",
         "h264 edit list",
+        "h264 lost start",
         "h264 mirrored",
         "h264 raw",
         "h264 rotated 90 mirrored",
         "h264 size changes",
         "hevc 10-bit",
+        "hevc lost start",
         "hevc raw",
+        "mpeg2 lost start",
         "vp8 webm",
         "vp8 hidden frame",
         "av1",
@@ -46,12 +49,15 @@ REFUSED = {
         "h264 AVI",
         "h264 TS",
         "h264 joined TS",
+        "h264 lost start",
         "h264 mirrored",
         "h264 raw",
         "h264 rotated 90 mirrored",
         "h264 size changes",
+        "hevc lost start",
         "hevc raw",
         "mjpeg AVI",
+        "mpeg2 lost start",
         "mpeg2 PS",
         "mpeg4 AVI",
         "vp8 hidden frame",
@@ -59,7 +65,14 @@ REFUSED = {
 }
 
 
-READ = [(reader, name) for reader in READERS for name in CLIPS if name not in REFUSED[reader]]
+# FFmpeg before 8 makes up what such a file shows before its first keyframe; FFmpeg 8 begins at it.
+VERSIONS_DIFFER = {"hevc lost start"}
+READ = [
+    (reader, name)
+    for reader in READERS
+    for name in CLIPS
+    if name not in REFUSED[reader] and name not in VERSIONS_DIFFER
+]
 
 
 @pytest.fixture(params=READERS)

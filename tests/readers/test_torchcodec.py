@@ -29,7 +29,7 @@ def _needs_torchcodec() -> None:
         ("h264 edit list", None),
         ("h264 TS", "its container is mpegts"),
         ("h264 mirrored", "it is mirrored"),
-        ("vp8 hidden frame", "it holds VP8 frames that are not shown"),
+        ("vp8 hidden frame", "it holds frames that are not shown"),
     ],
 )
 def test_a_refusal_says_why(name: str, reason: str | None, clip: BuildClip):
