@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ StateDict = dict[str, torch.Tensor]
 _CLASS_LAYERS = ("cls_score", "cls_logits", "classification_head.module_list")
 # They would fetch weights that the file is about to replace.
 _FETCHING_ARGS = ("weights", "weights_backbone", "num_classes")
+
+_BACKBONE_ARGS = ("width_mult",)  # of MobileNetV3, handed on without being named
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -74,8 +77,9 @@ def build_network(
             raise ConfigError(f"detector.builder_args.{name}: is set by the weights and classes: leave it out")
     try:
         network = models.get_model(builder, weights=None, weights_backbone=None, num_classes=num_labels, **builder_args)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"detector.builder_args: {builder} does not take them: {error}") from error
+    _check_arguments(builder_args, [models.get_model_builder(builder), type(network).__init__])
     _check_match(network.state_dict(), state_dict, num_labels, f"{weights_path}: does not fit {builder}")
     network.load_state_dict(state_dict)
     _lower_threshold(network, lowest_conf)
@@ -111,6 +115,14 @@ def _models() -> Any:
             "Install torchvision of the same release and the same build (CUDA or CPU) as torch"
         ) from error
     return models
+
+
+def _check_arguments(builder_args: Mapping[str, Any], takers: Sequence[Callable[..., Any]]) -> None:
+    """Names an argument that nobody takes: builders and networks swallow it as one of their **kwargs."""
+    known = {*_BACKBONE_ARGS, *(name for taker in takers for name in inspect.signature(taker).parameters)}
+    for name in builder_args:
+        if name not in known:
+            raise ConfigError(f"detector.builder_args.{name}: is no argument of it: {did_you_mean(name, known)}")
 
 
 def _lower_threshold(network: torch.nn.Module, lowest_conf: float) -> None:

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import get_model
+
+from prelabel.cards import ModelCard
+from prelabel.detectors.torchvision import TorchvisionDetector
+from prelabel.detectors.torchvision_loading import published_categories
+from prelabel.errors import ConfigError, WeightsError
+from prelabel.testing import check_detector
+from tests.detectors.checkpoints import as_batch, blocky_frames
+
+SSDLITE = "ssdlite320_mobilenet_v3_large"
+NAMES = ("bolt", "nut")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """A small SSDlite of two classes that nobody trained, kept as float16."""
+    torch.manual_seed(0)
+    network = get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=1 + len(NAMES), width_mult=0.5)
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    torch.save({name: t.half() if t.is_floating_point() else t for name, t in network.state_dict().items()}, path)
+    return path
+
+
+def small(weights: Path, **options: object) -> TorchvisionDetector:
+    fixed = {"builder": SSDLITE, "builder_args": {"width_mult": 0.5}, "classes": NAMES, "device": "cpu"}
+    return TorchvisionDetector(weights=str(weights), **(fixed | options))
+
+
+def test_detector_keeps_its_contract(weights):
+    check_detector(small(weights, keep_conf=0.3), blocky_frames(2))
+
+
+def test_boxes_are_the_networks_own_without_the_background(weights):
+    frames = blocky_frames(1)
+    network = get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=3, width_mult=0.5).eval()
+    network.load_state_dict({name: value.float() for name, value in torch.load(weights).items()})
+    with torch.inference_mode():
+        (expected,) = network([torch.from_numpy(frames[0]).permute(2, 0, 1) / 255])
+
+    (found,) = small(weights).detect(as_batch(frames))
+
+    count = len(found)
+    assert count > 0
+    np.testing.assert_allclose(found.xyxy, expected["boxes"][:count], atol=0.01)
+    np.testing.assert_array_equal(found.class_id, expected["labels"][:count] - 1)
+
+
+def test_boxes_come_best_first_and_no_more_than_asked(weights):
+    (found,) = small(weights, max_det=7).detect(as_batch(blocky_frames(1)))
+
+    assert len(found) == 7
+    assert (np.diff(found.confidence) <= 0).all()
+
+
+@pytest.mark.parametrize("builder", ["fcos_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+def test_builders_of_every_kind_load_and_keep_low_scores(tmp_path, builder):
+    network = get_model(builder, weights=None, weights_backbone=None, num_classes=3)
+    torch.save({"model": network.state_dict()}, tmp_path / "net.pth")
+    options = {"weights": str(tmp_path / "net.pth"), "builder": builder, "classes": NAMES, "device": "cpu"}
+
+    detector = TorchvisionDetector(keep_conf=0.001, **options)
+
+    (found,) = detector.detect(as_batch(blocky_frames(1, 64, 64)))
+    assert set(found.class_id.tolist()) <= {0, 1}
+
+
+def test_published_weights_name_their_classes_and_leave_gaps_out(tmp_path):
+    network = get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=91, width_mult=0.5)
+    torch.save(network.state_dict(), tmp_path / "coco.pth")
+
+    detector = small(tmp_path / "coco.pth", classes=None)
+
+    assert len(detector.class_names) == 80
+    assert detector.class_names[:2] == ("person", "bicycle")
+    assert "N/A" not in detector.class_names
+    names = published_categories(SSDLITE)
+    assert detector.class_names[detector._class_by_label[1 + names.index("toothbrush")]] == "toothbrush"
+
+
+def test_card_brings_builder_arguments_and_classes(weights, tmp_path, monkeypatch):
+    (tmp_path / "small.pth").write_bytes(weights.read_bytes())
+    card = {"file": "small.pth", "licence": "MIT", "use": "torchvision", "builder": SSDLITE, "classes": NAMES}
+    text = ModelCard(name="small", builder_args={"width_mult": 0.5}, **card).model_dump_json()
+    (tmp_path / "small.yaml").write_text(text)
+    monkeypatch.setenv("PRELABEL_MODELS", str(tmp_path))
+
+    detector = TorchvisionDetector(weights="small", device="cpu")
+
+    assert detector.class_names == NAMES
+    assert (detector.model.name, detector.model.licence) == ("small", "MIT")
+
+
+def test_unknown_builder_names_the_nearest(weights):
+    with pytest.raises(ConfigError, match=f"did you mean '{SSDLITE}'"):
+        small(weights, builder="ssdlite320_mobilenet_v3")
+
+
+def test_missing_builder_says_where_it_is_set(weights):
+    with pytest.raises(ConfigError, match=r"detector\.builder: needed"):
+        small(weights, builder=None)
+
+
+def test_other_number_of_classes_says_how_many_there_are(weights):
+    with pytest.raises(WeightsError, match="it has 2 classes, 3 are named"):
+        small(weights, classes=("a", "b", "c"))
+
+
+def test_weights_of_another_network_name_the_first_tensor(weights):
+    with pytest.raises(WeightsError, match=r"scale_weight is missing"):
+        small(weights, builder="ssd300_vgg16", builder_args={})
+
+
+def test_other_width_names_tensor_and_shapes(weights):
+    with pytest.raises(WeightsError, match=r"is \(.*\), expected \(.*\): set builder and builder_args"):
+        small(weights, builder_args={})
+
+
+def test_unknown_builder_argument_is_named(weights):
+    with pytest.raises(ConfigError, match="widht_mult.*did you mean 'width_mult'"):
+        small(weights, builder_args={"widht_mult": 0.5})
+
+
+def test_arguments_that_would_fetch_weights_are_refused(weights):
+    with pytest.raises(ConfigError, match="weights_backbone"):
+        small(weights, builder_args={"weights_backbone": "DEFAULT"})
+
+
+def test_file_that_would_run_code_is_refused(tmp_path):
+    torch.save(get_model(SSDLITE, weights=None, weights_backbone=None, width_mult=0.5), tmp_path / "whole.pth")
+
+    with pytest.raises(WeightsError, match="without running code"):
+        small(tmp_path / "whole.pth")
+
+
+@pytest.mark.needs_test_data
+def test_trained_weights_find_the_bottles(test_data):
+    import av
+
+    with av.open(test_data / "clips" / "bottles_360p.mp4") as container:
+        frames = [f.to_ndarray(format="rgb24") for f, _ in zip(container.decode(video=0), range(150), strict=False)]
+    detector = TorchvisionDetector(
+        weights=str(test_data / "weights" / "ssdlite320_people_vehicle_bottle.pth"),
+        builder=SSDLITE,
+        classes=("person", "vehicle", "bottle"),
+        conf=0.4,
+        device="cpu",
+    )
+
+    found = detector.detect(as_batch(np.stack(frames[::50])))
+
+    for detections in found:
+        sure = detections.class_id[detections.confidence > detector.conf]
+        assert sure.tolist().count(2) >= 2
