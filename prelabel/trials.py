@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from prelabel.protocols import VideoReader
 from prelabel.scenes import SceneSpec, render_frames, write_clip
 
 # Few frames, far apart in time: no two look alike, so a frame in another's place shows. NVDEC takes this size.
-CLIP = SceneSpec(width=320, height=192, num_frames=24, fps=4.0, seed=3)
+CLIP = SceneSpec(width=256, height=144, num_frames=24, fps=4.0, seed=3)
 BATCH_SIZE = 8
 FFMPEG_CODEC_VERSIONS = range(63, 57, -1)  # of libavcodec in FFmpeg 9 down to 4, those that torchcodec loads
 
@@ -119,8 +120,14 @@ def check_frames(decoded: NDArray[np.float32]) -> None:
     """Checks decoded grey frames (N, H, W) against those that were drawn: their number, and each by its looks."""
     if len(decoded) != CLIP.num_frames:
         raise ReadError(f"decoded {len(decoded)} of {CLIP.num_frames} frames")
-    drawn = np.stack([frame.image.mean(axis=2, dtype=np.float32) for frame in render_frames(CLIP)])
+    drawn = draw_grey_frames()
     for number, frame in enumerate(decoded):
         nearest = int(np.abs(drawn - frame).mean(axis=(1, 2)).argmin())
         if nearest != number:
             raise ReadError(f"frame {nearest} came in the place of frame {number}")
+
+
+@cache
+def draw_grey_frames() -> NDArray[np.float32]:
+    """Draws the clip's frames, grey (N, H, W), 0..255."""
+    return np.stack([frame.image.mean(axis=2, dtype=np.float32) for frame in render_frames(CLIP)])

@@ -4,13 +4,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from prelabel import trials
 from prelabel.doctor import Finding, examine, has_blocking, look_at_encord, look_at_models
 from prelabel.errors import ReadError
-from prelabel.scenes import render_frames
 from tests.encord_server.signing import KeyPair
 
 
@@ -93,7 +91,7 @@ def test_only_what_is_missing_blocks() -> None:
 
 
 def test_a_frame_in_the_place_of_another_is_seen() -> None:
-    drawn = np.stack([frame.image.mean(axis=2, dtype=np.float32) for frame in render_frames(trials.CLIP)])
+    drawn = trials.draw_grey_frames()
     doubled = drawn.copy()
     doubled[7] = drawn[6]
     with pytest.raises(ReadError, match="frame 6 came in the place of frame 7"):
