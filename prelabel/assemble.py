@@ -229,13 +229,16 @@ def check_reader(assembly: Assembly) -> str:
         if section.options:
             key = next(iter(section.options))
             raise ConfigError(f"reader.{key}: is no key of the reader section; a reader's own options need reader.use")
+        from prelabel.readers.select import check_device
+
+        check_device(section.device)
         return f"chosen by file; device {section.device}"
     plugin = load_plugin("reader", section.use, assembly.folder)
     plugin.check_options(section.options, num_positional=1)
-    probe = getattr(plugin.factory, "probe", None)
-    complaint = probe(section.device) if probe is not None else None
-    if complaint:
-        raise MachineError(f"reader.use: {section.use}: {complaint}")
+    why_not = getattr(plugin.factory, "why_not", None)
+    reason = why_not(section.device) if why_not is not None else None
+    if reason:
+        raise MachineError(f"reader.use: {section.use}, device {section.device}: {reason}")
     return f"{section.use}, device {section.device}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -76,7 +77,9 @@ def draw_previews(config: Path, settings: Sequence[str], titles: Sequence[str], 
     from prelabel.preview import preview_run
 
     assembly = Assembly(load_config(config, settings), config.parent)
-    for path in preview_run(assembly, titles, _one_of("--kind", kind, ("clip", "sheet", "both"))):
+    with show_progress() as progress:
+        paths = preview_run(assembly, titles, _one_of("--kind", kind, ("clip", "sheet", "both")), progress)
+    for path in paths:
         person().print(str(path))
     return ALL_DONE
 
@@ -102,7 +105,7 @@ def write_config(folder: Path | None, project: str | None, stage: str | None, we
     if project is not None:
         from prelabel.encord_client import connect
 
-        text = config_for_project(connect(project, None), stage=stage, weights=weights)
+        text = config_for_project(connect(project, os.environ.get("ENCORD_DOMAIN")), stage=stage, weights=weights)
     else:
         assert folder is not None
         text = config_for_folder(folder, weights=weights)

@@ -32,7 +32,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunRe
         outputs.append(coco)
     try:
         score = _score(assembly)
-        outputs += _previews(assembly, report)
+        outputs += _previews(assembly, report, progress)
     except PrelabelError as error:
         warnings.append(str(error))
     path = assembly.output / "report.json"
@@ -75,10 +75,11 @@ def _score(assembly: Assembly) -> dict[str, float] | None:
     return {"map_50_95": score.map_50_95, "map_50": score.map_50, **score.by_class}
 
 
-def _previews(assembly: Assembly, report: RunReport) -> list[Path]:
+def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list[Path]:
     source = assembly.config.source
     if isinstance(source, EncordSection) or source.preview == "none":
         return []
     from prelabel.preview import preview_run
 
-    return preview_run(assembly, [task.title for task in report.tasks if task.status != "failed"], source.preview)
+    titles = [task.title for task in report.tasks if task.status != "failed"]
+    return preview_run(assembly, titles, source.preview, progress)

@@ -123,6 +123,8 @@ class Pipeline:
                 results.extend(self._detect_batch(batch, title))
                 seconds["detect"] += time.perf_counter() - began
                 self.progress.frames(len(batch))
+        except FrameCountError:  # frame numbers are not to be trusted, under any policy
+            raise
         except ReadError as error:
             if self.frames == "strict":
                 raise

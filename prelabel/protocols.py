@@ -93,6 +93,19 @@ class Task(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class LeftAlone:
+    """A task that is not for this tool, and so stays where it is.
+
+    Attributes:
+        title: of the data unit.
+        kind: what it is, and what is missing if it is of a kind that could be labelled.
+    """
+
+    title: str
+    kind: str
+
+
 class TaskSource(Protocol):
     """Where tasks come from, and where they are told how it ended."""
 

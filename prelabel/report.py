@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from prelabel.files import write_text_atomically
+from prelabel.protocols import LeftAlone
 
 Status = Literal["done", "already done", "failed"]
 
@@ -61,7 +62,7 @@ class RunReport:
         dry_run: nothing on the platform was changed.
         seconds: from the first task to the end of the last.
         tasks: in the order in which they ended.
-        left_alone: titles of tasks that are not for this tool, with their kind.
+        left_alone: tasks that are not for this tool, with their kind.
         warnings: what somebody should know that failed no task.
         stopped: somebody asked to stop before all was done.
         aborted: why the run ended before its time; else empty.
@@ -76,7 +77,7 @@ class RunReport:
     dry_run: bool
     seconds: float
     tasks: tuple[TaskReport, ...]
-    left_alone: Mapping[str, str] = field(default_factory=dict)
+    left_alone: tuple[LeftAlone, ...] = ()
     warnings: tuple[str, ...] = ()
     stopped: bool = False
     aborted: str = ""

@@ -93,7 +93,7 @@ class Run:
             dry_run=self.assembly.dry_run,
             seconds=round(time.perf_counter() - began, 3),
             tasks=tuple(reports),
-            left_alone={item.title: item.kind for item in getattr(source, "left_alone", ())},
+            left_alone=tuple(getattr(source, "left_alone", ())),
             warnings=tuple(text for part in (source, self.assembly.sink) for text in getattr(part, "warnings", ())),
             stopped=stopped or self.stop.is_set,
             aborted=aborted,

@@ -64,8 +64,8 @@ def show_report(report: RunReport) -> None:
     console.print(_summary(report))
     for task in report.failed:
         console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason)}")
-    for title, kind in report.left_alone.items():
-        console.print(f"[yellow]left alone[/] {escape(title)}: {kind} is not a kind that gets boxes")
+    for left in report.left_alone:
+        console.print(f"[yellow]left alone[/] {escape(left.title)}: {escape(left.kind)} is not a kind that gets boxes")
     for warning in report.warnings:
         console.print(f"[yellow]note[/] {escape(warning)}")
     if report.aborted:

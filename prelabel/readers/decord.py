@@ -87,6 +87,16 @@ class DecordReader:
         self._gpu = _gpu_ordinal(device)
         self._index: VideoIndex | None = None
 
+    @staticmethod
+    def why_not(device: str) -> str | None:
+        """Returns why this machine has no decord for `device`; None if it has."""
+        try:
+            _gpu_ordinal(device)
+            import decord  # noqa: F401
+        except (MachineError, ImportError, OSError) as error:
+            return str(error)
+        return None
+
     def __enter__(self) -> Self:
         index = index_video(self._path)
         reason = refuse(index, on_gpu=self._gpu is not None)

@@ -43,6 +43,26 @@ def probe_machine() -> MachineFacts:
     return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"))
 
 
+def check_device(device: str, num_gpus: int | None = None) -> None:
+    """Returns if the device is there.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        num_gpus: CUDA devices there are; None: torch is asked.
+
+    Raises:
+        MachineError: a GPU is asked for that is not there.
+    """
+    if not device.startswith("cuda"):
+        return
+    if num_gpus is None:
+        import torch
+
+        num_gpus = torch.cuda.device_count()
+    if int(device.partition(":")[2] or 0) >= num_gpus:
+        raise MachineError(f"reader.device: got {device!r}, this machine has {num_gpus} GPUs: set device: auto")
+
+
 def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts | None = None) -> Choice:
     """Returns the reader for `use: auto`.
 
@@ -57,8 +77,7 @@ def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts |
     if index is not None and device == "cpu":
         return Choice("pyav", "cpu", "The config asks for decoding on the CPU.")
     machine = machine or probe_machine()
-    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= machine.num_gpus:
-        raise MachineError(f"reader.device: got {device!r}, this machine has {machine.num_gpus} GPUs: set device: auto")
+    check_device(device, machine.num_gpus)
     if index is None:
         return Choice("images", "cpu", "Pillow reads pictures.")
     if not machine.num_gpus:

@@ -68,6 +68,11 @@ class TorchCodecReader:
         self._threads = threads
         self._opened: tuple[VideoIndex, VideoDecoder] | None = None
 
+    @staticmethod
+    def why_not(device: str) -> str | None:
+        """Returns why this machine has no torchcodec for `device`; None if it has."""
+        return probe(device)
+
     def __enter__(self) -> Self:
         index = index_video(self._path)
         reason = refuse(index)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,7 +15,7 @@ from prelabel.download import Patience
 from prelabel.encord_client import DataKind, EncordProject, EncordTask, as_encord_task
 from prelabel.encord_media import MediaFetcher
 from prelabel.errors import AccountError, SaveError
-from prelabel.protocols import Task
+from prelabel.protocols import LeftAlone, Task
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2
@@ -29,19 +28,6 @@ ROWS_A_REQUEST = 100
 
 _COUNTED_AT_MOST = 200
 _KINDS = ("video", "image", "img_group")
-
-
-@dataclass(frozen=True, slots=True)
-class LeftAlone:
-    """A task that is not for this tool, and so stays where it is.
-
-    Attributes:
-        title: of the data unit.
-        kind: what it is, and what is missing if it is of a kind that could be labelled.
-    """
-
-    title: str
-    kind: str
 
 
 class EncordSource:

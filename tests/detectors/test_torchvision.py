@@ -123,7 +123,7 @@ def test_other_width_names_tensor_and_shapes(weights):
 
 
 def test_unknown_builder_argument_is_named(weights):
-    with pytest.raises(ConfigError, match="widht_mult.*did you mean 'width_mult'"):
+    with pytest.raises(ConfigError, match=r"widht_mult.*did you mean 'width_mult'"):
         small(weights, builder_args={"widht_mult": 0.5})
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from prelabel.download import Patience
 from prelabel.encord_client import EncordTask
 from prelabel.errors import AccountError, FetchError, SaveError
-from prelabel.sources.encord import EncordSource, LeftAlone
+from prelabel.protocols import LeftAlone
+from prelabel.sources.encord import EncordSource
 from tests.encord_server import (
     AGENT,
     ANNOTATE,
