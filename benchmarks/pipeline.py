@@ -1,6 +1,6 @@
 """Frames a second of the whole run, beside its limit and beside other ways to do the same.
 
-Each way goes over the same clip in turn, round after round, so that a noisy neighbour meets them all; medians are compared.
+Each way goes over the same clip in turn, round after round, so that a noisy neighbour meets them all; medians count.
 
     uv run python -m benchmarks.pipeline --clip street.mp4 --weights yolo11n --rounds 5
 

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prelabel.cards import find_card
+from prelabel.cards import card_names, find_card
 from prelabel.config import Config, DemoSection, EncordSection, FolderSection
-from prelabel.errors import ConfigError, MachineError, SetupError
+from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
 from prelabel.files import OutputNames
 from prelabel.ontology import LabelMap, Ontology, build_label_map
 from prelabel.plugins import Plugin, load_plugin
@@ -56,11 +56,7 @@ class Assembly:
         section = self.config.detector
         use = section.use
         if not use:
-            weights = section.options.get("weights")
-            card = find_card(weights) if isinstance(weights, str) else None
-            if card is None:
-                raise ConfigError("detector.use: is missing: ultralytics, torchvision, module:Name or mine.py:Mine")
-            use = card.use
+            use = _use_of_card(section.options.get("weights"))
         return load_plugin("detector", use, self.folder)
 
     @cached_property
@@ -252,6 +248,19 @@ def prepare(assembly: Assembly) -> None:
     _check_pathway(assembly)
     class_thresholds(assembly.config.labels.conf, assembly.label_map)
     _ = assembly.sink
+
+
+def _use_of_card(weights: object) -> str:
+    card = find_card(weights) if isinstance(weights, str) else None
+    if card is not None:
+        return card.use
+    known = "ultralytics, torchvision, module:Name or mine.py:Mine"
+    if weights is None:
+        raise ConfigError(f"detector: names neither weights nor a detector: add weights: CARD, or use: {known}")
+    hint = did_you_mean(str(weights), card_names())
+    raise ConfigError(
+        f"detector.weights: {weights!r} is no model card, {hint}; for a file or an address add use: {known}"
+    )
 
 
 def _describe_source(assembly: Assembly) -> str:

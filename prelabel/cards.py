@@ -64,6 +64,11 @@ def find_card(weights: str, folders: Sequence[Path] | None = None) -> ModelCard 
     return None
 
 
+def card_names(folders: Sequence[Path] | None = None) -> list[str]:
+    """Returns the names of all cards, sorted."""
+    return sorted({path.stem for folder in folders or model_folders() for path in folder.glob("*.yaml")})
+
+
 def read_card(path: Path) -> ModelCard:
     """Returns a model card.
 

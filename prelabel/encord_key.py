@@ -25,6 +25,8 @@ def read_key(environment: Mapping[str, str] = os.environ) -> str:
         key, where = text, KEY_TEXT
         if "\n" not in text.strip():
             key = text.replace("\\n", "\n")  # how .env files and secret stores often carry line ends
+    elif "PRIVATE KEY" in path:
+        raise AccountError(f"{KEY_FILE} holds a key's text, it wants the path of a file: set {KEY_TEXT} to the text")
     elif path.strip():
         key, where = _read_file(Path(path.strip()).expanduser()), f"{KEY_FILE}: {path.strip()}"
     else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urldefrag, urlsplit
 
-from prelabel.cards import MODELS_VARIABLE, ModelCard, find_card, model_folders
+from prelabel.cards import MODELS_VARIABLE, ModelCard, card_names, find_card, model_folders
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
 
 # Formats that hold numbers and a graph. All others can run code when they are loaded.
@@ -197,7 +197,7 @@ def _stream(url: str) -> Iterator[bytes]:
 
 
 def _not_found(weights: str, folders: Sequence[Path]) -> str:
-    cards = [path.stem for folder in folders for path in folder.glob("*.yaml")]
+    cards = card_names(folders)
     looked = ", ".join(str(folder) for folder in folders)
     if Path(weights).suffix or Path(weights).name != weights:
         return (
