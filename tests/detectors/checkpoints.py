@@ -46,6 +46,7 @@ def _spread_confidences(head: torch.nn.Module) -> None:
     if head.reg_max == 1:  # sides come as they are, and may be negative
         for branch in ("cv2", "one2one_cv2"):
             for layers in getattr(head, branch, None) or ():
+                torch.nn.init.normal_(layers[-1].weight, std=0.002)
                 torch.nn.init.constant_(layers[-1].bias, 2.0)
 
 
