@@ -43,7 +43,7 @@ def _spread_confidences(head: torch.nn.Module) -> None:
         for layers in getattr(head, branch, None) or ():
             torch.nn.init.normal_(layers[-1].weight, std=0.3)
             torch.nn.init.constant_(layers[-1].bias, -4.0)
-    if head.reg_max == 1:  # sides come as they are, and may be negative
+    if getattr(head, "reg_max", None) == 1:  # sides come as they are, and may be negative
         for branch in ("cv2", "one2one_cv2"):
             for layers in getattr(head, branch, None) or ():
                 torch.nn.init.normal_(layers[-1].weight, std=0.002)
