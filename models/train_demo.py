@@ -3,7 +3,7 @@
     uv run python models/train_demo.py             # renders, trains, measures, writes demo_shapes.pth and demo.yaml
     uv run python models/train_demo.py --evaluate  # measures the weights that are there
 
-About half an hour on two cores. Another machine rounds differently, so it ends at other weights with a like score.
+About 40 minutes on two busy cores. Another machine rounds differently, so it ends at other weights with a like score.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def write_card(score: dict[str, float | int]) -> None:
         "builder": "ssdlite320_mobilenet_v3_large",
         "builder_args": BUILDER_ARGS,
         "classes": list(CLASS_NAMES),
-        "source": "generated scenes (prelabel/scenes.py), trained from random weights by train_demo.py",
+        "source": "generated scenes (prelabel/scenes), trained from random weights by train_demo.py",
         "training": "uv run python models/train_demo.py",
         "score": score,
     }
