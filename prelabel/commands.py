@@ -18,7 +18,7 @@ from prelabel.outputs import complete
 from prelabel.progress import show_progress
 from prelabel.report import RunReport
 from prelabel.run import Run
-from prelabel.show import person, show_checks, show_entries, show_findings, show_report
+from prelabel.show import person, show_checks, show_entries, show_findings, show_report, waiting
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -33,7 +33,8 @@ def run_config(
     stop = StopSignal()
     codes = [ALL_DONE]
     with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
-        prepare(assembly)
+        with waiting("loading the model, looking at the source …"):
+            prepare(assembly)
         with _ledger(assembly) as ledger:
             for report in _passes(assembly, ledger, stop, limit, watch_seconds):
                 show_report(report)
@@ -43,7 +44,8 @@ def run_config(
 
 def check_config_file(config: Path, settings: Sequence[str]) -> int:
     """Shows all that can be known before frame 0."""
-    checks = look_through(Assembly(load_config(config, settings), config.parent))
+    with waiting("loading the model, looking at the source …"):
+        checks = look_through(Assembly(load_config(config, settings), config.parent))
     show_checks(checks)
     return ALL_DONE if all(check.passed for check in checks) else NOTHING_RAN
 
@@ -52,7 +54,8 @@ def examine_machine() -> int:
     """Shows what this machine has."""
     from prelabel.doctor import examine, has_blocking
 
-    findings = examine()
+    with waiting("trying every decoder and device, each in a process of its own …"):
+        findings = examine()
     show_findings(findings)
     return NOTHING_RAN if has_blocking(findings) else ALL_DONE
 

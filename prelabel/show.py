@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,12 @@ _STEPS = {"inferred": "[yellow]inferred[/]", "labelled": "[yellow]labelled[/]", 
 def person() -> Console:
     """Returns the console that a person reads."""
     return Console(stderr=not sys.stdout.isatty(), highlight=False, soft_wrap=True)
+
+
+def waiting(text: str) -> AbstractContextManager[object]:
+    """Returns a context in which a person is told what takes its time; nothing where nobody watches."""
+    console = person()
+    return console.status(text) if console.is_terminal else nullcontext()
 
 
 def show_checks(checks: Sequence[Check]) -> None:

@@ -1,0 +1,77 @@
+"""What README and docs show is what is there, and runs."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+import prelabel
+from prelabel.assemble import Assembly, prepare
+from prelabel.config import (
+    Config,
+    DemoSection,
+    DetectorSection,
+    EncordSection,
+    FolderSection,
+    LabelsSection,
+    ReaderSection,
+    check_config,
+    load_config,
+)
+from prelabel.interrupts import StopSignal
+from prelabel.progress import NullProgress
+from prelabel.run import Run
+from prelabel.testing import check_detector
+from tests.media import NUM_FRAMES, RECIPES, write_clip
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_readme_s_detector_runs_and_keeps_the_contract(tmp_path):
+    (code,) = blocks("python")
+    (section,) = [yaml.safe_load(text) for text in blocks("yaml") if "mine.py" in text]
+    (tmp_path / "mine.py").write_text(code)
+    clip = write_clip(tmp_path / "clip.mp4", RECIPES["h264"]).path
+    values = {"source": {"path": str(clip), "output": str(tmp_path / "out")}, **section}
+    assembly = Assembly(check_config(values, "README.md"), tmp_path)
+    prepare(assembly)
+    (task,) = Run(assembly, None, NullProgress(), StopSignal())().tasks
+    assert task.status == "done"
+    assert NUM_FRAMES // 2 < task.instances["spot"] < NUM_FRAMES  # frame 0 shows no bright block
+    check_detector(assembly.detector)
+
+
+def test_the_readme_s_encord_config_loads(tmp_path, monkeypatch):
+    monkeypatch.setenv("ENCORD_PROJECT_HASH", "any")
+    (text,) = [text for text in blocks("yaml") if "use: encord" in text]
+    (tmp_path / "config.yaml").write_text(text)
+    assert load_config(tmp_path / "config.yaml").source.stage == "Pre-Labeling Agent"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize(
+    "section", [Config, FolderSection, EncordSection, DemoSection, ReaderSection, DetectorSection, LabelsSection]
+)
+def test_every_key_of_the_config_is_explained(section: type[BaseModel]):
+    text = (ROOT / "docs" / "config.md").read_text()
+    for key in section.model_fields:
+        assert f"`{key}" in text, key
+
+
+def test_pyproject_and_package_tell_one_version():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == prelabel.__version__
