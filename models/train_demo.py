@@ -68,6 +68,7 @@ class Phase:
 PHASES = (
     Phase(range(1000), side=224, steps=1000, decay_steps=2200, peak_lr=2e-3, warm_up=150),
     Phase(range(1000, 1400), side=INPUT_SIDE, steps=350, decay_steps=350, peak_lr=8e-4, warm_up=20),
+    Phase(range(1400, 2300), side=INPUT_SIDE, steps=900, decay_steps=900, peak_lr=1e-3, warm_up=20),
 )
 
 

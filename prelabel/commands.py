@@ -123,7 +123,7 @@ def _passes(
     """Yields a report for the first pass, and for each later one in which a task waited."""
     first = True
     while True:
-        with show_progress() as progress:
+        with show_progress() as progress, stop_on_signals(stop, lambda text: progress.event("stopping", message=text)):
             report = Run(assembly, ledger, progress, stop)(limit)
             if first or report.tasks:
                 report = complete(assembly, report, progress)

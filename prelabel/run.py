@@ -65,7 +65,12 @@ class Run:
     def __call__(self, limit: int | None = None) -> RunReport:
         """Works on the tasks that wait, at most `limit` of them, and returns how it went."""
         started_at, began = datetime.now(UTC), time.perf_counter()
-        self.progress.event("run_started", output=str(self.assembly.output), model=self.assembly.model.name)
+        self.progress.event(
+            "run_started",
+            output=str(self.assembly.output),
+            model=self.assembly.model.name,
+            tasks=self._num_tasks(limit),
+        )
         reports: list[TaskReport] = []
         fetched = prefetch(self._fetch(limit), max_items=1, name="fetch")
         inferred = prefetch(self._infer(fetched), max_items=1, name="detect")
@@ -98,6 +103,14 @@ class Run:
             stopped=stopped or self.stop.is_set,
             aborted=aborted,
         )
+
+    def _num_tasks(self, limit: int | None) -> int | None:
+        """Returns how many tasks there will be, None where the source cannot say beforehand."""
+        count = getattr(self.assembly.source, "count", None)
+        if count is None:
+            return None
+        num: int = count()
+        return num if limit is None else min(num, limit)
 
     # Stage 1, on the thread "fetch": what has to be brought here is brought here, one task ahead.
 

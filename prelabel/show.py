@@ -100,7 +100,11 @@ def _summary(report: RunReport) -> str:
     counts = {
         status: sum(task.status == status for task in report.tasks) for status in ("done", "already done", "failed")
     }
-    parts = [f"{number} {status}" for status, number in counts.items() if number] or ["no task waits"]
+    parts = [f"{number} {status}" for status, number in counts.items() if number]
+    if report.stopped:
+        parts.append("stopped before all was done: the same command goes on from here")
+    elif not parts:
+        parts.append("no task waits")
     if report.num_inferred and report.seconds:
         pace = f"{report.num_inferred:,} frames in {report.seconds:.1f} s: {report.frames_per_second:.1f} frames/s"
         parts.append(f"{pace}, limited by {report.limit}")

@@ -176,7 +176,7 @@ def test_ctrl_c_ends_after_what_is_in_hand_and_the_next_run_goes_on(folder, prel
     process = start(folder, "--set", "detector.seconds=0.2")
     wait_for(process, "task_done")
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    told, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopping after what is in hand" in told
     done = len(list((folder / "out").glob("*.labels.json")))

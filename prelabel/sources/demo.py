@@ -68,6 +68,10 @@ class DemoSource:
     def fail(self, task: Task, reason: str) -> None:
         """Does nothing: the report has the reason."""
 
+    def count(self) -> int:
+        """Returns 1: there is one clip."""
+        return 1
+
     def describe(self) -> str:
         """Returns what will be worked on, in words."""
         return f"a generated clip of {self._task.num_frames} frames, {self._task.clip}"

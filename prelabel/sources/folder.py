@@ -73,6 +73,10 @@ class FolderSource:
     def fail(self, task: Task, reason: str) -> None:
         """Does nothing: the file stays, the report has the reason."""
 
+    def count(self) -> int:
+        """Returns how many files are there now."""
+        return len(self._files())
+
     def describe(self) -> str:
         """Returns what will be worked on, in words."""
         files = self._files()
