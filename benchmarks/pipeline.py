@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from prelabel.interrupts import StopSignal
 from prelabel.progress import NullProgress
 from prelabel.readers.pyav import PyAVReader
 from prelabel.run import Run
+from prelabel.sinks.offline_row import encord_ontology
 
 Way = Callable[[], int]
 
@@ -161,40 +163,33 @@ def _one_by_one(weights: Path, assembly: Assembly, batches: list[FrameBatch]) ->
     import av
     from encord.objects import LabelRowV2
     from encord.objects.coordinates import BoundingBoxCoordinates
+    from encord.orm.storage import CustomerProvidedVideoMetadata
     from ultralytics import YOLO
-
-    from benchmarks.sdk_rows import sdk_row
 
     model = YOLO(str(weights))
     num_frames = sum(len(batch) for batch in batches)
+    height, width = batches[0].data.shape[1:3]
+    media = CustomerProvidedVideoMetadata(
+        fps=30, duration=num_frames / 30, width=width, height=height, file_size=0, mime_type="video/mp4"
+    )
     clip = assembly.config.source.path
 
     def way() -> int:
-        row: LabelRowV2 = sdk_row(assembly.ontology, num_frames)
+        row = LabelRowV2.from_media_metadata(encord_ontology(assembly.ontology), media)
         objects = {
-            category.name: row.ontology_structure.get_child_by_title(category.name)
-            for category in assembly.ontology.objects
+            item.name: row.ontology_structure.get_child_by_title(item.name) for item in assembly.ontology.objects
         }
-        done = 0
         with av.open(str(clip)) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if number == num_frames:
-                    break
-                result = model.predict(frame.to_ndarray(format="bgr24"), verbose=False, device="cpu")[0]
-                for box, conf, class_id in zip(
-                    result.boxes.xywhn.tolist(), result.boxes.conf, result.boxes.cls, strict=True
-                ):
-                    x, y, width, height = box
+            for number, frame in enumerate(islice(container.decode(video=0), num_frames)):
+                found = model.predict(frame.to_ndarray(format="bgr24"), verbose=False, device="cpu")[0].boxes
+                for (x, y, w, h), conf, class_id in zip(found.xywhn.tolist(), found.conf, found.cls, strict=True):
                     instance = objects[model.names[int(class_id)]].create_instance()
-                    coordinates = BoundingBoxCoordinates(
-                        height=height, width=width, top_left_x=x - width / 2, top_left_y=y - height / 2
-                    )
-                    instance.set_for_frames(coordinates, number, confidence=float(conf), manual_annotation=False)
+                    box = BoundingBoxCoordinates(height=h, width=w, top_left_x=x - w / 2, top_left_y=y - h / 2)
+                    instance.set_for_frames(box, number, confidence=float(conf), manual_annotation=False)
                     row.add_object_instance(instance)
-                done += 1
         row.to_encord_dict()
         torch.set_num_threads(os.cpu_count() or 1)
-        return done
+        return num_frames
 
     return way
 
