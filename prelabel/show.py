@@ -19,6 +19,7 @@ from prelabel.report import RunReport
 if TYPE_CHECKING:
     from prelabel.doctor import Finding
 
+WIDTH_OF_LOGS = 160
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]note[/]", "missing": "[red]missing[/]"}
 _STEPS = {"inferred": "[yellow]inferred[/]", "labelled": "[yellow]labelled[/]", "done": "[green]done[/]"}
 
@@ -36,7 +37,7 @@ def waiting(text: str) -> AbstractContextManager[object]:
 
 def show_checks(checks: Sequence[Check]) -> None:
     """Prints what was looked at before a run."""
-    table = Table("", "check", "what is there", box=None, pad_edge=False)
+    table = _table("", "check", "what is there")
     for check in checks:
         table.add_row("[green]ok[/]" if check.passed else "[red]wrong[/]", check.name, escape(check.detail))
     _console().print(table)
@@ -44,7 +45,7 @@ def show_checks(checks: Sequence[Check]) -> None:
 
 def show_findings(findings: Sequence[Finding]) -> None:
     """Prints what a machine has, and how to mend what it lacks."""
-    table = Table("", "part", "what is there", box=None, pad_edge=False)
+    table = _table("", "part", "what is there")
     for finding in findings:
         mend = f"\n[dim]{escape(finding.mend)}[/]" if finding.mend else ""
         table.add_row(_MARKS[finding.status], finding.name, escape(finding.detail) + mend)
@@ -86,7 +87,7 @@ def show_report(report: RunReport) -> None:
 def _class_table(report: RunReport) -> Table:
     scored = report.score is not None
     table = Table("class", box=None, pad_edge=False)
-    table.add_column("instances", justify="right")
+    table.add_column("tracks" if report.instances_are == "tracks" else "instances", justify="right")
     if scored:
         table.add_column("AP", justify="right")
     score = dict(report.score or {})
@@ -108,6 +109,9 @@ def _summary(report: RunReport) -> str:
     if report.num_inferred and report.seconds:
         pace = f"{report.num_inferred:,} frames in {report.seconds:.1f} s: {report.frames_per_second:.1f} frames/s"
         parts.append(f"{pace}, limited by {report.limit}")
+    if report.instances_are == "tracks":
+        tracks = f"{sum(report.instances.values()):,} tracks of {report.num_boxes:,} boxes"
+        parts.append(f"{tracks}, {report.num_interpolated:,} of them filled in")
     if report.score:
         parts.append(f"mAP {report.score['map_50_95']:.3f} (AP50 {report.score['map_50']:.3f}) against the truth")
     moved = {task.pathway for task in report.tasks if task.status == "done" and task.pathway}
@@ -117,5 +121,14 @@ def _summary(report: RunReport) -> str:
     return "; ".join(parts)
 
 
+def _table(*headings: str) -> Table:
+    """Returns a table whose cells are shown whole, however long."""
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Returns standard output: as wide as the terminal, and wide where it is none."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=WIDTH_OF_LOGS)

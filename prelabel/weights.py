@@ -132,13 +132,16 @@ def shown(url: str) -> str:
 
 
 def _from_card(card: ModelCard, folders: Sequence[Path]) -> Weights:
-    path = _find_file(card.file, [*folders, cache_folder()]) or _fetch_card(card)
+    """Returns a card's weights. A file that somebody put into a models folder is taken at that person's word."""
+    placed = _find_file(card.file, folders)
+    path = placed or _find_file(card.file, [cache_folder()]) or _fetch_card(card)
     found = sha256_of(path)
-    if card.sha256 is not None and found != card.sha256:
-        raise WeightsError(
-            f"{path}: sha256 is {found}, the card '{card.name}' says {card.sha256}: it is another file. "
-            f"Remove it to use the published one, or, if you mean this file, give its path: weights: {path}"
-        )
+    if card.sha256 is None or found == card.sha256:
+        return Weights(path=path, sha256=found, name=card.name, card=card)
+    difference = f"{path}: sha256 is {found}, the card '{card.name}' says {card.sha256}"
+    if placed is None:
+        raise WeightsError(f"{difference}: what was fetched has changed since: remove it, and it is fetched anew")
+    _log.warning("%s: not the published weights; used all the same, and kept on record by this sha256", difference)
     return Weights(path=path, sha256=found, name=card.name, card=card)
 
 

@@ -134,14 +134,23 @@ def test_unreachable_host_says_what_to_put_where(home):
         resolve_weights("net", folders=[home / "cards"])
 
 
-def test_other_file_under_the_cards_name_names_both_hashes(home):
+def test_placed_file_with_another_sha256_is_used_at_the_user_s_word_and_said(home, caplog):
     write_card(home / "cards", sha256=OTHER_SHA256)
     (home / "cards" / "net.pt").write_bytes(BODY)
 
-    with pytest.raises(WeightsError, match=f"{SHA256}, the card 'net' says {OTHER_SHA256}") as caught:
+    weights = resolve_weights("net", folders=[home / "cards"])
+
+    assert (weights.sha256, weights.path) == (SHA256, home / "cards" / "net.pt")
+    assert f"{SHA256}, the card 'net' says {OTHER_SHA256}" in caplog.text
+
+
+def test_cached_file_that_has_changed_since_it_was_fetched_is_refused(home):
+    write_card(home / "cards", sha256=OTHER_SHA256)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    (cache_folder() / "net.pt").write_bytes(BODY)
+
+    with pytest.raises(WeightsError, match=f"{SHA256}, the card 'net' says {OTHER_SHA256}"):
         resolve_weights("net", folders=[home / "cards"])
-    assert "give its path" in str(caught.value)
-    assert resolve_weights(str(home / "cards" / "net.pt"), folders=[home / "cards"]).card is None
 
 
 def test_card_without_sha256_is_not_fetched(home, server):
