@@ -63,7 +63,7 @@ class Run:
     stop: StopSignal
 
     def __call__(self, limit: int | None = None) -> RunReport:
-        """Works on the tasks that wait, at most `limit` of them, and returns how it went."""
+        """Works on the tasks that wait and returns how it went; at most on `limit`, those done already not counted."""
         started_at, began = datetime.now(UTC), time.perf_counter()
         self.progress.event(
             "run_started",
@@ -105,23 +105,27 @@ class Run:
         )
 
     def _num_tasks(self, limit: int | None) -> int | None:
-        """Returns how many tasks there will be, None where the source cannot say beforehand."""
+        """Returns how many tasks there will be, None where nobody can say beforehand."""
         count = getattr(self.assembly.source, "count", None)
-        if count is None:
+        if count is None or limit is not None:
             return None
         num: int = count()
-        return num if limit is None else min(num, limit)
+        return num
 
     # Stage 1, on the thread "fetch": what has to be brought here is brought here, one task ahead.
 
     def _fetch(self, limit: int | None) -> Iterator[Fetched | Inferred | TaskReport]:
         opened: list[ExitStack] = []
+        num_begun = 0
         try:
-            for number, task in enumerate(self.assembly.source.tasks()):
-                if self.stop.is_set or (limit is not None and number >= limit):
+            for task in self.assembly.source.tasks():
+                if self.stop.is_set:
                     return
                 known = self._known(task)
                 yield known if known is not None else self._open(task, opened)
+                num_begun += not isinstance(known, TaskReport)
+                if num_begun == limit:
+                    return
         except BaseException:  # not at the end of the tasks: those fetched last still wait for their turn then
             for release in opened:
                 release.close()
