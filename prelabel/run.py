@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,7 +166,7 @@ class Run:
 
     # Stage 2, on the thread "detect": decoding runs on a thread of its own beside it.
 
-    def _infer(self, items: Iterator[Fetched | Inferred | TaskReport]) -> Iterator[Inferred | TaskReport]:
+    def _infer(self, items: Generator[Fetched | Inferred | TaskReport, None, None]) -> Iterator[Inferred | TaskReport]:
         pipeline = Pipeline(
             reader=self.assembly.config.reader,
             folder=self.assembly.folder,
@@ -176,8 +176,9 @@ class Run:
             progress=self.progress,
             stop=self.stop,
         )
-        for item in items:
-            yield self._infer_one(pipeline, item) if isinstance(item, Fetched) else item
+        with closing(items):  # an error's traceback would hold the thread "fetch" alive
+            for item in items:
+                yield self._infer_one(pipeline, item) if isinstance(item, Fetched) else item
 
     def _infer_one(self, pipeline: Pipeline, item: Fetched) -> Inferred | TaskReport:
         task = item.task
