@@ -99,7 +99,10 @@ class Run:
             seconds=round(time.perf_counter() - began, 3),
             tasks=tuple(reports),
             left_alone=tuple(getattr(source, "left_alone", ())),
-            warnings=tuple(text for part in (source, self.assembly.sink) for text in getattr(part, "warnings", ())),
+            warnings=(
+                *self.assembly.label_map.notes,
+                *(text for part in (source, self.assembly.sink) for text in getattr(part, "warnings", ())),
+            ),
             stopped=stopped or self.stop.is_set,
             aborted=aborted,
         )
