@@ -22,6 +22,7 @@ from prelabel.prefetch import prefetch
 from prelabel.progress import Progress
 from prelabel.protocols import Task
 from prelabel.raw_store import RawRecord, read_raw, write_raw
+from prelabel.redact import redact
 from prelabel.report import RunReport, Status, TaskReport
 from prelabel.shaping import Shaped, shape_detections
 
@@ -259,7 +260,7 @@ class Run:
         """Notes a failure that is the task's own; raises what would fail every other task as well."""
         if isinstance(error, AccountError):
             raise error
-        reason = str(error) if isinstance(error, PrelabelError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, PrelabelError) else redact(f"{type(error).__name__}: {error}")
         self._record(task, "failed", reason=reason)
         if not self.assembly.dry_run:
             self.assembly.source.fail(task, reason)
