@@ -254,7 +254,12 @@ class Run:
             pathway=self.assembly.config.pathway,
             reader=f"{item.reader.use} ({item.reader.reason})" if item.reader is not None else "",
             seconds={stage: round(value, 3) for stage, value in seconds.items()},
+            outputs=tuple(str(path) for path in self._outputs(item.task)),
         )
+
+    def _outputs(self, task: Task) -> list[Path]:
+        path_of = getattr(self.assembly.sink, "path_of", None)  # of a sink that writes a file a task
+        return [raw_path(self.assembly, task.key, task.title), *([path_of(task)] if path_of is not None else [])]
 
     def _failed(self, task: Task, error: Exception) -> TaskReport:
         """Notes a failure that is the task's own; raises what would fail every other task as well."""
