@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,22 +27,18 @@ class FolderTask:
     Attributes:
         path: where it is.
         title: its path below the folder that was asked for, with forward slashes.
+        identity: size and time of change when it was listed; a file that changes after that is looked at again.
     """
 
     path: Path
     title: str
+    identity: str
     num_frames: None = None
 
     @property
     def key(self) -> str:
         """The title: it stays when the folder is moved."""
         return self.title
-
-    @property
-    def identity(self) -> str:
-        """Size and time of change of the file."""
-        status = self.path.stat()
-        return f"{status.st_size}:{status.st_mtime_ns}"
 
     @contextmanager
     def open(self) -> Iterator[Media]:
@@ -61,7 +58,8 @@ class FolderSource:
     def __init__(self, path: Path, output: Path) -> None:
         self._path, self._output = path, output.resolve()
         if not self._files():
-            raise ConfigError(f"source.path: no video or picture at {path}")
+            there = path.exists() or glob.glob(str(path), recursive=True)
+            raise ConfigError(f"source.path: {'no video or picture' if there else 'there is nothing'} at {path}")
 
     def tasks(self) -> Iterator[Task]:
         """Yields one task a file that is there now."""
@@ -88,24 +86,29 @@ class FolderSource:
 
 def _find_files(path: Path) -> list[FolderTask]:
     if path.is_file():
-        return [FolderTask(path, path.name)]
+        return _tasks([path], path.parent)
     if path.is_dir():
-        return _tasks(path.rglob("*"), path)
-    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
-    if not matches:
-        raise ConfigError(f"source.path: there is nothing at {path}")
-    parents = {match.parent for match in matches}
-    common = parents.pop() if len(parents) == 1 else _fixed_part(path)
-    return _tasks(iter(matches), common)
+        return _tasks(_known(path.rglob("*")), path)
+    return _tasks(_known(map(Path, glob.glob(str(path), recursive=True))), _fixed_part(path))
 
 
-def _tasks(files: Iterator[Path], root: Path) -> list[FolderTask]:
-    known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-    found = sorted(file for file in files if file.suffix.lower() in known and file.is_file())
-    return [FolderTask(file, file.relative_to(root).as_posix()) for file in found]
+def _known(files: Iterable[Path]) -> list[Path]:
+    return [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
+
+
+def _tasks(files: Iterable[Path], root: Path) -> list[FolderTask]:
+    tasks = []
+    for file in sorted(files):
+        with suppress(FileNotFoundError):  # gone since it was listed
+            status = file.stat()
+            if stat.S_ISREG(status.st_mode):
+                identity = f"{status.st_size}:{status.st_mtime_ns}"
+                tasks.append(FolderTask(file, file.relative_to(root).as_posix(), identity))
+    return tasks
 
 
 def _fixed_part(pattern: Path) -> Path:
+    """Returns the folders before the first wildcard: titles must not depend on what happens to match."""
     fixed = []
     for part in pattern.parts[:-1]:
         if glob.has_magic(part):
