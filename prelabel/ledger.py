@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from prelabel.errors import MachineError
 
@@ -81,8 +81,7 @@ class Ledger:
         """Writes an entry over the task's earlier one; the time is set here."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         values = (entry.key, entry.title, entry.step, entry.fingerprint, entry.num_instances, entry.reason, now)
-        with self._lock:
-            self._connection.execute("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        self._execute("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def close(self) -> None:
         """Closes the file; the write-ahead log is folded in."""
@@ -98,6 +97,11 @@ class Ledger:
         self.close()
 
     def _select(self, clause: str, *values: str) -> Iterator[Entry]:
-        with self._lock:
-            rows = self._connection.execute(f"SELECT * FROM tasks {clause}", values).fetchall()
-        return (Entry(*row) for row in rows)
+        return (Entry(*row) for row in self._execute(f"SELECT * FROM tasks {clause}", values))
+
+    def _execute(self, statement: str, values: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
+        try:
+            with self._lock:
+                return self._connection.execute(statement, values).fetchall()
+        except sqlite3.OperationalError as error:  # a full disk, a lock that is not given up
+            raise MachineError(f"{self.path}: the ledger cannot be used: {error}") from error
