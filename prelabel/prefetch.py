@@ -54,8 +54,8 @@ class _BoundedQueue(Generic[Item]):
         self._stopped = False
 
     def fill(self, upstream: Iterable[Item]) -> None:
-        iterator = iter(upstream)
         try:
+            iterator = iter(upstream)
             with _closing(iterator):
                 for item in iterator:
                     if not self._put(item):
