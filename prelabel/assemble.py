@@ -171,10 +171,25 @@ class Assembly:
             "reader": self.config.reader.model_dump(mode="json"),
             "detector": self.config.detector.model_dump(mode="json", exclude={"batch_size"}),
             "frames": self.config.frames,
+            "reader_sha256": self._reader_sha256,
             "weights_sha256": self.model.weights_sha256,
             "plugin_sha256": self.detector_plugin.source_sha256,
+            "class_names": list(self.detector.class_names),
+            "card": self._card_decides,
         }
         return _digest(decides)
+
+    @property
+    def _reader_sha256(self) -> str | None:
+        use = self.config.reader.use
+        return None if use == "auto" else load_plugin("reader", use, self.folder).source_sha256
+
+    @property
+    def _card_decides(self) -> dict[str, Any] | None:
+        """What the model card decides beside the weights."""
+        weights = self.config.detector.options.get("weights")
+        card = find_card(weights) if isinstance(weights, str) else None
+        return card.model_dump(mode="json", include={"use", "builder", "builder_args"}) if card is not None else None
 
     @cached_property
     def label_fingerprint(self) -> str:
