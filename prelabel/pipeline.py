@@ -21,6 +21,7 @@ from prelabel.prefetch import prefetch
 from prelabel.progress import Progress
 from prelabel.protocols import Detector, VideoReader
 
+VIDEO_READERS = ("decord", "pyav", "torchcodec")
 MAX_WAITING_BATCHES = 2
 MAX_WAITING_BYTES = 512_000_000
 
@@ -164,6 +165,8 @@ def choose_reader(media: Media, section: ReaderSection) -> tuple[ReaderChoice, N
     from prelabel.readers.index import index_video
     from prelabel.readers.select import select_reader
 
+    if media.kind == "images" and section.use in VIDEO_READERS:
+        return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads pictures."), None
     if section.use != "auto":
         wants_keyframes = media.kind == "video" and section.only_keyframes
         alone = index_video(media.paths[0]).keyframes if wants_keyframes else None
@@ -176,7 +179,7 @@ def choose_reader(media: Media, section: ReaderSection) -> tuple[ReaderChoice, N
 
 def open_reader(choice: ReaderChoice, media: Media, section: ReaderSection, folder: Path) -> VideoReader:
     """Returns the chosen reader of the media, to be entered; `folder` is what plug-in paths are relative to."""
-    options = dict(section.options)
+    options = dict(section.options) if choice.use == section.use else {}
     if choice.device != "auto":
         options["device"] = choice.device
     reader: VideoReader = load_plugin("reader", choice.use, folder).build(media, options=options)
