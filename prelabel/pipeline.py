@@ -127,7 +127,7 @@ class Pipeline:
         except FrameCountError:  # frame numbers are not to be trusted, under any policy
             raise
         except ReadError as error:
-            if self.frames == "strict":
+            if self.frames == "strict" or not results:
                 raise
             damage = str(error)
         finally:
@@ -138,7 +138,7 @@ class Pipeline:
         if len(results) == len(wanted):
             return ""
         complaint = f"the reader ended after {len(results)} of {len(wanted)} frames without an error"
-        if self.frames == "strict":
+        if self.frames == "strict" or not results:
             raise FrameCountError(f"{title}: {complaint}")
         return complaint
 

@@ -65,6 +65,14 @@ def test_a_damaged_video_fails_or_is_kept_in_part_by_policy():
     assert "6-9" in result.partial
 
 
+def test_a_video_of_which_nothing_can_be_read_fails_under_any_policy():
+    reader = {"broken": 0, "error": ReadError("clip.mp4: 10 of 10 frames could not be decoded: 0-9")}
+    with pytest.raises(ReadError, match="10 of 10"):
+        pipeline(frames="warn", **reader).infer(CLIP, "clip.mp4", 10)
+    with pytest.raises(FrameCountError, match="after 0 of 10 frames without an error"):
+        pipeline(frames="warn", broken=0).infer(CLIP, "clip.mp4", 10)
+
+
 def test_a_reader_that_ends_short_quietly_is_caught():
     with pytest.raises(FrameCountError, match="after 6 of 10 frames without an error"):
         pipeline(batch_size=2, broken=6).infer(CLIP, "clip.mp4", 10)
