@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from prelabel.detections import VideoDetections
 from prelabel.errors import LabelError
 from prelabel.files import OutputNames, whole_file
 from prelabel.frames import VideoInfo
-from prelabel.label_row import LabelRow, check_row_size, write_detections
+from prelabel.label_row import LabelRow, check_row_size, remove_own, write_detections
 from prelabel.ontology import LabelMap, Ontology
 from prelabel.protocols import Task
 from prelabel.sinks.offline_row import data_hash_of, encord_ontology, new_label_row
@@ -53,11 +54,15 @@ class FolderSink:
         """Writes the task's label row: all or nothing, and the same when repeated.
 
         Raises:
-            LabelError: if the labels cannot be written, or the row that stands there is not one of the task.
+            LabelError: if the labels cannot be written, or the row that stands there is not one of the task, or somebody
+                has worked on it and the media are others now.
         """
         path = self.path_of(task)
         now = datetime.now(UTC)
         row = _read_row(path, task) if path.exists() else None
+        if row is not None and not _is_of(row, info):
+            _refuse_work_of_others(path, row, info)
+            row = None
         if row is None:
             row = new_label_row(task.key, task.title, info, self._ontology, now=now)
         written = write_detections(row, detections, info, self._label_map, now=now)
@@ -78,3 +83,26 @@ def _read_row(path: Path, task: Task) -> LabelRow:
     if row.get("data_hash") != data_hash_of(task.key):
         raise LabelError(f"{path}: the label row of other data, {row.get('data_title')!r}: move it away")
     return row
+
+
+def _is_of(row: LabelRow, info: VideoInfo) -> bool:
+    """Tells whether the row is of media of this size and length: a file may have been replaced under its name."""
+    units = sorted(row["data_units"].values(), key=lambda unit: int(unit["data_sequence"]))
+    sizes = info.frame_sizes or ((info.width, info.height),) * (1 if info.average_fps > 0 else info.num_frames)
+    if [(unit.get("width"), unit.get("height")) for unit in units] != list(sizes):
+        return False
+    if info.average_fps == 0:
+        return row["data_type"] != "video"
+    seconds = units[0].get("data_duration")
+    return row["data_type"] == "video" and seconds is not None and math.isclose(seconds, info.duration_seconds)
+
+
+def _refuse_work_of_others(path: Path, row: LabelRow, info: VideoInfo) -> None:
+    others = remove_own(row)
+    if others["object_answers"] or others["classification_answers"]:
+        unit = next(iter(row["data_units"].values()))
+        raise LabelError(
+            f"{path}: somebody has worked on it, and it is of other media: {unit.get('width')} x {unit.get('height')} "
+            f"pixels, {unit.get('data_duration') or 0:.2f} s; now they are {info.width} x {info.height}, "
+            f"{info.duration_seconds:.2f} s: move it away"
+        )
