@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prelabel.assemble import Assembly
@@ -12,6 +12,7 @@ from prelabel.labelled import LabelledVideo
 from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.protocols import Task
 from prelabel.raw_store import RawRecord, read_raw
+from prelabel.report import TaskReport
 from prelabel.run import raw_path, shape_raw
 
 NEXT_STEP = "`prelabel run CONFIG` first"
@@ -29,10 +30,15 @@ def kept_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
     kept = [entry for entry in entries if raw_path(assembly, entry.key, entry.title).exists()]
     if not kept:
         raise ConfigError(f"{assembly.output}: holds no detections yet: {NEXT_STEP}")
-    times = Counter(entry.title for entry in kept)
+    titles = titles_apart(kept)
     for entry in kept:
-        title = entry.title if times[entry.title] == 1 else f"{entry.title} [{entry.key}]"
-        yield label_raw(assembly, title, read_raw(raw_path(assembly, entry.key, entry.title)))
+        yield label_raw(assembly, titles[entry.key], read_raw(raw_path(assembly, entry.key, entry.title)))
+
+
+def titles_apart(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:
+    """Returns titles by key; one that several tasks bear is told apart by their keys."""
+    times = Counter(task.title for task in tasks)
+    return {task.key: task.title if times[task.title] == 1 else f"{task.title} [{task.key}]" for task in tasks}
 
 
 def _entries(ledger_path: Path) -> list[Entry]:

@@ -11,10 +11,11 @@ from prelabel.config import DemoSection, EncordSection, FolderSection
 from prelabel.errors import PrelabelError
 from prelabel.evaluate import score_coco
 from prelabel.formats.coco import write_coco
+from prelabel.kept import titles_apart
 from prelabel.labelled import LabelledVideo
 from prelabel.progress import Progress
 from prelabel.raw_store import read_raw
-from prelabel.report import RunReport
+from prelabel.report import RunReport, TaskReport
 from prelabel.run import raw_path, shape_raw
 from prelabel.sources.demo import TRUTH_NAME
 
@@ -24,7 +25,8 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunRe
 
     A score or a picture that cannot be had is a warning: labels are worth more than either.
     """
-    outputs, warnings = [], list(report.warnings)
+    outputs: list[Path] = []
+    warnings = list(report.warnings)
     score = None
     if assembly.writes_files:
         coco = assembly.output / "coco.json"
@@ -32,6 +34,9 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunRe
         outputs.append(coco)
     try:
         score = _score(assembly)
+    except PrelabelError as error:
+        warnings.append(str(error))
+    try:
         outputs += _previews(assembly, report, progress)
     except PrelabelError as error:
         warnings.append(str(error))
@@ -55,10 +60,11 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunRe
 
 def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledVideo]:
     """Yields the videos that the run labelled, or an earlier one had, one at a time from the raw store."""
-    for task in report.tasks:
-        if task.status != "failed":
-            raw = read_raw(raw_path(assembly, task.key, task.title))
-            yield LabelledVideo(task.title, raw.info, shape_raw(assembly, raw).detections, assembly.label_map)
+    labelled = [task for task in report.tasks if task.status != "failed"]
+    titles = titles_apart(labelled)
+    for task in labelled:
+        raw = read_raw(raw_path(assembly, task.key, task.title))
+        yield LabelledVideo(titles[task.key], raw.info, shape_raw(assembly, raw).detections, assembly.label_map)
 
 
 def _score(assembly: Assembly) -> dict[str, float] | None:
@@ -76,10 +82,17 @@ def _score(assembly: Assembly) -> dict[str, float] | None:
 
 
 def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list[Path]:
+    """Draws what this run has labelled, and what has no picture yet; nothing once somebody has asked to stop."""
     source = assembly.config.source
-    if isinstance(source, EncordSection) or source.preview == "none":
+    if isinstance(source, EncordSection) or source.preview == "none" or report.stopped:
         return []
     from prelabel.preview import preview_run
 
-    titles = [task.title for task in report.tasks if task.status != "failed"]
-    return preview_run(assembly, titles, source.preview, progress)
+    titles = [task.title for task in report.tasks if task.status == "done" or _lacks_preview(assembly, task)]
+    return preview_run(assembly, titles, source.preview, progress) if titles else []
+
+
+def _lacks_preview(assembly: Assembly, task: TaskReport) -> bool:
+    stem = assembly.output / assembly.names.of(task.key, task.title)
+    there = any(stem.with_name(f"{stem.name}.preview.{suffix}").exists() for suffix in ("mp4", "jpg"))
+    return task.status == "already done" and not there
