@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from prelabel import Detections
 from prelabel.assemble import Assembly, look_through, prepare
 from prelabel.config import check_config
 from prelabel.errors import ConfigError, MachineError, OntologyError
@@ -17,6 +22,9 @@ from prelabel.outputs import complete
 from prelabel.progress import NullProgress
 from prelabel.report import RunReport
 from prelabel.run import Run
+from prelabel.sources.folder import FolderSource
+from tests.kept import write_grey_clip
+from tests.labelling import object_json
 from tests.media import NUM_FRAMES, RECIPES, cut_off, write_clip
 
 pytestmark = pytest.mark.timeout(120)
@@ -71,6 +79,7 @@ def run(assembly: Assembly, limit: int | None = None, stop: StopSignal | None = 
 
 
 def add_clip(folder: Path, name: str = "clip.mp4", recipe: str = "h264") -> Path:
+    (folder / "clips" / name).parent.mkdir(exist_ok=True)
     return write_clip(folder / "clips" / name, RECIPES[recipe]).path
 
 
@@ -271,3 +280,185 @@ def test_what_is_wrong_is_known_before_frame_0(folder, sections, error, complain
     checks = look_through(assemble(folder, **sections))
     assert any(not check.passed for check in checks)
     assert num_batches(folder) == 0
+
+
+def replace_tasks(assembly: Assembly, change) -> None:
+    """Lets `change` happen to each listed file right before the run takes it up."""
+    source = assembly.source
+
+    class Changing:
+        def tasks(self):
+            for task in list(source.tasks()):
+                change(task.path)
+                yield task
+
+        def __getattr__(self, name):
+            return getattr(source, name)
+
+    assembly.__dict__["source"] = Changing()
+
+
+def test_a_file_that_goes_away_under_way_costs_only_itself(folder):
+    add_clip(folder)
+    add_clip(folder, "gone.mp4")
+    assembly = assemble(folder)
+    replace_tasks(assembly, lambda path: path.unlink() if path.stem == "gone" else None)
+    report = run(assembly)
+    assert [(task.title, task.status) for task in report.tasks] == [("clip.mp4", "done"), ("gone.mp4", "failed")]
+    assert "is gone" in report.failed[0].reason
+
+
+def test_a_file_that_changes_under_way_is_looked_at_again(folder):
+    clip = add_clip(folder)
+    assembly = assemble(folder)
+    replace_tasks(assembly, lambda path: path.write_bytes(path.read_bytes() + b"\0" * 16))
+    run(assembly)
+    before = num_batches(folder)
+    assert [task.status for task in run(assemble(folder)).tasks] == ["done"]
+    assert before < num_batches(folder)
+    assert clip.exists()
+
+
+def test_a_limit_counts_what_is_worked_on_not_what_is_done_already(folder):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        add_clip(folder, name)
+    assert [task.status for task in run(assemble(folder), limit=1).tasks] == ["done"]
+    assert [task.status for task in run(assemble(folder), limit=1).tasks] == ["already done", "done"]
+    assert [task.title for task in run(assemble(folder), limit=1).tasks] == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_a_run_that_is_given_up_leaves_no_thread(folder):
+    for name in ("a.mp4", "b.mp4", "c.mp4", "d.mp4"):
+        add_clip(folder, name)
+    stop = StopSignal()
+    assembly = assemble(folder)
+    prepare(assembly)
+
+    class StopsNow:
+        class_names = assembly.detector.class_names
+
+        def detect(self, batch):
+            stop.ask()
+            stop.ask()
+            return [Detections.empty() for _ in batch.frame_indices]
+
+    assembly.__dict__["detector"] = StopsNow()
+    gc.disable()
+    try:
+        assert run(assembly, stop=stop).stopped
+        assert not {"fetch", "detect", "decode"} & {thread.name for thread in threading.enumerate()}
+    finally:
+        gc.enable()
+
+
+def test_a_changed_reader_is_looked_through_again(folder):
+    add_clip(folder)
+    reader = "from prelabel.readers.pyav import PyAVReader\n\nclass Mine(PyAVReader):\n    '''One.'''\n"
+    (folder / "reads.py").write_text(reader)
+    section = {"use": "reads.py:Mine"}
+    run(assemble(folder, reader=section))
+    before = num_batches(folder)
+    assert [task.status for task in run(assemble(folder, reader=section)).tasks] == ["already done"]
+    (folder / "reads.py").write_text(reader + "    threads = 1\n")
+    assert [task.status for task in run(assemble(folder, reader=section)).tasks] == ["done"]
+    assert before < num_batches(folder)
+
+
+def test_other_footage_under_a_known_name_gets_a_row_of_its_own_size(folder):
+    add_clip(folder)
+    run(assemble(folder))
+    write_grey_clip(folder / "clips" / "clip.mp4", 128, 96, 6)
+    report = run(assemble(folder))
+    assert not report.failed
+    (unit,) = json.loads((folder / "out" / "clip.labels.json").read_text())["data_units"].values()
+    assert (unit["width"], unit["height"], unit["data_duration"]) == (128, 96, pytest.approx(6 / 25))
+
+
+def test_a_persons_labels_on_other_footage_are_not_carried_over(folder):
+    add_clip(folder)
+    run(assemble(folder))
+    labels = folder / "out" / "clip.labels.json"
+    row = json.loads(labels.read_text())
+    (unit,) = row["data_units"].values()
+    unit["labels"]["3"]["objects"][0]["manualAnnotation"] = True
+    labels.write_text(json.dumps(row))
+    write_grey_clip(folder / "clips" / "clip.mp4", 128, 96, 6)
+    report = run(assemble(folder))
+    assert "96 x 64" in report.failed[0].reason
+    assert "128 x 96" in report.failed[0].reason
+    assert json.loads(labels.read_text()) == row
+
+
+def test_pictures_are_read_as_pictures_whichever_video_reader_is_named(folder):
+    from PIL import Image
+
+    from tests.media import draw_number
+
+    add_clip(folder)
+    Image.fromarray(draw_number(5)).save(folder / "clips" / "p.png")
+    report = run(assemble(folder, reader={"use": "pyav", "threads": 1}))
+    assert not report.failed
+    assert json.loads((folder / "out" / "p.labels.json").read_text())["data_type"] == "image"
+
+
+def test_previews_are_drawn_of_what_this_run_labelled_only(folder):
+    add_clip(folder)
+    add_clip(folder, "later.mp4")
+    source = {"preview": "sheet"}
+    run(assemble(folder, source=source), limit=1)
+    first = folder / "out" / "clip.preview.jpg"
+    drawn_at = first.stat().st_mtime_ns
+    run(assemble(folder, source=source))
+    assert (folder / "out" / "later.preview.jpg").exists()
+    assert first.stat().st_mtime_ns == drawn_at
+    (folder / "clips" / "later.mp4").write_bytes(b"")
+    first.unlink()
+    (folder / "clips" / "clip.mp4").write_bytes(b"")
+    assert len(run(assemble(folder, source=source)).failed) == 2
+    assert not first.exists()
+
+
+def test_a_task_report_names_the_files_of_the_task(folder):
+    add_clip(folder)
+    (task,) = run(assemble(folder)).tasks
+    assert [Path(output).name for output in task.outputs] == ["clip.detections.parquet", "clip.labels.json"]
+
+
+def test_what_annotators_have_left_to_do_is_said(folder):
+    add_clip(folder)
+    attribute = {"id": "1.1", "name": "Occluded", "type": "text", "required": True, "featureNodeHash": "att00001"}
+    thing = object_json("thing", 1, attributes=[attribute])
+    (folder / "ontology.json").write_text(json.dumps({"objects": [thing], "classifications": []}))
+    report = run(assemble(folder, source={"ontology": str(folder / "ontology.json")}))
+    assert any("Occluded" in warning for warning in report.warnings)
+    assert any("other" in warning for warning in report.warnings)
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_run_with_the_reason(folder):
+    add_clip(folder)
+    assembly = assemble(folder)
+    prepare(assembly)
+    with Ledger(assembly.output / LEDGER) as ledger:
+        with closing(sqlite3.connect(ledger.path)) as other:
+            other.execute("DROP TABLE tasks")
+        with pytest.raises(MachineError, match=r"ledger\.sqlite"):
+            Run(assembly, ledger, NullProgress(), StopSignal())()
+
+
+def test_titles_do_not_change_when_more_files_match_a_glob(folder):
+    add_clip(folder, "day 1/clip.mp4")
+    source = {"path": str(folder / "clips" / "**" / "*.mp4")}
+    run(assemble(folder, source=source))
+    add_clip(folder, "day 2/clip.mp4")
+    report = run(assemble(folder, source=source))
+    assert [(task.title, task.status) for task in report.tasks] == [
+        ("day 1/clip.mp4", "already done"),
+        ("day 2/clip.mp4", "done"),
+    ]
+
+
+def test_a_glob_that_matches_nothing_any_more_is_no_error_while_watching(folder):
+    clip = add_clip(folder)
+    source = FolderSource(folder / "clips" / "*.mp4", folder / "out")
+    clip.unlink()
+    assert (list(source.tasks()), source.count()) == ([], 0)
