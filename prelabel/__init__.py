@@ -2,7 +2,7 @@
 
 from prelabel.detections import Detections, VideoDetections
 from prelabel.frames import FrameBatch, Media, VideoInfo
-from prelabel.protocols import Detector, LabelSink, ModelRecord, Task, TaskSource, VideoReader
+from prelabel.protocols import Detector, LabelSink, ModelRecord, Task, TaskSource, Tracker, VideoReader
 
 __version__ = "0.1.0"
 
@@ -15,6 +15,7 @@ __all__ = [
     "ModelRecord",
     "Task",
     "TaskSource",
+    "Tracker",
     "VideoDetections",
     "VideoInfo",
     "VideoReader",

@@ -14,10 +14,12 @@ from prelabel.cards import card_names, find_card
 from prelabel.config import Config, DemoSection, EncordSection, FolderSection
 from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
 from prelabel.files import OutputNames
+from prelabel.frames import VideoInfo
 from prelabel.ontology import LabelMap, Ontology, build_label_map
 from prelabel.plugins import Plugin, load_plugin
-from prelabel.protocols import Detector, LabelSink, ModelRecord, TaskSource
+from prelabel.protocols import Detector, LabelSink, ModelRecord, TaskSource, Tracker
 from prelabel.shaping import class_thresholds
+from prelabel.tracking import Linking
 
 if TYPE_CHECKING:
     from prelabel.encord_client import EncordProject
@@ -128,6 +130,24 @@ class Assembly:
         return build_label_map(self.detector.class_names, self.ontology, labels.classes, unmapped=labels.unmapped)
 
     @cached_property
+    def tracker_plugin(self) -> Plugin:
+        """What the config names as its tracker."""
+        return load_plugin("tracker", self.config.tracker.use, self.folder)
+
+    @property
+    def linking(self) -> Linking | None:
+        """How boxes become tracks; None where each is an instance of its own."""
+        if self.config.labels.instances == "per_frame":
+            return None
+        return Linking(self._new_tracker, self.config.tracker.max_gap_seconds, self.config.tracker.min_length)
+
+    def _new_tracker(self, info: VideoInfo) -> Tracker:
+        built = self.tracker_plugin.build(info, options=self.config.tracker.options)
+        if not isinstance(built, Tracker):
+            raise ConfigError(f"tracker.use: {self.tracker_plugin.use!r} lacks `update(detections, frame_index)`")
+        return built
+
+    @cached_property
     def sink(self) -> LabelSink:
         """Where labels go."""
         if self.config.sink is not None and not self.dry_run:
@@ -191,6 +211,18 @@ class Assembly:
         card = find_card(weights) if isinstance(weights, str) else None
         return card.model_dump(mode="json", include={"use", "builder", "builder_args"}) if card is not None else None
 
+    @property
+    def _reader_sha256(self) -> str | None:
+        use = self.config.reader.use
+        return None if use == "auto" else load_plugin("reader", use, self.folder).source_sha256
+
+    @property
+    def _card_decides(self) -> dict[str, Any] | None:
+        """What the model card decides beside the weights."""
+        weights = self.config.detector.options.get("weights")
+        card = find_card(weights) if isinstance(weights, str) else None
+        return card.model_dump(mode="json", include={"use", "builder", "builder_args"}) if card is not None else None
+
     @cached_property
     def label_fingerprint(self) -> str:
         """Of all that decides what the labels of given media say."""
@@ -199,6 +231,9 @@ class Assembly:
             "labels": self.config.labels.model_dump(mode="json"),
             "ontology": self.ontology.structure,
         }
+        if self.linking is not None:
+            decides["tracker"] = self.config.tracker.model_dump(mode="json")
+            decides["tracker_sha256"] = self.tracker_plugin.source_sha256
         return _digest(decides)
 
 
@@ -226,6 +261,8 @@ def look_through(assembly: Assembly) -> list[Check]:
         "classes": _describe_label_map,
         "labels": _describe_sink,
     }
+    if assembly.linking is not None:
+        parts = {**parts, "tracks": check_tracker}
     return [_look(name, describe, assembly) for name, describe in parts.items()]
 
 
@@ -253,6 +290,22 @@ def check_reader(assembly: Assembly) -> str:
     return f"{section.use}, device {section.device}"
 
 
+def check_tracker(assembly: Assembly) -> str:
+    """Returns how boxes become tracks, in words.
+
+    Raises:
+        SetupError: the tracker is not there, does not take its options, or does not start.
+    """
+    linking = assembly.linking
+    if linking is None:
+        return "none: each box is an instance of its own"
+    linking.new_tracker(VideoInfo(width=64, height=64, num_frames=1, average_fps=25.0, duration_seconds=0.04))
+    return (
+        f"{assembly.tracker_plugin.use}, of {linking.min_length} boxes or more, "
+        f"gaps of up to {linking.max_gap_seconds:g} s filled in"
+    )
+
+
 def prepare(assembly: Assembly) -> None:
     """Makes every part of a run, cheap ones first.
 
@@ -260,6 +313,7 @@ def prepare(assembly: Assembly) -> None:
         SetupError: the first that is wrong.
     """
     check_reader(assembly)
+    check_tracker(assembly)
     _check_pathway(assembly)
     class_thresholds(assembly.config.labels.conf, assembly.label_map)
     _ = assembly.sink

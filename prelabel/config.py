@@ -123,6 +123,16 @@ class DetectorSection(PluginSection):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="frames a batch")
 
 
+class TrackerSection(PluginSection):
+    """How boxes are linked into tracks, where labels.instances asks for them."""
+
+    use: str = Field("bytetrack", description="bytetrack | module:Name | mine.py:Mine")
+    max_gap_seconds: float = Field(
+        0.5, ge=0, description="longest gap in a track that is filled in, on a straight line, with confidence 0"
+    )
+    min_length: int = Field(3, ge=1, description="fewest boxes of a track; shorter ones are dropped")
+
+
 class SinkSection(PluginSection):
     """Where labels go, if not where the source wants them."""
 
@@ -137,7 +147,9 @@ class LabelsSection(Section):
     )
     unmapped: Literal["ignore", "error"] = Field("ignore", description="what to do with classes that meet no object")
     conf: Fraction | dict[ClassName, Fraction] = Field({}, description="least confidence: one, or by ontology object")
-    instances: Literal["per_frame"] = Field("per_frame", description="one object instance a detection")
+    instances: Literal["per_frame", "tracks"] = Field(
+        "per_frame", description="per_frame: an object instance a box; tracks: one a thing, over all its frames"
+    )
     max_row_mb: float = Field(50.0, gt=0, description="largest label row that may be sent, in 10^6 bytes")
 
 
@@ -148,6 +160,7 @@ class Config(Section):
     reader: ReaderSection = ReaderSection()
     detector: DetectorSection
     labels: LabelsSection = LabelsSection()
+    tracker: TrackerSection = TrackerSection()
     sink: SinkSection | None = None
     pathway: str | None = Field(None, description="name or uuid of the pathway that finished tasks take")
     frames: Literal["strict", "warn"] = Field(

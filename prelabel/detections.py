@@ -56,6 +56,8 @@ class VideoDetections:
         class_id: int64 (N,).
         track_id: int64 (N,), -1: belongs to no track.
         inferred_frames: int64 (M,), rising: the frames that the detector has seen, those without detections included.
+        interpolated: bool (N,): not found by the detector but filled in between two boxes of a track; confidence 0.
+            By default none is.
     """
 
     frame_index: NDArray[np.int64]
@@ -64,10 +66,13 @@ class VideoDetections:
     class_id: NDArray[np.int64]
     track_id: NDArray[np.int64]
     inferred_frames: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    interpolated: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     def __post_init__(self) -> None:
         num = len(self.frame_index)
-        for name in ("xyxy", "confidence", "class_id", "track_id"):
+        if not len(self.interpolated):
+            object.__setattr__(self, "interpolated", np.zeros(num, np.bool_))
+        for name in ("xyxy", "confidence", "class_id", "track_id", "interpolated"):
             if len(getattr(self, name)) != num:
                 raise ValueError(f"{name}: got {len(getattr(self, name))} rows, expected {num}")
         if num and np.any(np.diff(self.frame_index) < 0):
@@ -78,8 +83,20 @@ class VideoDetections:
 
     def where(self, keep: NDArray[np.bool_]) -> VideoDetections:
         """Returns the rows for which `keep`, bool (N,), is true; `inferred_frames` stays."""
-        columns = ("frame_index", "xyxy", "confidence", "class_id", "track_id")
+        columns = ("frame_index", "xyxy", "confidence", "class_id", "track_id", "interpolated")
         return replace(self, **{name: getattr(self, name)[keep] for name in columns})
+
+    @property
+    def instance(self) -> NDArray[np.int64]:
+        """Which object instance each row belongs to, int64 (N,): one a track, one for each row without a track.
+
+        Numbered from 0 by the first row.
+        """
+        key = np.where(self.track_id >= 0, self.track_id, -1 - np.arange(len(self)))
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        rank = np.empty(len(first), np.int64)
+        rank[np.argsort(first)] = np.arange(len(first))
+        return rank[inverse.reshape(-1)]
 
 
 def concatenate(frames: Iterable[tuple[int, Detections]]) -> VideoDetections:

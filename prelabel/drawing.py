@@ -23,6 +23,7 @@ MIN_FONT_PX = 12
 MAX_LABEL_PART = 0.25
 """Of the picture's width: longer names are cut, unless the picture is small."""
 MIN_LABEL_PX = 110
+MAX_PLATES = 4096
 
 # Pillow's own font has little beyond ASCII; Pillow looks these up where the system keeps its fonts.
 WIDE_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
@@ -41,7 +42,9 @@ class Pen:
     label_map: LabelMap
     width: int
     height: int
-    _plates: dict[tuple[int, int], Image.Image] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _plates: dict[tuple[int, int, int], Image.Image] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def line_px(self) -> int:
@@ -66,6 +69,7 @@ class Pen:
         xyxy: NDArray[np.float64],
         confidence: NDArray[np.float32],
         class_id: NDArray[np.int64],
+        track_id: NDArray[np.int64] | None = None,
     ) -> None:
         """Draws boxes and then labels into the picture, the least confident first.
 
@@ -74,12 +78,15 @@ class Pen:
             xyxy: (N, 4) corners in pixels of the picture.
             confidence: (N,) 0..1.
             class_id: (N,) of mapped classes.
+            track_id: (N,), named on the labels; -1, or None for all: no track.
         """
+        tracks = np.full(len(xyxy), -1) if track_id is None else track_id
         order = np.argsort(confidence, kind="stable")
         canvas = ImageDraw.Draw(picture, "RGBA")
         for row in order.tolist():
             self._draw_box(canvas, xyxy[row], colour_of(self.label_map, int(class_id[row])))
-        plates = [self._plate(int(class_id[row]), float(confidence[row])) for row in order[::-1].tolist()]
+        columns = (class_id[order[::-1]], confidence[order[::-1]], tracks[order[::-1]])
+        plates = [self._plate(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
         places = self._place(xyxy[order[::-1]], plates)
         for plate, place in zip(reversed(plates), reversed(places), strict=True):
             picture.paste(plate, place)
@@ -90,13 +97,16 @@ class Pen:
         canvas.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=(0, 0, 0, 110))
         canvas.rectangle((x1, y1, x2, y2), outline=colour, width=self.line_px)
 
-    def _plate(self, class_id: int, confidence: float) -> Image.Image:
-        key = (class_id, round(confidence * 100))
+    def _plate(self, class_id: int, confidence: float, track_id: int) -> Image.Image:
+        key = (class_id, round(confidence * 100), track_id)
         if key not in self._plates:
+            if len(self._plates) >= MAX_PLATES:  # tracks are without number in a long video
+                self._plates.clear()
             category = self.label_map.objects[class_id]
             assert category is not None
             room = min(max(self.width * MAX_LABEL_PART, MIN_LABEL_PX), self.width - self.font_px)
-            text = fit_text(category.name, f" {key[1] / 100:.2f}", self.font_px, room)
+            track = f" #{track_id}" if track_id >= 0 else ""
+            text = fit_text(category.name, f"{track} {key[1] / 100:.2f}", self.font_px, room)
             self._plates[key] = text_plate(text, self.font_px, colour_of(self.label_map, class_id))
         return self._plates[key]
 

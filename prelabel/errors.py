@@ -13,6 +13,7 @@ PrelabelError
     ├── ReadError         the media could not be decoded as promised
     │   └── FrameCountError
     ├── DetectError       the detector broke its contract or raised
+    ├── TrackError        the tracker did
     ├── LabelError        the labels cannot be written as they are
     │   └── RowTooLargeError
     └── SaveError         the platform did not take the labels or the move
@@ -74,6 +75,10 @@ class FrameCountError(ReadError):
 
 class DetectError(TaskError):
     """The detector raised, or returned what its contract does not allow."""
+
+
+class TrackError(TaskError):
+    """The tracker raised, or returned what its contract does not allow."""
 
 
 class LabelError(TaskError):

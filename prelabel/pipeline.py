@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config import ReaderSection
+from prelabel.cuts import change_between, find_cuts, thumbnails
 from prelabel.detections import Detections, VideoDetections, concatenate
 from prelabel.errors import DetectError, FrameCountError, ReadError, TaskError
 from prelabel.frames import FrameBatch, Media, VideoInfo
@@ -21,6 +22,7 @@ from prelabel.prefetch import prefetch
 from prelabel.progress import Progress
 from prelabel.protocols import Detector, VideoReader
 
+VIDEO_READERS = ("decord", "pyav", "torchcodec")
 VIDEO_READERS = ("decord", "pyav", "torchcodec")
 MAX_WAITING_BATCHES = 2
 MAX_WAITING_BYTES = 512_000_000
@@ -45,6 +47,7 @@ class Inference:
         reader: which reader read it.
         partial: what is missing and why; None if the video was read whole.
         seconds: busy time by stage: decode, detect.
+        cuts: int64 (K,), frames with which a new shot begins.
     """
 
     info: VideoInfo
@@ -52,6 +55,32 @@ class Inference:
     reader: ReaderChoice
     partial: str | None
     seconds: dict[str, float] = field(default_factory=dict)
+    cuts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass(slots=True)
+class _Changes:
+    """How much each frame differs from the one looked at before it, for the cuts; frames themselves are not held.
+
+    Attributes:
+        follow: whether one frame follows from another, as in a video.
+    """
+
+    follow: bool
+    _indices: list[int] = field(default_factory=list)
+    _changes: list[float] = field(default_factory=list)
+    _last: NDArray[np.float32] | None = None
+
+    def add(self, batch: FrameBatch) -> None:
+        if not self.follow:
+            return
+        for index, thumbnail in zip(batch.frame_indices.tolist(), thumbnails(batch.data), strict=True):
+            self._indices.append(index)
+            self._changes.append(0.0 if self._last is None else change_between(self._last, thumbnail))
+            self._last = thumbnail
+
+    def cuts(self) -> NDArray[np.int64]:
+        return find_cuts(np.array(self._indices, np.int64), np.array(self._changes, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +127,13 @@ class Pipeline:
             num_frames = min(info.num_frames, promised_frames if promised_frames is not None else info.num_frames)
             wanted = select_frames(num_frames, keyframes, self.reader)
             self.progress.begin(title, len(wanted))
-            found, seconds, damage = self._detect(reader, wanted, title)
+            changes = _Changes(media.kind == "video")
+            found, seconds, damage = self._detect(reader, wanted, title, changes)
         partial = "; ".join(text for text in (complaint, damage) if text) or None
-        return Inference(info, found, choice, partial, seconds)
+        return Inference(info, found, choice, partial, seconds, changes.cuts())
 
     def _detect(
-        self, reader: VideoReader, wanted: NDArray[np.int64], title: str
+        self, reader: VideoReader, wanted: NDArray[np.int64], title: str, changes: _Changes
     ) -> tuple[VideoDetections, dict[str, float], str]:
         """Returns the detections, busy seconds by stage, and what is missing, in words."""
         results: list[tuple[int, Detections]] = []
@@ -121,6 +151,7 @@ class Pipeline:
             for batch in batches:
                 self.stop.check()
                 began = time.perf_counter()
+                changes.add(batch)
                 results.extend(self._detect_batch(batch, title))
                 seconds["detect"] += time.perf_counter() - began
                 self.progress.frames(len(batch))
@@ -165,6 +196,8 @@ def choose_reader(media: Media, section: ReaderSection) -> tuple[ReaderChoice, N
     from prelabel.readers.index import index_video
     from prelabel.readers.select import select_reader
 
+    if media.kind == "images" and section.use in VIDEO_READERS:
+        return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads pictures."), None
     if media.kind == "images" and section.use in VIDEO_READERS:
         return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads pictures."), None
     if section.use != "auto":

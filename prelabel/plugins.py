@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from prelabel.errors import ConfigError, PluginError, PrelabelError, did_you_mean
 
-PluginKind = Literal["detector", "reader", "classifier", "sink"]
+PluginKind = Literal["detector", "reader", "tracker", "classifier", "sink"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ def _paint(video: LabelledVideo, batches: Iterable[FrameBatch], pen: Pen) -> Ite
             picture = Image.fromarray(frames[row]).resize(size, Image.Resampling.BILINEAR)
             here = slice(*np.searchsorted(found.frame_index, [index, index + 1]).tolist())
             xyxy = found.xyxy[here] * np.tile(np.array(size) / (width, height), 2)
-            pen_here.draw(picture, xyxy, found.confidence[here], found.class_id[here])
+            pen_here.draw(picture, xyxy, found.confidence[here], found.class_id[here], found.track_id[here])
             seconds = float(batch.pts_seconds[row])
             yield _Shown(seconds, _caption(video, index, seconds), picture)
 

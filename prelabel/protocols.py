@@ -1,4 +1,4 @@
-"""What a reader, a detector, a source and a sink must be: two or three members each."""
+"""What a reader, a detector, a tracker, a source and a sink must be: three members at most each."""
 
 from __future__ import annotations
 
@@ -55,6 +55,23 @@ class Detector(Protocol):
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Returns one `Detections` a frame, in the batch's order, boxes in pixels of the displayed frame."""
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Links the boxes of one shot into tracks.
+
+    Built as `Tracker(info, **options)`, info being the video's `VideoInfo`, afresh for each shot of each video, so that
+    it needs no way to forget. Called from one thread at a time; several may be built and used beside each other.
+    """
+
+    def update(self, detections: Detections, frame_index: int) -> NDArray[np.int64]:
+        """Returns the track of each box of a frame, int64 (N,), in their order; -1: it belongs to none.
+
+        Called for every frame that was looked at, rising, those without boxes included; with a stride or frame ranges
+        the numbers leap. No two boxes of a frame are of one track. The same calls give the same answers. It must not
+        write into what it is given.
+        """
 
 
 @dataclass(frozen=True, slots=True)

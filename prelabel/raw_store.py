@@ -39,6 +39,7 @@ class RawRecord:
         model: which model it was; None where the detector does not say.
         fingerprint: of config, model and media; another one means that the detections are not the ones asked for.
         partial: why the media were not read whole; None if they were.
+        cuts: rising, the frames with which a new shot begins; none in files of versions that did not look for them.
     """
 
     info: VideoInfo
@@ -47,6 +48,7 @@ class RawRecord:
     model: ModelRecord | None
     fingerprint: str
     partial: str | None = None
+    cuts: tuple[int, ...] = ()
 
 
 def write_raw(path: Path, record: RawRecord) -> None:
@@ -89,6 +91,7 @@ def read_raw(path: Path) -> RawRecord:
             model=None if values["model"] is None else ModelRecord(**values["model"]),
             fingerprint=values["fingerprint"],
             partial=values["partial"],
+            cuts=tuple(values.get("cuts", ())),
         )
     except FileNotFoundError:
         raise LabelError(f"{path}: there is no such file") from None
@@ -105,6 +108,7 @@ def _metadata(record: RawRecord) -> dict[str, Any]:
         "model": None if record.model is None else dataclasses.asdict(record.model),
         "fingerprint": record.fingerprint,
         "partial": record.partial,
+        "cuts": list(record.cuts),
     }
 
 

@@ -28,6 +28,8 @@ class TaskReport:
         num_frames: frames that the media have.
         num_inferred: frames that the detector saw.
         instances: object instances by ontology object.
+        num_boxes: of these instances, on all frames.
+        num_interpolated: of these boxes, those filled in where a track has a gap.
         dropped: detections that became no instance, by reason.
         pathway: where the task went.
         reader: which reader read it, and why that one.
@@ -43,6 +45,8 @@ class TaskReport:
     num_frames: int = 0
     num_inferred: int = 0
     instances: Mapping[str, int] = field(default_factory=dict)
+    num_boxes: int = 0
+    num_interpolated: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     pathway: str | None = None
     reader: str = ""
@@ -64,6 +68,7 @@ class RunReport:
         tasks: in the order in which they ended.
         left_alone: tasks that are not for this tool, with their kind.
         warnings: what somebody should know that failed no task.
+        instances_are: `per_frame`: one a box; `tracks`: one a thing, over all its frames.
         stopped: somebody asked to stop before all was done.
         aborted: why the run ended before its time; else empty.
         score: against the ground truth, where one was given: mAP and AP by class.
@@ -79,6 +84,7 @@ class RunReport:
     tasks: tuple[TaskReport, ...]
     left_alone: tuple[LeftAlone, ...] = ()
     warnings: tuple[str, ...] = ()
+    instances_are: Literal["per_frame", "tracks"] = "per_frame"
     stopped: bool = False
     aborted: str = ""
     score: Mapping[str, float] | None = None
@@ -96,6 +102,16 @@ class RunReport:
         for task in self.tasks:
             counts.update(task.instances)
         return dict(counts.most_common())
+
+    @property
+    def num_boxes(self) -> int:
+        """Boxes of these instances, on all frames."""
+        return sum(task.num_boxes for task in self.tasks)
+
+    @property
+    def num_interpolated(self) -> int:
+        """Boxes that were filled in where tracks have gaps."""
+        return sum(task.num_interpolated for task in self.tasks)
 
     @property
     def num_inferred(self) -> int:
@@ -126,6 +142,8 @@ class RunReport:
         values = {
             **asdict(self),
             "instances": self.instances,
+            "num_boxes": self.num_boxes,
+            "num_interpolated": self.num_interpolated,
             "frames_per_second": round(self.frames_per_second, 2),
             "busy_seconds": {stage: round(value, 3) for stage, value in self.busy_seconds.items()},
             "limit": self.limit,

@@ -25,6 +25,7 @@ from prelabel.raw_store import RawRecord, read_raw, write_raw
 from prelabel.redact import redact
 from prelabel.report import RunReport, Status, TaskReport
 from prelabel.shaping import Shaped, shape_detections
+from prelabel.tracking import track_detections
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Run:
                 *self.assembly.label_map.notes,
                 *(text for part in (source, self.assembly.sink) for text in getattr(part, "warnings", ())),
             ),
+            instances_are=self.assembly.config.labels.instances,
             stopped=stopped or self.stop.is_set,
             aborted=aborted,
         )
@@ -156,7 +158,7 @@ class Run:
             return Inferred(task, raw)
         if holds is None or not holds(task):  # the task came back, or its outputs are gone
             return Inferred(task, raw)
-        return self._report(Inferred(task, raw), "already done")
+        return self._report(Inferred(task, raw), shape_raw(self.assembly, raw), "already done")
 
     def _kept_raw(self, task: Task) -> RawRecord | None:
         path = raw_path(self.assembly, task.key, task.title)
@@ -196,6 +198,7 @@ class Run:
                 model=self.assembly.model,
                 fingerprint=self._raw_fingerprint(task),
                 partial=result.partial,
+                cuts=tuple(result.cuts.tolist()),
             )
             write_raw(raw_path(self.assembly, task.key, task.title), raw)
             self._record(task, "inferred")
@@ -211,15 +214,15 @@ class Run:
         began = time.perf_counter()
         task, config = item.task, self.assembly.config
         try:
+            shaped = shape_raw(self.assembly, item.raw)
             if not self._is_labelled(task):
-                detections = self._shape(item.raw).detections
-                self.assembly.sink.write(task, item.raw.info, detections)
-                self._record(task, "labelled", len(detections))
+                self.assembly.sink.write(task, item.raw.info, shaped.detections)
+                self._record(task, "labelled", len(np.unique(shaped.detections.instance)))
             if not self.assembly.dry_run:
                 self.assembly.source.proceed(task, config.pathway)
         except Exception as error:
             return self._failed(task, error)
-        report = self._report(item, "done", save_seconds=time.perf_counter() - began)
+        report = self._report(item, shaped, "done", save_seconds=time.perf_counter() - began)
         self._record(task, "done", sum(report.instances.values()), report.partial or "")
         return report
 
@@ -228,15 +231,13 @@ class Run:
         entry = self.ledger.entry(task.key) if self.ledger is not None else None
         return entry is not None and entry.step == "labelled" and entry.fingerprint == self._label_fingerprint(task)
 
-    def _shape(self, raw: RawRecord) -> Shaped:
-        return shape_raw(self.assembly, raw)
-
     # What is told and kept.
 
-    def _report(self, item: Inferred, status: Status, save_seconds: float | None = None) -> TaskReport:
-        shaped = self._shape(item.raw)
+    def _report(self, item: Inferred, shaped: Shaped, status: Status, save_seconds: float | None = None) -> TaskReport:
         label_map, detections = self.assembly.label_map, shaped.detections
-        counts = np.bincount(label_map.category_index[detections.class_id], minlength=len(label_map.categories))
+        _, first_rows = np.unique(detections.instance, return_index=True)
+        category = label_map.category_index[detections.class_id[first_rows]]
+        counts = np.bincount(category, minlength=len(label_map.categories))
         seconds = dict(item.seconds)
         if save_seconds is not None:
             seconds["save"] = save_seconds
@@ -250,6 +251,8 @@ class Run:
             instances={
                 category.name: int(num) for category, num in zip(label_map.categories, counts, strict=True) if num
             },
+            num_boxes=len(detections),
+            num_interpolated=int(detections.interpolated.sum()),
             dropped={reason: sum(by_class.values()) for reason, by_class in shaped.dropped.counts.items()},
             pathway=self.assembly.config.pathway,
             reader=f"{item.reader.use} ({item.reader.reason})" if item.reader is not None else "",
@@ -306,7 +309,11 @@ def raw_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
 
 
 def shape_raw(assembly: Assembly, raw: RawRecord) -> Shaped:
-    """Returns what becomes labels of raw detections: the detector's own threshold first, then the config's shaping."""
+    """Returns what becomes labels: above the detector's threshold, by the config's shaping, in tracks if it says so."""
     threshold = getattr(assembly.detector, "conf", 0.0)
     found = raw.detections.where(raw.detections.confidence >= np.float32(threshold))
-    return shape_detections(found, raw.info, assembly.label_map, assembly.config.labels.conf)
+    shaped = shape_detections(found, raw.info, assembly.label_map, assembly.config.labels.conf)
+    linking = assembly.linking
+    if linking is None:
+        return shaped
+    return track_detections(shaped, raw.info, assembly.label_map, raw.cuts, linking)

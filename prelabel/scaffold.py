@@ -18,6 +18,7 @@ from prelabel.config import (
     FolderSection,
     LabelsSection,
     ReaderSection,
+    TrackerSection,
 )
 from prelabel.encord_client import DEFAULT_DOMAIN
 from prelabel.errors import AccountError, ConfigError, did_you_mean
@@ -247,6 +248,11 @@ def _label_entries(object_name: str) -> Iterable[str]:
     yield idle_field(LabelsSection, "conf", {object_name: 0.5})
     yield field(LabelsSection, "instances", "per_frame")
     yield field(LabelsSection, "max_row_mb", 50)
+    yield ""
+    yield "tracker:"
+    yield field(TrackerSection, "use", "bytetrack")
+    yield field(TrackerSection, "max_gap_seconds", 0.5)
+    yield field(TrackerSection, "min_length", 3)
 
 
 def _frames_entry() -> Iterable[str]:

@@ -25,6 +25,7 @@ _TITLES = {
     "DetectorSection": "detector",
     "LabelsSection": "labels",
     "SinkSection": "sink",
+    "TrackerSection": "tracker",
 }
 
 

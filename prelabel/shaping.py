@@ -15,7 +15,8 @@ from prelabel.errors import DetectError, OntologyError, did_you_mean
 from prelabel.frames import VideoInfo
 from prelabel.ontology import LabelMap
 
-DropReason = Literal["ignored", "unmapped", "low_confidence", "empty", "duplicate"]
+DropReason = Literal["ignored", "unmapped", "low_confidence", "empty", "duplicate", "untracked", "short_track"]
+"""The last two are of `prelabel.tracking`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +152,20 @@ def _count(
     counts: dict[DropReason, dict[str, int]] = {}
     left = np.ones(len(class_id), np.bool_)
     for reason in get_args(DropReason):
-        dropped = np.bincount(class_id[reasons[reason] & left], minlength=len(class_names))
+        if reason not in reasons:
+            continue
+        by_class = count_by_class(class_id[reasons[reason] & left], class_names)
         left &= ~reasons[reason]
-        by_class = {name: int(num) for name, num in zip(class_names, dropped, strict=True) if num}
         if by_class:
             counts[reason] = by_class
     return Dropped(counts)
+
+
+def count_by_class(class_id: NDArray[np.int64], class_names: tuple[str, ...]) -> dict[str, int]:
+    """Returns how often each class comes; only what is not zero.
+
+    >>> count_by_class(np.array([1, 1]), ("car", "bus"))
+    {'bus': 2}
+    """
+    counts = np.bincount(class_id, minlength=len(class_names))
+    return {name: int(num) for name, num in zip(class_names, counts, strict=True) if num}

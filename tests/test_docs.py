@@ -22,6 +22,7 @@ from prelabel.config import (
     ReaderSection,
     check_config,
     load_config,
+    TrackerSection,
 )
 from prelabel.interrupts import StopSignal
 from prelabel.progress import NullProgress
@@ -65,7 +66,16 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize(
-    "section", [Config, FolderSection, EncordSection, DemoSection, ReaderSection, DetectorSection, LabelsSection]
+    "section", [
+        Config,
+        FolderSection,
+        EncordSection,
+        DemoSection,
+        ReaderSection,
+        DetectorSection,
+        TrackerSection,
+        LabelsSection,
+    ],
 )
 def test_every_key_of_the_config_is_explained(section: type[BaseModel]):
     text = (ROOT / "docs" / "config.md").read_text()

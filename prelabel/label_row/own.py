@@ -1,19 +1,22 @@
 """Which object instances of a label row are prelabel's own.
 
 **The mark.** An instance's hash (eight base64 characters, as the SDK makes them) is derived from what prelabel wrote:
-SHA-256 over the data unit, the frame, the feature hash, the geometry and the confidence at five decimals, cut to 48
-bits. So the mark needs no field that the platform might drop, and it breaks by itself when the content changes.
+SHA-256 over the data unit, the frame, the feature hash, the geometry and the confidence at five decimals, for each
+frame on which it stands in their order, cut to 48 bits. So the mark needs no field that the platform might drop, and it
+breaks by itself when the content changes, on whichever frame.
 
-**Own and untouched** is an instance on one frame only, not `manualAnnotation`, not deleted, without answers and without
-dynamic answers, whose hash is what its content as it stands now hashes to. A box that a person has moved, re-classed,
-tracked onto further frames or given attributes fails this test and is that person's from then on. A person's instance
-passes by chance with a probability of 2^-46 (48 bits, four nonces), and only if it is marked as not manual.
+**Own and untouched** is an instance that is on no frame `manualAnnotation` or deleted, without answers and without
+dynamic answers, whose hash is what its content as it stands now hashes to: one box, or a track as a whole. An instance
+of which a person has moved a box, added or taken away one, which they have re-classed or given attributes, fails this
+test and is that person's from then on, on all its frames. A person's instance passes by chance with a probability of
+2^-46 (48 bits, four nonces), and only if it is marked as not manual.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -23,26 +26,37 @@ from prelabel.label_row.shapes import geometry_text
 LabelRow: TypeAlias = dict[str, Any]
 """The platform's JSON of a label row; its form is the SDK's."""
 
+Place: TypeAlias = tuple[str, int]
+"""Key of the data unit, and frame of the row, 0-based."""
+
+Placed: TypeAlias = Mapping[Place, dict[str, Any]]
+"""An instance: the object on each of its frames."""
+
 NUM_NONCES = 4
 IMAGE_TYPES = ("image", "img_group")
 
 
-def object_hash(unit_hash: str, frame_index: int, label: Mapping[str, Any], nonce: int) -> str | None:
-    """Returns the hash of an instance that stands on one frame, None if it is of no form that prelabel writes.
+def object_hashes(placed: Placed) -> list[str]:
+    """Returns the hashes that an instance may have: the first, and those for when it is taken by another instance.
+
+    None where it is of no form that prelabel writes.
 
     Args:
-        unit_hash: key of the data unit.
-        frame_index: of the row, 0-based.
-        label: the object on the frame, without its hash.
-        nonce: 0; higher where the hash is taken by another instance.
+        placed: the object on each of its frames.
     """
-    geometry = geometry_text(label)
-    if geometry is None:
-        return None
-    content = (
-        f"prelabel\n{unit_hash}\n{frame_index}\n{label['featureHash']}\n{geometry}\n{label['confidence']:.5f}\n{nonce}"
-    )
-    return base64.b64encode(hashlib.sha256(content.encode()).digest()[:6]).decode()
+    content = hashlib.sha256(b"prelabel\n")
+    for (unit_hash, frame_index), label in sorted(placed.items(), key=lambda item: (item[0][1], item[0][0])):
+        geometry = geometry_text(label)
+        if geometry is None:
+            return []
+        text = f"{unit_hash}\n{frame_index}\n{label['featureHash']}\n{geometry}\n{label['confidence']:.5f}\n"
+        content.update(text.encode())
+    hashes = []
+    for nonce in range(NUM_NONCES):
+        numbered = content.copy()
+        numbered.update(str(nonce).encode())
+        hashes.append(base64.b64encode(numbered.digest()[:6]).decode())
+    return hashes
 
 
 def iterate_frames(row: LabelRow) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -67,23 +81,24 @@ def iterate_frames(row: LabelRow) -> Iterator[tuple[str, int, dict[str, Any]]]:
         raise LabelError(f"label row {row.get('data_title')!r}: data_units are not as the SDK writes them") from error
 
 
-def find_own(row: LabelRow) -> dict[str, dict[str, Any]]:
-    """Returns prelabel's own untouched instances: by object hash, the object on its frame."""
-    seen: set[str] = set()
-    own: dict[str, dict[str, Any]] = {}
+def find_own(row: LabelRow) -> dict[str, Placed]:
+    """Returns prelabel's own untouched instances: by object hash, the object on each of its frames."""
+    placed: dict[str, dict[Place, dict[str, Any]]] = defaultdict(dict)
+    doubled: set[str] = set()
     for unit_hash, frame_index, labels in iterate_frames(row):
         for label in labels.get("objects") or ():
             key = label.get("objectHash")
-            if key in seen:
-                own.pop(key, None)
-            elif _is_as_written(label, unit_hash, frame_index):
-                own[key] = label
-            seen.add(key)
+            if (unit_hash, frame_index) in placed[key]:
+                doubled.add(key)
+            placed[key][unit_hash, frame_index] = label
     answers, actions = row.get("object_answers") or {}, row.get("object_actions") or {}
     return {
-        key: label
-        for key, label in own.items()
-        if not answers.get(key, {}).get("classifications") and not actions.get(key, {}).get("actions")
+        key: on_frames
+        for key, on_frames in placed.items()
+        if key not in doubled
+        and not answers.get(key, {}).get("classifications")
+        and not actions.get(key, {}).get("actions")
+        and _is_as_written(key, on_frames)
     }
 
 
@@ -123,11 +138,10 @@ def _says_something(labels: Mapping[str, Any]) -> bool:
     return any(labels.values())
 
 
-def _is_as_written(label: Mapping[str, Any], unit_hash: str, frame_index: int) -> bool:
-    if label.get("manualAnnotation") is not False or label.get("isDeleted"):
+def _is_as_written(key: str, placed: Placed) -> bool:
+    if any(label.get("manualAnnotation") is not False or label.get("isDeleted") for label in placed.values()):
         return False
     try:
-        hashes = (object_hash(unit_hash, frame_index, label, nonce) for nonce in range(NUM_NONCES))
-        return any(label["objectHash"] == computed for computed in hashes)
+        return key in object_hashes(placed)
     except (KeyError, TypeError, ValueError):
         return False

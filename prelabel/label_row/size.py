@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import RowTooLargeError
-from prelabel.label_row.own import LabelRow, find_own, iterate_frames
+from prelabel.label_row.own import LabelRow, find_own
 
 SENT_KEYS = frozenset(
     [
@@ -66,36 +66,40 @@ def check_row_size(row: LabelRow, max_row_bytes: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _OwnSizes:
-    """prelabel's own instances on a row, as columns.
+    """prelabel's own instances on a row, as columns of the boxes that they have.
+
+    What is said to fit does fit: a track goes as a whole or not at all when a threshold rises, since a box that is lost
+    within a track is filled in again, and a stride takes boxes away but no track.
 
     Attributes:
-        num_bytes: int64 (N,), of the object on its frame and its answers entry.
-        confidence: float64 (N,).
+        num_bytes: int64 (N,), of a box, with its answers entry where it is its instance's only one.
+        confidence: float64 (N,), the highest of the box's instance.
         frame_index: int64 (N,).
+        instance: int64 (N,).
     """
 
     num_bytes: NDArray[np.int64]
     confidence: NDArray[np.float64]
     frame_index: NDArray[np.int64]
+    instance: NDArray[np.int64]
 
     @classmethod
     def measure(cls, row: LabelRow) -> _OwnSizes:
-        own = find_own(row)
         answers = row["object_answers"]
-        found = [
-            (
-                _num_bytes(label) + _num_bytes({label["objectHash"]: answers.get(label["objectHash"])}),
-                label,
-                frame_index,
-            )
-            for _, frame_index, labels in iterate_frames(row)
-            for label in labels.get("objects") or ()
-            if label["objectHash"] in own
-        ]
+        found: list[tuple[int, float, int, int]] = []
+        for instance, (key, placed) in enumerate(find_own(row).items()):
+            entry = _num_bytes({key: answers.get(key)}) if len(placed) == 1 else 0
+            confidence = max(label["confidence"] for label in placed.values())
+            found += [
+                (_num_bytes(label) + entry, confidence, frame_index, instance)
+                for (_, frame_index), label in placed.items()
+            ]
+        num_bytes, confidences, frame_indices, instances = zip(*found, strict=True) if found else ((), (), (), ())
         return cls(
-            np.array([num_bytes for num_bytes, _, _ in found], np.int64),
-            np.array([label["confidence"] for _, label, _ in found], np.float64),
-            np.array([frame_index for _, _, frame_index in found], np.int64),
+            np.array(num_bytes, np.int64),
+            np.array(confidences, np.float64),
+            np.array(frame_indices, np.int64),
+            np.array(instances, np.int64),
         )
 
     def advice(self, num_bytes: int, max_row_bytes: int) -> str:
@@ -110,7 +114,8 @@ class _OwnSizes:
         for step in range(1, 100):
             keep = self.confidence >= step / 100
             if keep.any() and self.num_bytes[keep].sum() <= room:
-                return f"labels.conf={step / 100:.2f} ({int(keep.sum()):,} of {len(keep):,} instances)"
+                num_kept, num = len(np.unique(self.instance[keep])), len(np.unique(self.instance))
+                return f"labels.conf={step / 100:.2f} ({num_kept:,} of {num:,} instances)"
         return None
 
     def _stride(self, room: int) -> str | None:

@@ -18,9 +18,11 @@ from prelabel.label_row.own import (
     IMAGE_TYPES,
     NUM_NONCES,
     LabelRow,
+    Place,
+    Placed,
     find_own,
     iterate_frames,
-    object_hash,
+    object_hashes,
     without_objects,
 )
 from prelabel.label_row.shapes import Corners, box_geometry
@@ -33,10 +35,10 @@ class WrittenRow:
 
     Attributes:
         row: ready to be saved.
-        num_instances: prelabel's own on the row, one a detection.
+        num_instances: prelabel's own on the row, one a track, and one a detection without a track.
         num_replaced: prelabel's own, untouched, that stood on the row before.
         num_kept: instances of anybody else, all still there.
-        num_taken_over: detections left out because a person has made prelabel's very instance theirs on that frame.
+        num_taken_over: instances left out because a person has made prelabel's very instance theirs.
     """
 
     row: LabelRow
@@ -49,20 +51,21 @@ class WrittenRow:
 def write_detections(
     row: LabelRow, detections: VideoDetections, info: VideoInfo, label_map: LabelMap, *, now: datetime
 ) -> WrittenRow:
-    """Returns the row with one object instance a detection in place of prelabel's earlier ones.
+    """Returns the row with an object instance for each track, and each box without one, in place of the earlier ones.
 
     All else on the row is kept as it stands. An earlier instance that would be written again just so is kept too, with
     its date and number: writing twice is writing once.
 
     Args:
         row: of a video, an image or an image group; stays as it is.
-        detections: after shaping: of mapped classes, each with an area within its frame.
+        detections: after shaping: of mapped classes, each with an area within its frame; a track has one class.
         info: the video that they were found in.
         label_map: from the detector's classes to ontology objects.
         now: when the instances were made.
 
     Raises:
-        LabelError: if the row is of another kind, lacks a frame, or a detection is not shaped.
+        LabelError: if the row is of another kind, lacks a frame, a detection is not shaped, or a track is of several
+            objects or twice on a frame.
     """
     own = find_own(row)
     base = without_objects(row, own)
@@ -72,14 +75,18 @@ def write_detections(
     corners = _checked_corners(row, detections, info)
     confidence = np.rint(detections.confidence.astype(np.float64) * GRID) / GRID
     made_at = now.astimezone(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
-    columns = (detections.frame_index.tolist(), corners, confidence.tolist(), detections.class_id.tolist())
-    for frame_index, box, score, class_id in zip(*columns, strict=True):
+    class_ids, instances = detections.class_id.tolist(), detections.instance.tolist()
+    columns = (instances, detections.frame_index.tolist(), corners, confidence.tolist(), class_ids)
+    placed: list[dict[Place, dict[str, Any]]] = [{} for _ in range(max(instances, default=-1) + 1)]
+    for instance, frame_index, box, score, class_id in zip(*columns, strict=True):
         category = label_map.objects[class_id]
         if category is None:
             raise LabelError(f"class {label_map.class_names[class_id]!r} becomes no object: shape detections first")
         unit_hash, (width, height) = units.at(frame_index, info)
         geometry = box_geometry(category.shape, box, width, height)
-        draft.add(unit_hash, frame_index, _label(category, score, made_at, geometry))
+        _place(placed[instance], (unit_hash, frame_index), _label(category, score, made_at, geometry))
+    for on_frames in placed:
+        draft.add(on_frames)
     return WrittenRow(
         row=_with_labels(base, draft.on_frames, _answers(row, draft.hashes)),
         num_instances=len(draft.hashes),
@@ -91,37 +98,42 @@ def write_detections(
 
 @dataclass(slots=True)
 class _Draft:
-    """New objects by place.
+    """New instances by place.
 
     Attributes:
         own: what stood on the row before, by hash.
         held: hashes that are not to be used again, with the places at which their objects stand.
         on_frames: new objects by (data unit, frame).
         hashes: of the new objects, in the order in which they were added.
-        num_taken_over: objects left out because a person holds theirs.
+        num_taken_over: instances left out because a person holds theirs.
     """
 
-    own: Mapping[str, dict[str, Any]]
-    held: Mapping[str, Collection[tuple[str, int]]]
-    on_frames: dict[tuple[str, int], list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    own: Mapping[str, Placed]
+    held: Mapping[str, Collection[Place]]
+    on_frames: dict[Place, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     hashes: dict[str, None] = field(default_factory=dict)
     num_taken_over: int = 0
 
-    def add(self, unit_hash: str, frame_index: int, label: dict[str, Any]) -> None:
-        place = (unit_hash, frame_index)
-        for nonce in range(NUM_NONCES):
-            key = object_hash(unit_hash, frame_index, label, nonce)
-            if key is None:
-                raise ValueError(f"label: got no geometry that can be written: {label}")
-            if place in self.held.get(key, ()):
+    def add(self, placed: Placed) -> None:
+        keys = object_hashes(placed)
+        if not keys:
+            raise ValueError(f"labels: got no geometry that can be written: {placed}")
+        for key in keys:
+            if any(place in self.held.get(key, ()) for place in placed):
                 self.num_taken_over += 1
                 return
             if key not in self.held and key not in self.hashes:
-                label["objectHash"] = key
-                self.hashes[key] = None
-                self.on_frames[place].append(_as_it_was(self.own.get(key), label))
+                self._add_under(key, placed)
                 return
+        (_, frame_index), label = next(iter(placed.items()))
         raise LabelError(f"frame {frame_index}: {label['name']!r} stands there {NUM_NONCES} times in one place")
+
+    def _add_under(self, key: str, placed: Placed) -> None:
+        self.hashes[key] = None
+        earlier = self.own.get(key, {})
+        for place, label in placed.items():
+            label["objectHash"] = key
+            self.on_frames[place].append(_as_it_was(earlier.get(place), label))
 
 
 class _UnitsByFrame:
@@ -147,8 +159,18 @@ class _UnitsByFrame:
         return key, info.frame_sizes[frame_index] if info.frame_sizes else (info.width, info.height)
 
 
-def _held_hashes(base: LabelRow) -> tuple[dict[str, set[tuple[str, int]]], int]:
-    held: dict[str, set[tuple[str, int]]] = defaultdict(set)
+def _place(placed: dict[Place, dict[str, Any]], place: Place, label: dict[str, Any]) -> None:
+    """Puts the object on a further frame of its instance."""
+    if place in placed:
+        raise LabelError(f"frame {place[1]}: got two boxes of one track")
+    first = next(iter(placed.values()), label)
+    if first["featureHash"] != label["featureHash"]:
+        raise LabelError(f"frame {place[1]}: got a track that is {first['name']!r} and {label['name']!r}")
+    placed[place] = label
+
+
+def _held_hashes(base: LabelRow) -> tuple[dict[str, set[Place]], int]:
+    held: dict[str, set[Place]] = defaultdict(set)
     for unit_hash, frame_index, labels in iterate_frames(base):
         for label in labels.get("objects") or ():
             held[label["objectHash"]].add((unit_hash, frame_index))
@@ -202,7 +224,7 @@ def _answers(row: LabelRow, hashes: Collection[str]) -> dict[str, Any]:
 
 
 def _with_labels(
-    base: LabelRow, on_frames: Mapping[tuple[str, int], list[dict[str, Any]]], answers: Mapping[str, Any]
+    base: LabelRow, on_frames: Mapping[Place, list[dict[str, Any]]], answers: Mapping[str, Any]
 ) -> LabelRow:
     by_unit: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(dict)
     for (unit_hash, frame_index), objects in on_frames.items():

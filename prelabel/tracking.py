@@ -1,0 +1,207 @@
+"""Boxes into tracks: linked frame by frame, one class a track, short gaps bridged, short tracks dropped.
+
+Pure but for the tracker, of which each shot gets a fresh one.
+
+It works on what shaping has left. A box under a threshold of the config therefore never becomes a label, neither as
+part of a track nor as a help to link one. For ByteTrack's second stage, in which unsure boxes go on with tracks that
+sure ones began, lower `detector.conf` and leave `tracker.high_conf` where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.boxes import corners_on_grid
+from prelabel.detections import Detections, VideoDetections
+from prelabel.errors import TrackError
+from prelabel.frames import VideoInfo
+from prelabel.ontology import LabelMap
+from prelabel.protocols import Tracker
+from prelabel.shaping import Dropped, DropReason, Shaped, count_by_class
+
+
+@dataclass(frozen=True, slots=True)
+class Linking:
+    """How boxes become tracks.
+
+    Attributes:
+        new_tracker: builds a tracker without memory for a video.
+        max_gap_seconds: between two boxes of a track, for the frames between to be filled in.
+        min_length: boxes that a track must have, those filled in not counted.
+    """
+
+    new_tracker: Callable[[VideoInfo], Tracker]
+    max_gap_seconds: float
+    min_length: int
+
+
+def track_detections(
+    shaped: Shaped, info: VideoInfo, label_map: LabelMap, cuts: Sequence[int], linking: Linking
+) -> Shaped:
+    """Returns the boxes of tracks, `track_id` from 1 by first appearance; all others are dropped and counted.
+
+    Boxes are as they were found, confidence included: where the track is of another class than a box was found to be,
+    the confidence is still that of the box. Those filled in are marked, and have confidence 0: nothing was measured.
+    Pictures come back as they are: nothing says that one follows another.
+
+    Args:
+        shaped: what becomes labels.
+        info: the video.
+        label_map: from the detector's classes to ontology objects.
+        cuts: rising, frames with which a new shot begins; no track goes on over one.
+        linking: how.
+
+    Raises:
+        TrackError: the tracker raised or broke its contract.
+    """
+    if info.average_fps <= 0:
+        return shaped
+    found = replace(shaped.detections, track_id=link_boxes(shaped.detections, info, cuts, linking.new_tracker))
+    is_short = _track_lengths(found.track_id) < linking.min_length
+    reasons: dict[DropReason, NDArray[np.bool_]] = {
+        "untracked": found.track_id < 0,
+        "short_track": (found.track_id >= 0) & is_short,
+    }
+    counts = {reason: count_by_class(found.class_id[rows], label_map.class_names) for reason, rows in reasons.items()}
+    dropped = Dropped(
+        {**shaped.dropped.counts, **{reason: by_class for reason, by_class in counts.items() if by_class}}
+    )
+    kept = found.where(~(reasons["untracked"] | reasons["short_track"]))
+    kept = replace(kept, track_id=kept.instance + 1)
+    kept = replace(kept, class_id=vote_classes(kept, label_map))
+    return Shaped(fill_gaps(kept, info, linking.max_gap_seconds), dropped)
+
+
+def link_boxes(
+    found: VideoDetections, info: VideoInfo, cuts: Sequence[int], new_tracker: Callable[[VideoInfo], Tracker]
+) -> NDArray[np.int64]:
+    """Returns the track of each box, int64 (N,), from 0 by first appearance; -1: the tracker gave it none.
+
+    The tracker is shown every frame that was looked at, in order, those without boxes included.
+
+    Args:
+        found: boxes.
+        info: the video.
+        cuts: rising, frames with which a new shot begins, and with it a new tracker.
+        new_tracker: builds one.
+
+    Raises:
+        TrackError: the tracker raised or broke its contract.
+    """
+    frames = _frames_looked_at(found)
+    starts = np.searchsorted(found.frame_index, frames, side="left").tolist()
+    ends = np.searchsorted(found.frame_index, frames, side="right").tolist()
+    shots = np.searchsorted(np.asarray(cuts, np.int64), frames, side="right").tolist()
+    track_id = np.full(len(found), -1, np.int64)
+    names: dict[tuple[int, int], int] = {}
+    tracker, last_shot = new_tracker(info), shots[0] if shots else 0
+    for frame_index, start, end, shot in zip(frames.tolist(), starts, ends, shots, strict=True):
+        if shot != last_shot:
+            tracker, last_shot = new_tracker(info), shot
+        boxes = Detections(found.xyxy[start:end], found.confidence[start:end], found.class_id[start:end])
+        for row, given in enumerate(_ask(tracker, boxes, frame_index).tolist(), start):
+            if given >= 0:
+                track_id[row] = names.setdefault((shot, given), len(names))
+    return track_id
+
+
+def vote_classes(tracked: VideoDetections, label_map: LabelMap) -> NDArray[np.int64]:
+    """Returns one class for all boxes of a track, int64 (N,).
+
+    Boxes vote with their confidence, first for the ontology object, then among the classes that become it: two kinds of
+    vehicle together outvote a person.
+
+    Args:
+        tracked: boxes, each of a track and of a mapped class.
+        label_map: from the detector's classes to ontology objects.
+    """
+    track = tracked.instance
+    category = label_map.category_index[tracked.class_id]
+    agrees = category == _heaviest(track, category, tracked.confidence)[track]
+    elected = _heaviest(track[agrees], tracked.class_id[agrees], tracked.confidence[agrees])
+    return elected[track]
+
+
+def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float) -> VideoDetections:
+    """Returns the boxes and, marked, those between two of a track, on a straight line, on the frames looked at.
+
+    Args:
+        tracked: boxes, each of a track.
+        info: the video.
+        max_gap_seconds: from the one box to the other; a longer gap stays, and the track goes on after it.
+    """
+    frames = _frames_looked_at(tracked)
+    order = np.lexsort((tracked.frame_index, tracked.track_id))
+    before, after = order[:-1], order[1:]
+    place = np.searchsorted(frames, tracked.frame_index)
+    num_missing = place[after] - place[before] - 1
+    gap_seconds = (tracked.frame_index[after] - tracked.frame_index[before]) / info.average_fps
+    bridged = (tracked.track_id[after] == tracked.track_id[before]) & (num_missing > 0)
+    bridged &= gap_seconds <= max_gap_seconds
+    num = num_missing[bridged]
+    before, after = np.repeat(before[bridged], num), np.repeat(after[bridged], num)
+    step = 1 + np.arange(num.sum()) - np.repeat(np.cumsum(num) - num, num)
+    frame_index = frames[place[before] + step]
+    start, end = tracked.frame_index[before], tracked.frame_index[after]
+    part = ((frame_index - start) / (end - start))[:, None]
+    xyxy = (tracked.xyxy[before] * (1 - part) + tracked.xyxy[after] * part).astype(np.float32)
+    # An area that five decimals do not show is none (shaping drops such boxes as well).
+    grid = corners_on_grid(xyxy, info.sizes(frame_index))
+    shows = np.all(grid[:, 2:] > grid[:, :2], axis=1)
+    before, frame_index, xyxy = before[shows], frame_index[shows], xyxy[shows]
+    columns = {
+        "frame_index": np.concatenate([tracked.frame_index, frame_index]),
+        "xyxy": np.concatenate([tracked.xyxy, xyxy]),
+        "confidence": np.concatenate([tracked.confidence, np.zeros(len(xyxy), np.float32)]),
+        "class_id": np.concatenate([tracked.class_id, tracked.class_id[before]]),
+        "track_id": np.concatenate([tracked.track_id, tracked.track_id[before]]),
+        "interpolated": np.concatenate([tracked.interpolated, np.ones(len(xyxy), np.bool_)]),
+    }
+    in_order = np.argsort(columns["frame_index"], kind="stable")
+    return replace(tracked, **{name: column[in_order] for name, column in columns.items()})
+
+
+def _frames_looked_at(found: VideoDetections) -> NDArray[np.int64]:
+    return np.union1d(found.inferred_frames, found.frame_index)
+
+
+def _ask(tracker: Tracker, boxes: Detections, frame_index: int) -> NDArray[np.int64]:
+    """Returns what the tracker says of a frame's boxes, checked."""
+    try:
+        given = np.asarray(tracker.update(boxes, frame_index))
+    except Exception as error:
+        raise TrackError(f"frame {frame_index}: the tracker raised {type(error).__name__}: {error}") from error
+    if given.shape != (len(boxes),) or (len(given) and given.dtype.kind not in "iu"):
+        raise TrackError(
+            f"frame {frame_index}: the tracker returned {given.dtype} {given.shape}, expected whole numbers "
+            f"({len(boxes)},): one a box"
+        )
+    named = given[given >= 0]
+    if len(np.unique(named)) < len(named):
+        raise TrackError(f"frame {frame_index}: the tracker gave two boxes the same track: {sorted(named.tolist())}")
+    return given
+
+
+def _track_lengths(track_id: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns how many boxes the track of each box has, int64 (N,)."""
+    _, inverse, counts = np.unique(track_id, return_inverse=True, return_counts=True)
+    lengths: NDArray[np.int64] = counts[inverse.reshape(-1)]
+    return lengths
+
+
+def _heaviest(group: NDArray[np.int64], item: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Returns for each group, 0 to the highest, the item with the greatest sum of weights; of equals the lowest.
+
+    >>> _heaviest(np.array([0, 0, 0, 1]), np.array([5, 7, 7, 2]), np.array([0.6, 0.4, 0.3, 0.1])).tolist()
+    [7, 2]
+    """
+    pairs, inverse = np.unique(np.column_stack([group, item]), axis=0, return_inverse=True)
+    sums = np.bincount(inverse.reshape(-1), weights=weight, minlength=len(pairs))
+    order = np.lexsort((pairs[:, 1], -sums, pairs[:, 0]))
+    _, first = np.unique(pairs[order, 0], return_index=True)
+    heaviest: NDArray[np.int64] = pairs[order[first], 1]
+    return heaviest
