@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prelabel.encord_client import EncordProject
 
 DEFAULT_BATCH_SIZE = 8
+ULTRALYTICS_ENDINGS = (".pt", ".onnx", ".engine", ".torchscript", "_openvino_model", "_openvino_model/")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Assembly:
         section = self.config.detector
         use = section.use
         if not use:
-            use = _use_of_card(section.options.get("weights"))
+            use = _detector_for(section.options.get("weights"))
         return load_plugin("detector", use, self.folder)
 
     @cached_property
@@ -319,17 +320,18 @@ def prepare(assembly: Assembly) -> None:
     _ = assembly.sink
 
 
-def _use_of_card(weights: object) -> str:
-    card = find_card(weights) if isinstance(weights, str) else None
+def _detector_for(weights: object) -> str:
+    """Returns the detector that loads such weights: the card's, or the one whose files end like this."""
+    known = "ultralytics, torchvision, module:Name or mine.py:Mine"
+    if not isinstance(weights, str):
+        raise ConfigError(f"detector: names neither weights nor a detector: add weights: CARD, or use: {known}")
+    card = find_card(weights)
     if card is not None:
         return card.use
-    known = "ultralytics, torchvision, module:Name or mine.py:Mine"
-    if weights is None:
-        raise ConfigError(f"detector: names neither weights nor a detector: add weights: CARD, or use: {known}")
-    hint = did_you_mean(str(weights), card_names())
-    raise ConfigError(
-        f"detector.weights: {weights!r} is no model card, {hint}; for a file or an address add use: {known}"
-    )
+    if weights.partition("#")[0].endswith(ULTRALYTICS_ENDINGS):
+        return "ultralytics"
+    hint = did_you_mean(weights, card_names())
+    raise ConfigError(f"detector.weights: {weights!r} is no model card, {hint}; for a file or address add use: {known}")
 
 
 def _describe_source(assembly: Assembly) -> str:
