@@ -212,18 +212,6 @@ class Assembly:
         card = find_card(weights) if isinstance(weights, str) else None
         return card.model_dump(mode="json", include={"use", "builder", "builder_args"}) if card is not None else None
 
-    @property
-    def _reader_sha256(self) -> str | None:
-        use = self.config.reader.use
-        return None if use == "auto" else load_plugin("reader", use, self.folder).source_sha256
-
-    @property
-    def _card_decides(self) -> dict[str, Any] | None:
-        """What the model card decides beside the weights."""
-        weights = self.config.detector.options.get("weights")
-        card = find_card(weights) if isinstance(weights, str) else None
-        return card.model_dump(mode="json", include={"use", "builder", "builder_args"}) if card is not None else None
-
     @cached_property
     def label_fingerprint(self) -> str:
         """Of all that decides what the labels of given media say."""
