@@ -32,14 +32,22 @@ def run_config(
     assembly = Assembly(load_config(config, settings), config.parent, dry_run)
     stop = StopSignal()
     codes = [ALL_DONE]
-    with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
-        with waiting("loading the model, looking at the source …"):
-            prepare(assembly)
-        with _ledger(assembly) as ledger:
-            for report in _passes(assembly, ledger, stop, limit, watch_seconds):
-                show_report(report)
-                codes.append(SOME_FAILED if report.failed or report.aborted else ALL_DONE)
+    with waiting("loading the model, looking at the source …"):
+        prepare(assembly)
+    with (
+        stop_on_signals(stop, lambda text: person().print(text, style="yellow")),
+        _ledger(assembly) as ledger,
+    ):
+        for report in _passes(assembly, ledger, stop, limit, watch_seconds):
+            show_report(report)
+            codes.append(_exit_code(report))
     return INTERRUPTED if stop.is_set and watch_seconds is None else max(codes)
+
+
+def _exit_code(report: RunReport) -> int:
+    if report.aborted and not report.tasks:
+        return NOTHING_RAN
+    return SOME_FAILED if report.failed or report.aborted else ALL_DONE
 
 
 def check_config_file(config: Path, settings: Sequence[str]) -> int:
@@ -120,16 +128,17 @@ def write_config(folder: Path | None, project: str | None, stage: str | None, we
 def _passes(
     assembly: Assembly, ledger: Ledger | None, stop: StopSignal, limit: int | None, watch_seconds: float | None
 ) -> Iterator[RunReport]:
-    """Yields a report for the first pass, and for each later one in which a task waited."""
-    first = True
+    """Yields a report for the first pass, and for each later one in which something happened."""
+    first, left = True, limit
     while True:
         with show_progress() as progress, stop_on_signals(stop, lambda text: progress.event("stopping", message=text)):
-            report = Run(assembly, ledger, progress, stop)(limit)
-            if first or report.tasks:
+            report = Run(assembly, ledger, progress, stop)(left)
+            if tells := first or report.num_worked_on > 0 or bool(report.aborted):
                 report = complete(assembly, report, progress)
-        if first or report.tasks:
+        if tells:
             yield report
-        if watch_seconds is None or stop.is_set:
+        left = None if left is None else left - report.num_worked_on
+        if watch_seconds is None or stop.is_set or left == 0:
             return
         first = False
         stop.wait(watch_seconds)

@@ -96,6 +96,11 @@ class RunReport:
         return [task for task in self.tasks if task.status == "failed"]
 
     @property
+    def num_worked_on(self) -> int:
+        """Tasks that this run did or failed, those not counted that an earlier one had done."""
+        return sum(task.status != "already done" for task in self.tasks)
+
+    @property
     def instances(self) -> dict[str, int]:
         """Object instances by ontology object, the most frequent first."""
         counts: Counter[str] = Counter()

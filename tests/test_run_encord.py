@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.assemble import Assembly
+from prelabel.commands import run_config
 from prelabel.config import check_config
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import Ledger
@@ -116,3 +117,29 @@ def test_key_that_is_revoked_under_way_ends_the_run_with_the_reason(platform: Pl
     report = run(platform, tmp_path)
     assert "does not know this key" in report.aborted
     assert len(platform.server.world.moves) == 1
+
+
+def test_run_whose_stage_cannot_be_listed_is_exit_2(platform: Platform, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(DETECTOR)
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"source: {{stage: {AGENT}, project_hash: {platform.project.uuid}, output: {tmp_path / 'out'}}}\n"
+        "detector: {use: slow.py:Slow}\npathway: Annotate 1\n"
+    )
+    platform.server.faults.add("list_tasks", Status(403), times=None)
+    assert run_config(config, (), limit=None, dry_run=False, watch_seconds=None) == 2
+
+
+def test_dry_run_asks_the_platform_for_nothing_that_changes_it(platform: Platform, tmp_path: Path) -> None:
+    platform.add_clips(1)
+    (tmp_path / "slow.py").write_text(DETECTOR)
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"source: {{stage: {AGENT}, project_hash: {platform.project.uuid}, output: {tmp_path / 'out'}}}\n"
+        "detector: {use: slow.py:Slow}\npathway: Annotate 1\n"
+    )
+    assert run_config(config, (), limit=None, dry_run=True, watch_seconds=None) == 0
+    asked = {call.operation for call in platform.server.calls}
+    assert asked <= {"get_project", "get_ontology", "list_tasks", "list_label_rows", "get_item", "download"}
+    assert len(list((tmp_path / "out" / "dry-run").glob("*.labels.json"))) == 2
+    assert not list((tmp_path / "out").rglob("*.mp4"))

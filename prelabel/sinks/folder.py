@@ -54,8 +54,8 @@ class FolderSink:
         """Writes the task's label row: all or nothing, and the same when repeated.
 
         Raises:
-            LabelError: if the labels cannot be written, or the row that stands there is not one of the task, or somebody
-                has worked on it and the media are others now.
+            LabelError: if the labels cannot be written, or the row that stands there is not one of the task, or
+                somebody has worked on it and the media are others now.
         """
         path = self.path_of(task)
         now = datetime.now(UTC)
