@@ -138,6 +138,8 @@ def main() -> None:
     """Runs the command line; what a user can meet is one line on standard error."""
     try:
         app()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except SetupError as error:
         print(f"prelabel: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: once ends after what is in hand, twice ends now."""
+"""Ctrl-C and SIGTERM: once ends after what is in hand, twice gives that up, a third time waits for nothing."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ class StopSignal:
         """True once no new task is to be begun."""
         return self._soon.is_set()
 
+    @property
+    def is_now(self) -> bool:
+        """True once work in hand is to be given up, too."""
+        return self._now.is_set()
+
     def ask(self) -> None:
         """Asks to stop after what is in hand; asked again: now."""
         if self._soon.is_set():
@@ -47,9 +52,14 @@ class StopSignal:
 
 @contextmanager
 def stop_on_signals(stop: StopSignal, tell: Callable[[str], None]) -> Iterator[None]:
-    """Turns SIGINT and SIGTERM into `stop.ask()` for as long as the context is open; main thread only."""
+    """Turns SIGINT and SIGTERM into `stop.ask()` for as long as the context is open; main thread only.
+
+    Not all that takes long asks `stop`: a batch in a detector, a save, a picture. A third signal is a KeyboardInterrupt.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_now:
+            raise KeyboardInterrupt
         again = stop.is_set
         stop.ask()
         tell("stopping now" if again else "stopping after what is in hand; once more stops now")

@@ -36,9 +36,14 @@ def prefetch(
     thread.start()
     try:
         yield from queue.drain()
-    finally:
+    except KeyboardInterrupt:  # somebody waits for nothing any more; the thread is a daemon
+        queue.stop()
+        raise
+    except BaseException:
         queue.stop()
         thread.join()
+        raise
+    thread.join()
 
 
 class _BoundedQueue(Generic[Item]):

@@ -165,6 +165,14 @@ def start(folder: Path, *words: str) -> subprocess.Popen:
     )
 
 
+def end_of(process: subprocess.Popen, seconds: float = 60) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
 def wait_for(process: subprocess.Popen, event: str) -> None:
     for line in process.stdout:
         if json.loads(line)["event"] == event:
@@ -226,3 +234,58 @@ def test_watching_takes_up_what_comes_later(folder):
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert (folder / "out" / "later.labels.json").exists()
+
+
+def test_watching_is_silent_while_nothing_new_comes(folder):
+    process = start(folder, "--watch", "1")
+    wait_for(process, "run_done")
+    time.sleep(2.5)
+    process.send_signal(signal.SIGTERM)
+    told, said = end_of(process)
+    assert process.returncode == 0
+    assert "run_done" not in told
+    assert said.count("already done") == 0
+
+
+def test_a_limit_holds_for_all_the_time_of_watching(folder):
+    write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
+    process = start(folder, "--watch", "1", "--limit", "1")
+    end_of(process)
+    assert process.returncode == 0
+    assert len(list((folder / "out").glob("*.labels.json"))) == 1
+
+
+SLOW_TO_LOAD = """
+import time
+from pathlib import Path
+
+class Slow:
+    class_names = ("person",)
+
+    def __init__(self):
+        Path("loading").touch()
+        time.sleep(50)
+"""
+
+
+def test_ctrl_c_while_the_model_is_loaded_ends_at_once(folder):
+    (folder / "slow.py").write_text(SLOW_TO_LOAD)
+    process = start(folder, "--set", "detector={use: slow.py:Slow}")
+    while not (folder / "loading").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = end_of(process, seconds=20)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_a_third_time_does_not_wait_for_the_detector(folder):
+    process = start(folder, "--set", "detector.seconds=50")
+    wait_for(process, "task_started")
+    for _ in range(3):
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+    _, said = end_of(process, seconds=20)
+    assert process.returncode == 130
+    assert "Traceback" not in said
