@@ -54,7 +54,7 @@ class StopSignal:
 def stop_on_signals(stop: StopSignal, tell: Callable[[str], None]) -> Iterator[None]:
     """Turns SIGINT and SIGTERM into `stop.ask()` for as long as the context is open; main thread only.
 
-    Not all that takes long asks `stop`: a batch in a detector, a save, a picture. A third signal is a KeyboardInterrupt.
+    Not all that takes long asks `stop`: a batch in a detector, a save, a picture. A third one is a KeyboardInterrupt.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:

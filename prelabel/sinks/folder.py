@@ -91,10 +91,9 @@ def _is_of(row: LabelRow, info: VideoInfo) -> bool:
     sizes = info.frame_sizes or ((info.width, info.height),) * (1 if info.average_fps > 0 else info.num_frames)
     if [(unit.get("width"), unit.get("height")) for unit in units] != list(sizes):
         return False
-    if info.average_fps == 0:
-        return row["data_type"] != "video"
-    seconds = units[0].get("data_duration")
-    return row["data_type"] == "video" and seconds is not None and math.isclose(seconds, info.duration_seconds)
+    if (row["data_type"] == "video") != (info.average_fps > 0):
+        return False
+    return info.average_fps == 0 or math.isclose(units[0].get("data_duration") or 0.0, info.duration_seconds)
 
 
 def _refuse_work_of_others(path: Path, row: LabelRow, info: VideoInfo) -> None:
