@@ -34,15 +34,15 @@ MEDIA = {"video": VIDEO, "image": IMAGE, "img_group": IMAGE_GROUP}
 
 
 def detections(
-    *rows: tuple[int, Sequence[float], float, int], inferred_frames: Sequence[int] = (), track_id: int = -1
+    *rows: tuple[int, Sequence[float], float, int], inferred_frames: Sequence[int] = (), track_id: int | list[int] = -1
 ) -> VideoDetections:
-    """Returns columns of rows (frame_index, xyxy, confidence, class_id)."""
+    """Returns columns of rows (frame_index, xyxy, confidence, class_id); `track_id` is one for all or one a row."""
     return VideoDetections(
         frame_index=np.array([row[0] for row in rows], np.int64),
         xyxy=np.array([row[1] for row in rows], np.float32).reshape(-1, 4),
         confidence=np.array([row[2] for row in rows], np.float32),
         class_id=np.array([row[3] for row in rows], np.int64),
-        track_id=np.full(len(rows), track_id, np.int64),
+        track_id=np.array(np.broadcast_to(track_id, len(rows)), np.int64),
         inferred_frames=np.array(sorted(set(inferred_frames) | {row[0] for row in rows}), np.int64),
     )
 
@@ -166,28 +166,30 @@ def coordinates(shape, box, size):
     if shape == "polygon":
         return PolygonCoordinates([PointCoordinate(x, y) for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))])
     mask = np.zeros((size[1], size[0]), bool)
-    left, right = (int(np.floor(value * size[0] + 0.5)) for value in (x1, x2))
-    top, bottom = (int(np.floor(value * size[1] + 0.5)) for value in (y1, y2))
+    left, right = (int(np.floor(round(value * size[0], 6) + 0.5)) for value in (x1, x2))  # 0.57 * 50 is under 28.5
+    top, bottom = (int(np.floor(round(value * size[1], 6) + 0.5)) for value in (y1, y2))
     mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
     return BitmaskCoordinates(mask)
 
 
 def write_with_sdk(row, found, info, hashes):
-    """Writes detections as one would with the SDK alone, under given object hashes."""
+    """Writes detections as one would with the SDK alone, tracks as one instance, under given object hashes."""
     label_row = load_in_sdk(row, info)
     grid = corners_on_grid(found.xyxy, info.sizes(found.frame_index)).tolist()
-    for n, object_hash in enumerate(hashes):
-        frame, shape = int(found.frame_index[n]), SHAPES[found.class_id[n]]
+    for number, object_hash in enumerate(hashes):
+        rows = np.flatnonzero(found.instance == number)
+        shape = SHAPES[found.class_id[rows[0]]]
         instance = ObjectInstance(
             label_row.ontology_structure.get_child_by_title(shape, type_=Object), object_hash=object_hash
         )
-        instance.set_for_frames(
-            coordinates(shape, grid[n], info.sizes(found.frame_index)[n].tolist()),
-            frames=frame,
-            confidence=round(float(found.confidence[n]), 5),
-            manual_annotation=False,
-            created_at=NOW,
-            last_edited_at=NOW,
-        )
+        for n in rows:
+            instance.set_for_frames(
+                coordinates(shape, grid[n], info.sizes(found.frame_index)[n].tolist()),
+                frames=int(found.frame_index[n]),
+                confidence=round(float(found.confidence[n]), 5),
+                manual_annotation=False,
+                created_at=NOW,
+                last_edited_at=NOW,
+            )
         label_row.add_object_instance(instance)
     return label_row.to_encord_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -42,6 +43,18 @@ ONE_OF_EACH = [
 ]
 
 
+def tracks(num_frames):
+    """Returns a track of each shape, not on every frame, each in one that another lacks, and a box of no track."""
+    rows = [
+        (f, (x1, y1, x2 - f % 3, y2), confidence, n)
+        for f in range(num_frames)
+        for n, (_, (x1, y1, x2, y2), confidence, _) in enumerate(ONE_OF_EACH)
+        if f % 4 != n
+    ]
+    rows.append((rows[-1][0], (1, 1, 3, 3), 0.5, 0))
+    return detections(*rows, track_id=[10 - row[3] for row in rows[:-1]] + [-1])
+
+
 def write(row, found, info, now=NOW):
     return write_detections(row, found, info, map_of_shapes(), now=now)
 
@@ -53,6 +66,16 @@ def test_row_equals_what_the_sdk_writes_for_the_same_detections(kind):
     found = detections(*rows)
     written = write(new_row(info), found, info).row
     assert written == write_with_sdk(new_row(info), found, info, list(written["object_answers"]))
+
+
+@pytest.mark.parametrize("kind", ["video", "img_group"])
+def test_row_of_tracks_equals_what_the_sdk_writes_for_them(kind):
+    info = MEDIA[kind]
+    found = tracks(min(info.num_frames, 12))
+    written = write(new_row(info), found, info)
+    assert (written.num_instances, len(written.row["object_answers"])) == (5, 5)
+    assert written.row == write_with_sdk(new_row(info), found, info, list(written.row["object_answers"]))
+    assert load_in_sdk(json.loads(json.dumps(written.row)), info).to_encord_dict() == written.row
 
 
 @pytest.mark.parametrize("kind", MEDIA)
@@ -228,6 +251,72 @@ def test_equal_boxes_on_one_frame_get_hashes_of_their_own_and_are_known_again():
         write(new_row(VIDEO), detections(*[(0, (1, 1, 9, 9), 0.5, 0)] * 5), VIDEO)
 
 
+def edit_one_box(row):
+    objects_in(row)[7][2]["boundingBox"]["x"] += 0.01
+
+
+def take_one_box_away(row):
+    (unit,) = row["data_units"].values()
+    unit["labels"]["5"]["objects"] = []
+
+
+def carry_on(row):
+    (unit,) = row["data_units"].values()
+    unit["labels"]["30"] = copy.deepcopy(unit["labels"]["5"])
+
+
+def reclass(row):
+    for _, _, label in objects_in(row):
+        label["featureHash"] = "obj00002"
+
+
+@pytest.mark.parametrize("edit", [edit_one_box, take_one_box_away, carry_on, reclass, answer, act])
+def test_track_that_a_person_touched_anywhere_is_theirs_as_a_whole_and_not_written_beside(edit):
+    found = detections(*[(f, (f, 4, 20 + f, 30), 0.75, 0) for f in range(12)], track_id=1)
+    row = write(new_row(VIDEO), found, VIDEO).row
+    assert [len(placed) for placed in find_own(row).values()] == [12]
+    edit(row)
+    again = write(row, found, VIDEO)
+    assert again.row == row
+    assert (again.num_instances, again.num_replaced, again.num_kept, again.num_taken_over) == (0, 0, 1, 1)
+
+
+def test_tracks_and_boxes_replace_each_other():
+    boxes = detections(*[(f, (f, 4, 20 + f, 30), 0.75, 0) for f in range(12)])
+    track = replace(boxes, track_id=np.ones(12, np.int64))
+    as_boxes, as_track = write(new_row(VIDEO), boxes, VIDEO), write(new_row(VIDEO), track, VIDEO)
+    assert (as_boxes.num_instances, as_track.num_instances) == (12, 1)
+    assert write(as_boxes.row, track, VIDEO).row == as_track.row
+    assert write(as_track.row, boxes, VIDEO).row == as_boxes.row
+    assert write(as_track.row, boxes, VIDEO).num_replaced == 1
+
+
+def test_writing_tracks_twice_is_writing_them_once_whatever_the_order_of_the_frames():
+    row = write(new_row(VIDEO), tracks(12), VIDEO).row
+    (unit,) = row["data_units"].values()
+    unit["labels"] = dict(sorted(unit["labels"].items()))  # as text: 0, 1, 10, 11, 2, …
+    assert write(row, tracks(12), VIDEO, now=NOW + timedelta(days=1)).row == row
+
+
+def test_track_of_one_box_bears_the_mark_of_a_box():
+    box = detections((3, (1, 1, 9, 9), 0.5, 0))
+    assert (
+        write(new_row(VIDEO), box, VIDEO).row == write(new_row(VIDEO), replace(box, track_id=np.array([4])), VIDEO).row
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(3, (1, 1, 9, 9), 0.5, 0), (3, (2, 2, 9, 9), 0.5, 0)], "frame 3: got two boxes of one track"),
+        ([(3, (1, 1, 9, 9), 0.5, 0), (4, (1, 1, 9, 9), 0.5, 1)], "got a track that is 'bounding_box' and 'rotatable"),
+    ],
+)
+def test_tracks_that_cannot_be_one_instance_are_refused(rows, message):
+    with pytest.raises(LabelError, match=message):
+        write(new_row(VIDEO), detections(*rows, track_id=1), VIDEO)
+
+
 @pytest.mark.parametrize(
     ("found", "info", "message"),
     [
@@ -281,6 +370,19 @@ def test_row_past_the_limit_is_refused_with_what_would_fit():
         found.where(found.frame_index % 6 == 0),
     )
     for some in fitting:
+        check_row_size(write(new_row(VIDEO), some, VIDEO).row, limit)
+
+
+def test_row_of_tracks_past_the_limit_is_refused_with_what_fits_by_whole_tracks():
+    rows = [(f, (n, 1, n + 9, 9), 0.01 * n if f % 4 else 0, 0) for f in range(0, 40, 2) for n in range(1, 50)]
+    found = detections(*rows, track_id=[int(row[1][0]) for row in rows])
+    row = write(new_row(VIDEO), found, VIDEO).row
+    limit = row_num_bytes(row) * 2 // 5
+    with pytest.raises(RowTooLargeError) as caught:
+        check_row_size(row, limit)
+    assert "labels.conf=0.31 (19 of 49 instances)" in str(caught.value)
+    assert "reader.stride=6" in str(caught.value)
+    for some in (found.where(found.track_id >= 31), found.where(found.frame_index % 6 == 0)):
         check_row_size(write(new_row(VIDEO), some, VIDEO).row, limit)
 
 

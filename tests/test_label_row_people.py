@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ DRAWN = st.lists(
     ),
     max_size=5,
 )
+BOOL = st.booleans()
 WEATHER = st.lists(st.integers(0, 39), max_size=3, unique=True)
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -49,6 +51,13 @@ def as_detections(values, num_frames):
         for frame, (x, w), (y, h), confidence, class_id in values
     ]
     return detections(*sorted({(row[0], row[3], row[1]): row for row in rows}.values(), key=lambda row: row[0]))
+
+
+def as_tracks(found):
+    """Returns the detections with those of a class linked, one a frame, and the rest left single."""
+    places = list(zip(found.frame_index.tolist(), found.class_id.tolist(), strict=True))
+    linked = [place not in places[:n] for n, place in enumerate(places)]
+    return replace(found, track_id=np.where(linked, found.class_id, -1))
 
 
 def row_of_people(info, drawn, weather):
@@ -159,14 +168,19 @@ def as_text(row, hashes):
 
 
 @pytest.mark.parametrize("kind", MEDIA)
-@given(first=FOUND, second=FOUND, edits=EDITS, drawn=DRAWN, weather=WEATHER)
+@given(first=FOUND, second=FOUND, edits=EDITS, drawn=DRAWN, weather=WEATHER, linked=st.tuples(BOOL, BOOL))
 @FEW
-def test_what_people_did_is_kept_and_nothing_else_of_ours(kind, first, second, edits, drawn, weather):
+def test_what_people_did_is_kept_and_nothing_else_of_ours(kind, first, second, edits, drawn, weather, linked):
     info = MEDIA[kind]
     people = row_of_people(info, drawn, weather)
-    row = json.loads(json.dumps(write(people, as_detections(first, info.num_frames), info).row))
+    before, found = (
+        as_tracks(each) if in_tracks else each
+        for each, in_tracks in zip(
+            (as_detections(values, info.num_frames) for values in (first, second)), linked, strict=True
+        )
+    )
+    row = json.loads(json.dumps(write(people, before, info).row))
     kept = edit_ours(row, edits) | set(people["object_answers"])
-    found = as_detections(second, info.num_frames)
 
     written = write(row, found, info)
 
@@ -177,18 +191,19 @@ def test_what_people_did_is_kept_and_nothing_else_of_ours(kind, first, second, e
     new = {label["objectHash"] for _, _, label in objects_in(written.row)} - kept
     assert new == set(find_own(written.row))
     assert set(written.row["object_answers"]) == new | kept
-    assert len(new) == written.num_instances == len(found) - written.num_taken_over
+    assert len(new) == written.num_instances == len(set(found.instance.tolist())) - written.num_taken_over
     assert written.num_kept == len(kept)
     assert write(json.loads(json.dumps(written.row)), found, info).row == written.row
 
 
 @pytest.mark.parametrize("kind", MEDIA)
-@given(found=FOUND, drawn=DRAWN, weather=WEATHER)
+@given(found=FOUND, drawn=DRAWN, weather=WEATHER, linked=BOOL)
 @FEW
-def test_beside_peoples_labels_the_row_equals_the_sdks(kind, found, drawn, weather):
+def test_beside_peoples_labels_the_row_equals_the_sdks(kind, found, drawn, weather, linked):
     info = MEDIA[kind]
     people = row_of_people(info, drawn, weather)
     shaped = as_detections(found, info.num_frames)
+    shaped = as_tracks(shaped) if linked else shaped
     written = write(people, shaped, info).row
     ours = [key for key in written["object_answers"] if key not in people["object_answers"]]
     assert written == write_with_sdk(people, shaped, info, ours)

@@ -1,0 +1,57 @@
+"""The built-in tracker: its contract, and what it adds to the library's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prelabel import Detections, VideoInfo
+from prelabel.testing import check_tracker
+from prelabel.trackers.bytetrack import ByteTrackTracker
+
+VIDEO = VideoInfo(width=640, height=360, num_frames=200, average_fps=25.0, duration_seconds=8.0)
+BOX = (100, 100, 200, 200)
+
+
+def ids_of(tracker, *frames, numbers=None):
+    """Frames are lists of (xyxy, confidence)."""
+    numbers = range(len(frames)) if numbers is None else numbers
+    found = [Detections([box for box, _ in rows], [conf for _, conf in rows], [0] * len(rows)) for rows in frames]
+    return [tracker.update(boxes, number).tolist() for boxes, number in zip(found, numbers, strict=True)]
+
+
+def test_it_keeps_the_contract():
+    check_tracker(ByteTrackTracker)
+
+
+@pytest.mark.parametrize("sure", [0.25, 0.9])
+def test_a_track_has_its_name_from_its_first_box_on(sure):
+    assert ids_of(ByteTrackTracker(VIDEO), [(BOX, sure)], [(BOX, sure)], [(BOX, sure)]) == [[0], [0], [0]]
+
+
+def test_things_that_come_together_keep_their_names_whatever_their_order():
+    other = (400, 100, 500, 200)
+    assert ids_of(ByteTrackTracker(VIDEO), [(BOX, 0.9), (other, 0.8)], [(other, 0.9), (BOX, 0.3)]) == [[0, 1], [1, 0]]
+
+
+def test_an_unsure_box_goes_on_with_a_track_and_begins_none():
+    frames = [[(BOX, 0.2)], [(BOX, 0.9)], [(BOX, 0.2)], [(BOX, 0.9)]]
+    assert ids_of(ByteTrackTracker(VIDEO), *frames) == [[-1], [0], [0], [0]]
+
+
+def test_a_track_is_looked_for_as_long_as_asked_in_seconds_not_frames():
+    there, gone = [(BOX, 0.9)], []
+    for fps, num_gone, expected in ((25.0, 20, 0), (25.0, 30, 1), (50.0, 40, 0), (50.0, 60, 1)):
+        tracker = ByteTrackTracker(VideoInfo(640, 360, 200, fps, 200 / fps), lost_seconds=1.0)
+        assert ids_of(tracker, there, there, *[gone] * num_gone, there)[-1] == [expected]
+
+
+def test_a_thing_that_moves_is_followed_at_a_stride():
+    boxes = [[((20 + 4 * n, 100, 120 + 4 * n, 200), 0.9)] for n in range(0, 100, 5)]
+    ids = ids_of(ByteTrackTracker(VIDEO), *boxes, numbers=range(0, 100, 5))
+    assert set(map(tuple, ids)) == {(0,)}
+
+
+def test_an_empty_video_is_no_matter():
+    assert ids_of(ByteTrackTracker(VIDEO), [], [], []) == [[], [], []]
+    assert ByteTrackTracker(VIDEO).update(Detections.empty(), 0).dtype == np.int64
