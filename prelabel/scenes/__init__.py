@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from prelabel.scenes.clips import SceneSpec, coco_truth, cut_frame_index, random_frames, render_frames, write_clip
+from prelabel.scenes.clips import (
+    SceneSpec,
+    coco_truth,
+    cut_frame_index,
+    is_written,
+    random_frames,
+    render_frames,
+    write_clip,
+)
 from prelabel.scenes.shots import SceneFrame
 from prelabel.scenes.sprites import CLASS_NAMES
 
@@ -12,6 +20,7 @@ __all__ = [
     "SceneSpec",
     "coco_truth",
     "cut_frame_index",
+    "is_written",
     "random_frames",
     "render_frames",
     "write_clip",

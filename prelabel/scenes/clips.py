@@ -92,7 +92,18 @@ def coco_truth(spec: SceneSpec, video_name: str, frames: Iterable[SceneFrame]) -
         )
         annotations += frame_annotations(frame, image_id=frame_index + 1, first_id=len(annotations) + 1)
     categories = [{"id": class_id + 1, "name": name} for class_id, name in enumerate(CLASS_NAMES)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    info = {"description": repr(spec)}
+    return {"info": info, "images": images, "annotations": annotations, "categories": categories}
+
+
+def is_written(spec: SceneSpec, video_path: Path, truth_path: Path) -> bool:
+    """Return whether the clip of this very spec is there: the truth is written last, and says of which it is."""
+    if not video_path.exists() or not truth_path.exists():
+        return False
+    try:
+        return bool(json.loads(truth_path.read_text())["info"]["description"] == repr(spec))
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def frame_annotations(frame: SceneFrame, image_id: int, first_id: int) -> list[dict[str, object]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prelabel.frames import Media
 from prelabel.protocols import Task
-from prelabel.scenes import SceneSpec, write_clip
+from prelabel.scenes import SceneSpec, is_written, write_clip
 
 CLIP_NAME = "demo.mp4"
 TRUTH_NAME = "demo.truth.json"
@@ -20,7 +20,6 @@ class DemoTask:
     """The generated clip."""
 
     clip: Path
-    truth: Path
     spec: SceneSpec
 
     @property
@@ -45,18 +44,19 @@ class DemoTask:
 
     @contextmanager
     def open(self) -> Iterator[Media]:
-        """Draws the clip and its truth, and yields it."""
-        self.clip.parent.mkdir(parents=True, exist_ok=True)
-        write_clip(self.spec, self.clip, self.truth)
+        """Yields the clip where it is."""
         yield Media("video", (self.clip,))
 
 
 class DemoSource:
-    """One generated clip with its ground truth beside it."""
+    """One generated clip with its ground truth beside it, drawn at once unless they are there."""
 
     def __init__(self, output: Path, seed: int, num_frames: int) -> None:
         spec = SceneSpec(seed=seed, num_frames=num_frames)
-        self._task = DemoTask(output / CLIP_NAME, output / TRUTH_NAME, spec)
+        output.mkdir(parents=True, exist_ok=True)
+        if not is_written(spec, output / CLIP_NAME, output / TRUTH_NAME):
+            write_clip(spec, output / CLIP_NAME, output / TRUTH_NAME)
+        self._task = DemoTask(output / CLIP_NAME, spec)
 
     def tasks(self) -> Iterator[Task]:
         """Yields the clip."""
