@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
+from rich.markup import escape
+
 from prelabel.assemble import Assembly, look_through, prepare
 from prelabel.config import load_config
 from prelabel.errors import ConfigError
@@ -18,7 +20,7 @@ from prelabel.outputs import complete
 from prelabel.progress import show_progress
 from prelabel.report import RunReport
 from prelabel.run import Run
-from prelabel.show import person, show_checks, show_entries, show_findings, show_report, waiting
+from prelabel.show import person, show_checks, show_entries, show_findings, show_paths, show_report, waiting
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -90,8 +92,7 @@ def draw_previews(config: Path, settings: Sequence[str], titles: Sequence[str], 
     assembly = Assembly(load_config(config, settings), config.parent)
     with show_progress() as progress:
         paths = preview_run(assembly, titles, _one_of("--kind", kind, ("clip", "sheet", "both")), progress)
-    for path in paths:
-        person().print(str(path))
+    show_paths(paths)
     return ALL_DONE
 
 
@@ -100,8 +101,7 @@ def export_labels(config: Path, settings: Sequence[str], format: str, target: Pa
     from prelabel.export import export_run
 
     assembly = Assembly(load_config(config, settings), config.parent)
-    for path in export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target):
-        person().print(str(path))
+    show_paths(export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target))
     return ALL_DONE
 
 
@@ -121,7 +121,7 @@ def write_config(folder: Path | None, project: str | None, stage: str | None, we
         assert folder is not None
         text = config_for_folder(folder, weights=weights)
     write_text_atomically(output, text)
-    person().print(f"wrote {output}; look it over, then: prelabel check {output}")
+    person().print(escape(f"wrote {output}; look it over, then: prelabel check {output}"))
     return ALL_DONE
 
 

@@ -109,6 +109,14 @@ class RunReport:
         return dict(counts.most_common())
 
     @property
+    def dropped(self) -> dict[str, int]:
+        """Detections that became no instance, by reason, the most frequent first."""
+        counts: Counter[str] = Counter()
+        for task in self.tasks:
+            counts.update(task.dropped)
+        return dict(counts.most_common())
+
+    @property
     def num_boxes(self) -> int:
         """Boxes of these instances, on all frames."""
         return sum(task.num_boxes for task in self.tasks)

@@ -55,7 +55,7 @@ def show_findings(findings: Sequence[Finding]) -> None:
 def show_entries(output: Path, entries: Sequence[Entry]) -> None:
     """Prints where every task of a ledger stands."""
     table = Table(
-        "step", "task", "instances", "when (UTC)", "reason", title=str(output), title_justify="left", box=None
+        "step", "task", "instances", "when (UTC)", "reason", title=escape(str(output)), title_justify="left", box=None
     )
     for entry in entries:
         step = _STEPS.get(entry.step, "[red]failed[/]")
@@ -69,11 +69,11 @@ def show_report(report: RunReport) -> None:
     console = person()
     if report.instances or report.score:
         console.print(_class_table(report))
-    console.print(_summary(report))
+    console.print(escape(_summary(report)))
     for task in report.failed:
         console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason)}")
     for left in report.left_alone:
-        console.print(f"[yellow]left alone[/] {escape(left.title)}: {escape(left.kind)} is not a kind that gets boxes")
+        console.print(f"[yellow]left alone[/] {escape(left.title)}: {escape(left.kind)}")
     for warning in report.warnings:
         console.print(f"[yellow]note[/] {escape(warning)}")
     if report.aborted:
@@ -82,6 +82,12 @@ def show_report(report: RunReport) -> None:
         console.print("dry run: nothing was saved or moved on the platform")
     for output in report.outputs:
         console.print(f"  {escape(output)}")
+
+
+def show_paths(paths: Sequence[Path]) -> None:
+    """Prints files to look at, one a line."""
+    for path in paths:
+        person().print(escape(str(path)))
 
 
 def _class_table(report: RunReport) -> Table:
@@ -104,7 +110,7 @@ def _summary(report: RunReport) -> str:
     parts = [f"{number} {status}" for status, number in counts.items() if number]
     if report.stopped:
         parts.append("stopped before all was done: the same command goes on from here")
-    elif not parts:
+    elif not parts and not report.aborted:
         parts.append("no task waits")
     if report.num_inferred and report.seconds:
         pace = f"{report.num_inferred:,} frames in {report.seconds:.1f} s: {report.frames_per_second:.1f} frames/s"
@@ -112,6 +118,9 @@ def _summary(report: RunReport) -> str:
     if report.instances_are == "tracks":
         tracks = f"{sum(report.instances.values()):,} tracks of {report.num_boxes:,} boxes"
         parts.append(f"{tracks}, {report.num_interpolated:,} of them filled in")
+    if report.dropped:
+        left_out = (f"{number:,} {reason.replace('_', ' ')}" for reason, number in report.dropped.items())
+        parts.append(f"boxes left out: {', '.join(left_out)}")
     if report.score:
         parts.append(f"mAP {report.score['map_50_95']:.3f} (AP50 {report.score['map_50']:.3f}) against the truth")
     moved = {task.pathway for task in report.tasks if task.status == "done" and task.pathway}

@@ -1,0 +1,42 @@
+"""What a person reads at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prelabel.ledger import Entry
+from prelabel.protocols import LeftAlone
+from prelabel.report import RunReport, TaskReport
+from prelabel.show import show_entries, show_paths, show_report
+
+
+def report(*tasks: TaskReport, **more) -> RunReport:
+    return RunReport("0", "", "", {}, False, 1.0, tasks, **more)
+
+
+def test_names_in_brackets_are_shown_as_they_are(capsys):
+    task = TaskReport("[x].mp4", "k", "done", instances={"[bold]": 1}, pathway="[/red]")
+    show_report(report(task, outputs=("out [1]/coco.json",), left_alone=(LeftAlone("[a].wav", "audio"),)))
+    said = capsys.readouterr().err
+    for text in ("[bold]", "[/red]", "out [1]/coco.json", "[a].wav"):
+        assert text in said
+    show_entries(Path("out [1]"), [Entry("k", "[x].mp4", "done", "f")])
+    told = capsys.readouterr().out
+    assert "out [1]" in told
+    assert "[x].mp4" in told
+    show_paths([Path("out [1]/a.jpg")])
+    assert "out [1]/a.jpg" in capsys.readouterr().err
+
+
+def test_what_became_no_label_is_said_with_its_reason(capsys):
+    dropped = {"low_confidence": 1200, "unmapped": 3}
+    show_report(report(TaskReport("a", "a", "done", dropped=dropped), TaskReport("b", "b", "done", dropped=dropped)))
+    assert "2,400 low confidence, 6 unmapped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("aborted", "waits"), [("", True), ("the key is not known", False)])
+def test_a_run_that_was_refused_does_not_say_that_no_task_waits(capsys, aborted, waits):
+    show_report(report(aborted=aborted))
+    assert ("no task waits" in capsys.readouterr().err) == waits
