@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from prelabel.scenes import SceneSpec, cut_frame_index, render_frames
 
 def cuts_of(frames):
     small = [thumbnails(torch.from_numpy(np.array(frame)[None]))[0] for frame in frames]
-    changes = [0.0, *(change_between(before, after) for before, after in zip(small, small[1:], strict=False))]
+    changes = [0.0, *(change_between(before, after) for before, after in pairwise(small))]
     return find_cuts(np.arange(len(small)), np.array(changes, np.float32)).tolist()
 
 

@@ -1,0 +1,132 @@
+"""Tracks through the whole run: label rows, exports, the report, other ways of linking from the raw store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from prelabel.assemble import look_through, prepare
+from prelabel.errors import ConfigError, PluginError
+from prelabel.export import export_run
+from prelabel.outputs import complete
+from prelabel.progress import NullProgress
+from prelabel.raw_store import read_raw, write_raw
+from prelabel.run import raw_path
+from prelabel.show import show_report
+from tests.kept import assembly_of, run, write_grey_clip
+
+pytestmark = pytest.mark.timeout(120)
+
+TRACKS = {"instances": "tracks"}
+MINE = '''
+import numpy as np
+
+class EachFrame:
+    """Numbers boxes by their order on the frame."""
+
+    def __init__(self, info, first: int = 0):
+        self.first = first
+
+    def update(self, detections, frame_index):
+        return np.arange(len(detections)) + self.first
+
+class NoTracker:
+    def __init__(self, info): pass
+'''
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    write_grey_clip(tmp_path / "clips" / "first.mp4", 96, 64, 12)
+    (tmp_path / "clips" / "mine.py").write_text(MINE)
+    return tmp_path / "clips"
+
+
+def assembly(clips: Path, **sections):
+    return assembly_of(clips, clips.parent / "out", labels=TRACKS, **sections)
+
+
+def row_of(clips: Path) -> dict:
+    return json.loads((clips.parent / "out" / "first.labels.json").read_text())
+
+
+def test_a_thing_is_one_instance_on_the_row_and_one_track_everywhere_else(clips, capsys):
+    tracked = assembly(clips)
+    report = complete(tracked, run(tracked), NullProgress())
+    # The fainter box of every other frame is a track, whose gaps of a frame are filled in.
+    assert len(row_of(clips)["object_answers"]) == 2
+    (task,) = report.tasks
+    assert (task.instances, task.num_boxes, task.num_interpolated) == ({"thing": 1, "other": 1}, 23, 5)
+    written = json.loads((clips.parent / "out" / "report.json").read_text())
+    assert (written["instances_are"], written["num_boxes"]) == ("tracks", 23)
+    coco = json.loads((clips.parent / "out" / "coco.json").read_text())
+    assert {annotation["track_id"] for annotation in coco["annotations"]} == {1, 2}
+    assert sum(annotation["score"] == 0 for annotation in coco["annotations"]) == 5
+    show_report(report)
+    assert "2 tracks of 23 boxes, 5 of them filled in" in "".join(capsys.readouterr())
+
+
+def test_mot_has_the_tracks(clips, tmp_path):
+    run(assembly(clips))
+    export_run(assembly(clips), "mot", tmp_path / "mot")
+    lines = next((tmp_path / "mot").rglob("det.txt")).read_text().splitlines()
+    assert {line.split(",")[1] for line in lines} == {"1", "2"}
+
+
+def test_a_second_run_does_nothing_and_one_with_boxes_puts_them_in_the_tracks_place(clips):
+    run(assembly(clips))
+    tracks = row_of(clips)
+    assert [task.status for task in run(assembly(clips)).tasks] == ["already done"]
+    assert row_of(clips) == tracks
+    boxes = run(assembly_of(clips, clips.parent / "out"))
+    assert (boxes.tasks[0].status, boxes.instances_are, boxes.instances) == (
+        "done",
+        "per_frame",
+        {"thing": 12, "other": 6},
+    )
+    assert len(row_of(clips)["object_answers"]) == 18
+    run(assembly(clips))
+    assert row_of(clips)["object_answers"] == tracks["object_answers"]
+
+
+def test_another_way_of_linking_is_applied_from_the_raw_store(clips):
+    run(assembly(clips))
+    (task,) = run(assembly(clips, tracker={"min_length": 7})).tasks
+    assert (task.status, task.instances, task.dropped) == ("done", {"thing": 1}, {"short_track": 6})
+    assert task.seconds.keys() == {"save"}
+
+
+def test_the_raw_store_holds_no_tracks_and_its_cuts_end_them(clips):
+    tracked = assembly(clips)
+    run(tracked)
+    path = raw_path(tracked, "first.mp4", "first.mp4")
+    raw = read_raw(path)
+    assert (set(raw.detections.track_id.tolist()), raw.cuts) == ({-1}, ())
+    write_raw(path, replace(raw, cuts=(6,)))
+    assert read_raw(path).cuts == (6,)
+    (task,) = run(assembly(clips, tracker={"min_length": 2})).tasks
+    assert task.instances == {"thing": 2, "other": 2}
+
+
+def test_a_tracker_of_ones_own_is_named_by_its_file(clips):
+    run(assembly_of(clips, clips.parent / "out", labels=TRACKS, tracker={"use": "mine.py:EachFrame", "first": 3}))
+    assert len(row_of(clips)["object_answers"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("tracker", "error", "complaint"),
+    [
+        ({"use": "bytetrak"}, PluginError, "did you mean 'bytetrack'"),
+        ({"high_cnf": 0.5}, ConfigError, "did you mean 'high_conf'"),
+        ({"high_conf": 2}, ConfigError, r"tracker\.high_conf: got 2, expected 1 or less"),
+        ({"use": "mine.py:NoTracker"}, ConfigError, "lacks `update"),
+    ],
+)
+def test_a_tracker_that_cannot_be_is_an_error_before_frame_0(clips, tracker, error, complaint):
+    with pytest.raises(error, match=complaint):
+        prepare(assembly(clips, tracker=tracker))
+    checks = {check.name: check.passed for check in look_through(assembly(clips, tracker=tracker))}
+    assert checks["tracks"] is False
