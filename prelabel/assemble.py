@@ -164,6 +164,11 @@ class Assembly:
         return FolderSink(self.output, self.ontology, self.label_map, self.max_row_bytes, self.names)
 
     @property
+    def pathway(self) -> str | None:
+        """The pathway that finished tasks take; None where tasks have nowhere to go, whatever the config says."""
+        return self.config.pathway if isinstance(self.config.source, EncordSection) else None
+
+    @property
     def writes_files(self) -> bool:
         """Whether labels go to files below the output."""
         return self.dry_run or (self.config.sink is None and not isinstance(self.config.source, EncordSection))

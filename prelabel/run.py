@@ -254,7 +254,7 @@ class Run:
             num_boxes=len(detections),
             num_interpolated=int(detections.interpolated.sum()),
             dropped={reason: sum(by_class.values()) for reason, by_class in shaped.dropped.counts.items()},
-            pathway=self.assembly.config.pathway,
+            pathway=self.assembly.pathway,
             reader=f"{item.reader.use} ({item.reader.reason})" if item.reader is not None else "",
             seconds={stage: round(value, 3) for stage, value in seconds.items()},
             outputs=tuple(str(path) for path in self._outputs(item.task)),
