@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from prelabel.cards import card_names, find_card
 from prelabel.config import Config, DemoSection, EncordSection, FolderSection
@@ -18,6 +19,7 @@ from prelabel.frames import VideoInfo
 from prelabel.ontology import LabelMap, Ontology, build_label_map
 from prelabel.plugins import Plugin, load_plugin
 from prelabel.protocols import Detector, LabelSink, ModelRecord, TaskSource, Tracker
+from prelabel.redact import redact
 from prelabel.shaping import class_thresholds
 from prelabel.tracking import Linking
 
@@ -321,10 +323,12 @@ def _detector_for(weights: object) -> str:
     card = find_card(weights)
     if card is not None:
         return card.use
-    if weights.partition("#")[0].endswith(ULTRALYTICS_ENDINGS):
+    if urlsplit(weights).path.endswith(ULTRALYTICS_ENDINGS):
         return "ultralytics"
     hint = did_you_mean(weights, card_names())
-    raise ConfigError(f"detector.weights: {weights!r} is no model card, {hint}; for a file or address add use: {known}")
+    raise ConfigError(
+        f"detector.weights: {redact(weights)!r} is no model card, {hint}; for a file or address add use: {known}"
+    )
 
 
 def _describe_source(assembly: Assembly) -> str:

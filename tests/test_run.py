@@ -15,7 +15,7 @@ import pytest
 from prelabel import Detections
 from prelabel.assemble import Assembly, look_through, prepare
 from prelabel.config import check_config
-from prelabel.errors import ConfigError, MachineError, OntologyError
+from prelabel.errors import ConfigError, MachineError, OntologyError, WeightsError
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
 from prelabel.outputs import complete
@@ -462,3 +462,20 @@ def test_a_glob_that_matches_nothing_any_more_is_no_error_while_watching(folder)
     source = FolderSource(folder / "clips" / "*.mp4", folder / "out")
     clip.unlink()
     assert (list(source.tasks()), source.count()) == ([], 0)
+
+
+def test_a_file_is_not_said_to_have_gone_down_a_pathway(folder):
+    add_clip(folder)
+    assert run(assemble(folder, pathway="Annotate 1")).tasks[0].pathway is None
+
+
+@pytest.mark.parametrize("name", ["best.weights", "best.pt"])
+def test_a_signed_address_of_weights_is_in_no_message(folder, name):
+    add_clip(folder)
+    values = {
+        "source": {"path": str(folder / "clips"), "output": str(folder / "out")},
+        "detector": {"weights": f"https://host.invalid/{name}?sig=secret"},
+    }
+    with pytest.raises((ConfigError, WeightsError)) as refused:
+        prepare(Assembly(check_config(values, "test"), folder))
+    assert "secret" not in str(refused.value)

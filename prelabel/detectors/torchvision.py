@@ -16,6 +16,7 @@ from prelabel.detectors.torchvision_loading import build_network, published_cate
 from prelabel.errors import ConfigError, DetectError
 from prelabel.frames import FrameBatch
 from prelabel.protocols import ModelRecord
+from prelabel.redact import redact
 from prelabel.weights import resolve_weights
 
 _NO_CLASS = "N/A"  # COCO's numbering has gaps; torchvision names them so
@@ -107,7 +108,7 @@ def _builder_name(asked: str | None, card: ModelCard | None, weights: str) -> st
     builder = asked or (card.builder if card else None)
     if builder is None:
         raise ConfigError(
-            f"detector.builder: needed for weights '{weights}', which have no card that names one: "
+            f"detector.builder: needed for weights '{redact(weights)}', which have no card that names one: "
             "a function of torchvision.models.detection, such as builder: fasterrcnn_resnet50_fpn_v2"
         )
     return builder
