@@ -107,8 +107,10 @@ def load_plugin(kind: PluginKind, use: str, folder: Path) -> Plugin:
         return Plugin(kind, use, _installed(kind, use))
     if where.endswith(".py"):
         path = (folder / where).resolve()
-        module = _module_of_file(kind, use, path)
+        if not path.is_file():
+            raise PluginError(f"{kind}.use: {use!r}: there is no file {path} (a path is relative to the config)")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        module = _module_of_file(kind, use, path, digest)
         return Plugin(kind, use, _attribute(kind, use, module, attribute), digest)
     return Plugin(kind, use, _attribute(kind, use, _module(kind, use, where), attribute))
 
@@ -160,10 +162,12 @@ def _module(kind: PluginKind, use: str, name: str) -> ModuleType:
         raise PluginError(f"{kind}.use: {use!r}: importing {name!r}: {type(error).__name__}: {error}") from error
 
 
-def _module_of_file(kind: PluginKind, use: str, path: Path) -> ModuleType:
-    if not path.is_file():
-        raise PluginError(f"{kind}.use: {use!r}: there is no file {path} (a path is relative to the config)")
-    name = f"prelabel_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+def _module_of_file(kind: PluginKind, use: str, path: Path, digest: str) -> ModuleType:
+    """Returns the file's module: run once, and again only if the file has changed."""
+    place = hashlib.sha256(f"{path}:{digest}".encode()).hexdigest()[:8]
+    name = f"prelabel_plugin_{path.stem}_{place}"
+    if name in sys.modules:
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from prelabel.errors import ConfigError, PluginError
@@ -97,3 +99,11 @@ def test_a_factory_that_raises_is_named_with_its_error(folder):
 def test_built_ins_come_through_the_same_door():
     assert {"torchvision", "ultralytics"} <= set(installed_names("detector"))
     assert {"pyav", "decord", "torchcodec"} <= set(installed_names("reader"))
+
+
+def test_a_file_that_several_sections_name_is_run_once(tmp_path):
+    (tmp_path / "both.py").write_text("class Reads: ...\n\n\nclass Finds: ...\n")
+    reads = load_plugin("reader", "both.py:Reads", tmp_path).factory
+    finds = load_plugin("detector", "both.py:Finds", tmp_path).factory
+    assert sys.modules[reads.__module__] is sys.modules[finds.__module__]
+    assert load_plugin("reader", "both.py:Reads", tmp_path).factory is reads
