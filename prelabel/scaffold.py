@@ -251,7 +251,7 @@ def _label_entries(object_name: str) -> Iterable[str]:
     yield ""
     yield "tracker:"
     yield field(TrackerSection, "use", "bytetrack")
-    yield field(TrackerSection, "max_gap_seconds", 0.5)
+    yield field(TrackerSection, "max_gap_seconds", 0.2)
     yield field(TrackerSection, "min_length", 3)
 
 

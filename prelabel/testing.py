@@ -110,9 +110,9 @@ def _moving_boxes(info: VideoInfo) -> dict[int, Detections]:
     frames = [*range(30), *range(30, info.num_frames, 5)]
     found = {}
     for n in frames:
-        boxes = [[20 + 5 * n, 40, 80 + 5 * n, 100], [560 - 5 * n, 220, 620 - 5 * n, 290]]
-        gone = n in (10, 11, 60)
-        found[n] = Detections.empty() if gone else Detections(boxes[:: 1 if n % 2 else -1], [0.9, 0.8], [n % 3, 1])
+        boxes = [[20 + 5 * n, 40, 80 + 5 * n, 100], [560 - 5 * n, 220, 620 - 5 * n, 290]][:: 1 if n % 2 else -1]
+        shown = Detections(np.array(boxes, np.float32), np.array([0.9, 0.8], np.float32), np.array([n % 3, 1]))
+        found[n] = Detections.empty() if n in (10, 11, 60) else shown
     return found
 
 

@@ -6,18 +6,27 @@ scales motion and memory with the time between frames. `norfair` holds numpy bel
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
+import supervision as sv
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from trackers import ByteTrackTracker as Library
+from trackers.utils.iou import IoU
 
 from prelabel.detections import Detections
 from prelabel.frames import VideoInfo
+
+ANY_CLASS = -1
 
 
 class ByteTrackTracker:
     """Links boxes by where the Kalman filter of each track expects its next one: the sure boxes first, then the rest.
 
-    The class of a box plays no part: a thing that the detector calls a car here and a truck there is one track.
+    ByteTrack knows no classes. Here a box of another class than its track's so far may go on with it too, since
+    detectors do take a car for a truck now and then, but only where it lies closer: things of two classes that cross
+    keep their tracks.
     """
 
     class Options(BaseModel):
@@ -27,23 +36,29 @@ class ByteTrackTracker:
             high_conf: a box of this confidence or more is linked first, and begins a track where it continues none; one
                 below it only continues a track.
             min_iou: least overlap of a box with where its track is expected.
+            other_class_iou: the same for a box of another class than its track's.
             lost_seconds: how long a track without boxes is looked for.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         high_conf: float = Field(0.25, ge=0, le=1)
-        min_iou: float = Field(0.1, gt=0, le=1)
+        min_iou: float = Field(0.2, gt=0, le=1)
+        other_class_iou: float = Field(0.5, gt=0, le=1)
         lost_seconds: float = Field(1.0, ge=0)
 
     def __init__(
-        self, info: VideoInfo, high_conf: float = 0.25, min_iou: float = 0.1, lost_seconds: float = 1.0
+        self,
+        info: VideoInfo,
+        high_conf: float = 0.25,
+        min_iou: float = 0.2,
+        other_class_iou: float = 0.5,
+        lost_seconds: float = 1.0,
     ) -> None:
         """Begins without a track; see `Options`."""
-        from trackers import ByteTrackTracker as Library
-
         self._high_conf = np.float32(high_conf)
         self._seconds_per_frame = 1 / info.average_fps
+        self._overlap = _ClassOverlap(min(1.0, min_iou / other_class_iou))
         self._library = Library(
             lost_track_buffer=round(30 * lost_seconds),  # in frames of 30 a second, whatever the video's rate
             frame_rate=info.average_fps,
@@ -51,15 +66,16 @@ class ByteTrackTracker:
             high_conf_det_threshold=float(self._high_conf),
             minimum_consecutive_frames=1,
             minimum_iou_threshold=min_iou,
+            iou=self._overlap,
         )
+        self._overlap.library = self._library
         self._num_tracks = 0
 
     def update(self, detections: Detections, frame_index: int) -> NDArray[np.int64]:
         """Returns the track of each box, int64 (N,); -1: it continues none and is not sure enough to begin one."""
-        import supervision as sv
-
         rows = np.arange(len(detections))
         found = sv.Detections(xyxy=detections.xyxy, confidence=detections.confidence, data={"row": rows})
+        self._overlap.look_at(detections)
         linked = self._library.update(found, timestamp=frame_index * self._seconds_per_frame)
         track_id = np.full(len(detections), -1, np.int64)
         if not len(detections):
@@ -72,7 +88,56 @@ class ByteTrackTracker:
         for row, track in zip(begun, unnamed, strict=True):
             track_id[row] = track.tracker_id = self._num_tracks
             self._num_tracks += 1
+        self._overlap.learn(track_id, detections)
         return track_id
 
     def _is_sure(self, detections: Detections, row: int) -> bool:
         return bool(detections.confidence[row] >= self._high_conf)
+
+
+class _ClassOverlap(IoU):  # type: ignore[misc]
+    """Overlap as the library asks for it; between a track and a box of another class it counts for less.
+
+    The library hands over boxes alone: their classes are found by their corners.
+
+    Attributes:
+        library: whose tracks are asked about.
+    """
+
+    library: Library
+
+    def __init__(self, weight: float) -> None:
+        """`weight` is what an overlap with another class counts for, 0..1."""
+        self._weight = weight
+        self._class_of_box: dict[tuple[float, ...], int] = {}
+        self._votes: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+
+    def look_at(self, detections: Detections) -> None:
+        """Takes the boxes of the frame that comes; where two of different classes coincide, either will do."""
+        self._class_of_box = {}
+        for corners, class_id in zip(_corners(detections.xyxy), detections.class_id.tolist(), strict=True):
+            known = self._class_of_box.setdefault(corners, class_id)
+            if known != class_id:
+                self._class_of_box[corners] = ANY_CLASS
+
+    def learn(self, track_id: NDArray[np.int64], detections: Detections) -> None:
+        """Lets boxes vote, with their confidence, for the class of their tracks; forgets tracks that have ended."""
+        columns = (track_id.tolist(), detections.class_id.tolist(), detections.confidence.tolist())
+        for track, class_id, confidence in zip(*columns, strict=True):
+            self._votes[track][class_id] += confidence
+        alive = {track.tracker_id for track in self.library.tracks}
+        for track in self._votes.keys() - alive:
+            del self._votes[track]
+
+    def _compute(self, boxes_1: NDArray[np.float64], boxes_2: NDArray[np.float32]) -> NDArray[np.float64]:
+        of_track = {_corners(track.get_state_bbox()[None])[0]: track.tracker_id for track in self.library.tracks}
+        votes = [self._votes[of_track[corners]] for corners in _corners(boxes_1)]
+        classes_1 = np.array([max(each, key=lambda class_id: each[class_id]) for each in votes])[:, None]
+        classes_2 = np.array([self._class_of_box[corners] for corners in _corners(boxes_2)])[None]
+        same = (classes_1 == classes_2) | (classes_2 == ANY_CLASS)
+        weighted: NDArray[np.float64] = super()._compute(boxes_1, boxes_2) * np.where(same, 1.0, self._weight)
+        return weighted
+
+
+def _corners(boxes: NDArray[np.floating]) -> list[tuple[float, ...]]:
+    return [tuple(row) for row in boxes.tolist()]

@@ -14,9 +14,10 @@ BOX = (100, 100, 200, 200)
 
 
 def ids_of(tracker, *frames, numbers=None):
-    """Frames are lists of (xyxy, confidence)."""
+    """Frames are lists of (xyxy, confidence) or (xyxy, confidence, class_id)."""
     numbers = range(len(frames)) if numbers is None else numbers
-    found = [Detections([box for box, _ in rows], [conf for _, conf in rows], [0] * len(rows)) for rows in frames]
+    columns = [list(zip(*((*row, 0)[:3] for row in rows), strict=True)) or ((), (), ()) for rows in frames]
+    found = [Detections(*each) for each in columns]
     return [tracker.update(boxes, number).tolist() for boxes, number in zip(found, numbers, strict=True)]
 
 
@@ -44,6 +45,27 @@ def test_a_track_is_looked_for_as_long_as_asked_in_seconds_not_frames():
     for fps, num_gone, expected in ((25.0, 20, 0), (25.0, 30, 1), (50.0, 40, 0), (50.0, 60, 1)):
         tracker = ByteTrackTracker(VideoInfo(640, 360, 200, fps, 200 / fps), lost_seconds=1.0)
         assert ids_of(tracker, there, there, *[gone] * num_gone, there)[-1] == [expected]
+
+
+def test_a_box_taken_for_another_class_goes_on_with_its_track():
+    frames = [[(BOX, 0.9, 0)], [(BOX, 0.9, 1)], [(BOX, 0.9, 1)], [(BOX, 0.9, 0)]]
+    assert ids_of(ByteTrackTracker(VIDEO), *frames) == [[0]] * 4
+
+
+def test_a_thing_of_another_class_that_passes_before_one_does_not_take_its_track():
+    standing = (200, 100, 260, 220)
+    passing = [(20 + 12 * n, 100, 80 + 12 * n, 220) for n in range(30)]
+    hidden = range(11, 20)
+    frames = [[(box, 0.9, 1)] + ([] if n in hidden else [(standing, 0.9, 0)]) for n, box in enumerate(passing)]
+    ids = ids_of(ByteTrackTracker(VIDEO), *frames)
+    assert {row[0] for row in ids} == {0}
+    assert {row[1] for row in ids if len(row) > 1} == {1}
+
+
+def test_boxes_of_two_classes_in_one_place_go_on_with_either_track():
+    both = [(BOX, 0.9, 0), (BOX, 0.8, 1)]
+    ids = ids_of(ByteTrackTracker(VIDEO), both, both, both)
+    assert all(sorted(row) == [0, 1] for row in ids)
 
 
 def test_a_thing_that_moves_is_followed_at_a_stride():
