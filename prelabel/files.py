@@ -48,7 +48,7 @@ class OutputNames:
     whole title; where even that is taken, the title and a digest of the task's key.
 
     Raises:
-        MachineError: if the note of earlier names is damaged.
+        MachineError: if the note of earlier names is damaged, or cannot be written.
     """
 
     def __init__(self, output: Path) -> None:
@@ -67,12 +67,17 @@ class OutputNames:
                 self._key_by_name |= self._read()  # names that were given elsewhere in the meantime
                 name = self._first_free(names, task_key)
                 self._key_by_name[name] = task_key
-                with whole_file(self._path) as unfinished:
-                    unfinished.write_text(json.dumps(self._key_by_name, indent=1))
+                self._write()
         return name
 
     def _first_free(self, names: tuple[str, ...], task_key: str) -> str:
         return next(name for name in names if self._key_by_name.get(name, task_key) == task_key)
+
+    def _write(self) -> None:
+        try:
+            write_text_atomically(self._path, json.dumps(self._key_by_name, indent=1))
+        except OSError as error:
+            raise MachineError(f"{self._path}: cannot be written: {error.strerror}") from error
 
     def _read(self) -> dict[str, str]:
         try:

@@ -97,3 +97,9 @@ def test_file_is_whole_or_as_it_was(tmp_path):
         fail()
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
     assert path.read_text() == "old"
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / ".prelabel").write_text("a file where the folder should be")
+    with pytest.raises(MachineError, match="cannot be written"):
+        OutputNames(tmp_path).of("key", "clip.mp4")
