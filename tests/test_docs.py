@@ -20,9 +20,9 @@ from prelabel.config import (
     FolderSection,
     LabelsSection,
     ReaderSection,
+    TrackerSection,
     check_config,
     load_config,
-    TrackerSection,
 )
 from prelabel.interrupts import StopSignal
 from prelabel.progress import NullProgress
@@ -66,7 +66,8 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize(
-    "section", [
+    "section",
+    [
         Config,
         FolderSection,
         EncordSection,

@@ -340,3 +340,16 @@ def test_detections_that_cannot_be_read_are_named(tmp_path):
 def _longest_run(row: np.ndarray) -> int:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
     return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
+def test_a_label_names_the_track_where_there_is_one():
+    def drawn(track_id):
+        picture = Image.new("RGB", (320, 240), GREY)
+        box, confidence = np.array([[50.0, 60, 150, 160]]), np.array([0.5], np.float32)
+        Pen(label_map(), 320, 240).draw(picture, box, confidence, np.array([0]), track_id)
+        return max(_longest_run(row) for row in (np.asarray(picture)[:59] == RED).all(axis=2))
+
+    assert drawn(np.array([-1])) == drawn(None)
+    assert drawn(np.array([12])) - drawn(None) == pytest.approx(
+        text_width(" #12", Pen(label_map(), 320, 240).font_px), abs=2
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -103,3 +104,14 @@ def test_frames_of_a_stride_take_one_run_however_long():
 def test_any_frames_come_back_from_their_runs(frames):
     rising = np.array(sorted(frames), np.int64)
     assert np.array_equal(_frames_of_ranges(_ranges_of_frames(rising)), rising)
+
+
+def test_cuts_come_back_and_a_file_from_before_they_were_looked_for_has_none(tmp_path):
+    path = tmp_path / "clip.detections.parquet"
+    write_raw(path, record((0, (1, 2, 3, 4), 1, 1), cuts=(3, 17)))
+    assert read_raw(path).cuts == (3, 17)
+    table = pq.read_table(path)
+    values = json.loads(table.schema.metadata[b"prelabel"])
+    del values["cuts"]
+    pq.write_table(table.replace_schema_metadata({b"prelabel": json.dumps(values)}), path)
+    assert read_raw(path).cuts == ()
