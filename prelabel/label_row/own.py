@@ -39,7 +39,7 @@ IMAGE_TYPES = ("image", "img_group")
 def object_hashes(placed: Placed) -> list[str]:
     """Returns the hashes that an instance may have: the first, and those for when it is taken by another instance.
 
-    None where it is of no form that prelabel writes.
+    Empty where it is of no form that prelabel writes.
 
     Args:
         placed: the object on each of its frames.
