@@ -24,7 +24,7 @@ from prelabel.shaping import class_thresholds
 from prelabel.tracking import Linking
 
 if TYPE_CHECKING:
-    from prelabel.encord_client import EncordProject
+    from prelabel.encord_api.client import EncordProject
 
 DEFAULT_BATCH_SIZE = 8
 ULTRALYTICS_ENDINGS = (".pt", ".onnx", ".engine", ".torchscript", "_openvino_model", "_openvino_model/")
@@ -91,7 +91,7 @@ class Assembly:
     @cached_property
     def encord(self) -> EncordProject:
         """The project on the platform."""
-        from prelabel.encord_client import connect
+        from prelabel.encord_api.client import connect
 
         source = self.config.source
         assert isinstance(source, EncordSection)

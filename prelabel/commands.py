@@ -62,7 +62,7 @@ def check_config_file(config: Path, settings: Sequence[str]) -> int:
 
 def examine_machine() -> int:
     """Shows what this machine has."""
-    from prelabel.doctor import examine, has_blocking
+    from prelabel.doctor.examine import examine, has_blocking
 
     with waiting("trying every decoder and device, each in a process of its own …"):
         findings = examine()
@@ -107,14 +107,14 @@ def export_labels(config: Path, settings: Sequence[str], format: str, target: Pa
 
 def write_config(folder: Path | None, project: str | None, stage: str | None, weights: str, output: Path) -> int:
     """Writes a commented config, never over one that stands."""
-    from prelabel.scaffold import config_for_folder, config_for_project
+    from prelabel.scaffold.configs import config_for_folder, config_for_project
 
     if (folder is None) == (project is None):
         raise ConfigError("init: say what to label: --folder FOLDER, or --project HASH")
     if output.exists():
         raise ConfigError(f"{output}: stands already; name another with --output")
     if project is not None:
-        from prelabel.encord_client import connect
+        from prelabel.encord_api.client import connect
 
         text = config_for_project(connect(project, os.environ.get("ENCORD_DOMAIN")), stage=stage, weights=weights)
     else:

@@ -17,7 +17,7 @@ from prelabel.ledger import Entry
 from prelabel.report import RunReport
 
 if TYPE_CHECKING:
-    from prelabel.doctor import Finding
+    from prelabel.doctor.examine import Finding
 
 WIDTH_OF_LOGS = 160
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]note[/]", "missing": "[red]missing[/]"}

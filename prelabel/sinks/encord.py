@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import prelabel
 from prelabel.detections import VideoDetections
-from prelabel.encord_client import EncordProject, EncordTask, as_encord_task
+from prelabel.encord_api.client import EncordProject, EncordTask, as_encord_task
 from prelabel.errors import LabelError, PrelabelError, SaveError
 from prelabel.frames import VideoInfo
 from prelabel.label_row import LabelRow, WrittenRow, check_row_size, write_detections

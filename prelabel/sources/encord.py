@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
-from prelabel.disk_cache import DiskCache
-from prelabel.download import Patience
-from prelabel.encord_client import DataKind, EncordProject, EncordTask, as_encord_task
-from prelabel.encord_media import MediaFetcher
+from prelabel.encord_api.client import DataKind, EncordProject, EncordTask, as_encord_task
+from prelabel.encord_api.media import MediaFetcher
 from prelabel.errors import AccountError, SaveError
 from prelabel.protocols import LeftAlone, Task
+from prelabel.transfer.disk_cache import DiskCache
+from prelabel.transfer.download import Patience
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2

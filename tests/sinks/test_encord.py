@@ -11,7 +11,7 @@ import pytest
 
 import prelabel
 from prelabel import VideoDetections, VideoInfo
-from prelabel.encord_client import EncordProject, EncordTask
+from prelabel.encord_api.client import EncordProject, EncordTask
 from prelabel.errors import LabelError, RowTooLargeError, SaveError
 from prelabel.sinks.encord import EncordSink
 from prelabel.sources.encord import EncordSource

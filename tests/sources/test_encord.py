@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prelabel.download import Patience
-from prelabel.encord_client import EncordTask
+from prelabel.encord_api.client import EncordTask
 from prelabel.errors import AccountError, FetchError, SaveError
 from prelabel.protocols import LeftAlone
 from prelabel.sources.encord import EncordSource
+from prelabel.transfer.download import Patience
 from tests.encord_server import (
     AGENT,
     ANNOTATE,

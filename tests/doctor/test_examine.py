@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from prelabel import trials
-from prelabel.doctor import Finding, examine, has_blocking, look_at_encord, look_at_models
+from prelabel.doctor import trials
+from prelabel.doctor.examine import Finding, examine, has_blocking, look_at_encord, look_at_models
 from prelabel.errors import ReadError
 from tests.encord_server.signing import KeyPair
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 import prelabel
-from prelabel import trials
 from prelabel.cards import MODELS_VARIABLE, model_folders, read_card
-from prelabel.encord_key import KEY_FILE, KEY_TEXT, read_key
+from prelabel.doctor import trials
+from prelabel.doctor.probes import Probe, run_probes
+from prelabel.encord_api.key import KEY_FILE, KEY_TEXT, read_key
 from prelabel.errors import AccountError, WeightsError
-from prelabel.probes import Probe, run_probes
 from prelabel.weights import cache_folder
 
 Status = Literal["ok", "warn", "missing"]

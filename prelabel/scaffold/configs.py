@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prelabel.cards import ModelCard, find_card, model_folders
-from prelabel.class_guess import Proposal, known_classes, propose_map
-from prelabel.commented_yaml import comment, description, entry, field, idle_field, one_line, quoted, yaml_text
 from prelabel.config import (
     Config,
     DetectorSection,
@@ -20,15 +18,17 @@ from prelabel.config import (
     ReaderSection,
     TrackerSection,
 )
-from prelabel.encord_client import DEFAULT_DOMAIN
+from prelabel.encord_api.client import DEFAULT_DOMAIN
 from prelabel.errors import AccountError, ConfigError, did_you_mean
 from prelabel.ontology import BOX_SHAPES, Ontology, OntologyObject
+from prelabel.scaffold.class_guess import Proposal, known_classes, propose_map
+from prelabel.scaffold.commented_yaml import comment, description, entry, field, idle_field, one_line, quoted, yaml_text
 
 if TYPE_CHECKING:
     from encord.workflow import AgentStage
     from encord.workflow.stages.agent import AgentPathway
 
-    from prelabel.encord_client import EncordProject
+    from prelabel.encord_api.client import EncordProject
 
 CHECK_IT = "a guess: check"
 

@@ -4,8 +4,8 @@ import os
 import signal
 import time
 
+from prelabel.doctor.probes import Outcome, Probe, run_probes
 from prelabel.errors import MachineError
-from prelabel.probes import Outcome, Probe, run_probes
 
 
 def say(text: str) -> str:

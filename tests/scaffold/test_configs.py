@@ -6,9 +6,9 @@ import pytest
 from pydantic import BaseModel
 
 from prelabel.config import Config, EncordSection, FolderSection, LabelsSection, ReaderSection, load_config
-from prelabel.encord_client import EncordProject, connect
+from prelabel.encord_api.client import EncordProject, connect
 from prelabel.errors import AccountError, ConfigError
-from prelabel.scaffold import config_for_folder, config_for_project
+from prelabel.scaffold.configs import config_for_folder, config_for_project
 from tests.encord_server import AGENT, EncordServer
 from tests.encord_server.ontologies import editor, ontology_object
 from tests.encord_server.records import Project

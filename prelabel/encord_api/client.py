@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 import prelabel
-from prelabel.encord_calls import Caller, Retry, explain, is_never_connected
-from prelabel.encord_key import read_key
+from prelabel.encord_api.calls import Caller, Retry, explain, is_never_connected
+from prelabel.encord_api.key import read_key
 from prelabel.errors import AccountError, FetchError, PrelabelError, did_you_mean
 from prelabel.frames import Media
 from prelabel.ontology import Ontology

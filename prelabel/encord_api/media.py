@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prelabel.disk_cache import DiskCache
-from prelabel.download import Patience, download, session_for_links
-from prelabel.encord_client import EncordProject, EncordTask
+from prelabel.encord_api.client import EncordProject, EncordTask
 from prelabel.errors import FetchError
 from prelabel.frames import Media
+from prelabel.transfer.disk_cache import DiskCache
+from prelabel.transfer.download import Patience, download, session_for_links
 
 if TYPE_CHECKING:
     from encord.storage import StorageItem

@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from prelabel.encord_calls import Caller, Retry
-from prelabel.encord_client import connect
-from prelabel.encord_key import read_key
+from prelabel.encord_api.calls import Caller, Retry
+from prelabel.encord_api.client import connect
+from prelabel.encord_api.key import read_key
 from prelabel.errors import AccountError, SaveError
 from tests.encord_server import AGENT, ANNOTATE, MalformedJson, Refusal, Status
 from tests.encord_server.ontologies import editor, ontology_object

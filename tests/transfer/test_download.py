@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.disk_cache import DiskCache
-from prelabel.download import Patience, download
 from prelabel.errors import FetchError
+from prelabel.transfer.disk_cache import DiskCache
+from prelabel.transfer.download import Patience, download
 from tests.encord_server import (
     Delay,
     EncordServer,
