@@ -43,7 +43,7 @@ class ByteTrackTracker:
         model_config = ConfigDict(extra="forbid", frozen=True)
 
         high_conf: float = Field(0.25, ge=0, le=1)
-        min_iou: float = Field(0.2, gt=0, le=1)
+        min_iou: float = Field(0.1, gt=0, le=1)
         other_class_iou: float = Field(0.5, gt=0, le=1)
         lost_seconds: float = Field(1.0, ge=0)
 
@@ -51,7 +51,7 @@ class ByteTrackTracker:
         self,
         info: VideoInfo,
         high_conf: float = 0.25,
-        min_iou: float = 0.2,
+        min_iou: float = 0.1,
         other_class_iou: float = 0.5,
         lost_seconds: float = 1.0,
     ) -> None:
