@@ -83,6 +83,11 @@ class Assembly:
         return ModelRecord(self.detector_plugin.use, self.detector_plugin.source_sha256)
 
     @property
+    def threshold(self) -> float | None:
+        """The confidence from which boxes become labels, of a detector that gives lower ones too; None of others."""
+        return getattr(self.detector, "conf", None) if hasattr(self.detector, "lowest_conf") else None
+
+    @property
     def batch_size(self) -> int:
         """Frames a batch: the config's, else what the detector prefers."""
         size = self.config.detector.batch_size
@@ -197,7 +202,7 @@ class Assembly:
         """Of all that decides what the detector finds in given media."""
         decides: dict[str, Any] = {
             "reader": self.config.reader.model_dump(mode="json"),
-            "detector": self.config.detector.model_dump(mode="json", exclude={"batch_size"}),
+            "detector": self._detector_decides,
             "frames": self.config.frames,
             "reader_sha256": self._reader_sha256,
             "weights_sha256": self.model.weights_sha256,
@@ -206,6 +211,15 @@ class Assembly:
             "card": self._card_decides,
         }
         return _digest(decides)
+
+    @property
+    def _detector_decides(self) -> dict[str, Any]:
+        """The detector's options, without the threshold that is applied to what it gives."""
+        options = self.config.detector.model_dump(mode="json", exclude={"batch_size"})
+        if self.threshold is None:
+            return options
+        unbound = {name: value for name, value in options.items() if name not in ("conf", "keep_conf")}
+        return {**unbound, "lowest_conf": getattr(self.detector, "lowest_conf", None)}
 
     @property
     def _reader_sha256(self) -> str | None:
@@ -224,6 +238,7 @@ class Assembly:
         """Of all that decides what the labels of given media say."""
         decides: dict[str, Any] = {
             "raw": self.raw_fingerprint,
+            "threshold": self.threshold,
             "labels": self.config.labels.model_dump(mode="json"),
             "ontology": self.ontology.structure,
         }

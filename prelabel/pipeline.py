@@ -126,6 +126,8 @@ class Pipeline:
                 raise FrameCountError(f"{title}: {complaint}")
             num_frames = min(info.num_frames, promised_frames if promised_frames is not None else info.num_frames)
             wanted = select_frames(num_frames, keyframes, self.reader)
+            if num_frames and not len(wanted):
+                raise ReadError(f"{title}: reader.frame_ranges: none of its {num_frames} frames is within")
             self.progress.begin(title, len(wanted))
             changes = _Changes(media.kind == "video")
             found, seconds, damage = self._detect(reader, wanted, title, changes)

@@ -479,3 +479,22 @@ def test_a_signed_address_of_weights_is_in_no_message(folder, name):
     with pytest.raises((ConfigError, WeightsError)) as refused:
         prepare(Assembly(check_config(values, "test"), folder))
     assert "secret" not in str(refused.value)
+
+
+def test_a_lower_threshold_needs_no_second_look_where_the_detector_gives_low_boxes_too(folder):
+    detector = DETECTOR.replace("def __init__(self, log", "lowest_conf = 0.05\n\n    def __init__(self, log").replace(
+        "self.score, self.fail_on = log, conf, fail_on",
+        "self.score, self.fail_on = log, 0.5, fail_on\n        self.conf = conf",
+    )
+    (folder / "mine.py").write_text(detector)
+    add_clip(folder)
+    assert run(assemble(folder, detector={"conf": 0.6})).instances == {}
+    before = num_batches(folder)
+    assert run(assemble(folder, detector={"conf": 0.4})).instances == {"thing": NUM_FRAMES}
+    assert num_batches(folder) == before
+
+
+def test_a_range_past_the_end_fails_the_task_with_its_length(folder):
+    add_clip(folder)
+    (task,) = run(assemble(folder, reader={"frame_ranges": [[500, 600]]})).tasks
+    assert (task.status, f"none of its {NUM_FRAMES} frames" in task.reason) == ("failed", True)

@@ -27,8 +27,8 @@ class TorchvisionDetector:
 
     Attributes:
         class_names: names by class id, without the background.
-        conf: confidence from which boxes are meant to become labels. `detect` gives lower ones too, down to
-            `keep_conf`, so that a threshold can be lowered later without the model.
+        conf: confidence from which boxes are meant to become labels.
+        lowest_conf: confidence down to which `detect` gives boxes, so that `conf` can be lowered without the model.
         model: which weights these are.
         default_batch_size: frames a batch when nobody asks for another number.
     """
@@ -59,6 +59,8 @@ class TorchvisionDetector:
 
     def __init__(self, **options: object) -> None:
         self._options = self.Options.model_validate(options)
+        self.conf = self._options.conf
+        self.lowest_conf: float = min(self._options.conf, self._options.keep_conf)
         self._device = pick_device(self._options.device)
         weights = resolve_weights(self._options.weights)
         builder = _builder_name(self._options.builder, weights.card, self._options.weights)
@@ -69,12 +71,11 @@ class TorchvisionDetector:
             builder_args={**(weights.card.builder_args if weights.card else {}), **self._options.builder_args},
             state_dict=read_state_dict(weights.path),
             weights_path=weights.path,
-            lowest_conf=self._lowest_conf,
+            lowest_conf=self.lowest_conf,
             device=self._device,
         )
         self.class_names: Sequence[str] = tuple(name for name in categories if name != _NO_CLASS)
         self._class_by_label = _class_by_label(categories).to(self._device)
-        self.conf = self._options.conf
         self.model = ModelRecord(weights.name, weights.sha256, weights.licence)
         self.default_batch_size = 4 if self._device.type == "cpu" else 16
 
@@ -95,13 +96,9 @@ class TorchvisionDetector:
     def _rows(self, output: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Returns a row x1, y1, x2, y2, confidence, class id for each box that is kept."""
         class_ids = self._class_by_label[output["labels"]]
-        keep = (output["scores"] > self._lowest_conf) & (class_ids >= 0)
+        keep = (output["scores"] > self.lowest_conf) & (class_ids >= 0)
         rows = torch.cat([output["boxes"], output["scores"][:, None], class_ids[:, None].float()], dim=1)[keep]
         return rows[rows[:, 4].argsort(descending=True, stable=True)[: self._options.max_det]]
-
-    @property
-    def _lowest_conf(self) -> float:
-        return min(self._options.conf, self._options.keep_conf)
 
 
 def _builder_name(asked: str | None, card: ModelCard | None, weights: str) -> str:

@@ -26,8 +26,8 @@ class UltralyticsDetector:
 
     Attributes:
         class_names: names by class id.
-        conf: confidence from which boxes are meant to become labels. `detect` gives lower ones too, down to
-            `keep_conf`, so that a threshold can be lowered later without the model.
+        conf: confidence from which boxes are meant to become labels.
+        lowest_conf: confidence down to which `detect` gives boxes, so that `conf` can be lowered without the model.
         model: which weights these are.
         default_batch_size: frames a batch when nobody asks for another number.
     """
@@ -66,6 +66,7 @@ class UltralyticsDetector:
         self._loaded = load_model(weights.path, self._device, half=half, nms_head=self._options.nms)
         self.class_names: Sequence[str] = self._loaded.class_names
         self.conf = self._options.conf
+        self.lowest_conf: float = min(self._options.conf, self._options.keep_conf)
         self.model = ModelRecord(weights.name, weights.sha256, weights.licence or self._loaded.licence)
         self.default_batch_size = 4 if self._device.type == "cpu" else 16
         self._class_ids = _class_ids(self._options.classes, self.class_names)
@@ -103,7 +104,7 @@ class UltralyticsDetector:
 
         rows: list[torch.Tensor] = non_max_suppression(
             prediction,
-            self._lowest_conf,
+            self.lowest_conf,
             self._options.iou,
             self._class_ids,
             self._options.agnostic_nms,
@@ -126,15 +127,11 @@ class UltralyticsDetector:
         return [self._best(row) for row in rows]
 
     def _best(self, rows: torch.Tensor) -> torch.Tensor:
-        keep = rows[:, 4] > self._lowest_conf
+        keep = rows[:, 4] > self.lowest_conf
         if self._class_ids is not None:
             keep &= torch.isin(rows[:, 5], rows.new_tensor(self._class_ids))
         kept = rows[keep]
         return kept[kept[:, 4].argsort(descending=True, stable=True)[: self._options.max_det]]
-
-    @property
-    def _lowest_conf(self) -> float:
-        return min(self._options.conf, self._options.keep_conf)
 
     def _letterbox(self, height: int, width: int) -> Letterbox:
         if self._loaded.input_size is not None:
