@@ -65,7 +65,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _measure(clip: Path, folder: Path) -> dict[str, float]:
-    from prelabel.assemble import Assembly
+    from prelabel.assemble import Assembly, prepare
     from prelabel.config import check_config
     from prelabel.interrupts import StopSignal
     from prelabel.progress import NullProgress
@@ -76,7 +76,9 @@ def _measure(clip: Path, folder: Path) -> dict[str, float]:
         "source": {"use": "folder", "path": str(clip), "output": str(folder / "out" / clip.stem)},
         "detector": {"use": "five.py:Five", "batch_size": 8},
     }
-    report = Run(Assembly(check_config(values, "benchmark"), folder), None, NullProgress(), StopSignal())()
+    assembly = Assembly(check_config(values, "benchmark"), folder)
+    prepare(assembly)
+    report = Run(assembly, None, NullProgress(), StopSignal())()
     assert not report.failed, report.failed
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {

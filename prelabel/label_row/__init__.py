@@ -8,6 +8,7 @@ the SDK writes for the same input.
 
 from prelabel.label_row.own import LabelRow, find_own, remove_own
 from prelabel.label_row.size import check_row_size, row_num_bytes
+from prelabel.label_row.text import json_pieces
 from prelabel.label_row.write import WrittenRow, write_detections
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "WrittenRow",
     "check_row_size",
     "find_own",
+    "json_pieces",
     "remove_own",
     "row_num_bytes",
     "write_detections",

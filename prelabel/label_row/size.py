@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from prelabel.errors import RowTooLargeError
 from prelabel.label_row.own import LabelRow, find_own
+from prelabel.label_row.text import FRAMES_DEPTH, json_pieces
 
 SENT_KEYS = frozenset(
     [
@@ -41,7 +42,8 @@ def row_num_bytes(row: LabelRow) -> int:
     """Returns the bytes of the request by which `Project.save_label_row` sends the row."""
     payload = {key: value for key, value in row.items() if key in SENT_KEYS}
     values = {"uid": row["label_hash"], "payload": payload}
-    return len(json.dumps({"query_type": "labelrow", "query_method": "POST", "values": values}))
+    request = {"query_type": "labelrow", "query_method": "POST", "values": values}
+    return sum(map(len, json_pieces(request, FRAMES_DEPTH + 2)))
 
 
 def check_row_size(row: LabelRow, max_row_bytes: int) -> None:

@@ -11,7 +11,7 @@ from prelabel.detections import VideoDetections
 from prelabel.errors import LabelError
 from prelabel.files import OutputNames, whole_file
 from prelabel.frames import VideoInfo
-from prelabel.label_row import LabelRow, check_row_size, remove_own, write_detections
+from prelabel.label_row import LabelRow, check_row_size, json_pieces, remove_own, write_detections
 from prelabel.ontology import LabelMap, Ontology
 from prelabel.protocols import Task
 from prelabel.sinks.offline_row import data_hash_of, encord_ontology, new_label_row
@@ -67,8 +67,8 @@ class FolderSink:
             row = new_label_row(task.key, task.title, info, self._ontology, now=now)
         written = write_detections(row, detections, info, self._label_map, now=now)
         check_row_size(written.row, self._max_row_bytes)
-        with whole_file(path) as unfinished:
-            unfinished.write_text(json.dumps(written.row), encoding="utf-8")
+        with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+            file.writelines(json_pieces(written.row))
 
 
 def _read_row(path: Path, task: Task) -> LabelRow:
