@@ -25,6 +25,8 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it, for all ways alike
+
 import numpy as np
 import torch
 from rich.console import Console
