@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from prelabel.errors import MachineError, WeightsError
 
@@ -165,7 +166,7 @@ def _require_modules(path: Path, modules: tuple[tuple[str, str], ...]) -> None:
 
 @contextmanager
 def _contained() -> Iterator[None]:
-    """Imports Ultralytics offline and apart from the user's settings, and leaves the environment as it was."""
+    """Imports Ultralytics offline and apart from the user's settings; leaves the environment and Pillow as they were."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "ultralytics"
     wanted = {
         "YOLO_OFFLINE": "true",  # it looks names up on import, to know whether there is a network
@@ -175,6 +176,7 @@ def _contained() -> Iterator[None]:
     }
     before = {name: os.environ.get(name) for name in (*wanted, "OMP_NUM_THREADS")}
     os.environ.update(wanted)
+    open_image = Image.open  # ultralytics 8.4 puts its own in its place, which wants to install a package
     try:
         home.mkdir(parents=True, exist_ok=True)
         import torchvision  # noqa: F401, its NMS is used only if it is imported first
@@ -185,6 +187,7 @@ def _contained() -> Iterator[None]:
     except ImportError as error:
         raise MachineError(f"detector 'ultralytics': its packages cannot be imported: {error}") from error
     finally:
+        Image.open = open_image
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

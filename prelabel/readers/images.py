@@ -17,7 +17,8 @@ from prelabel.readers.batching import FramePool, check_request, stack_batches
 
 # EXIF orientations 5 to 8 swap width and height (CIPA DC-008, 4.6.4).
 TURNED = (5, 6, 7, 8)
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# ImportError: where ultralytics was imported, its `Image.open` looks for a package at the sight of no picture.
+UNREADABLE = (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError)
 
 
 class ImageReader:

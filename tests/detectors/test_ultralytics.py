@@ -184,10 +184,11 @@ def test_half_is_refused_on_a_cpu(checkpoint):
         UltralyticsDetector(weights=str(checkpoint("yolo11n")), half=True, device="cpu")
 
 
-def test_loading_leaves_environment_threads_and_home_alone(checkpoint, tmp_path):
+def test_loading_leaves_environment_threads_pillow_and_home_alone(checkpoint, tmp_path):
     program = (
         "import os, torch\n"
-        "before, threads = dict(os.environ), torch.get_num_threads()\n"
+        "from PIL import Image\n"
+        "before, threads, open_image = dict(os.environ), torch.get_num_threads(), Image.open\n"
         "from prelabel.detectors.ultralytics import UltralyticsDetector\n"
         f"UltralyticsDetector(weights={str(checkpoint('yolo11n'))!r}, device='cpu')\n"
         "from ultralytics.utils import ONLINE, SETTINGS\n"
@@ -195,6 +196,7 @@ def test_loading_leaves_environment_threads_and_home_alone(checkpoint, tmp_path)
         "changed = {name for name, _ in set(os.environ.items()) ^ set(before.items())}\n"
         "assert changed <= {'LD_LIBRARY_PATH'}, changed  # cv2's own doing\n"
         "assert torch.get_num_threads() == threads\n"
+        "assert Image.open is open_image\n"
         "assert not (ONLINE or AUTOINSTALL or SETTINGS['sync'])\n"
     )
     hidden = ("YOLO_OFFLINE", "YOLO_CONFIG_DIR", "OMP_NUM_THREADS")
