@@ -166,7 +166,7 @@ def _require_modules(path: Path, modules: tuple[tuple[str, str], ...]) -> None:
 
 @contextmanager
 def _contained() -> Iterator[None]:
-    """Imports Ultralytics offline and apart from the user's settings; leaves the environment and Pillow as they were."""
+    """Imports Ultralytics offline, apart from the user's settings; leaves the environment and Pillow as they were."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "ultralytics"
     wanted = {
         "YOLO_OFFLINE": "true",  # it looks names up on import, to know whether there is a network
