@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+SIGNAL_SECONDS = 0.5
+"""A consumer wakes so often: the main thread handles a signal that came just before it slept only when it wakes."""
 Item = TypeVar("Item")
 
 
@@ -77,7 +79,7 @@ class _BoundedQueue(Generic[Item]):
         while True:
             with self._changed:
                 while not self._items and not self._ended:
-                    self._changed.wait()
+                    self._changed.wait(SIGNAL_SECONDS)
                 if not self._items:
                     break
                 item = self._items.popleft()

@@ -201,11 +201,12 @@ def test_ctrl_c_twice_ends_now_and_leaves_nothing_half_written(folder, prelabel)
     process = start(folder, "--set", "detector.seconds=3")
     wait_for(process, "task_started")
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    wait_for(process, "stopping")  # two signals that come before the first is seen are one
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert len((folder / "batches.log").read_text().splitlines()) < NUM_FRAMES // 4  # batches of 4: some were not begun
+    log = folder / "batches.log"  # of batches of 4, some were not begun
+    assert not log.exists() or len(log.read_text().splitlines()) < NUM_FRAMES // 4
     assert not list((folder / "out").rglob("*.labels.json"))
     assert not list((folder / "out").rglob("*.tmp"))
     assert prelabel("run", "config.yaml") == 0
