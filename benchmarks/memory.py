@@ -65,7 +65,8 @@ def _parse() -> argparse.Namespace:
 
 
 def _measure(clip: Path, folder: Path) -> dict[str, float]:
-    from prelabel.assemble import Assembly, prepare
+    from prelabel.assemble import Assembly
+    from prelabel.checks import prepare
     from prelabel.config import check_config
     from prelabel.interrupts import StopSignal
     from prelabel.progress import NullProgress

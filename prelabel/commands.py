@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from rich.markup import escape
 
-from prelabel.assemble import Assembly, look_through, prepare
+from prelabel.assemble import Assembly
+from prelabel.checks import look_through, prepare
 from prelabel.config import load_config
 from prelabel.errors import ConfigError
 from prelabel.files import write_text_atomically

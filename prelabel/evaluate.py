@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import ConfigError
+from prelabel.files import read_json
 
 MAX_DETECTIONS = 100
 """An image, the most confident first, as COCO has it."""
@@ -84,12 +84,7 @@ class _Coco:
     @classmethod
     def read(cls, path: Path, numbers: Sequence[str] = ()) -> _Coco:
         """Returns the file's content; each annotation has the `numbers` asked for."""
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise ConfigError(f"{path}: is not JSON: {error}") from error
+        document = read_json(path, ConfigError)
         if not isinstance(document, dict):
             raise ConfigError(f"{path}: got {_kind(document)}, expected COCO: images, annotations, categories")
         images = _entries(document, "images", {"id": int, "file_name": str}, path)

@@ -10,8 +10,9 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from prelabel.errors import MachineError
+from prelabel.errors import MachineError, PrelabelError
 
 MAX_SEGMENT_BYTES = 160
 """File systems take 255; suffixes, a digest and the mark of an unfinished file come on top."""
@@ -39,6 +40,20 @@ def write_text_atomically(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, failure: type[PrelabelError]) -> Any:
+    """Returns a JSON file's content.
+
+    Raises:
+        PrelabelError: of the kind asked for, naming the file, if it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise failure(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise failure(f"{path}: is not JSON: {error}") from error
 
 
 class OutputNames:

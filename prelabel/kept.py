@@ -1,10 +1,12 @@
-"""What earlier runs have left in an output folder, shaped by the config of today: no video and no GPU needed."""
+"""What runs keep in an output folder, shaped by the config of today: no video and no GPU needed."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from prelabel.assemble import Assembly
 from prelabel.errors import ConfigError
@@ -13,9 +15,25 @@ from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.protocols import Task
 from prelabel.raw_store import RawRecord, read_raw
 from prelabel.report import TaskReport
-from prelabel.run import raw_path, shape_raw
+from prelabel.shaping import Shaped, shape_detections
+from prelabel.tracking import track_detections
 
 NEXT_STEP = "`prelabel run CONFIG` first"
+
+
+def raw_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
+    """Returns where the raw detections of a task are kept."""
+    return assembly.output / f"{assembly.names.of(task_key, task_title)}.detections.parquet"
+
+
+def shape_raw(assembly: Assembly, raw: RawRecord) -> Shaped:
+    """Returns what becomes labels: above the detector's threshold, by the config's shaping, in tracks if it says so."""
+    found = raw.detections.where(raw.detections.confidence >= np.float32(assembly.threshold or 0.0))
+    shaped = shape_detections(found, raw.info, assembly.label_map, assembly.config.labels.conf)
+    linking = assembly.linking
+    if linking is None:
+        return shaped
+    return track_detections(shaped, raw.info, assembly.label_map, raw.cuts, linking)
 
 
 def kept_videos(assembly: Assembly) -> Iterator[LabelledVideo]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import OntologyError, did_you_mean
+from prelabel.files import read_json
 
 BOX_SHAPES = ("bounding_box", "rotatable_bounding_box", "polygon", "bitmask")
 """Shapes that a box can be written as, the preferred one first."""
@@ -97,12 +97,7 @@ class Ontology:
         Raises:
             OntologyError: if there is no such file, or it is not an ontology.
         """
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise OntologyError(f"{path}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise OntologyError(f"{path}: is not JSON: {error}") from error
+        document = read_json(path, OntologyError)
         if not isinstance(document, dict):
             raise OntologyError(f"{path}: got a {type(document).__name__}, expected an ontology: {{objects: […]}}")
         try:

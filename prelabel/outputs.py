@@ -11,12 +11,11 @@ from prelabel.config import DemoSection, EncordSection, FolderSection
 from prelabel.errors import PrelabelError
 from prelabel.evaluate import score_coco
 from prelabel.formats.coco import write_coco
-from prelabel.kept import titles_apart
+from prelabel.kept import raw_path, shape_raw, titles_apart
 from prelabel.labelled import LabelledVideo
 from prelabel.progress import Progress
 from prelabel.raw_store import read_raw
 from prelabel.report import RunReport, TaskReport
-from prelabel.run import raw_path, shape_raw
 from prelabel.sources.demo import TRUTH_NAME
 
 

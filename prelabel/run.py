@@ -16,16 +16,16 @@ from prelabel.assemble import Assembly
 from prelabel.errors import AccountError, PrelabelError
 from prelabel.frames import Media
 from prelabel.interrupts import Stopped, StopSignal
+from prelabel.kept import kept_record, raw_path, shape_raw
 from prelabel.ledger import Entry, Ledger, Step
 from prelabel.pipeline import Pipeline, ReaderChoice
 from prelabel.prefetch import prefetch
 from prelabel.progress import Progress
 from prelabel.protocols import Task
-from prelabel.raw_store import RawRecord, read_raw, write_raw
+from prelabel.raw_store import RawRecord, write_raw
 from prelabel.redact import redact
 from prelabel.report import RunReport, Status, TaskReport
-from prelabel.shaping import Shaped, shape_detections
-from prelabel.tracking import track_detections
+from prelabel.shaping import Shaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +161,11 @@ class Run:
         return self._report(Inferred(task, raw), shape_raw(self.assembly, raw), "already done")
 
     def _kept_raw(self, task: Task) -> RawRecord | None:
-        path = raw_path(self.assembly, task.key, task.title)
-        if not path.exists():
-            return None
         try:
-            raw = read_raw(path)
+            raw = kept_record(self.assembly, task)
         except PrelabelError:  # damaged: made again
             return None
-        return raw if raw.fingerprint == self._raw_fingerprint(task) else None
+        return raw if raw is not None and raw.fingerprint == self._raw_fingerprint(task) else None
 
     # Stage 2, on the thread "detect": decoding runs on a thread of its own beside it.
 
@@ -301,18 +298,3 @@ class Run:
 
     def _label_fingerprint(self, task: Task) -> str:
         return f"{self.assembly.label_fingerprint}:{task.identity}"
-
-
-def raw_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
-    """Returns where the raw detections of a task are kept."""
-    return assembly.output / f"{assembly.names.of(task_key, task_title)}.detections.parquet"
-
-
-def shape_raw(assembly: Assembly, raw: RawRecord) -> Shaped:
-    """Returns what becomes labels: above the detector's threshold, by the config's shaping, in tracks if it says so."""
-    found = raw.detections.where(raw.detections.confidence >= np.float32(assembly.threshold or 0.0))
-    shaped = shape_detections(found, raw.info, assembly.label_map, assembly.config.labels.conf)
-    linking = assembly.linking
-    if linking is None:
-        return shaped
-    return track_detections(shaped, raw.info, assembly.label_map, raw.cuts, linking)

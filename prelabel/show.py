@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prelabel.assemble import Check
+from prelabel.checks import Check
 from prelabel.ledger import Entry
 from prelabel.report import RunReport
 

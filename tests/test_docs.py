@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel
 
 import prelabel
-from prelabel.assemble import Assembly, prepare
+from prelabel.assemble import Assembly
+from prelabel.checks import prepare
 from prelabel.config import (
     Config,
     DemoSection,

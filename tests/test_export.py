@@ -8,8 +8,8 @@ import pytest
 from prelabel.errors import ConfigError
 from prelabel.export import export_run
 from prelabel.frames import VideoInfo
+from prelabel.kept import raw_path
 from prelabel.ledger import LEDGER, Entry, Ledger
-from prelabel.run import raw_path
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 from tests.labelling import load_in_sdk
 

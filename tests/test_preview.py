@@ -13,10 +13,10 @@ from PIL import Image
 from prelabel.drawing import Pen, fit_text, text_width
 from prelabel.errors import ConfigError, LabelError, ReadError
 from prelabel.frames import FrameBatch, VideoInfo
+from prelabel.kept import raw_path
 from prelabel.labelled import LabelledVideo
 from prelabel.ontology import LabelMap, Ontology, build_label_map
 from prelabel.preview import preview_run, sheet_frames, write_clip, write_sheet
-from prelabel.run import raw_path
 from tests.builders import video_detections
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from prelabel import Detections
-from prelabel.assemble import Assembly, look_through, prepare
+from prelabel.assemble import Assembly
+from prelabel.checks import look_through, prepare
 from prelabel.config import check_config
 from prelabel.errors import ConfigError, MachineError, OntologyError, WeightsError
 from prelabel.interrupts import StopSignal

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assemble import look_through, prepare
+from prelabel.checks import look_through, prepare
 from prelabel.errors import ConfigError, PluginError
 from prelabel.export import export_run
+from prelabel.kept import raw_path
 from prelabel.outputs import complete
 from prelabel.progress import NullProgress
 from prelabel.raw_store import read_raw, write_raw
-from prelabel.run import raw_path
 from prelabel.show import show_report
 from tests.kept import assembly_of, run, write_grey_clip
 

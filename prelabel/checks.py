@@ -1,0 +1,132 @@
+"""All that can be known before frame 0: looked at one by one for a person, or made at once for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from prelabel.assemble import Assembly
+from prelabel.errors import ConfigError, MachineError, SetupError
+from prelabel.frames import VideoInfo
+from prelabel.plugins import load_plugin
+from prelabel.shaping import class_thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at before a run.
+
+    Attributes:
+        name: what was looked at.
+        passed: whether it is as a run needs it.
+        detail: what is there, or what is wrong and what to do.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def look_through(assembly: Assembly) -> list[Check]:
+    """Returns every check, passed or not, in the order in which a run needs them."""
+    parts: Mapping[str, Callable[[Assembly], str]] = {
+        "tasks": _describe_source,
+        "weights": _describe_detector,
+        "reader": check_reader,
+        "classes": _describe_label_map,
+        "labels": _describe_sink,
+    }
+    if assembly.linking is not None:
+        parts = {**parts, "tracks": check_tracker}
+    return [_look(name, describe, assembly) for name, describe in parts.items()]
+
+
+def check_reader(assembly: Assembly) -> str:
+    """Returns which reader will be used, in words.
+
+    Raises:
+        SetupError: it is not there, does not take its options, or this machine lacks what it needs.
+    """
+    section = assembly.config.reader
+    if section.use == "auto":
+        if section.options:
+            key = next(iter(section.options))
+            raise ConfigError(f"reader.{key}: is no key of the reader section; a reader's own options need reader.use")
+        from prelabel.readers.select import check_device
+
+        check_device(section.device)
+        return f"chosen by file; device {section.device}"
+    plugin = load_plugin("reader", section.use, assembly.folder)
+    plugin.check_options(section.options, num_positional=1)
+    why_not = getattr(plugin.factory, "why_not", None)
+    reason = why_not(section.device) if why_not is not None else None
+    if reason:
+        raise MachineError(f"reader.use: {section.use}, device {section.device}: {reason}")
+    return f"{section.use}, device {section.device}"
+
+
+def check_tracker(assembly: Assembly) -> str:
+    """Returns how boxes become tracks, in words.
+
+    Raises:
+        SetupError: the tracker is not there, does not take its options, or does not start.
+    """
+    linking = assembly.linking
+    if linking is None:
+        return "none: each box is an instance of its own"
+    linking.new_tracker(VideoInfo(width=64, height=64, num_frames=1, average_fps=25.0, duration_seconds=0.04))
+    return (
+        f"{assembly.tracker_plugin.use}, of {linking.min_length} boxes or more, "
+        f"gaps of up to {linking.max_gap_seconds:g} s filled in"
+    )
+
+
+def prepare(assembly: Assembly) -> None:
+    """Makes every part of a run, cheap ones first.
+
+    Raises:
+        SetupError: the first that is wrong.
+    """
+    check_reader(assembly)
+    check_tracker(assembly)
+    _check_pathway(assembly)
+    class_thresholds(assembly.config.labels.conf, assembly.label_map)
+    _ = assembly.sink
+
+
+def _describe_source(assembly: Assembly) -> str:
+    _check_pathway(assembly)
+    describe = getattr(assembly.source, "describe", None)
+    return str(describe()) if describe is not None else type(assembly.source).__name__
+
+
+def _describe_detector(assembly: Assembly) -> str:
+    model = assembly.model
+    digest = f", sha256 {model.weights_sha256[:12]}…" if model.weights_sha256 else ""
+    licence = f", licence {model.licence}" if model.licence else ""
+    num = len(assembly.detector.class_names)
+    return f"{model.name}{digest}{licence}, {num} classes, batches of {assembly.batch_size}"
+
+
+def _describe_label_map(assembly: Assembly) -> str:
+    class_thresholds(assembly.config.labels.conf, assembly.label_map)
+    labels = assembly.label_map
+    parts = [f"{len(labels.categories)} objects of '{assembly.ontology.title}'", *labels.notes]
+    return "; ".join(parts)
+
+
+def _describe_sink(assembly: Assembly) -> str:
+    return f"{type(assembly.sink).__name__}, output in {assembly.output}"
+
+
+def _check_pathway(assembly: Assembly) -> None:
+    check_pathway = getattr(assembly.source, "check_pathway", None)
+    if check_pathway is not None:
+        check_pathway(assembly.config.pathway)
+
+
+def _look(name: str, describe: Callable[[Assembly], str], assembly: Assembly) -> Check:
+    try:
+        return Check(name, True, describe(assembly))
+    except SetupError as error:
+        return Check(name, False, str(error))
