@@ -16,8 +16,9 @@ format:
 	uv run ruff format .
 	uv run ruff check --fix .
 
-bench:   ## takes minutes; wants a quiet machine
-	uv run python -m benchmarks.pipeline
+bench:   ## make bench CLIP=street.mp4; takes minutes, wants a quiet machine and YOLO11n's weights
+	uv run python -m benchmarks.pipeline --clip $(CLIP)
+	uv run python -m benchmarks.memory --clip $(CLIP)
 	uv run python -m benchmarks.labels
 
 ci:
