@@ -1,0 +1,26 @@
+"""The config: YAML and `--set` into frozen, checked sections."""
+
+from prelabel.config.load import check_config, load_config
+from prelabel.config.sections import (
+    Config,
+    DetectorSection,
+    LabelsSection,
+    ReaderSection,
+    SinkSection,
+    TrackerSection,
+)
+from prelabel.config.sources import DemoSection, EncordSection, FolderSection
+
+__all__ = [
+    "Config",
+    "DemoSection",
+    "DetectorSection",
+    "EncordSection",
+    "FolderSection",
+    "LabelsSection",
+    "ReaderSection",
+    "SinkSection",
+    "TrackerSection",
+    "check_config",
+    "load_config",
+]

@@ -1,0 +1,136 @@
+"""YAML and `--set` into a checked config; a mistake is named with its key and the nearest known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from prelabel.config.sections import Config, LabelsSection
+from prelabel.config.sources import SOURCES
+from prelabel.errors import ConfigError, did_you_mean
+from prelabel.plugins import describe_first
+
+
+def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
+    """Returns the config of a file, with `key=value` settings laid over it.
+
+    Relative paths are looked up in the working directory; where nothing is there, beside the config.
+
+    Args:
+        path: a YAML file.
+        settings: as given to `--set`: a dotted key and a YAML value, `detector.conf=0.4`.
+
+    Raises:
+        ConfigError: the first mistake, with the file, the key, what it is and what is expected.
+    """
+    values = _read_yaml(path)
+    for setting in settings:
+        _lay_over(values, setting)
+    _anchor_paths(values, path.parent)
+    return check_config(values, str(path))
+
+
+def check_config(values: Mapping[str, Any], name: str) -> Config:
+    """Returns the config of plain values.
+
+    Args:
+        values: sections by name.
+        name: what errors call the config.
+
+    Raises:
+        ConfigError: the first mistake.
+    """
+    try:
+        return Config.model_validate(_with_source_use(values))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {_describe(error)}") from error
+
+
+def _with_source_use(values: Mapping[str, Any]) -> dict[str, Any]:
+    source = values.get("source")
+    if isinstance(source, dict) and source.get("use", "") not in ("", *SOURCES):
+        hint = did_you_mean(str(source["use"]), map(str, SOURCES))
+        raise ConfigError(f"source.use: there is no source {source['use']!r}: {hint}")
+    if isinstance(source, dict) and "use" not in source:
+        guess = "folder" if "path" in source else "encord"
+        return {**values, "source": {"use": guess, **source}}
+    return dict(values)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a SafeLoader
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such config; `prelabel init` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: got {type(values).__name__}, expected sections: source, detector, …")
+    return values
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which besides refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                line = node.start_mark.line + 1
+                raise yaml.YAMLError(f"the key {key!r} stands twice in the mapping that begins in line {line}")
+        return super().construct_mapping(node, deep)
+
+
+def _lay_over(values: dict[str, Any], setting: str) -> None:
+    key, separator, text = setting.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {setting}: expected key=value, such as detector.conf=0.4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting}: the value is not YAML: {' '.join(str(error).split())}") from error
+    *sections, last = key.strip().split(".")
+    place = values
+    for name in sections:
+        inner = place.get(name)
+        place[name] = place = dict(inner) if isinstance(inner, dict) else {}
+    place[last] = value
+
+
+_PATH_KEYS = (("source", "path"), ("source", "ontology"), ("source", "truth"), ("detector", "weights"))
+
+
+def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
+    for section, key in _PATH_KEYS:
+        inner = values.get(section)
+        if not isinstance(inner, dict) or not isinstance(inner.get(key), str):
+            continue
+        here, beside = Path(inner[key]), folder / inner[key]
+        if not here.exists() and beside.exists():
+            values[section] = {**inner, key: str(beside)}
+
+
+def _describe(error: ValidationError) -> str:
+    """Returns the first complaint, unknown keys before all others: they are mostly why another is missing."""
+    errors = error.errors(include_url=False)
+    unknown = next((entry for entry in errors if entry["type"] == "extra_forbidden"), None)
+    if unknown is None:
+        return re.sub(r"^source\.(folder|encord|demo)\b", "source", describe_first(error))
+    location = [str(part) for part in unknown["loc"] if part not in SOURCES]
+    hint = did_you_mean(location[-1], _known_keys(unknown["loc"]))
+    return f"{'.'.join(location)}: is not a key of the config: {hint}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    sections: dict[object, type[BaseModel]] = {**SOURCES, "labels": LabelsSection}
+    model = next((sections[part] for part in reversed(location[:-1]) if part in sections), Config)
+    return list(model.model_fields)

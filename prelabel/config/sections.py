@@ -1,0 +1,96 @@
+"""What is done with a task: a section for each part of the way, and the config that holds them all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from prelabel.config.base import ClassName, Fraction, PluginSection, Section
+from prelabel.config.sources import DemoSection, EncordSection, FolderSection
+
+
+class ReaderSection(PluginSection):
+    """How videos are read."""
+
+    use: str = Field("auto", description="auto | decord | torchcodec | pyav | mine.py:Mine")
+    device: str = Field("auto", description="auto | cpu | cuda | cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    stride: int = Field(1, ge=1, description="look at every Nth frame")
+    only_keyframes: bool = Field(False, description="look at the frames that decode on their own, which is far quicker")
+    frame_ranges: tuple[tuple[int, int], ...] = Field(
+        (), description="look at these frames only: [[first, last], …], 0-based, both included"
+    )
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> ReaderSection:
+        for first, last in self.frame_ranges:
+            if not 0 <= first <= last:
+                raise ValueError(f"frame_ranges: got [{first}, {last}], expected 0 <= first <= last")
+        return self
+
+
+class DetectorSection(PluginSection):
+    """What finds the boxes."""
+
+    use: str = Field("", description="ultralytics | torchvision | module:Name | mine.py:Mine; default: the card's")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="frames a batch")
+
+
+class TrackerSection(PluginSection):
+    """How boxes are linked into tracks, where labels.instances asks for them."""
+
+    use: str = Field("bytetrack", description="bytetrack | module:Name | mine.py:Mine")
+    max_gap_seconds: float = Field(
+        0.2, ge=0, description="longest gap in a track that is filled in, on a straight line, with confidence 0"
+    )
+    min_length: int = Field(3, ge=1, description="fewest boxes of a track; shorter ones are dropped")
+
+
+class SinkSection(PluginSection):
+    """Where labels go, if not where the source wants them."""
+
+    use: str = Field(description="module:Name | mine.py:Mine")
+
+
+class LabelsSection(Section):
+    """What becomes of the boxes."""
+
+    classes: dict[ClassName, str | None] = Field(
+        {}, description="detector's class: ontology object; many to one; null: ignore; default: the same name"
+    )
+    unmapped: Literal["ignore", "error"] = Field("ignore", description="what to do with classes that meet no object")
+    conf: Fraction | dict[ClassName, Fraction] = Field({}, description="least confidence: one, or by ontology object")
+    instances: Literal["per_frame", "tracks"] = Field(
+        "per_frame", description="per_frame: an object instance a box; tracks: one a thing, over all its frames"
+    )
+    max_row_mb: float = Field(50.0, gt=0, description="largest label row that may be sent, in 10^6 bytes")
+
+
+class Config(Section):
+    """A whole config."""
+
+    source: Annotated[FolderSection | DemoSection | EncordSection, Field(discriminator="use")]
+    reader: ReaderSection = ReaderSection()
+    detector: DetectorSection
+    labels: LabelsSection = LabelsSection()
+    tracker: TrackerSection = TrackerSection()
+    sink: SinkSection | None = None
+    pathway: str | None = Field(None, description="name or uuid of the pathway that finished tasks take")
+    frames: Literal["strict", "warn"] = Field(
+        "strict",
+        description="frames that are missing or damaged, or a count that differs from the platform's: "
+        "strict: the task fails; warn: what was read is labelled, and the report says so",
+    )
+
+    @model_validator(mode="after")
+    def _pathway_where_tasks_move(self) -> Config:
+        if isinstance(self.source, EncordSection) and self.pathway is None:
+            raise ValueError("a pathway: name the one that finished tasks take, pathway: …")
+        return self
+
+    def digest(self) -> str:
+        """Returns a hash of all that decides what the labels say; where things lie does not count."""
+        decides = self.model_dump(mode="json", exclude={"source": {"output", "cache_gb", "truth", "preview"}})
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
