@@ -25,10 +25,14 @@ def probe(device: str = "cpu") -> str | None:
     """Returns why torchcodec cannot decode on `device` here; None if it can. Its import takes seconds."""
     try:
         import torch
-        import torchcodec.decoders  # noqa: F401
-    except (ImportError, OSError, RuntimeError) as error:
-        reason = "FFmpeg's libraries are not installed" if "FFmpeg" in str(error) else str(error).split("\n", 1)[0]
-        return f"torchcodec cannot be loaded: {reason}: install FFmpeg 4 to 9, e.g. apt-get install ffmpeg"
+        from torchcodec.decoders import VideoDecoder
+
+        VideoDecoder(b"")  # from 0.17 on FFmpeg's libraries are loaded by the first decoder, not by the import
+    except ImportError as error:
+        return f"torchcodec cannot be loaded: {_first_line(error)}"
+    except (OSError, RuntimeError, ValueError) as error:
+        if "libtorchcodec" in str(error):
+            return "torchcodec finds no FFmpeg libraries: install FFmpeg 4 to 9, e.g. apt-get install ffmpeg"
     if device.startswith("cuda") and not torch.cuda.is_available():
         return "torch sees no CUDA device"
     return None
