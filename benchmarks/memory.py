@@ -70,7 +70,7 @@ def _measure(clip: Path, folder: Path) -> dict[str, float]:
     from prelabel.config import check_config
     from prelabel.interrupts import StopSignal
     from prelabel.progress import NullProgress
-    from prelabel.run import Run
+    from prelabel.run import run_tasks
 
     (folder / "five.py").write_text(DETECTOR)
     values = {
@@ -79,7 +79,7 @@ def _measure(clip: Path, folder: Path) -> dict[str, float]:
     }
     assembly = Assembly(check_config(values, "benchmark"), folder)
     prepare(assembly)
-    report = Run(assembly, None, NullProgress(), StopSignal())()
+    report = run_tasks(assembly, None, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {

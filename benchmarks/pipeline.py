@@ -38,7 +38,7 @@ from prelabel.frames import FrameBatch, Media
 from prelabel.interrupts import StopSignal
 from prelabel.progress import NullProgress
 from prelabel.readers.pyav import PyAVReader
-from prelabel.run import Run
+from prelabel.run import run_tasks
 from prelabel.sinks.offline_row import encord_ontology
 
 Way = Callable[[], int]
@@ -135,7 +135,7 @@ def _run(clip: Path, weights: str, warm: Assembly, num_frames: int) -> int:
     with tempfile.TemporaryDirectory() as output:
         assembly = _assembly(clip, weights, Path(output), num_frames - 1)
         assembly.__dict__["detector"] = warm.detector
-        report = Run(assembly, None, NullProgress(), StopSignal())()
+        report = run_tasks(assembly, None, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return report.num_inferred
 

@@ -20,7 +20,7 @@ from prelabel.ledger import LEDGER, Ledger
 from prelabel.outputs import complete
 from prelabel.progress import show_progress
 from prelabel.report import RunReport
-from prelabel.run import Run
+from prelabel.run import run_tasks
 from prelabel.show import person, show_checks, show_entries, show_findings, show_paths, show_report, waiting
 
 Choice = TypeVar("Choice", bound=str)
@@ -133,7 +133,7 @@ def _passes(
     first, left = True, limit
     while True:
         with show_progress() as progress, stop_on_signals(stop, lambda text: progress.event("stopping", message=text)):
-            report = Run(assembly, ledger, progress, stop)(left)
+            report = run_tasks(assembly, ledger, progress, stop, left)
             if tells := first or report.num_worked_on > 0 or bool(report.aborted):
                 report = complete(assembly, report, progress)
         if tells:

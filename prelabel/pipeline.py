@@ -25,7 +25,6 @@ from prelabel.progress import Progress
 from prelabel.protocols import Detector, VideoReader
 
 VIDEO_READERS = ("decord", "pyav", "torchcodec")
-VIDEO_READERS = ("decord", "pyav", "torchcodec")
 MAX_WAITING_BATCHES = 2
 MAX_WAITING_BYTES = 512_000_000
 
@@ -201,8 +200,6 @@ def choose_reader(media: Media, section: ReaderSection) -> tuple[ReaderChoice, N
     from prelabel.readers.index import index_video
     from prelabel.readers.select import select_reader
 
-    if media.kind == "images" and section.use in VIDEO_READERS:
-        return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads pictures."), None
     if media.kind == "images" and section.use in VIDEO_READERS:
         return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads pictures."), None
     if section.use != "auto":

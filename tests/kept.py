@@ -16,7 +16,7 @@ from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
 from prelabel.progress import NullProgress
 from prelabel.report import RunReport
-from prelabel.run import Run
+from prelabel.run import run_tasks
 
 GREY = (128, 128, 128)
 BOX = (10.0, 20.0, 50.0, 60.0)
@@ -68,6 +68,6 @@ def assembly_of(folder: Path, output: Path, **sections: Mapping[str, Any]) -> As
 
 def run(assembly: Assembly) -> RunReport:
     with Ledger(assembly.output / LEDGER) as ledger:
-        report = Run(assembly, ledger, NullProgress(), StopSignal())()
+        report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return report

@@ -27,7 +27,7 @@ from prelabel.config import (
 )
 from prelabel.interrupts import StopSignal
 from prelabel.progress import NullProgress
-from prelabel.run import Run
+from prelabel.run import run_tasks
 from prelabel.testing import check_detector
 from tests.media import NUM_FRAMES, RECIPES, write_clip
 
@@ -47,7 +47,7 @@ def test_the_readme_s_detector_runs_and_keeps_the_contract(tmp_path):
     values = {"source": {"path": str(clip), "output": str(tmp_path / "out")}, **section}
     assembly = Assembly(check_config(values, "README.md"), tmp_path)
     prepare(assembly)
-    (task,) = Run(assembly, None, NullProgress(), StopSignal())().tasks
+    (task,) = run_tasks(assembly, None, NullProgress(), StopSignal()).tasks
     assert task.status == "done"
     assert NUM_FRAMES // 2 < task.instances["spot"] < NUM_FRAMES  # frame 0 shows no bright block
     check_detector(assembly.detector)

@@ -22,7 +22,7 @@ from prelabel.ledger import LEDGER, Ledger
 from prelabel.outputs import complete
 from prelabel.progress import NullProgress
 from prelabel.report import RunReport
-from prelabel.run import Run
+from prelabel.run import run_tasks
 from prelabel.sources.folder import FolderSource
 from tests.kept import write_grey_clip
 from tests.labelling import object_json
@@ -75,7 +75,7 @@ def assemble(folder: Path, *, dry_run: bool = False, **sections: dict) -> Assemb
 def run(assembly: Assembly, limit: int | None = None, stop: StopSignal | None = None) -> RunReport:
     prepare(assembly)
     with Ledger(assembly.output / LEDGER) as ledger:
-        report = Run(assembly, ledger, NullProgress(), stop or StopSignal())(limit)
+        report = run_tasks(assembly, ledger, NullProgress(), stop or StopSignal(), limit)
     return complete(assembly, report, NullProgress())
 
 
@@ -232,7 +232,7 @@ def test_a_dry_run_writes_below_its_own_folder_and_no_ledger(folder):
     add_clip(folder)
     assembly = assemble(folder, dry_run=True)
     prepare(assembly)
-    report = complete(assembly, Run(assembly, None, NullProgress(), StopSignal())(), NullProgress())
+    report = complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
     assert report.dry_run
     assert list((folder / "out" / "dry-run").glob("*.labels.json"))
     assert not (folder / "out" / LEDGER).exists()
@@ -443,7 +443,7 @@ def test_a_ledger_that_cannot_be_written_ends_the_run_with_the_reason(folder):
         with closing(sqlite3.connect(ledger.path)) as other:
             other.execute("DROP TABLE tasks")
         with pytest.raises(MachineError, match=r"ledger\.sqlite"):
-            Run(assembly, ledger, NullProgress(), StopSignal())()
+            run_tasks(assembly, ledger, NullProgress(), StopSignal())
 
 
 def test_titles_do_not_change_when_more_files_match_a_glob(folder):

@@ -13,7 +13,7 @@ from prelabel.interrupts import StopSignal
 from prelabel.ledger import Ledger
 from prelabel.progress import NullProgress
 from prelabel.report import RunReport
-from prelabel.run import Run
+from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE, LostAnswer, MalformedJson, Status, Truncated
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
@@ -51,7 +51,7 @@ def run(platform: Platform, folder: Path, **source: object) -> RunReport:
     }
     assembly = Assembly(check_config(values, "test.yaml"), folder)
     with Ledger(folder / "out" / "ledger.sqlite") as ledger:
-        return Run(assembly, ledger, NullProgress(), StopSignal())()
+        return run_tasks(assembly, ledger, NullProgress(), StopSignal())
 
 
 def label_counts(platform: Platform) -> list[int]:

@@ -13,7 +13,7 @@ from prelabel.config import check_config
 from prelabel.interrupts import StopSignal
 from prelabel.outputs import complete
 from prelabel.progress import NullProgress
-from prelabel.run import Run
+from prelabel.run import run_tasks
 
 pytestmark = [pytest.mark.needs_test_data, pytest.mark.timeout(240)]
 
@@ -37,7 +37,7 @@ def rows_of_run(clip: Path, weights: Path, output: Path, truth: dict) -> list[di
         "labels": {"max_row_mb": 500},
     }
     assembly = Assembly(check_config(values, "test"), Path())
-    report = complete(assembly, Run(assembly, None, NullProgress(), StopSignal())(), NullProgress())
+    report = complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
     assert not report.failed
     found = json.loads((output / "coco.json").read_text())
     frames = {image["id"]: image["frame_index"] for image in found["images"]}

@@ -29,7 +29,7 @@ def probe(device: str = "cpu") -> str | None:
 
         VideoDecoder(b"")  # from 0.17 on FFmpeg's libraries are loaded by the first decoder, not by the import
     except ImportError as error:
-        return f"torchcodec cannot be loaded: {_first_line(error)}"
+        return f"torchcodec cannot be loaded: {_reason(error)}"
     except (OSError, RuntimeError, ValueError) as error:
         if "libtorchcodec" in str(error):
             return "torchcodec finds no FFmpeg libraries: install FFmpeg 4 to 9, e.g. apt-get install ffmpeg"

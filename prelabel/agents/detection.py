@@ -1,0 +1,152 @@
+"""The agent that puts boxes on videos and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from prelabel.agents.task_agent import Decision, Fetched, Looked
+from prelabel.assemble import Assembly
+from prelabel.errors import PrelabelError
+from prelabel.interrupts import Stopped, StopSignal
+from prelabel.kept import kept_record, raw_path, shape_raw
+from prelabel.pipeline import Pipeline, ReaderChoice
+from prelabel.progress import Progress
+from prelabel.protocols import ModelRecord, Task
+from prelabel.raw_store import RawRecord, write_raw
+from prelabel.report import TaskReport
+from prelabel.shaping import Shaped
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Raw detections of a task.
+
+    Attributes:
+        raw: as they are kept.
+        reader: which reader read the media; None if that was an earlier run.
+    """
+
+    raw: RawRecord
+    reader: ReaderChoice | None = None
+
+
+@dataclass(frozen=True)
+class DetectionAgent:
+    """Runs the detector over a task's frames, and makes object instances of what it finds.
+
+    Attributes:
+        assembly: the parts.
+        progress: told of every batch.
+        stop: asked before every batch.
+    """
+
+    assembly: Assembly
+    progress: Progress
+    stop: StopSignal
+
+    @property
+    def model(self) -> ModelRecord:
+        """The detector's."""
+        return self.assembly.model
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Of the class map and of the sink."""
+        return [*self.assembly.label_map.notes, *getattr(self.assembly.sink, "warnings", ())]
+
+    def fingerprint(self, task: Task) -> str:
+        """Returns a hash of detector, labels and media."""
+        return f"{self.assembly.label_fingerprint}:{task.identity}"
+
+    def recall(self, task: Task) -> Seen | None:
+        """Returns the raw detections that an earlier run kept, if another look would find the same."""
+        try:
+            raw = kept_record(self.assembly, task)
+        except PrelabelError:  # damaged: made again
+            return None
+        return Seen(raw) if raw is not None and raw.fingerprint == self._raw_fingerprint(task) else None
+
+    def look(self, fetched: Iterable[Fetched]) -> Iterator[Looked[Seen]]:
+        """Yields the raw detections of each task, kept on disk. Decoding runs on a thread of its own beside it."""
+        return map(self._look_at, fetched)
+
+    def decide(self, task: Task, found: Seen) -> Decision:
+        """Returns which detections become labels."""
+        shaped = shape_raw(self.assembly, found.raw)
+
+        def write() -> None:
+            self.assembly.sink.write(task, found.raw.info, shaped.detections)
+
+        return Decision(self._report(task, found, shaped), self.assembly.pathway, write)
+
+    def holds(self, task: Task) -> bool:
+        """Tells whether the label row's file is there; of rows on the platform nobody knows without a look."""
+        holds = getattr(self.assembly.sink, "holds", None)
+        return holds is not None and bool(holds(task))
+
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        return Pipeline(
+            reader=self.assembly.config.reader,
+            folder=self.assembly.folder,
+            detector=self.assembly.detector,
+            batch_size=self.assembly.batch_size,
+            frames=self.assembly.config.frames,
+            progress=self.progress,
+            stop=self.stop,
+        )
+
+    def _look_at(self, item: Fetched) -> Looked[Seen]:
+        task = item.task
+        try:
+            with item.release:
+                result = self._pipeline.infer(item.media, task.title, task.num_frames)
+            raw = RawRecord(
+                info=result.info,
+                detections=result.detections,
+                class_names=tuple(self.assembly.detector.class_names),
+                model=self.assembly.model,
+                fingerprint=self._raw_fingerprint(task),
+                partial=result.partial,
+                cuts=tuple(result.cuts.tolist()),
+            )
+            write_raw(raw_path(self.assembly, task.key, task.title), raw)
+        except Stopped:
+            raise
+        except Exception as error:  # handed on: the run judges whether it is the task's own
+            return Looked(task, error)
+        return Looked(task, Seen(raw, result.reader), {"fetch": item.seconds, **result.seconds})
+
+    def _report(self, task: Task, found: Seen, shaped: Shaped) -> TaskReport:
+        label_map, detections = self.assembly.label_map, shaped.detections
+        _, first_rows = np.unique(detections.instance, return_index=True)
+        category = label_map.category_index[detections.class_id[first_rows]]
+        counts = np.bincount(category, minlength=len(label_map.categories))
+        return TaskReport(
+            title=task.title,
+            key=task.key,
+            status="done",
+            partial=found.raw.partial,
+            num_frames=found.raw.info.num_frames,
+            num_inferred=len(found.raw.detections.inferred_frames),
+            instances={
+                category.name: int(num) for category, num in zip(label_map.categories, counts, strict=True) if num
+            },
+            num_boxes=len(detections),
+            num_interpolated=int(detections.interpolated.sum()),
+            dropped={reason: sum(by_class.values()) for reason, by_class in shaped.dropped.counts.items()},
+            reader=f"{found.reader.use} ({found.reader.reason})" if found.reader is not None else "",
+            outputs=tuple(str(path) for path in self._outputs(task)),
+        )
+
+    def _outputs(self, task: Task) -> list[Path]:
+        path_of = getattr(self.assembly.sink, "path_of", None)  # of a sink that writes a file a task
+        return [raw_path(self.assembly, task.key, task.title), *([path_of(task)] if path_of is not None else [])]
+
+    def _raw_fingerprint(self, task: Task) -> str:
+        return f"{self.assembly.raw_fingerprint}:{task.identity}"

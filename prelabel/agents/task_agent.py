@@ -1,0 +1,98 @@
+"""What is done with each task at an agent stage: looked at, decided on, written. The run does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from prelabel.frames import Media
+from prelabel.protocols import ModelRecord, Task
+from prelabel.report import TaskReport
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A task whose media are here until `release` is closed.
+
+    Attributes:
+        task: whose.
+        media: files on this machine.
+        release: to be closed by whoever has looked at them.
+        seconds: that it took to bring them here.
+    """
+
+    task: Task
+    media: Media
+    release: ExitStack
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Looked(Generic[Found]):
+    """A task that was looked at.
+
+    Attributes:
+        task: which.
+        found: what was found, on disk by now; or why nothing could be.
+        seconds: busy time by stage.
+    """
+
+    task: Task
+    found: Found | Exception
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to become of a task.
+
+    Attributes:
+        report: as it will stand once all is done.
+        pathway: where the task goes; None where tasks have nowhere to go.
+        write: saves the labels: all or nothing, and the same when repeated.
+    """
+
+    report: TaskReport
+    pathway: str | None
+    write: Callable[[], None]
+
+
+class TaskAgent(Protocol[Found]):
+    """What a run does with its tasks. `look` runs on a thread of its own beside the other members."""
+
+    @property
+    def model(self) -> ModelRecord:
+        """Which model makes the labels, or what stands in for one."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What somebody should know of the run that failed no task; grows while it goes on."""
+
+    def fingerprint(self, task: Task) -> str:
+        """Returns a hash of all that decides what the task's labels will say."""
+
+    def recall(self, task: Task) -> Found | None:
+        """Returns what an earlier run found under the same fingerprint; None: the media have to be looked at."""
+
+    def look(self, fetched: Iterable[Fetched]) -> Iterator[Looked[Found]]:
+        """Yields what is found in each task's media, in their order; closes `release` of each.
+
+        May take several tasks before it yields the first. A task's own failure is yielded, not raised.
+
+        Raises:
+            Stopped: somebody asked twice to stop.
+        """
+
+    def decide(self, task: Task, found: Found) -> Decision:
+        """Returns what is to become of the task. Changes nothing.
+
+        Raises:
+            TaskError: nothing can be decided for this task.
+        """
+
+    def holds(self, task: Task) -> bool:
+        """Tells whether what an earlier run wrote of the task is still there, and the task need not be done again."""
