@@ -38,7 +38,12 @@ def look_through(assembly: Assembly) -> list[Check]:
     }
     if assembly.linking is not None:
         parts = {**parts, "tracks": check_tracker}
-    return [_look(name, describe, assembly) for name, describe in parts.items()]
+    checks: list[Check] = []
+    for name, describe in parts.items():
+        check = _look(name, describe, assembly)
+        first = next((earlier for earlier in checks if earlier.detail == check.detail and not earlier.passed), None)
+        checks.append(check if first is None else Check(name, False, f"waits for {first.name}, above"))
+    return checks
 
 
 def check_reader(assembly: Assembly) -> str:

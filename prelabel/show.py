@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prelabel.doctor.examine import Finding
 
 WIDTH_OF_LOGS = 160
+SHOWN_TASK_OUTPUTS = 10
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]note[/]", "missing": "[red]missing[/]"}
 _STEPS = {"inferred": "[yellow]inferred[/]", "labelled": "[yellow]labelled[/]", "done": "[green]done[/]"}
 
@@ -80,8 +81,14 @@ def show_report(report: RunReport) -> None:
         console.print(f"[red]ended early[/] {escape(report.aborted)}")
     if report.dry_run:
         console.print("dry run: nothing was saved or moved on the platform")
-    for output in report.outputs:
+    for output in (*_task_outputs(report), *report.outputs):
         console.print(f"  {escape(output)}")
+
+
+def _task_outputs(report: RunReport) -> list[str]:
+    """Returns the files of each task where these are few; of many tasks report.json names them."""
+    written = [output for task in report.tasks for output in task.outputs]
+    return written if len(written) <= SHOWN_TASK_OUTPUTS else []
 
 
 def show_paths(paths: Sequence[Path]) -> None:

@@ -283,6 +283,13 @@ def test_what_is_wrong_is_known_before_frame_0(folder, sections, error, complain
     assert num_batches(folder) == 0
 
 
+def test_a_check_says_what_is_wrong_once(folder):
+    add_clip(folder)
+    wrong = [check for check in look_through(assemble(folder, detector={"cnof": 0.5})) if not check.passed]
+    assert "did you mean 'conf'" in wrong[0].detail
+    assert [check.detail for check in wrong[1:]] == ["waits for weights, above"] * 2
+
+
 def replace_tasks(assembly: Assembly, change) -> None:
     """Lets `change` happen to each listed file right before the run takes it up."""
     source = assembly.source

@@ -40,3 +40,12 @@ def test_what_became_no_label_is_said_with_its_reason(capsys):
 def test_a_run_that_was_refused_does_not_say_that_no_task_waits(capsys, aborted, waits):
     show_report(report(aborted=aborted))
     assert ("no task waits" in capsys.readouterr().err) == waits
+
+
+@pytest.mark.parametrize(("num_tasks", "shown"), [(2, True), (40, False)])
+def test_the_files_of_few_tasks_are_named(capsys, num_tasks, shown):
+    tasks = [TaskReport(str(n), str(n), "done", outputs=(f"out/{n}.labels.json",)) for n in range(num_tasks)]
+    show_report(report(*tasks, outputs=("out/report.json",)))
+    said = capsys.readouterr().err
+    assert ("out/1.labels.json" in said) == shown
+    assert "out/report.json" in said
