@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from prelabel.cards import card_names, find_card
-from prelabel.config import Config, DemoSection, EncordSection, FolderSection
+from prelabel.config import Config, DemoSection, DetectorSection, EncordSection, FolderSection
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.files import OutputNames
 from prelabel.frames import VideoInfo
@@ -54,19 +54,27 @@ class Assembly:
         """Which task's files have which name."""
         return OutputNames(self.output)
 
+    @property
+    def detector_section(self) -> DetectorSection:
+        """The config's.
+
+        Raises:
+            ConfigError: it has none, and what was asked for needs boxes.
+        """
+        if self.config.detector is None:
+            raise ConfigError("detector: is missing: boxes come from a detector, and this config has none")
+        return self.config.detector
+
     @cached_property
     def detector_plugin(self) -> Plugin:
         """What the config names as its detector, or as the model card does."""
-        section = self.config.detector
-        use = section.use
-        if not use:
-            use = _detector_for(section.options.get("weights"))
+        use = self.detector_section.use or _detector_for(self.detector_section.options.get("weights"))
         return load_plugin("detector", use, self.folder)
 
     @cached_property
     def detector(self) -> Detector:
         """The detector, its weights loaded."""
-        built = self.detector_plugin.build(options=self.config.detector.options)
+        built = self.detector_plugin.build(options=self.detector_section.options)
         if not isinstance(built, Detector):
             raise ConfigError(f"detector.use: {self.detector_plugin.use!r} lacks `class_names` or `detect(batch)`")
         if not built.class_names:
@@ -89,7 +97,7 @@ class Assembly:
     @property
     def batch_size(self) -> int:
         """Frames a batch: the config's, else what the detector prefers."""
-        size = self.config.detector.batch_size
+        size = self.detector_section.batch_size
         return getattr(self.detector, "default_batch_size", DEFAULT_BATCH_SIZE) if size == "auto" else size
 
     @cached_property
@@ -214,7 +222,7 @@ class Assembly:
     @property
     def _detector_decides(self) -> dict[str, Any]:
         """The detector's options, without the threshold that is applied to what it gives."""
-        options = self.config.detector.model_dump(mode="json", exclude={"batch_size"})
+        options = self.detector_section.model_dump(mode="json", exclude={"batch_size"})
         if self.threshold is None:
             return options
         unbound = {name: value for name, value in options.items() if name not in ("conf", "keep_conf")}
@@ -228,7 +236,7 @@ class Assembly:
     @property
     def _card_decides(self) -> dict[str, Any] | None:
         """What the model card decides beside the weights."""
-        weights = self.config.detector.options.get("weights")
+        weights = self.detector_section.options.get("weights")
         card = find_card(weights) if isinstance(weights, str) else None
         return card.model_dump(mode="json", include={"use", "builder", "builder_args"}) if card is not None else None
 

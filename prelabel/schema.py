@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from prelabel.config import Config, DetectorSection
+from prelabel.config.sections import AGENT_SECTIONS
 from prelabel.plugins import load_plugin
 
 Schema = dict[str, Any]
@@ -23,6 +24,7 @@ _TITLES = {
     "EncordSection": "source: encord",
     "ReaderSection": "reader",
     "DetectorSection": "detector",
+    "ClassifierSection": "classifier",
     "LabelsSection": "labels",
     "SinkSection": "sink",
     "TrackerSection": "tracker",
@@ -39,14 +41,19 @@ def config_schema() -> Schema:
     found: dict[str, Schema] = schema.pop("$defs")
     sections = {name: _tidy(section, _TITLES[name]) for name, section in found.items()}
     schema["properties"]["source"].pop("discriminator")  # OpenAPI's, not JSON Schema's
+    for name in AGENT_SECTIONS:  # absent, not null
+        schema["properties"][name] = {"$ref": schema["properties"][name]["anyOf"][0]["$ref"]}
+    schema["properties"]["routing"]["required"] = ["otherwise"]
     sections["DemoSection"]["required"] = ["use"]  # without it, a source is a folder or Encord
     sections["DetectorSection"] |= _follow_detector(BUILT_IN_DETECTORS)
     schema["description"] = "Videos in, boxes out: where tasks come from, what finds the boxes, what becomes of them."
     return {
         "$schema": DIALECT,
         **_tidy(schema, "prelabel config"),
+        "oneOf": [{"required": [name]} for name in AGENT_SECTIONS],
         "if": {"properties": {"source": {"required": ["stage"]}}},
-        "then": {"required": ["pathway"]},
+        "then": {"anyOf": [{"required": ["pathway"]}, {"required": ["routing"]}]},
+        "dependentRequired": {"routing": ["classifier"]},
         "$defs": sections | {_definition(name): _options_schema(name) for name in BUILT_IN_DETECTORS},
     }
 

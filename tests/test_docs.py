@@ -14,6 +14,7 @@ import prelabel
 from prelabel.assemble import Assembly
 from prelabel.checks import prepare
 from prelabel.config import (
+    ClassifierSection,
     Config,
     DemoSection,
     DetectorSection,
@@ -75,6 +76,7 @@ def test_links_lead_somewhere(page):
         DemoSection,
         ReaderSection,
         DetectorSection,
+        ClassifierSection,
         TrackerSection,
         LabelsSection,
     ],

@@ -22,6 +22,12 @@ ENCORD = {
     "labels": {"classes": {"person": "Pedestrian", "car": None}, "unmapped": "error", "conf": {"Pedestrian": 0.5}},
     "pathway": "Annotate 1",
 }
+CLASSIFIER = {
+    "source": {"use": "encord", "project_hash": "x", "stage": "Agent"},
+    "classifier": {"use": "torchvision", "weights": "mobilenet_v2", "conf": 0.5, "frames_per_video": None},
+    "labels": {"classification": "Animal", "classes": {"tabby": "Cat"}, "answers": "per_frame"},
+    "routing": {"Cat": "Annotate cats", "otherwise": "Other"},
+}
 GOOD = {
     "folder": FOLDER,
     "demo": {"source": {"use": "demo"}, "detector": {"weights": "demo", "batch_size": 4}},
@@ -32,10 +38,15 @@ GOOD = {
     "frame ranges": FOLDER | {"reader": {"stride": 5, "frame_ranges": [[0, 9], [20, 29]]}},
     "a sink": FOLDER | {"sink": {"use": "mine.py:Sink"}, "frames": "warn"},
     "one threshold": FOLDER | {"labels": {"conf": 0.4}},
+    "a classifier": CLASSIFIER,
 }
 BAD = {
     "unknown section": FOLDER | {"detectors": {}},
     "no detector": {"source": {"path": "clips"}},
+    "detector and classifier": FOLDER | {"classifier": {"use": "torchvision"}},
+    "a classifier with neither pathway nor routing": {k: v for k, v in CLASSIFIER.items() if k != "routing"},
+    "routing of boxes": FOLDER | {"routing": {"Cat": "Annotate cats", "otherwise": "Other"}},
+    "routing without otherwise": CLASSIFIER | {"routing": {"Cat": "Annotate cats"}},
     "unknown key of a source": FOLDER | {"source": {"path": "clips", "recursive": True}},
     "unknown source": FOLDER | {"source": {"use": "s3", "path": "clips"}},
     "unknown option of a built-in detector": FOLDER | {"detector": {"use": "ultralytics", "weights": "a", "cnf": 1}},

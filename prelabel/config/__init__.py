@@ -2,6 +2,7 @@
 
 from prelabel.config.load import check_config, load_config
 from prelabel.config.sections import (
+    ClassifierSection,
     Config,
     DetectorSection,
     LabelsSection,
@@ -12,6 +13,7 @@ from prelabel.config.sections import (
 from prelabel.config.sources import DemoSection, EncordSection, FolderSection
 
 __all__ = [
+    "ClassifierSection",
     "Config",
     "DemoSection",
     "DetectorSection",

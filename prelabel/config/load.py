@@ -106,7 +106,13 @@ def _lay_over(values: dict[str, Any], setting: str) -> None:
     place[last] = value
 
 
-_PATH_KEYS = (("source", "path"), ("source", "ontology"), ("source", "truth"), ("detector", "weights"))
+_PATH_KEYS = (
+    ("source", "path"),
+    ("source", "ontology"),
+    ("source", "truth"),
+    ("detector", "weights"),
+    ("classifier", "weights"),
+)
 
 
 def _anchor_paths(values: dict[str, Any], folder: Path) -> None:

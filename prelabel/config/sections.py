@@ -38,6 +38,19 @@ class DetectorSection(PluginSection):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="frames a batch")
 
 
+class ClassifierSection(PluginSection):
+    """What tells one class from another."""
+
+    use: str = Field("", description="torchvision | module:Name | mine.py:Mine; default: the card's")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="pictures a batch, of as many tasks as it takes to fill one"
+    )
+    conf: Fraction = Field(0.5, description="least confidence of an answer; below it the task goes `otherwise`")
+    frames_per_video: Annotated[int, Field(ge=1)] | None = Field(
+        8, description="frames looked at in a video, spread evenly; null: all that the section reader leaves"
+    )
+
+
 class TrackerSection(PluginSection):
     """How boxes are linked into tracks, where labels.instances asks for them."""
 
@@ -55,17 +68,33 @@ class SinkSection(PluginSection):
 
 
 class LabelsSection(Section):
-    """What becomes of the boxes."""
+    """What becomes of boxes, or of a class."""
 
     classes: dict[ClassName, str | None] = Field(
-        {}, description="detector's class: ontology object; many to one; null: ignore; default: the same name"
+        {},
+        description="model's class: ontology object, or option of the classification; many to one; null: ignore; "
+        "default: the same name",
     )
-    unmapped: Literal["ignore", "error"] = Field("ignore", description="what to do with classes that meet no object")
-    conf: Fraction | dict[ClassName, Fraction] = Field({}, description="least confidence: one, or by ontology object")
+    classification: str | None = Field(
+        None, description="classification that a classifier answers, by name or feature hash; default: the only one"
+    )
+    answers: Literal["range", "per_frame"] = Field(
+        "range", description="range: one answer for the whole task; per_frame: one for each frame that was looked at"
+    )
+    unmapped: Literal["ignore", "error"] = Field(
+        "ignore", description="what to do with classes that meet nothing in the ontology"
+    )
+    conf: Fraction | dict[ClassName, Fraction] = Field(
+        {}, description="least confidence: one, or by ontology object or option"
+    )
     instances: Literal["per_frame", "tracks"] = Field(
         "per_frame", description="per_frame: an object instance a box; tracks: one a thing, over all its frames"
     )
     max_row_mb: float = Field(50.0, gt=0, description="largest label row that may be sent, in 10^6 bytes")
+
+
+AGENT_SECTIONS = ("detector", "classifier")
+"""Sections that say what is done with each task; a config has one of them."""
 
 
 class Config(Section):
@@ -73,11 +102,15 @@ class Config(Section):
 
     source: Annotated[FolderSection | DemoSection | EncordSection, Field(discriminator="use")]
     reader: ReaderSection = ReaderSection()
-    detector: DetectorSection
+    detector: DetectorSection | None = None
+    classifier: ClassifierSection | None = None
     labels: LabelsSection = LabelsSection()
     tracker: TrackerSection = TrackerSection()
     sink: SinkSection | None = None
     pathway: str | None = Field(None, description="name or uuid of the pathway that finished tasks take")
+    routing: dict[str, str] = Field(
+        {}, description="pathway by answer of the classifier; `otherwise`: for those that have none, or no answer"
+    )
     frames: Literal["strict", "warn"] = Field(
         "strict",
         description="frames that are missing or damaged, or a count that differs from the platform's: "
@@ -85,10 +118,29 @@ class Config(Section):
     )
 
     @model_validator(mode="after")
+    def _one_agent(self) -> Config:
+        named = [name for name in AGENT_SECTIONS if getattr(self, name) is not None]
+        if not named:
+            raise ValueError(f"{AGENT_SECTIONS[0]}: is missing: add it, or one of {', '.join(AGENT_SECTIONS[1:])}")
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)}: a config has one of them: give each a config of its own")
+        return self
+
+    @model_validator(mode="after")
     def _pathway_where_tasks_move(self) -> Config:
-        if isinstance(self.source, EncordSection) and self.pathway is None:
+        if self.routing:
+            self._check_routing()
+        elif isinstance(self.source, EncordSection) and self.pathway is None:
             raise ValueError("a pathway: name the one that finished tasks take, pathway: …")
         return self
+
+    def _check_routing(self) -> None:
+        if self.classifier is None:
+            raise ValueError("routing: goes by a classifier's answers, and the config has none: add it, or use pathway")
+        if self.pathway is not None:
+            raise ValueError("pathway and routing: both say where tasks go: leave one out")
+        if "otherwise" not in self.routing:
+            raise ValueError("routing: otherwise is missing: name the pathway of tasks that get no answer")
 
     def digest(self) -> str:
         """Returns a hash of all that decides what the labels say; where things lie does not count."""
