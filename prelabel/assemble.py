@@ -124,7 +124,9 @@ class Assembly:
         from prelabel.sources.encord import EncordSource
 
         cache = section.output / ".prelabel" / "cache"
-        return EncordSource(self.encord, section.stage, cache, int(section.cache_gb * 1e9))
+        return EncordSource(
+            self.encord, section.stage, cache, int(section.cache_gb * 1e9), fetch_workers=section.fetch_workers
+        )
 
     @cached_property
     def ontology(self) -> Ontology:

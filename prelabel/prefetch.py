@@ -1,16 +1,21 @@
-"""The one maker of threads: what is upstream of `prefetch` runs beside what is downstream of it."""
+"""The one maker of threads: what is upstream of `prefetch` runs beside what is downstream of it.
+
+`map_ahead` makes several more for what only waits, such as downloads.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 SIGNAL_SECONDS = 0.5
 """A consumer wakes so often: the main thread handles a signal that came just before it slept only when it wakes."""
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def prefetch(
@@ -46,6 +51,45 @@ def prefetch(
         thread.join()
         raise
     thread.join()
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], *, num_workers: int, name: str = "map"
+) -> Generator[Result, None, None]:
+    """Yields what `function` makes of each item, that which is ready first: what one item holds helps the next along.
+
+    `items` is read on the caller's thread, and only as far as there are workers; with one worker, `function` runs there
+    too, and order is kept. An error of `function` is raised here. Closing this generator waits for what has begun.
+
+    Args:
+        function: called from several threads at once.
+        items: what it is called with.
+        num_workers: calls at the same time, results that wait here included.
+        name: the threads'.
+    """
+    if num_workers == 1:
+        yield from map(function, items)
+        return
+    begun: set[Future[Result]] = set()
+    with ThreadPoolExecutor(num_workers, thread_name_prefix=name) as workers:
+        try:
+            for item in items:
+                begun.add(workers.submit(function, item))
+                if len(begun) == num_workers:
+                    yield from _ready(begun)
+            while begun:
+                yield from _ready(begun)
+        finally:
+            for future in begun:
+                future.cancel()
+
+
+def _ready(begun: set[Future[Result]]) -> Iterator[Result]:
+    """Waits for the first to be ready; takes out and yields all that are."""
+    ready, _ = wait(begun, return_when=FIRST_COMPLETED)
+    begun -= ready
+    while ready:
+        yield ready.pop().result()
 
 
 class _BoundedQueue(Generic[Item]):

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from typing import Generic, cast
 
@@ -17,7 +18,7 @@ from prelabel.assemble import Assembly
 from prelabel.errors import AccountError, PrelabelError
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.ledger import Entry, Ledger, Step
-from prelabel.prefetch import prefetch
+from prelabel.prefetch import map_ahead, prefetch
 from prelabel.progress import Progress
 from prelabel.protocols import Task
 from prelabel.redact import redact
@@ -108,24 +109,34 @@ class Run(Generic[Found]):
         num: int = count()
         return num
 
-    # Stage 1, on the thread "fetch": what has to be brought here is brought here, one task ahead.
+    # Stage 1, on the thread "fetch" and its workers: what has to be brought here is brought here, ahead of its turn.
 
     def _fetch(self, limit: int | None) -> Iterator[Fetched | Looked[Found] | TaskReport]:
         opened: list[ExitStack] = []
-        num_begun = 0
+        num_workers = getattr(self.assembly.source, "fetch_workers", 1)
+        fetch = partial(self._bring, opened)
         try:
-            for task in self.assembly.source.tasks():
-                if self.stop.is_set:
-                    return
-                known = self._known(task)
-                yield known if known is not None else self._open(task, opened)
-                num_begun += not isinstance(known, TaskReport)
-                if num_begun == limit:
-                    return
+            yield from map_ahead(fetch, self._waiting(limit), num_workers=num_workers, name="fetch")
         except BaseException:  # not at the end of the tasks: those fetched last still wait for their turn then
             for release in opened:
                 release.close()
             raise
+
+    def _waiting(self, limit: int | None) -> Iterator[Task | Looked[Found] | TaskReport]:
+        num_begun = 0
+        for task in self.assembly.source.tasks():
+            if self.stop.is_set:
+                return
+            known = self._known(task)
+            yield known if known is not None else task
+            num_begun += not isinstance(known, TaskReport)
+            if num_begun == limit:
+                return
+
+    def _bring(
+        self, opened: list[ExitStack], item: Task | Looked[Found] | TaskReport
+    ) -> Fetched | Looked[Found] | TaskReport:
+        return item if isinstance(item, Looked | TaskReport) else self._open(item, opened)
 
     def _open(self, task: Task, opened: list[ExitStack]) -> Fetched | Looked[Found]:
         began = time.perf_counter()

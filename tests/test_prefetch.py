@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from prelabel.prefetch import prefetch
+from prelabel.prefetch import map_ahead, prefetch
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -115,3 +115,55 @@ def test_items_are_not_kept_alive_by_the_queue():
     del frame
     assert seen() is None
     stream.close()
+
+
+def test_several_workers_wait_at_the_same_time():
+    together = threading.Barrier(3, timeout=5)  # breaks unless three calls meet
+
+    def meet(number):
+        together.wait()
+        return number
+
+    assert sorted(map_ahead(meet, range(6), num_workers=3)) == list(range(6))
+
+
+def test_a_result_that_is_ready_first_is_handed_on_first():
+    """Else one that waits for what the ready one holds would wait for ever."""
+    given_back = threading.Event()
+
+    def take(number):
+        return number if number else given_back.wait(5)
+
+    stream = map_ahead(take, range(2), num_workers=2)
+    assert next(stream) == 1
+    given_back.set()
+    assert list(stream) == [True]
+
+
+def test_items_are_read_only_as_far_as_there_are_workers():
+    read = []
+
+    def items():
+        for number in range(100):
+            read.append(number)
+            yield number
+
+    stream = map_ahead(abs, items(), num_workers=4)
+    next(stream)
+    assert len(read) == 4
+    stream.close()
+
+
+def test_an_error_of_a_worker_is_raised_and_no_thread_is_left():
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        list(map_ahead(lambda number: 1 // number, [1, 2, 0, 3], num_workers=2))
+    assert threading.active_count() == before
+
+
+def test_one_worker_keeps_order_and_makes_no_thread():
+    names = set()
+    assert list(map_ahead(lambda n: names.add(threading.current_thread().name) or n, range(5), num_workers=1)) == [
+        *range(5)
+    ]
+    assert names == {threading.main_thread().name}

@@ -144,5 +144,7 @@ class Config(Section):
 
     def digest(self) -> str:
         """Returns a hash of all that decides what the labels say; where things lie does not count."""
-        decides = self.model_dump(mode="json", exclude={"source": {"output", "cache_gb", "truth", "preview"}})
+        decides = self.model_dump(
+            mode="json", exclude={"source": {"output", "cache_gb", "fetch_workers", "truth", "preview"}}
+        )
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -45,6 +45,7 @@ class EncordSection(Section):
     domain: str = Field("", description="the API's address, or from ENCORD_DOMAIN; default: the EU platform")
     output: Path = Field(Path("out"), description="folder for raw detections, the ledger and report.json")
     cache_gb: float = Field(20.0, gt=0, description="disk that downloads may take, in 10^9 bytes")
+    fetch_workers: int = Field(4, ge=1, le=64, description="tasks whose media are fetched at the same time")
     record: bool = Field(True, description="note model and version in the item's client metadata, key 'prelabel'")
 
     @model_validator(mode="before")

@@ -35,6 +35,7 @@ class EncordSource:
 
     Attributes:
         left_alone: tasks of other kinds (audio, PDF, DICOM, …), each once.
+        fetch_workers: tasks that may be opened at the same time.
         warnings: what somebody should know of moves that failed no task.
     """
 
@@ -45,6 +46,8 @@ class EncordSource:
         cache: Path,
         max_cache_bytes: int,
         patience: Patience | None = None,
+        *,
+        fetch_workers: int = 1,
     ) -> None:
         """Finds the stage.
 
@@ -54,6 +57,7 @@ class EncordSource:
             cache: folder for downloads in use; several processes may share it.
             max_cache_bytes: that downloads in use may take there.
             patience: how long a download may take its time.
+            fetch_workers: tasks that may be opened at the same time.
 
         Raises:
             AccountError: there is no such agent stage; those that exist are named.
@@ -63,6 +67,7 @@ class EncordSource:
         self._cache = DiskCache(cache, max_cache_bytes)
         self._fetcher = MediaFetcher(project, self._cache, patience or Patience())
         self._left_alone: dict[UUID, LeftAlone] = {}
+        self.fetch_workers = fetch_workers
         self.warnings: list[str] = []
 
     @property
