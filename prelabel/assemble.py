@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from prelabel.cards import card_names, find_card
 from prelabel.config import Config, DemoSection, DetectorSection, EncordSection, FolderSection
+from prelabel.config.sections import ISOLATION_KEYS
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.files import OutputNames
 from prelabel.frames import VideoInfo
@@ -210,7 +211,7 @@ class Assembly:
     def raw_fingerprint(self) -> str:
         """Of all that decides what the detector finds in given media."""
         decides: dict[str, Any] = {
-            "reader": self.config.reader.model_dump(mode="json"),
+            "reader": self.config.reader.model_dump(mode="json", exclude=ISOLATION_KEYS),
             "detector": self._detector_decides,
             "frames": self.config.frames,
             "reader_sha256": self._reader_sha256,

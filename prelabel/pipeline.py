@@ -19,23 +19,14 @@ from prelabel.detections import Detections, VideoDetections, concatenate
 from prelabel.errors import DetectError, FrameCountError, ReadError, TaskError
 from prelabel.frames import FrameBatch, Media, VideoInfo
 from prelabel.interrupts import StopSignal
-from prelabel.plugins import load_plugin
 from prelabel.prefetch import prefetch
 from prelabel.progress import Progress
 from prelabel.protocols import Detector, VideoReader
+from prelabel.reader_choice import ReaderChoice
+from prelabel.reading import open_media, read_in_order
 
-VIDEO_READERS = ("decord", "pyav", "torchcodec")
 MAX_WAITING_BATCHES = 2
 MAX_WAITING_BYTES = 512_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderChoice:
-    """Which reader reads a video, where, and why that one."""
-
-    use: str
-    device: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +110,21 @@ class Pipeline:
             DetectError: the detector raised or broke its contract.
             Stopped: somebody asked twice to stop.
         """
-        choice, keyframes = choose_reader(media, self.reader)
-        with open_reader(choice, media, self.reader, self.folder) as reader:
-            info = reader.info
+        with open_media(media, self.reader, self.folder) as opened:
+            info = opened.reader.info
             complaint = _count_complaint(info.num_frames, promised_frames)
             if complaint and self.frames == "strict":
                 raise FrameCountError(f"{title}: {complaint}")
             num_frames = min(info.num_frames, promised_frames if promised_frames is not None else info.num_frames)
-            wanted = select_frames(num_frames, keyframes, self.reader)
+            wanted = select_frames(num_frames, opened.keyframes, self.reader)
             if num_frames and not len(wanted):
                 raise ReadError(f"{title}: reader.frame_ranges: none of its {num_frames} frames is within")
             self.progress.begin(title, len(wanted))
             changes = _Changes(media.kind == "video")
-            found, seconds, damage = self._detect(reader, wanted, title, changes)
+            found, seconds, damage = self._detect(opened.reader, wanted, title, changes)
         _give_memory_back()
         partial = "; ".join(text for text in (complaint, damage) if text) or None
-        return Inference(info, found, choice, partial, seconds, changes.cuts())
+        return Inference(info, found, opened.choice, partial, seconds, changes.cuts())
 
     def _detect(
         self, reader: VideoReader, wanted: NDArray[np.int64], title: str, changes: _Changes
@@ -143,7 +133,7 @@ class Pipeline:
         results: list[tuple[int, Detections]] = []
         seconds = {"decode": 0.0, "detect": 0.0}
         damage = ""
-        decoded = _timed(reader.batches(wanted, self.batch_size), seconds, "decode")
+        decoded = _timed(read_in_order(reader, wanted, self.batch_size, title), seconds, "decode")
         batches = prefetch(
             decoded,
             max_items=MAX_WAITING_BATCHES,
@@ -193,32 +183,6 @@ class Pipeline:
                 got = int(detections.class_id.max())
                 raise DetectError(f"{where}: the detector returned class_id {got}, it has {num_classes} class_names")
         return list(zip(batch.frame_indices.tolist(), found, strict=True))
-
-
-def choose_reader(media: Media, section: ReaderSection) -> tuple[ReaderChoice, NDArray[np.int64] | None]:
-    """Returns the reader, and which frames decode on their own where the config asks for these."""
-    from prelabel.readers.index import index_video
-    from prelabel.readers.select import select_reader
-
-    if media.kind == "images" and section.use in VIDEO_READERS:
-        return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads pictures."), None
-    if section.use != "auto":
-        wants_keyframes = media.kind == "video" and section.only_keyframes
-        alone = index_video(media.paths[0]).keyframes if wants_keyframes else None
-        return ReaderChoice(section.use, section.device, "the config names it"), alone
-    index = index_video(media.paths[0]) if media.kind == "video" else None
-    choice = select_reader(index, section.device)
-    alone = index.keyframes if index is not None else None
-    return ReaderChoice(choice.use, choice.device, choice.reason), alone
-
-
-def open_reader(choice: ReaderChoice, media: Media, section: ReaderSection, folder: Path) -> VideoReader:
-    """Returns the chosen reader of the media, to be entered; `folder` is what plug-in paths are relative to."""
-    options = dict(section.options) if choice.use == section.use else {}
-    if choice.device != "auto":
-        options["device"] = choice.device
-    reader: VideoReader = load_plugin("reader", choice.use, folder).build(media, options=options)
-    return reader
 
 
 def select_frames(num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection) -> NDArray[np.int64]:

@@ -19,10 +19,10 @@ from prelabel.files import whole_file
 from prelabel.frames import FrameBatch, Media
 from prelabel.kept import NEXT_STEP, kept_record, label_raw
 from prelabel.labelled import LabelledVideo
-from prelabel.pipeline import choose_reader, open_reader
 from prelabel.progress import NullProgress, Progress
 from prelabel.protocols import Task
 from prelabel.raw_store import RawRecord
+from prelabel.reading import open_media
 from prelabel.sheet import compose_sheet, fit_cells
 
 MAX_SIDE_PX = 1280
@@ -232,8 +232,8 @@ class _Reading:
 
     def batches(self, frame_indices: NDArray[np.int64]) -> Iterator[FrameBatch]:
         section = self.assembly.config.reader
-        choice, _ = choose_reader(self.media, section)
-        with open_reader(choice, self.media, section, self.assembly.folder) as reader:
+        with open_media(self.media, section, self.assembly.folder) as opened:
+            reader = opened.reader
             if reader.info != self.record.info:
                 raise ReadError(f"{self.title}: has changed since its boxes were found: {NEXT_STEP}")
             self.progress.begin(self.title, len(frame_indices))

@@ -14,10 +14,11 @@ from prelabel.assemble import Assembly
 from prelabel.errors import PrelabelError
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.kept import kept_record, raw_path, shape_raw
-from prelabel.pipeline import Pipeline, ReaderChoice
+from prelabel.pipeline import Pipeline
 from prelabel.progress import Progress
 from prelabel.protocols import ModelRecord, Task
 from prelabel.raw_store import RawRecord, write_raw
+from prelabel.reader_choice import ReaderChoice
 from prelabel.report import TaskReport
 from prelabel.shaping import Shaped
 

@@ -11,6 +11,9 @@ from pydantic import Field, model_validator
 from prelabel.config.base import ClassName, Fraction, PluginSection, Section
 from prelabel.config.sources import DemoSection, EncordSection, FolderSection
 
+ISOLATION_KEYS = {"isolate", "stall_seconds", "max_memory_gb"}
+"""Of the reader section; they say where frames are decoded, and change none."""
+
 
 class ReaderSection(PluginSection):
     """How videos are read."""
@@ -22,6 +25,15 @@ class ReaderSection(PluginSection):
     frame_ranges: tuple[tuple[int, int], ...] = Field(
         (), description="look at these frames only: [[first, last], …], 0-based, both included"
     )
+    isolate: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="decode in a process of its own, so that a crash or a hang of a decoder costs one task: "
+        "auto: where frames are decoded on the CPU; always | never",
+    )
+    stall_seconds: float = Field(
+        60.0, gt=0, description="such a process is ended once it has neither given frames nor read on for so long"
+    )
+    max_memory_gb: float = Field(8.0, gt=0, description="and once it takes more memory than this, in 10^9 bytes")
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> ReaderSection:
@@ -144,7 +156,6 @@ class Config(Section):
 
     def digest(self) -> str:
         """Returns a hash of all that decides what the labels say; where things lie does not count."""
-        decides = self.model_dump(
-            mode="json", exclude={"source": {"output", "cache_gb", "fetch_workers", "truth", "preview"}}
-        )
+        where = {"source": {"output", "cache_gb", "fetch_workers", "truth", "preview"}, "reader": ISOLATION_KEYS}
+        decides = self.model_dump(mode="json", exclude=where)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

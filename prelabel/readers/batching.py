@@ -6,17 +6,29 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from prelabel.errors import ReadError
 from prelabel.frames import FrameBatch
 
+if TYPE_CHECKING:
+    import torch
+
 Picture = NDArray[np.uint8]
 Frame = TypeVar("Frame")
+
+
+class BatchMemory(Protocol):
+    """Where batches' memory comes from. A reader that has one as `pool` takes another one before it is entered."""
+
+    def take(self, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        """Returns a uint8 array of this shape, contents undefined."""
+
+    def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
+        """Returns what a `FrameBatch` holds of an array, or of the first pictures of one, that was taken here."""
 
 
 class FramePool:
@@ -35,6 +47,12 @@ class FramePool:
         # Every tensor and view made of `array` keeps it alive, so this runs when the last of them is gone.
         weakref.finalize(array, self._free.append, memory).atexit = False
         return array
+
+    def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
+        """Returns the array as a tensor."""
+        import torch
+
+        return torch.from_numpy(array)
 
 
 def check_request(frame_indices: NDArray[np.int64], batch_size: int, num_frames: int) -> NDArray[np.int64]:
@@ -70,7 +88,7 @@ def pick_frames(decoded: Iterable[tuple[int, Frame]], wanted: NDArray[np.int64])
 
 
 def stack_batches(
-    pictures: Iterable[tuple[int, Picture | None]], pts_seconds: NDArray[np.float64], batch_size: int, pool: FramePool
+    pictures: Iterable[tuple[int, Picture | None]], pts_seconds: NDArray[np.float64], batch_size: int, pool: BatchMemory
 ) -> Iterator[FrameBatch]:
     """Yields pictures as batches on the host; a batch ends early where the size changes.
 
@@ -86,19 +104,21 @@ def stack_batches(
         if picture is None:
             continue
         if indices and (len(indices) == batch_size or picture.shape != array.shape[1:]):
-            yield _batch(array, indices, pts_seconds)
+            yield _batch(array, indices, pts_seconds, pool)
             indices = []
         if not indices:
             array = pool.take((batch_size, picture.shape[0], picture.shape[1], 3))
         array[len(indices)] = picture
         indices.append(index)
     if indices:
-        yield _batch(array, indices, pts_seconds)
+        yield _batch(array, indices, pts_seconds, pool)
 
 
-def _batch(array: NDArray[np.uint8], indices: list[int], pts_seconds: NDArray[np.float64]) -> FrameBatch:
+def _batch(
+    array: NDArray[np.uint8], indices: list[int], pts_seconds: NDArray[np.float64], pool: BatchMemory
+) -> FrameBatch:
     frame_indices = np.array(indices, np.int64)
-    return FrameBatch(torch.from_numpy(array)[: len(indices)], frame_indices, pts_seconds[frame_indices])
+    return FrameBatch(pool.as_tensor(array[: len(indices)]), frame_indices, pts_seconds[frame_indices])
 
 
 class MissingFrames:

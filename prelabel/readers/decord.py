@@ -7,18 +7,20 @@ import re
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from prelabel.errors import MachineError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
-from prelabel.readers.batching import FramePool, MissingFrames, check_request, pick_frames, stack_batches
+from prelabel.readers.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
 from prelabel.readers.container import open_video
 from prelabel.readers.index import VideoIndex, index_video
+
+if TYPE_CHECKING:
+    import torch
 
 CPU_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp9", "mjpeg")
 GPU_CODECS = ("h264", "hevc", "mpeg4", "vp9")
@@ -83,7 +85,7 @@ class DecordReader:
     def __init__(self, media: Media, *, device: str = "auto", max_buffered_mb: int = 2000) -> None:
         self._path = media.paths[0]
         self._max_buffered_mb = max_buffered_mb
-        self._pool = FramePool()
+        self.pool: BatchMemory = FramePool()
         self._gpu = _gpu_ordinal(device)
         self._index: VideoIndex | None = None
 
@@ -132,7 +134,7 @@ class DecordReader:
             return
         frames = pick_frames(self._cpu_frames(index, wanted), wanted)
         missing = MissingFrames(self._path.name, index.info.num_frames, index.num_present)
-        yield from stack_batches(missing.watch(frames), index.pts_seconds, batch_size, self._pool)
+        yield from stack_batches(missing.watch(frames), index.pts_seconds, batch_size, self.pool)
         missing.raise_if_any()
 
     def _opened(self) -> VideoIndex:
@@ -167,6 +169,7 @@ class DecordReader:
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Yields a file's frames one by one, where decord has put them, numbered from `start`."""
         import decord
+        import torch
 
         number = start
         try:
@@ -180,6 +183,7 @@ class DecordReader:
         self, index: VideoIndex, wanted: NDArray[np.int64], batch_size: int, ordinal: int
     ) -> Iterator[FrameBatch]:
         import decord
+        import torch
 
         # decord doubles frames without a word when it stumbles; any fault_tol above 0 makes that an error.
         options = {"ctx": decord.gpu(ordinal), "num_threads": 1, "fault_tol": 1e-9}

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from prelabel.errors import MachineError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
-from prelabel.readers.batching import FramePool, check_request, stack_batches
+from prelabel.readers.batching import BatchMemory, FramePool, check_request, stack_batches
 
 # EXIF orientations 5 to 8 swap width and height (CIPA DC-008, 4.6.4).
 TURNED = (5, 6, 7, 8)
@@ -38,7 +38,7 @@ class ImageReader:
         if device not in {"auto", "cpu"}:
             raise MachineError(f"reader images decodes on the CPU, got device {device!r}: set reader.device: auto")
         self._paths = media.paths
-        self._pool = FramePool()
+        self.pool: BatchMemory = FramePool()
         self._info: VideoInfo | None = None
 
     def __enter__(self) -> Self:
@@ -78,7 +78,7 @@ class ImageReader:
         wanted = check_request(frame_indices, batch_size, num_frames)
         failures: list[str] = []
         pictures = self._read(wanted, failures)
-        yield from stack_batches(pictures, np.zeros(num_frames), batch_size, self._pool)
+        yield from stack_batches(pictures, np.zeros(num_frames), batch_size, self.pool)
         if failures:
             raise ReadError(f"{len(failures)} of {num_frames} pictures could not be read: {'; '.join(failures[:8])}")
 

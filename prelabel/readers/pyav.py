@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from prelabel.errors import FrameCountError, MachineError
 from prelabel.frames import FrameBatch, Media, VideoInfo
-from prelabel.readers.batching import FramePool, MissingFrames, check_request, pick_frames, stack_batches
+from prelabel.readers.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
 from prelabel.readers.container import open_video
 from prelabel.readers.convert import FrameConverter
 from prelabel.readers.index import VideoIndex, index_video
@@ -46,7 +46,7 @@ class PyAVReader:
             raise MachineError(f"reader pyav decodes on the CPU, got device {device!r}: use torchcodec or decord there")
         self._path = media.paths[0]
         self._threads = threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
-        self._pool = FramePool()
+        self.pool: BatchMemory = FramePool()
         self._index: VideoIndex | None = None
 
     def __enter__(self) -> Self:
@@ -77,7 +77,7 @@ class PyAVReader:
             (number, None if frame is None else convert(frame))
             for number, frame in missing.watch(self._frames(index, wanted))
         )
-        yield from stack_batches(pictures, index.pts_seconds, batch_size, self._pool)
+        yield from stack_batches(pictures, index.pts_seconds, batch_size, self.pool)
         missing.raise_if_any()
 
     def _opened(self) -> VideoIndex:

@@ -35,12 +35,17 @@ class Choice:
 
 def probe_machine() -> MachineFacts:
     """Returns what this machine can decode with. Loads decord and torchcodec only where there is a GPU."""
-    import torch
-
-    num_gpus = torch.cuda.device_count()
+    num_gpus = count_gpus()
     if not num_gpus:
         return MachineFacts(0, "there is no GPU", "there is no GPU")
     return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"))
+
+
+def count_gpus() -> int:
+    """Returns how many CUDA devices torch sees."""
+    import torch
+
+    return int(torch.cuda.device_count())
 
 
 def check_device(device: str, num_gpus: int | None = None) -> None:
@@ -55,10 +60,7 @@ def check_device(device: str, num_gpus: int | None = None) -> None:
     """
     if not device.startswith("cuda"):
         return
-    if num_gpus is None:
-        import torch
-
-        num_gpus = torch.cuda.device_count()
+    num_gpus = count_gpus() if num_gpus is None else num_gpus
     if int(device.partition(":")[2] or 0) >= num_gpus:
         raise MachineError(f"reader.device: got {device!r}, this machine has {num_gpus} GPUs: set device: auto")
 

@@ -1,0 +1,170 @@
+"""Memory for frames that two processes see: anonymous files, which vanish with the last process that holds them."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.isolation.messages import Batch
+
+if TYPE_CHECKING:
+    import torch
+
+    from prelabel.frames import FrameBatch
+
+Shape = tuple[int, int, int, int]
+
+
+@dataclass(slots=True)
+class _Memory:
+    """A piece of shared memory, as the process that fills it sees it.
+
+    Attributes:
+        number: what both processes call it.
+        handle: of the anonymous file.
+        pixels: its bytes.
+        held_here: a frame that is being decoded lies in it.
+        held_there: the run looks at it.
+        known_there: the run has its handle.
+    """
+
+    number: int
+    handle: int
+    pixels: NDArray[np.uint8]
+    held_here: bool = False
+    held_there: bool = False
+    known_there: bool = False
+
+
+class SharedFramePool:
+    """Memory for batches, in the process that decodes: used again once neither process holds what lay in it.
+
+    Stands in for `FramePool`.
+    """
+
+    def __init__(self) -> None:
+        self._memories: dict[int, _Memory] = {}
+        self._num_made = 0
+        self._dropped: list[int] = []
+
+    def take(self, shape: Shape) -> NDArray[np.uint8]:
+        """Returns a uint8 array of this shape, contents undefined."""
+        num_bytes = math.prod(shape)
+        memory = self._free_memory(num_bytes) or self._make(num_bytes)
+        memory.held_here = True
+        array = memory.pixels[:num_bytes].reshape(shape)
+        weakref.finalize(array, self._let_go, memory).atexit = False
+        return array
+
+    def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
+        """Returns the array itself: torch takes seconds and hundreds of MB to load, for nothing here."""
+        return cast("torch.Tensor", array)
+
+    def free(self, numbers: tuple[int, ...]) -> None:
+        """Takes note that the run holds these no more."""
+        for number in numbers:
+            if number in self._memories:
+                self._memories[number].held_there = False
+
+    def share(self, batch: FrameBatch) -> tuple[Batch, int | None]:
+        """Returns where the batch's frames lie, copied there if they lay elsewhere, and a handle that is new."""
+        shape = cast(Shape, tuple(batch.data.shape))
+        memory = self._memory_of(batch)
+        if memory is None:
+            pixels = self.take(shape)
+            data = batch.data
+            pixels[:] = data if isinstance(data, np.ndarray) else data.numpy(force=True)
+            memory = self._at(pixels)
+            assert memory is not None
+        handle = None if memory.known_there else memory.handle
+        memory.held_there = memory.known_there = True
+        dropped, self._dropped = tuple(self._dropped), []
+        indices, seconds = batch.frame_indices.tolist(), batch.pts_seconds.tolist()
+        return Batch(memory.number, shape, tuple(indices), tuple(seconds), dropped), handle
+
+    def close(self) -> None:
+        """Gives all memory back, once nothing here holds it any more."""
+        for memory in self._memories.values():
+            os.close(memory.handle)
+        self._memories.clear()
+
+    def _memory_of(self, batch: FrameBatch) -> _Memory | None:
+        """Returns the memory at whose beginning the batch's frames lie; None if they lie elsewhere."""
+        return self._at(batch.data) if isinstance(batch.data, np.ndarray) else None
+
+    def _at(self, array: NDArray[np.uint8]) -> _Memory | None:
+        if not array.flags.c_contiguous:
+            return None
+        place = array.ctypes.data
+        return next((memory for memory in self._memories.values() if memory.pixels.ctypes.data == place), None)
+
+    def _free_memory(self, num_bytes: int) -> _Memory | None:
+        """Returns free memory that is large enough; drops what is too small: the frames' size has changed."""
+        for memory in list(self._memories.values()):
+            if memory.held_here or memory.held_there:
+                continue
+            if memory.pixels.nbytes >= num_bytes:
+                return memory
+            os.close(memory.handle)
+            del self._memories[memory.number]
+            self._dropped.append(memory.number)
+        return None
+
+    def _make(self, num_bytes: int) -> _Memory:
+        handle = os.memfd_create("prelabel frames")
+        os.ftruncate(handle, max(num_bytes, 1))
+        pixels = np.frombuffer(mmap.mmap(handle, max(num_bytes, 1)), np.uint8)
+        self._num_made += 1
+        memory = self._memories[self._num_made] = _Memory(self._num_made, handle, pixels)
+        return memory
+
+    def _let_go(self, memory: _Memory) -> None:
+        memory.held_here = False
+
+
+class MappedFrames:
+    """The same memory, as the run sees it."""
+
+    def __init__(self) -> None:
+        self._pixels: dict[int, NDArray[np.uint8]] = {}
+        self._freed: deque[int] = deque()
+
+    def tensor(self, batch: Batch, handle: int | None) -> torch.Tensor:
+        """Returns the frames, uint8 (N, H, W, 3), where they lie. The memory is free once nobody holds the tensor.
+
+        Raises:
+            ValueError: what the process says of them does not hold.
+        """
+        import torch
+
+        for number in batch.dropped:
+            self._pixels.pop(number, None)
+        if handle is not None:
+            self._pixels[batch.memory] = _map(handle)
+        num_bytes = math.prod(batch.shape)
+        pixels = self._pixels.get(batch.memory)
+        if pixels is None or min(batch.shape) < 0 or num_bytes > pixels.nbytes:
+            raise ValueError(f"frames of shape {batch.shape} do not lie in memory {batch.memory}")
+        array = pixels[:num_bytes].reshape(batch.shape)
+        # Every tensor and view made of `array` keeps it alive, so this runs when the last of them is gone.
+        weakref.finalize(array, self._freed.append, batch.memory).atexit = False
+        return torch.from_numpy(array)
+
+    def take_freed(self) -> tuple[int, ...]:
+        """Returns the memory that nobody here holds any more, each once."""
+        return tuple(self._freed.popleft() for _ in range(len(self._freed)))
+
+
+def _map(handle: int) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(mmap.mmap(handle, 0), np.uint8)
+    finally:
+        os.close(handle)

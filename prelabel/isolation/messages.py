@@ -1,0 +1,187 @@
+"""What the run and the process that decodes say to each other, over a Unix socket.
+
+Commands go as pickles. Answers go as checked JSON, since they come from the process that takes strangers' files apart;
+the pixels do not go at all: they lie in memory that both processes see.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from prelabel.frames import VideoInfo
+from prelabel.reader_choice import ReaderChoice
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from prelabel.config import ReaderSection
+    from prelabel.frames import Media
+    from prelabel.readers.select import MachineFacts
+
+_LENGTH = struct.Struct("!Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open the media; the reader is chosen unless `choice` names it."""
+
+    media: Media
+    section: ReaderSection
+    folder: Path
+    choice: ReaderChoice | None
+    machine: MachineFacts | None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Begin to read these frames."""
+
+    frame_indices: NDArray[np.int64]
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """Give the next batch; the memory of `freed` may be used again."""
+
+    freed: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the reader, and the reading that is under way."""
+
+
+Command = Open | Read | Next | Close
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The media are open.
+
+    Attributes:
+        info: the video as it is shown.
+        choice: the reader.
+        keyframes: frames that decode on their own; None where the config does not ask for them.
+    """
+
+    info: VideoInfo
+    choice: ReaderChoice
+    keyframes: tuple[int, ...] | None
+    kind: Literal["opened"] = "opened"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Frames that lie in shared memory.
+
+    Attributes:
+        memory: which memory; its handle comes along the first time.
+        shape: (N, H, W, 3) of bytes from the memory's beginning.
+        frame_indices: as in `FrameBatch`.
+        pts_seconds: as in `FrameBatch`.
+        dropped: memory that is not used any more.
+    """
+
+    memory: int
+    shape: tuple[int, int, int, int]
+    frame_indices: tuple[int, ...]
+    pts_seconds: tuple[float, ...]
+    dropped: tuple[int, ...]
+    kind: Literal["batch"] = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The command is carried out; to `Next`: there are no more batches."""
+
+    kind: Literal["done"] = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The command raised. `error` is a class of `prelabel.errors`, empty for any other exception."""
+
+    error: str
+    text: str
+    kind: Literal["failed"] = "failed"
+
+
+Answer = Opened | Batch | Done | Failed
+_ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer, config=ConfigDict(ser_json_inf_nan="constants"))
+
+
+def send_command(connection: socket.socket, command: Command) -> None:
+    """Sends a command.
+
+    Raises:
+        OSError: nobody listens any more.
+    """
+    _send(connection, pickle.dumps(command), None)
+
+
+def receive_command(connection: socket.socket) -> Command:
+    """Returns the next command.
+
+    Raises:
+        EOFError: the run has gone.
+    """
+    body, _ = _receive(connection)
+    command: Command = pickle.loads(body)
+    return command
+
+
+def send_answer(connection: socket.socket, answer: Answer, handle: int | None = None) -> None:
+    """Sends an answer, and with it a file handle if there is one."""
+    _send(connection, _ANSWER.dump_json(answer), handle)
+
+
+def receive_answer(connection: socket.socket) -> tuple[Answer, int | None]:
+    """Returns the next answer and the file handle that came with it, which is the caller's to close.
+
+    Raises:
+        EOFError: the process has gone, or does not make sense any more.
+    """
+    body, handle = _receive(connection)
+    try:
+        return _ANSWER.validate_json(body), handle
+    except ValidationError as error:
+        if handle is not None:
+            os.close(handle)
+        raise EOFError("an answer that makes no sense") from error
+
+
+def _send(connection: socket.socket, body: bytes, handle: int | None) -> None:
+    head = _LENGTH.pack(len(body))
+    if handle is None:
+        connection.sendall(head)
+    else:
+        socket.send_fds(connection, [head], [handle])
+    connection.sendall(body)
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, int | None]:
+    head, handles, _, _ = socket.recv_fds(connection, _LENGTH.size, 1)
+    head += _receive_exactly(connection, _LENGTH.size - len(head)) if head else b""
+    if not head:
+        raise EOFError
+    return _receive_exactly(connection, *_LENGTH.unpack(head)), handles[0] if handles else None
+
+
+def _receive_exactly(connection: socket.socket, num_bytes: int) -> bytes:
+    body = bytearray()
+    while len(body) < num_bytes:
+        part = connection.recv(min(num_bytes - len(body), 1 << 20))
+        if not part:
+            raise EOFError
+        body += part
+    return bytes(body)

@@ -1,0 +1,86 @@
+"""A task's media, opened by the reader that is right for them, in this process or in one of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.config import ReaderSection
+from prelabel.errors import FrameCountError, ReadError
+from prelabel.frames import FrameBatch, Media
+from prelabel.isolation.reader import IsolatedReader
+from prelabel.protocols import VideoReader
+from prelabel.reader_choice import CPU_READERS, ReaderChoice, build_reader, choose_reader
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMedia:
+    """Media that can be read now.
+
+    Attributes:
+        reader: entered.
+        choice: which reader it is.
+        keyframes: int64 (K,), frames that decode on their own; None where the config does not ask for them.
+    """
+
+    reader: VideoReader
+    choice: ReaderChoice
+    keyframes: NDArray[np.int64] | None
+
+
+@contextmanager
+def open_media(media: Media, section: ReaderSection, folder: Path) -> Iterator[OpenMedia]:
+    """Opens media as the config asks.
+
+    A reader that decodes on the CPU works in a process of its own, where a crash or a hang costs one task. One that
+    decodes on a GPU does so only if the config says `isolate: always`: its frames would have to leave the GPU.
+
+    Args:
+        media: files on this machine.
+        section: the config's.
+        folder: what plug-in paths are relative to.
+
+    Raises:
+        ReadError: they cannot be opened.
+        SetupError: the reader is not there, or this machine lacks what it needs.
+    """
+    from prelabel.readers.select import count_gpus, probe_machine
+
+    machine = probe_machine() if section.use == "auto" else None
+    choice = keyframes = None
+    may_use_gpu = section.device != "cpu" and count_gpus() > 0
+    if section.isolate == "never" or (section.isolate == "auto" and may_use_gpu):
+        choice, keyframes = choose_reader(media, section, machine)
+        if section.isolate == "never" or (choice.device != "cpu" and choice.use not in CPU_READERS):
+            with build_reader(choice, media, section, folder) as reader:
+                yield OpenMedia(reader, choice, keyframes)
+            return
+    with IsolatedReader(media, section, folder, machine, choice) as isolated:
+        yield OpenMedia(isolated, isolated.choice, isolated.keyframes if choice is None else keyframes)
+
+
+def read_in_order(reader: VideoReader, wanted: NDArray[np.int64], batch_size: int, title: str) -> Iterator[FrameBatch]:
+    """Yields a reader's batches, having checked that they hold frames that were asked for, in order, none twice.
+
+    Raises:
+        FrameCountError: they do not; frame numbers are not to be trusted then.
+    """
+    last = -1
+    for batch in reader.batches(wanted, batch_size):
+        numbers = np.append(last, batch.frame_indices)
+        if not len(batch) or (np.diff(numbers) < 1).any() or not np.isin(batch.frame_indices, wanted).all():
+            got = np.asarray(batch.frame_indices).tolist()
+            raise FrameCountError(f"{title}: after frame {last} the reader gave {got}, expected asked frames, rising")
+        last = int(numbers[-1])
+        size, expected = batch.data.shape[2:0:-1], reader.info.sizes(batch.frame_indices)
+        if (expected != size).any():
+            raise ReadError(
+                f"{title}: frame {last} has {tuple(size)} pixels, the reader promised {expected[-1].tolist()}"
+            )
+        yield batch
+        del batch
