@@ -69,6 +69,7 @@ def _measure(clip: Path, folder: Path) -> dict[str, float]:
     from prelabel.checks import prepare
     from prelabel.config import check_config
     from prelabel.interrupts import StopSignal
+    from prelabel.isolation.process import end_idle_processes
     from prelabel.progress import NullProgress
     from prelabel.run import run_tasks
 
@@ -81,7 +82,9 @@ def _measure(clip: Path, folder: Path) -> dict[str, float]:
     prepare(assembly)
     report = run_tasks(assembly, None, NullProgress(), StopSignal())
     assert not report.failed, report.failed
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    end_idle_processes()
+    # The process that decodes is the largest one that ended; frames that both hold are counted twice.
+    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
         "frames": report.num_inferred,
         "instances": sum(report.instances.values()),

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config import ReaderSection
-from prelabel.errors import FrameCountError, ReadError
+from prelabel.errors import FrameCountError, MachineError, ReadError
 from prelabel.frames import FrameBatch, Media
+from prelabel.isolation.process import CAN_ISOLATE
 from prelabel.isolation.reader import IsolatedReader
 from prelabel.protocols import VideoReader
 from prelabel.reader_choice import CPU_READERS, ReaderChoice, build_reader, choose_reader
@@ -53,13 +54,16 @@ def open_media(media: Media, section: ReaderSection, folder: Path) -> Iterator[O
 
     machine = probe_machine() if section.use == "auto" else None
     choice = keyframes = None
+    never = section.isolate == "never" or (section.isolate == "auto" and not CAN_ISOLATE)
     may_use_gpu = section.device != "cpu" and count_gpus() > 0
-    if section.isolate == "never" or (section.isolate == "auto" and may_use_gpu):
+    if never or (section.isolate == "auto" and may_use_gpu):
         choice, keyframes = choose_reader(media, section, machine)
-        if section.isolate == "never" or (choice.device != "cpu" and choice.use not in CPU_READERS):
+        if never or (choice.device != "cpu" and choice.use not in CPU_READERS):
             with build_reader(choice, media, section, folder) as reader:
                 yield OpenMedia(reader, choice, keyframes)
             return
+    if not CAN_ISOLATE:
+        raise MachineError("reader.isolate: got 'always', which needs Linux (memfd_create): set isolate: auto")
     with IsolatedReader(media, section, folder, machine, choice) as isolated:
         yield OpenMedia(isolated, isolated.choice, isolated.keyframes if choice is None else keyframes)
 

@@ -18,7 +18,7 @@ CLIP = Media("video", (Path("clip.mp4"),))
 
 
 def pipeline(detector=None, *, batch_size=4, frames="strict", stop=None, **reader) -> Pipeline:
-    section = ReaderSection(use="tests.builders:ListReader", **reader)
+    section = ReaderSection(use="tests.builders:ListReader", isolate="never", **reader)
     stop = stop or StopSignal()
     return Pipeline(section, Path(), detector or NumberDetector(), batch_size, frames, NullProgress(), stop)
 

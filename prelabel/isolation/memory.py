@@ -31,21 +31,19 @@ class _Memory:
         number: what both processes call it.
         handle: of the anonymous file.
         pixels: its bytes.
-        held_here: a frame that is being decoded lies in it.
-        held_there: the run looks at it.
-        known_there: the run has its handle.
+        in_use: it was taken, and the run has not freed it yet.
+        is_known: the run has its handle.
     """
 
     number: int
     handle: int
     pixels: NDArray[np.uint8]
-    held_here: bool = False
-    held_there: bool = False
-    known_there: bool = False
+    in_use: bool = False
+    is_known: bool = False
 
 
 class SharedFramePool:
-    """Memory for batches, in the process that decodes: used again once neither process holds what lay in it.
+    """Memory for the batches of one reading, in the process that decodes: used again once the run has freed it.
 
     Stands in for `FramePool`.
     """
@@ -59,10 +57,8 @@ class SharedFramePool:
         """Returns a uint8 array of this shape, contents undefined."""
         num_bytes = math.prod(shape)
         memory = self._free_memory(num_bytes) or self._make(num_bytes)
-        memory.held_here = True
-        array = memory.pixels[:num_bytes].reshape(shape)
-        weakref.finalize(array, self._let_go, memory).atexit = False
-        return array
+        memory.in_use = True
+        return memory.pixels[:num_bytes].reshape(shape)
 
     def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
         """Returns the array itself: torch takes seconds and hundreds of MB to load, for nothing here."""
@@ -72,44 +68,40 @@ class SharedFramePool:
         """Takes note that the run holds these no more."""
         for number in numbers:
             if number in self._memories:
-                self._memories[number].held_there = False
+                self._memories[number].in_use = False
 
     def share(self, batch: FrameBatch) -> tuple[Batch, int | None]:
         """Returns where the batch's frames lie, copied there if they lay elsewhere, and a handle that is new."""
         shape = cast(Shape, tuple(batch.data.shape))
-        memory = self._memory_of(batch)
+        memory = self._memory_at(batch.data)
         if memory is None:
             pixels = self.take(shape)
-            data = batch.data
-            pixels[:] = data if isinstance(data, np.ndarray) else data.numpy(force=True)
-            memory = self._at(pixels)
+            pixels[:] = batch.data if isinstance(batch.data, np.ndarray) else batch.data.numpy(force=True)
+            memory = self._memory_at(pixels)
             assert memory is not None
-        handle = None if memory.known_there else memory.handle
-        memory.held_there = memory.known_there = True
+        handle = None if memory.is_known else memory.handle
+        memory.is_known = True
         dropped, self._dropped = tuple(self._dropped), []
         indices, seconds = batch.frame_indices.tolist(), batch.pts_seconds.tolist()
         return Batch(memory.number, shape, tuple(indices), tuple(seconds), dropped), handle
 
     def close(self) -> None:
-        """Gives all memory back, once nothing here holds it any more."""
+        """Gives all memory back."""
         for memory in self._memories.values():
             os.close(memory.handle)
         self._memories.clear()
 
-    def _memory_of(self, batch: FrameBatch) -> _Memory | None:
-        """Returns the memory at whose beginning the batch's frames lie; None if they lie elsewhere."""
-        return self._at(batch.data) if isinstance(batch.data, np.ndarray) else None
-
-    def _at(self, array: NDArray[np.uint8]) -> _Memory | None:
-        if not array.flags.c_contiguous:
+    def _memory_at(self, data: object) -> _Memory | None:
+        """Returns the memory at whose beginning these pixels lie; None if they lie elsewhere."""
+        if not isinstance(data, np.ndarray) or not data.flags.c_contiguous:
             return None
-        place = array.ctypes.data
+        place = data.ctypes.data
         return next((memory for memory in self._memories.values() if memory.pixels.ctypes.data == place), None)
 
     def _free_memory(self, num_bytes: int) -> _Memory | None:
         """Returns free memory that is large enough; drops what is too small: the frames' size has changed."""
         for memory in list(self._memories.values()):
-            if memory.held_here or memory.held_there:
+            if memory.in_use:
                 continue
             if memory.pixels.nbytes >= num_bytes:
                 return memory
@@ -125,9 +117,6 @@ class SharedFramePool:
         self._num_made += 1
         memory = self._memories[self._num_made] = _Memory(self._num_made, handle, pixels)
         return memory
-
-    def _let_go(self, memory: _Memory) -> None:
-        memory.held_here = False
 
 
 class MappedFrames:

@@ -21,6 +21,8 @@ SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE")
 """Environment variables that a process which takes strangers' files apart has no use for."""
 MAX_SILENCES = 20
 """However much of the file it reads, after so many times `stall_seconds` without an answer a process is ended."""
+CAN_ISOLATE = hasattr(os, "memfd_create")
+"""Whether the system has what it takes: Linux has."""
 _LOOK_SECONDS = 0.25
 _MAX_IDLE = 2
 

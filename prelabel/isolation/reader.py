@@ -48,6 +48,7 @@ class IsolatedReader:
         self._limits = Limits(section.stall_seconds, section.max_memory_gb * 1e9)
         self._open = ExitStack()
         self._parts: tuple[ReaderProcess, Opened] | None = None
+        self._frames = MappedFrames()
         self._where = "while it was opened"
 
     def __enter__(self) -> Self:
@@ -83,6 +84,11 @@ class IsolatedReader:
         alone = self._opened()[1].keyframes
         return None if alone is None else np.array(alone, np.int64)
 
+    @property
+    def process_id(self) -> int:
+        """Of the process that does the work."""
+        return self._opened()[0].pid
+
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Generator[FrameBatch, None, None]:
         """Yields the asked frames in order. A batch is decoded when it is asked for; one reading at a time.
 
@@ -92,16 +98,16 @@ class IsolatedReader:
         process, _ = self._opened()
         self._where = "before its first frame"
         self._ask(process, Read(np.asarray(frame_indices, np.int64), batch_size))
-        frames = MappedFrames()
         while True:
-            answer, handle = self._ask(process, Next(frames.take_freed()))
+            answer, handle = self._ask(process, Next(self._frames.take_freed()))
             if isinstance(answer, Done):
                 return
-            if not isinstance(answer, Batch) or not answer.frame_indices:
+            if not isinstance(answer, Batch):
                 raise self._senseless(answer)
-            self._where = f"after frame {answer.frame_indices[-1]}"
+            if answer.frame_indices:
+                self._where = f"after frame {answer.frame_indices[-1]}"
             yield FrameBatch(
-                frames.tensor(answer, handle),
+                self._frames.tensor(answer, handle),
                 np.array(answer.frame_indices, np.int64),
                 np.array(answer.pts_seconds, np.float64),
             )

@@ -28,7 +28,7 @@ class BatchMemory(Protocol):
         """Returns a uint8 array of this shape, contents undefined."""
 
     def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
-        """Returns what a `FrameBatch` holds of an array, or of the first pictures of one, that was taken here."""
+        """Returns what a `FrameBatch` holds of an array that was taken here; it keeps the array alive."""
 
 
 class FramePool:
@@ -118,7 +118,7 @@ def _batch(
     array: NDArray[np.uint8], indices: list[int], pts_seconds: NDArray[np.float64], pool: BatchMemory
 ) -> FrameBatch:
     frame_indices = np.array(indices, np.int64)
-    return FrameBatch(pool.as_tensor(array[: len(indices)]), frame_indices, pts_seconds[frame_indices])
+    return FrameBatch(pool.as_tensor(array)[: len(indices)], frame_indices, pts_seconds[frame_indices])
 
 
 class MissingFrames:
