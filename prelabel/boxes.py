@@ -72,6 +72,24 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     return np.where(union > 0, overlap / np.where(union > 0, union, 1), 0).astype(np.float32)
 
 
+def paired_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Returns the intersection over union of each box of `a` with the one of `b` that stands at its place.
+
+    Args:
+        a: (..., 4) corners.
+        b: (..., 4) corners, of a shape that broadcasts with that of `a`.
+
+    >>> paired_iou(np.array([[0, 0, 2, 2], [0, 0, 1, 1.0]]), np.array([1, 0, 3, 2.0])).round(4).tolist()
+    [0.3333, 0.0]
+    """
+    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    overlap = sides[..., 0] * sides[..., 1]
+    areas = [(box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (a, b)]
+    union = areas[0] + areas[1] - overlap
+    ious: NDArray[np.float64] = np.where(union > 0, overlap / np.where(union > 0, union, 1), 0.0)
+    return ious
+
+
 @dataclass(frozen=True, slots=True)
 class Letterbox:
     """How a frame is scaled and padded into a network's input: centred, aspect kept.

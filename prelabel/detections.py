@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+ROW_COLUMNS = ("frame_index", "xyxy", "confidence", "class_id", "track_id", "interpolated")
+"""Fields of `VideoDetections` with an entry a row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Detections:
@@ -72,7 +75,7 @@ class VideoDetections:
         num = len(self.frame_index)
         if not len(self.interpolated):
             object.__setattr__(self, "interpolated", np.zeros(num, np.bool_))
-        for name in ("xyxy", "confidence", "class_id", "track_id", "interpolated"):
+        for name in ROW_COLUMNS:
             if len(getattr(self, name)) != num:
                 raise ValueError(f"{name}: got {len(getattr(self, name))} rows, expected {num}")
         if num and np.any(np.diff(self.frame_index) < 0):
@@ -83,8 +86,12 @@ class VideoDetections:
 
     def where(self, keep: NDArray[np.bool_]) -> VideoDetections:
         """Returns the rows for which `keep`, bool (N,), is true; `inferred_frames` stays."""
-        columns = ("frame_index", "xyxy", "confidence", "class_id", "track_id", "interpolated")
-        return replace(self, **{name: getattr(self, name)[keep] for name in columns})
+        return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
+
+    @property
+    def frames_looked_at(self) -> NDArray[np.int64]:
+        """The frames that the detector has seen, or that have a row, int64, rising."""
+        return np.union1d(self.inferred_frames, self.frame_index)
 
     @property
     def instance(self) -> NDArray[np.int64]:
@@ -116,6 +123,17 @@ def concatenate(frames: Iterable[tuple[int, Detections]]) -> VideoDetections:
         track_id=np.full(sum(counts), -1, np.int64),
         inferred_frames=inferred,
     )
+
+
+def merge(parts: Sequence[VideoDetections]) -> VideoDetections:
+    """Returns the rows of several parts of one video, one or more, in frame order; of one frame, in the parts' order.
+
+    Args:
+        parts: with the `inferred_frames` of the first.
+    """
+    order = np.argsort(np.concatenate([part.frame_index for part in parts]), kind="stable")
+    columns = {name: np.concatenate([getattr(part, name) for part in parts])[order] for name in ROW_COLUMNS}
+    return replace(parts[0], **columns)
 
 
 def _stack(arrays: Sequence[NDArray[Scalar]], empty: NDArray[Scalar]) -> NDArray[Scalar]:

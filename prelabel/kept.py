@@ -29,7 +29,7 @@ def raw_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
 def shape_raw(assembly: Assembly, raw: RawRecord) -> Shaped:
     """Returns what becomes labels: above the detector's threshold, by the config's shaping, in tracks if it says so."""
     found = raw.detections.where(raw.detections.confidence >= np.float32(assembly.threshold or 0.0))
-    shaped = shape_detections(found, raw.info, assembly.label_map, assembly.config.labels.conf)
+    shaped = shape_detections(found, raw.info, assembly.label_map, assembly.config.labels.rules)
     linking = assembly.linking
     if linking is None:
         return shaped

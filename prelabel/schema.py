@@ -28,6 +28,10 @@ _TITLES = {
     "LabelsSection": "labels",
     "SinkSection": "sink",
     "TrackerSection": "tracker",
+    "SizeLimits": "labels.size",
+    "Zones": "labels.zones",
+    "Flicker": "labels.flicker",
+    "Keyframes": "labels.keyframes",
 }
 
 

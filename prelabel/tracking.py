@@ -1,4 +1,4 @@
-"""Boxes into tracks: linked frame by frame, one class a track, short gaps bridged, short tracks dropped.
+"""Boxes into tracks: linked frame by frame, short tracks dropped, a class voted for, gaps bridged, few boxes kept.
 
 Pure but for the tracker, of which each shot gets a fresh one.
 
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.boxes import corners_on_grid
-from prelabel.detections import Detections, VideoDetections
+from prelabel.detections import Detections, VideoDetections, merge
 from prelabel.errors import TrackError
 from prelabel.frames import VideoInfo
 from prelabel.ontology import LabelMap
 from prelabel.protocols import Tracker
-from prelabel.shaping import Dropped, DropReason, Shaped, count_by_class
+from prelabel.shaping import Dropped, DropReason, Keyframes, Shaped, count_by_class, smooth_boxes, thin_tracks
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,15 @@ class Linking:
         new_tracker: builds a tracker without memory for a video.
         max_gap_seconds: between two boxes of a track, for the frames between to be filled in.
         min_length: boxes that a track must have, those filled in not counted.
+        smooth_seconds: how far around its time a box is smoothed; 0: it stays as it was found.
+        keyframes: of which boxes a track consists; None: of all.
     """
 
     new_tracker: Callable[[VideoInfo], Tracker]
     max_gap_seconds: float
     min_length: int
+    smooth_seconds: float = 0.0
+    keyframes: Keyframes | None = None
 
 
 def track_detections(
@@ -44,8 +48,11 @@ def track_detections(
 ) -> Shaped:
     """Returns the boxes of tracks, `track_id` from 1 by first appearance; all others are dropped and counted.
 
-    Boxes are as they were found, confidence included: where the track is of another class than a box was found to be,
-    the confidence is still that of the box. Those filled in are marked, and have confidence 0: nothing was measured.
+    In this order: boxes are linked, short tracks dropped, a class is voted for, boxes are smoothed, short gaps filled
+    in, and few boxes kept; the last three where the config asks for them.
+
+    The confidence of a box stays that with which it was found, also where its track is of another class or it was
+    smoothed. Those filled in are marked, and have confidence 0: nothing was measured.
     Pictures come back as they are: nothing says that one follows another.
 
     Args:
@@ -73,7 +80,13 @@ def track_detections(
     kept = found.where(~(reasons["untracked"] | reasons["short_track"]))
     kept = replace(kept, track_id=kept.instance + 1)
     kept = replace(kept, class_id=vote_classes(kept, label_map))
-    return Shaped(fill_gaps(kept, info, linking.max_gap_seconds), dropped)
+    smooth = replace(kept, xyxy=smooth_boxes(kept, info, linking.smooth_seconds))
+    filled = fill_gaps(smooth, info, linking.max_gap_seconds)
+    if linking.keyframes is None:
+        return Shaped(filled, dropped)
+    as_found = fill_gaps(kept, info, linking.max_gap_seconds)
+    few, thinning = thin_tracks(filled, info, linking.keyframes, as_found.xyxy)
+    return Shaped(few, dropped, thinning)
 
 
 def link_boxes(
@@ -92,7 +105,7 @@ def link_boxes(
     Raises:
         TrackError: the tracker raised or broke its contract.
     """
-    frames = _frames_looked_at(found)
+    frames = found.frames_looked_at
     starts = np.searchsorted(found.frame_index, frames, side="left").tolist()
     ends = np.searchsorted(found.frame_index, frames, side="right").tolist()
     shots = np.searchsorted(np.asarray(cuts, np.int64), frames, side="right").tolist()
@@ -134,7 +147,7 @@ def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float)
         info: the video.
         max_gap_seconds: from the one box to the other; a longer gap stays, and the track goes on after it.
     """
-    frames = _frames_looked_at(tracked)
+    frames = tracked.frames_looked_at
     order = np.lexsort((tracked.frame_index, tracked.track_id))
     before, after = order[:-1], order[1:]
     place = np.searchsorted(frames, tracked.frame_index)
@@ -152,21 +165,17 @@ def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float)
     # An area that five decimals do not show is none (shaping drops such boxes as well).
     grid = corners_on_grid(xyxy, info.sizes(frame_index))
     shows = np.all(grid[:, 2:] > grid[:, :2], axis=1)
-    before, frame_index, xyxy = before[shows], frame_index[shows], xyxy[shows]
-    columns = {
-        "frame_index": np.concatenate([tracked.frame_index, frame_index]),
-        "xyxy": np.concatenate([tracked.xyxy, xyxy]),
-        "confidence": np.concatenate([tracked.confidence, np.zeros(len(xyxy), np.float32)]),
-        "class_id": np.concatenate([tracked.class_id, tracked.class_id[before]]),
-        "track_id": np.concatenate([tracked.track_id, tracked.track_id[before]]),
-        "interpolated": np.concatenate([tracked.interpolated, np.ones(len(xyxy), np.bool_)]),
-    }
-    in_order = np.argsort(columns["frame_index"], kind="stable")
-    return replace(tracked, **{name: column[in_order] for name, column in columns.items()})
-
-
-def _frames_looked_at(found: VideoDetections) -> NDArray[np.int64]:
-    return np.union1d(found.inferred_frames, found.frame_index)
+    in_order = np.flatnonzero(shows)[np.argsort(frame_index[shows], kind="stable")]
+    before, frame_index, xyxy = before[in_order], frame_index[in_order], xyxy[in_order]
+    filled = VideoDetections(
+        frame_index=frame_index,
+        xyxy=xyxy,
+        confidence=np.zeros(len(xyxy), np.float32),
+        class_id=tracked.class_id[before],
+        track_id=tracked.track_id[before],
+        interpolated=np.ones(len(xyxy), np.bool_),
+    )
+    return merge([tracked, filled])
 
 
 def _ask(tracker: Tracker, boxes: Detections, frame_index: int) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from prelabel.config.sections import Config, LabelsSection
 from prelabel.config.sources import SOURCES
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.plugins import describe_first
+from prelabel.shaping import Flicker, Keyframes, SizeLimits, Zones
 
 
 def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
@@ -137,6 +138,13 @@ def _describe(error: ValidationError) -> str:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    sections: dict[object, type[BaseModel]] = {**SOURCES, "labels": LabelsSection}
+    sections: dict[object, type[BaseModel]] = {
+        **SOURCES,
+        "labels": LabelsSection,
+        "size": SizeLimits,
+        "zones": Zones,
+        "flicker": Flicker,
+        "keyframes": Keyframes,
+    }
     model = next((sections[part] for part in reversed(location[:-1]) if part in sections), Config)
     return list(model.model_fields)

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from prelabel.config.base import ClassName, Fraction, PluginSection, Section
 from prelabel.config.sources import DemoSection, EncordSection, FolderSection
+from prelabel.shaping import Flicker, Keyframes, ShapingRules, SizeLimits, Zones
 
 ISOLATION_KEYS = {"isolate", "stall_seconds", "max_memory_gb"}
 """Of the reader section; they say where frames are decoded, and change none."""
@@ -71,6 +72,9 @@ class TrackerSection(PluginSection):
         0.2, ge=0, description="longest gap in a track that is filled in, on a straight line, with confidence 0"
     )
     min_length: int = Field(3, ge=1, description="fewest boxes of a track; shorter ones are dropped")
+    smooth_seconds: float = Field(
+        0.0, ge=0, description="take the detector's jitter out of boxes, over about so long to either side; 0: leave it"
+    )
 
 
 class SinkSection(PluginSection):
@@ -99,10 +103,40 @@ class LabelsSection(Section):
     conf: Fraction | dict[ClassName, Fraction] = Field(
         {}, description="least confidence: one, or by ontology object or option"
     )
+    size: SizeLimits = Field(SizeLimits(), description="how large a box must be and may be")
+    zones: Zones = Field(Zones(), description="where in the frame things are labelled, and where not")
+    nms_iou: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="of two boxes on a frame that overlap more, whatever their classes, the surer stays"
+    )
+    flicker: Flicker | None = Field(None, description="drop boxes of things seen on too few frames around")
+    max_per_frame: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="most boxes that a frame may have; the surest stay"
+    )
+    keyframes: Keyframes | None = Field(
+        None, description="keep of each track only the boxes between which straight lines reproduce the rest"
+    )
     instances: Literal["per_frame", "tracks"] = Field(
         "per_frame", description="per_frame: an object instance a box; tracks: one a thing, over all its frames"
     )
     max_row_mb: float = Field(50.0, gt=0, description="largest label row that may be sent, in 10^6 bytes")
+
+    @model_validator(mode="after")
+    def _keyframes_of_tracks(self) -> LabelsSection:
+        if self.keyframes is not None and self.instances != "tracks":
+            raise ValueError("keyframes: are of tracks: add instances: tracks")
+        return self
+
+    @property
+    def rules(self) -> ShapingRules:
+        """What a detection must be like to become a label."""
+        return ShapingRules(
+            conf=self.conf,
+            size=self.size,
+            zones=self.zones,
+            nms_iou=self.nms_iou,
+            flicker=self.flicker,
+            max_per_frame=self.max_per_frame,
+        )
 
 
 AGENT_SECTIONS = ("detector", "classifier")

@@ -11,7 +11,7 @@ from prelabel.boxes import GRID, corners_on_grid
 from prelabel.errors import DetectError, OntologyError
 from prelabel.frames import VideoInfo
 from prelabel.ontology import Ontology, build_label_map
-from prelabel.shaping import shape_detections
+from prelabel.shaping import ShapingRules, SizeLimits, shape_detections
 from tests.labelling import detections
 
 INFO = VideoInfo(width=100, height=50, num_frames=10)
@@ -42,20 +42,20 @@ def test_box_without_an_area_at_five_decimals_is_dropped():
 
 def test_thresholds_go_by_object_name_after_mapping():
     found = detections((0, BOX, 0.4, 0), (1, BOX, 0.4, 1), (2, BOX, 0.4, 2))
-    shaped = shape_detections(found, INFO, LABEL_MAP, {"Vehicle": 0.5})
+    shaped = shape_detections(found, INFO, LABEL_MAP, ShapingRules(conf={"Vehicle": 0.5}))
     assert shaped.detections.class_id.tolist() == [0]
     assert shaped.dropped.counts == {"low_confidence": {"car": 1, "truck": 1}}
 
 
 @pytest.mark.parametrize("conf", [0.1, 0.3, 0.7, 0.9])
 def test_confidence_at_the_threshold_is_kept(conf):
-    shaped = shape_detections(detections((0, BOX, conf, 0)), INFO, LABEL_MAP, conf)
+    shaped = shape_detections(detections((0, BOX, conf, 0)), INFO, LABEL_MAP, ShapingRules(conf=conf))
     assert len(shaped.detections) == 1
 
 
 def test_threshold_for_an_object_that_no_class_becomes_is_an_error():
     with pytest.raises(OntologyError, match="no class becomes an object 'vehicles': did you mean 'Vehicle'"):
-        shape_detections(detections(), INFO, LABEL_MAP, {"vehicles": 0.5})
+        shape_detections(detections(), INFO, LABEL_MAP, ShapingRules(conf={"vehicles": 0.5}))
 
 
 def test_ignored_and_unmapped_classes_are_counted_apart():
@@ -78,7 +78,9 @@ def test_class_id_past_the_detectors_names_is_the_detectors_fault():
 
 
 def test_frames_that_were_looked_at_stay_known():
-    shaped = shape_detections(detections((2, BOX, 0.1, 0), inferred_frames=range(5)), INFO, LABEL_MAP, 0.5)
+    shaped = shape_detections(
+        detections((2, BOX, 0.1, 0), inferred_frames=range(5)), INFO, LABEL_MAP, ShapingRules(conf=0.5)
+    )
     assert shaped.detections.inferred_frames.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -97,7 +99,7 @@ def test_every_detection_is_kept_or_counted_and_what_is_kept_can_be_written(valu
         (frame, (min(a, c), min(b, d), max(a, c), max(b, d)), confidence, class_id)
         for frame, a, b, c, d, confidence, class_id in sorted(values)
     ]
-    shaped = shape_detections(detections(*rows), INFO, LABEL_MAP, conf)
+    shaped = shape_detections(detections(*rows), INFO, LABEL_MAP, ShapingRules(conf=conf))
     kept = shaped.detections
     assert len(kept) + shaped.dropped.total == len(rows)
     grid = corners_on_grid(kept.xyxy, INFO.sizes(kept.frame_index))
@@ -108,4 +110,23 @@ def test_every_detection_is_kept_or_counted_and_what_is_kept_can_be_written(valu
         for f, c, box in zip(kept.frame_index, kept.class_id, grid.tolist(), strict=True)
     }
     assert len(places) == len(kept)
-    assert np.array_equal(shape_detections(kept, INFO, LABEL_MAP, conf).detections.xyxy, kept.xyxy)
+    assert np.array_equal(shape_detections(kept, INFO, LABEL_MAP, ShapingRules(conf=conf)).detections.xyxy, kept.xyxy)
+
+
+def test_of_several_reasons_the_first_in_order_counts():
+    rules = ShapingRules(conf=0.5, size=SizeLimits(min_side_px=9), nms_iou=0.5, max_per_frame=1)
+    found = detections(
+        (0, (1, 1, 5, 5), 0.4, 0),  # unsure, and small
+        (0, (1, 1, 5, 5), 0.6, 0),
+        (0, BOX, 0.9, 0),
+        (0, BOX, 0.8, 1),
+        (0, (60, 10, 70, 20), 0.7, 2),
+    )
+    shaped = shape_detections(found, INFO, LABEL_MAP, rules)
+    assert shaped.detections.confidence.tolist() == pytest.approx([0.9])
+    assert shaped.dropped.counts == {
+        "low_confidence": {"person": 1},
+        "too_small": {"person": 1},
+        "overlapping": {"car": 1},
+        "over_max_per_frame": {"truck": 1},
+    }
