@@ -157,7 +157,13 @@ class Assembly:
         """How boxes become tracks; None where each is an instance of its own."""
         if self.config.labels.instances == "per_frame":
             return None
-        return Linking(self._new_tracker, self.config.tracker.max_gap_seconds, self.config.tracker.min_length)
+        return Linking(
+            new_tracker=self._new_tracker,
+            max_gap_seconds=self.config.tracker.max_gap_seconds,
+            min_length=self.config.tracker.min_length,
+            smooth_seconds=self.config.tracker.smooth_seconds,
+            keyframes=self.config.labels.keyframes,
+        )
 
     def _new_tracker(self, info: VideoInfo) -> Tracker:
         built = self.tracker_plugin.build(info, options=self.config.tracker.options)

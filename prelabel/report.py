@@ -11,6 +11,7 @@ from typing import Literal
 
 from prelabel.files import write_text_atomically
 from prelabel.protocols import LeftAlone
+from prelabel.shaping import Thinning, sum_up
 
 Status = Literal["done", "already done", "failed"]
 
@@ -29,7 +30,8 @@ class TaskReport:
         num_inferred: frames that the detector saw.
         instances: object instances by ontology object.
         num_boxes: of these instances, on all frames.
-        num_interpolated: of these boxes, those filled in where a track has a gap.
+        num_interpolated: of these boxes, those filled in: in a track's gaps, and between its kept boxes.
+        thinning: what keeping few boxes of each track has saved and cost; None where all are kept.
         dropped: detections that became no instance, by reason.
         pathway: where the task went.
         reader: which reader read it, and why that one.
@@ -47,6 +49,7 @@ class TaskReport:
     instances: Mapping[str, int] = field(default_factory=dict)
     num_boxes: int = 0
     num_interpolated: int = 0
+    thinning: Thinning | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     pathway: str | None = None
     reader: str = ""
@@ -123,8 +126,13 @@ class RunReport:
 
     @property
     def num_interpolated(self) -> int:
-        """Boxes that were filled in where tracks have gaps."""
+        """Boxes that were filled in, in gaps of tracks and between their kept boxes."""
         return sum(task.num_interpolated for task in self.tasks)
+
+    @property
+    def thinning(self) -> Thinning | None:
+        """What keeping few boxes of each track has saved and cost, over all tasks; None where all are kept."""
+        return sum_up([task.thinning for task in self.tasks if task.thinning is not None])
 
     @property
     def num_inferred(self) -> int:
@@ -157,6 +165,7 @@ class RunReport:
             "instances": self.instances,
             "num_boxes": self.num_boxes,
             "num_interpolated": self.num_interpolated,
+            "thinning": None if self.thinning is None else asdict(self.thinning),
             "frames_per_second": round(self.frames_per_second, 2),
             "busy_seconds": {stage: round(value, 3) for stage, value in self.busy_seconds.items()},
             "limit": self.limit,

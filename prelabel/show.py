@@ -125,6 +125,9 @@ def _summary(report: RunReport) -> str:
     if report.instances_are == "tracks":
         tracks = f"{sum(report.instances.values()):,} tracks of {report.num_boxes:,} boxes"
         parts.append(f"{tracks}, {report.num_interpolated:,} of them filled in")
+    if (thinning := report.thinning) is not None:
+        kept = f"{thinning.num_kept:,} of {thinning.num_found:,} boxes kept as keyframes"
+        parts.append(f"{kept}, overlap with those found {thinning.mean_iou:.3f} (least {thinning.min_iou:.2f})")
     if report.dropped:
         left_out = (f"{number:,} {reason.replace('_', ' ')}" for reason, number in report.dropped.items())
         parts.append(f"boxes left out: {', '.join(left_out)}")

@@ -116,3 +116,10 @@ def test_the_digest_tells_what_decides_labels_from_what_does_not(write):
 
 def test_numbers_may_name_classes(write):
     assert load_config(write(), ["labels.classes={0: Person}"]).labels.classes == {"0": "Person"}
+
+
+def test_an_unknown_key_within_a_rule_is_met_with_the_rules_own_keys(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("source: {path: x}\ndetector: {weights: demo}\n")
+    with pytest.raises(ConfigError, match=r"labels\.zones\.exlude: is not a key of the config: did you mean 'exclude'"):
+        load_config(path, ["labels.zones.exlude=[]"])

@@ -130,3 +130,32 @@ def test_a_tracker_that_cannot_be_is_an_error_before_frame_0(clips, tracker, err
         prepare(assembly(clips, tracker=tracker))
     checks = {check.name: check.passed for check in look_through(assembly(clips, tracker=tracker))}
     assert checks["tracks"] is False
+
+
+def test_kept_boxes_and_what_they_cost_are_in_the_report_and_filled_ones_marked_on_the_row(clips, capsys):
+    labels = {**TRACKS, "keyframes": {}}
+    few = assembly_of(clips, clips.parent / "out", labels=labels, reader={"stride": 2})
+    report = complete(few, run(few), NullProgress())
+    (task,) = report.tasks
+    assert (task.num_inferred, task.num_boxes, task.num_interpolated) == (6, 22, 18)
+    written = json.loads((clips.parent / "out" / "report.json").read_text())
+    assert written["thinning"] == {"num_found": 12, "num_kept": 4, "mean_iou": 1.0, "min_iou": 1.0}
+    (unit,) = row_of(clips)["data_units"].values()
+    confidences = [label["confidence"] for frame in unit["labels"].values() for label in frame["objects"]]
+    assert sorted(confidences) == [0.25] * 2 + [0.75] * 2 + [0.99] * 18
+    show_report(report)
+    assert "4 of 12 boxes kept as keyframes, overlap with those found 1.000" in "".join(capsys.readouterr())
+
+
+def test_with_nothing_between_other_keyframes_replace_the_earlier_ones(clips):
+    run(assembly(clips))
+    labels = {**TRACKS, "keyframes": {"between": "empty"}}
+    (task,) = run(assembly_of(clips, clips.parent / "out", labels=labels)).tasks
+    assert (task.status, task.num_boxes, task.instances) == ("done", 4, {"thing": 1, "other": 1})
+    (unit,) = row_of(clips)["data_units"].values()
+    assert unit["labels"].keys() == {"0", "10", "11"}
+
+
+def test_keyframes_without_tracks_are_a_mistake_in_the_config(clips):
+    with pytest.raises(ConfigError, match="keyframes: are of tracks: add instances: tracks"):
+        assembly_of(clips, clips.parent / "out", labels={"keyframes": {}})

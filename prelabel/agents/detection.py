@@ -140,6 +140,7 @@ class DetectionAgent:
             },
             num_boxes=len(detections),
             num_interpolated=int(detections.interpolated.sum()),
+            thinning=shaped.thinning,
             dropped={reason: sum(by_class.values()) for reason, by_class in shaped.dropped.counts.items()},
             reader=f"{found.reader.use} ({found.reader.reason})" if found.reader is not None else "",
             outputs=tuple(str(path) for path in self._outputs(task)),

@@ -28,6 +28,9 @@ from prelabel.label_row.own import (
 from prelabel.label_row.shapes import Corners, box_geometry
 from prelabel.ontology import LabelMap, OntologyObject
 
+INTERPOLATED_CONFIDENCE = 0.99
+"""By this the platform's editor, and its SDK (`encord.objects.interpolation`), mark a label that was interpolated."""
+
 
 @dataclass(frozen=True, slots=True)
 class WrittenRow:
@@ -53,6 +56,9 @@ def write_detections(
 ) -> WrittenRow:
     """Returns the row with an object instance for each track, and each box without one, in place of the earlier ones.
 
+    A box that was filled in is marked as the platform's editor marks one that it interpolates, so that it may be
+    interpolated anew once somebody has moved the boxes around it.
+
     All else on the row is kept as it stands. An earlier instance that would be written again just so is kept too, with
     its date and number: writing twice is writing once.
 
@@ -73,7 +79,8 @@ def write_detections(
     draft = _Draft(own, held)
     units = _UnitsByFrame(row)
     corners = _checked_corners(row, detections, info)
-    confidence = np.rint(detections.confidence.astype(np.float64) * GRID) / GRID
+    confidence = np.where(detections.interpolated, INTERPOLATED_CONFIDENCE, detections.confidence.astype(np.float64))
+    confidence = np.rint(confidence * GRID) / GRID
     made_at = now.astimezone(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
     class_ids, instances = detections.class_id.tolist(), detections.instance.tolist()
     columns = (instances, detections.frame_index.tolist(), corners, confidence.tolist(), class_ids)

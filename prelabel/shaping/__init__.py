@@ -17,7 +17,7 @@ What tracks are made of, once there are any, is shaped here too: `smooth_boxes`,
 """
 
 from prelabel.shaping.flicker import Flicker
-from prelabel.shaping.keyframes import Keyframes, Thinning, thin_tracks
+from prelabel.shaping.keyframes import Keyframes, Thinning, sum_up, thin_tracks
 from prelabel.shaping.reasons import Dropped, DropReason, Shaped, count_by_class
 from prelabel.shaping.rules import ShapingRules, class_thresholds
 from prelabel.shaping.shape import shape_detections
@@ -39,5 +39,6 @@ __all__ = [
     "count_by_class",
     "shape_detections",
     "smooth_boxes",
+    "sum_up",
     "thin_tracks",
 ]

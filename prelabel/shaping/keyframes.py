@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -46,6 +47,24 @@ class Thinning:
     num_kept: int
     mean_iou: float
     min_iou: float
+
+
+def sum_up(thinnings: Sequence[Thinning]) -> Thinning | None:
+    """Returns what several videos' tracks have saved and lost together; None of none.
+
+    >>> sum_up([Thinning(30, 3, 0.9, 0.85), Thinning(10, 2, 1.0, 1.0)])
+    Thinning(num_found=40, num_kept=5, mean_iou=0.925, min_iou=0.85)
+    """
+    if not thinnings:
+        return None
+    num_found = sum(thinning.num_found for thinning in thinnings)
+    total_iou = sum(thinning.num_found * thinning.mean_iou for thinning in thinnings)
+    return Thinning(
+        num_found=num_found,
+        num_kept=sum(thinning.num_kept for thinning in thinnings),
+        mean_iou=total_iou / num_found if num_found else 1.0,
+        min_iou=min(thinning.min_iou for thinning in thinnings),
+    )
 
 
 def thin_tracks(
