@@ -35,10 +35,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="write labels to files; 
 def run(
     config: ConfigPath,
     settings: Settings = None,
+    *,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="work on at most N tasks")] = None,
     dry_run: DryRun = False,
     watch: Annotated[
         float | None, typer.Option(min=1, metavar="SECONDS", help="when no task waits, look again every so often")
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, metavar="PORT", envvar="PRELABEL_METRICS_PORT", help="serve Prometheus metrics"),
     ] = None,
 ) -> None:
     """Label what waits: videos in, label rows out, tasks moved on.
@@ -47,7 +52,10 @@ def run(
     """
     from prelabel.commands import run_config
 
-    raise typer.Exit(run_config(config, settings or (), limit=limit, dry_run=dry_run, watch_seconds=watch))
+    code = run_config(
+        config, settings or (), limit=limit, dry_run=dry_run, watch_seconds=watch, metrics_port=metrics_port
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

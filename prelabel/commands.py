@@ -18,10 +18,11 @@ from prelabel.files import write_text_atomically
 from prelabel.interrupts import StopSignal, stop_on_signals
 from prelabel.ledger import LEDGER, Ledger
 from prelabel.outputs import complete
-from prelabel.progress import show_progress
+from prelabel.progress import Progress, Several, show_progress
 from prelabel.report import RunReport
 from prelabel.run import run_tasks
 from prelabel.show import person, show_checks, show_entries, show_findings, show_paths, show_report, waiting
+from prelabel.telemetry import observers
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -29,21 +30,28 @@ ALL_DONE, SOME_FAILED, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_config(
-    config: Path, settings: Sequence[str], *, limit: int | None, dry_run: bool, watch_seconds: float | None
+    config: Path,
+    settings: Sequence[str],
+    *,
+    limit: int | None,
+    dry_run: bool,
+    watch_seconds: float | None,
+    metrics_port: int | None = None,
 ) -> int:
     """Runs a config, once, or again and again until somebody asks to stop."""
     assembly = Assembly(load_config(config, settings), config.parent, dry_run)
     stop = StopSignal()
     codes = [ALL_DONE]
-    with waiting("loading the model, looking at the source …"):
-        prepare(assembly)
-    with (
-        stop_on_signals(stop, lambda text: person().print(text, style="yellow")),
-        _ledger(assembly) as ledger,
-    ):
-        for report in _passes(assembly, ledger, stop, limit, watch_seconds):
-            show_report(report)
-            codes.append(_exit_code(report))
+    with observers(metrics_port) as also:
+        with waiting("loading the model, looking at the source …"):
+            prepare(assembly)
+        with (
+            stop_on_signals(stop, lambda text: person().print(text, style="yellow")),
+            _ledger(assembly) as ledger,
+        ):
+            for report in _passes(assembly, ledger, stop, also, limit=limit, watch_seconds=watch_seconds):
+                show_report(report)
+                codes.append(_exit_code(report))
     return INTERRUPTED if stop.is_set and watch_seconds is None else max(codes)
 
 
@@ -127,12 +135,19 @@ def write_config(folder: Path | None, project: str | None, stage: str | None, we
 
 
 def _passes(
-    assembly: Assembly, ledger: Ledger | None, stop: StopSignal, limit: int | None, watch_seconds: float | None
+    assembly: Assembly,
+    ledger: Ledger | None,
+    stop: StopSignal,
+    also: Sequence[Progress],
+    *,
+    limit: int | None,
+    watch_seconds: float | None,
 ) -> Iterator[RunReport]:
     """Yields a report for the first pass, and for each later one in which something happened."""
     first, left = True, limit
     while True:
-        with show_progress() as progress, stop_on_signals(stop, lambda text: progress.event("stopping", message=text)):
+        with show_progress() as shown, stop_on_signals(stop, lambda text: shown.event("stopping", message=text)):
+            progress = Several(shown, *also)
             report = run_tasks(assembly, ledger, progress, stop, left)
             if tells := first or report.num_worked_on > 0 or bool(report.aborted):
                 report = complete(assembly, report, progress)

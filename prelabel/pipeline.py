@@ -7,6 +7,7 @@ import ctypes
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -97,13 +98,14 @@ class Pipeline:
     progress: Progress
     stop: StopSignal
 
-    def infer(self, media: Media, title: str, promised_frames: int | None) -> Inference:
+    def infer(self, media: Media, title: str, promised_frames: int | None, task_id: str = "") -> Inference:
         """Returns what the detector finds in the media.
 
         Args:
             media: files on this machine.
             title: what errors and progress call them.
             promised_frames: frames that the platform says there are; None where nothing promises a number.
+            task_id: the task's key, for progress.
 
         Raises:
             ReadError: frames are missing or damaged, or their count is not the promised one, and `frames` is strict.
@@ -119,7 +121,7 @@ class Pipeline:
             wanted = select_frames(num_frames, opened.keyframes, self.reader)
             if num_frames and not len(wanted):
                 raise ReadError(f"{title}: reader.frame_ranges: none of its {num_frames} frames is within")
-            self.progress.begin(title, len(wanted))
+            self.progress.begin(title, len(wanted), task_id)
             changes = _Changes(media.kind == "video")
             found, seconds, damage = self._detect(opened.reader, wanted, title, changes)
         _give_memory_back()
@@ -140,6 +142,7 @@ class Pipeline:
             max_bytes=MAX_WAITING_BYTES,
             num_bytes=lambda batch: batch.num_bytes,
             name="decode",
+            tell_waiting=partial(self.progress.waiting, "decode"),
         )
         try:
             for batch in batches:

@@ -25,6 +25,7 @@ def prefetch(
     max_bytes: int | None = None,
     num_bytes: Callable[[Item], int] = lambda _: 0,
     name: str = "prefetch",
+    tell_waiting: Callable[[int], None] = lambda _: None,
 ) -> Generator[Item, None, None]:
     """Yields `upstream`'s items in order while a thread makes the next ones.
 
@@ -37,8 +38,9 @@ def prefetch(
         max_bytes: bytes that may wait here; one item always may, however large.
         num_bytes: an item's bytes.
         name: the thread's name.
+        tell_waiting: told how many items wait, whenever that changes; on either thread, so it has to be quick.
     """
-    queue: _BoundedQueue[Item] = _BoundedQueue(max_items, max_bytes, num_bytes)
+    queue: _BoundedQueue[Item] = _BoundedQueue(max_items, max_bytes, num_bytes, tell_waiting)
     thread = threading.Thread(target=queue.fill, args=(upstream,), name=name, daemon=True)
     thread.start()
     try:
@@ -95,11 +97,18 @@ def _ready(begun: set[Future[Result]]) -> Iterator[Result]:
 class _BoundedQueue(Generic[Item]):
     """First in, first out; holds back its producer; hands on its error; stops at once."""
 
-    def __init__(self, max_items: int, max_bytes: int | None, num_bytes: Callable[[Item], int]) -> None:
+    def __init__(
+        self,
+        max_items: int,
+        max_bytes: int | None,
+        num_bytes: Callable[[Item], int],
+        tell_waiting: Callable[[int], None],
+    ) -> None:
         self._changed = threading.Condition()
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._max_items, self._max_bytes, self._num_bytes = max_items, max_bytes, num_bytes
+        self._tell_waiting = tell_waiting
         self._error: BaseException | None = None
         self._ended = False
         self._stopped = False
@@ -128,6 +137,7 @@ class _BoundedQueue(Generic[Item]):
                     break
                 item = self._items.popleft()
                 self._bytes -= self._num_bytes(item)
+                self._tell_waiting(len(self._items))
                 self._changed.notify_all()
             yield item
             del item
@@ -138,6 +148,7 @@ class _BoundedQueue(Generic[Item]):
         with self._changed:
             self._stopped = True
             self._items.clear()
+            self._tell_waiting(0)
             self._changed.notify_all()
 
     def _put(self, item: Item) -> bool:
@@ -149,6 +160,7 @@ class _BoundedQueue(Generic[Item]):
                 return False
             self._items.append(item)
             self._bytes += size
+            self._tell_waiting(len(self._items))
             self._changed.notify_all()
             return True
 

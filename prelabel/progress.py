@@ -16,17 +16,22 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
 
-Value = str | int | float | bool | None | list[str] | dict[str, int]
+from prelabel.protocols import Task
+
+Value = str | int | float | bool | None | list[str] | dict[str, int] | dict[str, float]
 
 
 class Progress(Protocol):
     """Told from several threads; never blocks the work."""
 
-    def begin(self, title: str, num_frames: int) -> None:
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
         """A task's frames are about to be looked at."""
 
     def frames(self, num_frames: int) -> None:
         """So many more frames of the task begun last were looked at."""
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """So many items wait between this stage and the next."""
 
     def event(self, name: str, **values: Value) -> None:
         """Something happened that a log should have."""
@@ -35,14 +40,56 @@ class Progress(Protocol):
 class NullProgress:
     """Tells nobody."""
 
-    def begin(self, title: str, num_frames: int) -> None:
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
         """Tells nobody."""
 
     def frames(self, num_frames: int) -> None:
         """Tells nobody."""
 
+    def waiting(self, stage: str, num_items: int) -> None:
+        """Tells nobody."""
+
     def event(self, name: str, **values: Value) -> None:
         """Tells nobody."""
+
+
+class Several:
+    """Tells several, in this order."""
+
+    def __init__(self, *told: Progress) -> None:
+        self._told = told
+
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+        """Tells each."""
+        for one in self._told:
+            one.begin(title, num_frames, task_id)
+
+    def frames(self, num_frames: int) -> None:
+        """Tells each."""
+        for one in self._told:
+            one.frames(num_frames)
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """Tells each."""
+        for one in self._told:
+            one.waiting(stage, num_items)
+
+    def event(self, name: str, **values: Value) -> None:
+        """Tells each."""
+        for one in self._told:
+            one.event(name, **values)
+
+
+def tell_stage(progress: Progress, task: Task, stage: str, busy_seconds: float, wall_seconds: float) -> None:
+    """Tells that a stage is done with a task: how long it worked, and how long ago it began."""
+    progress.event(
+        "stage_done",
+        task=task.title,
+        task_id=task.key,
+        stage=stage,
+        busy_seconds=round(busy_seconds, 3),
+        wall_seconds=round(wall_seconds, 3),
+    )
 
 
 class JsonLines:
@@ -51,14 +98,14 @@ class JsonLines:
     def __init__(self, stream: IO[str], seconds_between: float = 5.0) -> None:
         self._stream, self._seconds_between = stream, seconds_between
         self._lock = threading.RLock()  # a signal handler may tell while we tell
-        self._title, self._num_frames, self._seen = "", 0, 0
+        self._title, self._task_id, self._num_frames, self._seen = "", "", 0, 0
         self._began = self._told = time.monotonic()
 
-    def begin(self, title: str, num_frames: int) -> None:
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
         """Starts counting the task's frames."""
-        self._title, self._num_frames, self._seen = title, num_frames, 0
+        self._title, self._task_id, self._num_frames, self._seen = title, task_id, num_frames, 0
         self._began = self._told = time.monotonic()
-        self.event("task_started", task=title, frames=num_frames)
+        self.event("task_started", task=title, task_id=task_id, frames=num_frames)
 
     def frames(self, num_frames: int) -> None:
         """Counts, and tells now and then."""
@@ -70,11 +117,15 @@ class JsonLines:
             self.event(
                 "progress",
                 task=self._title,
+                task_id=self._task_id,
                 frames_seen=self._seen,
                 frames=self._num_frames,
                 frames_per_second=round(rate, 1),
                 seconds_left=round((self._num_frames - self._seen) / max(rate, 1e-9), 1),
             )
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """Changes too often to be told."""
 
     def event(self, name: str, **values: Value) -> None:
         """Writes a line."""
@@ -111,7 +162,7 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def begin(self, title: str, num_frames: int) -> None:
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
         """Starts the frames' bar again."""
         self._began = time.monotonic()
         if self._frames is not None:
@@ -124,6 +175,9 @@ class Bars:
         self._bars.advance(self._frames, num_frames)
         seen = self._bars.tasks[self._frames].completed
         self._bars.update(self._frames, rate=f"{seen / max(time.monotonic() - self._began, 1e-9):.1f} frames/s")
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """Shows nothing of it."""
 
     def event(self, name: str, **values: Value) -> None:
         """Moves the tasks' bar on, and prints what a person should see."""

@@ -19,7 +19,7 @@ from prelabel.errors import AccountError, PrelabelError
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.ledger import Entry, Ledger, Step
 from prelabel.prefetch import map_ahead, prefetch
-from prelabel.progress import Progress
+from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import Task
 from prelabel.redact import redact
 from prelabel.report import RunReport, TaskReport
@@ -68,8 +68,12 @@ class Run(Generic[Found]):
             tasks=self._num_tasks(limit),
         )
         reports: list[TaskReport] = []
-        fetched = prefetch(self._fetch(limit), max_items=1, name="fetch")
-        looked = prefetch(self._look(fetched), max_items=1, name="look")
+        fetched = prefetch(
+            self._fetch(limit), max_items=1, name="fetch", tell_waiting=partial(self.progress.waiting, "fetch")
+        )
+        looked = prefetch(
+            self._look(fetched), max_items=1, name="look", tell_waiting=partial(self.progress.waiting, "look")
+        )
         stopped, aborted = False, ""
         source = self.assembly.source
         try:
@@ -146,7 +150,9 @@ class Run(Generic[Found]):
             media = release.enter_context(task.open())
         except Exception as error:
             return Looked(task, error)
-        return Fetched(task, media, release, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        tell_stage(self.progress, task, "fetch", seconds, seconds)
+        return Fetched(task, media, release, seconds)
 
     def _known(self, task: Task) -> Looked[Found] | TaskReport | None:
         """Returns what an earlier run has left of this task under the same fingerprint, None if nothing."""
@@ -194,7 +200,9 @@ class Run(Generic[Found]):
         except Exception as error:
             return self._failed(task, error)
         self._record(task, "done", sum(report.instances.values()), report.partial or "")
-        seconds = {**item.seconds, "save": time.perf_counter() - began}
+        save_seconds = time.perf_counter() - began
+        tell_stage(self.progress, task, "save", save_seconds, save_seconds)
+        seconds = {**item.seconds, "save": save_seconds}
         return replace(
             report, pathway=decision.pathway, seconds={stage: round(value, 3) for stage, value in seconds.items()}
         )
@@ -223,17 +231,18 @@ class Run(Generic[Found]):
 
     def _tell(self, report: TaskReport) -> None:
         if report.status == "failed":
-            self.progress.event("task_failed", task=report.title, reason=report.reason)
+            self.progress.event("task_failed", task=report.title, task_id=report.key, reason=report.reason)
             return
         self.progress.event(
             "task_done" if report.status == "done" else "task_skipped",
             task=report.title,
+            task_id=report.key,
             frames=report.num_inferred,
             instances=dict(report.instances),
             pathway=report.pathway,
             dry_run=self.assembly.dry_run,
+            seconds=dict(report.seconds),
         )
         if report.partial:
-            self.progress.event(
-                "warning", task=report.title, message=f"{report.title}: labelled in part: {report.partial}"
-            )
+            message = f"{report.title}: labelled in part: {report.partial}"
+            self.progress.event("warning", task=report.title, task_id=report.key, message=message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from prelabel.errors import PrelabelError
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.kept import kept_record, raw_path, shape_raw
 from prelabel.pipeline import Pipeline
-from prelabel.progress import Progress
+from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import ModelRecord, Task
 from prelabel.raw_store import RawRecord, write_raw
 from prelabel.reader_choice import ReaderChoice
@@ -103,10 +104,12 @@ class DetectionAgent:
         )
 
     def _look_at(self, item: Fetched) -> Looked[Seen]:
-        task = item.task
+        task, began = item.task, time.perf_counter()
         try:
             with item.release:
-                result = self._pipeline.infer(item.media, task.title, task.num_frames)
+                result = self._pipeline.infer(item.media, task.title, task.num_frames, task.key)
+            for stage, busy_seconds in result.seconds.items():
+                tell_stage(self.progress, task, stage, busy_seconds, time.perf_counter() - began)
             raw = RawRecord(
                 info=result.info,
                 detections=result.detections,

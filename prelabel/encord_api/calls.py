@@ -82,7 +82,7 @@ class Caller:
                 # Raised here and not above: the SDK's errors quote whole answers, and with them signed links, so
                 # they must not hang on ours as context.
                 raise explained
-            _LOG.info("%s; trying again in %.1f s", explained, wait)
+            _LOG.info("%s; trying again in %.1f s", explained, wait, extra={"retry": "call"})
             self.retry.sleep(wait)
 
     def _explained(self, doing: str, error: Exception, failure: type[PrelabelError]) -> PrelabelError:

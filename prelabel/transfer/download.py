@@ -131,7 +131,7 @@ class _Transfer:
                     raise FetchError(
                         f"{self.title}: download given up at {have}, after {failures} failures: {failure}"
                     ) from None
-                _LOG.info("%s: download: %s; trying again", self.title, failure)
+                _LOG.info("%s: download: %s; trying again", self.title, failure, extra={"retry": "download"})
                 link = "" if failure.renew else link
                 if failure.restart:
                     self.partial.unlink(missing_ok=True)
