@@ -51,6 +51,16 @@ def show_findings(findings: Sequence[Finding]) -> None:
         mend = f"\n[dim]{escape(finding.mend)}[/]" if finding.mend else ""
         table.add_row(_MARKS[finding.status], finding.name, escape(finding.detail) + mend)
     _console().print(table)
+    _console().print(_verdict(findings))
+
+
+def _verdict(findings: Sequence[Finding]) -> str:
+    missing = [finding.name for finding in findings if finding.status == "missing"]
+    if missing:
+        return f"[red]not ready[/]: nothing runs here before this is mended: {escape(', '.join(missing))}"
+    notes = sum(finding.status == "warn" for finding in findings)
+    kept_out = f"; {notes} noted above would not, or not yet" if notes else ""
+    return f"[green]ready[/]: prelabel run configs/demo.yaml works here{kept_out}"
 
 
 def show_entries(output: Path, entries: Sequence[Entry]) -> None:

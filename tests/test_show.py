@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from prelabel.doctor.examine import Finding
 from prelabel.ledger import Entry
 from prelabel.protocols import LeftAlone
 from prelabel.report import RunReport, TaskReport
-from prelabel.show import show_entries, show_paths, show_report
+from prelabel.show import show_entries, show_findings, show_paths, show_report
 
 
 def report(*tasks: TaskReport, **more) -> RunReport:
@@ -49,3 +50,16 @@ def test_the_files_of_few_tasks_are_named(capsys, num_tasks, shown):
     said = capsys.readouterr().err
     assert ("out/1.labels.json" in said) == shown
     assert "out/report.json" in said
+
+
+@pytest.mark.parametrize(
+    ("statuses", "verdict"),
+    [
+        (("ok", "ok"), "ready: prelabel run configs/demo.yaml works here\n"),
+        (("ok", "warn"), "works here; 1 noted above would not, or not yet"),
+        (("missing", "warn"), "not ready: nothing runs here before this is mended: part 0"),
+    ],
+)
+def test_the_doctor_ends_with_a_verdict(statuses, verdict, capsys):
+    show_findings([Finding(f"part {number}", status, "…") for number, status in enumerate(statuses)])
+    assert verdict in capsys.readouterr().out

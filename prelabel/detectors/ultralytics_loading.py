@@ -174,11 +174,14 @@ def _contained() -> Iterator[None]:
         "YOLO_VERBOSE": "false",
         "YOLO_CONFIG_DIR": os.environ.get("YOLO_CONFIG_DIR", str(home)),
     }
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(f"{home}: {error.strerror}: set XDG_CACHE_HOME to a folder that is yours") from error
     before = {name: os.environ.get(name) for name in (*wanted, "OMP_NUM_THREADS")}
     os.environ.update(wanted)
     open_image = Image.open  # ultralytics 8.4 puts its own in its place, which wants to install a package
     try:
-        home.mkdir(parents=True, exist_ok=True)
         import torchvision  # noqa: F401, its NMS is used only if it is imported first
         from ultralytics.utils import SETTINGS
 

@@ -29,6 +29,7 @@ ENCORD_VARIABLES = (KEY_TEXT, KEY_FILE, "ENCORD_DOMAIN", "ENCORD_PROJECT_HASH")
 
 _REINSTALL = "set the environment up again: uv sync"
 _USE_GPU = "the driver shows a GPU that torch cannot use: compare the CUDA version in nvidia-smi with that of torch"
+_GIVE_GPU = "; a container gets the host's by docker run --gpus all, in Kubernetes by limits: nvidia.com/gpu: 1"
 _GET_DEMO = "models/demo.yaml and its weights come with prelabel: get them back, or set the environment up again"
 _GET_FFMPEG = "only torchcodec needs FFmpeg's libraries, version 4 to 9: apt-get install ffmpeg"
 _USE_PYAV = "reader.use: auto reads with PyAV on a CPU; for decord: uv pip install decord (Linux on x86_64)"
@@ -97,6 +98,26 @@ def _look_at_machine() -> Iterable[Finding]:
     enough = free_gb >= LEAST_FREE_GB
     mend = "" if enough else f"make room: a run needs {LEAST_FREE_GB:g} GB here, and downloads need more"
     yield Finding("disk", "ok" if enough else "missing", f"{free_gb:.1f} GB free in {Path.cwd()}", mend)
+    yield from look_at_folders({"outputs": Path.cwd(), "fetched weights": cache_folder()})
+
+
+def look_at_folders(folders: Mapping[str, Path]) -> Iterable[Finding]:
+    """Returns whether what a run writes can be written; folders that do not exist yet would be made.
+
+    Args:
+        folders: by what goes there.
+    """
+    for what, folder in folders.items():
+        standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not os.access(standing, os.W_OK | os.X_OK):
+            detail = f"{what}: {folder}: user {os.geteuid()} may not write in {standing}"
+            yield Finding("writing", "warn", detail, _MAKE_WRITABLE[what])
+
+
+_MAKE_WRITABLE = {
+    "outputs": "go to a folder that is yours, or --set source.output=FOLDER; a container wants it mounted at /work",
+    "fetched weights": "set XDG_CACHE_HOME to a folder that is yours",
+}
 
 
 def _try_all(patience_seconds: float) -> Iterable[Finding]:
@@ -123,7 +144,7 @@ def _tries(clip: Path, *, with_gpu: bool) -> list[_Try]:
     """Returns what to try, what breaks least first."""
     tries = [
         _Try(Probe("torch", trials.import_torch), "missing", _REINSTALL),
-        _Try(Probe("GPU", trials.list_gpus), "warn", _USE_GPU if with_gpu else "none needed: all runs on the CPU too"),
+        _Try(Probe("GPU", trials.list_gpus), "warn", gpu_mend(with_gpu, in_container=is_container())),
         _Try(Probe("test clip", trials.draw_clip, (clip,)), "missing", _REINSTALL),
         _Try(Probe("pyav, CPU", trials.decode, ("pyav", "cpu", clip)), "missing", _REINSTALL),
         _Try(Probe("demo detector, CPU", trials.detect, ("cpu", clip)), "missing", _GET_DEMO),
@@ -133,11 +154,29 @@ def _tries(clip: Path, *, with_gpu: bool) -> list[_Try]:
     ]
     on_gpu = [
         _Try(Probe("NVDEC", trials.load_nvcuvid), "warn", _VIDEO_CAPABILITY),
-        _Try(Probe("demo detector, GPU", trials.detect, ("cuda", clip)), "warn", _USE_GPU),
+        _Try(Probe("demo detector, GPU", trials.detect_on_gpus, (clip,)), "warn", _USE_GPU),
         _Try(Probe("torchcodec, GPU", trials.decode, ("torchcodec", "cuda", clip)), "warn", _VIDEO_CAPABILITY),
         _Try(Probe("decord, GPU", trials.decode, ("decord", "cuda", clip)), "warn", _GPU_DECORD),
     ]
     return [*tries, *on_gpu] if with_gpu else tries
+
+
+def gpu_mend(with_gpu: bool, *, in_container: bool) -> str:
+    """Returns what to do about a GPU that torch does not see.
+
+    Args:
+        with_gpu: the system shows one.
+        in_container: it could be one of the host's.
+    """
+    if with_gpu:
+        return _USE_GPU
+    return f"none needed: all runs on the CPU too{_GIVE_GPU if in_container else ''}"
+
+
+def is_container() -> bool:
+    """Tells whether this is a container: Docker's, Podman's or Kubernetes'."""
+    marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
+    return "KUBERNETES_SERVICE_HOST" in os.environ or any(mark.exists() for mark in marks)
 
 
 def has_gpu() -> bool:
@@ -201,8 +240,10 @@ def _look_at_key(environment: Mapping[str, str]) -> Sequence[Finding]:
     if environment.get(KEY_TEXT, "").strip():
         return [Finding("Encord key", "ok", f"an Ed25519 private key, in {KEY_TEXT}")]
     path = Path(environment[KEY_FILE].strip()).expanduser()
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
+    status = path.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    # A mounted secret belongs to root, and a container's user reads it by its group.
+    if mode & (0o077 if status.st_uid == os.geteuid() else 0o007):
         detail = f"the file that {KEY_FILE} names is open to other users (mode {mode:03o})"
         return [Finding("Encord key", "warn", detail, f'chmod 600 "${KEY_FILE}"')]
     return [

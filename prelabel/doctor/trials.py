@@ -44,11 +44,22 @@ def list_gpus() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        why = "sees none" if torch.version.cuda else "is built without CUDA"
-        raise MachineError(f"torch {torch.__version__} {why}")
+        raise MachineError(f"torch {torch.__version__} {_why_no_gpu()}")
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     named = [f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, compute capability {gpu.major}.{gpu.minor}" for gpu in gpus]
     return "; ".join([*named, f"driver {_driver_version()}"])
+
+
+def _why_no_gpu() -> str:
+    import torch
+
+    if not torch.version.cuda:
+        return "is built without CUDA"
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:  # a driver that is too old says so here only
+        return f"sees none: {str(error).partition('. ')[0]}"
+    return "sees none"
 
 
 def _driver_version() -> str:
@@ -74,6 +85,16 @@ def decode(reader: str, device: str, clip: Path) -> str:
             frames.append(batch.data.float().mean(dim=3).cpu().numpy())
     check_frames(np.concatenate(frames) if frames else np.zeros((0, CLIP.height, CLIP.width), np.float32))
     return f"decoded {CLIP.num_frames} of {CLIP.num_frames} frames, each the right one"
+
+
+def detect_on_gpus(clip: Path) -> str:
+    """Sends a batch through the detector of the demo, on each GPU."""
+    import torch
+
+    numbers = range(torch.cuda.device_count())
+    if not numbers:
+        raise MachineError("torch sees no GPU")
+    return "; ".join(f"cuda:{number}: {detect(f'cuda:{number}', clip)}" for number in numbers)
 
 
 def detect(device: str, clip: Path) -> str:

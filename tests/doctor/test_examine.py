@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from prelabel.doctor import trials
-from prelabel.doctor.examine import Finding, examine, has_blocking, look_at_encord, look_at_models
+from prelabel.doctor.examine import (
+    Finding,
+    examine,
+    gpu_mend,
+    has_blocking,
+    is_container,
+    look_at_encord,
+    look_at_folders,
+    look_at_models,
+)
 from prelabel.errors import ReadError
 from prelabel.readers import torchcodec
 from tests.encord_server.signing import KeyPair
@@ -142,6 +151,34 @@ def test_a_key_that_is_none_is_told_without_its_value(environment: dict[str, str
     assert "secret" not in told
     assert "PRIVATE KEY" not in told
     assert str(Path.home() / "secret") not in told
+
+
+def test_a_secret_that_the_system_mounts_may_be_read_by_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = write_key(tmp_path / "key", 0o440)
+    monkeypatch.setattr(os, "geteuid", lambda: key.stat().st_uid + 1)
+    assert look_at_encord({"ENCORD_SSH_KEY_FILE": str(key)})[-1].status == "ok"
+    key.chmod(0o444)
+    assert look_at_encord({"ENCORD_SSH_KEY_FILE": str(key)})[-1].status == "warn"
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_what_wants_to_go_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write everywhere
+    folders = {"outputs": Path("/"), "fetched weights": tmp_path / "cache" / "models"}
+    (found,) = look_at_folders(folders)
+    assert found.status == "warn"
+    assert found.detail.startswith(f"fetched weights: {tmp_path}/cache/models: user ")
+    assert "XDG_CACHE_HOME" in found.mend
+
+
+def test_a_container_without_a_gpu_is_told_how_it_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert "--gpus all" in gpu_mend(with_gpu=False, in_container=is_container())
+    assert "--gpus all" not in gpu_mend(with_gpu=False, in_container=False)
+    assert "nvidia-smi" in gpu_mend(with_gpu=True, in_container=True)
 
 
 def write_key(path: Path, mode: int) -> Path:
