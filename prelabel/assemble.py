@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from prelabel.cards import card_names, find_card
-from prelabel.config import Config, DemoSection, DetectorSection, EncordSection, FolderSection
+from prelabel.config import Config, DemoSection, DetectorSection, EncordSection, FolderSection, make_router
 from prelabel.config.sections import ISOLATION_KEYS
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.files import OutputNames
@@ -21,6 +21,7 @@ from prelabel.ontology import LabelMap, Ontology, build_label_map
 from prelabel.plugins import Plugin, load_plugin
 from prelabel.protocols import Detector, LabelSink, ModelRecord, TaskSource, Tracker
 from prelabel.redact import redact
+from prelabel.routing import Router
 from prelabel.tracking import Linking
 
 if TYPE_CHECKING:
@@ -126,7 +127,12 @@ class Assembly:
 
         cache = section.output / ".prelabel" / "cache"
         return EncordSource(
-            self.encord, section.stage, cache, int(section.cache_gb * 1e9), fetch_workers=section.fetch_workers
+            self.encord,
+            section.stage,
+            cache,
+            int(section.cache_gb * 1e9),
+            fetch_workers=section.fetch_workers,
+            with_metadata=self.router.asks_metadata,
         )
 
     @cached_property
@@ -186,10 +192,11 @@ class Assembly:
 
         return FolderSink(self.output, self.ontology, self.label_map, self.max_row_bytes, self.names)
 
-    @property
-    def pathway(self) -> str | None:
-        """The pathway that finished tasks take; None where tasks have nowhere to go, whatever the config says."""
-        return self.config.pathway if isinstance(self.config.source, EncordSection) else None
+    @cached_property
+    def router(self) -> Router:
+        """Which pathway a task takes; of files, which have nowhere to go, only what rules would say is of interest."""
+        moves = isinstance(self.config.source, EncordSection)
+        return make_router(self.config.routing, self.config.pathway if moves else None, self.config.priority)
 
     @property
     def writes_files(self) -> bool:

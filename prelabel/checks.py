@@ -36,6 +36,8 @@ def look_through(assembly: Assembly) -> list[Check]:
         "classes": _describe_label_map,
         "labels": _describe_sink,
     }
+    if assembly.config.routing or assembly.router.priority is not None:
+        parts = {**parts, "routing": check_routing}
     if assembly.linking is not None:
         parts = {**parts, "tracks": check_tracker}
     checks: list[Check] = []
@@ -86,6 +88,18 @@ def check_tracker(assembly: Assembly) -> str:
     )
 
 
+def check_routing(assembly: Assembly) -> str:
+    """Returns the rules by which tasks go, in their order.
+
+    Raises:
+        OntologyError: a rule names a class that cannot be found.
+    """
+    router = assembly.router
+    router.check_classes([category.name for category in assembly.label_map.categories])
+    said = [f"{place}. {rule}" for place, rule in enumerate(router.rules, start=1)]
+    return "; ".join(said if router.priority is None else [*said, f"priority: {router.priority.text}"])
+
+
 def prepare(assembly: Assembly) -> None:
     """Makes every part of a run, cheap ones first.
 
@@ -95,6 +109,7 @@ def prepare(assembly: Assembly) -> None:
     check_reader(assembly)
     check_tracker(assembly)
     _check_pathway(assembly)
+    check_routing(assembly)
     class_thresholds(assembly.config.labels.conf, assembly.label_map)
     _ = assembly.sink
 
@@ -126,8 +141,10 @@ def _describe_sink(assembly: Assembly) -> str:
 
 def _check_pathway(assembly: Assembly) -> None:
     check_pathway = getattr(assembly.source, "check_pathway", None)
-    if check_pathway is not None:
-        check_pathway(assembly.config.pathway)
+    if check_pathway is None:
+        return
+    for pathway in assembly.router.pathways:
+        check_pathway(pathway)
 
 
 def _look(name: str, describe: Callable[[Assembly], str], assembly: Assembly) -> Check:

@@ -140,6 +140,18 @@ class TaskSource(Protocol):
         """Leaves the task where it is and makes the reason known."""
 
 
+@runtime_checkable
+class Prioritises(Protocol):
+    """A source whose tasks have a priority."""
+
+    def prioritise(self, task: Task, priority: float) -> None:
+        """Sets how urgent a task is, 0 to 1, before it moves on.
+
+        Raises:
+            SaveError: if it was not taken.
+        """
+
+
 class LabelSink(Protocol):
     """Where labels go."""
 

@@ -33,7 +33,8 @@ class TaskReport:
         num_interpolated: of these boxes, those filled in: in a track's gaps, and between its kept boxes.
         thinning: what keeping few boxes of each track has saved and cost; None where all are kept.
         dropped: detections that became no instance, by reason.
-        pathway: where the task went.
+        pathway: where the task went; where it would go, in a dry run or of a file.
+        priority: that the task got, 0 to 1; None: it kept its own.
         reader: which reader read it, and why that one.
         seconds: busy time by stage: fetch, decode, detect, save.
         outputs: files written for it.
@@ -52,6 +53,7 @@ class TaskReport:
     thinning: Thinning | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     pathway: str | None = None
+    priority: float | None = None
     reader: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
@@ -112,6 +114,12 @@ class RunReport:
         return dict(counts.most_common())
 
     @property
+    def pathways(self) -> dict[str, int]:
+        """Tasks by the pathway that they took, the most frequent first."""
+        counts = Counter(task.pathway for task in self.tasks if task.status == "done" and task.pathway)
+        return dict(counts.most_common())
+
+    @property
     def dropped(self) -> dict[str, int]:
         """Detections that became no instance, by reason, the most frequent first."""
         counts: Counter[str] = Counter()
@@ -163,6 +171,7 @@ class RunReport:
         values = {
             **asdict(self),
             "instances": self.instances,
+            "pathways": self.pathways,
             "num_boxes": self.num_boxes,
             "num_interpolated": self.num_interpolated,
             "thinning": None if self.thinning is None else asdict(self.thinning),

@@ -13,14 +13,14 @@ from typing import Generic, cast
 
 import prelabel
 from prelabel.agents import make_agent
-from prelabel.agents.task_agent import Fetched, Found, Looked, TaskAgent
+from prelabel.agents.task_agent import Decision, Fetched, Found, Looked, TaskAgent
 from prelabel.assemble import Assembly
 from prelabel.errors import AccountError, PrelabelError
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.ledger import Entry, Ledger, Step
 from prelabel.prefetch import map_ahead, prefetch
 from prelabel.progress import Progress, tell_stage
-from prelabel.protocols import Task
+from prelabel.protocols import Prioritises, Task
 from prelabel.redact import redact
 from prelabel.report import RunReport, TaskReport
 
@@ -162,7 +162,7 @@ class Run(Generic[Found]):
         if not self._is(task, "done") or not self.agent.holds(task):  # the task came back, or its outputs are gone
             return Looked(task, found)
         decision = self.agent.decide(task, found)
-        return replace(decision.report, status="already done", pathway=decision.pathway)
+        return replace(decision.report, status="already done", pathway=decision.pathway, priority=decision.priority)
 
     # Stage 2, on the thread "look".
 
@@ -196,7 +196,7 @@ class Run(Generic[Found]):
                 decision.write()
                 self._record(task, "labelled", sum(report.instances.values()))
             if not self.assembly.dry_run:
-                self.assembly.source.proceed(task, decision.pathway)
+                self._move(task, decision)
         except Exception as error:
             return self._failed(task, error)
         self._record(task, "done", sum(report.instances.values()), report.partial or "")
@@ -204,8 +204,17 @@ class Run(Generic[Found]):
         tell_stage(self.progress, task, "save", save_seconds, save_seconds)
         seconds = {**item.seconds, "save": save_seconds}
         return replace(
-            report, pathway=decision.pathway, seconds={stage: round(value, 3) for stage, value in seconds.items()}
+            report,
+            pathway=decision.pathway,
+            priority=decision.priority,
+            seconds={stage: round(value, 3) for stage, value in seconds.items()},
         )
+
+    def _move(self, task: Task, decision: Decision) -> None:
+        source = self.assembly.source
+        if decision.priority is not None and isinstance(source, Prioritises):
+            source.prioritise(task, decision.priority)
+        source.proceed(task, decision.pathway)
 
     # What is told and kept.
 
@@ -240,6 +249,7 @@ class Run(Generic[Found]):
             frames=report.num_inferred,
             instances=dict(report.instances),
             pathway=report.pathway,
+            priority=report.priority,
             dry_run=self.assembly.dry_run,
             seconds=dict(report.seconds),
         )

@@ -27,6 +27,7 @@ _TITLES = {
     "ClassifierSection": "classifier",
     "LabelsSection": "labels",
     "SinkSection": "sink",
+    "RuleSection": "routing: a rule",
     "TrackerSection": "tracker",
     "SizeLimits": "labels.size",
     "Zones": "labels.zones",
@@ -47,7 +48,11 @@ def config_schema() -> Schema:
     schema["properties"]["source"].pop("discriminator")  # OpenAPI's, not JSON Schema's
     for name in AGENT_SECTIONS:  # absent, not null
         schema["properties"][name] = {"$ref": schema["properties"][name]["anyOf"][0]["$ref"]}
-    schema["properties"]["routing"]["required"] = ["otherwise"]
+    schema["properties"]["routing"] = _routing_schema(schema["properties"]["routing"])
+    schema["properties"]["priority"] = {
+        "description": schema["properties"]["priority"]["description"],
+        "type": ["string", "number"],
+    }
     sections["DemoSection"]["required"] = ["use"]  # without it, a source is a folder or Encord
     sections["DetectorSection"] |= _follow_detector(BUILT_IN_DETECTORS)
     schema["description"] = "Videos in, boxes out: where tasks come from, what finds the boxes, what becomes of them."
@@ -57,7 +62,6 @@ def config_schema() -> Schema:
         "oneOf": [{"required": [name]} for name in AGENT_SECTIONS],
         "if": {"properties": {"source": {"required": ["stage"]}}},
         "then": {"anyOf": [{"required": ["pathway"]}, {"required": ["routing"]}]},
-        "dependentRequired": {"routing": ["classifier"]},
         "$defs": sections | {_definition(name): _options_schema(name) for name in BUILT_IN_DETECTORS},
     }
 
@@ -69,6 +73,16 @@ def _tidy(schema: Schema, title: str) -> Schema:
         for key, described in schema["properties"].items()
     }
     return {"title": title, "description": schema["description"]} | schema | {"title": title, "properties": properties}
+
+
+def _routing_schema(rules: Schema) -> Schema:
+    """Returns both forms of the rules: in a list, and by class."""
+    text = {"type": "string"}
+    rule: Schema = {"required": ["when", "pathway"]}
+    last: Schema = {"required": ["otherwise"], "properties": {"when": False, "pathway": False}}
+    listed = {"type": "array", "items": rules["items"] | {"anyOf": [rule, last]}, "contains": last, "minItems": 1}
+    by_class = {"type": "object", "additionalProperties": text, "required": ["otherwise"]}
+    return {"description": rules["description"], "anyOf": [listed, by_class]}
 
 
 def _options_schema(use: str) -> Schema:

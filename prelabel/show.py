@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prelabel.doctor.examine import Finding
 
 WIDTH_OF_LOGS = 160
+TITLES_SHOWN = 3
 SHOWN_TASK_OUTPUTS = 10
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]note[/]", "missing": "[red]missing[/]"}
 _STEPS = {"inferred": "[yellow]inferred[/]", "labelled": "[yellow]labelled[/]", "done": "[green]done[/]"}
@@ -80,6 +81,8 @@ def show_report(report: RunReport) -> None:
     console = person()
     if report.instances or report.score:
         console.print(_class_table(report))
+    if len(report.pathways) > 1:
+        console.print(_pathway_table(report))
     console.print(escape(_summary(report)))
     for task in report.failed:
         console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason)}")
@@ -120,6 +123,16 @@ def _class_table(report: RunReport) -> Table:
     return table
 
 
+def _pathway_table(report: RunReport) -> Table:
+    """Returns how many tasks took each pathway, and the titles of the first."""
+    table = _table("pathway", "tasks", "the first of them")
+    for pathway, num in report.pathways.items():
+        titles = [task.title for task in report.tasks if task.status == "done" and task.pathway == pathway]
+        more = ", …" if num > TITLES_SHOWN else ""
+        table.add_row(escape(pathway), f"{num:,}", escape(", ".join(titles[:TITLES_SHOWN]) + more))
+    return table
+
+
 def _summary(report: RunReport) -> str:
     counts = {
         status: sum(task.status == status for task in report.tasks) for status in ("done", "already done", "failed")
@@ -143,10 +156,8 @@ def _summary(report: RunReport) -> str:
         parts.append(f"boxes left out: {', '.join(left_out)}")
     if report.score:
         parts.append(f"mAP {report.score['map_50_95']:.3f} (AP50 {report.score['map_50']:.3f}) against the truth")
-    moved = {task.pathway for task in report.tasks if task.status == "done" and task.pathway}
-    if moved:
-        verb = "would go" if report.dry_run else "went"
-        parts.append(f"{verb} down '{moved.pop()}'")
+    if len(report.pathways) == 1:
+        parts.append(f"pathway: '{next(iter(report.pathways))}'")
     return "; ".join(parts)
 
 

@@ -61,7 +61,7 @@ def test_a_path_that_lies_beside_the_config_is_found_there(write, tmp_path, monk
         (["classifier={use: torchvision}"], r"detector and classifier: a config has one of them"),
         (["detector=null", "classifier={batch_size: 0}"], r"classifier\.batch_size: got 0"),
         (["detector=null", "classifier={conf: 2}"], r"classifier\.conf: got 2"),
-        (["routing={Cat: A, otherwise: B}"], r"routing: goes by a classifier's answers"),
+        (["routing=[{when: cuont > 3, pathway: A}, {otherwise: B}]"], r"routing\.0: 'cuont > 3', column 1: no word"),
         (["detector=null", "classifier={}", "routing={Cat: A}"], r"routing: otherwise is missing"),
         (["detector=null", "classifier={}", "routing={otherwise: A}", "pathway=B"], r"pathway and routing: both"),
         (["source={stage: A}"], "ENCORD_PROJECT_HASH"),

@@ -22,6 +22,7 @@ from prelabel.config import (
     FolderSection,
     LabelsSection,
     ReaderSection,
+    RuleSection,
     TrackerSection,
     check_config,
     load_config,
@@ -79,6 +80,7 @@ def test_links_lead_somewhere(page):
         ClassifierSection,
         TrackerSection,
         LabelsSection,
+        RuleSection,
     ],
 )
 def test_every_key_of_the_config_is_explained(section: type[BaseModel]):

@@ -30,6 +30,8 @@ CLASSIFIER = {
 }
 GOOD = {
     "folder": FOLDER,
+    "rules": FOLDER | {"routing": [{"when": "count == 0", "pathway": "A"}, {"otherwise": "B"}], "priority": 0.5},
+    "pathways by class": FOLDER | {"routing": {"Cat": "A", "otherwise": "B"}, "priority": "1 - confidence.mean"},
     "demo": {"source": {"use": "demo"}, "detector": {"weights": "demo", "batch_size": 4}},
     "Encord": ENCORD,
     "one's own detector": FOLDER | {"detector": {"use": "mine.py:Mine", "threshold": 3}},
@@ -45,7 +47,9 @@ BAD = {
     "no detector": {"source": {"path": "clips"}},
     "detector and classifier": FOLDER | {"classifier": {"use": "torchvision"}},
     "a classifier with neither pathway nor routing": {k: v for k, v in CLASSIFIER.items() if k != "routing"},
-    "routing of boxes": FOLDER | {"routing": {"Cat": "Annotate cats", "otherwise": "Other"}},
+    "rules without otherwise": FOLDER | {"routing": [{"when": "count == 0", "pathway": "A"}]},
+    "a rule without a pathway": FOLDER | {"routing": [{"when": "count == 0"}, {"otherwise": "A"}]},
+    "a rule of another kind": FOLDER | {"routing": ["count == 0", {"otherwise": "A"}]},
     "routing without otherwise": CLASSIFIER | {"routing": {"Cat": "Annotate cats"}},
     "unknown key of a source": FOLDER | {"source": {"path": "clips", "recursive": True}},
     "unknown source": FOLDER | {"source": {"use": "s3", "path": "clips"}},

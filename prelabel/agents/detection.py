@@ -21,6 +21,7 @@ from prelabel.protocols import ModelRecord, Task
 from prelabel.raw_store import RawRecord, write_raw
 from prelabel.reader_choice import ReaderChoice
 from prelabel.report import TaskReport
+from prelabel.routing import facts_of
 from prelabel.shaping import Shaped
 
 
@@ -80,11 +81,14 @@ class DetectionAgent:
     def decide(self, task: Task, found: Seen) -> Decision:
         """Returns which detections become labels."""
         shaped = shape_raw(self.assembly, found.raw)
+        metadata = getattr(task, "metadata", {})  # of tasks on the platform
+        facts = facts_of(task.title, found.raw.info, shaped.detections, self.assembly.label_map, metadata)
+        router = self.assembly.router
 
         def write() -> None:
             self.assembly.sink.write(task, found.raw.info, shaped.detections)
 
-        return Decision(self._report(task, found, shaped), self.assembly.pathway, write)
+        return Decision(self._report(task, found, shaped), router.pathway(facts), write, router.priority_of(facts))
 
     def holds(self, task: Task) -> bool:
         """Tells whether the label row's file is there; of rows on the platform nobody knows without a look."""

@@ -54,11 +54,13 @@ class Decision:
         report: as it will stand once all is done.
         pathway: where the task goes; None where tasks have nowhere to go.
         write: saves the labels: all or nothing, and the same when repeated.
+        priority: of the task at its next stage, 0 to 1; None: stays as it is.
     """
 
     report: TaskReport
     pathway: str | None
     write: Callable[[], None]
+    priority: float | None = None
 
 
 class TaskAgent(Protocol[Found]):

@@ -1,6 +1,7 @@
 """The config: YAML and `--set` into frozen, checked sections."""
 
 from prelabel.config.load import check_config, load_config
+from prelabel.config.routing import RuleSection, make_router
 from prelabel.config.sections import (
     ClassifierSection,
     Config,
@@ -21,8 +22,10 @@ __all__ = [
     "FolderSection",
     "LabelsSection",
     "ReaderSection",
+    "RuleSection",
     "SinkSection",
     "TrackerSection",
     "check_config",
     "load_config",
+    "make_router",
 ]

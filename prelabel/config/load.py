@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from prelabel.config.routing import RuleSection
 from prelabel.config.sections import Config, LabelsSection
 from prelabel.config.sources import SOURCES
 from prelabel.errors import ConfigError, did_you_mean
@@ -145,6 +146,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "zones": Zones,
         "flicker": Flicker,
         "keyframes": Keyframes,
+        "routing": RuleSection,
     }
     model = next((sections[part] for part in reversed(location[:-1]) if part in sections), Config)
     return list(model.model_fields)

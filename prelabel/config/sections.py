@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from prelabel.config.base import ClassName, Fraction, PluginSection, Section
+from prelabel.config.routing import NumberExpression, Rules
 from prelabel.config.sources import DemoSection, EncordSection, FolderSection
 from prelabel.shaping import Flicker, Keyframes, ShapingRules, SizeLimits, Zones
 
@@ -154,8 +155,9 @@ class Config(Section):
     tracker: TrackerSection = TrackerSection()
     sink: SinkSection | None = None
     pathway: str | None = Field(None, description="name or uuid of the pathway that finished tasks take")
-    routing: dict[str, str] = Field(
-        {}, description="pathway by answer of the classifier; `otherwise`: for those that have none, or no answer"
+    routing: Rules = Field((), description="pathway by what was found: the first rule that holds")
+    priority: NumberExpression | None = Field(
+        None, description="of the task at its next stage, 0 to 1, by what was found, such as 1 - confidence.mean"
     )
     frames: Literal["strict", "warn"] = Field(
         "strict",
@@ -174,19 +176,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _pathway_where_tasks_move(self) -> Config:
-        if self.routing:
-            self._check_routing()
-        elif isinstance(self.source, EncordSection) and self.pathway is None:
+        if self.routing and self.pathway is not None:
+            raise ValueError("pathway and routing: both say where tasks go: leave one out")
+        if isinstance(self.source, EncordSection) and not self.routing and self.pathway is None:
             raise ValueError("a pathway: name the one that finished tasks take, pathway: …")
         return self
-
-    def _check_routing(self) -> None:
-        if self.classifier is None:
-            raise ValueError("routing: goes by a classifier's answers, and the config has none: add it, or use pathway")
-        if self.pathway is not None:
-            raise ValueError("pathway and routing: both say where tasks go: leave one out")
-        if "otherwise" not in self.routing:
-            raise ValueError("routing: otherwise is missing: name the pathway of tasks that get no answer")
 
     def digest(self) -> str:
         """Returns a hash of all that decides what the labels say; where things lie does not count."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -48,6 +48,7 @@ class EncordTask:
         stage: at which it waits.
         waiting: the SDK's own task, by which it moves.
         fetch: brings the media here.
+        row: the label row's metadata, as they were listed.
     """
 
     key: str
@@ -61,11 +62,17 @@ class EncordTask:
     stage: AgentStage = field(repr=False, compare=False)
     waiting: AgentTask = field(repr=False, compare=False)
     fetch: Callable[[EncordTask], AbstractContextManager[Media]] = field(repr=False, compare=False)
+    row: LabelRowV2 = field(repr=False, compare=False)
 
     @property
     def identity(self) -> str:
         """Changes when the media behind the key does."""
         return str(self.item_uuid)
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """The client metadata of the data unit; empty where the source was not asked for them."""
+        return self.row.client_metadata or {}
 
     def open(self) -> AbstractContextManager[Media]:
         """Brings the media here for as long as the context is open.
@@ -179,10 +186,15 @@ class EncordProject:
         )
         return any(found.uuid == task.uuid for found in waiting)
 
-    def label_rows(self, data_hashes: Sequence[str], branch: str, *, with_pictures: bool = False) -> list[LabelRowV2]:
+    def label_rows(
+        self, data_hashes: Sequence[str], branch: str, *, with_pictures: bool = False, with_metadata: bool = False
+    ) -> list[LabelRowV2]:
         """Returns the rows of data units on a branch, their labels not read. Makes one request; tries it once."""
         return self.sdk.list_label_rows_v2(
-            data_hashes=list(data_hashes), branch_name=branch, include_images_data=with_pictures
+            data_hashes=list(data_hashes),
+            branch_name=branch,
+            include_images_data=with_pictures,
+            include_client_metadata=with_metadata,
         )
 
     def storage_item(self, item_uuid: UUID, title: str, *, with_link: bool) -> StorageItem:

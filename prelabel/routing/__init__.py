@@ -2,7 +2,7 @@
 
 from prelabel.routing.expressions import Expression, parse_condition, parse_number
 from prelabel.routing.facts import Facts, facts_of
-from prelabel.routing.rules import OTHERWISE, Router, Rule, read_router, rules_of_mapping
+from prelabel.routing.rules import OTHERWISE, Router, Rule, has_class, read_router
 from prelabel.routing.tokens import RuleError
 
 __all__ = [
@@ -13,8 +13,8 @@ __all__ = [
     "Rule",
     "RuleError",
     "facts_of",
+    "has_class",
     "parse_condition",
     "parse_number",
     "read_router",
-    "rules_of_mapping",
 ]

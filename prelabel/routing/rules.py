@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from prelabel.errors import OntologyError, did_you_mean
@@ -95,14 +95,10 @@ def read_router(rules: Sequence[tuple[str | None, str]], priority: str | None = 
     return Router(made, None if priority is None else parse_number(priority))
 
 
-def rules_of_mapping(mapping: Mapping[str, str]) -> list[tuple[str | None, str]]:
-    """Returns the rules that `class: pathway` stands for: the first class that was found.
+def has_class(name: str) -> str:
+    """Returns the condition that a class was found.
 
-    >>> rules_of_mapping({"Cat": "Cats", "Road sign": "Signs", "otherwise": "Rest"})
-    [('has("Cat")', 'Cats'), ('has("Road sign")', 'Signs'), (None, 'Rest')]
+    >>> has_class("Road sign")
+    'has("Road sign")'
     """
-    return [(None if name == OTHERWISE else f"has({_quoted(name)})", pathway) for name, pathway in mapping.items()]
-
-
-def _quoted(name: str) -> str:
-    return f"'{name}'" if '"' in name else f'"{name}"'
+    return f"has('{name}')" if '"' in name else f'has("{name}")'

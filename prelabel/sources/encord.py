@@ -48,6 +48,7 @@ class EncordSource:
         patience: Patience | None = None,
         *,
         fetch_workers: int = 1,
+        with_metadata: bool = False,
     ) -> None:
         """Finds the stage.
 
@@ -58,11 +59,12 @@ class EncordSource:
             max_cache_bytes: that downloads in use may take there.
             patience: how long a download may take its time.
             fetch_workers: tasks that may be opened at the same time.
+            with_metadata: whether tasks carry the client metadata of their data.
 
         Raises:
             AccountError: there is no such agent stage; those that exist are named.
         """
-        self._project = project
+        self._project, self._with_metadata = project, with_metadata
         self._stage = project.agent_stage(stage)
         self._cache = DiskCache(cache, max_cache_bytes)
         self._fetcher = MediaFetcher(project, self._cache, patience or Patience())
@@ -140,6 +142,16 @@ class EncordSource:
             raise SaveError(f"{doing}: the platform refused, and the task still waits: {refusal}")
         self._tell_where_it_is(moving, chosen)
 
+    def prioritise(self, task: Task, priority: float) -> None:
+        """Sets how urgent a task is, 0 to 1; it stays so when the task moves on.
+
+        Raises:
+            SaveError: if the platform did not take it.
+        """
+        moving = as_encord_task(task)
+        doing = f"{moving.title}: setting its priority to {priority:.3f}"
+        self._project.caller.call(doing, lambda: moving.row.set_priority(priority), SaveError)
+
     def fail(self, task: Task, reason: str) -> None:
         """Leaves the task where it is, and logs the reason."""
         _LOG.info("%s: left at stage %r: %s", task.title, self._stage.title, reason)
@@ -181,7 +193,11 @@ class EncordSource:
 
     def _rows(self, data_hashes: Sequence[str], branch: str) -> list[LabelRowV2]:
         doing = f"stage {self._stage.title!r}: listing the label rows of {len(data_hashes)} tasks"
-        return self._project.caller.call(doing, lambda: self._project.label_rows(data_hashes, branch), AccountError)
+        return self._project.caller.call(
+            doing,
+            lambda: self._project.label_rows(data_hashes, branch, with_metadata=self._with_metadata),
+            AccountError,
+        )
 
     def _make_task(self, waiting: AgentTask, row: LabelRowV2 | None) -> EncordTask | LeftAlone:
         if row is None:
@@ -202,6 +218,7 @@ class EncordSource:
             stage=self._stage,
             waiting=waiting,
             fetch=self._fetcher.fetch,
+            row=row,
         )
 
     # Moving

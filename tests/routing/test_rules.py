@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prelabel.errors import OntologyError
+from prelabel.config import check_config, make_router
+from prelabel.errors import ConfigError, OntologyError
 from prelabel.ontology import Ontology, build_label_map
-from prelabel.routing import Facts, facts_of, read_router, rules_of_mapping
+from prelabel.routing import Facts, Router, facts_of, read_router
 from tests.labelling import VIDEO, detections
 
 LABEL_MAP = build_label_map(["person", "car", "truck"], Ontology.from_classes(["Vehicle", "Person"]), {
@@ -60,8 +61,13 @@ def test_filled_in_boxes_have_no_confidence() -> None:
     assert np.isnan(found.confidence[1])
 
 
+def router_of(**sections: object) -> Router:
+    config = check_config({"source": {"path": "clips"}, "detector": {"weights": "demo"}, **sections}, "test.yaml")
+    return make_router(config.routing, config.pathway, config.priority)
+
+
 def test_a_mapping_takes_the_first_class_that_was_found() -> None:
-    router = read_router(rules_of_mapping({"Vehicle": "Cars", "Person": "People", "otherwise": "Rest"}))
+    router = router_of(routing={"Vehicle": "Cars", "Person": "People", "otherwise": "Rest"})
     assert [router.pathway(facts(*found)) for found in ((0,), (0, 1), ())] == ["People", "Cars", "Rest"]
 
 
@@ -73,3 +79,32 @@ def test_a_priority_is_cut_to_what_the_platform_takes(text: str, priority: float
 def test_a_priority_of_nothing_stays_as_it_is() -> None:
     assert read_router([(None, "A")], "1 - confidence.mean").priority_of(facts()) is None
     assert read_router([(None, "A")]).priority_of(facts(0)) is None
+
+
+def test_rules_and_priority_come_from_the_config() -> None:
+    rules = [{"when": "count == 0", "pathway": "Empty"}, {"otherwise": "Annotate 1"}]
+    router = router_of(routing=rules, priority=0.25)
+    assert list(map(str, router.rules)) == ["count == 0 → Empty", "otherwise → Annotate 1"]
+    assert router.priority_of(facts()) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("sections", "complaint"),
+    [
+        ({"routing": [{"when": "cuont > 3", "pathway": "A"}, {"otherwise": "B"}]}, "routing.0: 'cuont > 3', column 1"),
+        ({"routing": [{"when": "count > 3", "pathway": "A"}]}, "routing: otherwise is missing"),
+        ({"routing": []}, "routing: otherwise is missing"),
+        ({"routing": [{"otherwise": "B"}, {"when": "count > 3", "pathway": "A"}]}, "routing: otherwise is rule 1 of 2"),
+        ({"routing": [{"when": "count > 3"}, {"otherwise": "B"}]}, "routing.0: got when; expected when and pathway"),
+        ({"routing": [{"wen": "count > 3", "pathway": "A"}, {"otherwise": "B"}]}, "did you mean 'when'?"),
+        ({"routing": {"Car": "A"}}, "routing: otherwise is missing"),
+        ({"routing": {"Car": 3, "otherwise": "B"}}, "routing: Car: got 3, expected the name or uuid of a pathway"),
+        ({"routing": {"Car": "A", "otherwise": "B"}, "pathway": "A"}, "both say where tasks go"),
+        ({"priority": "has(Car)"}, "priority: 'has(Car)', column 1: is true or false, expected a number"),
+        ({"priority": True}, "priority: got True"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key(sections: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        router_of(**sections)
+    assert complaint in str(caught.value)

@@ -1,0 +1,73 @@
+"""Where tasks go: rules over what was found, read when the config is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from prelabel.config.base import Section
+from prelabel.routing import OTHERWISE, Router, has_class, parse_condition, parse_number, read_router
+
+
+class RuleSection(Section):
+    """Where the tasks go of which a condition holds; or, as the last rule, all that are left."""
+
+    when: str | None = Field(None, description="a condition over what was found, such as count(Person) > 3")
+    pathway: str | None = Field(None, description="name or uuid of the pathway that such a task takes")
+    otherwise: str | None = Field(None, description="name or uuid of the pathway of the tasks that no rule took")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> RuleSection:
+        given = {name for name in ("when", "pathway", OTHERWISE) if getattr(self, name) is not None}
+        if given not in ({"when", "pathway"}, {OTHERWISE}):
+            got = ", ".join(sorted(given)) or "nothing"
+            raise ValueError(f"got {got}; expected when and pathway, or for the last rule otherwise alone")
+        if self.when is not None:
+            parse_condition(self.when)
+        return self
+
+
+def _as_rules(value: object) -> object:
+    """Returns `class: pathway` as the rules that it stands for."""
+    if not isinstance(value, Mapping):
+        return value
+    return [_as_rule(str(name), pathway) for name, pathway in value.items()]
+
+
+def _as_rule(name: str, pathway: Any) -> dict[str, Any]:
+    if not isinstance(pathway, str):
+        raise ValueError(f"{name}: got {pathway!r}, expected the name or uuid of a pathway")
+    return {OTHERWISE: pathway} if name == OTHERWISE else {"when": has_class(name), "pathway": pathway}
+
+
+def _ends_with_otherwise(rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
+    places = [place for place, rule in enumerate(rules, start=1) if rule.otherwise is not None]
+    if not places:
+        raise ValueError(
+            f"{OTHERWISE} is missing: name there the pathway of tasks that no rule takes, as the last rule"
+        )
+    if places != [len(rules)]:
+        raise ValueError(f"{OTHERWISE} is rule {places[0]} of {len(rules)}, expected once, as the last")
+    return rules
+
+
+def _as_number(value: object) -> object:
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str):
+        parse_number(value)
+    return value
+
+
+Rules = Annotated[tuple[RuleSection, ...], BeforeValidator(_as_rules), AfterValidator(_ends_with_otherwise)]
+NumberExpression = Annotated[str, BeforeValidator(_as_number)]
+
+
+def make_router(rules: tuple[RuleSection, ...], pathway: str | None, priority: str | None) -> Router:
+    """Returns what sends tasks on: by the rules, or all of them down one pathway; nowhere if there is neither."""
+    written = [(rule.when, rule.pathway or rule.otherwise or "") for rule in rules]
+    if not written and pathway is not None:
+        written = [(None, pathway)]
+    return read_router(written, priority)
