@@ -59,6 +59,20 @@ def run(
 
 
 @app.command()
+def retry(
+    config: ConfigPath,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="titles or keys; default: all that were set aside")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Take up again tasks that failed and were set aside; `status` lists them with their reasons."""
+    from prelabel.commands import retry_failed
+
+    raise typer.Exit(retry_failed(config, settings or (), tasks or ()))
+
+
+@app.command()
 def check(config: ConfigPath, settings: Settings = None) -> None:
     """Look at all that can be known before frame 0: key, project, stage, pathway, classes, weights, decoder, GPU."""
     from prelabel.commands import check_config_file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,11 +13,12 @@ from rich.markup import escape
 
 from prelabel.assemble import Assembly
 from prelabel.checks import look_through, prepare
+from prelabel.choice import Choice, DueAgain, SetAside, every_task
 from prelabel.config import load_config
-from prelabel.errors import ConfigError
+from prelabel.errors import ConfigError, did_you_mean
 from prelabel.files import write_text_atomically
 from prelabel.interrupts import StopSignal, stop_on_signals
-from prelabel.ledger import LEDGER, Ledger
+from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.outputs import complete
 from prelabel.progress import Progress, Several, show_progress
 from prelabel.report import RunReport
@@ -24,7 +26,7 @@ from prelabel.run import run_tasks
 from prelabel.show import person, show_checks, show_entries, show_findings, show_paths, show_report, waiting
 from prelabel.telemetry import observers
 
-Choice = TypeVar("Choice", bound=str)
+Word = TypeVar("Word", bound=str)
 
 ALL_DONE, SOME_FAILED, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 130
 
@@ -40,6 +42,42 @@ def run_config(
 ) -> int:
     """Runs a config, once, or again and again until somebody asks to stop."""
     assembly = Assembly(load_config(config, settings), config.parent, dry_run)
+    rest = timedelta(minutes=assembly.config.retries.watch_minutes)
+    choose = every_task if watch_seconds is None else DueAgain(rest)
+    return _run(assembly, choose, limit=limit, watch_seconds=watch_seconds, metrics_port=metrics_port)
+
+
+def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) -> int:
+    """Runs a config over tasks that earlier runs have set aside: those named by title or key, or all."""
+    assembly = Assembly(load_config(config, settings), config.parent)
+    failed = _failed_entries(assembly)
+    chosen = [entry for entry in failed if not named or {entry.title, entry.key} & set(named)]
+    for name in named:
+        if not any(name in (entry.title, entry.key) for entry in chosen):
+            hint = did_you_mean(name, [entry.title for entry in failed])
+            raise ConfigError(f"{name}: is no task that was set aside, {hint}")
+    if not chosen:
+        person().print("no task was set aside")
+        return ALL_DONE
+    return _run(assembly, SetAside(frozenset(entry.key for entry in chosen)))
+
+
+def _failed_entries(assembly: Assembly) -> list[Entry]:
+    path = assembly.output / LEDGER
+    if not path.exists():
+        raise ConfigError(f"{assembly.output}: no run has written here yet; `prelabel run CONFIG` does")
+    with Ledger(path) as ledger:
+        return [entry for entry in ledger.entries() if entry.step == "failed"]
+
+
+def _run(
+    assembly: Assembly,
+    choose: Choice,
+    *,
+    limit: int | None = None,
+    watch_seconds: float | None = None,
+    metrics_port: int | None = None,
+) -> int:
     stop = StopSignal()
     codes = [ALL_DONE]
     with observers(metrics_port) as also:
@@ -49,7 +87,7 @@ def run_config(
             stop_on_signals(stop, lambda text: person().print(text, style="yellow")),
             _ledger(assembly) as ledger,
         ):
-            for report in _passes(assembly, ledger, stop, also, limit=limit, watch_seconds=watch_seconds):
+            for report in _passes(assembly, ledger, stop, choose, also, limit=limit, watch_seconds=watch_seconds):
                 show_report(report)
                 codes.append(_exit_code(report))
     return INTERRUPTED if stop.is_set and watch_seconds is None else max(codes)
@@ -138,6 +176,7 @@ def _passes(
     assembly: Assembly,
     ledger: Ledger | None,
     stop: StopSignal,
+    choose: Choice,
     also: Sequence[Progress],
     *,
     limit: int | None,
@@ -148,7 +187,7 @@ def _passes(
     while True:
         with show_progress() as shown, stop_on_signals(stop, lambda text: shown.event("stopping", message=text)):
             progress = Several(shown, *also)
-            report = run_tasks(assembly, ledger, progress, stop, left)
+            report = run_tasks(assembly, ledger, progress, stop, left, choose=choose)
             if tells := first or report.num_worked_on > 0 or bool(report.aborted):
                 report = complete(assembly, report, progress)
         if tells:
@@ -164,8 +203,8 @@ def _ledger(assembly: Assembly) -> AbstractContextManager[Ledger | None]:
     return nullcontext() if assembly.dry_run else Ledger(assembly.output / LEDGER)
 
 
-def _one_of(option: str, value: str, allowed: tuple[Choice, ...]) -> Choice:
-    for choice in allowed:
-        if choice == value:
-            return choice
+def _one_of(option: str, value: str, allowed: tuple[Word, ...]) -> Word:
+    for word in allowed:
+        if word == value:
+            return word
     raise ConfigError(f"{option}: got {value!r}, expected {' | '.join(allowed)}")

@@ -16,7 +16,9 @@ PrelabelError
     ├── TrackError        the tracker did
     ├── LabelError        the labels cannot be written as they are
     │   └── RowTooLargeError
-    └── SaveError         the platform did not take the labels or the move
+    ├── SaveError         the platform did not take the labels or the move
+    └── TakenError        no failure: another worker, or a person, has the task
+        └── BusyError     a worker has it in hand right now
 """
 
 from __future__ import annotations
@@ -58,7 +60,13 @@ class MachineError(SetupError):
 
 
 class TaskError(PrelabelError):
-    """One task failed; the run goes on with the others."""
+    """One task failed; the run goes on with the others.
+
+    Attributes:
+        may_pass: whether another try, from fresh media and a fresh label row, may end otherwise.
+    """
+
+    may_pass = True
 
 
 class FetchError(TaskError):
@@ -80,9 +88,13 @@ class DetectError(TaskError):
 class TrackError(TaskError):
     """The tracker raised, or returned what its contract does not allow."""
 
+    may_pass = False
+
 
 class LabelError(TaskError):
     """The labels cannot be written as they are."""
+
+    may_pass = False
 
 
 class RowTooLargeError(LabelError):
@@ -91,6 +103,18 @@ class RowTooLargeError(LabelError):
 
 class SaveError(TaskError):
     """The platform did not take the labels, or did not move the task."""
+
+
+class TakenError(TaskError):
+    """The task is another's now: it was moved on, or done, since it was listed. Nothing was saved."""
+
+    may_pass = False
+
+
+class BusyError(TakenError):
+    """Another worker has the task in hand; should it end before the task is done, it may be had."""
+
+    may_pass = True
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

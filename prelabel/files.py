@@ -23,7 +23,7 @@ MAX_NAME_BYTES = 1000
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to; on leaving, what was written takes the place of `path` at once.
 
-    After an error the unfinished file is gone and `path` is as it was.
+    It is there after a loss of power, too. After an error the unfinished file is gone and `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -32,8 +32,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
+        _sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Waits until the folder's names are on disk: a rename alone may be lost with the power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ LEDGER = Path(".prelabel") / "ledger.sqlite"
 
 Step = Literal["inferred", "labelled", "done", "failed"]
 
+_VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS tasks (
     key TEXT PRIMARY KEY,
@@ -26,8 +27,21 @@ CREATE TABLE IF NOT EXISTS tasks (
     fingerprint TEXT NOT NULL,
     num_instances INTEGER NOT NULL,
     reason TEXT NOT NULL,
-    updated_at TEXT NOT NULL
+    updated_at TEXT NOT NULL,
+    num_failures INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID
+"""
+_RECORD = """
+INSERT INTO tasks (key, title, step, fingerprint, num_instances, reason, updated_at, num_failures)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET
+    title = excluded.title,
+    step = excluded.step,
+    fingerprint = excluded.fingerprint,
+    num_instances = excluded.num_instances,
+    reason = excluded.reason,
+    updated_at = excluded.updated_at,
+    num_failures = CASE excluded.step WHEN 'done' THEN 0 ELSE tasks.num_failures + excluded.num_failures END
 """
 
 
@@ -43,6 +57,7 @@ class Entry:
         num_instances: object instances written; 0 before `labelled`.
         reason: why it failed, or why it is not whole; else empty.
         updated_at: UTC, ISO 8601.
+        num_failures: how often it was set aside since it was last done.
     """
 
     key: str
@@ -52,6 +67,7 @@ class Entry:
     num_instances: int = 0
     reason: str = ""
     updated_at: str = ""
+    num_failures: int = 0
 
 
 class Ledger:
@@ -66,6 +82,7 @@ class Ledger:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute(_SCHEMA)
+            self._bring_up_to_date()
         except (OSError, sqlite3.Error) as error:
             raise MachineError(f"{path}: the ledger cannot be opened: {error}") from error
 
@@ -78,10 +95,11 @@ class Ledger:
         return list(self._select("ORDER BY updated_at, key"))
 
     def record(self, entry: Entry) -> None:
-        """Writes an entry over the task's earlier one; the time is set here."""
+        """Writes an entry over the task's earlier one; the time is set here, and failures are counted here."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        values = (entry.key, entry.title, entry.step, entry.fingerprint, entry.num_instances, entry.reason, now)
-        self._execute("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        failures = int(entry.step == "failed")
+        values = (entry.key, entry.title, entry.step, entry.fingerprint, entry.num_instances, entry.reason)
+        self._execute(_RECORD, (*values, now, failures))
 
     def close(self) -> None:
         """Closes the file; the write-ahead log is folded in."""
@@ -95,6 +113,15 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _bring_up_to_date(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise sqlite3.DatabaseError("a later version of prelabel has written it")
+        columns = {row[1] for row in self._connection.execute("PRAGMA table_info(tasks)")}
+        if "num_failures" not in columns:  # version 1
+            self._connection.execute("ALTER TABLE tasks ADD COLUMN num_failures INTEGER NOT NULL DEFAULT 0")
+        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _select(self, clause: str, *values: str) -> Iterator[Entry]:
         return (Entry(*row) for row in self._execute(f"SELECT * FROM tasks {clause}", values))

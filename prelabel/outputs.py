@@ -59,7 +59,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunRe
 
 def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledVideo]:
     """Yields the videos that the run labelled, or an earlier one had, one at a time from the raw store."""
-    labelled = [task for task in report.tasks if task.status != "failed"]
+    labelled = [task for task in report.tasks if task.status in ("done", "already done")]
     titles = titles_apart(labelled)
     for task in labelled:
         raw = read_raw(raw_path(assembly, task.key, task.title))

@@ -161,4 +161,5 @@ class LabelSink(Protocol):
         Raises:
             LabelError: if they cannot be written as they are.
             SaveError: if they were not taken.
+            TakenError: if the task is another's by now.
         """

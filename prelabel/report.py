@@ -13,7 +13,7 @@ from prelabel.files import write_text_atomically
 from prelabel.protocols import LeftAlone
 from prelabel.shaping import Thinning, sum_up
 
-Status = Literal["done", "already done", "failed"]
+Status = Literal["done", "already done", "failed", "left to others"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class TaskReport:
     Attributes:
         title: as people call it.
         key: as the ledger calls it.
-        status: `done`, `already done` by an earlier run, or `failed`.
-        reason: why it failed; else empty.
+        status: `done`; `already done` by an earlier run; `failed`; `left to others`: a worker or a person has it.
+        reason: why it is not done; else empty.
         partial: what is missing of a task that was labelled all the same; None if it is whole.
         num_frames: frames that the media have.
         num_inferred: frames that the detector saw.
@@ -102,8 +102,8 @@ class RunReport:
 
     @property
     def num_worked_on(self) -> int:
-        """Tasks that this run did or failed, those not counted that an earlier one had done."""
-        return sum(task.status != "already done" for task in self.tasks)
+        """Tasks that this run did or failed: neither those that an earlier one had done, nor those left to others."""
+        return sum(task.status in ("done", "failed") for task in self.tasks)
 
     @property
     def instances(self) -> dict[str, int]:

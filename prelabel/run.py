@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from typing import Generic, cast
+from weakref import WeakSet
 
 import prelabel
 from prelabel.agents import make_agent
 from prelabel.agents.task_agent import Decision, Fetched, Found, Looked, TaskAgent
 from prelabel.assemble import Assembly
-from prelabel.errors import AccountError, PrelabelError
+from prelabel.choice import Choice, every_task
+from prelabel.errors import AccountError, BusyError, OntologyError, PrelabelError, TakenError
 from prelabel.interrupts import Stopped, StopSignal
+from prelabel.leases import LEASES, Leases
 from prelabel.ledger import Entry, Ledger, Step
 from prelabel.prefetch import map_ahead, prefetch
 from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import Prioritises, Task
 from prelabel.redact import redact
-from prelabel.report import RunReport, TaskReport
+from prelabel.report import RunReport, Status, TaskReport
 
 
 def run_tasks(
-    assembly: Assembly, ledger: Ledger | None, progress: Progress, stop: StopSignal, limit: int | None = None
+    assembly: Assembly,
+    ledger: Ledger | None,
+    progress: Progress,
+    stop: StopSignal,
+    limit: int | None = None,
+    *,
+    choose: Choice = every_task,
 ) -> RunReport:
     """Runs a config's agent over the tasks that wait, and returns how it went.
 
@@ -36,8 +46,25 @@ def run_tasks(
         progress: told of all that happens.
         stop: asked between tasks and between batches.
         limit: tasks to work on at most, those done already not counted.
+        choose: which of the tasks that wait to take up.
     """
-    return Run(assembly, make_agent(assembly, progress, stop), ledger, progress, stop)(limit)
+    with nullcontext() if ledger is None else Leases(assembly.output / LEASES) as leases:
+        return Run(assembly, make_agent(assembly, progress, stop), ledger, leases, progress, stop, choose)(limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a try at a task ended.
+
+    Attributes:
+        task: which.
+        report: what is to be told of it.
+        may_pass: it failed, and another try may end otherwise.
+    """
+
+    task: Task
+    report: TaskReport
+    may_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +75,25 @@ class Run(Generic[Found]):
         assembly: the parts.
         agent: what is done with each task.
         ledger: what is done; None in a dry run.
+        leases: what is in hand here and elsewhere; None in a dry run.
         progress: told of all that happens.
         stop: asked between tasks and between batches.
+        choose: which of the tasks that wait to take up.
+        began_at: when the run began.
     """
 
     assembly: Assembly
     agent: TaskAgent[Found]
     ledger: Ledger | None
+    leases: Leases | None
     progress: Progress
     stop: StopSignal
+    choose: Choice = every_task
+    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __call__(self, limit: int | None = None) -> RunReport:
         """Works on the tasks that wait and returns how it went; at most on `limit`, those done already not counted."""
-        started_at, began = datetime.now(UTC), time.perf_counter()
+        began = time.perf_counter()
         self.progress.event(
             "run_started",
             output=str(self.assembly.output),
@@ -68,31 +101,24 @@ class Run(Generic[Found]):
             tasks=self._num_tasks(limit),
         )
         reports: list[TaskReport] = []
-        fetched = prefetch(
-            self._fetch(limit), max_items=1, name="fetch", tell_waiting=partial(self.progress.waiting, "fetch")
-        )
-        looked = prefetch(
-            self._look(fetched), max_items=1, name="look", tell_waiting=partial(self.progress.waiting, "look")
-        )
+        failures: dict[str, Outcome] = {}
         stopped, aborted = False, ""
-        source = self.assembly.source
         try:
-            for item in looked:
-                report = item if isinstance(item, TaskReport) else self._finish(item)
-                reports.append(report)
-                self._tell(report)
+            for outcome in self._rounds(limit, failures):
+                reports.append(outcome.report)
+                self._tell(outcome.report)
         except Stopped:
             stopped = True
-        except AccountError as error:  # no other task could succeed
+        except (AccountError, OntologyError) as error:  # no other task could succeed
             aborted = str(error)
-        finally:
-            give_up = getattr(source, "close", None)
-            if give_up is not None:  # the thread "fetch" may wait for room on disk, which nobody will give back now
-                give_up()
-            looked.close()
+        for outcome in failures.values():  # their next try did not come about
+            self._record_failure(outcome)
+            reports.append(outcome.report)
+            self._tell(outcome.report)
+        source = self.assembly.source
         return RunReport(
             prelabel=prelabel.__version__,
-            started_at=started_at.isoformat(timespec="seconds"),
+            started_at=self.began_at.isoformat(timespec="seconds"),
             config_sha256=self.assembly.config.digest(),
             model=asdict(self.agent.model),
             dry_run=self.assembly.dry_run,
@@ -113,39 +139,94 @@ class Run(Generic[Found]):
         num: int = count()
         return num
 
+    def _rounds(self, limit: int | None, failures: dict[str, Outcome]) -> Iterator[Outcome]:
+        """Yields how each task ended: all that wait, then, again and again, those whose failure may pass.
+
+        Args:
+            limit: tasks to work on at most.
+            failures: by task key, those that wait for their next try.
+        """
+        attempts = self.assembly.config.retries.attempts
+        tasks: Iterable[Task] = self.assembly.source.tasks()
+        for attempt in range(1, attempts + 1):
+            with closing(self._work_on(tasks, limit)) as outcomes:
+                for outcome in outcomes:
+                    failures.pop(outcome.task.key, None)
+                    if outcome.may_pass and attempt < attempts:
+                        failures[outcome.task.key] = outcome
+                        self._tell_of_retry(outcome.report)
+                    else:
+                        self._set_aside(outcome)
+                        yield outcome
+            if not failures or self.stop.is_set:
+                return
+            tasks, limit = [outcome.task for outcome in failures.values()], None
+            self._wait_before(attempt + 1)
+
+    def _wait_before(self, attempt: int) -> None:
+        longest = self.assembly.config.retries.wait_seconds * 2 ** (attempt - 2)
+        self.stop.wait(longest * (0.5 + 0.5 * random.random()))
+
+    def _work_on(self, tasks: Iterable[Task], limit: int | None) -> Generator[Outcome, None, None]:
+        """Yields how one try at each task ended."""
+        waiting = self.progress.waiting
+        fetch = self._fetch(tasks, limit)
+        fetched = prefetch(fetch, max_items=1, name="fetch", tell_waiting=partial(waiting, "fetch"))
+        looked = prefetch(self._look(fetched), max_items=1, name="look", tell_waiting=partial(waiting, "look"))
+        try:
+            for item in looked:
+                outcome = item if isinstance(item, Outcome) else self._finish(item)
+                yield outcome
+                if self.leases is not None:
+                    self.leases.give_back(outcome.task.key)
+        finally:
+            give_up = getattr(self.assembly.source, "close", None)
+            if give_up is not None:  # the thread "fetch" may wait for room on disk, which nobody will give back now
+                give_up()
+            looked.close()
+
     # Stage 1, on the thread "fetch" and its workers: what has to be brought here is brought here, ahead of its turn.
 
-    def _fetch(self, limit: int | None) -> Iterator[Fetched | Looked[Found] | TaskReport]:
-        opened: list[ExitStack] = []
+    def _fetch(self, tasks: Iterable[Task], limit: int | None) -> Iterator[Fetched | Looked[Found] | Outcome]:
+        opened: WeakSet[ExitStack] = WeakSet()
         num_workers = getattr(self.assembly.source, "fetch_workers", 1)
         fetch = partial(self._bring, opened)
         try:
-            yield from map_ahead(fetch, self._waiting(limit), num_workers=num_workers, name="fetch")
+            yield from map_ahead(fetch, self._chosen(tasks, limit), num_workers=num_workers, name="fetch")
         except BaseException:  # not at the end of the tasks: those fetched last still wait for their turn then
-            for release in opened:
+            for release in list(opened):
                 release.close()
             raise
 
-    def _waiting(self, limit: int | None) -> Iterator[Task | Looked[Found] | TaskReport]:
+    def _chosen(self, tasks: Iterable[Task], limit: int | None) -> Iterator[Task | Looked[Found] | Outcome]:
+        """Yields the tasks to take up, those with what is known of them of which something is; at most `limit`."""
         num_begun = 0
-        for task in self.assembly.source.tasks():
+        for task in tasks:
             if self.stop.is_set:
                 return
-            known = self._known(task)
-            yield known if known is not None else task
-            num_begun += not isinstance(known, TaskReport)
+            if not self.choose(task, self._entry(task), self.agent.fingerprint(task)):
+                continue
+            begun = self._begin(task)
+            yield begun
+            num_begun += not isinstance(begun, Outcome)
             if num_begun == limit:
                 return
 
-    def _bring(
-        self, opened: list[ExitStack], item: Task | Looked[Found] | TaskReport
-    ) -> Fetched | Looked[Found] | TaskReport:
-        return item if isinstance(item, Looked | TaskReport) else self._open(item, opened)
+    def _begin(self, task: Task) -> Task | Looked[Found] | Outcome:
+        if self.leases is not None and not self.leases.take(task.key):
+            return self._failed(task, BusyError(f"{task.title}: another worker has it in hand"))
+        known = self._known(task)
+        return known if known is not None else task
 
-    def _open(self, task: Task, opened: list[ExitStack]) -> Fetched | Looked[Found]:
+    def _bring(
+        self, opened: WeakSet[ExitStack], item: Task | Looked[Found] | Outcome
+    ) -> Fetched | Looked[Found] | Outcome:
+        return item if isinstance(item, Looked | Outcome) else self._open(item, opened)
+
+    def _open(self, task: Task, opened: WeakSet[ExitStack]) -> Fetched | Looked[Found]:
         began = time.perf_counter()
         release = ExitStack()
-        opened.append(release)
+        opened.add(release)
         try:
             media = release.enter_context(task.open())
         except Exception as error:
@@ -154,27 +235,32 @@ class Run(Generic[Found]):
         tell_stage(self.progress, task, "fetch", seconds, seconds)
         return Fetched(task, media, release, seconds)
 
-    def _known(self, task: Task) -> Looked[Found] | TaskReport | None:
-        """Returns what an earlier run has left of this task under the same fingerprint, None if nothing."""
+    def _known(self, task: Task) -> Looked[Found] | Outcome | None:
+        """Returns what an earlier run, or another worker, has left of this task under the same fingerprint."""
+        entry = self._entry_of_today(task)
         found = self.agent.recall(task)
-        if found is None:
-            return None
-        if not self._is(task, "done") or not self.agent.holds(task):  # the task came back, or its outputs are gone
-            return Looked(task, found)
-        decision = self.agent.decide(task, found)
-        return replace(decision.report, status="already done", pathway=decision.pathway, priority=decision.priority)
+        if entry is not None and entry.step == "done":
+            if found is not None and self.agent.holds(task):
+                return self._already_done(task, self.agent.decide(task, found))
+            if entry.updated_at >= self.began_at.isoformat(timespec="milliseconds"):
+                return self._failed(task, TakenError(f"{task.title}: another worker has done it since this run began"))
+        return Looked(task, found) if found is not None else None  # it came back, or its outputs are gone
+
+    def _already_done(self, task: Task, decision: Decision) -> Outcome:
+        report = replace(decision.report, status="already done", pathway=decision.pathway, priority=decision.priority)
+        return Outcome(task, report)
 
     # Stage 2, on the thread "look".
 
     def _look(
-        self, items: Generator[Fetched | Looked[Found] | TaskReport, None, None]
-    ) -> Iterator[Looked[Found] | TaskReport]:
+        self, items: Generator[Fetched | Looked[Found] | Outcome, None, None]
+    ) -> Iterator[Looked[Found] | Outcome]:
         with closing(items):  # an error's traceback would hold the thread "fetch" alive
             for kind, group in groupby(items, key=type):
                 if kind is Fetched:
                     yield from self._look_at(cast(Iterator[Fetched], group))
                 else:
-                    yield from cast(Iterator[Looked[Found] | TaskReport], group)
+                    yield from cast(Iterator[Looked[Found] | Outcome], group)
 
     def _look_at(self, fetched: Iterator[Fetched]) -> Iterator[Looked[Found]]:
         for looked in self.agent.look(fetched):
@@ -184,7 +270,7 @@ class Run(Generic[Found]):
 
     # Stage 3, on the caller's thread: labels, then the move.
 
-    def _finish(self, item: Looked[Found]) -> TaskReport:
+    def _finish(self, item: Looked[Found]) -> Outcome:
         began = time.perf_counter()
         task = item.task
         if isinstance(item.found, Exception):
@@ -192,7 +278,8 @@ class Run(Generic[Found]):
         try:
             decision = self.agent.decide(task, item.found)
             report = decision.report
-            if not self._is(task, "labelled"):  # saved by an earlier run that was cut off before the task moved
+            entry = self._entry_of_today(task)
+            if entry is None or entry.step != "labelled":  # else a run that was cut off before the move saved them
                 decision.write()
                 self._record(task, "labelled", sum(report.instances.values()))
             if not self.assembly.dry_run:
@@ -203,12 +290,8 @@ class Run(Generic[Found]):
         save_seconds = time.perf_counter() - began
         tell_stage(self.progress, task, "save", save_seconds, save_seconds)
         seconds = {**item.seconds, "save": save_seconds}
-        return replace(
-            report,
-            pathway=decision.pathway,
-            priority=decision.priority,
-            seconds={stage: round(value, 3) for stage, value in seconds.items()},
-        )
+        rounded = {stage: round(value, 3) for stage, value in seconds.items()}
+        return Outcome(task, replace(report, pathway=decision.pathway, priority=decision.priority, seconds=rounded))
 
     def _move(self, task: Task, decision: Decision) -> None:
         source = self.assembly.source
@@ -218,29 +301,47 @@ class Run(Generic[Found]):
 
     # What is told and kept.
 
-    def _failed(self, task: Task, error: Exception) -> TaskReport:
-        """Notes a failure that is the task's own; raises what would fail every other task as well."""
-        if isinstance(error, AccountError):
+    def _failed(self, task: Task, error: Exception) -> Outcome:
+        """Returns a failure that is the task's own; raises what would fail every other task as well."""
+        if isinstance(error, AccountError | OntologyError):
             raise error
         reason = str(error) if isinstance(error, PrelabelError) else redact(f"{type(error).__name__}: {error}")
-        self._record(task, "failed", reason=reason)
-        if not self.assembly.dry_run:
-            self.assembly.source.fail(task, reason)
-        return TaskReport(title=task.title, key=task.key, status="failed", reason=reason)
+        status: Status = "left to others" if isinstance(error, TakenError) else "failed"
+        report = TaskReport(title=task.title, key=task.key, status=status, reason=reason)
+        return Outcome(task, report, may_pass=getattr(error, "may_pass", True))
 
-    def _is(self, task: Task, step: Step) -> bool:
-        """Tells whether an earlier run came to this very step with these very labels."""
-        entry = self.ledger.entry(task.key) if self.ledger is not None else None
-        return entry is not None and entry.step == step and entry.fingerprint == self.agent.fingerprint(task)
+    def _set_aside(self, outcome: Outcome) -> None:
+        """Notes a failure that no further try will mend, and lets the source do what the config says."""
+        if outcome.report.status != "failed":
+            return
+        self._record_failure(outcome)
+        if not self.assembly.dry_run:
+            self.assembly.source.fail(outcome.task, outcome.report.reason)
+
+    def _record_failure(self, outcome: Outcome) -> None:
+        if outcome.report.status == "failed":
+            self._record(outcome.task, "failed", reason=outcome.report.reason)
+
+    def _entry(self, task: Task) -> Entry | None:
+        return self.ledger.entry(task.key) if self.ledger is not None else None
+
+    def _entry_of_today(self, task: Task) -> Entry | None:
+        """Returns where the task stands, if it came there with these very labels."""
+        entry = self._entry(task)
+        return entry if entry is not None and entry.fingerprint == self.agent.fingerprint(task) else None
 
     def _record(self, task: Task, step: Step, num_instances: int = 0, reason: str = "") -> None:
         if self.ledger is not None:
             fingerprint = self.agent.fingerprint(task)
             self.ledger.record(Entry(task.key, task.title, step, fingerprint, num_instances, reason))
 
+    def _tell_of_retry(self, report: TaskReport) -> None:
+        self.progress.event("task_to_retry", task=report.title, task_id=report.key, reason=report.reason)
+
     def _tell(self, report: TaskReport) -> None:
-        if report.status == "failed":
-            self.progress.event("task_failed", task=report.title, task_id=report.key, reason=report.reason)
+        if report.status in ("failed", "left to others"):
+            name = "task_failed" if report.status == "failed" else "task_left"
+            self.progress.event(name, task=report.title, task_id=report.key, reason=report.reason)
             return
         self.progress.event(
             "task_done" if report.status == "done" else "task_skipped",

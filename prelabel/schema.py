@@ -23,6 +23,7 @@ _TITLES = {
     "DemoSection": "source: demo",
     "EncordSection": "source: encord",
     "ReaderSection": "reader",
+    "RetriesSection": "retries",
     "DetectorSection": "detector",
     "ClassifierSection": "classifier",
     "LabelsSection": "labels",

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from prelabel.checks import Check
 from prelabel.ledger import Entry
-from prelabel.report import RunReport
+from prelabel.report import RunReport, Status
 
 if TYPE_CHECKING:
     from prelabel.doctor.examine import Finding
@@ -72,7 +72,8 @@ def show_entries(output: Path, entries: Sequence[Entry]) -> None:
     for entry in entries:
         step = _STEPS.get(entry.step, "[red]failed[/]")
         when = entry.updated_at[:19].replace("T", " ")
-        table.add_row(step, escape(entry.title), str(entry.num_instances), when, escape(entry.reason))
+        reason = f"{entry.reason} (set aside {entry.num_failures} times)" if entry.num_failures > 1 else entry.reason
+        table.add_row(step, escape(entry.title), str(entry.num_instances), when, escape(reason))
     _console().print(table)
 
 
@@ -86,6 +87,9 @@ def show_report(report: RunReport) -> None:
     console.print(escape(_summary(report)))
     for task in report.failed:
         console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason)}")
+    for task in report.tasks:
+        if task.status == "left to others":
+            console.print(f"[yellow]left to others[/] {escape(task.reason)}")
     for left in report.left_alone:
         console.print(f"[yellow]left alone[/] {escape(left.title)}: {escape(left.kind)}")
     for warning in report.warnings:
@@ -134,9 +138,7 @@ def _pathway_table(report: RunReport) -> Table:
 
 
 def _summary(report: RunReport) -> str:
-    counts = {
-        status: sum(task.status == status for task in report.tasks) for status in ("done", "already done", "failed")
-    }
+    counts = {status: sum(task.status == status for task in report.tasks) for status in get_args(Status)}
     parts = [f"{number} {status}" for status, number in counts.items() if number]
     if report.stopped:
         parts.append("stopped before all was done: the same command goes on from here")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -53,3 +54,39 @@ def test_threads_may_record_at_once(tmp_path):
         for thread in threads:
             thread.join()
         assert len(ledger.entries()) == 40
+
+
+def test_failures_are_counted_until_the_task_is_done(tmp_path):
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+
+        def after(step):
+            ledger.record(Entry("a", "a.mp4", step, "f1"))
+            return ledger.entry("a").num_failures
+
+        assert [after(step) for step in ("failed", "inferred", "failed", "labelled", "done", "failed")] == [
+            1,
+            1,
+            2,
+            2,
+            0,
+            1,
+        ]
+
+
+def test_a_ledger_of_a_later_version_is_left_alone(tmp_path):
+    path = tmp_path / "l.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(MachineError, match="later version"):
+        Ledger(path)
+
+
+def test_a_ledger_of_the_first_version_is_taken_over(tmp_path):
+    path = tmp_path / "l.sqlite"
+    columns = "key TEXT PRIMARY KEY, title TEXT, step TEXT, fingerprint TEXT, num_instances INTEGER, reason TEXT"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE tasks ({columns}, updated_at TEXT) WITHOUT ROWID")
+        connection.execute("INSERT INTO tasks VALUES ('a', 'a.mp4', 'done', 'f1', 3, '', '2026-01-01T00:00:00')")
+        connection.commit()
+    with Ledger(path) as ledger:
+        assert (ledger.entry("a").num_instances, ledger.entry("a").num_failures) == (3, 0)

@@ -67,6 +67,7 @@ def assemble(folder: Path, *, dry_run: bool = False, **sections: dict) -> Assemb
     values = {
         "source": {"path": str(folder / "clips"), "output": str(folder / "out"), **sections.pop("source", {})},
         "detector": {"use": "mine.py:Reads", "log": str(folder / "log"), **sections.pop("detector", {})},
+        "retries": {"wait_seconds": 0},
         **sections,
     }
     return Assembly(check_config(values, "test.yaml"), folder, dry_run)

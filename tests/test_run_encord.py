@@ -48,6 +48,7 @@ def run(platform: Platform, folder: Path, **source: object) -> RunReport:
         },
         "detector": {"use": "slow.py:Slow"},
         "pathway": "Annotate 1",
+        "retries": {"wait_seconds": 0},
     }
     assembly = Assembly(check_config(values, "test.yaml"), folder)
     with Ledger(folder / "out" / "ledger.sqlite") as ledger:

@@ -1,5 +1,6 @@
 """The config: YAML and `--set` into frozen, checked sections."""
 
+from prelabel.config.failures import RetriesSection
 from prelabel.config.load import check_config, load_config
 from prelabel.config.routing import RuleSection, make_router
 from prelabel.config.sections import (
@@ -22,6 +23,7 @@ __all__ = [
     "FolderSection",
     "LabelsSection",
     "ReaderSection",
+    "RetriesSection",
     "RuleSection",
     "SinkSection",
     "TrackerSection",

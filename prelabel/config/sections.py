@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from prelabel.config.base import ClassName, Fraction, PluginSection, Section
+from prelabel.config.failures import RetriesSection
 from prelabel.config.routing import NumberExpression, Rules
 from prelabel.config.sources import DemoSection, EncordSection, FolderSection
 from prelabel.shaping import Flicker, Keyframes, ShapingRules, SizeLimits, Zones
@@ -165,6 +166,8 @@ class Config(Section):
         "strict: the task fails; warn: what was read is labelled, and the report says so",
     )
 
+    retries: RetriesSection = RetriesSection()
+
     @model_validator(mode="after")
     def _one_agent(self) -> Config:
         named = [name for name in AGENT_SECTIONS if getattr(self, name) is not None]
@@ -184,6 +187,7 @@ class Config(Section):
 
     def digest(self) -> str:
         """Returns a hash of all that decides what the labels say; where things lie does not count."""
-        where = {"source": {"output", "cache_gb", "fetch_workers", "truth", "preview"}, "reader": ISOLATION_KEYS}
+        place = {"output", "cache_gb", "fetch_workers", "truth", "preview"}
+        where: dict[str, Any] = {"source": place, "reader": ISOLATION_KEYS, "retries": True}
         decides = self.model_dump(mode="json", exclude=where)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

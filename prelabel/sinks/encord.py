@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import prelabel
 from prelabel.detections import VideoDetections
 from prelabel.encord_api.client import EncordProject, EncordTask, as_encord_task
-from prelabel.errors import LabelError, PrelabelError, SaveError
+from prelabel.errors import LabelError, PrelabelError, SaveError, TakenError
 from prelabel.frames import VideoInfo
 from prelabel.label_row import LabelRow, WrittenRow, check_row_size, write_detections
 from prelabel.ontology import LabelMap
@@ -68,12 +68,13 @@ class EncordSink:
 
         Raises:
             LabelError: a frame is past the row's end, the row is not valid, or it would be too large.
-            SaveError: the task was moved meanwhile, or the platform did not take the row.
+            SaveError: the platform did not take the row.
+            TakenError: the task was moved meanwhile.
         """
         target = as_encord_task(task)
         _refuse_frames_past_the_end(target, detections)
         if not self._project.is_waiting(target, SaveError):
-            raise SaveError(
+            raise TakenError(
                 f"{target.title}: no longer waits at stage {target.stage.title!r}: somebody moved it meanwhile, and "
                 "may be at work on its labels; nothing was saved"
             )

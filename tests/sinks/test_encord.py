@@ -12,7 +12,7 @@ import pytest
 import prelabel
 from prelabel import VideoDetections, VideoInfo
 from prelabel.encord_api.client import EncordProject, EncordTask
-from prelabel.errors import LabelError, RowTooLargeError, SaveError
+from prelabel.errors import LabelError, RowTooLargeError, SaveError, TakenError
 from prelabel.sinks.encord import EncordSink
 from prelabel.sources.encord import EncordSource
 from tests.builders import video_detections
@@ -209,7 +209,7 @@ def test_task_that_was_moved_meanwhile_is_not_written_to(way: Way) -> None:
     task = way.task()
     (waiting,) = way.platform.project.tasks_at(AGENT)
     way.platform.server.world.move_task(waiting, way.platform.project.stage(ANNOTATE), user="anna@example.com")
-    with pytest.raises(SaveError, match=r"clip\.mp4: no longer waits at stage .*; nothing was saved"):
+    with pytest.raises(TakenError, match=r"clip\.mp4: no longer waits at stage .*; nothing was saved"):
         way.sink.write(task, INFO, FOUND)
     assert way.platform.project.rows == {}
 
