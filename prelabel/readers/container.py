@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from prelabel.errors import ReadError
@@ -29,22 +30,50 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise ReadError(f"{path.name}: the file is empty: fetch it again")
     try:
         container = av.open(str(path), metadata_errors="replace")
+    except PermissionError as error:
+        raise ReadError(f"{path.name}: may not be read by this user: {path}: change its permissions") from error
     except (av.error.FFmpegError, ValueError) as error:
         raise ReadError(f"{path.name}: {_why_unreadable(path)}") from error
     with container:
         yield container, _pick_stream(container, path.name)
 
 
+def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """Yields the stream's packets as stored, the last one empty: given it, a decoder gives what it still holds.
+
+    Raises:
+        ReadError: FFmpeg cannot read on.
+    """
+    name = Path(container.name).name
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except IndexError:
+            # PyAV 19.0 has no place for a stream that a TS file begins in mid-file; it notices after our last packet.
+            return
+        except av.error.FFmpegError as error:
+            raise ReadError(f"{name}: FFmpeg cannot read on in the file: {error.strerror}") from error
+        if packet is None:
+            return
+        if packet.size or packet.dts is None:  # an empty one in mid-file would end the decoding
+            yield packet
+
+
 def _pick_stream(container: InputContainer, name: str) -> VideoStream:
     if container.format.name in TEXT_FORMATS:
         raise ReadError(f"{name}: the file is text, expected a video")
     streams = [stream for stream in container.streams.video if not _is_cover_art(stream)]
+    # PyAV gives a stream of a codec that FFmpeg does not know no context, whatever its annotations say.
+    known = [stream for stream in streams if getattr(stream, "codec_context", None) is not None]
+    if streams and not known:
+        raise ReadError(f"{name}: its video is of no codec that FFmpeg knows, or its head is damaged")
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         cover = " (its only picture is cover art)" if container.streams.video else ""
         raise ReadError(f"{name}: no video stream{cover}: the file holds {kinds}")
     best = container.streams.best("video")
-    return next((stream for stream in streams if best is not None and stream.index == best.index), streams[0])
+    return next((stream for stream in known if best is not None and stream.index == best.index), known[0])
 
 
 def _is_cover_art(stream: VideoStream) -> bool:

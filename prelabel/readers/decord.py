@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import av
 import numpy as np
+from av.packet import Packet
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from prelabel.errors import MachineError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
 from prelabel.readers.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
-from prelabel.readers.container import open_video
+from prelabel.readers.container import demux, open_video
 from prelabel.readers.index import VideoIndex, index_video
 
 if TYPE_CHECKING:
@@ -216,20 +218,32 @@ def _cut(index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, io
     """Yields the pieces of a video that hold wanted frames, each an MP4 in memory, with its first frame's number."""
     edges = [*index.cut_points.tolist(), index.info.num_frames]
     with open_video(index.path) as (container, stream):
-        packets = (packet for packet in container.demux(stream) if packet.size)
+        packets = (packet for packet in demux(container, stream) if packet.size)
         for start, end in pairwise(edges):
             # No frame crosses a cut point, so packets and frames have the same numbers there.
             piece = list(islice(packets, end - start))
             if np.searchsorted(wanted, start) == np.searchsorted(wanted, end):
                 continue
-            memory = io.BytesIO()
-            with av.open(memory, "w", format="mp4") as output:
-                target = output.add_stream_from_template(stream)
-                for packet in piece:
-                    packet.stream = target
-                    output.mux(packet)
-            memory.seek(0)
+            try:
+                memory = _copy_packets(piece, stream)
+            except av.error.FFmpegError as error:
+                raise ReadError(
+                    f"{index.path.name}: frames from {start} on cannot be handed to decord: {error.strerror}: "
+                    "set reader.use: pyav"
+                ) from error
             yield start, memory
+
+
+def _copy_packets(packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> io.BytesIO:
+    """Returns an MP4 in memory that holds these packets of the stream."""
+    memory = io.BytesIO()
+    with av.open(memory, "w", format="mp4") as output:
+        target = output.add_stream_from_template(stream)
+        for packet in packets:
+            packet.stream = target
+            output.mux(packet)
+    memory.seek(0)
+    return memory
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from prelabel.errors import ReadError
 from prelabel.frames import VideoInfo
-from prelabel.readers.container import open_video
+from prelabel.readers.container import demux, open_video
 from prelabel.readers.orientation import Orientation
 from prelabel.readers.packets import NO_TIME, Packets, Timeline, demux_packets, drop_lost_start, find_keyframes, lay_out
 
@@ -116,7 +116,7 @@ def _decode_first_frame(path: Path) -> VideoFrame:
     with open_video(path) as (container, stream):
         stream.thread_type = "SLICE"
         stream.codec_context.thread_count = 1
-        for packet in container.demux(stream):
+        for packet in demux(container, stream):
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:

@@ -13,11 +13,13 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from prelabel.readers.container import declared_bytes
+from prelabel.readers.container import declared_bytes, demux
 
 NO_TIME = np.iinfo(np.int64).min
 # Most frames that H.264 and HEVC may hold back to put them in order (max_dec_frame_buffering, A.3.1 of H.264).
 MAX_REORDERED = 16
+# Four days at 30 frames a second: a head that promises more than is there and this many besides is itself damaged.
+MAX_MISSING = 10_000_000
 # A clock that jumps back by more was set anew, as where two broadcasts are joined.
 CLOCK_JUMP_SECONDS = 0.5
 
@@ -50,7 +52,7 @@ def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
     rows: list[tuple[int, int, int, bool, bool]] = []
     is_mov = container.format.name.startswith("mov")
     is_vp8 = stream.codec_context.codec.canonical_name == "vp8"
-    for packet in container.demux(stream):
+    for packet in demux(container, stream):
         # In MP4 only a packet that the file's end cuts in two is marked corrupt.
         if packet.size and not (is_mov and packet.is_corrupt):
             shown = not packet.is_discard and not (is_vp8 and _is_hidden_vp8(packet))
@@ -86,19 +88,33 @@ def _missing_dts(
     container: InputContainer, stream: VideoStream, dts: NDArray[np.int64], frame_seconds: float
 ) -> NDArray[np.int64]:
     """Returns when the frames that were cut off were to be decoded; a guess where only the file's length is known."""
+    path = Path(container.name)
     if container.format.name.startswith("mov"):
         # The table of samples lists all that belong to the file, those too that lie past its end.
         late = stream.index_entries[len(dts) :]
-        return np.array([entry.timestamp for entry in late if not entry.is_discard], np.int64)
-    path = Path(container.name)
-    declared = declared_bytes(path)
-    if declared is None or declared <= path.stat().st_size or not len(dts):
+        if len(late) or stream.frames <= len(dts):
+            return np.array([entry.timestamp for entry in late if not entry.is_discard], np.int64)
+        num_missing = _num_left_out(path, stream)
+    else:
+        declared = declared_bytes(path)
+        is_cut_off = declared is not None and declared > path.stat().st_size
+        promised = stream.frames
+        if not promised and container.duration and frame_seconds:
+            promised = round(container.duration / av.time_base / frame_seconds)
+        num_missing = max(1, promised - len(dts)) if is_cut_off else 0
+    if not num_missing or not len(dts):
         return np.zeros(0, np.int64)
-    promised = stream.frames
-    if not promised and container.duration and frame_seconds:
-        promised = round(container.duration / av.time_base / frame_seconds)
     step = max(1, round(frame_seconds / stream.time_base)) if stream.time_base else 1
-    return int(dts.max()) + step * np.arange(1, max(2, promised - len(dts) + 1), dtype=np.int64)
+    return int(dts.max()) + step * np.arange(1, min(num_missing, MAX_MISSING) + 1, dtype=np.int64)
+
+
+def _num_left_out(path: Path, stream: VideoStream) -> int:
+    """Returns how many samples FFmpeg left out of an MP4's table because the table is damaged.
+
+    An edit list leaves some out, too; without it only damage does.
+    """
+    with av.open(str(path), options={"ignore_editlist": "1"}) as container:
+        return max(0, stream.frames - len(container.streams[stream.index].index_entries))
 
 
 def drop_lost_start(packets: Packets, first_pts: int | None) -> Packets:

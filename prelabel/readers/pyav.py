@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prelabel.errors import FrameCountError, MachineError
 from prelabel.frames import FrameBatch, Media, VideoInfo
 from prelabel.readers.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
-from prelabel.readers.container import open_video
+from prelabel.readers.container import demux, open_video
 from prelabel.readers.convert import FrameConverter
 from prelabel.readers.index import VideoIndex, index_video
 from prelabel.readers.packets import NO_TIME
@@ -130,7 +130,7 @@ class PyAVReader:
             if start:
                 container.seek(int(index.pts[start]), stream=stream)
             numbering = _Numbering(index)
-            for packet in container.demux(stream):
+            for packet in demux(container, stream):
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +44,14 @@ class FolderTask:
     @contextmanager
     def open(self) -> Iterator[Media]:
         """Yields the file where it is."""
-        if not self.path.is_file():
-            raise FetchError(f"{self.path}: is gone")
+        try:
+            is_file = stat.S_ISREG(self.path.stat().st_mode)
+        except FileNotFoundError:
+            raise FetchError(f"{self.path}: is gone") from None
+        except OSError as error:
+            raise FetchError(f"{self.path}: cannot be opened: {error.strerror}") from error
+        if not is_file:
+            raise FetchError(f"{self.path}: is no file any more")
         yield Media("images" if self.path.suffix.lower() in IMAGE_SUFFIXES else "video", (self.path,))
 
 
@@ -81,7 +88,12 @@ class FolderSource:
         return f"{len(files)} file{'s' if len(files) > 1 else ''} at {self._path}"
 
     def _files(self) -> list[FolderTask]:
-        return [task for task in _find_files(self._path) if not task.path.resolve().is_relative_to(self._output)]
+        # Not `resolve`: it raises at links that lead round in a circle.
+        return [
+            task
+            for task in _find_files(self._path)
+            if not Path(os.path.realpath(task.path)).is_relative_to(self._output)
+        ]
 
 
 def _find_files(path: Path) -> list[FolderTask]:
@@ -99,11 +111,16 @@ def _known(files: Iterable[Path]) -> list[Path]:
 def _tasks(files: Iterable[Path], root: Path) -> list[FolderTask]:
     tasks = []
     for file in sorted(files):
-        with suppress(FileNotFoundError):  # gone since it was listed
+        title = file.relative_to(root).as_posix()
+        try:
             status = file.stat()
-            if stat.S_ISREG(status.st_mode):
-                identity = f"{status.st_size}:{status.st_mtime_ns}"
-                tasks.append(FolderTask(file, file.relative_to(root).as_posix(), identity))
+        except FileNotFoundError:  # gone since it was listed
+            continue
+        except OSError:  # somebody should hear of it, when it is opened
+            tasks.append(FolderTask(file, title, identity=""))
+            continue
+        if stat.S_ISREG(status.st_mode):
+            tasks.append(FolderTask(file, title, f"{status.st_size}:{status.st_mtime_ns}"))
     return tasks
 
 
