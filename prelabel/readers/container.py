@@ -16,6 +16,9 @@ from prelabel.errors import ReadError
 # FFmpeg draws text files as a video of a terminal.
 TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}
 
+# PyAV before 19 raises where a file's tags are not UTF-8, unless it is told not to; 19 has no such option.
+_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
@@ -29,7 +32,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if path.stat().st_size == 0:
         raise ReadError(f"{path.name}: the file is empty: fetch it again")
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(str(path), **_OPTIONS)
     except PermissionError as error:
         raise ReadError(f"{path.name}: may not be read by this user: {path}: change its permissions") from error
     except (av.error.FFmpegError, ValueError) as error:
