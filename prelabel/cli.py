@@ -127,6 +127,39 @@ def export(
 
 
 @app.command()
+def evaluate(
+    config: ConfigPath,
+    *,
+    settings: Settings = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="label rows, a file or a folder of them, or a COCO ground truth; default: the project's label rows, "
+            "the source's ground truth, or the label rows in the output",
+        ),
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help="compare tasks at this stage of the project; repeatable; default: where its workflow ends"),
+    ] = None,
+    min_iou: Annotated[
+        float, typer.Option(min=0.01, max=1, help="overlap from which boxes of different instances are one thing")
+    ] = 0.5,
+    accept_iou: Annotated[
+        float, typer.Option(min=0.01, max=1, help="overlap with a ground truth from which nobody would move a box")
+    ] = 0.8,
+) -> None:
+    """Compare what runs wrote with what stands there after people's corrections: what was kept, what to change."""
+    from prelabel.commands import evaluate_labels
+
+    code = evaluate_labels(
+        config, settings or (), against=against, stages=stage or (), min_iou=min_iou, accept_iou=accept_iou
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def init(
     folder: Annotated[Path | None, typer.Option(metavar="FOLDER", help="label the videos of this folder")] = None,
     project: Annotated[str | None, typer.Option(metavar="HASH", help="label an Encord project's agent stage")] = None,

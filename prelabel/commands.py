@@ -23,7 +23,16 @@ from prelabel.outputs import complete
 from prelabel.progress import Progress, Several, show_progress
 from prelabel.report import RunReport
 from prelabel.run import run_tasks
-from prelabel.show import person, show_checks, show_entries, show_findings, show_paths, show_report, waiting
+from prelabel.show import (
+    person,
+    show_checks,
+    show_entries,
+    show_evaluation,
+    show_findings,
+    show_paths,
+    show_report,
+    waiting,
+)
 from prelabel.telemetry import observers
 
 Word = TypeVar("Word", bound=str)
@@ -149,6 +158,29 @@ def export_labels(config: Path, settings: Sequence[str], format: str, target: Pa
 
     assembly = Assembly(load_config(config, settings), config.parent)
     show_paths(export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target))
+    return ALL_DONE
+
+
+def evaluate_labels(
+    config: Path,
+    settings: Sequence[str],
+    *,
+    against: Path | None,
+    stages: Sequence[str],
+    min_iou: float,
+    accept_iou: float,
+) -> int:
+    """Compares what runs wrote with what stands there now."""
+    from prelabel.evaluation.evaluate import Asked, evaluate_run
+
+    asked = Asked(against, tuple(stages), min_iou, accept_iou)
+    assembly = Assembly(load_config(config, settings), config.parent)
+    with waiting("reading the labels, comparing …"):
+        evaluation = evaluate_run(assembly, asked)
+    path = assembly.output / "evaluation.json"
+    evaluation.write(path)
+    show_evaluation(evaluation)
+    show_paths([path])
     return ALL_DONE
 
 

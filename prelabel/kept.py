@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from prelabel.assemble import Assembly
+from prelabel.detections import VideoDetections
 from prelabel.errors import ConfigError
 from prelabel.labelled import LabelledVideo
 from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.protocols import Task
 from prelabel.raw_store import RawRecord, read_raw
 from prelabel.report import TaskReport
-from prelabel.shaping import Shaped, shape_detections
+from prelabel.shaping import Shaped, class_thresholds, shape_detections
 from prelabel.tracking import track_detections
 
 NEXT_STEP = "`prelabel run CONFIG` first"
@@ -36,6 +38,14 @@ def shape_raw(assembly: Assembly, raw: RawRecord) -> Shaped:
     return track_detections(shaped, raw.info, assembly.label_map, raw.cuts, linking)
 
 
+def shape_unwritten(assembly: Assembly, raw: RawRecord) -> VideoDetections:
+    """Returns the boxes that became no labels for their confidence alone, as single boxes."""
+    label_map, rules = assembly.label_map, assembly.config.labels.rules
+    found = shape_detections(raw.detections, raw.info, label_map, replace(rules, conf=0.0)).detections
+    least = np.maximum(class_thresholds(rules.conf, label_map), np.float32(assembly.threshold or 0.0))
+    return found.where(found.confidence < least[found.class_id])
+
+
 def kept_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
     """Yields every video of which a run has kept what was found, one at a time, in the order of their titles.
 
@@ -44,13 +54,23 @@ def kept_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
     Raises:
         ConfigError: there is none, or one is of a detector with other classes.
     """
+    entries = kept_entries(assembly)
+    titles = titles_apart(entries)
+    for entry in entries:
+        yield label_raw(assembly, titles[entry.key], read_raw(raw_path(assembly, entry.key, entry.title)))
+
+
+def kept_entries(assembly: Assembly) -> list[Entry]:
+    """Returns the tasks of which a run has kept what was found, in the order of their titles.
+
+    Raises:
+        ConfigError: there is none.
+    """
     entries = _entries(assembly.output / LEDGER)
     kept = [entry for entry in entries if raw_path(assembly, entry.key, entry.title).exists()]
     if not kept:
         raise ConfigError(f"{assembly.output}: holds no detections yet: {NEXT_STEP}")
-    titles = titles_apart(kept)
-    for entry in kept:
-        yield label_raw(assembly, titles[entry.key], read_raw(raw_path(assembly, entry.key, entry.title)))
+    return kept
 
 
 def titles_apart(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:
@@ -83,10 +103,19 @@ def label_raw(assembly: Assembly, title: str, record: RawRecord) -> LabelledVide
     Raises:
         ConfigError: it is of a detector with other classes.
     """
+    check_classes(assembly, title, record)
+    return LabelledVideo(title, record.info, shape_raw(assembly, record).detections, assembly.label_map)
+
+
+def check_classes(assembly: Assembly, title: str, record: RawRecord) -> None:
+    """Checks that a record is of a detector with the classes of the config's.
+
+    Raises:
+        ConfigError: it is not.
+    """
     names = tuple(assembly.detector.class_names)
     if record.class_names != names:
         raise ConfigError(
             f"{title}: was labelled by a detector of {len(record.class_names)} classes ({record.class_names[0]}, …), "
             f"the config's has {len(names)} ({names[0]}, …): {NEXT_STEP}"
         )
-    return LabelledVideo(title, record.info, shape_raw(assembly, record).detections, assembly.label_map)

@@ -9,7 +9,7 @@ from pathlib import Path
 from prelabel.assemble import Assembly
 from prelabel.config import DemoSection, EncordSection, FolderSection
 from prelabel.errors import PrelabelError
-from prelabel.evaluate import score_coco
+from prelabel.evaluation.coco_score import score_coco
 from prelabel.formats.coco import write_coco
 from prelabel.kept import raw_path, shape_raw, titles_apart
 from prelabel.labelled import LabelledVideo

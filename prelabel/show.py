@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from prelabel.checks import Check
+from prelabel.evaluation.result import Evaluation
+from prelabel.evaluation.table import edit_tables, remarks, threshold_table
 from prelabel.ledger import Entry
 from prelabel.report import RunReport, Status
 
@@ -106,6 +108,22 @@ def _task_outputs(report: RunReport) -> list[str]:
     """Returns the files of each task where these are few; of many tasks report.json names them."""
     written = [output for task in report.tasks for output in task.outputs]
     return written if len(written) <= SHOWN_TASK_OUTPUTS else []
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Prints what became of pre-labels, and which thresholds would have cost fewer corrections."""
+    console = person()
+    for table in edit_tables(evaluation):
+        console.print(table, "", sep="\n")
+    thresholds = threshold_table(evaluation)
+    if thresholds is not None:
+        console.print(thresholds, "", sep="\n")
+    for remark in remarks(evaluation):
+        console.print(escape(remark))
+    for task in evaluation.skipped:
+        console.print(f"[yellow]not compared[/] {escape(task.title)}: {escape(task.reason)}")
+    for warning in evaluation.warnings:
+        console.print(f"[yellow]note[/] {escape(warning)}")
 
 
 def show_paths(paths: Sequence[Path]) -> None:

@@ -97,6 +97,7 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("export", "config.yaml", "target"), "prelabel run"),
         (("export", "config.yaml", "target", "-f", "xml"), "coco | yolo | mot | encord"),
         (("preview", "config.yaml"), "prelabel run"),
+        (("evaluate", "config.yaml"), "prelabel run"),
         (("status", "nowhere"), "no run has written here"),
         (("init",), "--folder FOLDER, or --project HASH"),
     ],
@@ -135,6 +136,16 @@ def test_preview_and_export_after_a_run(folder, prelabel):
     assert len(list((folder / "exported").rglob("*.txt"))) >= NUM_FRAMES
 
 
+def test_evaluate_after_a_run_shows_what_was_kept(folder, prelabel, capsys):
+    assert prelabel("run", "config.yaml") == 0
+    capsys.readouterr()
+    assert prelabel("evaluate", "config.yaml") == 0
+    told = capsys.readouterr().err
+    assert re.search(rf"person +{NUM_FRAMES} +{NUM_FRAMES} +0 +0 +0 +0 +1\.00 +1\.00 +1\.00 +100%", told)
+    assert (folder / "out" / "evaluation.json").exists()
+    assert prelabel("evaluate", "config.yaml", "--against", "nowhere.json") == 2
+
+
 def test_init_writes_a_config_that_loads_and_never_over_another(folder, prelabel, capsys):
     assert prelabel("init", "--folder", "clips", "-o", "new.yaml", "--weights", "demo") == 0
     assert prelabel("check", "new.yaml") == 0
@@ -145,7 +156,7 @@ def test_init_writes_a_config_that_loads_and_never_over_another(folder, prelabel
 def test_help_teaches_every_command_and_the_readme_names_it():
     readme = (ROOT / "README.md").read_text()
     names = [command.name or command.callback.__name__ for command in app.registered_commands]
-    assert len(names) == 9
+    assert len(names) == 10
     for command, name in zip(app.registered_commands, names, strict=True):
         assert command.callback.__doc__
         assert f"`prelabel {name}" in readme

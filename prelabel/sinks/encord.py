@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import prelabel
 from prelabel.detections import VideoDetections
 from prelabel.encord_api.client import EncordProject, EncordTask, as_encord_task
+from prelabel.encord_api.labels import labels_as_sent
 from prelabel.errors import LabelError, PrelabelError, SaveError, TakenError
 from prelabel.frames import VideoInfo
 from prelabel.label_row import LabelRow, WrittenRow, check_row_size, write_detections
@@ -102,10 +103,10 @@ class EncordSink:
 
         row = self._look_up(task)
         try:
-            return row, _labels_as_sent(row)
+            return row, labels_as_sent(row)
         except ResourceExistsError:  # another worker made it since it was looked up
             row = self._look_up(task)
-            return row, _labels_as_sent(row)
+            return row, labels_as_sent(row)
 
     def _look_up(self, task: EncordTask) -> LabelRowV2:
         rows = self._project.label_rows([task.data_hash], task.branch)
@@ -141,15 +142,6 @@ class EncordSink:
             self._project.caller.call(doing, lambda: item.update(client_metadata=metadata), SaveError)
         except PrelabelError as error:
             self.warnings.append(f"{error}; the labels are saved (source.record: false leaves the note out)")
-
-
-def _labels_as_sent(row: LabelRowV2) -> LabelRow:
-    """Returns the row's labels as the platform sends them; creates them if there are none."""
-    documents: list[LabelRow] = []
-    # The SDK (encord 0.1.211) hands what it got to this method, which would parse it.
-    row.from_labels_dict = documents.append  # type: ignore[method-assign,assignment]
-    row.initialise_labels(include_archived=True)  # else a save would delete the labels of archived features
-    return dict(documents[0])
 
 
 def _save_through_types(row: LabelRowV2, document: LabelRow) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.errors import ConfigError
-from prelabel.evaluate import Score, score_coco
+from prelabel.evaluation.coco_score import Score, score_coco
 
 SQUARE = [10.0, 10.0, 20.0, 20.0]
 FAR = [60.0, 60.0, 20.0, 20.0]

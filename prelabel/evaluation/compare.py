@@ -1,0 +1,102 @@
+"""What became of each box that was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.evaluation.boxes import UNKNOWN_GEOMETRY, Boxes
+from prelabel.evaluation.matching import match_boxes, pair_ious
+
+Outcome = Literal["untouched", "moved", "reclassed", "deleted"]
+OUTCOMES: tuple[Outcome, ...] = ("untouched", "moved", "reclassed", "deleted")
+UNTOUCHED, MOVED, RECLASSED, DELETED = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The boxes of one video, before and after.
+
+    Attributes:
+        written: what prelabel wrote, N boxes.
+        current: what stands there now, M boxes.
+        current_row: int64 (N,), which of them each written box has become; -1: none.
+        outcome: int64 (N,), index into `OUTCOMES`.
+        iou: float64 (N,), of each written box with what it has become; 0 where it is gone.
+        is_moved: bool (N,), whether the geometry is another, of reclassed boxes too.
+        is_added: bool (M,), whether a current box comes from none that was written.
+    """
+
+    written: Boxes
+    current: Boxes
+    current_row: NDArray[np.int64]
+    outcome: NDArray[np.int64]
+    iou: NDArray[np.float64]
+    is_moved: NDArray[np.bool_]
+    is_added: NDArray[np.bool_]
+
+    @property
+    def became(self) -> NDArray[np.str_]:
+        """Class of what each written box has become, str (N,); empty where it is gone."""
+        if not len(self.current):
+            return np.full(len(self.written), "", np.str_)
+        return np.where(self.current_row < 0, "", self.current.class_name[self.current_row])
+
+    def without_added(self, drop: NDArray[np.bool_]) -> Compared:
+        """Returns the comparison without those current boxes, bool (M,); only such as come from none may go."""
+        if (drop & ~self.is_added).any():
+            raise ValueError("drop: got a box that comes from one that was written")
+        place = np.cumsum(~drop) - 1
+        return replace(
+            self,
+            current=self.current.where(~drop),
+            current_row=np.array([place[row] if row >= 0 else -1 for row in self.current_row.tolist()], np.int64),
+            is_added=self.is_added[~drop],
+        )
+
+    @property
+    def corrections_by_frame(self) -> dict[int, int]:
+        """Boxes that were moved, reclassed, deleted or added, by frame."""
+        touched = self.written.frame_index[self.outcome != UNTOUCHED]
+        frames = np.concatenate([touched, self.current.frame_index[self.is_added]])
+        numbers, counts = np.unique(frames, return_counts=True)
+        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
+def compare_boxes(written: Boxes, current: Boxes, *, min_iou: float, accept_iou: float) -> Compared:
+    """Returns what became of each box.
+
+    Args:
+        written: what prelabel wrote.
+        current: what stands there now.
+        min_iou: overlap from which boxes of different instances may be the same thing.
+        accept_iou: overlap from which a box counts as untouched where the exact geometry of either is not known. Else
+            only the same geometry does.
+    """
+    row = match_boxes(written, current, min_iou)
+    there = row >= 0
+    iou, is_same, same_class = np.zeros(len(row)), np.zeros(len(row), np.bool_), np.zeros(len(row), np.bool_)
+    iou[there] = pair_ious(written.corners[there], current.corners[row[there]])
+    same_class[there] = written.class_name[there] == current.class_name[row[there]]
+    before, after = written.geometry[there], current.geometry[row[there]]
+    is_near = np.abs(written.corners[there] - current.corners[row[there]]).max(axis=1, initial=0) <= 1
+    is_same[there] = np.select(
+        # Another class may be drawn in another shape, whose geometry is never the same to the letter.
+        [(before == UNKNOWN_GEOMETRY) | (after == UNKNOWN_GEOMETRY), ~same_class[there]],
+        [iou[there] >= accept_iou, is_near],
+        before == after,
+    )
+    is_added = np.ones(len(current), np.bool_)
+    is_added[row[there]] = False
+    return Compared(
+        written=written,
+        current=current,
+        current_row=row,
+        outcome=np.select([~there, ~same_class, ~is_same], [DELETED, RECLASSED, MOVED], UNTOUCHED).astype(np.int64),
+        iou=iou,
+        is_moved=there & ~is_same,
+        is_added=is_added,
+    )

@@ -1,0 +1,250 @@
+"""What prelabel wrote against what stands there now, over all tasks of a config."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import prelabel
+from prelabel.assemble import Assembly
+from prelabel.config import DemoSection, EncordSection, FolderSection
+from prelabel.detections import VideoDetections
+from prelabel.errors import ConfigError, TaskError
+from prelabel.evaluation.boxes import Boxes, boxes_of_corners, boxes_of_row
+from prelabel.evaluation.coco_file import CocoFile
+from prelabel.evaluation.coco_score import score_coco
+from prelabel.evaluation.compare import compare_boxes
+from prelabel.evaluation.edits import add_edits, count_edits
+from prelabel.evaluation.result import Evaluation, LeftOut, ModelEdits, Skipped, VideoEdits, WorstFrame
+from prelabel.evaluation.standing import (
+    CocoTruth,
+    NotThereError,
+    ProjectRows,
+    RowFiles,
+    StandingRows,
+    explain_skipped,
+    is_coco,
+)
+from prelabel.evaluation.thresholds import Evidence, threshold_curves, weigh_boxes
+from prelabel.evaluation.worst import worst_of_all, worst_of_video
+from prelabel.formats.coco import write_coco
+from prelabel.frames import VideoInfo
+from prelabel.kept import check_classes, kept_entries, kept_videos, raw_path, shape_raw, shape_unwritten, titles_apart
+from prelabel.label_row import LabelRow, write_detections
+from prelabel.ledger import Entry
+from prelabel.ontology import LabelMap
+from prelabel.raw_store import RawRecord, read_raw
+from prelabel.shaping import class_thresholds
+from prelabel.sinks.offline_row import new_label_row
+from prelabel.sources.demo import TRUTH_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to compare with.
+
+    Attributes:
+        against: label rows, a file or a folder of them, or a COCO ground truth; None: what the source has.
+        stages: of an Encord project: at which tasks are compared; none: those at which its workflow ends.
+        min_iou: overlap from which boxes of different instances may be the same thing.
+        accept_iou: overlap from which a box would be left as it is, where only that can tell.
+    """
+
+    against: Path | None = None
+    stages: tuple[str, ...] = ()
+    min_iou: float = 0.5
+    accept_iou: float = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What came out of one task."""
+
+    edits: VideoEdits
+    evidence: Evidence
+    worst: list[WorstFrame]
+    left_out: LeftOut
+
+
+def evaluate_run(assembly: Assembly, asked: Asked) -> Evaluation:
+    """Returns what became of the labels that runs of a config wrote.
+
+    What was written is what the config makes of the raw detections, as a run does: with the config of the run.
+
+    Raises:
+        ConfigError: nothing was written, nothing can be compared, or `against` is neither label rows nor COCO.
+        AccountError: the platform cannot be reached.
+    """
+    entries = kept_entries(assembly)
+    standing = _standing(assembly, asked, entries)
+    titles = titles_apart(entries)
+    found: list[_Compared] = []
+    skipped: list[Skipped] = []
+    for entry in entries:
+        try:
+            found.append(_compare(assembly, asked, entry, titles[entry.key], standing))
+        except TaskError as error:
+            skipped.append(Skipped(titles[entry.key], str(error)))
+    if not found:
+        reasons = explain_skipped([task.reason for task in skipped])
+        raise ConfigError(f"nothing to compare with {standing.describe()}: {reasons}")
+    return Evaluation(
+        prelabel=prelabel.__version__,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        config_sha256=assembly.config.digest(),
+        against=standing.describe(),
+        min_iou=asked.min_iou,
+        accept_iou=asked.accept_iou,
+        instances_are=assembly.config.labels.instances,
+        models=_by_model([task.edits for task in found]),
+        videos=tuple(task.edits for task in found),
+        thresholds=threshold_curves([task.evidence for task in found], _in_force(assembly), _lowest(assembly)),
+        score=_score(assembly, standing),
+        worst_frames=worst_of_all([frame for task in found for frame in task.worst]),
+        skipped=tuple(skipped),
+        left_out=_add_left_out([task.left_out for task in found]),
+        warnings=_warnings(assembly, entries),
+    )
+
+
+def _standing(assembly: Assembly, asked: Asked, entries: Sequence[Entry]) -> StandingRows | CocoTruth:
+    """Returns what was asked for, else the source's ground truth, its project's rows, or the rows in the output."""
+    source, against = assembly.config.source, asked.against
+    if against is None and isinstance(source, DemoSection):
+        against = source.output / TRUTH_NAME
+    elif against is None and isinstance(source, FolderSection):
+        against = source.truth or assembly.output
+    if against is None:
+        return ProjectRows(assembly.encord, asked.stages, entries)
+    if not against.exists():
+        raise ConfigError(f"{against}: there is nothing: name label rows, a file or a folder, or a COCO ground truth")
+    if is_coco(against):
+        return CocoTruth(CocoFile.read(against), tuple(found.name for found in assembly.label_map.categories))
+    return RowFiles(against)
+
+
+def _compare(
+    assembly: Assembly, asked: Asked, entry: Entry, title: str, standing: StandingRows | CocoTruth
+) -> _Compared:
+    if entry.step not in ("labelled", "done"):
+        raise NotThereError(f"has no labels of a run: {entry.step}{f': {entry.reason}' if entry.reason else ''}")
+    raw = read_raw(raw_path(assembly, entry.key, entry.title))
+    check_classes(assembly, title, raw)
+    shaped = shape_raw(assembly, raw).detections
+    frames = np.union1d(shaped.inferred_frames, shaped.frame_index)
+    if isinstance(standing, CocoTruth):
+        current, frames = standing.boxes_of(title, raw.info, frames)
+        written = _boxes_of(shaped, raw.info, assembly.label_map)
+    else:
+        row = standing.row_of(entry)
+        current, written = boxes_of_row(row), boxes_of_row(_as_written(assembly, entry, raw.info, shaped, row))
+    unwritten = _boxes_of(shape_unwritten(assembly, raw), raw.info, assembly.label_map)
+    ious = {"min_iou": asked.min_iou, "accept_iou": asked.accept_iou}
+    there = np.isin(current.frame_index, frames)
+    compared = compare_boxes(_on(frames, written), current.where(there), **ious)
+    is_strange = compared.is_added & ~np.isin(compared.current.class_name, _class_names(assembly))
+    strange = Counter(compared.current.class_name[is_strange].tolist())
+    compared = compared.without_added(is_strange)
+    return _Compared(
+        edits=VideoEdits(entry.key, title, _model_of(raw), len(frames), count_edits(compared)),
+        evidence=weigh_boxes(compared, _on(frames, unwritten), **ious),
+        worst=worst_of_video(compared, raw.info, entry.key, title),
+        left_out=LeftOut(int((~there).sum()), dict(strange)),
+    )
+
+
+def _as_written(
+    assembly: Assembly, entry: Entry, info: VideoInfo, shaped: VideoDetections, current: LabelRow
+) -> LabelRow:
+    """Returns the row with nothing but what prelabel wrote: object hashes depend on whose row it is."""
+    now = datetime.now(UTC)
+    if isinstance(assembly.config.source, EncordSection):
+        units = {key: {**unit, "labels": {}} for key, unit in current["data_units"].items()}
+        blank = {**current, "data_units": units, "object_answers": {}, "object_actions": {}}
+    else:
+        blank = new_label_row(entry.key, entry.title, info, assembly.ontology, now=now)
+    return write_detections(blank, shaped, info, assembly.label_map, now=now).row
+
+
+def _boxes_of(found: VideoDetections, info: VideoInfo, label_map: LabelMap) -> Boxes:
+    names = [category.name if category is not None else "" for category in label_map.objects]
+    return boxes_of_corners(
+        found.frame_index,
+        found.xyxy.astype(np.float64),
+        info,
+        np.array(names, np.str_)[found.class_id].tolist(),
+        confidence=found.confidence,
+        instance=found.instance,
+    )
+
+
+def _on(frames: NDArray[np.int64], boxes: Boxes) -> Boxes:
+    return boxes.where(np.isin(boxes.frame_index, frames))
+
+
+def _class_names(assembly: Assembly) -> list[str]:
+    return [category.name for category in assembly.label_map.categories]
+
+
+def _model_of(raw: RawRecord) -> str:
+    if raw.model is None:
+        return "unknown"
+    return f"{raw.model.name} {raw.model.weights_sha256[:8]}" if raw.model.weights_sha256 else raw.model.name
+
+
+def _by_model(videos: Sequence[VideoEdits]) -> tuple[ModelEdits, ...]:
+    names = sorted({video.model for video in videos})
+    return tuple(
+        ModelEdits(name, add_edits(video.by_class for video in videos if video.model == name)) for name in names
+    )
+
+
+def _in_force(assembly: Assembly) -> dict[str, float]:
+    """Returns the confidence from which boxes became labels, by class."""
+    least = np.maximum(class_thresholds(assembly.config.labels.conf, assembly.label_map), assembly.threshold or 0.0)
+    return {
+        category.name: round(float(confidence), 5)
+        for category, confidence in zip(assembly.label_map.objects, least, strict=True)
+        if category is not None
+    }
+
+
+def _lowest(assembly: Assembly) -> dict[str, float]:
+    """Returns the confidence down to which boxes were kept, by class. Of tracks nobody knows what fewer boxes make."""
+    if assembly.linking is not None:
+        return _in_force(assembly)
+    return dict.fromkeys(_class_names(assembly), float(getattr(assembly.detector, "lowest_conf", 0.0)))
+
+
+def _score(assembly: Assembly, standing: StandingRows | CocoTruth) -> dict[str, float] | None:
+    if not isinstance(standing, CocoTruth):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        predictions = Path(folder) / "coco.json"
+        write_coco(predictions, kept_videos(assembly))
+        score = score_coco(predictions, standing.file.path)
+    return {"map_50_95": score.map_50_95, "map_50": score.map_50, **score.by_class}
+
+
+def _add_left_out(parts: Sequence[LeftOut]) -> LeftOut:
+    classes: Counter[str] = Counter()
+    for part in parts:
+        classes.update(part.of_other_classes)
+    return LeftOut(sum(part.on_other_frames for part in parts), dict(classes.most_common()))
+
+
+def _warnings(assembly: Assembly, entries: Sequence[Entry]) -> tuple[str, ...]:
+    others = sum(not entry.fingerprint.startswith(assembly.label_fingerprint) for entry in entries)
+    if not others:
+        return ()
+    return (
+        f"{others} of {len(entries)} tasks were labelled under another config, weights or ontology than those of now: "
+        "evaluate with the config of the run, or boxes count as moved that nobody touched",
+    )

@@ -1,0 +1,201 @@
+"""What an evaluation has found: kept as evaluation.json, and shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from prelabel.evaluation.edits import Edits
+from prelabel.evaluation.thresholds import ThresholdCurve
+from prelabel.files import write_text_atomically
+
+Mark = Literal["untouched", "moved from", "moved to", "reclassed from", "reclassed to", "deleted", "added"]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedBox:
+    """A box of a frame to look at.
+
+    Attributes:
+        mark: what became of it, or where it comes from.
+        class_name: then, for boxes that were written; now, for those that stand.
+        xyxy: corners in fractions of the frame.
+        confidence: with which it was written; None for boxes that stand.
+    """
+
+    mark: Mark
+    class_name: str
+    xyxy: tuple[float, float, float, float]
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorstFrame:
+    """A frame that took many corrections.
+
+    Attributes:
+        key: the task's.
+        title: the task's.
+        frame_index: 0-based.
+        width: pixels of the frame.
+        height: pixels of the frame.
+        num_corrections: boxes moved, reclassed, deleted or added on it.
+        boxes: all on it, before and after.
+    """
+
+    key: str
+    title: str
+    frame_index: int
+    width: int
+    height: int
+    num_corrections: int
+    boxes: tuple[MarkedBox, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoEdits:
+    """What became of one task's labels.
+
+    Attributes:
+        key: the task's.
+        title: the task's, told apart from others of that title.
+        model: name of the model that found the boxes, with the start of its weights' hash.
+        num_frames: frames compared.
+        by_class: the counts.
+    """
+
+    key: str
+    title: str
+    model: str
+    num_frames: int
+    by_class: Mapping[str, Edits]
+
+    @property
+    def total(self) -> Edits:
+        """Over all classes."""
+        return sum(self.by_class.values(), Edits())
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEdits:
+    """What became of the labels of one version of a model.
+
+    Attributes:
+        model: its name, with the start of its weights' hash.
+        by_class: the counts.
+    """
+
+    model: str
+    by_class: Mapping[str, Edits]
+
+    @property
+    def total(self) -> Edits:
+        """Over all classes."""
+        return sum(self.by_class.values(), Edits())
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A task that was not compared, and why."""
+
+    title: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Boxes that stand now and say nothing of the model.
+
+    Attributes:
+        on_other_frames: on frames that it was not shown.
+        of_other_classes: of classes that it does not know, by class.
+    """
+
+    on_other_frames: int = 0
+    of_other_classes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What became of a config's labels.
+
+    Attributes:
+        prelabel: version.
+        made_at: UTC, ISO 8601.
+        config_sha256: of what decides what the labels say.
+        against: where the labels that stand now are.
+        min_iou: overlap from which boxes of different instances were taken for the same thing.
+        accept_iou: overlap from which a box that was only estimated to be left alone was.
+        instances_are: `per_frame`: one a box; `tracks`: one a thing, over all its frames.
+        models: by version of the model.
+        videos: by task.
+        thresholds: by class.
+        score: mAP and AP by class, where a ground truth was given.
+        worst_frames: those with the most corrections, the worst first.
+        skipped: tasks that were not compared.
+        left_out: boxes that were not.
+        warnings: what somebody should know before they trust the figures.
+    """
+
+    prelabel: str
+    made_at: str
+    config_sha256: str
+    against: str
+    min_iou: float
+    accept_iou: float
+    instances_are: Literal["per_frame", "tracks"]
+    models: tuple[ModelEdits, ...]
+    videos: tuple[VideoEdits, ...]
+    thresholds: Mapping[str, ThresholdCurve]
+    score: Mapping[str, float] | None
+    worst_frames: tuple[WorstFrame, ...]
+    skipped: tuple[Skipped, ...]
+    left_out: LeftOut
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> Edits:
+        """Over all models and classes."""
+        return sum((model.total for model in self.models), Edits())
+
+    def write(self, path: Path) -> None:
+        """Writes it as JSON; counts come with the shares that follow from them."""
+        values = {
+            **asdict(self),
+            "total": _with_shares(self.total),
+            "models": [_counted(entry, {"model": entry.model}) for entry in self.models],
+            "videos": [
+                _counted(
+                    entry, {"key": entry.key, "title": entry.title, "model": entry.model, "frames": entry.num_frames}
+                )
+                for entry in self.videos
+            ],
+            "thresholds": {name: _told(curve) for name, curve in self.thresholds.items()},
+        }
+        write_text_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _counted(entry: ModelEdits | VideoEdits, named: Mapping[str, str | int]) -> dict[str, object]:
+    by_class = {name: _with_shares(edits) for name, edits in entry.by_class.items()}
+    return {**named, "total": _with_shares(entry.total), "by_class": by_class}
+
+
+def _with_shares(edits: Edits) -> dict[str, object]:
+    shares = {name: getattr(edits, name) for name in ("precision", "recall", "f1", "saved")}
+    return {
+        **asdict(edits),
+        "written": edits.written,
+        "current": edits.current,
+        **{name: None if value is None else round(value, 5) for name, value in shares.items()},
+    }
+
+
+def _told(curve: ThresholdCurve) -> dict[str, object]:
+    return {
+        **asdict(curve),
+        "actions_in_force": curve.actions_at(curve.in_force),
+        "actions_suggested": curve.actions_at(curve.suggested),
+    }
