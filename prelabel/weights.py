@@ -7,18 +7,21 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urldefrag, urlsplit
 
+import requests
+
 from prelabel.cards import MODELS_VARIABLE, ModelCard, card_names, find_card, model_folders
-from prelabel.errors import ConfigError, WeightsError, did_you_mean
+from prelabel.errors import ConfigError, FetchError, WeightsError, did_you_mean
+from prelabel.transfer.download import Patience, download
 
 # Formats that hold numbers and a graph. All others can run code when they are loaded.
 _INERT_SUFFIXES = frozenset({".onnx", ".safetensors"})
-_CONNECT_SECONDS, _READ_SECONDS = 10, 60
-_CHUNK_BYTES = 1 << 20
+_PATIENCE = Patience(connect_seconds=10.0, max_failures=2)
+"""Somebody sits and waits for weights."""
 _log = logging.getLogger(__name__)
 
 
@@ -95,30 +98,29 @@ def fetch(url: str, target: Path, sha256: str | None) -> str:
     Raises:
         WeightsError: if it cannot be had, or is another file. It says where to put it by hand.
     """
-    import requests
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial_name = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".partial", dir=target.parent)
-    partial = Path(partial_name)
     _log.info("fetching %s to %s", shown(url), target)
     try:
-        digest = hashlib.sha256()
-        with os.fdopen(handle, "wb") as file:
-            for chunk in _stream(url):
-                digest.update(chunk)
-                file.write(chunk)
-        found = digest.hexdigest()
-        if sha256 is not None and found != sha256:
-            raise WeightsError(
-                f"{shown(url)}: fetched a file with sha256 {found}, expected {sha256}: it is not the file that was "
-                f"asked for and was thrown away. If its publisher has replaced it and you trust it, change the sha256"
-            )
-        partial.replace(target)
-        return found
-    except (requests.RequestException, OSError) as error:
-        raise WeightsError(_not_fetched(url, target, sha256, error)) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
+            requests.Session() as session,  # unlike those for signed links, it may log in by .netrc or the address
+        ):
+            session.headers["Accept-Encoding"] = "identity"
+            fetched = Path(folder) / target.name
+            download(lambda: url, fetched, None, target.name, session=session, patience=_PATIENCE)
+            found = sha256_of(fetched)
+            if sha256 is not None and found != sha256:
+                raise WeightsError(
+                    f"{shown(url)}: fetched a file with sha256 {found}, expected {sha256}: it is not the file that "
+                    "was asked for and was thrown away. If its publisher has replaced it and you trust it, change the "
+                    "sha256"
+                )
+            fetched.replace(target)
+    except FetchError as error:
+        raise WeightsError(_not_fetched(url, target, sha256, str(error).removeprefix(f"{target.name}: "))) from error
+    except OSError as error:
+        raise WeightsError(_not_fetched(url, target, sha256, error.strerror or type(error).__name__)) from error
+    return found
 
 
 def shown(url: str) -> str:
@@ -191,14 +193,6 @@ def _is_inert(name: str) -> bool:
     return Path(name).suffix.lower() in _INERT_SUFFIXES
 
 
-def _stream(url: str) -> Iterator[bytes]:
-    import requests
-
-    with requests.get(url, stream=True, timeout=(_CONNECT_SECONDS, _READ_SECONDS)) as response:
-        response.raise_for_status()
-        yield from response.iter_content(_CHUNK_BYTES)
-
-
 def _not_found(weights: str, folders: Sequence[Path]) -> str:
     cards = card_names(folders)
     looked = ", ".join(str(folder) for folder in folders)
@@ -209,18 +203,9 @@ def _not_found(weights: str, folders: Sequence[Path]) -> str:
     return f"weights '{weights}': no model of this name; {did_you_mean(weights, cards)} (cards in {looked})"
 
 
-def _not_fetched(url: str, target: Path, sha256: str | None, error: Exception) -> str:
+def _not_fetched(url: str, target: Path, sha256: str | None, reason: str) -> str:
     expected = f" (sha256 {sha256})" if sha256 else ""
-    reason = _reason(error)
     return f"{target.name}: cannot be fetched from {shown(url)}: {reason}. Get it{expected}, {_where(target.name)}"
-
-
-def _reason(error: Exception) -> str:
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"{response.status_code} {response.reason}"
-    # requests puts the whole address, with any token in it, into its messages.
-    return type(error).__name__ if not isinstance(error, OSError) or error.strerror is None else error.strerror
 
 
 def _where(name: str) -> str:

@@ -80,7 +80,15 @@ class MediaFetcher:
             for number, item in enumerate(files):
                 path = folder / f"{number:06d}{_suffix(item)}"
                 new_link = self._links(item, title)
-                download(new_link, path, item.file_size, title, session=session, patience=self.patience)
+                download(
+                    new_link,
+                    path,
+                    item.file_size,
+                    title,
+                    max_bytes=self.cache.max_bytes,
+                    session=session,
+                    patience=self.patience,
+                )
                 yield path
 
     def _links(self, item: StorageItem, title: str) -> Callable[[], str]:

@@ -67,6 +67,7 @@ class EncordSource:
         self._project, self._with_metadata = project, with_metadata
         self._stage = project.agent_stage(stage)
         self._cache = DiskCache(cache, max_cache_bytes)
+        self._cache.sweep()
         self._fetcher = MediaFetcher(project, self._cache, patience or Patience())
         self._left_alone: dict[UUID, LeftAlone] = {}
         self.fetch_workers = fetch_workers

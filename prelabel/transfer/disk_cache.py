@@ -64,6 +64,17 @@ class DiskCache:
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
+    @property
+    def max_bytes(self) -> int:
+        """Bytes that files in use may take."""
+        return self._max_bytes
+
+    def sweep(self) -> None:
+        """Deletes what processes that are gone have left here."""
+        if self._folder.is_dir():
+            with self._folder_locked():
+                self._num_bytes_taken()
+
     def close(self) -> None:
         """Ends all waiting for room, and deletes all that this process has here, also what nobody gave back.
 

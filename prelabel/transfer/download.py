@@ -16,11 +16,14 @@ import urllib3
 
 from prelabel.errors import FetchError
 from prelabel.redact import keep_links_out_of_logs
+from prelabel.transfer.redirects import RefusedRedirectError, get_following
 
 _LOG = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (?P<first>\d+)-\d+/(?P<total>\d+|\*)")
 
+_BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+_COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 # An expired or mistaken link: S3 says 403, GCS 400, Azure 403 or 401; a moved object 404 or 410.
 _LINK_REFUSED = (400, 401, 403, 404, 410)
 
@@ -58,6 +61,7 @@ def download(
     expected_bytes: int | None,
     title: str,
     *,
+    max_bytes: int | None = None,
     session: requests.Session | None = None,
     patience: Patience | None = None,
 ) -> int:
@@ -68,6 +72,7 @@ def download(
         destination: the file to write; its folder is there.
         expected_bytes: the size that the platform promises; None where it promises none.
         title: what errors call the task. No error and no log line holds the link.
+        max_bytes: that the file may have; None: as many as the disk takes.
         session: connections to use again for several files; default: one of its own.
         patience: how long it may take its time.
 
@@ -78,7 +83,7 @@ def download(
     partial = destination.with_name(destination.name + ".partial")
     partial.unlink(missing_ok=True)
     with session_for_links() if session is None else nullcontext(session) as opened:
-        transfer = _Transfer(opened, partial, expected_bytes, title, patience or Patience())
+        transfer = _Transfer(opened, partial, expected_bytes, max_bytes, title, patience or Patience())
         num_bytes = transfer.run(new_link)
     partial.replace(destination)
     return num_bytes
@@ -107,6 +112,7 @@ class _Transfer:
     session: requests.Session
     partial: Path
     expected_bytes: int | None
+    max_bytes: int | None
     title: str
     patience: Patience
     etag: str = field(default="", init=False)
@@ -116,16 +122,16 @@ class _Transfer:
         return self.partial.stat().st_size if self.partial.exists() else 0
 
     def run(self, new_link: Callable[[], str]) -> int:
-        link, failures, gained_at = "", 0, 0
+        link, failures, most_bytes = "", 0, 0
         while True:
             link = link or new_link()
             try:
                 return self._fetch_rest(link)
             except _TryError as failure:
-                if self.num_bytes - gained_at >= self.patience.progress_bytes:
-                    failures = 0
+                # Bytes that come a second time are no progress, or a storage that resumes wrongly is asked for ever.
+                if self.num_bytes - most_bytes >= self.patience.progress_bytes:
+                    failures, most_bytes = 0, self.num_bytes
                 failures += 1
-                gained_at = 0 if failure.restart else self.num_bytes
                 if failures > self.patience.max_failures:
                     have = f"{self.num_bytes} of {self.expected_bytes or 'unknown'} bytes"
                     raise FetchError(
@@ -144,18 +150,29 @@ class _Transfer:
             return self.num_bytes
         with self._ask(link) as response:
             total = self._check_answer(response)
+            promised = self.expected_bytes if total is None else total
             try:
-                with self.partial.open("ab" if response.status_code == HTTPStatus.PARTIAL_CONTENT else "wb") as file:
-                    for chunk in self._chunks(response):
-                        file.write(chunk)
-                        if not self.partial.exists():  # its folder was deleted: the run is ending
-                            raise FetchError(f"{self.title}: download given up: {self.partial.parent} is gone")
+                self._write(response, promised)
             except OSError as error:
                 raise FetchError(f"{self.title}: {self.partial.parent} cannot be written: {error.strerror}") from error
-        promised = self.expected_bytes if total is None else total
         if promised is not None and self.num_bytes != promised:
             raise _TryError(f"got {self.num_bytes} of {promised} bytes", restart=self.num_bytes > promised)
         return self.num_bytes
+
+    def _write(self, response: requests.Response, promised: int | None) -> None:
+        """Writes what comes, and no more than is promised or allowed."""
+        with self.partial.open("ab" if response.status_code == HTTPStatus.PARTIAL_CONTENT else "wb") as file:
+            for chunk in self._chunks(response):
+                file.write(chunk)
+                if promised is not None and file.tell() > promised:
+                    raise _TryError(f"got more than the {promised} bytes that it has", restart=True)
+                if self.max_bytes is not None and file.tell() > self.max_bytes:
+                    raise FetchError(
+                        f"{self.title}: download given up: of a size that nobody promised, and larger than the "
+                        f"{self.max_bytes / 1e9:.3f} GB that the cache may take: raise source.cache_gb"
+                    )
+                if not self.partial.exists():  # its folder was deleted: the run is ending
+                    raise FetchError(f"{self.title}: download given up: {self.partial.parent} is gone")
 
     def _ask(self, link: str) -> requests.Response:
         headers = {}
@@ -165,11 +182,11 @@ class _Transfer:
                 headers["If-Range"] = self.etag
         timeouts = (self.patience.connect_seconds, self.patience.read_seconds)
         try:
-            return self.session.get(link, headers=headers, stream=True, timeout=timeouts)
+            return get_following(self.session, link, headers, timeouts)
+        except RefusedRedirectError as error:
+            complaint = str(error)
         except (requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema, requests.exceptions.InvalidURL):
-            complaint = "its link, or what that leads on to, is not an http(s) address"
-        except requests.TooManyRedirects:
-            complaint = "its link leads on and on without an end"
+            complaint = "its link is not an http(s) address"
         except requests.RequestException as error:
             raise _TryError(f"no answer from the storage ({type(error).__name__})") from None
         raise FetchError(f"{self.title}: {complaint}")  # out here: the library's errors quote the link
@@ -179,12 +196,18 @@ class _Transfer:
         status, headers = response.status_code, response.headers
         if status in _LINK_REFUSED:
             raise _TryError(f"the storage refused the link: HTTP {status}", renew=True)
-        if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise _TryError(f"the storage answered HTTP {status}", wait_seconds=_retry_after(headers))
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise _TryError(f"the storage has no more than {self.num_bytes} bytes", renew=True, restart=True)
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             raise FetchError(f"{self.title}: the storage answered HTTP {status}, expected 200")
+        encoding = headers.get("Content-Encoding", "").lower()
+        if encoding in _COMPRESSED:
+            raise FetchError(
+                f"{self.title}: the storage sends it compressed (Content-Encoding: {encoding}), which was not asked "
+                "for: store it without, or take that header off it"
+            )
         if status == HTTPStatus.PARTIAL_CONTENT:
             return self._check_range(headers)
         self.etag = headers.get("ETag", "")

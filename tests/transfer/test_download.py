@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from prelabel.errors import FetchError
 from prelabel.transfer.disk_cache import DiskCache
 from prelabel.transfer.download import Patience, download
+from prelabel.transfer.redirects import RefusedRedirectError, check_redirect
 from tests.encord_server import (
     Delay,
     EncordServer,
@@ -176,10 +178,129 @@ def test_redirect_leads_to_http_only(storage: Storage, target: str) -> None:
         storage.fetch()
 
 
+def test_redirects_without_an_end_are_not_followed_for_ever(storage: Storage) -> None:
+    storage.fault(redirect_to("/media/elsewhere"), times=None)
+    storage.server.faults.add(lambda call: "elsewhere" in call.path, redirect_to("/media/elsewhere"), times=None)
+    with pytest.raises(FetchError, match=r"leads on and on, 10 times and more"):
+        storage.fetch()
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "reason"),
+    [
+        ("https://1.1.1.1/a", "http://169.254.169.254/latest/meta-data", "from https to http"),
+        ("http://1.1.1.1/a", "http://169.254.169.254/latest/meta-data", "of this machine's own"),
+        ("https://1.1.1.1/a", "https://[fe80::1]/a", "of this machine's own"),
+        ("https://1.1.1.1/a", "https://localhost:8080/a", "of this machine's own"),
+        ("https://1.1.1.1/a", "https://2130706433/a", "of this machine's own"),
+        ("https://1.1.1.1/a", "https:///a", r"not an http\(s\) address"),
+        ("https://1.1.1.1/a", "gopher://1.1.1.1/a", r"not an http\(s\) address"),
+    ],
+)
+def test_redirect_leads_to_no_address_of_this_machine(link: str, target: str, reason: str) -> None:
+    with pytest.raises(RefusedRedirectError, match=reason) as raised:
+        check_redirect(link, target)
+    assert target not in str(raised.value)
+
+
+@pytest.mark.parametrize("target", ["https://1.0.0.1/b", "https://10.0.0.7/b", "https://no.such.host.invalid/b"])
+def test_redirect_to_another_storage_is_allowed(target: str) -> None:
+    check_redirect("https://1.1.1.1/a", target)
+    check_redirect("http://127.0.0.1:1/a", "http://127.0.0.1:2/b")
+
+
 def test_redirect_to_another_link_is_followed(storage: Storage) -> None:
     storage.fault(redirect_to(storage.new_link()))
     storage.fetch()
     assert storage.is_whole
+
+
+@dataclass(frozen=True)
+class Headers:
+    """Lays headers over the answer's, and another status if one is given; an empty header is taken away."""
+
+    headers: dict[str, str]
+    status: int | None = None
+
+    def __call__(self, carry_out: Callable[[], Answer], stopping: threading.Event) -> Answer:
+        answer = carry_out()
+        headers = {name: value for name, value in {**answer.headers, **self.headers}.items() if value}
+        return replace(answer, headers=headers, status=self.status or answer.status)
+
+
+WRONG_PARTS = {
+    "another part": Headers({"Content-Range": f"bytes 5-{SIZE - 1}/{SIZE}"}),
+    "another size": Headers({"Content-Range": f"bytes 100000-{SIZE - 1}/{SIZE + 5}"}),
+    "no range": Headers({"Content-Range": ""}),
+    "another version": Headers({"ETag": '"other"'}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_PARTS.values(), ids=WRONG_PARTS)
+def test_wrong_part_is_not_appended(storage: Storage, wrong: Callable) -> None:
+    storage.fault(Truncated(100_000))
+    storage.fault(wrong)
+    storage.fetch()
+    assert storage.is_whole
+
+
+def test_storage_that_always_sends_wrong_parts_is_given_up(storage: Storage) -> None:
+    """Each try gains bytes, but never more than the one before."""
+    patience = replace(QUICK, progress_bytes=50_000)
+    for _ in range(8):
+        storage.fault(Truncated(100_000))
+        storage.fault(WRONG_PARTS["another version"])
+    with pytest.raises(FetchError, match="given up at 100000 of 300000 bytes, after 7 failures"):
+        storage.fetch(patience=patience)
+    assert len(storage.downloads) <= 9
+
+
+def test_storage_that_knows_no_ranges_is_asked_for_all_again(storage: Storage) -> None:
+    storage.fault(Truncated(100_000))
+
+    def whole(carry_out: Callable[[], Answer], stopping: threading.Event) -> Answer:
+        assert storage.item.path is not None
+        return Answer.of_bytes(storage.item.path.read_bytes(), 200, "video/mp4")
+
+    storage.fault(whole)
+    storage.fetch()
+    assert storage.is_whole
+
+
+def test_compressed_answer_is_refused(storage: Storage) -> None:
+    storage.fault(Headers({"Content-Encoding": "gzip"}))
+    with pytest.raises(FetchError, match=r"clip\.mp4: the storage sends it compressed \(Content-Encoding: gzip\)"):
+        storage.fetch()
+
+
+def test_encoding_that_changes_no_byte_is_no_matter(storage: Storage) -> None:
+    storage.fault(Headers({"Content-Encoding": "aws-chunked"}))
+    storage.fetch()
+    assert storage.is_whole
+
+
+def test_file_of_unknown_size_is_given_up_where_the_cache_ends(storage: Storage) -> None:
+    def endless(carry_out: Callable[[], Answer], stopping: threading.Event) -> Answer:
+        answer = carry_out()
+        return replace(answer, body=(bytes(1 << 20) for _ in range(100)), length=100 << 20, headers={"ETag": '"x"'})
+
+    storage.fault(endless)
+    with pytest.raises(FetchError, match=r"larger than the 0\.001 GB that the cache may take: raise source\.cache_gb"):
+        download(storage.new_link, storage.destination, None, "clip.mp4", max_bytes=1_000_000, patience=QUICK)
+    (partial,) = storage.destination.parent.iterdir()
+    assert partial.stat().st_size < 3_000_000
+
+
+def test_memory_does_not_grow_with_the_file(storage: Storage) -> None:
+    assert storage.item.path is not None
+    with storage.item.path.open("r+b") as file:
+        file.truncate(60_000_000)
+    tracemalloc.start()
+    try:
+        storage.fetch(60_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 15_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_link_is_in_no_log_and_no_error(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
@@ -208,67 +329,3 @@ def test_download_ends_when_its_folder_is_deleted(storage: Storage, tmp_path: Pa
         pytest.raises(FetchError, match=r"clip\.mp4: download given up: .* is gone"),
     ):
         download(storage.new_link, folder / "a.mp4", SIZE, "clip.mp4", patience=QUICK)
-
-
-def test_room_is_empty_and_gone_afterwards(tmp_path: Path) -> None:
-    cache = DiskCache(tmp_path / "cache", 100)
-    with cache.room(60, "a") as folder:
-        (folder / "file").write_bytes(bytes(60))
-    assert not folder.exists()
-    cache.close()
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
-
-
-def test_file_larger_than_the_cache_says_so(tmp_path: Path) -> None:
-    with (
-        pytest.raises(FetchError, match=r"clip.mp4: takes 3\.000 GB .* raise source\.cache_gb"),
-        DiskCache(tmp_path, 2_000_000_000).room(3_000_000_000, "clip.mp4"),
-    ):
-        pass
-
-
-def test_room_is_waited_for_and_shared_by_processes(tmp_path: Path) -> None:
-    first, second = DiskCache(tmp_path, 100), DiskCache(tmp_path, 100)
-    entered = threading.Event()
-
-    def enter() -> None:
-        with second.room(60, "b"):
-            entered.set()
-
-    thread = threading.Thread(target=enter)
-    with first.room(60, "a") as folder:
-        thread.start()
-        assert not entered.wait(0.5)
-        assert folder.exists()
-    assert entered.wait(10)
-    thread.join()
-
-
-def test_closing_ends_the_wait_and_gives_everything_up(tmp_path: Path) -> None:
-    cache = DiskCache(tmp_path, 100)
-    with cache.room(60, "a") as folder:
-        threading.Timer(0.2, cache.close).start()
-        with pytest.raises(FetchError, match=r"b: given up .* the run is ending"), cache.room(60, "b"):
-            pass
-    assert not folder.exists()
-    with cache.room(100, "c") as again:
-        assert again.is_dir()
-
-
-def test_wait_for_room_that_never_comes_ends(tmp_path: Path) -> None:
-    cache = DiskCache(tmp_path, 100, patience_seconds=0.3)
-    with (
-        cache.room(60, "a"),
-        pytest.raises(FetchError, match=r"b: waited .*raise source\.cache_gb"),
-        cache.room(60, "b"),
-    ):
-        pass
-
-
-def test_what_a_killed_process_left_is_deleted(tmp_path: Path) -> None:
-    left = tmp_path / "0123" / "4567-100"
-    left.mkdir(parents=True)
-    (left / "file").write_bytes(bytes(100))
-    (tmp_path / "0123" / ".lock").touch()
-    with DiskCache(tmp_path, 100).room(100, "a"):
-        assert not left.parent.exists()
