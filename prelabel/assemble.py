@@ -70,7 +70,7 @@ class Assembly:
     @cached_property
     def detector_plugin(self) -> Plugin:
         """What the config names as its detector, or as the model card does."""
-        use = self.detector_section.use or _detector_for(self.detector_section.options.get("weights"))
+        use = self.detector_section.use or detector_for(self.detector_section.options.get("weights"))
         return load_plugin("detector", use, self.folder)
 
     @cached_property
@@ -271,8 +271,12 @@ class Assembly:
         return _digest(decides)
 
 
-def _detector_for(weights: object) -> str:
-    """Returns the detector that loads such weights: the card's, or the one whose files end like this."""
+def detector_for(weights: object) -> str:
+    """Returns the detector that loads such weights: the card's, or the one whose files end like this.
+
+    Raises:
+        ConfigError: nothing tells.
+    """
     known = "ultralytics, torchvision, module:Name or mine.py:Mine"
     if not isinstance(weights, str):
         raise ConfigError(f"detector: names neither weights nor a detector: add weights: CARD, or use: {known}")

@@ -125,7 +125,9 @@ def _describe_detector(assembly: Assembly) -> str:
     digest = f", sha256 {model.weights_sha256[:12]}…" if model.weights_sha256 else ""
     licence = f", licence {model.licence}" if model.licence else ""
     num = len(assembly.detector.class_names)
-    return f"{model.name}{digest}{licence}, {num} classes, batches of {assembly.batch_size}"
+    engine = f", in {model.engine}" if model.engine else ""
+    notes = "".join(f"; {text}" for text in getattr(assembly.detector, "warnings", ()))
+    return f"{model.name}{digest}{licence}, {num} classes{engine}, batches of {assembly.batch_size}{notes}"
 
 
 def _describe_label_map(assembly: Assembly) -> str:

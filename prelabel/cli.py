@@ -173,6 +173,25 @@ def init(
     raise typer.Exit(write_config(folder, project, stage, weights, output))
 
 
+@app.command(name="export-model")
+def export_model(
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="model card, path or URL")],
+    engine: Annotated[str, typer.Option(help="auto | onnx | openvino | tensorrt")] = "auto",
+    imgsz: Annotated[int, typer.Option(help="longest side of the network's input, in pixels")] = 640,
+    half: Annotated[bool | None, typer.Option(help="16 bits; default: on a GPU")] = None,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N")] = "auto",
+) -> None:
+    """Build a faster engine from a model's weights, ahead of the run that uses it.
+
+    It is kept, and built again when weights, versions, device or precision change. A config uses it by
+    `detector.engine`.
+    """
+    from prelabel.commands import build_engine
+
+    options = {"engine": engine, "imgsz": imgsz, "half": "auto" if half is None else half, "device": device}
+    raise typer.Exit(build_engine(weights, options))
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the config, for editors."""

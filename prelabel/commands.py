@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from rich.markup import escape
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, detector_for
 from prelabel.checks import look_through, prepare
 from prelabel.choice import Choice, DueAgain, SetAside, every_task
 from prelabel.config import load_config
@@ -20,6 +20,7 @@ from prelabel.files import write_text_atomically
 from prelabel.interrupts import StopSignal, stop_on_signals
 from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.outputs import complete
+from prelabel.plugins import load_plugin
 from prelabel.progress import Progress, Several, show_progress
 from prelabel.report import RunReport
 from prelabel.run import run_tasks
@@ -201,6 +202,24 @@ def write_config(folder: Path | None, project: str | None, stage: str | None, we
         text = config_for_folder(folder, weights=weights)
     write_text_atomically(output, text)
     person().print(escape(f"wrote {output}; look it over, then: prelabel check {output}"))
+    return ALL_DONE
+
+
+def build_engine(weights: str, options: Mapping[str, object]) -> int:
+    """Builds an engine for a model, or finds the one that is kept; exit 1 where it would run in torch."""
+    from prelabel.detectors.engines.cache import engines_folder
+
+    plugin = load_plugin("detector", detector_for(weights), Path())
+    with waiting("building the engine; TensorRT takes minutes …"):
+        detector = plugin.build(options={"weights": weights, **options})
+    for warning in detector.warnings:
+        person().print(escape(warning), style="yellow")
+    if detector.warnings:
+        return SOME_FAILED
+    model, engine = detector.model, detector.model.engine.partition(" ")[0]
+    person().print(escape(f"{model.name} runs in {model.engine}"))
+    if engine != "torch":
+        person().print(escape(f"kept below {engines_folder()}; a config uses it by detector: {{engine: {engine}}}"))
     return ALL_DONE
 
 

@@ -76,11 +76,19 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """Which model made a label. A detector may carry one as `model`."""
+    """Which model made a label. A detector may carry one as `model`.
+
+    Attributes:
+        name: what people call it.
+        weights_sha256: of its weights.
+        licence: of its weights.
+        engine: what ran it and in which precision, in words.
+    """
 
     name: str
     weights_sha256: str | None = None
     licence: str | None = None
+    engine: str | None = None
 
 
 class Task(Protocol):

@@ -67,7 +67,7 @@ class RunReport:
         prelabel: version.
         started_at: UTC, ISO 8601.
         config_sha256: of what decides what the labels say.
-        model: name, weights_sha256, licence.
+        model: name, weights_sha256, licence, engine.
         dry_run: nothing on the platform was changed.
         seconds: from the first task to the end of the last.
         tasks: in the order in which they ended.

@@ -59,8 +59,9 @@ class DetectionAgent:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Of the class map and of the sink."""
-        return [*self.assembly.label_map.notes, *getattr(self.assembly.sink, "warnings", ())]
+        """Of the class map, of the detector and of the sink."""
+        parts = (self.assembly.detector, self.assembly.sink)
+        return [*self.assembly.label_map.notes, *(text for part in parts for text in getattr(part, "warnings", ()))]
 
     def fingerprint(self, task: Task) -> str:
         """Returns a hash of detector, labels and media."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -14,11 +15,15 @@ from prelabel.detections import Detections
 from prelabel.detectors.device import pick_device
 from prelabel.detectors.preprocess import boxes_from_letterbox, letterbox_frames, stretch_frames
 from prelabel.detectors.rows import detections_from_rows
-from prelabel.detectors.ultralytics_loading import load_model
+from prelabel.detectors.ultralytics_engines import EngineName, EngineRequest, choose_engine, load_engine
+from prelabel.detectors.ultralytics_loading import LoadedModel, load_model
 from prelabel.errors import ConfigError, DetectError, MachineError, did_you_mean
 from prelabel.frames import FrameBatch
 from prelabel.protocols import ModelRecord
-from prelabel.weights import resolve_weights
+from prelabel.weights import Weights, resolve_weights
+
+_LARGEST_STRIDE = 64
+_log = logging.getLogger(__name__)
 
 
 class UltralyticsDetector:
@@ -30,6 +35,7 @@ class UltralyticsDetector:
         lowest_conf: confidence down to which `detect` gives boxes, so that `conf` can be lowered without the model.
         model: which weights these are.
         default_batch_size: frames a batch when nobody asks for another number.
+        warnings: what the user should know of how the model was loaded.
     """
 
     class Options(BaseModel):
@@ -39,7 +45,9 @@ class UltralyticsDetector:
             keep_conf: boxes are kept from here on in the raw detections; `conf` decides about labels.
             imgsz: longest side of the network's input, in pixels; rounded up to the model's stride. Exports of a fixed
                 shape bring their own.
-            half: float16; `auto`: on a GPU.
+            engine: what runs the network; others than torch are exported once and kept. `auto`: TensorRT on a GPU,
+                OpenVINO on a CPU, where they are installed.
+            half: float16 on a GPU; on a CPU bfloat16, by OpenVINO only; `auto`: on a GPU.
             classes: names or ids to look for; None: all.
             nms: False runs the head that needs no NMS, in models that have one.
         """
@@ -52,6 +60,7 @@ class UltralyticsDetector:
         iou: float = Field(default=0.7, ge=0, le=1)
         imgsz: int = Field(default=640, ge=32)
         max_det: int = Field(default=300, ge=1)
+        engine: EngineName | Literal["auto"] = "torch"
         half: bool | Literal["auto"] = "auto"
         device: str = "auto"
         classes: tuple[int | str, ...] | None = None
@@ -62,14 +71,29 @@ class UltralyticsDetector:
         self._options = self.Options.model_validate(options)
         self._device = pick_device(self._options.device)
         weights = resolve_weights(self._options.weights)
-        half = _choose_half(self._options.half, self._device, weights.path.suffix)
-        self._loaded = load_model(weights.path, self._device, half=half, nms_head=self._options.nms)
-        self.class_names: Sequence[str] = self._loaded.class_names
+        self.warnings: tuple[str, ...] = ()
+        self._loaded = self._load(weights)
+        facts = self._loaded.facts
+        self.class_names: Sequence[str] = facts.class_names
         self.conf = self._options.conf
         self.lowest_conf: float = min(self._options.conf, self._options.keep_conf)
-        self.model = ModelRecord(weights.name, weights.sha256, weights.licence or self._loaded.licence)
+        self.model = ModelRecord(weights.name, weights.sha256, weights.licence or facts.licence, self._loaded.engine)
         self.default_batch_size = 4 if self._device.type == "cpu" else 16
         self._class_ids = _class_ids(self._options.classes, self.class_names)
+
+    def _load(self, weights: Weights) -> LoadedModel:
+        """Returns the model in the engine that is asked for; where that fails, in torch, with a warning."""
+        options, device = self._options, self._device
+        engine = choose_engine(options.engine, device, weights.path)
+        half = _choose_half(options.half, device, weights.path.suffix, engine)
+        if engine != "torch":
+            imgsz = math.ceil(options.imgsz / _LARGEST_STRIDE) * _LARGEST_STRIDE
+            try:
+                return load_engine(EngineRequest(weights, engine, device, half, imgsz, options.nms))
+            except MachineError as error:
+                self.warnings = (f"detector.engine: {error}: the model runs in torch instead",)
+                _log.warning("%s", self.warnings[0])
+        return load_model(weights.path, device, half=half and device.type != "cpu", nms_head=options.nms)
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Returns one `Detections` a frame, highest confidence first, in pixels of the displayed frame."""
@@ -87,17 +111,14 @@ class UltralyticsDetector:
     def _run(self, frames: torch.Tensor) -> list[torch.Tensor]:
         """Returns a row x1, y1, x2, y2 (pixels of the frame), confidence, class id for each box of each frame."""
         height, width = frames.shape[1:3]
-        dtype = torch.float16 if self._loaded.half else torch.float32
-        if self._loaded.rtdetr:
-            return self._rtdetr_rows(self._forward(stretch_frames(frames, *self._square(), dtype)), height, width)
+        dtype = self._loaded.dtype
+        if self._loaded.facts.rtdetr:
+            return self._rtdetr_rows(
+                self._loaded.forward(stretch_frames(frames, *self._square(), dtype)), height, width
+            )
         box = self._letterbox(height, width)
-        rows = self._nms(self._forward(letterbox_frames(frames, box, dtype)))
+        rows = self._nms(self._loaded.forward(letterbox_frames(frames, box, dtype)))
         return [torch.cat([boxes_from_letterbox(row[:, :4], box, height, width), row[:, 4:6]], dim=1) for row in rows]
-
-    def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        output = self._loaded.network(inputs)
-        prediction: torch.Tensor = output[0] if isinstance(output, list | tuple) else output
-        return prediction
 
     def _nms(self, prediction: torch.Tensor) -> list[torch.Tensor]:
         from ultralytics.utils.nms import non_max_suppression
@@ -109,8 +130,8 @@ class UltralyticsDetector:
             self._class_ids,
             self._options.agnostic_nms,
             max_det=self._options.max_det,
-            nc=0 if self._loaded.task == "detect" else len(self.class_names),
-            end2end=self._loaded.network.end2end,
+            nc=0 if self._loaded.facts.task == "detect" else len(self.class_names),
+            end2end=self._loaded.facts.end2end,
             # Past its time limit it returns nothing for the images that are left, so it gets none.
             max_time_img=math.inf,
         )
@@ -136,23 +157,28 @@ class UltralyticsDetector:
     def _letterbox(self, height: int, width: int) -> Letterbox:
         if self._loaded.input_size is not None:
             return Letterbox.fit_fixed(height, width, *self._loaded.input_size)
-        return Letterbox.fit(height, width, self._imgsz, self._loaded.stride)
+        return Letterbox.fit(height, width, self._imgsz, self._loaded.facts.stride)
 
     def _square(self) -> tuple[int, int]:
         return self._loaded.input_size or (self._imgsz, self._imgsz)
 
     @property
     def _imgsz(self) -> int:
-        return math.ceil(self._options.imgsz / self._loaded.stride) * self._loaded.stride
+        return math.ceil(self._options.imgsz / self._loaded.facts.stride) * self._loaded.facts.stride
 
 
-def _choose_half(half: bool | Literal["auto"], device: torch.device, suffix: str) -> bool:
+def _choose_half(half: bool | Literal["auto"], device: torch.device, suffix: str, engine: EngineName) -> bool:
     free = suffix.lower() in (".pt", ".torchscript")
     if half is True and not free:
         raise ConfigError(f"detector.half: the precision of a {suffix or 'folder'} export is fixed: leave half out")
-    if half is True and device.type == "cpu":
-        raise MachineError("detector.half: got true, but the detector runs on the CPU: leave half out, or set a GPU")
-    return free and device.type != "cpu" and half is not False
+    if device.type == "cpu":
+        if half is True and engine != "openvino":
+            raise MachineError(
+                "detector.half: got true, but the detector runs on the CPU: leave half out, set a GPU, or set "
+                "engine: openvino, which computes in bfloat16 there"
+            )
+        return half is True
+    return free and half is not False
 
 
 def _class_ids(classes: Sequence[int | str] | None, class_names: Sequence[str]) -> list[int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,28 +29,43 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of a model whatever runs it.
+
+    Attributes:
+        class_names: by class id.
+        task: detect, segment or pose.
+        stride: sides of the input are multiples of this.
+        rtdetr: the head is RT-DETR's: square input, normalised boxes, no NMS.
+        end2end: predictions are boxes that need no NMS.
+        licence: what the weights say of themselves.
+    """
+
+    class_names: tuple[str, ...]
+    task: str
+    stride: int
+    rtdetr: bool
+    end2end: bool
+    licence: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model that is ready to run.
 
     Attributes:
-        network: Ultralytics' `AutoBackend`: takes (N, 3, H, W) in 0..1, gives raw predictions.
-        class_names: by class id.
-        task: detect, segment or pose.
-        stride: sides of the input are multiples of this.
+        facts: what is known of it.
+        forward: takes `dtype` (N, 3, H, W) in 0..1, gives raw predictions, which may hold until the next call only.
+        dtype: of what goes in.
         input_size: (height, width) of an export of a fixed shape; None where any multiple of the stride will do.
-        rtdetr: the head is RT-DETR's: square input, normalised boxes, no NMS.
-        half: the network takes float16.
-        licence: what the weights say of themselves.
+        engine: what runs it and in which precision, in words.
     """
 
-    network: Any
-    class_names: tuple[str, ...]
-    task: str
-    stride: int
+    facts: ModelFacts
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    dtype: torch.dtype
     input_size: tuple[int, int] | None
-    rtdetr: bool
-    half: bool
-    licence: str | None
+    engine: str
 
 
 def load_model(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> LoadedModel:
@@ -71,12 +86,8 @@ def load_model(path: Path, device: torch.device, *, half: bool, nms_head: bool) 
         formats = ", ".join(name or "an OpenVINO folder" for name in _REQUIRED_MODULES)
         raise WeightsError(f"{path}: got {suffix or 'a file without suffix'}, expected {formats}")
     _require_modules(path, _REQUIRED_MODULES[suffix])
-    num_threads = torch.get_num_threads()
-    try:
-        with _contained():
-            return _load(path, device, half=half, nms_head=nms_head)
-    finally:
-        torch.set_num_threads(num_threads)  # Ultralytics leaves one core of two idle on a CPU
+    with contained():
+        return _load(path, device, half=half, nms_head=nms_head)
 
 
 def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> LoadedModel:
@@ -85,29 +96,48 @@ def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> Lo
     checkpoint: dict[str, Any] = {}
     source: Any = str(path.absolute())
     if path.suffix.lower() == ".pt":
-        source, checkpoint = _load_checkpoint(path)
-        _check_task(path, getattr(source, "task", None))
+        source, checkpoint = load_checkpoint(path)
+        check_task(path, getattr(source, "task", None))
     try:
         network = AutoBackend(source, device=device, fp16=half, verbose=False, end2end=not nms_head)
     except (RuntimeError, ValueError, TypeError, OSError) as error:
         raise WeightsError(f"{path}: Ultralytics cannot load it on {device}: {error}") from error
     network.eval()
     task = getattr(source, "task", None) or network.task
-    _check_task(path, task)
+    check_task(path, task)
     fixed = network.format != "pt" and not network.dynamic
+    precision = "float16" if network.fp16 else "float32"
     return LoadedModel(
-        network=network,
-        class_names=tuple(str(network.names[index]) for index in sorted(network.names)),
-        task=task,
-        stride=int(network.stride),
+        facts=ModelFacts(
+            class_names=names_in_order(network.names),
+            task=task,
+            stride=int(network.stride),
+            rtdetr=_head_name(source, network) == "RTDETRDecoder",
+            end2end=bool(network.end2end),
+            licence=checkpoint.get("license") or network.metadata.get("license"),
+        ),
+        forward=lambda inputs: _first(network(inputs)),
+        dtype=torch.float16 if network.fp16 else torch.float32,
         input_size=_height_and_width(network.imgsz) if fixed else None,
-        rtdetr=_head_name(source, network) == "RTDETRDecoder",
-        half=bool(network.fp16),
-        licence=checkpoint.get("license") or network.metadata.get("license"),
+        engine=f"torch {torch.__version__}, {precision}" if network.format == "pt" else f"{network.format} export",
     )
 
 
-def _load_checkpoint(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+def names_in_order(names: Mapping[int, str]) -> tuple[str, ...]:
+    """Returns class names by class id."""
+    return tuple(str(names[index]) for index in sorted(names))
+
+
+def _first(output: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+    return output if isinstance(output, torch.Tensor) else output[0]
+
+
+def load_checkpoint(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Returns the model of a .pt file, as saved, and the checkpoint around it.
+
+    Raises:
+        WeightsError: if the file holds none.
+    """
     from ultralytics.nn import tasks
 
     asked = tasks.SAFE_LOAD
@@ -135,7 +165,8 @@ def _read_checkpoint(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
         raise WeightsError(f"{path}: is no Ultralytics checkpoint that this version can load: {error}") from error
 
 
-def _check_task(path: Path, task: str | None) -> None:
+def check_task(path: Path, task: str | None) -> None:
+    """Raises: WeightsError: if a model's task is none that gives upright boxes."""
     if task not in _TASKS_WITH_BOXES:
         wanted = ", ".join(_TASKS_WITH_BOXES)
         raise WeightsError(f"{path}: holds a model for {task!r}, expected one that gives upright boxes: {wanted}")
@@ -165,8 +196,8 @@ def _require_modules(path: Path, modules: tuple[tuple[str, str], ...]) -> None:
 
 
 @contextmanager
-def _contained() -> Iterator[None]:
-    """Imports Ultralytics offline, apart from the user's settings; leaves the environment and Pillow as they were."""
+def contained() -> Iterator[None]:
+    """Lets Ultralytics work offline, apart from the user's settings; leaves environment, threads and Pillow alone."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "ultralytics"
     wanted = {
         "YOLO_OFFLINE": "true",  # it looks names up on import, to know whether there is a network
@@ -180,6 +211,7 @@ def _contained() -> Iterator[None]:
         raise MachineError(f"{home}: {error.strerror}: set XDG_CACHE_HOME to a folder that is yours") from error
     before = {name: os.environ.get(name) for name in (*wanted, "OMP_NUM_THREADS")}
     os.environ.update(wanted)
+    num_threads = torch.get_num_threads()  # Ultralytics leaves one core of two idle on a CPU
     open_image = Image.open  # ultralytics 8.4 puts its own in its place, which wants to install a package
     try:
         import torchvision  # noqa: F401, its NMS is used only if it is imported first
@@ -191,6 +223,7 @@ def _contained() -> Iterator[None]:
         raise MachineError(f"detector 'ultralytics': its packages cannot be imported: {error}") from error
     finally:
         Image.open = open_image
+        torch.set_num_threads(num_threads)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
