@@ -156,7 +156,7 @@ def test_init_writes_a_config_that_loads_and_never_over_another(folder, prelabel
 def test_help_teaches_every_command_and_the_readme_names_it():
     readme = (ROOT / "README.md").read_text()
     names = [command.name or command.callback.__name__ for command in app.registered_commands]
-    assert len(names) == 10
+    assert "export-model" in names
     for command, name in zip(app.registered_commands, names, strict=True):
         assert command.callback.__doc__
         assert f"`prelabel {name}" in readme
