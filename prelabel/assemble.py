@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from prelabel.cards import card_names, find_card
+from prelabel.classifier_parts import ClassifierParts
 from prelabel.config import Config, DemoSection, DetectorSection, EncordSection, FolderSection, make_router
-from prelabel.config.sections import ISOLATION_KEYS
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.files import OutputNames
+from prelabel.fingerprints import digest_of, reader_decides
 from prelabel.frames import VideoInfo
-from prelabel.ontology import LabelMap, Ontology, build_label_map
+from prelabel.ontology import NO_BOXES, LabelMap, Ontology, build_label_map
 from prelabel.plugins import Plugin, load_plugin
 from prelabel.protocols import Detector, LabelSink, ModelRecord, TaskSource, Tracker
 from prelabel.redact import redact
@@ -26,6 +24,8 @@ from prelabel.tracking import Linking
 
 if TYPE_CHECKING:
     from prelabel.encord_api.client import EncordProject
+    from prelabel.sinks.encord import EncordSink
+    from prelabel.sinks.folder import FolderSink
 
 DEFAULT_BATCH_SIZE = 8
 ULTRALYTICS_ENDINGS = (".pt", ".onnx", ".engine", ".torchscript", "_openvino_model", "_openvino_model/")
@@ -84,8 +84,15 @@ class Assembly:
         return built
 
     @cached_property
+    def classification(self) -> ClassifierParts:
+        """The parts of an agent that classifies."""
+        return ClassifierParts(self.config, self.folder, lambda: self.given_ontology)
+
+    @cached_property
     def model(self) -> ModelRecord:
         """Which model makes the labels."""
+        if self.config.classifier is not None:
+            return self.classification.model
         record = getattr(self.detector, "model", None)
         if isinstance(record, ModelRecord):
             return record
@@ -136,13 +143,22 @@ class Assembly:
         )
 
     @cached_property
-    def ontology(self) -> Ontology:
-        """What may be labelled: the project's, the config's, or the detector's classes."""
+    def given_ontology(self) -> Ontology | None:
+        """The project's or the config's; None where it is made from the model's classes."""
         section = self.config.source
         if isinstance(section, EncordSection):
             return self.encord.ontology()
         if isinstance(section, FolderSection) and section.ontology is not None:
             return Ontology.load(section.ontology)
+        return None
+
+    @cached_property
+    def ontology(self) -> Ontology:
+        """What may be labelled: the project's, the config's, or made from the model's classes."""
+        if self.config.classifier is not None:
+            return self.classification.ontology
+        if self.given_ontology is not None:
+            return self.given_ontology
         named = dict(self.config.labels.classes)
         targets = [named.get(name, name) for name in self.detector.class_names]
         return Ontology.from_classes(list(dict.fromkeys(target for target in targets if target is not None)))
@@ -184,13 +200,19 @@ class Assembly:
             plugin = load_plugin("sink", self.config.sink.use, self.folder)
             sink: LabelSink = plugin.build(options=self.config.sink.options)
             return sink
+        return self.rows
+
+    @cached_property
+    def rows(self) -> EncordSink | FolderSink:
+        """Where label rows are: on the platform, or in files."""
+        label_map = self.label_map if self.config.detector is not None else NO_BOXES
         if not self.writes_files:
             from prelabel.sinks.encord import EncordSink
 
-            return EncordSink(self.encord, self.label_map, self.max_row_bytes, self.record)
+            return EncordSink(self.encord, label_map, self.max_row_bytes, self.record)
         from prelabel.sinks.folder import FolderSink
 
-        return FolderSink(self.output, self.ontology, self.label_map, self.max_row_bytes, self.names)
+        return FolderSink(self.output, self.ontology, label_map, self.max_row_bytes, self.names)
 
     @cached_property
     def router(self) -> Router:
@@ -224,16 +246,14 @@ class Assembly:
     def raw_fingerprint(self) -> str:
         """Of all that decides what the detector finds in given media."""
         decides: dict[str, Any] = {
-            "reader": self.config.reader.model_dump(mode="json", exclude=ISOLATION_KEYS),
+            **reader_decides(self.config, self.folder),
             "detector": self._detector_decides,
-            "frames": self.config.frames,
-            "reader_sha256": self._reader_sha256,
             "weights_sha256": self.model.weights_sha256,
             "plugin_sha256": self.detector_plugin.source_sha256,
             "class_names": list(self.detector.class_names),
             "card": self._card_decides,
         }
-        return _digest(decides)
+        return digest_of(decides)
 
     @property
     def _detector_decides(self) -> dict[str, Any]:
@@ -243,11 +263,6 @@ class Assembly:
             return options
         unbound = {name: value for name, value in options.items() if name not in ("conf", "keep_conf")}
         return {**unbound, "lowest_conf": getattr(self.detector, "lowest_conf", None)}
-
-    @property
-    def _reader_sha256(self) -> str | None:
-        use = self.config.reader.use
-        return None if use == "auto" else load_plugin("reader", use, self.folder).source_sha256
 
     @property
     def _card_decides(self) -> dict[str, Any] | None:
@@ -268,7 +283,7 @@ class Assembly:
         if self.linking is not None:
             decides["tracker"] = self.config.tracker.model_dump(mode="json")
             decides["tracker_sha256"] = self.tracker_plugin.source_sha256
-        return _digest(decides)
+        return digest_of(decides)
 
 
 def detector_for(weights: object) -> str:
@@ -289,7 +304,3 @@ def detector_for(weights: object) -> str:
     raise ConfigError(
         f"detector.weights: {redact(weights)!r} is no model card, {hint}; for a file or address add use: {known}"
     )
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()

@@ -9,7 +9,10 @@ from prelabel.assemble import Assembly
 from prelabel.errors import ConfigError, MachineError, SetupError
 from prelabel.frames import VideoInfo
 from prelabel.plugins import load_plugin
+from prelabel.protocols import ModelRecord
 from prelabel.shaping import class_thresholds
+
+CLASSES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,12 @@ class Check:
 
 def look_through(assembly: Assembly) -> list[Check]:
     """Returns every check, passed or not, in the order in which a run needs them."""
+    classifies = assembly.config.classifier is not None
     parts: Mapping[str, Callable[[Assembly], str]] = {
         "tasks": _describe_source,
-        "weights": _describe_detector,
+        "weights": _describe_classifier if classifies else _describe_detector,
         "reader": check_reader,
-        "classes": _describe_label_map,
+        "classes": check_answers if classifies else _describe_label_map,
         "labels": _describe_sink,
     }
     if assembly.config.routing or assembly.router.priority is not None:
@@ -95,9 +99,32 @@ def check_routing(assembly: Assembly) -> str:
         OntologyError: a rule names a class that cannot be found.
     """
     router = assembly.router
-    router.check_classes([category.name for category in assembly.label_map.categories])
+    if assembly.config.classifier is not None:
+        known = [choice.name for choice in assembly.classification.answer_map.choices]
+    else:
+        known = [category.name for category in assembly.label_map.categories]
+    router.check_classes(known)
     said = [f"{place}. {rule}" for place, rule in enumerate(router.rules, start=1)]
     return "; ".join(said if router.priority is None else [*said, f"priority: {router.priority.text}"])
+
+
+def check_answers(assembly: Assembly) -> str:
+    """Returns which option each class becomes, in words.
+
+    Raises:
+        SetupError: the classification, an option or a class is not there.
+    """
+    parts = assembly.classification
+    _ = parts.thresholds
+    answers = parts.answer_map
+    said = []
+    for choice, is_member in zip(answers.choices, answers.membership.T, strict=True):
+        members = [name for name, becomes in zip(answers.class_names, is_member, strict=True) if becomes]
+        more = f" and {len(members) - CLASSES_SHOWN} more" if len(members) > CLASSES_SHOWN else ""
+        said.append(f"{choice.path} from {', '.join(members[:CLASSES_SHOWN])}{more}")
+    return "; ".join(
+        [f"'{answers.classification.name}' of '{parts.ontology.title}': {said[0]}", *said[1:], *answers.notes]
+    )
 
 
 def prepare(assembly: Assembly) -> None:
@@ -109,8 +136,11 @@ def prepare(assembly: Assembly) -> None:
     check_reader(assembly)
     check_tracker(assembly)
     _check_pathway(assembly)
+    if assembly.config.classifier is not None:
+        check_answers(assembly)
+    else:
+        class_thresholds(assembly.config.labels.conf, assembly.label_map)
     check_routing(assembly)
-    class_thresholds(assembly.config.labels.conf, assembly.label_map)
     _ = assembly.sink
 
 
@@ -121,13 +151,20 @@ def _describe_source(assembly: Assembly) -> str:
 
 
 def _describe_detector(assembly: Assembly) -> str:
-    model = assembly.model
+    described = _describe_model(assembly.model, len(assembly.detector.class_names), assembly.batch_size)
+    return "; ".join([described, *getattr(assembly.detector, "warnings", ())])
+
+
+def _describe_model(model: ModelRecord, num_classes: int, batch_size: int) -> str:
     digest = f", sha256 {model.weights_sha256[:12]}…" if model.weights_sha256 else ""
     licence = f", licence {model.licence}" if model.licence else ""
-    num = len(assembly.detector.class_names)
     engine = f", in {model.engine}" if model.engine else ""
-    notes = "".join(f"; {text}" for text in getattr(assembly.detector, "warnings", ()))
-    return f"{model.name}{digest}{licence}, {num} classes{engine}, batches of {assembly.batch_size}{notes}"
+    return f"{model.name}{digest}{licence}, {num_classes} classes{engine}, batches of {batch_size}"
+
+
+def _describe_classifier(assembly: Assembly) -> str:
+    parts = assembly.classification
+    return _describe_model(parts.model, len(parts.classifier.class_names), parts.batch_size)
 
 
 def _describe_label_map(assembly: Assembly) -> str:

@@ -13,6 +13,7 @@ PrelabelError
     ├── ReadError         the media could not be decoded as promised
     │   └── FrameCountError
     ├── DetectError       the detector broke its contract or raised
+    ├── ClassifyError     the classifier did
     ├── TrackError        the tracker did
     ├── LabelError        the labels cannot be written as they are
     │   └── RowTooLargeError
@@ -83,6 +84,10 @@ class FrameCountError(ReadError):
 
 class DetectError(TaskError):
     """The detector raised, or returned what its contract does not allow."""
+
+
+class ClassifyError(TaskError):
+    """The classifier raised, or returned what its contract does not allow."""
 
 
 class TrackError(TaskError):

@@ -28,6 +28,11 @@ def raw_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
     return assembly.output / f"{assembly.names.of(task_key, task_title)}.detections.parquet"
 
 
+def classes_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
+    """Returns where it is kept how probable each class is on a task's pictures."""
+    return assembly.output / f"{assembly.names.of(task_key, task_title)}.classes.parquet"
+
+
 def shape_raw(assembly: Assembly, raw: RawRecord) -> Shaped:
     """Returns what becomes labels: above the detector's threshold, by the config's shaping, in tracks if it says so."""
     found = raw.detections.where(raw.detections.confidence >= np.float32(assembly.threshold or 0.0))

@@ -143,6 +143,10 @@ class LabelMap:
         return tuple(said)
 
 
+NO_BOXES = LabelMap((), (), (), (), ())
+"""Of agents that write no boxes."""
+
+
 def build_label_map(
     class_names: Sequence[str],
     ontology: Ontology,

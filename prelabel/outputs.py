@@ -1,4 +1,4 @@
-"""What a run leaves beside its label rows: coco.json, the score, pictures, report.json."""
+"""What a run leaves beside its label rows: coco.json or classifications.csv, the score, pictures, report.json."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from prelabel.evaluation.coco_score import score_coco
 from prelabel.formats.coco import write_coco
 from prelabel.kept import raw_path, shape_raw, titles_apart
 from prelabel.labelled import LabelledVideo
+from prelabel.predictions import write_predictions
 from prelabel.progress import Progress
 from prelabel.raw_store import read_raw
 from prelabel.report import RunReport, TaskReport
@@ -28,9 +29,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunRe
     warnings = list(report.warnings)
     score = None
     if assembly.writes_files:
-        coco = assembly.output / "coco.json"
-        write_coco(coco, labelled_videos(assembly, report))
-        outputs.append(coco)
+        outputs.append(_write_found(assembly, report))
     try:
         score = _score(assembly)
     except PrelabelError as error:
@@ -55,6 +54,17 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunRe
         outputs=list(finished.outputs),
     )
     return finished
+
+
+def _write_found(assembly: Assembly, report: RunReport) -> Path:
+    """Writes all that was found into one file, of the kind that fits it."""
+    if assembly.config.classifier is not None:
+        table = assembly.output / "classifications.csv"
+        write_predictions(table, assembly, report)
+        return table
+    coco = assembly.output / "coco.json"
+    write_coco(coco, labelled_videos(assembly, report))
+    return coco
 
 
 def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledVideo]:

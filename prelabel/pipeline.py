@@ -114,7 +114,7 @@ class Pipeline:
         """
         with open_media(media, self.reader, self.folder) as opened:
             info = opened.reader.info
-            complaint = _count_complaint(info.num_frames, promised_frames)
+            complaint = count_complaint(info.num_frames, promised_frames)
             if complaint and self.frames == "strict":
                 raise FrameCountError(f"{title}: {complaint}")
             num_frames = min(info.num_frames, promised_frames if promised_frames is not None else info.num_frames)
@@ -135,7 +135,7 @@ class Pipeline:
         results: list[tuple[int, Detections]] = []
         seconds = {"decode": 0.0, "detect": 0.0}
         damage = ""
-        decoded = _timed(read_in_order(reader, wanted, self.batch_size, title), seconds, "decode")
+        decoded = timed(read_in_order(reader, wanted, self.batch_size, title), seconds, "decode")
         batches = prefetch(
             decoded,
             max_items=MAX_WAITING_BATCHES,
@@ -216,13 +216,14 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _count_complaint(num_frames: int, promised: int | None) -> str:
+def count_complaint(num_frames: int, promised: int | None) -> str:
+    """Returns in which way a file's number of frames is not the promised one; empty if it is, or none is promised."""
     if promised is None or promised == num_frames:
         return ""
     return f"the file has {num_frames} frames, the platform says {promised}"
 
 
-def _timed(upstream: Iterator[FrameBatch], seconds: dict[str, float], stage: str) -> Iterator[FrameBatch]:
+def timed(upstream: Iterator[FrameBatch], seconds: dict[str, float], stage: str) -> Iterator[FrameBatch]:
     """Yields what `upstream` does, and adds the time that `upstream` was busy to `seconds[stage]`."""
     try:
         while True:

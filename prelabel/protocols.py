@@ -1,4 +1,4 @@
-"""What a reader, a detector, a tracker, a source and a sink must be: three members at most each."""
+"""What a reader, a detector, a classifier, a tracker, a source and a sink must be: three members at most each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.detections import Detections, VideoDetections
 from prelabel.frames import FrameBatch, Media, VideoInfo
+
+if TYPE_CHECKING:
+    import torch
 
 
 @runtime_checkable
@@ -58,6 +61,23 @@ class Detector(Protocol):
 
 
 @runtime_checkable
+class Classifier(Protocol):
+    """Tells what pictures show. Called from one thread; may keep state between calls, must not keep pictures."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names by class id."""
+
+    def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
+        """Returns how probable each class is, float32 (N, C), 0..1, a row a picture, in their order.
+
+        Args:
+            images: uint8 tensors (H, W, 3), RGB, displayed orientation, on the host or on a device. They come from
+                several tasks and may differ in size. They may be read, never written.
+        """
+
+
+@runtime_checkable
 class Tracker(Protocol):
     """Links the boxes of one shot into tracks.
 
@@ -76,7 +96,7 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """Which model made a label. A detector may carry one as `model`.
+    """Which model made a label. A detector or a classifier may carry one as `model`.
 
     Attributes:
         name: what people call it.

@@ -27,7 +27,7 @@ class TaskReport:
         reason: why it is not done; else empty.
         partial: what is missing of a task that was labelled all the same; None if it is whole.
         num_frames: frames that the media have.
-        num_inferred: frames that the detector saw.
+        num_inferred: frames that the model saw.
         instances: object instances by ontology object.
         num_boxes: of these instances, on all frames.
         num_interpolated: of these boxes, those filled in: in a track's gaps, and between its kept boxes.
@@ -36,7 +36,7 @@ class TaskReport:
         pathway: where the task went; where it would go, in a dry run or of a file.
         priority: that the task got, 0 to 1; None: it kept its own.
         reader: which reader read it, and why that one.
-        seconds: busy time by stage: fetch, decode, detect, save.
+        seconds: busy time by stage: fetch, decode, detect or classify, save.
         outputs: files written for it.
     """
 
@@ -144,12 +144,13 @@ class RunReport:
 
     @property
     def num_inferred(self) -> int:
-        """Frames that the detector saw in this run."""
-        return sum(task.num_inferred for task in self.tasks if task.seconds.get("detect"))
+        """Frames that the model saw in this run."""
+        looked = (task for task in self.tasks if task.seconds.keys() & {"detect", "classify"})
+        return sum(task.num_inferred for task in looked)
 
     @property
     def frames_per_second(self) -> float:
-        """Frames that the detector saw by the run's whole time; 0.0 if it saw none."""
+        """Frames that the model saw by the run's whole time; 0.0 if it saw none."""
         return self.num_inferred / self.seconds if self.seconds > 0 else 0.0
 
     @property

@@ -1,4 +1,4 @@
-"""The config's JSON Schema, for editors: the sections as they are checked, the built-in detectors' options offered."""
+"""The config's JSON Schema, for editors: the sections as they are checked, the built-in models' options offered."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from prelabel.config import Config, DetectorSection
+from prelabel.config import ClassifierSection, Config, DetectorSection
+from prelabel.config.base import PluginSection
 from prelabel.config.sections import AGENT_SECTIONS
-from prelabel.plugins import load_plugin
+from prelabel.plugins import PluginKind, load_plugin
 
 Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-BUILT_IN_DETECTORS = ("ultralytics", "torchvision")
+BUILT_IN: dict[PluginKind, tuple[str, ...]] = {
+    "detector": ("ultralytics", "torchvision"),
+    "classifier": ("torchvision",),
+}
+_SECTION_OF: dict[PluginKind, type[PluginSection]] = {"detector": DetectorSection, "classifier": ClassifierSection}
 _TITLES = {
     "FolderSection": "source: folder",
     "DemoSection": "source: demo",
@@ -55,15 +60,17 @@ def config_schema() -> Schema:
         "type": ["string", "number"],
     }
     sections["DemoSection"]["required"] = ["use"]  # without it, a source is a folder or Encord
-    sections["DetectorSection"] |= _follow_detector(BUILT_IN_DETECTORS)
-    schema["description"] = "Videos in, boxes out: where tasks come from, what finds the boxes, what becomes of them."
+    for kind, names in BUILT_IN.items():
+        sections[_SECTION_OF[kind].__name__] |= _follow(kind, names)
+        sections |= {_definition(kind, name): _options_schema(kind, name) for name in names}
+    schema["description"] = "Where tasks come from, what looks at them, what becomes of what it finds."
     return {
         "$schema": DIALECT,
         **_tidy(schema, "prelabel config"),
         "oneOf": [{"required": [name]} for name in AGENT_SECTIONS],
         "if": {"properties": {"source": {"required": ["stage"]}}},
         "then": {"anyOf": [{"required": ["pathway"]}, {"required": ["routing"]}]},
-        "$defs": sections | {_definition(name): _options_schema(name) for name in BUILT_IN_DETECTORS},
+        "$defs": sections,
     }
 
 
@@ -86,15 +93,15 @@ def _routing_schema(rules: Schema) -> Schema:
     return {"description": rules["description"], "anyOf": [listed, by_class]}
 
 
-def _options_schema(use: str) -> Schema:
-    """Returns the whole detector section for a built-in detector: closed, since all its keys are known."""
-    model: type[BaseModel] = load_plugin("detector", use, Path()).factory.Options  # type: ignore[attr-defined]
+def _options_schema(kind: PluginKind, use: str) -> Schema:
+    """Returns the whole section for a built-in plug-in: closed, since all its keys are known."""
+    model: type[BaseModel] = load_plugin(kind, use, Path()).factory.Options  # type: ignore[attr-defined]
     docstring = inspect.cleandoc(model.__doc__ or "")
     schema = model.model_json_schema() | {"description": docstring.partition("\n\n")[0]}
     for key, text in attribute_texts(docstring).items():
         schema["properties"][key]["description"] = text
-    tidied = _tidy(schema, f"detector: {use}")
-    tidied["properties"] |= dict.fromkeys(DetectorSection.model_fields, True)
+    tidied = _tidy(schema, f"{kind}: {use}")
+    tidied["properties"] |= dict.fromkeys(_SECTION_OF[kind].model_fields, True)
     return tidied
 
 
@@ -109,19 +116,19 @@ def attribute_texts(docstring: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def _follow_detector(names: Sequence[str]) -> Schema:
-    """Returns what makes a section follow the detector that it names; where it names none, the card does."""
+def _follow(kind: PluginKind, names: Sequence[str]) -> Schema:
+    """Returns what makes a section follow the plug-in that it names; where it names none, the card does."""
     named = [
-        {"if": {"properties": {"use": {"const": name}}, "required": ["use"]}, "then": _reference(name)}
+        {"if": {"properties": {"use": {"const": name}}, "required": ["use"]}, "then": _reference(kind, name)}
         for name in names
     ]
-    unnamed = {"if": {"not": {"required": ["use"]}}, "then": {"anyOf": [_reference(name) for name in names]}}
+    unnamed = {"if": {"not": {"required": ["use"]}}, "then": {"anyOf": [_reference(kind, name) for name in names]}}
     return {"allOf": [*named, unnamed]}
 
 
-def _reference(name: str) -> Schema:
-    return {"$ref": f"#/$defs/{_definition(name)}"}
+def _reference(kind: PluginKind, name: str) -> Schema:
+    return {"$ref": f"#/$defs/{_definition(kind, name)}"}
 
 
-def _definition(name: str) -> str:
-    return f"{name.capitalize()}Options"
+def _definition(kind: PluginKind, name: str) -> str:
+    return f"{name.capitalize()}{kind.capitalize()}Options"

@@ -47,7 +47,8 @@ def test_every_config_names_its_schema(path: Path) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_names_weights_that_a_card_knows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENCORD_PROJECT_HASH", "4f8ac2d1-0000-4000-8000-000000000000")
-    weights = load_config(path).detector.options.get("weights")
+    config = load_config(path)
+    weights = (config.detector or config.classifier).options.get("weights")
     assert weights is None or find_card(str(weights)) is not None
 
 

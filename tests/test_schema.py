@@ -45,6 +45,7 @@ GOOD = {
 BAD = {
     "unknown section": FOLDER | {"detectors": {}},
     "no detector": {"source": {"path": "clips"}},
+    "unknown option of a built-in classifier": CLASSIFIER | {"classifier": {"use": "torchvision", "wieghts": "a"}},
     "detector and classifier": FOLDER | {"classifier": {"use": "torchvision"}},
     "a classifier with neither pathway nor routing": {k: v for k, v in CLASSIFIER.items() if k != "routing"},
     "rules without otherwise": FOLDER | {"routing": [{"when": "count == 0", "pathway": "A"}]},
@@ -66,6 +67,7 @@ BAD = {
 
 # The loader leaves a plug-in's options to the plug-in.
 FOUND_BY_THE_DETECTOR = {
+    "unknown option of a built-in classifier",
     "unknown option of a built-in detector",
     "an option that neither built-in has",
     "confidence past 1",

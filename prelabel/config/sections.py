@@ -178,6 +178,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _answers_are_no_boxes(self) -> Config:
+        if self.classifier is None:
+            return self
+        preview = "none" if isinstance(self.source, EncordSection) else self.source.preview
+        for key, is_for_boxes in {
+            "labels.instances": self.labels.instances == "tracks",
+            "sink": self.sink is not None,
+            "source.preview": preview != "none",
+        }.items():
+            if is_for_boxes:
+                raise ValueError(f"{key}: is for boxes, and a classifier gives none: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _pathway_where_tasks_move(self) -> Config:
         if self.routing and self.pathway is not None:
             raise ValueError("pathway and routing: both say where tasks go: leave one out")

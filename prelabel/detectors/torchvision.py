@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.cards import ModelCard
 from prelabel.detections import Detections
-from prelabel.detectors.device import pick_device
 from prelabel.detectors.rows import detections_from_rows
-from prelabel.detectors.torchvision_loading import build_network, published_categories, read_state_dict
+from prelabel.detectors.torchvision_loading import build_network, published_categories
 from prelabel.errors import ConfigError, DetectError
 from prelabel.frames import FrameBatch
+from prelabel.networks.device import pick_device
+from prelabel.networks.state_dict import read_state_dict
 from prelabel.protocols import ModelRecord
 from prelabel.redact import redact
 from prelabel.weights import resolve_weights

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from typing import Any
 import torch
 
 from prelabel.errors import ConfigError, MachineError, WeightsError, did_you_mean
-
-StateDict = dict[str, torch.Tensor]
+from prelabel.networks.state_dict import StateDict
 
 # Parts of a network whose first dimension grows with the number of labels.
 _CLASS_LAYERS = ("cls_score", "cls_logits", "classification_head.module_list")
@@ -20,27 +18,6 @@ _CLASS_LAYERS = ("cls_score", "cls_logits", "classification_head.module_list")
 _FETCHING_ARGS = ("weights", "weights_backbone", "num_classes")
 
 _BACKBONE_ARGS = ("width_mult",)  # of MobileNetV3, handed on without being named
-
-
-def read_state_dict(path: Path) -> StateDict:
-    """Returns the tensors of a checkpoint, floats as float32; takes a plain state dict or one under `model`.
-
-    Raises:
-        WeightsError: if the file holds anything else.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise WeightsError(
-            f"{path}: holds no state dict that loads without running code from the file: save one with "
-            "torch.save(model.state_dict(), path); for an Ultralytics checkpoint set use: ultralytics"
-        ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(f"{path}: got {type(content).__name__}, expected a state dict: tensors by name")
-    return {name: value.float() if value.is_floating_point() else value for name, value in content.items()}
 
 
 def build_network(

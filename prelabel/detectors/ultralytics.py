@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.boxes import Letterbox
 from prelabel.detections import Detections
-from prelabel.detectors.device import pick_device
 from prelabel.detectors.preprocess import boxes_from_letterbox, letterbox_frames, stretch_frames
 from prelabel.detectors.rows import detections_from_rows
 from prelabel.detectors.ultralytics_engines import EngineName, EngineRequest, choose_engine, load_engine
 from prelabel.detectors.ultralytics_loading import LoadedModel, load_model
 from prelabel.errors import ConfigError, DetectError, MachineError, did_you_mean
 from prelabel.frames import FrameBatch
+from prelabel.networks.device import pick_device
 from prelabel.protocols import ModelRecord
 from prelabel.weights import Weights, resolve_weights
 

@@ -6,18 +6,23 @@ every frame; at 100,000 detections that takes minutes. This one adds to the dict
 the SDK writes for the same input.
 """
 
+from prelabel.label_row.answers import find_own_answers, remove_own_answers, write_answers
 from prelabel.label_row.own import LabelRow, find_own, remove_own
 from prelabel.label_row.size import check_row_size, row_num_bytes
 from prelabel.label_row.text import json_pieces
-from prelabel.label_row.write import WrittenRow, write_detections
+from prelabel.label_row.write import RowChange, WrittenRow, write_detections
 
 __all__ = [
     "LabelRow",
+    "RowChange",
     "WrittenRow",
     "check_row_size",
     "find_own",
+    "find_own_answers",
     "json_pieces",
     "remove_own",
+    "remove_own_answers",
     "row_num_bytes",
+    "write_answers",
     "write_detections",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -49,6 +49,10 @@ class WrittenRow:
     num_replaced: int
     num_kept: int
     num_taken_over: int
+
+
+RowChange: TypeAlias = Callable[[LabelRow, datetime], WrittenRow]
+"""Given a row, which stays as it is, and the time, returns the row as it is to be saved."""
 
 
 def write_detections(

@@ -12,7 +12,7 @@ from prelabel.encord_api.client import EncordProject, EncordTask, as_encord_task
 from prelabel.encord_api.labels import labels_as_sent
 from prelabel.errors import LabelError, PrelabelError, SaveError, TakenError
 from prelabel.frames import VideoInfo
-from prelabel.label_row import LabelRow, WrittenRow, check_row_size, write_detections
+from prelabel.label_row import LabelRow, RowChange, WrittenRow, check_row_size, write_detections
 from prelabel.ontology import LabelMap
 from prelabel.protocols import Task
 
@@ -60,7 +60,7 @@ class EncordSink:
         self.warnings: list[str] = []
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> None:
-        """Writes a task's labels in place of those that an earlier run wrote; all else on the row stays.
+        """Writes a task's boxes in place of those that an earlier run wrote; see `edit`.
 
         Args:
             task: one of `EncordSource`.
@@ -68,19 +68,32 @@ class EncordSink:
             detections: after shaping.
 
         Raises:
-            LabelError: a frame is past the row's end, the row is not valid, or it would be too large.
+            LabelError: a frame is past the row's end.
+        """
+        _refuse_frames_past_the_end(as_encord_task(task), detections)
+        self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
+
+    def edit(self, task: Task, info: VideoInfo, change: RowChange) -> None:
+        """Saves a task's row with a change on it; what the change leaves alone goes back bit for bit.
+
+        Args:
+            task: one of `EncordSource`.
+            info: of its media.
+            change: returns the row as it is to be.
+
+        Raises:
+            LabelError: the row is not valid, or it would be too large.
             SaveError: the platform did not take the row.
             TakenError: the task was moved meanwhile.
         """
         target = as_encord_task(task)
-        _refuse_frames_past_the_end(target, detections)
         if not self._project.is_waiting(target, SaveError):
             raise TakenError(
                 f"{target.title}: no longer waits at stage {target.stage.title!r}: somebody moved it meanwhile, and "
                 "may be at work on its labels; nothing was saved"
             )
         row, document = self._read(target)
-        written = write_detections(document, detections, info, self._label_map, now=datetime.now(UTC))
+        written = change(document, datetime.now(UTC))
         check_row_size(written.row, self._max_row_bytes)
         self._save(target, row, written.row)
         self._note(target, written)

@@ -11,7 +11,15 @@ from prelabel.detections import VideoDetections
 from prelabel.errors import LabelError
 from prelabel.files import OutputNames, whole_file
 from prelabel.frames import VideoInfo
-from prelabel.label_row import LabelRow, check_row_size, json_pieces, remove_own, write_detections
+from prelabel.label_row import (
+    LabelRow,
+    RowChange,
+    check_row_size,
+    json_pieces,
+    remove_own,
+    remove_own_answers,
+    write_detections,
+)
 from prelabel.ontology import LabelMap, Ontology
 from prelabel.protocols import Task
 from prelabel.sinks.offline_row import data_hash_of, encord_ontology, new_label_row
@@ -51,7 +59,16 @@ class FolderSink:
         return self._output / f"{self._names.of(task.key, task.title)}.labels.json"
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> None:
-        """Writes the task's label row: all or nothing, and the same when repeated.
+        """Writes boxes onto the task's label row; see `edit`."""
+        self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
+
+    def edit(self, task: Task, info: VideoInfo, change: RowChange) -> None:
+        """Writes the task's label row with a change on it: all or nothing, and the same when repeated.
+
+        Args:
+            task: whose row; made if there is none.
+            info: of its media.
+            change: returns the row as it is to be.
 
         Raises:
             LabelError: if the labels cannot be written, or the row that stands there is not one of the task, or
@@ -65,7 +82,7 @@ class FolderSink:
             row = None
         if row is None:
             row = new_label_row(task.key, task.title, info, self._ontology, now=now)
-        written = write_detections(row, detections, info, self._label_map, now=now)
+        written = change(row, now)
         check_row_size(written.row, self._max_row_bytes)
         with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             file.writelines(json_pieces(written.row))
@@ -97,7 +114,7 @@ def _is_of(row: LabelRow, info: VideoInfo) -> bool:
 
 
 def _refuse_work_of_others(path: Path, row: LabelRow, info: VideoInfo) -> None:
-    others = remove_own(row)
+    others = remove_own_answers(remove_own(row))
     if others["object_answers"] or others["classification_answers"]:
         unit = next(iter(row["data_units"].values()))
         raise LabelError(

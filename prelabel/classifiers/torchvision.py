@@ -1,0 +1,91 @@
+"""Classifiers that torchvision builds: any of its classification builders, with published weights or your own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from prelabel.cards import ModelCard
+from prelabel.classifiers.torchvision_loading import Preparation, build_network, find_published
+from prelabel.errors import ClassifyError, ConfigError
+from prelabel.networks.device import pick_device
+from prelabel.networks.state_dict import read_state_dict
+from prelabel.protocols import ModelRecord
+from prelabel.redact import redact
+from prelabel.weights import resolve_weights
+
+
+class TorchvisionClassifier:
+    """Runs a torchvision classification network on pictures prepared as its published weights were trained.
+
+    Attributes:
+        class_names: names by class id.
+        model: which weights these are.
+        default_batch_size: pictures a batch when nobody asks for another number.
+    """
+
+    class Options(BaseModel):
+        """What a config may say.
+
+        Attributes:
+            weights: a card's name, a path or an address: a state dict of the builder's network.
+            builder: a function of `torchvision.models`, such as `resnet50`; by default the card's.
+            published: published weights of the builder, such as `IMAGENET1K_V1`, whose preparation of pictures and
+                class names hold; by default those whose file this is, else the builder's first.
+            classes: names in the order of the network's outputs; by default the card's, or the published ones.
+            imgsz: side in pixels of the square that the network sees; by default as published.
+            device: auto, cpu, cuda or cuda:N.
+        """
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+        weights: str
+        builder: str | None = None
+        published: str | None = None
+        classes: tuple[str, ...] | None = None
+        imgsz: int | None = Field(default=None, ge=32)
+        device: str = "auto"
+
+    def __init__(self, **options: object) -> None:
+        asked = self.Options.model_validate(options)
+        self._device = pick_device(asked.device)
+        weights = resolve_weights(asked.weights)
+        builder = _builder_name(asked.builder, weights.card, asked.weights)
+        published = find_published(builder, asked.published, weights.card.file if weights.card else weights.path.name)
+        classes = asked.classes or (weights.card.classes if weights.card else None)
+        self.class_names: Sequence[str] = tuple(classes or published.meta["categories"])
+        self._preparation = Preparation.of(published, asked.imgsz)
+        self._network = build_network(
+            builder, len(self.class_names), read_state_dict(weights.path), weights.path, self._device
+        )
+        self.model = ModelRecord(weights.name, weights.sha256, weights.licence)
+        self.default_batch_size = 32 if self._device.type == "cpu" else 128
+
+    def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
+        """Returns the softmax of the network's outputs, float32 (N, C)."""
+        if not images:
+            return np.zeros((0, len(self.class_names)), np.float32)
+        with torch.inference_mode():
+            try:
+                inputs = torch.stack([self._preparation.crop(image.to(self._device)) for image in images])
+                outputs = self._network(self._preparation.normalise(inputs))
+            except torch.OutOfMemoryError as error:
+                raise ClassifyError(
+                    f"{len(images)} pictures do not fit on {self._device}: lower classifier.batch_size"
+                ) from error
+            probabilities: NDArray[np.float32] = outputs.float().softmax(dim=1).cpu().numpy()
+        return probabilities
+
+
+def _builder_name(asked: str | None, card: ModelCard | None, weights: str) -> str:
+    builder = asked or (card.builder if card else None)
+    if builder is None:
+        raise ConfigError(
+            f"classifier.builder: needed for weights '{redact(weights)}', which have no card that names one: a "
+            "function of torchvision.models, such as builder: mobilenet_v2"
+        )
+    return builder

@@ -1,0 +1,127 @@
+"""torchvision's classification networks: built, filled with weights, and how pictures are prepared for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prelabel.errors import ConfigError, MachineError, WeightsError, did_you_mean
+from prelabel.networks.state_dict import StateDict
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What becomes of a picture before the network sees it, as torchvision's `ImageClassification` preset has it.
+
+    Attributes:
+        resize: pixels of the shorter side after scaling, with antialias.
+        crop_size: pixels of the square that is cut from the middle.
+        interpolation: torchvision's `InterpolationMode`.
+        mean: by channel, of values 0..1.
+        std: by channel.
+    """
+
+    resize: int
+    crop_size: int
+    interpolation: Any
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, published: Any, imgsz: int | None) -> Preparation:
+        """Returns the preparation of published weights, for another size of input in the same proportion."""
+        preset = published.transforms()
+        (crop_size,), (resize,) = preset.crop_size, preset.resize_size
+        side = imgsz or crop_size
+        return cls(round(resize * side / crop_size), side, preset.interpolation, tuple(preset.mean), tuple(preset.std))
+
+    def crop(self, image: torch.Tensor) -> torch.Tensor:
+        """Returns uint8 (3, side, side) of a picture uint8 (H, W, 3)."""
+        from torchvision.transforms.v2 import functional
+
+        # As uint8, which is quicker than the preset's float32, and nearer to Pillow, on which the weights were scored.
+        scaled = functional.resize(
+            image.permute(2, 0, 1), [self.resize], interpolation=self.interpolation, antialias=True
+        )
+        cropped: torch.Tensor = functional.center_crop(scaled, [self.crop_size])
+        return cropped
+
+    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
+        """Returns float32 (N, 3, side, side) of uint8 pictures."""
+        mean = torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1)
+        memory_format = torch.channels_last if batch.device.type == "cpu" else torch.contiguous_format
+        return batch.float().div_(255).sub_(mean).div_(std).contiguous(memory_format=memory_format)
+
+
+def find_published(builder: str, name: str | None, file: str) -> Any:
+    """Returns an entry of the builder's weights enumeration: by name, by its file, else the first.
+
+    Raises:
+        ConfigError: there is no such builder, or it has no such weights.
+    """
+    models = _models()
+    known = models.list_models(module=models)
+    if builder not in known:
+        raise ConfigError(f"classifier.builder: torchvision has no {builder!r}; {did_you_mean(builder, known)}")
+    entries = list(models.get_model_weights(builder))
+    if name is None:
+        return next((entry for entry in entries if entry.url.endswith(f"/{file}")), entries[0])
+    for entry in entries:
+        if entry.name == name:
+            return entry
+    hint = did_you_mean(name, [entry.name for entry in entries])
+    raise ConfigError(f"classifier.published: {builder} has no weights {name!r}; {hint}")
+
+
+def build_network(
+    builder: str, num_classes: int, state_dict: StateDict, weights_path: Path, device: torch.device
+) -> torch.nn.Module:
+    """Returns the builder's network with these weights, ready on the device.
+
+    Raises:
+        WeightsError: the weights are those of another network, or of another number of classes.
+    """
+    try:
+        network: torch.nn.Module = _models().get_model(builder, weights=None, num_classes=num_classes)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"classifier.builder: {builder} cannot be built: {error}") from error
+    wanted = network.state_dict()
+    missing = [name for name in wanted if name not in state_dict and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in state_dict if name not in wanted]
+    if missing or unknown:
+        first = f"{missing[0]} is missing" if missing else f"{unknown[0]} is too many"
+        raise WeightsError(
+            f"{weights_path}: does not fit {builder}: {first} ({len(missing)} tensors missing, {len(unknown)} too "
+            "many): set builder to the one that it was trained with"
+        )
+    differing = [name for name in state_dict if state_dict[name].shape != wanted[name].shape]
+    if differing:
+        described = _describe(differing, wanted, state_dict, num_classes)
+        raise WeightsError(f"{weights_path}: does not fit {builder}: {described}")
+    network.load_state_dict(state_dict, strict=False)
+    memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    ready: torch.nn.Module = network.eval().to(device, memory_format=memory_format)
+    return ready
+
+
+def _describe(differing: list[str], wanted: StateDict, got: StateDict, num_classes: int) -> str:
+    name = differing[0]
+    shapes = f"{name} is {tuple(got[name].shape)}, expected {tuple(wanted[name].shape)}"
+    if len(wanted[name]) == num_classes:
+        return f"{shapes}: it has {len(got[name])} classes, {num_classes} are named: name its own in classes: […]"
+    return f"{shapes}: set builder to the one that it was trained with"
+
+
+def _models() -> Any:
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError) as error:
+        raise MachineError(
+            f"classifier 'torchvision': cannot be imported beside torch {torch.__version__}: {error}. "
+            "Install torchvision of the same release and the same build (CUDA or CPU) as torch"
+        ) from error
+    return models

@@ -1,0 +1,32 @@
+"""Hashes of all that decides what is found, by which a run knows what an earlier one has found already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from prelabel.config import Config
+from prelabel.config.sections import ISOLATION_KEYS
+from prelabel.plugins import load_plugin
+
+
+def digest_of(decides: Mapping[str, object]) -> str:
+    """Returns a hash of what decides something."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def reader_decides(config: Config, folder: Path) -> dict[str, object]:
+    """Returns what decides which pictures a model sees of given media.
+
+    Args:
+        config: whose reader and policy.
+        folder: the config's, to which plug-in paths are relative.
+    """
+    use = config.reader.use
+    return {
+        "reader": config.reader.model_dump(mode="json", exclude=ISOLATION_KEYS),
+        "reader_sha256": None if use == "auto" else load_plugin("reader", use, folder).source_sha256,
+        "frames": config.frames,
+    }

@@ -1,0 +1,1 @@
+"""What detectors and classifiers share of torch: devices, state dicts."""
