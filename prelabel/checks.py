@@ -134,13 +134,23 @@ def prepare(assembly: Assembly) -> None:
         SetupError: the first that is wrong.
     """
     check_reader(assembly)
-    check_tracker(assembly)
     _check_pathway(assembly)
+    check_routing(assembly)
     if assembly.config.classifier is not None:
         check_answers(assembly)
+        _ = assembly.sink
     else:
-        class_thresholds(assembly.config.labels.conf, assembly.label_map)
-    check_routing(assembly)
+        check_labels(assembly)
+
+
+def check_labels(assembly: Assembly) -> None:
+    """Makes every part that makes labels of boxes.
+
+    Raises:
+        SetupError: the first that is wrong.
+    """
+    check_tracker(assembly)
+    class_thresholds(assembly.config.labels.conf, assembly.label_map)
     _ = assembly.sink
 
 

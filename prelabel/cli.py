@@ -81,6 +81,17 @@ def check(config: ConfigPath, settings: Settings = None) -> None:
 
 
 @app.command()
+def relabel(config: ConfigPath, settings: Settings = None) -> None:
+    """Label anew what earlier runs found: other thresholds, classes, shaping, tracks, keyframes or sink.
+
+    No detector, no GPU and no video is needed, and no task is moved. On Encord, rows that nobody has begun to work on.
+    """
+    from prelabel.commands import relabel_kept
+
+    raise typer.Exit(relabel_kept(config, settings or ()))
+
+
+@app.command()
 def doctor() -> None:
     """Look at this machine: decoders, devices, FFmpeg, weights, settings, and how to mend what is missing."""
     from prelabel.commands import examine_machine

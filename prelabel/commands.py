@@ -12,7 +12,7 @@ from typing import TypeVar
 from rich.markup import escape
 
 from prelabel.assemble import Assembly, detector_for
-from prelabel.checks import look_through, prepare
+from prelabel.checks import check_labels, look_through, prepare
 from prelabel.choice import Choice, DueAgain, SetAside, every_task
 from prelabel.config import load_config
 from prelabel.errors import ConfigError, did_you_mean
@@ -101,6 +101,19 @@ def _run(
                 show_report(report)
                 codes.append(_exit_code(report))
     return INTERRUPTED if stop.is_set and watch_seconds is None else max(codes)
+
+
+def relabel_kept(config: Path, settings: Sequence[str]) -> int:
+    """Labels anew, by the config of today, all that earlier runs have found."""
+    from prelabel.relabel import KeptAssembly, without_previews
+
+    assembly = KeptAssembly(without_previews(load_config(config, settings)), config.parent)
+    check_labels(assembly)
+    stop = StopSignal()
+    with _ledger(assembly) as ledger:
+        (report,) = _passes(assembly, ledger, stop, every_task, (), limit=None, watch_seconds=None)
+    show_report(report)
+    return INTERRUPTED if stop.is_set else _exit_code(report)
 
 
 def _exit_code(report: RunReport) -> int:

@@ -118,9 +118,9 @@ def check_classes(assembly: Assembly, title: str, record: RawRecord) -> None:
     Raises:
         ConfigError: it is not.
     """
-    names = tuple(assembly.detector.class_names)
-    if record.class_names != names:
+    names, known = tuple(assembly.detector.class_names), record.origin.class_names
+    if known != names:
         raise ConfigError(
-            f"{title}: was labelled by a detector of {len(record.class_names)} classes ({record.class_names[0]}, …), "
+            f"{title}: was labelled by a detector of {len(known)} classes ({known[0]}, …), "
             f"the config's has {len(names)} ({names[0]}, …): {NEXT_STEP}"
         )

@@ -54,7 +54,7 @@ class Entry:
         title: the task's.
         step: the last one that is known to have succeeded, or `failed`.
         fingerprint: of the config, model and media that the step was done under.
-        num_instances: object instances written; 0 before `labelled`.
+        num_instances: object instances that were written last; 0 if none ever were.
         reason: why it failed, or why it is not whole; else empty.
         updated_at: UTC, ISO 8601.
         num_failures: how often it was set aside since it was last done.

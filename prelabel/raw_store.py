@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,28 +26,52 @@ if TYPE_CHECKING:
     import pyarrow
 
 _METADATA_KEY = b"prelabel"
-_FORMAT = 1
+_FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RawOrigin:
+    """Under which circumstances boxes were found.
+
+    Attributes:
+        class_names: the detector's, by `class_id`.
+        model: which model it was; None where the detector does not say.
+        fingerprint: of config, model and media; another one means that the detections are not the ones asked for.
+        lowest_conf: confidence down to which boxes are kept, of a detector that gives more than become labels; None of
+            one whose every box becomes a label.
+    """
+
+    class_names: tuple[str, ...]
+    model: ModelRecord | None
+    fingerprint: str
+    lowest_conf: float | None = None
+
+    @property
+    def detector_fingerprint(self) -> str:
+        """The part of the fingerprint that is of config and model."""
+        return self.fingerprint.partition(":")[0]
+
+    @property
+    def media_identity(self) -> str:
+        """The part of the fingerprint that is of the media."""
+        return self.fingerprint.partition(":")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class RawRecord:
-    """What a detector found in one task's media, and under which circumstances.
+    """What a detector found in one task's media.
 
     Attributes:
         info: the video as it is shown.
         detections: as found; `inferred_frames` tells which frames were looked at.
-        class_names: the detector's, by `class_id`.
-        model: which model it was; None where the detector does not say.
-        fingerprint: of config, model and media; another one means that the detections are not the ones asked for.
+        origin: under which circumstances.
         partial: why the media were not read whole; None if they were.
-        cuts: rising, the frames with which a new shot begins; none in files of versions that did not look for them.
+        cuts: rising, the frames with which a new shot begins.
     """
 
     info: VideoInfo
     detections: VideoDetections
-    class_names: tuple[str, ...]
-    model: ModelRecord | None
-    fingerprint: str
+    origin: RawOrigin
     partial: str | None = None
     cuts: tuple[int, ...] = ()
 
@@ -76,27 +101,49 @@ def read_raw(path: Path) -> RawRecord:
     Raises:
         LabelError: if the file is missing, damaged, or none of ours.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _reading(path):
         table = pq.read_table(path)
-        values = json.loads((table.schema.metadata or {})[_METADATA_KEY])
-        if values["format"] != _FORMAT:
-            raise LabelError(f"{path}: got format {values['format']}, expected {_FORMAT}: delete it and run again")
+        values = _checked_metadata(path, table.schema)
         return RawRecord(
             info=_read_info(values["info"]),
             detections=_read_detections(table, _frames_of_ranges(values["inferred_frames"])),
-            class_names=tuple(values["class_names"]),
-            model=None if values["model"] is None else ModelRecord(**values["model"]),
-            fingerprint=values["fingerprint"],
+            origin=_read_origin(values["origin"]),
             partial=values["partial"],
-            cuts=tuple(values.get("cuts", ())),
+            cuts=tuple(values["cuts"]),
         )
+
+
+def read_origin(path: Path) -> RawOrigin:
+    """Returns under which circumstances the boxes of a file were found; they themselves are not read.
+
+    Raises:
+        LabelError: if the file is missing, damaged, or none of ours.
+    """
+    import pyarrow.parquet as pq
+
+    with _reading(path):
+        return _read_origin(_checked_metadata(path, pq.read_schema(path))["origin"])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
     except FileNotFoundError:
         raise LabelError(f"{path}: there is no such file") from None
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise LabelError(f"{path}: not whole, or not written by prelabel: delete it and run again ({error})") from error
+
+
+def _checked_metadata(path: Path, schema: pyarrow.Schema) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((schema.metadata or {})[_METADATA_KEY])
+    if values["format"] != _FORMAT:
+        raise LabelError(f"{path}: got format {values['format']}, expected {_FORMAT}: delete it and run again")
+    return values
 
 
 def _metadata(record: RawRecord) -> dict[str, Any]:
@@ -104,12 +151,20 @@ def _metadata(record: RawRecord) -> dict[str, Any]:
         "format": _FORMAT,
         "info": dataclasses.asdict(record.info),
         "inferred_frames": _ranges_of_frames(record.detections.inferred_frames),
-        "class_names": list(record.class_names),
-        "model": None if record.model is None else dataclasses.asdict(record.model),
-        "fingerprint": record.fingerprint,
+        "origin": dataclasses.asdict(record.origin),
         "partial": record.partial,
         "cuts": list(record.cuts),
     }
+
+
+def _read_origin(values: Mapping[str, Any]) -> RawOrigin:
+    model = values["model"]
+    return RawOrigin(
+        class_names=tuple(values["class_names"]),
+        model=None if model is None else ModelRecord(**model),
+        fingerprint=values["fingerprint"],
+        lowest_conf=values["lowest_conf"],
+    )
 
 
 def _read_info(values: Mapping[str, Any]) -> VideoInfo:

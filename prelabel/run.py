@@ -330,10 +330,15 @@ class Run(Generic[Found]):
         entry = self._entry(task)
         return entry if entry is not None and entry.fingerprint == self.agent.fingerprint(task) else None
 
-    def _record(self, task: Task, step: Step, num_instances: int = 0, reason: str = "") -> None:
-        if self.ledger is not None:
-            fingerprint = self.agent.fingerprint(task)
-            self.ledger.record(Entry(task.key, task.title, step, fingerprint, num_instances, reason))
+    def _record(self, task: Task, step: Step, num_instances: int | None = None, reason: str = "") -> None:
+        """Writes where a task stands; what stays on its row unless `num_instances` were written now."""
+        if self.ledger is None:
+            return
+        if num_instances is None:
+            earlier = self.ledger.entry(task.key)
+            num_instances = earlier.num_instances if earlier is not None else 0
+        fingerprint = self.agent.fingerprint(task)
+        self.ledger.record(Entry(task.key, task.title, step, fingerprint, num_instances, reason))
 
     def _tell_of_retry(self, report: TaskReport) -> None:
         self.progress.event("task_to_retry", task=report.title, task_id=report.key, reason=report.reason)

@@ -14,19 +14,27 @@ from hypothesis import strategies as st
 from prelabel.errors import LabelError
 from prelabel.frames import VideoInfo
 from prelabel.protocols import ModelRecord
-from prelabel.raw_store import RawRecord, _frames_of_ranges, _ranges_of_frames, read_raw, write_raw
+from prelabel.raw_store import (
+    RawOrigin,
+    RawRecord,
+    _frames_of_ranges,
+    _ranges_of_frames,
+    read_origin,
+    read_raw,
+    write_raw,
+)
 from tests.labelling import IMAGE_GROUP, VIDEO, detections
 
 
-def record(*rows, info=VIDEO, inferred_frames=(), **more):
+def record(*rows, info=VIDEO, inferred_frames=(), partial=None, cuts=(), **origin):
     values = {
-        "info": info,
-        "detections": detections(*rows, inferred_frames=inferred_frames),
         "class_names": ("person", "fahrrad ü"),
         "model": ModelRecord("yolo11n", "ab" * 32, "AGPL-3.0"),
-        "fingerprint": "f1",
+        "fingerprint": "f1:i1",
+        "lowest_conf": 0.05,
     }
-    return RawRecord(**{**values, **more})
+    found = detections(*rows, inferred_frames=inferred_frames)
+    return RawRecord(info, found, RawOrigin(**{**values, **origin}), partial, cuts)
 
 
 def assert_equal(a, b):
@@ -92,7 +100,7 @@ def test_failed_write_leaves_the_earlier_file(tmp_path):
     write_raw(path, record(fingerprint="old"))
     with pytest.raises(TypeError):
         write_raw(path, record(fingerprint=object()))
-    assert read_raw(path).fingerprint == "old"
+    assert read_raw(path).origin.fingerprint == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["clip.parquet"]
 
 
@@ -106,12 +114,28 @@ def test_any_frames_come_back_from_their_runs(frames):
     assert np.array_equal(_frames_of_ranges(_ranges_of_frames(rising)), rising)
 
 
-def test_cuts_come_back_and_a_file_from_before_they_were_looked_for_has_none(tmp_path):
+def test_cuts_come_back(tmp_path):
     path = tmp_path / "clip.detections.parquet"
     write_raw(path, record((0, (1, 2, 3, 4), 1, 1), cuts=(3, 17)))
     assert read_raw(path).cuts == (3, 17)
+
+
+def test_the_circumstances_are_told_without_the_boxes(tmp_path):
+    path = tmp_path / "clip.detections.parquet"
+    write_raw(path, record((0, (1, 2, 3, 4), 1, 1)))
+    origin = read_origin(path)
+    assert origin == read_raw(path).origin
+    assert (origin.detector_fingerprint, origin.media_identity, origin.lowest_conf) == ("f1", "i1", 0.05)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(LabelError, match="not whole, or not written by prelabel"):
+        read_origin(path)
+
+
+def test_a_file_of_an_earlier_format_is_to_be_made_again(tmp_path):
+    path = tmp_path / "clip.detections.parquet"
+    write_raw(path, record())
     table = pq.read_table(path)
-    values = json.loads(table.schema.metadata[b"prelabel"])
-    del values["cuts"]
+    values = json.loads(table.schema.metadata[b"prelabel"]) | {"format": 1}
     pq.write_table(table.replace_schema_metadata({b"prelabel": json.dumps(values)}), path)
-    assert read_raw(path).cuts == ()
+    with pytest.raises(LabelError, match="got format 1, expected 2: delete it and run again"):
+        read_raw(path)

@@ -18,7 +18,7 @@ from prelabel.kept import kept_record, raw_path, shape_raw
 from prelabel.pipeline import Pipeline
 from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import ModelRecord, Task
-from prelabel.raw_store import RawRecord, write_raw
+from prelabel.raw_store import RawOrigin, RawRecord, write_raw
 from prelabel.reader_choice import ReaderChoice
 from prelabel.report import TaskReport
 from prelabel.routing import facts_of
@@ -73,7 +73,7 @@ class DetectionAgent:
             raw = kept_record(self.assembly, task)
         except PrelabelError:  # damaged: made again
             return None
-        return Seen(raw) if raw is not None and raw.fingerprint == self._raw_fingerprint(task) else None
+        return Seen(raw) if raw is not None and raw.origin.fingerprint == self._raw_fingerprint(task) else None
 
     def look(self, fetched: Iterable[Fetched]) -> Iterator[Looked[Seen]]:
         """Yields the raw detections of each task, kept on disk. Decoding runs on a thread of its own beside it."""
@@ -118,9 +118,12 @@ class DetectionAgent:
             raw = RawRecord(
                 info=result.info,
                 detections=result.detections,
-                class_names=tuple(self.assembly.detector.class_names),
-                model=self.assembly.model,
-                fingerprint=self._raw_fingerprint(task),
+                origin=RawOrigin(
+                    class_names=tuple(self.assembly.detector.class_names),
+                    model=self.assembly.model,
+                    fingerprint=self._raw_fingerprint(task),
+                    lowest_conf=getattr(self.assembly.detector, "lowest_conf", None),
+                ),
                 partial=result.partial,
                 cuts=tuple(result.cuts.tolist()),
             )

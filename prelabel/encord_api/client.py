@@ -83,6 +83,35 @@ class EncordTask:
         return self.fetch(self)
 
 
+@dataclass(frozen=True)
+class EncordRow:
+    """A label row that an earlier run wrote, wherever its task stands now; its media are not needed.
+
+    Attributes:
+        key: as of the `EncordTask` that it was written for.
+        title: of the data unit.
+        identity: of the media at that time.
+        num_frames: frames that may be labelled.
+        data_hash: of the data unit.
+        branch: on which its labels are.
+        item_uuid: of the storage item that holds the media.
+        num_instances: that prelabel wrote last.
+    """
+
+    key: str
+    title: str
+    identity: str
+    num_frames: int
+    data_hash: str
+    branch: str
+    item_uuid: UUID
+    num_instances: int
+
+    def open(self) -> AbstractContextManager[Media]:
+        """Raises a FetchError: media are not looked at again."""
+        raise FetchError(f"{self.title}: what was found in it cannot be read: `prelabel run CONFIG` finds it again")
+
+
 def as_encord_task(task: Task) -> EncordTask:
     """Returns the task as what it is.
 
@@ -176,6 +205,12 @@ class EncordProject:
                 f"pathway: stage {stage.title!r} has {len(found)} {name!r}: name one by its uuid: {uuids}"
             )
         return found[0]
+
+    def where_nobody_has_looked(self, stage: AgentStage) -> set[UUID]:
+        """Returns the stages at which a task of the agent stage may stand before anybody has worked on it."""
+        kinds = {other.uuid: other.stage_type.value for other in self.sdk.workflow.stages}
+        ahead = {pathway.destination_uuid for pathway in stage.pathways}
+        return {stage.uuid, *(uuid for uuid in ahead if kinds.get(uuid) == "ANNOTATION")}
 
     def is_waiting(self, task: EncordTask, failure: type[PrelabelError]) -> bool:
         """Tells whether the task is still at its stage, by asking the platform."""

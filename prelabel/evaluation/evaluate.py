@@ -194,9 +194,10 @@ def _class_names(assembly: Assembly) -> list[str]:
 
 
 def _model_of(raw: RawRecord) -> str:
-    if raw.model is None:
+    model = raw.origin.model
+    if model is None:
         return "unknown"
-    return f"{raw.model.name} {raw.model.weights_sha256[:8]}" if raw.model.weights_sha256 else raw.model.name
+    return f"{model.name} {model.weights_sha256[:8]}" if model.weights_sha256 else model.name
 
 
 def _by_model(videos: Sequence[VideoEdits]) -> tuple[ModelEdits, ...]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import prelabel
 from prelabel.detections import VideoDetections
-from prelabel.encord_api.client import EncordProject, EncordTask, as_encord_task
+from prelabel.encord_api.client import EncordProject, EncordRow, EncordTask, as_encord_task
 from prelabel.encord_api.labels import labels_as_sent
 from prelabel.errors import LabelError, PrelabelError, SaveError, TakenError
 from prelabel.frames import VideoInfo
-from prelabel.label_row import LabelRow, RowChange, WrittenRow, check_row_size, write_detections
+from prelabel.label_row import LabelRow, RowChange, WrittenRow, check_row_size, find_own, write_detections
 from prelabel.ontology import LabelMap
 from prelabel.protocols import Task
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from encord.objects import LabelRowV2
 
 RECORD_KEY = "prelabel"
+
+Target: TypeAlias = EncordTask | EncordRow
 
 
 class EncordSink:
@@ -63,42 +65,48 @@ class EncordSink:
         """Writes a task's boxes in place of those that an earlier run wrote; see `edit`.
 
         Args:
-            task: one of `EncordSource`.
+            task: one of `EncordSource`, or of `EncordRowSource`.
             info: the video in which the detections were found.
             detections: after shaping.
 
         Raises:
             LabelError: a frame is past the row's end.
         """
-        _refuse_frames_past_the_end(as_encord_task(task), detections)
+        _refuse_frames_past_the_end(_target_of(task), detections)
         self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
 
     def edit(self, task: Task, info: VideoInfo, change: RowChange) -> None:
         """Saves a task's row with a change on it; what the change leaves alone goes back bit for bit.
 
         Args:
-            task: one of `EncordSource`.
+            task: one of `EncordSource`, or of `EncordRowSource`.
             info: of its media.
             change: returns the row as it is to be.
 
         Raises:
             LabelError: the row is not valid, or it would be too large.
             SaveError: the platform did not take the row.
-            TakenError: the task was moved meanwhile.
+            TakenError: the task was moved meanwhile, or somebody has begun to work on the row.
         """
-        target = as_encord_task(task)
-        if not self._project.is_waiting(target, SaveError):
-            raise TakenError(
-                f"{target.title}: no longer waits at stage {target.stage.title!r}: somebody moved it meanwhile, and "
-                "may be at work on its labels; nothing was saved"
-            )
+        target = _target_of(task)
+        if isinstance(target, EncordTask):
+            self._refuse_if_moved(target)
         row, document = self._read(target)
+        if isinstance(target, EncordRow):
+            _refuse_if_begun(target, row, document)
         written = change(document, datetime.now(UTC))
         check_row_size(written.row, self._max_row_bytes)
         self._save(target, row, written.row)
         self._note(target, written)
 
-    def _read(self, task: EncordTask) -> tuple[LabelRowV2, LabelRow]:
+    def _refuse_if_moved(self, task: EncordTask) -> None:
+        if not self._project.is_waiting(task, SaveError):
+            raise TakenError(
+                f"{task.title}: no longer waits at stage {task.stage.title!r}: somebody moved it meanwhile, and "
+                "may be at work on its labels; nothing was saved"
+            )
+
+    def _read(self, task: Target) -> tuple[LabelRowV2, LabelRow]:
         """Returns the row and what is on it; makes it if there is none."""
         doing = f"{task.title}: reading its label row"
         row, document = self._project.caller.call(doing, lambda: self._read_or_create(task), SaveError)
@@ -110,7 +118,7 @@ class EncordSink:
             )
         return row, document
 
-    def _read_or_create(self, task: EncordTask) -> tuple[LabelRowV2, LabelRow]:
+    def _read_or_create(self, task: Target) -> tuple[LabelRowV2, LabelRow]:
         """Looks the row up at each try: where the answer to its creation was lost, it is there all the same."""
         from encord.exceptions import ResourceExistsError
 
@@ -121,13 +129,13 @@ class EncordSink:
             row = self._look_up(task)
             return row, labels_as_sent(row)
 
-    def _look_up(self, task: EncordTask) -> LabelRowV2:
+    def _look_up(self, task: Target) -> LabelRowV2:
         rows = self._project.label_rows([task.data_hash], task.branch)
         if len(rows) != 1:
             raise SaveError(f"{task.title}: got {len(rows)} label rows on branch {task.branch!r}, expected 1")
         return rows[0]
 
-    def _save(self, task: EncordTask, row: LabelRowV2, document: LabelRow) -> None:
+    def _save(self, task: Target, row: LabelRowV2, document: LabelRow) -> None:
         """Sends the row. A save is an overwrite, so that a repeat does no harm."""
         doing = f"{task.title}: saving its labels"
         send = getattr(self._project.sdk, "save_label_row", None)
@@ -138,7 +146,7 @@ class EncordSink:
             label_hash = document["label_hash"]
             self._project.caller.call(doing, lambda: send(label_hash, document, validate_before_saving=True), SaveError)
 
-    def _note(self, task: EncordTask, written: WrittenRow) -> None:
+    def _note(self, task: Target, written: WrittenRow) -> None:
         if self._record is None:
             return
         note = {key: value for key, value in self._record.items() if value is not None} | {
@@ -162,7 +170,23 @@ def _save_through_types(row: LabelRowV2, document: LabelRow) -> None:
     row.save(validate_before_saving=True)
 
 
-def _refuse_frames_past_the_end(task: EncordTask, detections: VideoDetections) -> None:
+def _target_of(task: Task) -> Target:
+    return task if isinstance(task, EncordRow) else as_encord_task(task)
+
+
+def _refuse_if_begun(task: EncordRow, row: LabelRowV2, document: LabelRow) -> None:
+    """Raises where people have worked on a row: what they deleted would come back."""
+    if row.assigned_user_email:
+        raise TakenError(f"{task.title}: somebody is assigned to it now: nothing was saved")
+    untouched = len(find_own(document))
+    if untouched != task.num_instances:
+        raise TakenError(
+            f"{task.title}: of {task.num_instances} instances that prelabel wrote {untouched} stand as they were: "
+            "somebody has begun to work on it; nothing was saved"
+        )
+
+
+def _refuse_frames_past_the_end(task: Target, detections: VideoDetections) -> None:
     if len(detections) and int(detections.frame_index[-1]) >= task.num_frames:
         raise LabelError(
             f"{task.title}: got a box on frame {int(detections.frame_index[-1])}, the platform has frames 0 to "

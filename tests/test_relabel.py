@@ -1,0 +1,192 @@
+"""Labels anew from what runs have kept: no detector, no video, no move; people's work stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prelabel import Detections, FrameBatch
+from prelabel.commands import relabel_kept, run_config
+from prelabel.config import check_config
+from prelabel.errors import ConfigError
+from prelabel.interrupts import StopSignal
+from prelabel.ledger import LEDGER, Ledger
+from prelabel.progress import NullProgress
+from prelabel.relabel import KeptAssembly
+from prelabel.report import RunReport
+from prelabel.run import run_tasks
+from tests.encord_server import AGENT, ANNOTATE, REVIEW
+from tests.encord_server.fixtures import NUM_FRAMES
+from tests.encord_server.populated import Platform
+from tests.kept import write_grey_clip
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning"),
+]
+
+
+class Unsure:
+    """Gives boxes down to a low confidence; those from `conf` on become labels. Counts how often it is built."""
+
+    class_names = ("Pedestrian", "Vehicle")
+    lowest_conf = 0.1
+    num_built = 0
+
+    def __init__(self, conf: float = 0.5):
+        self.conf = conf
+        Unsure.num_built += 1
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        boxes = [(2, 2, 20, 20), (30, 2, 50, 22)]
+        return [Detections(boxes, [0.9, 0.3], [0, 1]) for _ in batch.frame_indices]
+
+
+class Other(Unsure):
+    class_names = ("another",)
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        return [Detections([(2, 2, 20, 20)], [0.9], [0]) for _ in batch.frame_indices]
+
+
+def config_file(folder: Path, **sections) -> Path:
+    values = {
+        "source": {"path": str(folder / "clips"), "output": str(folder / "out")},
+        "detector": {"use": "tests.test_relabel:Unsure"},
+        **sections,
+    }
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(values))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
+    assert run_config(config_file(tmp_path), (), limit=None, dry_run=False, watch_seconds=None) == 0
+    return tmp_path
+
+
+def report_of(folder: Path) -> dict:
+    return json.loads((folder / "out" / "report.json").read_text())
+
+
+def num_instances(folder: Path) -> int:
+    return len(json.loads((folder / "out" / "a.labels.json").read_text())["object_answers"])
+
+
+def test_a_lower_threshold_needs_neither_the_video_nor_the_detector(folder):
+    assert num_instances(folder) == 6
+    (folder / "clips" / "a.mp4").unlink()
+    num_built = Unsure.num_built
+    assert relabel_kept(config_file(folder), ["detector.conf=0.2"]) == 0
+    assert (num_instances(folder), Unsure.num_built) == (12, num_built)
+    (task,) = report_of(folder)["tasks"]
+    assert (task["status"], task["instances"]) == ("done", {"Pedestrian": 6, "Vehicle": 6})
+    assert len(json.loads((folder / "out" / "coco.json").read_text())["annotations"]) == 12
+
+
+def test_relabelling_and_running_know_what_the_other_has_done(folder):
+    config = config_file(folder, labels={"instances": "tracks", "keyframes": {}})
+    for _ in range(2):
+        assert relabel_kept(config, ()) == 0
+    assert [task["status"] for task in report_of(folder)["tasks"]] == ["already done"]
+    assert run_config(config, (), limit=None, dry_run=False, watch_seconds=None) == 0
+    assert [task["status"] for task in report_of(folder)["tasks"]] == ["already done"]
+    assert num_instances(folder) == 1
+
+
+def test_a_threshold_under_what_is_kept_is_an_error(folder):
+    with pytest.raises(ConfigError, match=r"detector\.conf: got 0\.05, boxes are kept from 0\.1 on: `prelabel run"):
+        relabel_kept(config_file(folder), ["detector.conf=0.05"])
+
+
+def test_a_threshold_that_the_config_leaves_to_the_detector_is_the_detectors(folder):
+    relabel_kept(config_file(folder), ["detector.conf=0.2"])
+    relabel_kept(config_file(folder), ())
+    assert num_instances(folder) == 6
+
+
+def test_a_class_that_was_left_out_can_be_mapped_later_and_a_mistake_costs_nothing(folder):
+    relabel_kept(config_file(folder, labels={"classes": {"Pedestrian": None}}), ["detector.conf=0.2"])
+    assert report_of(folder)["tasks"][0]["instances"] == {"Vehicle": 6}
+    with pytest.raises(ConfigError, match="labels"):
+        relabel_kept(config_file(folder, labels={"clases": {}}), ())
+    assert report_of(folder)["tasks"][0]["instances"] == {"Vehicle": 6}
+
+
+def test_boxes_of_an_earlier_detector_are_left_alone(folder):
+    write_grey_clip(folder / "clips" / "b.mp4", 96, 64, 4)
+    other = {"use": "tests.test_relabel:Other"}
+    (folder / "clips" / "a.mp4").rename(folder / "a.mp4")
+    run_config(config_file(folder, detector=other), (), limit=None, dry_run=False, watch_seconds=None)
+    relabel_kept(config_file(folder, detector=other), ["labels.nms_iou=0.9"])
+    report = report_of(folder)
+    assert [task["title"] for task in report["tasks"]] == ["b.mp4"]
+    (left,) = report["left_alone"]
+    assert (left["title"], left["kind"].split(":")[0]) == ("a.mp4", "its boxes are of another detector or reader")
+
+
+def test_nothing_kept_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="holds no detections yet: `prelabel run CONFIG` first"):
+        relabel_kept(config_file(tmp_path), ())
+
+
+# On Encord
+
+
+def encord_values(platform: Platform, folder: Path, **sections) -> dict:
+    source = {"use": "encord", "project_hash": platform.project.uuid, "stage": AGENT, "output": str(folder / "out")}
+    detector = {"use": "tests.test_relabel:Unsure"}
+    return {"source": source, "detector": detector, "pathway": "Annotate 1", **sections}
+
+
+@pytest.fixture
+def labelled(platform: Platform, tmp_path: Path, encord_environment) -> Platform:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(encord_values(platform, tmp_path)))
+    assert run_config(path, (), limit=None, dry_run=False, watch_seconds=None) == 0
+    return platform
+
+
+def relabel(platform: Platform, folder: Path) -> RunReport:
+    values = encord_values(platform, folder, detector={"use": "tests.test_relabel:Unsure", "conf": 0.2})
+    assembly = KeptAssembly(check_config(values, "test"), folder)
+    with Ledger(folder / "out" / LEDGER) as ledger:
+        return run_tasks(assembly, ledger, NullProgress(), StopSignal())
+
+
+def num_objects(platform: Platform) -> int:
+    return len(platform.initialised_row().get_object_instances())
+
+
+def test_a_row_that_nobody_has_begun_is_rewritten_where_it_stands_and_its_task_stays(labelled, tmp_path):
+    num_moves, num_built = len(labelled.server.world.moves), Unsure.num_built
+    assert num_objects(labelled) == NUM_FRAMES
+    assert [task.status for task in relabel(labelled, tmp_path).tasks] == ["done"]
+    assert num_objects(labelled) == 2 * NUM_FRAMES
+    assert (len(labelled.server.world.moves), Unsure.num_built) == (num_moves, num_built)
+    assert [task.data.title for task in labelled.project.tasks_at(ANNOTATE)] == ["clip.mp4"]
+
+
+def test_a_row_on_which_somebody_has_deleted_or_moved_a_box_is_left_as_it_is(labelled, tmp_path):
+    row = labelled.initialised_row()
+    row.remove_object(row.get_object_instances()[0])
+    row.save()
+    for _ in range(2):
+        (task,) = relabel(labelled, tmp_path).tasks
+        assert f"of {NUM_FRAMES} instances that prelabel wrote {NUM_FRAMES - 1} stand as they were" in task.reason
+    assert num_objects(labelled) == NUM_FRAMES - 1
+
+
+def test_a_row_that_somebody_is_assigned_to_or_that_has_gone_on_is_left_alone(labelled, tmp_path):
+    (task,) = labelled.project.tasks_at(ANNOTATE)
+    task.assignee = "ann@example.com"
+    report = relabel(labelled, tmp_path)
+    assert [(left.title, left.kind) for left in report.left_alone] == [("clip.mp4", "somebody is assigned to it")]
+    task.assignee, task.stage = None, labelled.project.stage(REVIEW)
+    report = relabel(labelled, tmp_path)
+    assert [left.kind for left in report.left_alone] == ["has gone on to 'Review 1'"]
+    assert (report.tasks, num_objects(labelled)) == ((), NUM_FRAMES)
