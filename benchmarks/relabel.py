@@ -54,7 +54,10 @@ def main() -> None:
         found, info, detect_seconds = _look(live, args.clip, args.frames)
         num_frames = round(args.minutes * 60 * info.average_fps)
         _keep(live, _repeat(found, info, num_frames))
-        rows = [_relabel(args, output, name, labels) for name, labels in [("warm-up", {}), *WAYS.items()]][1:]
+        rows = [
+            _relabel(args, output, name, labels)
+            for name, labels in [("warm-up", {"max_per_frame": 999}), *WAYS.items()]
+        ][1:]
     again = detect_seconds * num_frames
     title = f"{args.clip.name}, {args.minutes:g} minutes, {num_frames:,} frames; another look: {again:,.0f} s"
     table = Table("labels", "instances", "boxes", "seconds", "times faster", title=title, box=None)
