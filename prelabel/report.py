@@ -74,6 +74,7 @@ class RunReport:
         left_alone: tasks that are not for this tool, with their kind.
         warnings: what somebody should know that failed no task.
         instances_are: `per_frame`: one a box; `tracks`: one a thing, over all its frames.
+        usage: what a model behind a service counted: requests, tokens, cost and so on, by name.
         stopped: somebody asked to stop before all was done.
         aborted: why the run ended before its time; else empty.
         score: against the ground truth, where one was given: mAP and AP by class.
@@ -90,6 +91,7 @@ class RunReport:
     left_alone: tuple[LeftAlone, ...] = ()
     warnings: tuple[str, ...] = ()
     instances_are: Literal["per_frame", "tracks"] = "per_frame"
+    usage: Mapping[str, float] = field(default_factory=dict)
     stopped: bool = False
     aborted: str = ""
     score: Mapping[str, float] | None = None

@@ -127,6 +127,7 @@ class Run(Generic[Found]):
             left_alone=tuple(getattr(source, "left_alone", ())),
             warnings=(*self.agent.warnings, *getattr(source, "warnings", ())),
             instances_are=self.assembly.config.labels.instances,
+            usage=dict(getattr(self.agent, "usage", {})),
             stopped=stopped or self.stop.is_set,
             aborted=aborted,
         )

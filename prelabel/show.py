@@ -174,6 +174,11 @@ def _summary(report: RunReport) -> str:
     if report.dropped:
         left_out = (f"{number:,} {reason.replace('_', ' ')}" for reason, number in report.dropped.items())
         parts.append(f"boxes left out: {', '.join(left_out)}")
+    if report.usage:
+        counted = {name.replace("_", " "): number for name, number in report.usage.items() if number}
+        parts.append(
+            ", ".join(f"{num:,.4f} {name}" if num % 1 else f"{num:,.0f} {name}" for name, num in counted.items())
+        )
     if report.score:
         parts.append(f"mAP {report.score['map_50_95']:.3f} (AP50 {report.score['map_50']:.3f}) against the truth")
     if len(report.pathways) == 1:

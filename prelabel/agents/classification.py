@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +76,12 @@ class ClassificationAgent:
         # Where the config names classes, it leaves out the others by choice.
         notes = () if self.assembly.config.labels.classes else self.parts.answer_map.notes
         return [*notes, *getattr(classifier, "warnings", ()), *getattr(sink, "warnings", ())]
+
+    @property
+    def usage(self) -> Mapping[str, float]:
+        """What a classifier behind a service has counted; empty of others."""
+        counted: Mapping[str, float] = getattr(self.parts.classifier, "usage", {})
+        return counted
 
     def fingerprint(self, task: Task) -> str:
         """Returns a hash of classifier, labels and media."""
