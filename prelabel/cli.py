@@ -11,6 +11,7 @@ import typer
 
 from prelabel import __version__
 from prelabel.errors import PrelabelError, SetupError
+from prelabel.redact import hide_secrets, redact
 
 app = typer.Typer(
     name="prelabel",
@@ -229,8 +230,13 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except SetupError as error:
-        print(f"prelabel: {error}", file=sys.stderr)
+        print(f"prelabel: {hide_secrets(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except PrelabelError as error:
-        print(f"prelabel: {error}", file=sys.stderr)
+        print(f"prelabel: {hide_secrets(str(error))}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Exception:  # a bug: whoever reports it should not have to look for secrets in it
+        import traceback
+
+        print(redact(traceback.format_exc()), file=sys.stderr)
         raise SystemExit(1) from None

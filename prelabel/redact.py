@@ -18,9 +18,17 @@ def redact(text: str) -> str:
     >>> redact("retrying /a/clip.mp4?sig=abc")
     'retrying /a/clip.mp4?…'
     """
-    text = _KEY.sub("<private key>", text)
     text = _LINK.sub(lambda found: found["host"] + ("/…" if found["rest"] not in (None, "/") else ""), text)
-    return _QUERY.sub("?…", text)
+    return hide_secrets(text)
+
+
+def hide_secrets(text: str) -> str:
+    """Returns the text without private keys and without what signs a link; where it leads to stays.
+
+    >>> hide_secrets("https://host.example/best.pt?token=abc: not found")
+    'https://host.example/best.pt?… not found'
+    """
+    return _QUERY.sub("?…", _KEY.sub("<private key>", text))
 
 
 class _LinksRedacted(logging.Filter):

@@ -306,7 +306,8 @@ class Run(Generic[Found]):
         """Returns a failure that is the task's own; raises what would fail every other task as well."""
         if isinstance(error, AccountError | OntologyError):
             raise error
-        reason = str(error) if isinstance(error, PrelabelError) else redact(f"{type(error).__name__}: {error}")
+        # Ours, too: it may quote what a detector or a sink of the user's own raised.
+        reason = redact(str(error) if isinstance(error, PrelabelError) else f"{type(error).__name__}: {error}")
         status: Status = "left to others" if isinstance(error, TakenError) else "failed"
         report = TaskReport(title=task.title, key=task.key, status=status, reason=reason)
         return Outcome(task, report, may_pass=getattr(error, "may_pass", True))
