@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prelabel.errors import WeightsError
+from prelabel.yaml_files import read_yaml
 
 MODELS_VARIABLE = "PRELABEL_MODELS"
 
@@ -75,10 +75,7 @@ def read_card(path: Path) -> ModelCard:
     Raises:
         WeightsError: if the file is no card; it names the key.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise WeightsError(f"{path}: cannot be read as a model card: {error}") from error
+    content = read_yaml(path, WeightsError)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: is no model card: expected keys such as file, licence and use")
     try:

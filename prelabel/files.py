@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -89,11 +90,24 @@ class OutputNames:
         with self._lock:
             name = self._first_free(names, task_key)
             if name not in self._key_by_name:
-                self._key_by_name |= self._read()  # names that were given elsewhere in the meantime
-                name = self._first_free(names, task_key)
-                self._key_by_name[name] = task_key
-                self._write()
+                with self._held_from_others():
+                    self._key_by_name |= self._read()  # names that were given elsewhere in the meantime
+                    name = self._first_free(names, task_key)
+                    self._key_by_name[name] = task_key
+                    self._write()
         return name
+
+    @contextmanager
+    def _held_from_others(self) -> Iterator[None]:
+        """Holds other processes that work in this folder off, until the block is left."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lock = self._path.with_suffix(".lock").open("wb")
+        except OSError as error:
+            raise MachineError(f"{self._path}: cannot be written: {error.strerror}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _first_free(self, names: tuple[str, ...], task_key: str) -> str:
         return next(name for name in names if self._key_by_name.get(name, task_key) == task_key)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prelabel.errors import MachineError
@@ -75,6 +81,63 @@ def test_two_that_give_names_in_one_folder_agree(tmp_path):
     one, two = OutputNames(tmp_path), OutputNames(tmp_path)
     assert (one.of("a.mp4", "a.mp4"), two.of("a.mov", "a.mov")) == ("a", "a.mov")
     assert (two.of("a.mp4", "a.mp4"), one.of("a.mov", "a.mov")) == ("a", "a.mov")
+
+
+PARTS = (
+    "..",
+    ".",
+    "/",
+    "//",
+    "\\",
+    "\0",
+    "\n",
+    " ",
+    "a",
+    "A",
+    "é",
+    "e\u0301",
+    "\ud800",
+    "\u202e",
+    "x" * 200,
+    ".mp4",
+    "~",
+    ".prelabel",
+)
+TITLES = st.one_of(st.text(), st.lists(st.sampled_from(PARTS), max_size=8).map("".join))
+
+
+@settings(deadline=None, max_examples=60)  # it waits for the disk
+@given(st.lists(st.tuples(st.text(), TITLES), unique_by=lambda task: task[0], max_size=12))
+def test_no_title_leaves_the_folder_and_no_two_tasks_meet(tasks):
+    with TemporaryDirectory() as folder:
+        output = Path(folder) / "out"
+        names = OutputNames(output)
+        given_names = [names.of(key, title) for key, title in tasks]
+        assert len(set(given_names)) == len(tasks)
+        for name in given_names:
+            path = output / f"{name}.labels.json"
+            assert Path(os.path.normpath(path)) == path
+            assert path.is_relative_to(output)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        assert [OutputNames(output).of(key, title) for key, title in tasks] == given_names
+
+
+NAMES = """
+import sys
+from pathlib import Path
+from prelabel.files import OutputNames
+names = OutputNames(Path(sys.argv[1]))
+print(*[names.of(f"{sys.argv[2]}/{number}", f"{number % 10}.mp4") for number in range(30)], sep="\\n")
+"""
+
+
+@pytest.mark.timeout(60)
+def test_processes_that_give_names_in_one_folder_give_each_once(tmp_path):
+    command = [sys.executable, "-c", NAMES, str(tmp_path)]
+    workers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "abcd"]
+    given_names = [name for worker in workers for name in worker.communicate()[0].split()]
+    assert len(set(given_names)) == len(given_names) == 120
 
 
 def test_damaged_note_of_names_is_an_error(tmp_path):

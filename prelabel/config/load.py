@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from prelabel.config.routing import RuleSection
@@ -16,6 +15,7 @@ from prelabel.config.sources import SOURCES
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.plugins import describe_first
 from prelabel.shaping import Flicker, Keyframes, SizeLimits, Zones
+from prelabel.yaml_files import parse_yaml, read_yaml
 
 
 def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
@@ -30,7 +30,7 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the first mistake, with the file, the key, what it is and what is expected.
     """
-    values = _read_yaml(path)
+    values = _read_sections(path)
     for setting in settings:
         _lay_over(values, setting)
     _anchor_paths(values, path.parent)
@@ -66,30 +66,13 @@ def _with_source_use(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a SafeLoader
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such config; `prelabel init` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+def _read_sections(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such config; `prelabel init` writes one")
+    values = read_yaml(path, ConfigError)
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: got {type(values).__name__}, expected sections: source, detector, …")
     return values
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, which besides refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise yaml.YAMLError(f"the key {key!r} stands twice in the mapping that begins in line {line}")
-        return super().construct_mapping(node, deep)
 
 
 def _lay_over(values: dict[str, Any], setting: str) -> None:
@@ -97,9 +80,9 @@ def _lay_over(values: dict[str, Any], setting: str) -> None:
     if not separator or not key.strip():
         raise ConfigError(f"--set {setting}: expected key=value, such as detector.conf=0.4")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value is not YAML: {' '.join(str(error).split())}") from error
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"--set {setting}: the value is not YAML: {error}") from error
     *sections, last = key.strip().split(".")
     place = values
     for name in sections:
