@@ -176,7 +176,8 @@ def gpu_mend(with_gpu: bool, *, in_container: bool) -> str:
 def is_container() -> bool:
     """Tells whether this is a container: Docker's, Podman's or Kubernetes'."""
     marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
-    return "KUBERNETES_SERVICE_HOST" in os.environ or any(mark.exists() for mark in marks)
+    named = {"KUBERNETES_SERVICE_HOST", "container"} & os.environ.keys()  # `container`: Podman's and systemd's
+    return bool(named) or any(mark.exists() for mark in marks)
 
 
 def has_gpu() -> bool:
