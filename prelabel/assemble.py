@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from prelabel.cards import card_names, find_card
 from prelabel.classifier_parts import ClassifierParts
 from prelabel.config import Config, DemoSection, DetectorSection, EncordSection, FolderSection, make_router
-from prelabel.errors import ConfigError, did_you_mean
+from prelabel.errors import ConfigError, OntologyError, did_you_mean
 from prelabel.files import OutputNames
 from prelabel.fingerprints import digest_of, reader_decides
 from prelabel.frames import VideoInfo
@@ -84,6 +84,17 @@ class Assembly:
         return built
 
     @cached_property
+    def agent_plugin(self) -> Plugin:
+        """What the config names as its agent.
+
+        Raises:
+            ConfigError: it names none.
+        """
+        if self.config.agent is None:
+            raise ConfigError("agent: is missing: this config has no function of your own")
+        return load_plugin("agent", self.config.agent.use, self.folder)
+
+    @cached_property
     def classification(self) -> ClassifierParts:
         """The parts of an agent that classifies."""
         return ClassifierParts(self.config, self.folder, lambda: self.given_ontology)
@@ -91,6 +102,8 @@ class Assembly:
     @cached_property
     def model(self) -> ModelRecord:
         """Which model makes the labels."""
+        if self.config.agent is not None:
+            return ModelRecord(self.agent_plugin.use, self.agent_plugin.source_sha256)
         if self.config.classifier is not None:
             return self.classification.model
         record = getattr(self.detector, "model", None)
@@ -130,7 +143,7 @@ class Assembly:
             from prelabel.sources.demo import DemoSource
 
             return DemoSource(section.output, section.seed, section.num_frames)
-        from prelabel.sources.encord import EncordSource
+        from prelabel.sources.encord import LABELLED_KINDS, EncordSource
 
         cache = section.output / ".prelabel" / "cache"
         return EncordSource(
@@ -139,7 +152,8 @@ class Assembly:
             cache,
             int(section.cache_gb * 1e9),
             fetch_workers=section.fetch_workers,
-            with_metadata=self.router.asks_metadata,
+            with_metadata=self.router.asks_metadata or self.config.agent is not None,
+            kinds=None if self.config.agent is not None else LABELLED_KINDS,
         )
 
     @cached_property
@@ -159,6 +173,8 @@ class Assembly:
             return self.classification.ontology
         if self.given_ontology is not None:
             return self.given_ontology
+        if self.config.agent is not None:
+            raise OntologyError("source.ontology: is missing: the function gets label rows, and these need one")
         named = dict(self.config.labels.classes)
         targets = [named.get(name, name) for name in self.detector.class_names]
         return Ontology.from_classes(list(dict.fromkeys(target for target in targets if target is not None)))

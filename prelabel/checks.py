@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prelabel.assemble import Assembly
@@ -32,24 +32,46 @@ class Check:
 
 def look_through(assembly: Assembly) -> list[Check]:
     """Returns every check, passed or not, in the order in which a run needs them."""
-    classifies = assembly.config.classifier is not None
-    parts: Mapping[str, Callable[[Assembly], str]] = {
-        "tasks": _describe_source,
-        "weights": _describe_classifier if classifies else _describe_detector,
-        "reader": check_reader,
-        "classes": check_answers if classifies else _describe_label_map,
-        "labels": _describe_sink,
-    }
+    parts = _parts_of_function(assembly) if assembly.config.agent is not None else _parts_of_model(assembly)
     if assembly.config.routing or assembly.router.priority is not None:
         parts = {**parts, "routing": check_routing}
-    if assembly.linking is not None:
-        parts = {**parts, "tracks": check_tracker}
     checks: list[Check] = []
     for name, describe in parts.items():
         check = _look(name, describe, assembly)
         first = next((earlier for earlier in checks if earlier.detail == check.detail and not earlier.passed), None)
         checks.append(check if first is None else Check(name, False, f"waits for {first.name}, above"))
     return checks
+
+
+def _parts_of_model(assembly: Assembly) -> dict[str, Callable[[Assembly], str]]:
+    classifies = assembly.config.classifier is not None
+    parts: dict[str, Callable[[Assembly], str]] = {
+        "tasks": _describe_source,
+        "weights": _describe_classifier if classifies else _describe_detector,
+        "reader": check_reader,
+        "classes": check_answers if classifies else _describe_label_map,
+        "labels": _describe_sink,
+    }
+    return parts if assembly.linking is None else {**parts, "tracks": check_tracker}
+
+
+def _parts_of_function(assembly: Assembly) -> dict[str, Callable[[Assembly], str]]:
+    return {"tasks": _describe_source, "agent": check_function, "reader": check_reader}
+
+
+def check_function(assembly: Assembly) -> str:
+    """Returns which function is called, and with what, in words.
+
+    Raises:
+        SetupError: it is not there, does not take its options, or asks for what there is not.
+    """
+    from prelabel.agents.function import load_function
+
+    function = load_function(assembly)
+    asks = sorted(function.signature.all_asks())
+    if "label_row" in asks:
+        _ = assembly.ontology
+    return f"{function.use}, called with {', '.join([*asks, *function.options]) or 'nothing'}"
 
 
 def check_reader(assembly: Assembly) -> str:
@@ -99,7 +121,9 @@ def check_routing(assembly: Assembly) -> str:
         OntologyError: a rule names a class that cannot be found.
     """
     router = assembly.router
-    if assembly.config.classifier is not None:
+    if assembly.config.agent is not None:
+        known = []
+    elif assembly.config.classifier is not None:
         known = [choice.name for choice in assembly.classification.answer_map.choices]
     else:
         known = [category.name for category in assembly.label_map.categories]
@@ -136,7 +160,9 @@ def prepare(assembly: Assembly) -> None:
     check_reader(assembly)
     _check_pathway(assembly)
     check_routing(assembly)
-    if assembly.config.classifier is not None:
+    if assembly.config.agent is not None:
+        check_function(assembly)
+    elif assembly.config.classifier is not None:
         check_answers(assembly)
         _ = assembly.sink
     else:

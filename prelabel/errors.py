@@ -15,6 +15,8 @@ PrelabelError
     ├── DetectError       the detector broke its contract or raised
     ├── ClassifyError     the classifier did
     ├── TrackError        the tracker did
+    ├── AgentError        the user's function raised
+    │   └── AnswerError   it returned what it may not
     ├── LabelError        the labels cannot be written as they are
     │   └── RowTooLargeError
     ├── SaveError         the platform did not take the labels or the move
@@ -92,6 +94,16 @@ class ClassifyError(TaskError):
 
 class TrackError(TaskError):
     """The tracker raised, or returned what its contract does not allow."""
+
+    may_pass = False
+
+
+class AgentError(TaskError):
+    """The user's function at an agent stage raised."""
+
+
+class AnswerError(AgentError):
+    """The user's function returned what it may not."""
 
     may_pass = False
 

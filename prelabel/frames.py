@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-MediaKind = Literal["video", "images"]
+MediaKind = Literal["video", "images", "file", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class Media:
     """Files on this machine that are one task's frames.
 
     Attributes:
-        kind: `video`: one file of many frames; `images`: one file a frame.
+        kind: `video`: one file of many frames; `images`: one file a frame; `file`: one that has no frames, as of sound
+            or a document; `none`: nothing was brought here, since nobody asks for it.
         paths: the video's file, or the pictures' files in frame order.
     """
 
@@ -28,7 +29,8 @@ class Media:
     paths: tuple[Path, ...]
 
     def __post_init__(self) -> None:
-        if not self.paths or (self.kind == "video" and len(self.paths) != 1):
+        may_be = {"none": (0, 0), "images": (1, len(self.paths))}.get(self.kind, (1, 1))
+        if not may_be[0] <= len(self.paths) <= may_be[1]:
             raise ValueError(f"media of kind {self.kind!r}: got {len(self.paths)} files")
 
 

@@ -28,7 +28,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunRe
     outputs: list[Path] = []
     warnings = list(report.warnings)
     score = None
-    if assembly.writes_files:
+    if assembly.writes_files and assembly.config.agent is None:
         outputs.append(_write_found(assembly, report))
     try:
         score = _score(assembly)

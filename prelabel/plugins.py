@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from prelabel.errors import ConfigError, PluginError, PrelabelError, did_you_mean
 
-PluginKind = Literal["detector", "reader", "tracker", "classifier", "sink"]
+PluginKind = Literal["detector", "reader", "tracker", "classifier", "sink", "agent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,15 @@ class Plugin:
         except Exception as error:
             raise PluginError(f"{self.section}.use: {self.use!r} raised {type(error).__name__}: {error}") from error
 
-    def check_options(self, options: Mapping[str, Any], num_positional: int = 0) -> dict[str, Any]:
+    def check_options(
+        self, options: Mapping[str, Any], num_positional: int = 0, given: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Returns the options as the factory will get them: through its nested `Options` where it has one.
+
+        Args:
+            options: as they stand in the config.
+            num_positional: parameters, the first of all, that are no options.
+            given: names of further ones.
 
         Raises:
             ConfigError: an option is unknown, missing or of the wrong kind; the key is named.
@@ -62,7 +69,7 @@ class Plugin:
         model = getattr(self.factory, "Options", None)
         if isinstance(model, type) and issubclass(model, BaseModel):
             return self._through_model(model, options)
-        return self._through_signature(options, num_positional)
+        return self._through_signature(options, num_positional, given)
 
     def _through_model(self, model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:
         unknown = [key for key in options if key not in model.model_fields]
@@ -74,9 +81,12 @@ class Plugin:
             raise ConfigError(describe_first(error, self.section)) from error
         return {name: getattr(checked, name) for name in checked.model_fields_set}
 
-    def _through_signature(self, options: Mapping[str, Any], num_positional: int) -> dict[str, Any]:
+    def _through_signature(
+        self, options: Mapping[str, Any], num_positional: int, given: Collection[str]
+    ) -> dict[str, Any]:
         parameters = list(inspect.signature(self.factory).parameters.values())[num_positional:]
         named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        named = {name: parameter for name, parameter in named.items() if name not in given}
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
         for key in options:
             if key not in named and not takes_any:

@@ -19,6 +19,7 @@ from prelabel.agents.task_agent import Decision, Fetched, Found, Looked, TaskAge
 from prelabel.assemble import Assembly
 from prelabel.choice import Choice, every_task
 from prelabel.errors import AccountError, BusyError, OntologyError, PrelabelError, TakenError
+from prelabel.frames import Media
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.leases import LEASES, Leases
 from prelabel.ledger import Entry, Ledger, Step
@@ -229,7 +230,7 @@ class Run(Generic[Found]):
         release = ExitStack()
         opened.add(release)
         try:
-            media = release.enter_context(task.open())
+            media = release.enter_context(task.open()) if self.agent.reads_media else Media("none", ())
         except Exception as error:
             return Looked(task, error)
         seconds = time.perf_counter() - began
@@ -239,7 +240,7 @@ class Run(Generic[Found]):
     def _known(self, task: Task) -> Looked[Found] | Outcome | None:
         """Returns what an earlier run, or another worker, has left of this task under the same fingerprint."""
         entry = self._entry_of_today(task)
-        found = self.agent.recall(task)
+        found = self.agent.recall(task, None if entry is None else entry.step)
         if entry is not None and entry.step == "done":
             if found is not None and self.agent.holds(task):
                 return self._already_done(task, self.agent.decide(task, found))
@@ -298,7 +299,8 @@ class Run(Generic[Found]):
         source = self.assembly.source
         if decision.priority is not None and isinstance(source, Prioritises):
             source.prioritise(task, decision.priority)
-        source.proceed(task, decision.pathway)
+        if not decision.stays:
+            source.proceed(task, decision.pathway)
 
     # What is told and kept.
 

@@ -31,6 +31,7 @@ _TITLES = {
     "RetriesSection": "retries",
     "DetectorSection": "detector",
     "ClassifierSection": "classifier",
+    "AgentSection": "agent",
     "LabelsSection": "labels",
     "SinkSection": "sink",
     "RuleSection": "routing: a rule",
@@ -69,7 +70,7 @@ def config_schema() -> Schema:
         **_tidy(schema, "prelabel config"),
         "oneOf": [{"required": [name]} for name in AGENT_SECTIONS],
         "if": {"properties": {"source": {"required": ["stage"]}}},
-        "then": {"anyOf": [{"required": ["pathway"]}, {"required": ["routing"]}]},
+        "then": {"anyOf": [{"required": [name]} for name in ("pathway", "routing", "agent")]},
         "$defs": sections,
     }
 

@@ -48,7 +48,7 @@ def test_every_config_names_its_schema(path: Path) -> None:
 def test_every_config_names_weights_that_a_card_knows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENCORD_PROJECT_HASH", "4f8ac2d1-0000-4000-8000-000000000000")
     config = load_config(path)
-    weights = (config.detector or config.classifier).options.get("weights")
+    weights = (config.detector or config.classifier or config.agent).options.get("weights")
     assert weights is None or find_card(str(weights)) is not None
 
 

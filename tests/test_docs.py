@@ -14,6 +14,7 @@ import prelabel
 from prelabel.assemble import Assembly
 from prelabel.checks import prepare
 from prelabel.config import (
+    AgentSection,
     ClassifierSection,
     Config,
     DemoSection,
@@ -43,7 +44,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_readme_s_detector_runs_and_keeps_the_contract(tmp_path):
-    (code,) = blocks("python")
+    (code,) = [text for text in blocks("python") if "# mine.py" in text]
     (section,) = [yaml.safe_load(text) for text in blocks("yaml") if "mine.py" in text]
     (tmp_path / "mine.py").write_text(code)
     clip = write_clip(tmp_path / "clip.mp4", RECIPES["h264"]).path
@@ -54,6 +55,23 @@ def test_the_readme_s_detector_runs_and_keeps_the_contract(tmp_path):
     assert task.status == "done"
     assert NUM_FRAMES // 2 < task.instances["spot"] < NUM_FRAMES  # frame 0 shows no bright block
     check_detector(assembly.detector)
+
+
+def test_the_readme_s_function_runs(tmp_path):
+    (code,) = [text for text in blocks("python") if "# my_agent.py" in text]
+    (section,) = [yaml.safe_load(text) for text in blocks("yaml") if "my_agent.py" in text]
+    (tmp_path / "my_agent.py").write_text(code)
+    (tmp_path / "ontology.json").write_text('{"objects": [], "classifications": []}')
+    for title in ("night_1.mp4", "day_1.mp4"):
+        write_clip(tmp_path / title, RECIPES["h264"])
+    source = {"path": str(tmp_path), "output": str(tmp_path / "out"), "ontology": str(tmp_path / "ontology.json")}
+    assembly = Assembly(check_config({"source": source, **section}, "README.md"), tmp_path)
+    prepare(assembly)
+    tasks = run_tasks(assembly, None, NullProgress(), StopSignal()).tasks
+    assert [(task.title, task.status, task.pathway) for task in tasks] == [
+        ("day_1.mp4", "done", None),
+        ("night_1.mp4", "done", "Night team"),
+    ]
 
 
 def test_the_readme_s_encord_config_loads(tmp_path, monkeypatch):
@@ -79,6 +97,7 @@ def test_links_lead_somewhere(page):
         ReaderSection,
         RetriesSection,
         DetectorSection,
+        AgentSection,
         ClassifierSection,
         TrackerSection,
         LabelsSection,

@@ -30,6 +30,8 @@ CLASSIFIER = {
 }
 GOOD = {
     "folder": FOLDER,
+    "a function": {"source": {"path": "clips"}, "agent": {"use": "mine.py:handle", "threshold": 3}},
+    "a function on Encord, which says itself": {"source": ENCORD["source"], "agent": {"use": "mine.py:handle"}},
     "rules": FOLDER | {"routing": [{"when": "count == 0", "pathway": "A"}, {"otherwise": "B"}], "priority": 0.5},
     "pathways by class": FOLDER | {"routing": {"Cat": "A", "otherwise": "B"}, "priority": "1 - confidence.mean"},
     "demo": {"source": {"use": "demo"}, "detector": {"weights": "demo", "batch_size": 4}},
@@ -46,6 +48,8 @@ BAD = {
     "unknown section": FOLDER | {"detectors": {}},
     "no detector": {"source": {"path": "clips"}},
     "unknown option of a built-in classifier": CLASSIFIER | {"classifier": {"use": "torchvision", "wieghts": "a"}},
+    "a function without a name": {"source": {"path": "clips"}, "agent": {"threshold": 3}},
+    "detector and function": FOLDER | {"agent": {"use": "mine.py:handle"}},
     "detector and classifier": FOLDER | {"classifier": {"use": "torchvision"}},
     "a classifier with neither pathway nor routing": {k: v for k, v in CLASSIFIER.items() if k != "routing"},
     "rules without otherwise": FOLDER | {"routing": [{"when": "count == 0", "pathway": "A"}]},

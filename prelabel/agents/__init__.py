@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 def make_agent(assembly: Assembly, progress: Progress, stop: StopSignal) -> TaskAgent[Any]:
     """Returns the agent that the config asks for; what it finds is between it and itself."""
+    if assembly.config.agent is not None:
+        from prelabel.agents.function import FunctionAgent
+
+        return FunctionAgent(assembly, progress, stop)
     if assembly.config.classifier is not None:
         from prelabel.agents.classification import ClassificationAgent
 

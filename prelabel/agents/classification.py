@@ -22,6 +22,7 @@ from prelabel.errors import PrelabelError
 from prelabel.interrupts import StopSignal
 from prelabel.kept import classes_path
 from prelabel.label_row import write_answers
+from prelabel.ledger import Step
 from prelabel.prefetch import prefetch
 from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import ModelRecord, Task
@@ -83,11 +84,16 @@ class ClassificationAgent:
         counted: Mapping[str, float] = getattr(self.parts.classifier, "usage", {})
         return counted
 
+    @property
+    def reads_media(self) -> bool:
+        """It looks at every task's frames."""
+        return True
+
     def fingerprint(self, task: Task) -> str:
         """Returns a hash of classifier, labels and media."""
         return f"{self.parts.label_fingerprint}:{task.identity}"
 
-    def recall(self, task: Task) -> Seen | None:
+    def recall(self, task: Task, step: Step | None = None) -> Seen | None:
         """Returns the probabilities that an earlier run kept, if another look would find the same."""
         path = classes_path(self.assembly, task.key, task.title)
         try:

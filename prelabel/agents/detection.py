@@ -15,6 +15,7 @@ from prelabel.assemble import Assembly
 from prelabel.errors import PrelabelError
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.kept import kept_record, raw_path, shape_raw
+from prelabel.ledger import Step
 from prelabel.pipeline import Pipeline
 from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import ModelRecord, Task
@@ -63,11 +64,16 @@ class DetectionAgent:
         parts = (self.assembly.detector, self.assembly.sink)
         return [*self.assembly.label_map.notes, *(text for part in parts for text in getattr(part, "warnings", ()))]
 
+    @property
+    def reads_media(self) -> bool:
+        """It looks at every task's frames."""
+        return True
+
     def fingerprint(self, task: Task) -> str:
         """Returns a hash of detector, labels and media."""
         return f"{self.assembly.label_fingerprint}:{task.identity}"
 
-    def recall(self, task: Task) -> Seen | None:
+    def recall(self, task: Task, step: Step | None = None) -> Seen | None:
         """Returns the raw detections that an earlier run kept, if another look would find the same."""
         try:
             raw = kept_record(self.assembly, task)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from prelabel.frames import Media
+from prelabel.ledger import Step
 from prelabel.protocols import ModelRecord, Task
 from prelabel.report import TaskReport
 
@@ -55,12 +56,14 @@ class Decision:
         pathway: where the task goes; None where tasks have nowhere to go.
         write: saves the labels: all or nothing, and the same when repeated.
         priority: of the task at its next stage, 0 to 1; None: stays as it is.
+        stays: the task is left where it is, by choice.
     """
 
     report: TaskReport
     pathway: str | None
     write: Callable[[], None]
     priority: float | None = None
+    stays: bool = False
 
 
 class TaskAgent(Protocol[Found]):
@@ -77,8 +80,17 @@ class TaskAgent(Protocol[Found]):
     def fingerprint(self, task: Task) -> str:
         """Returns a hash of all that decides what the task's labels will say."""
 
-    def recall(self, task: Task) -> Found | None:
-        """Returns what an earlier run found under the same fingerprint; None: the media have to be looked at."""
+    @property
+    def reads_media(self) -> bool:
+        """Whether media have to be brought here before `look`."""
+
+    def recall(self, task: Task, step: Step | None) -> Found | None:
+        """Returns what an earlier run found under the same fingerprint; None: the media have to be looked at.
+
+        Args:
+            task: that waits.
+            step: to which an earlier run came with it under the same fingerprint; None: to none.
+        """
 
     def look(self, fetched: Iterable[Fetched]) -> Iterator[Looked[Found]]:
         """Yields what is found in each task's media, in their order; closes `release` of each.

@@ -4,6 +4,7 @@ from prelabel.config.failures import RetriesSection
 from prelabel.config.load import check_config, load_config
 from prelabel.config.routing import RuleSection, make_router
 from prelabel.config.sections import (
+    AgentSection,
     ClassifierSection,
     Config,
     DetectorSection,
@@ -15,6 +16,7 @@ from prelabel.config.sections import (
 from prelabel.config.sources import DemoSection, EncordSection, FolderSection
 
 __all__ = [
+    "AgentSection",
     "ClassifierSection",
     "Config",
     "DemoSection",

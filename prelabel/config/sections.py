@@ -66,6 +66,12 @@ class ClassifierSection(PluginSection):
     )
 
 
+class AgentSection(PluginSection):
+    """A function of your own that is called for each task."""
+
+    use: str = Field(description="mine.py:function | module:function; also a class whose objects can be called")
+
+
 class TrackerSection(PluginSection):
     """How boxes are linked into tracks, where labels.instances asks for them."""
 
@@ -141,7 +147,7 @@ class LabelsSection(Section):
         )
 
 
-AGENT_SECTIONS = ("detector", "classifier")
+AGENT_SECTIONS = ("detector", "classifier", "agent")
 """Sections that say what is done with each task; a config has one of them."""
 
 
@@ -152,6 +158,7 @@ class Config(Section):
     reader: ReaderSection = ReaderSection()
     detector: DetectorSection | None = None
     classifier: ClassifierSection | None = None
+    agent: AgentSection | None = None
     labels: LabelsSection = LabelsSection()
     tracker: TrackerSection = TrackerSection()
     sink: SinkSection | None = None
@@ -195,7 +202,8 @@ class Config(Section):
     def _pathway_where_tasks_move(self) -> Config:
         if self.routing and self.pathway is not None:
             raise ValueError("pathway and routing: both say where tasks go: leave one out")
-        if isinstance(self.source, EncordSection) and not self.routing and self.pathway is None:
+        goes = self.pathway is not None or self.routing or self.agent is not None  # a function may say itself
+        if isinstance(self.source, EncordSection) and not goes:
             raise ValueError("a pathway: name the one that finished tasks take, pathway: …")
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import prelabel
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from encord.workflow.workflow import WorkflowStage
 
 DEFAULT_DOMAIN = "https://api.encord.com"
-DataKind = Literal["video", "image", "img_group"]
 
 _CLOSED_STATUSES = ("paused", "cancelled", "archived")
 
@@ -43,7 +42,7 @@ class EncordTask:
         uuid: of the task in the workflow.
         data_hash: of the data unit.
         branch: on which its labels are.
-        kind: what the data unit is.
+        kind: what the data unit is: `video`, `image`, `img_group`, `audio`, `pdf`, …
         item_uuid: of the storage item that holds the media.
         stage: at which it waits.
         waiting: the SDK's own task, by which it moves.
@@ -57,7 +56,7 @@ class EncordTask:
     uuid: UUID
     data_hash: str
     branch: str
-    kind: DataKind
+    kind: str
     item_uuid: UUID
     stage: AgentStage = field(repr=False, compare=False)
     waiting: AgentTask = field(repr=False, compare=False)

@@ -47,7 +47,8 @@ class MediaFetcher:
             paths = tuple(self._bring(files, folder, task.title))
             # A group without a file of its own is a file a picture; all else, image sequences included, is one file.
             as_pictures = task.kind == "image" or files != [item]
-            yield Media("images" if as_pictures else "video", paths)
+            has_frames = task.kind in ("video", "image", "img_group")
+            yield Media(("images" if as_pictures else "video") if has_frames else "file", paths)
 
     def _files_of(self, task: EncordTask, item: StorageItem) -> list[StorageItem]:
         """Returns the items to download, in frame order, each with a signed link.
@@ -121,7 +122,11 @@ def _in_frame_order(pictures: Sequence[StorageItem], titles: Sequence[str]) -> l
 
 def _suffix(item: StorageItem) -> str:
     """Returns a file suffix for decoders that go by it: from the type, which the platform checks, not from a title."""
-    family, default = ("image", ".jpg") if item.item_type.value == "image" else ("video", ".mp4")
+    family, default = {
+        "image": ("image/", ".jpg"),
+        "video": ("video/", ".mp4"),
+        "imageSequence": ("video/", ".mp4"),
+    }.get(item.item_type.value, ("", ".bin"))
     mime_type = item.mime_type or ""
-    guessed = mimetypes.guess_extension(mime_type) if mime_type.startswith(f"{family}/") else None
+    guessed = mimetypes.guess_extension(mime_type) if mime_type.startswith(family) else None
     return guessed or default

@@ -13,8 +13,10 @@ from prelabel.encord_api.labels import labels_as_sent
 from prelabel.errors import LabelError, PrelabelError, SaveError, TakenError
 from prelabel.frames import VideoInfo
 from prelabel.label_row import LabelRow, RowChange, WrittenRow, check_row_size, find_own, write_detections
-from prelabel.ontology import LabelMap
+from prelabel.ontology import LabelMap, Ontology
 from prelabel.protocols import Task
+from prelabel.sinks.handed_row import HandedRow
+from prelabel.sinks.offline_row import blank_labels
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2
@@ -88,7 +90,10 @@ class EncordSink:
             SaveError: the platform did not take the row.
             TakenError: the task was moved meanwhile, or somebody has begun to work on the row.
         """
-        target = _target_of(task)
+        self.save_changed(_target_of(task), change)
+
+    def save_changed(self, target: Target, change: RowChange) -> None:
+        """Saves a row with a change on it, as `edit` does, for which nothing need be known of the media."""
         if isinstance(target, EncordTask):
             self._refuse_if_moved(target)
         row, document = self._read(target)
@@ -105,6 +110,29 @@ class EncordSink:
                 f"{task.title}: no longer waits at stage {task.stage.title!r}: somebody moved it meanwhile, and "
                 "may be at work on its labels; nothing was saved"
             )
+
+    def hand_out(self, task: EncordTask) -> HandedRow:
+        """Returns a task's row for somebody else's code to change; makes it if there is none.
+
+        Raises:
+            LabelError: the row is not valid.
+            SaveError: the platform does not give it.
+        """
+        return HandedRow(*self._read(task))
+
+    def peek(self, task: EncordTask, ontology: Ontology) -> HandedRow:
+        """Returns a task's row as `hand_out` does, without making one on the platform.
+
+        Raises:
+            LabelError: there is none, and it is of a kind that only the platform makes.
+            SaveError: the platform does not give it.
+        """
+
+        def look() -> HandedRow:
+            row = self._look_up(task, with_pictures=True)
+            return HandedRow(row, labels_as_sent(row) if row.label_hash else blank_labels(row, ontology))
+
+        return self._project.caller.call(f"{task.title}: reading its label row", look, SaveError)
 
     def _read(self, task: Target) -> tuple[LabelRowV2, LabelRow]:
         """Returns the row and what is on it; makes it if there is none."""
@@ -129,8 +157,8 @@ class EncordSink:
             row = self._look_up(task)
             return row, labels_as_sent(row)
 
-    def _look_up(self, task: Target) -> LabelRowV2:
-        rows = self._project.label_rows([task.data_hash], task.branch)
+    def _look_up(self, task: Target, *, with_pictures: bool = False) -> LabelRowV2:
+        rows = self._project.label_rows([task.data_hash], task.branch, with_pictures=with_pictures)
         if len(rows) != 1:
             raise SaveError(f"{task.title}: got {len(rows)} label rows on branch {task.branch!r}, expected 1")
         return rows[0]

@@ -22,7 +22,8 @@ from prelabel.label_row import (
 )
 from prelabel.ontology import LabelMap, Ontology
 from prelabel.protocols import Task
-from prelabel.sinks.offline_row import data_hash_of, encord_ontology, new_label_row
+from prelabel.sinks.handed_row import HandedRow
+from prelabel.sinks.offline_row import data_hash_of, detached_row, encord_ontology, new_label_row
 
 
 class FolderSink:
@@ -74,18 +75,33 @@ class FolderSink:
             LabelError: if the labels cannot be written, or the row that stands there is not one of the task, or
                 somebody has worked on it and the media are others now.
         """
-        path = self.path_of(task)
         now = datetime.now(UTC)
+        written = change(self._read_or_make(task, info, now), now)
+        check_row_size(written.row, self._max_row_bytes)
+        write_row(self.path_of(task), written.row)
+
+    def hand_out(self, task: Task, info: VideoInfo) -> HandedRow:
+        """Returns a task's row for somebody else's code to change.
+
+        Raises:
+            LabelError: as `edit`.
+        """
+        row = self._read_or_make(task, info, datetime.now(UTC))
+        return HandedRow(detached_row(task.title, info, encord_ontology(self._ontology)), row)
+
+    def _read_or_make(self, task: Task, info: VideoInfo, now: datetime) -> LabelRow:
+        path = self.path_of(task)
         row = _read_row(path, task) if path.exists() else None
         if row is not None and not _is_of(row, info):
             _refuse_work_of_others(path, row, info)
             row = None
-        if row is None:
-            row = new_label_row(task.key, task.title, info, self._ontology, now=now)
-        written = change(row, now)
-        check_row_size(written.row, self._max_row_bytes)
-        with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-            file.writelines(json_pieces(written.row))
+        return row if row is not None else new_label_row(task.key, task.title, info, self._ontology, now=now)
+
+
+def write_row(path: Path, row: LabelRow) -> None:
+    """Writes a label row, whole or not at all."""
+    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.writelines(json_pieces(row))
 
 
 def _read_row(path: Path, task: Task) -> LabelRow:

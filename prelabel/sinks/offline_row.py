@@ -37,7 +37,7 @@ def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: Ontology
     """
     if info.num_frames == 0:
         raise LabelError(f"{title}: got no frames, expected 1 or more")
-    return _with_identity(_detached_row(title, info, encord_ontology(ontology)), task_key, title, now)
+    return _with_identity(detached_row(title, info, encord_ontology(ontology)), task_key, title, now)
 
 
 def data_hash_of(task_key: str) -> str:
@@ -70,7 +70,57 @@ def encord_ontology(ontology: Ontology) -> EncordOntology:
     return EncordOntology(record, api_client=None)  # type: ignore[arg-type]
 
 
-def _detached_row(title: str, info: VideoInfo, ontology: EncordOntology) -> LabelRowV2:
+def blank_labels(row: LabelRowV2, ontology: Ontology) -> LabelRow:
+    """Returns the labels of a row that the platform has not made yet, as it would make them.
+
+    Args:
+        row: as it was listed, with its pictures.
+        ontology: the project's.
+
+    Raises:
+        LabelError: it is of a kind of which the SDK makes no rows.
+    """
+    from encord.objects import LabelRowV2
+
+    blank = LabelRowV2.from_media_metadata(encord_ontology(ontology), _media_metadata(row)).to_encord_dict()
+    row.from_labels_dict(blank, preserve_identity=True)
+    return row.to_encord_dict()
+
+
+def _media_metadata(row: LabelRowV2) -> Any:
+    """Returns what the SDK makes a row of, by the facts that the platform lists of it."""
+    from encord.orm import storage as sdk
+
+    mime_type = row.file_type or ""
+    match row.data_type.value:
+        case "video":
+            return sdk.CustomerProvidedVideoMetadata(
+                fps=row.fps, duration=row.duration, width=row.width, height=row.height, file_size=0, mime_type=mime_type
+            )
+        case "image":
+            return sdk.CustomerProvidedImageMetadata(
+                mime_type=mime_type, file_size=0, width=row.width, height=row.height
+            )
+        case "img_group":
+            pictures = sorted(row.get_frames_metadata(), key=lambda picture: picture.frame_number)
+            return [
+                sdk.CustomerProvidedImageMetadata(
+                    mime_type=picture.file_type, file_size=0, width=picture.width, height=picture.height
+                )
+                for picture in pictures
+            ]
+        case "pdf":
+            return sdk.CustomerProvidedPdfMetadata(file_size=0, num_pages=row.number_of_frames)
+        case "plain_text":
+            return sdk.CustomerProvidedTextMetadata(file_size=0, mime_type=mime_type)
+        case kind:
+            raise LabelError(
+                f"{row.data_title}: has no label row yet; a dry run makes none, and one of {kind} only the platform can"
+            )
+
+
+def detached_row(title: str, info: VideoInfo, ontology: EncordOntology) -> LabelRowV2:
+    """Returns the SDK's row of media, without labels and without a platform."""
     from encord.objects import LabelRowV2
     from encord.orm.storage import CustomerProvidedImageMetadata, CustomerProvidedVideoMetadata
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from prelabel.encord_api.client import DataKind, EncordProject, EncordTask, as_encord_task
+from prelabel.encord_api.client import EncordProject, EncordTask, as_encord_task
 from prelabel.encord_api.media import MediaFetcher
 from prelabel.errors import AccountError, SaveError
 from prelabel.protocols import LeftAlone, Task
@@ -27,7 +27,8 @@ ROWS_A_REQUEST = 100
 """Label rows asked for at once; Encord's own agents found errors above that."""
 
 _COUNTED_AT_MOST = 200
-_KINDS = ("video", "image", "img_group")
+LABELLED_KINDS: tuple[str, ...] = ("video", "image", "img_group")
+"""Kinds of data that have frames to look at."""
 
 
 class EncordSource:
@@ -49,6 +50,7 @@ class EncordSource:
         *,
         fetch_workers: int = 1,
         with_metadata: bool = False,
+        kinds: Collection[str] | None = LABELLED_KINDS,
     ) -> None:
         """Finds the stage.
 
@@ -60,11 +62,12 @@ class EncordSource:
             patience: how long a download may take its time.
             fetch_workers: tasks that may be opened at the same time.
             with_metadata: whether tasks carry the client metadata of their data.
+            kinds: of data; tasks of others are left alone. None: all.
 
         Raises:
             AccountError: there is no such agent stage; those that exist are named.
         """
-        self._project, self._with_metadata = project, with_metadata
+        self._project, self._with_metadata, self._kinds = project, with_metadata, kinds
         self._stage = project.agent_stage(stage)
         self._cache = DiskCache(cache, max_cache_bytes)
         self._cache.sweep()
@@ -203,7 +206,7 @@ class EncordSource:
     def _make_task(self, waiting: AgentTask, row: LabelRowV2 | None) -> EncordTask | LeftAlone:
         if row is None:
             return LeftAlone(waiting.data_title, "data without a label row")
-        if row.data_type.value not in _KINDS:
+        if self._kinds is not None and row.data_type.value not in self._kinds:
             return LeftAlone(row.data_title, row.data_type.value.strip("_").lower())
         if row.backing_item_uuid is None:
             return LeftAlone(row.data_title, f"{row.data_type.value} without a storage item")
@@ -214,7 +217,7 @@ class EncordSource:
             uuid=waiting.uuid,
             data_hash=row.data_hash,
             branch=waiting.label_branch_name,
-            kind=cast(DataKind, row.data_type.value),
+            kind=row.data_type.value,
             item_uuid=row.backing_item_uuid,
             stage=self._stage,
             waiting=waiting,
