@@ -168,7 +168,7 @@ class ClassifierParts:
 
 def _classifier_for(weights: object) -> str:
     """Returns the classifier that the card of such weights names."""
-    known = "torchvision, module:Name or mine.py:Mine"
+    known = "torchvision, ultralytics, openai, module:Name or mine.py:Mine"
     if not isinstance(weights, str):
         raise ConfigError(f"classifier: names neither weights nor a classifier: add weights: CARD, or use: {known}")
     card = find_card(weights)

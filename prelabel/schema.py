@@ -20,7 +20,7 @@ Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 BUILT_IN: dict[PluginKind, tuple[str, ...]] = {
     "detector": ("ultralytics", "torchvision"),
-    "classifier": ("torchvision", "openai"),
+    "classifier": ("torchvision", "ultralytics", "openai"),
 }
 _SECTION_OF: dict[PluginKind, type[PluginSection]] = {"detector": DetectorSection, "classifier": ClassifierSection}
 _TITLES = {

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.cards import ModelCard
-from prelabel.classifiers.torchvision_loading import Preparation, build_network, find_published
+from prelabel.classifiers.preparation import Preparation
+from prelabel.classifiers.torchvision_loading import build_network, find_published
 from prelabel.errors import ClassifyError, ConfigError
 from prelabel.networks.device import pick_device
 from prelabel.networks.state_dict import read_state_dict
@@ -58,7 +59,7 @@ class TorchvisionClassifier:
         published = find_published(builder, asked.published, weights.card.file if weights.card else weights.path.name)
         classes = asked.classes or (weights.card.classes if weights.card else None)
         self.class_names: Sequence[str] = tuple(classes or published.meta["categories"])
-        self._preparation = Preparation.of(published, asked.imgsz)
+        self._preparation = Preparation.of_preset(published, asked.imgsz)
         self._network = build_network(
             builder, len(self.class_names), read_state_dict(weights.path), weights.path, self._device
         )

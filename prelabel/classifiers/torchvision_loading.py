@@ -1,8 +1,7 @@
-"""torchvision's classification networks: built, filled with weights, and how pictures are prepared for them."""
+"""torchvision's classification networks: built, and filled with weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,51 +9,6 @@ import torch
 
 from prelabel.errors import ConfigError, MachineError, WeightsError, did_you_mean
 from prelabel.networks.state_dict import StateDict
-
-
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """What becomes of a picture before the network sees it, as torchvision's `ImageClassification` preset has it.
-
-    Attributes:
-        resize: pixels of the shorter side after scaling, with antialias.
-        crop_size: pixels of the square that is cut from the middle.
-        interpolation: torchvision's `InterpolationMode`.
-        mean: by channel, of values 0..1.
-        std: by channel.
-    """
-
-    resize: int
-    crop_size: int
-    interpolation: Any
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, published: Any, imgsz: int | None) -> Preparation:
-        """Returns the preparation of published weights, for another size of input in the same proportion."""
-        preset = published.transforms()
-        (crop_size,), (resize,) = preset.crop_size, preset.resize_size
-        side = imgsz or crop_size
-        return cls(round(resize * side / crop_size), side, preset.interpolation, tuple(preset.mean), tuple(preset.std))
-
-    def crop(self, image: torch.Tensor) -> torch.Tensor:
-        """Returns uint8 (3, side, side) of a picture uint8 (H, W, 3)."""
-        from torchvision.transforms.v2 import functional
-
-        # As uint8, which is quicker than the preset's float32, and nearer to Pillow, on which the weights were scored.
-        scaled = functional.resize(
-            image.permute(2, 0, 1), [self.resize], interpolation=self.interpolation, antialias=True
-        )
-        cropped: torch.Tensor = functional.center_crop(scaled, [self.crop_size])
-        return cropped
-
-    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
-        """Returns float32 (N, 3, side, side) of uint8 pictures."""
-        mean = torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1)
-        memory_format = torch.channels_last if batch.device.type == "cpu" else torch.contiguous_format
-        return batch.float().div_(255).sub_(mean).div_(std).contiguous(memory_format=memory_format)
 
 
 def find_published(builder: str, name: str | None, file: str) -> Any:

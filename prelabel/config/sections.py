@@ -56,7 +56,9 @@ class DetectorSection(PluginSection):
 class ClassifierSection(PluginSection):
     """What tells one class from another."""
 
-    use: str = Field("", description="torchvision | module:Name | mine.py:Mine; default: the card's")
+    use: str = Field(
+        "", description="torchvision | ultralytics | openai | module:Name | mine.py:Mine; default: the card's"
+    )
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="pictures a batch, of as many tasks as it takes to fill one"
     )

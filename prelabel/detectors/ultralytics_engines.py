@@ -19,15 +19,9 @@ from prelabel.detectors.engines.cache import EngineKey, built_engine
 from prelabel.detectors.engines.onnx import OnnxSession
 from prelabel.detectors.engines.openvino import OpenVinoSession
 from prelabel.detectors.engines.tensorrt import InputShapes, TensorRtSession, build_engine
-from prelabel.detectors.ultralytics_loading import (
-    LoadedModel,
-    ModelFacts,
-    check_task,
-    contained,
-    load_checkpoint,
-    names_in_order,
-)
+from prelabel.detectors.ultralytics_loading import LoadedModel, ModelFacts, check_task
 from prelabel.errors import ConfigError, MachineError
+from prelabel.networks.ultralytics_checkpoint import contained, load_checkpoint, names_in_order
 from prelabel.weights import Weights
 
 EngineName = Literal["torch", "onnx", "openvino", "tensorrt"]
