@@ -43,7 +43,9 @@ class IsolatedReader:
         machine: MachineFacts | None,
         choice: ReaderChoice | None = None,
     ) -> None:
-        self._command = Open(media, section, folder.absolute(), choice, machine)
+        # The process may be older than the working directory of today.
+        here = Media(media.kind, tuple(path.absolute() for path in media.paths))
+        self._command = Open(here, section, folder.absolute(), choice, machine)
         self._name = media.paths[0].name
         self._limits = Limits(section.stall_seconds, section.max_memory_gb * 1e9)
         self._open = ExitStack()

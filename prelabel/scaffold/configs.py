@@ -145,6 +145,7 @@ def _encord_section(project: EncordProject, chosen: AgentStage) -> Iterable[str]
         yield field(EncordSection, "domain", project.caller.domain)
     yield field(EncordSection, "output", "out")
     yield field(EncordSection, "cache_gb", 20)
+    yield field(EncordSection, "fetch_workers", 4)
     yield field(EncordSection, "record", True)
 
 
@@ -179,6 +180,9 @@ def _reader_section() -> Iterable[str]:
     yield field(ReaderSection, "stride", 1)
     yield idle_field(ReaderSection, "only_keyframes", True)
     yield idle_field(ReaderSection, "frame_ranges", [[0, 299]])
+    yield idle_field(ReaderSection, "isolate", "never")
+    yield idle_field(ReaderSection, "stall_seconds", 300)
+    yield idle_field(ReaderSection, "max_memory_gb", 16)
 
 
 def _detector_section(weights: str, card: ModelCard | None) -> Iterable[str]:
@@ -246,7 +250,13 @@ def _map_entry(class_name: str, proposal: Proposal) -> str:
 def _label_entries(object_name: str) -> Iterable[str]:
     yield field(LabelsSection, "unmapped", "ignore")
     yield idle_field(LabelsSection, "conf", {object_name: 0.5})
+    yield idle_field(LabelsSection, "size", {"min_side_px": 8})
+    yield idle_field(LabelsSection, "zones", {"exclude": [[[0, 0], [1, 0], [1, 0.1], [0, 0.1]]]})
+    yield idle_field(LabelsSection, "nms_iou", 0.8)
+    yield idle_field(LabelsSection, "flicker", {"seen": 2, "of": 3})
+    yield idle_field(LabelsSection, "max_per_frame", 50)
     yield field(LabelsSection, "instances", "per_frame")
+    yield idle_field(LabelsSection, "keyframes", {"min_iou": 0.9})
     yield field(LabelsSection, "max_row_mb", 50)
     yield ""
     yield "tracker:"

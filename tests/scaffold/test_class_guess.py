@@ -92,7 +92,7 @@ def test_classes_come_from_the_card_or_from_what_it_was_scored_on() -> None:
     assert known_classes(unknown) == known_classes(None) == ()
 
 
-def test_the_classes_of_every_shipped_card_are_known() -> None:
+def test_the_classes_of_every_shipped_detector_are_known() -> None:
     folder = next(folder for folder in model_folders() if (folder / "yolo11n.yaml").is_file())
     cards = [read_card(path) for path in sorted(folder.glob("*.yaml"))]
-    assert [card.name for card in cards if not known_classes(card)] == []
+    assert [card.name for card in cards if not known_classes(card) and "ImageNet" not in (card.score or "")] == []

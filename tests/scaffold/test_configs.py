@@ -34,8 +34,11 @@ def entries(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines()]
 
 
+OF_CLASSIFIERS = {"classification", "answers"}
+
+
 def all_keys(*sections: type[BaseModel]) -> set[str]:
-    return {key for section in sections for key in section.model_fields}
+    return {key for section in sections for key in section.model_fields} - OF_CLASSIFIERS
 
 
 def unmentioned(text: str, keys: set[str]) -> set[str]:
