@@ -46,6 +46,7 @@ def run(
         int | None,
         typer.Option(min=1, max=65535, metavar="PORT", envvar="PRELABEL_METRICS_PORT", help="serve Prometheus metrics"),
     ] = None,
+    report: Annotated[bool, typer.Option("--report", help="write report.html beside report.json")] = False,
 ) -> None:
     """Label what waits: videos in, label rows out, tasks moved on.
 
@@ -54,7 +55,13 @@ def run(
     from prelabel.commands import run_config
 
     code = run_config(
-        config, settings or (), limit=limit, dry_run=dry_run, watch_seconds=watch, metrics_port=metrics_port
+        config,
+        settings or (),
+        limit=limit,
+        dry_run=dry_run,
+        watch_seconds=watch,
+        metrics_port=metrics_port,
+        page=report,
     )
     raise typer.Exit(code)
 
@@ -117,9 +124,9 @@ def preview(
     config: ConfigPath,
     titles: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="which tasks; default: all")] = None,
     settings: Settings = None,
-    kind: Annotated[str, typer.Option(help="clip | sheet | both")] = "both",
+    kind: Annotated[str, typer.Option(help="clip | sheet | both | report | all")] = "all",
 ) -> None:
-    """Draw the boxes of an earlier run: an annotated clip, and a contact sheet."""
+    """Draw the boxes of an earlier run: an annotated clip, a contact sheet, and a page of the run."""
     from prelabel.commands import draw_previews
 
     raise typer.Exit(draw_previews(config, settings or (), titles or (), kind))

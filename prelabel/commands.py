@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from rich.markup import escape
 
@@ -49,12 +49,13 @@ def run_config(
     dry_run: bool,
     watch_seconds: float | None,
     metrics_port: int | None = None,
+    page: bool = False,
 ) -> int:
     """Runs a config, once, or again and again until somebody asks to stop."""
     assembly = Assembly(load_config(config, settings), config.parent, dry_run)
     rest = timedelta(minutes=assembly.config.retries.watch_minutes)
     choose = every_task if watch_seconds is None else DueAgain(rest)
-    return _run(assembly, choose, limit=limit, watch_seconds=watch_seconds, metrics_port=metrics_port)
+    return _run(assembly, choose, limit=limit, watch_seconds=watch_seconds, metrics_port=metrics_port, page=page)
 
 
 def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) -> int:
@@ -87,6 +88,7 @@ def _run(
     limit: int | None = None,
     watch_seconds: float | None = None,
     metrics_port: int | None = None,
+    page: bool = False,
 ) -> int:
     stop = StopSignal()
     codes = [ALL_DONE]
@@ -97,7 +99,8 @@ def _run(
             stop_on_signals(stop, lambda text: person().print(text, style="yellow")),
             _ledger(assembly) as ledger,
         ):
-            for report in _passes(assembly, ledger, stop, choose, also, limit=limit, watch_seconds=watch_seconds):
+            passes = _passes(assembly, ledger, stop, choose, also, limit=limit, watch_seconds=watch_seconds, page=page)
+            for report in passes:
                 show_report(report)
                 codes.append(_exit_code(report))
     return INTERRUPTED if stop.is_set and watch_seconds is None else max(codes)
@@ -111,7 +114,7 @@ def relabel_kept(config: Path, settings: Sequence[str]) -> int:
     check_labels(assembly)
     stop = StopSignal()
     with _ledger(assembly) as ledger:
-        (report,) = _passes(assembly, ledger, stop, every_task, (), limit=None, watch_seconds=None)
+        (report,) = _passes(assembly, ledger, stop, every_task, (), limit=None, watch_seconds=None, page=False)
     show_report(report)
     return INTERRUPTED if stop.is_set else _exit_code(report)
 
@@ -155,13 +158,28 @@ def show_status(where: Path) -> int:
     return SOME_FAILED if failed else ALL_DONE
 
 
+_PICTURES: Mapping[str, Literal["clip", "sheet", "both"]] = {
+    "clip": "clip",
+    "sheet": "sheet",
+    "both": "both",
+    "all": "both",
+}
+
+
 def draw_previews(config: Path, settings: Sequence[str], titles: Sequence[str], kind: str) -> int:
-    """Draws the boxes of an earlier run."""
+    """Draws the boxes of an earlier run, and makes a page of it."""
+    from prelabel.pages.run_report import write_run_report
     from prelabel.preview import preview_run
 
     assembly = Assembly(load_config(config, settings), config.parent)
-    with show_progress() as progress:
-        paths = preview_run(assembly, titles, _one_of("--kind", kind, ("clip", "sheet", "both")), progress)
+    wanted = _one_of("--kind", kind, (*_PICTURES, "report"))
+    paths: list[Path] = []
+    if wanted in _PICTURES:
+        with show_progress() as progress:
+            paths += preview_run(assembly, titles, _PICTURES[wanted], progress)
+    if wanted in ("report", "all"):
+        paths.append(page := assembly.output / "report.html")
+        write_run_report(assembly, RunReport.read(assembly.output / "report.json"), page)
     show_paths(paths)
     return ALL_DONE
 
@@ -186,15 +204,19 @@ def evaluate_labels(
 ) -> int:
     """Compares what runs wrote with what stands there now."""
     from prelabel.evaluation.evaluate import Asked, evaluate_run
+    from prelabel.pages.evaluation import write_evaluation_page
+    from prelabel.relabel import KeptAssembly
 
     asked = Asked(against, tuple(stages), min_iou, accept_iou)
-    assembly = Assembly(load_config(config, settings), config.parent)
+    loaded = load_config(config, settings)
+    assembly = Assembly(loaded, config.parent)
     with waiting("reading the labels, comparing …"):
-        evaluation = evaluate_run(assembly, asked)
-    path = assembly.output / "evaluation.json"
-    evaluation.write(path)
+        evaluation = evaluate_run(KeptAssembly(loaded, config.parent), asked)
+        path, page = assembly.output / "evaluation.json", assembly.output / "evaluation.html"
+        evaluation.write(path)
+        write_evaluation_page(assembly, evaluation, page)
     show_evaluation(evaluation)
-    show_paths([path])
+    show_paths([path, page])
     return ALL_DONE
 
 
@@ -245,6 +267,7 @@ def _passes(
     *,
     limit: int | None,
     watch_seconds: float | None,
+    page: bool,
 ) -> Iterator[RunReport]:
     """Yields a report for the first pass, and for each later one in which something happened."""
     first, left = True, limit
@@ -253,7 +276,7 @@ def _passes(
             progress = Several(shown, *also)
             report = run_tasks(assembly, ledger, progress, stop, left, choose=choose)
             if tells := first or report.num_worked_on > 0 or bool(report.aborted):
-                report = complete(assembly, report, progress)
+                report = complete(assembly, report, progress, page=page)
         if tells:
             yield report
         left = None if left is None else left - report.num_worked_on

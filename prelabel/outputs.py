@@ -20,10 +20,16 @@ from prelabel.report import RunReport, TaskReport
 from prelabel.sources.demo import TRUTH_NAME
 
 
-def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunReport:
+def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page: bool = False) -> RunReport:
     """Writes what concerns the whole run, and returns the report with it.
 
     A score or a picture that cannot be had is a warning: labels are worth more than either.
+
+    Args:
+        assembly: of the run's config.
+        report: how the run went.
+        progress: told of it.
+        page: whether to write it as a page, too.
     """
     outputs: list[Path] = []
     warnings = list(report.warnings)
@@ -38,11 +44,19 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress) -> RunRe
         outputs += _previews(assembly, report, progress)
     except PrelabelError as error:
         warnings.append(str(error))
-    path = assembly.output / "report.json"
+    outputs += [path := assembly.output / "report.json", *([assembly.output / "report.html"] if page else [])]
     finished = replace(
-        report, score=score, warnings=tuple(warnings), outputs=tuple(str(output) for output in [*outputs, path])
+        report,
+        score=score,
+        warnings=tuple(warnings),
+        outputs=tuple(map(str, outputs)),
+        device="" if assembly.config.classifier is not None else getattr(assembly.detector, "device", ""),
     )
     finished.write(path)
+    if page:
+        from prelabel.pages.run_report import write_run_report
+
+        write_run_report(assembly, finished, outputs[-1])
     progress.event(
         "run_done",
         done=sum(task.status == "done" for task in report.tasks),

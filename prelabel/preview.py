@@ -28,6 +28,7 @@ from prelabel.sheet import compose_sheet, fit_cells
 MAX_SIDE_PX = 1280
 NUM_SHEET_FRAMES = 9
 BATCH_SIZE = 4
+MAX_GAP_FRAMES = 300
 TICKS = 90_000
 """A second in a clip's time stamps: the usual frame rates are whole numbers of them."""
 BT709 = 1
@@ -144,6 +145,37 @@ def preview_run(
                 write_sheet(video, reading.batches(sheet_frames(video)), sheet)
                 written.append(sheet)
     return written
+
+
+def read_pictures(
+    assembly: Assembly, task: Task, record: RawRecord, frame_indices: NDArray[np.int64]
+) -> Iterator[tuple[int, Image.Image]]:
+    """Yields frames of a task's media, each with its number, in order.
+
+    Args:
+        assembly: of the config.
+        task: whose media.
+        record: what a run found in them.
+        frame_indices: int64 (M,), rising.
+
+    Raises:
+        TaskError: the media cannot be had, or are not those that the record is of.
+    """
+    with task.open() as media:
+        reading = _Reading(assembly, task.title, media, record, NullProgress())
+        for wanted in _parts_to_read(frame_indices):
+            for batch in reading.batches(wanted):
+                pictures = map(Image.fromarray, batch.data.cpu().numpy())
+                yield from zip(batch.frame_indices.tolist(), pictures, strict=True)
+
+
+def _parts_to_read(frame_indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Returns frames that are near each other together: to open anew costs less than to decode what is between."""
+    return [
+        part
+        for part in np.split(frame_indices, np.flatnonzero(np.diff(frame_indices) > MAX_GAP_FRAMES) + 1)
+        if len(part)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

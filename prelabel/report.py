@@ -9,7 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from prelabel.files import write_text_atomically
+from pydantic import TypeAdapter, ValidationError
+
+from prelabel.errors import ConfigError
+from prelabel.files import read_json, write_text_atomically
+from prelabel.plugins import describe_first
 from prelabel.protocols import LeftAlone
 from prelabel.shaping import Thinning, sum_up
 
@@ -77,6 +81,7 @@ class RunReport:
         usage: what a model behind a service counted: requests, tokens, cost and so on, by name.
         stopped: somebody asked to stop before all was done.
         aborted: why the run ended before its time; else empty.
+        device: that the detector ran on, `cuda:0` or `cpu`; empty where it does not say.
         score: against the ground truth, where one was given: mAP and AP by class.
         outputs: files of the run itself.
     """
@@ -94,6 +99,7 @@ class RunReport:
     usage: Mapping[str, float] = field(default_factory=dict)
     stopped: bool = False
     aborted: str = ""
+    device: str = ""
     score: Mapping[str, float] | None = None
     outputs: tuple[str, ...] = ()
 
@@ -168,6 +174,22 @@ class RunReport:
         """The stage that was busiest, and so set the pace; empty if nothing was worked on."""
         busy = self.busy_seconds
         return max(busy, key=lambda stage: busy[stage]) if busy else ""
+
+    @classmethod
+    def read(cls, path: Path) -> RunReport:
+        """Returns a report as an earlier run wrote it.
+
+        Raises:
+            ConfigError: there is none, or it is of another form.
+        """
+        if not path.exists():
+            raise ConfigError(f"{path}: there is no report yet: `prelabel run CONFIG` first")
+        try:
+            return TypeAdapter(cls).validate_python(read_json(path, ConfigError))
+        except ValidationError as error:
+            raise ConfigError(
+                f"{path}: is not a report of this version: run again ({describe_first(error)})"
+            ) from error
 
     def write(self, path: Path) -> None:
         """Writes the report as JSON."""

@@ -80,6 +80,11 @@ class TorchvisionDetector:
         self.model = ModelRecord(weights.name, weights.sha256, weights.licence)
         self.default_batch_size = 4 if self._device.type == "cpu" else 16
 
+    @property
+    def device(self) -> str:
+        """Where the network runs: `cpu`, `cuda:0` and so on."""
+        return str(self._device)
+
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Returns one `Detections` a frame, highest confidence first, in pixels of the displayed frame."""
         if not len(batch):

@@ -95,6 +95,11 @@ class UltralyticsDetector:
                 _log.warning("%s", self.warnings[0])
         return load_model(weights.path, device, half=half and device.type != "cpu", nms_head=options.nms)
 
+    @property
+    def device(self) -> str:
+        """Where the network runs: `cpu`, `cuda:0` and so on."""
+        return str(self._device)
+
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Returns one `Detections` a frame, highest confidence first, in pixels of the displayed frame."""
         if not len(batch):

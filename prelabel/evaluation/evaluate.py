@@ -65,8 +65,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """What came out of one task."""
+    """What came out of one task, and the confidence down to which its boxes were kept."""
 
+    lowest_conf: float
     edits: VideoEdits
     evidence: Evidence
     worst: list[WorstFrame]
@@ -105,7 +106,7 @@ def evaluate_run(assembly: Assembly, asked: Asked) -> Evaluation:
         instances_are=assembly.config.labels.instances,
         models=_by_model([task.edits for task in found]),
         videos=tuple(task.edits for task in found),
-        thresholds=threshold_curves([task.evidence for task in found], _in_force(assembly), _lowest(assembly)),
+        thresholds=threshold_curves([task.evidence for task in found], _in_force(assembly), _lowest(assembly, found)),
         score=_score(assembly, standing),
         worst_frames=worst_of_all([frame for task in found for frame in task.worst]),
         skipped=tuple(skipped),
@@ -153,6 +154,7 @@ def _compare(
     strange = Counter(compared.current.class_name[is_strange].tolist())
     compared = compared.without_added(is_strange)
     return _Compared(
+        lowest_conf=raw.origin.lowest_conf or 0.0,
         edits=VideoEdits(entry.key, title, _model_of(raw), len(frames), count_edits(compared)),
         evidence=weigh_boxes(compared, _on(frames, unwritten), **ious),
         worst=worst_of_video(compared, raw.info, entry.key, title),
@@ -217,11 +219,11 @@ def _in_force(assembly: Assembly) -> dict[str, float]:
     }
 
 
-def _lowest(assembly: Assembly) -> dict[str, float]:
+def _lowest(assembly: Assembly, found: Sequence[_Compared]) -> dict[str, float]:
     """Returns the confidence down to which boxes were kept, by class. Of tracks nobody knows what fewer boxes make."""
     if assembly.linking is not None:
         return _in_force(assembly)
-    return dict.fromkeys(_class_names(assembly), float(getattr(assembly.detector, "lowest_conf", 0.0)))
+    return dict.fromkeys(_class_names(assembly), max(task.lowest_conf for task in found))
 
 
 def _score(assembly: Assembly, standing: StandingRows | CocoTruth) -> dict[str, float] | None:

@@ -1,0 +1,165 @@
+"""The page of a run: how it went, what it cost, and what was found in each video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prelabel.assemble import Assembly
+from prelabel.errors import PrelabelError
+from prelabel.files import write_text_atomically
+from prelabel.kept import label_raw, raw_path
+from prelabel.labelled import LabelledVideo
+from prelabel.pages.pictures import Place, read_sources
+from prelabel.pages.render import duration, render_page
+from prelabel.pages.tile import Tile
+from prelabel.pages.video import VideoView, frames_to_show, view_of_video
+from prelabel.raw_store import read_raw
+from prelabel.report import RunReport, TaskReport
+
+MAX_VIDEOS_WITH_PICTURES = 40
+STAGES = ("fetch", "decode", "detect", "save")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How busy a stage was.
+
+    Attributes:
+        name: fetch, decode, detect, save.
+        seconds: busy, over all tasks.
+        share: of the run's time; above 1 where several worked at once.
+        is_limit: it was the busiest.
+    """
+
+    name: str
+    seconds: float
+    share: float
+    is_limit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A line of a bar chart in a table.
+
+    Attributes:
+        name: of what.
+        colour: `#RRGGBB`; empty: the page's own.
+        value: the number.
+        share: of the largest.
+    """
+
+    name: str
+    colour: str
+    value: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """What the template shows."""
+
+    report: RunReport
+    state: str
+    tiles: tuple[Tile, ...]
+    stages: tuple[Stage, ...]
+    classes: tuple[Bar, ...]
+    dropped: tuple[Bar, ...]
+    pathways: tuple[Bar, ...]
+    videos: tuple[VideoView, ...]
+
+
+def write_run_report(assembly: Assembly, report: RunReport, path: Path) -> None:
+    """Writes the page of a run, whole or not at all.
+
+    Args:
+        assembly: of the run's config.
+        report: how the run went.
+        path: of the HTML file.
+    """
+    write_text_atomically(path, render_page("run_report.html.j2", page_of(assembly, report)))
+
+
+def page_of(assembly: Assembly, report: RunReport) -> RunPage:
+    """Returns what the page shows; videos whose detections cannot be read are shown by what the report says."""
+    labelled = {task.key: video for task in report.tasks if (video := _labelled(assembly, task)) is not None}
+    sources = _sources(assembly, labelled)
+    colours = {category.name: category.color for video in labelled.values() for category in video.label_map.categories}
+    return RunPage(
+        report=report,
+        state=_state(report),
+        tiles=tuple(_tiles(report, labelled)),
+        stages=tuple(_stages(report)),
+        classes=_bars(report.instances, colours),
+        dropped=_bars({name.replace("_", " "): number for name, number in report.dropped.items()}),
+        pathways=_bars(report.pathways),
+        videos=tuple(
+            view_of_video(task, labelled.get(task.key), sources) for task in report.tasks if task.status != "failed"
+        ),
+    )
+
+
+def _labelled(assembly: Assembly, task: TaskReport) -> LabelledVideo | None:
+    path = raw_path(assembly, task.key, task.title)
+    if assembly.config.classifier is not None or task.status not in ("done", "already done") or not path.exists():
+        return None
+    try:
+        return label_raw(assembly, task.title, read_raw(path))
+    except PrelabelError:
+        return None
+
+
+def _sources(assembly: Assembly, labelled: Mapping[str, LabelledVideo]) -> Mapping[Place, str]:
+    shown = list(labelled.items())[:MAX_VIDEOS_WITH_PICTURES]
+    return read_sources(assembly, [(key, frame) for key, video in shown for frame in frames_to_show(video)])
+
+
+def _state(report: RunReport) -> str:
+    if report.aborted:
+        return "ended early"
+    if report.failed:
+        return f"{len(report.failed)} failed"
+    return "stopped" if report.stopped else "all done"
+
+
+def _tiles(report: RunReport, labelled: Mapping[str, LabelledVideo]) -> list[Tile]:
+    num = {status: sum(task.status == status for task in report.tasks) for status in ("done", "already done", "failed")}
+    earlier = f"{num['already done']:,} done before" if num["already done"] else ""
+    tiles = [Tile("tasks done", f"{num['done']:,}", earlier)]
+    if num["failed"]:
+        tiles.append(Tile("failed", f"{num['failed']:,}"))
+    if report.num_inferred:
+        pace = f"{report.frames_per_second:,.1f} a second"
+        tiles.append(Tile("frames looked at", f"{report.num_inferred:,}", pace))
+    are_tracks = report.instances_are == "tracks"
+    if report.num_boxes:
+        note = f"{report.num_boxes:,} boxes" if are_tracks else ""
+        tiles.append(Tile("tracks" if are_tracks else "boxes", f"{sum(report.instances.values()):,}", note))
+    if report.score:
+        tiles.append(Tile("mAP", f"{report.score['map_50_95']:.3f}", f"AP50 {report.score['map_50']:.3f}"))
+    return [*tiles, Tile("took", duration(report.seconds)), _cost(report, labelled)]
+
+
+def _cost(report: RunReport, labelled: Mapping[str, LabelledVideo]) -> Tile:
+    """Returns machine-hours, and what an hour of video costs: of the tasks that the detector looked at in this run."""
+    hours = report.seconds / 3600
+    looked_at = [task.key for task in report.tasks if task.seconds.get("detect")]
+    video_hours = sum(labelled[key].info.duration_seconds for key in looked_at if key in labelled) / 3600
+    note = f"{hours / video_hours:.2f} an hour of video" if video_hours else ""
+    return Tile("GPU-hours" if report.device.startswith("cuda") else "machine-hours", f"{hours:.3f}", note)
+
+
+def _stages(report: RunReport) -> list[Stage]:
+    busy = report.busy_seconds
+    names = [*(name for name in STAGES if name in busy), *(name for name in busy if name not in STAGES)]
+    return [
+        Stage(name, busy[name], busy[name] / report.seconds if report.seconds else 0.0, name == report.limit)
+        for name in names
+    ]
+
+
+def _bars(counts: Mapping[str, int], colours: Mapping[str, str] | None = None) -> tuple[Bar, ...]:
+    most = max(counts.values(), default=1)
+    known = colours or {}
+    return tuple(Bar(name, known.get(name, ""), number, number / most) for name, number in counts.items())

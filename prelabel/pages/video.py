@@ -1,0 +1,178 @@
+"""One video on the page of a run: its boxes and confidences over time, and some of its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.labelled import LabelledVideo
+from prelabel.pages.charts import Area, Bins, band, line, stack
+from prelabel.pages.pictures import Outline, Picture, Place
+from prelabel.pages.render import counted, duration
+from prelabel.preview import sheet_frames
+from prelabel.report import TaskReport
+
+NUM_PICTURES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Boxes and confidences over a video.
+
+    Attributes:
+        areas: of boxes a frame, a class each, stacked.
+        most: boxes a frame that reach the top.
+        mean: path of the mean confidence.
+        spread: path from the 10th to the 90th percentile of confidence.
+        ticks: times or frame numbers below, from left to right at equal distances.
+        description: in words.
+    """
+
+    areas: tuple[Area, ...]
+    most: float
+    mean: str
+    spread: str
+    ticks: tuple[str, ...]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoView:
+    """A task on the page.
+
+    Attributes:
+        task: its report.
+        facts: size, length and so on, in words.
+        colours: `#RRGGBB` by class.
+        timeline: None where there is nothing to show over time.
+        pictures: some of its frames.
+    """
+
+    task: TaskReport
+    facts: str
+    colours: Mapping[str, str]
+    timeline: Timeline | None
+    pictures: tuple[Picture, ...]
+
+
+def frames_to_show(video: LabelledVideo) -> list[int]:
+    """Returns the frames of which the page has pictures."""
+    frames: list[int] = sheet_frames(video, NUM_PICTURES).tolist()
+    return frames
+
+
+def view_of_video(task: TaskReport, video: LabelledVideo | None, sources: Mapping[Place, str]) -> VideoView:
+    """Returns a task as the page shows it.
+
+    Args:
+        task: its report.
+        video: what is kept of it; None: nothing.
+        sources: pictures that could be had.
+    """
+    if video is None:
+        return VideoView(task, counted(task.num_frames, "frame") if task.num_frames else "", {}, None, ())
+    frames = [frame for frame in frames_to_show(video) if (task.key, frame) in sources]
+    return VideoView(
+        task=task,
+        facts=_facts(task, video),
+        colours={category.name: category.color for category in video.label_map.categories},
+        timeline=timeline_of(video) if video.info.num_frames > 1 else None,
+        pictures=tuple(_picture(video, frame, sources[task.key, frame]) for frame in frames),
+    )
+
+
+def timeline_of(video: LabelledVideo) -> Timeline:
+    """Returns the chart of a video."""
+    found, info = video.detections, video.info
+    seen = np.union1d(found.inferred_frames, found.frame_index)
+    bins = Bins.of(info.num_frames, seen)
+    category = video.label_map.category_index[found.class_id]
+    present = [index for index in range(len(video.label_map.categories)) if (category == index).any()]
+    heights = [bins.sums(found.frame_index[category == index]) / np.maximum(bins.num_frames, 1) for index in present]
+    total = np.sum(heights, axis=0) if heights else np.zeros(len(bins.num_frames))
+    most = max(float(total.max()), 1.0)
+    low, mean, high = _confidence(video, bins)
+    return Timeline(
+        areas=tuple(
+            Area(video.label_map.categories[index].name, video.label_map.categories[index].color, path)
+            for index, path in zip(present, stack(heights, most), strict=True)
+        ),
+        most=most,
+        mean=line(mean),
+        spread=band(low, high),
+        ticks=_ticks(video),
+        description=_describe(total, mean),
+    )
+
+
+def _confidence(video: LabelledVideo, bins: Bins) -> tuple[NDArray[np.float64], ...]:
+    """Returns the 10th percentile, the mean and the 90th of what was measured in each part; NaN where nothing was."""
+    found = video.detections.where(~video.detections.interpolated)
+    order = np.lexsort((found.confidence, place := bins.place(found.frame_index)))
+    confidence = found.confidence[order].astype(np.float64)
+    starts = np.searchsorted(place[order], np.arange(len(bins.num_frames)))
+    ends = np.searchsorted(place[order], np.arange(len(bins.num_frames)), side="right")
+    low, mean, high = (np.full(len(starts), np.nan) for _ in range(3))
+    for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        if end > start:
+            part = confidence[start:end]
+            low[number], high[number] = np.quantile(part, [0.1, 0.9])
+            mean[number] = part.mean()
+    return low, mean, high
+
+
+def _ticks(video: LabelledVideo, num: int = 5) -> tuple[str, ...]:
+    info = video.info
+    parts = np.linspace(0, 1, num)
+    if info.average_fps <= 0:
+        return tuple(f"{round(part * (info.num_frames - 1)) + 1}" for part in parts)
+    return tuple(duration(part * info.duration_seconds) for part in parts.tolist())
+
+
+def _describe(total: NDArray[np.float64], mean: NDArray[np.float64]) -> str:
+    if not total.any():
+        return "No boxes."
+    measured = mean[~np.isnan(mean)]
+    said = f"{total.min():.1f} to {total.max():.1f} boxes a frame"
+    return f"{said}, mean confidence {measured.min():.2f} to {measured.max():.2f}." if len(measured) else f"{said}."
+
+
+def _facts(task: TaskReport, video: LabelledVideo) -> str:
+    info = video.info
+    parts = [] if info.frame_sizes else [f"{info.width} x {info.height}"]
+    if info.average_fps > 0:
+        parts += [
+            duration(info.duration_seconds),
+            f"{info.average_fps:.4g} frames/s",
+            counted(info.num_frames, "frame"),
+        ]
+    else:
+        parts.append(counted(info.num_frames, "picture"))
+    if task.num_inferred and task.num_inferred != info.num_frames:
+        parts.append(f"{task.num_inferred:,} looked at")
+    return " · ".join(parts)
+
+
+def _picture(video: LabelledVideo, frame: int, source: str) -> Picture:
+    found = video.detections
+    here = slice(*np.searchsorted(found.frame_index, [frame, frame + 1]).tolist())
+    (width, height) = video.info.sizes(np.array([frame]))[0].tolist()
+    outlines = []
+    columns = (found.xyxy[here], found.class_id[here], found.confidence[here], found.track_id[here])
+    for (x1, y1, x2, y2), class_id, confidence, track_id in zip(*(c.tolist() for c in columns), strict=True):
+        category = video.label_map.objects[class_id]
+        if category is not None:
+            text = f"{category.name}{f' #{track_id}' if track_id >= 0 else ''} {confidence:.2f}"
+            place = (x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height)
+            outlines.append(Outline(*place, "found", category.color, text))
+    shown = counted(len(outlines), "box", "boxes")
+    return Picture(source, width, height, _caption(video, frame), f"Frame {frame} with {shown}", tuple(outlines))
+
+
+def _caption(video: LabelledVideo, frame: int) -> str:
+    if video.info.average_fps <= 0:
+        return f"picture {frame + 1}"
+    return f"frame {frame} · {duration(frame / video.info.average_fps)}"
