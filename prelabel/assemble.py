@@ -20,6 +20,7 @@ from prelabel.plugins import Plugin, load_plugin
 from prelabel.protocols import Detector, LabelSink, ModelRecord, TaskSource, Tracker
 from prelabel.redact import redact
 from prelabel.routing import Router
+from prelabel.tiling import TiledDetector
 from prelabel.tracking import Linking
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Assembly:
             raise ConfigError(f"detector.use: {self.detector_plugin.use!r} lacks `class_names` or `detect(batch)`")
         if not built.class_names:
             raise ConfigError(f"detector.use: {self.detector_plugin.use!r} has no class_names")
-        return built
+        tiles = self.detector_section.tiles
+        return built if tiles is None else TiledDetector(built, tiles)
 
     @cached_property
     def agent_plugin(self) -> Plugin:

@@ -40,6 +40,7 @@ _TITLES = {
     "Zones": "labels.zones",
     "Flicker": "labels.flicker",
     "Keyframes": "labels.keyframes",
+    "Tiles": "detector.tiles",
 }
 
 

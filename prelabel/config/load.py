@@ -15,6 +15,7 @@ from prelabel.config.sources import SOURCES
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.plugins import describe_first
 from prelabel.shaping import Flicker, Keyframes, SizeLimits, Zones
+from prelabel.tiling import Tiles
 from prelabel.yaml_files import parse_yaml, read_yaml
 
 
@@ -129,6 +130,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "zones": Zones,
         "flicker": Flicker,
         "keyframes": Keyframes,
+        "tiles": Tiles,
         "routing": RuleSection,
     }
     model = next((sections[part] for part in reversed(location[:-1]) if part in sections), Config)

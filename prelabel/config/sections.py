@@ -13,6 +13,7 @@ from prelabel.config.failures import RetriesSection
 from prelabel.config.routing import NumberExpression, Rules
 from prelabel.config.sources import DemoSection, EncordSection, FolderSection
 from prelabel.shaping import Flicker, Keyframes, ShapingRules, SizeLimits, Zones
+from prelabel.tiling import Tiles
 
 ISOLATION_KEYS = {"isolate", "stall_seconds", "max_memory_gb"}
 """Of the reader section; they say where frames are decoded, and change none."""
@@ -51,6 +52,7 @@ class DetectorSection(PluginSection):
 
     use: str = Field("", description="ultralytics | torchvision | module:Name | mine.py:Mine; default: the card's")
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="frames a batch")
+    tiles: Tiles | None = Field(None, description="look at each frame in overlapping tiles too, for small things")
 
 
 class ClassifierSection(PluginSection):
