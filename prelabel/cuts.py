@@ -22,8 +22,42 @@ MIN_RATIO = 3.0
 NUM_NEIGHBOURS = 2
 
 
-def thumbnails(data: torch.Tensor) -> NDArray[np.float32]:
-    """Returns small pictures of frames, float32 (N, height, width), 0..255.
+class CutFinder:
+    """Looks at frames as they come, in batches, and tells at the end where shots begin; holds no frame.
+
+    What it computes stays on the frames' device until then, so that nobody waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._indices: list[NDArray[np.int64]] = []
+        self._changes: list[torch.Tensor] = []
+        self._last: torch.Tensor | None = None
+
+    def add(self, data: torch.Tensor, frame_indices: NDArray[np.int64]) -> None:
+        """Notes how much each frame differs from the one before it.
+
+        Args:
+            data: uint8 (N, H, W, 3), on any device.
+            frame_indices: int64 (N,), rising from batch to batch.
+        """
+        small = thumbnails(data)
+        before = small.roll(1, dims=0)
+        before[0] = small[0] if self._last is None else self._last
+        self._indices.append(frame_indices)
+        self._changes.append((small - before).abs().mean(dim=(1, 2)))
+        self._last = small[-1]
+
+    def cuts(self) -> NDArray[np.int64]:
+        """Returns the frames, int64 (K,), with which a new shot begins."""
+        if not self._changes:
+            return np.zeros(0, np.int64)
+        import torch
+
+        return find_cuts(np.concatenate(self._indices), torch.cat(self._changes).cpu().numpy())
+
+
+def thumbnails(data: torch.Tensor) -> torch.Tensor:
+    """Returns small pictures of frames, float32 (N, height, width), 0..255, on the frames' device.
 
     Green alone, which is most of what the eye calls bright, and only some pixels, about 4 by 4 for each of the
     thumbnail's: the cost does not grow with the frame's size.
@@ -37,13 +71,7 @@ def thumbnails(data: torch.Tensor) -> NDArray[np.float32]:
     step_x = max(1, data.shape[2] // (THUMBNAIL_WIDTH * SAMPLES))
     green = data[:, ::step_y, ::step_x, 1].to(torch.float32)
     size = (min(THUMBNAIL_HEIGHT, green.shape[1]), min(THUMBNAIL_WIDTH, green.shape[2]))
-    small: NDArray[np.float32] = torch.nn.functional.adaptive_avg_pool2d(green, size).cpu().numpy()
-    return small
-
-
-def change_between(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
-    """Returns the mean difference of two thumbnails of one size, 0..255."""
-    return float(np.abs(after - before).mean())
+    return torch.nn.functional.adaptive_avg_pool2d(green, size)
 
 
 def find_cuts(frame_indices: NDArray[np.int64], changes: NDArray[np.float32]) -> NDArray[np.int64]:

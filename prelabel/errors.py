@@ -13,6 +13,7 @@ PrelabelError
     ├── ReadError         the media could not be decoded as promised
     │   └── FrameCountError
     ├── DetectError       the detector broke its contract or raised
+    │   └── DeviceMemoryError
     ├── ClassifyError     the classifier did
     ├── TrackError        the tracker did
     ├── AgentError        the user's function raised
@@ -90,6 +91,10 @@ class DetectError(TaskError):
 
 class ClassifyError(TaskError):
     """The classifier raised, or returned what its contract does not allow."""
+
+
+class DeviceMemoryError(DetectError):
+    """A batch does not fit into the device's memory; a smaller one may."""
 
 
 class TrackError(TaskError):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
 
-from prelabel.cuts import change_between, find_cuts, thumbnails
+from prelabel.cuts import CutFinder, find_cuts, thumbnails
 from prelabel.scenes import SceneSpec, cut_frame_index, render_frames
 
 
 def cuts_of(frames):
-    small = [thumbnails(torch.from_numpy(np.array(frame)[None]))[0] for frame in frames]
-    changes = [0.0, *(change_between(before, after) for before, after in pairwise(small))]
-    return find_cuts(np.arange(len(small)), np.array(changes, np.float32)).tolist()
+    """Batches of one, two, one, two … frames."""
+    frames = [np.array(frame) for frame in frames]
+    finder = CutFinder()
+    at = 0
+    while at < len(frames):
+        numbers = np.arange(at, min(at + 1 + at % 2, len(frames)))
+        finder.add(torch.from_numpy(np.stack([frames[number] for number in numbers])), numbers)
+        at += len(numbers)
+    return finder.cuts().tolist()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -47,3 +51,4 @@ def test_frames_of_any_size_have_thumbnails(size):
 
 def test_no_frame_has_no_cut():
     assert find_cuts(np.zeros(0, np.int64), np.zeros(0, np.float32)).tolist() == []
+    assert CutFinder().cuts().tolist() == []

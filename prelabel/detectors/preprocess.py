@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -38,23 +40,29 @@ def stretch_frames(frames: torch.Tensor, height: int, width: int, dtype: torch.d
     return _as_input(resize_frames(frames, height, width), dtype)
 
 
-def boxes_from_letterbox(xyxy: torch.Tensor, box: Letterbox, height: int, width: int) -> torch.Tensor:
-    """Returns boxes of a letterboxed input in pixels of the frame, cut to it.
+def table_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, width: int) -> torch.Tensor:
+    """Returns rows with boxes of a letterboxed input in pixels of the frame, cut to it.
 
     Args:
-        xyxy: (N, 4), corners in pixels of the input.
+        table: (..., 6) or (..., 4): corners in pixels of the input first.
         box: as given to `letterbox_frames`.
         height: pixels of the frame.
         width: pixels of the frame.
 
     >>> box = Letterbox.fit(1080, 1920, 640)
-    >>> boxes_from_letterbox(torch.tensor([[0.0, 12.0, 320.0, 192.0]]), box, 1080, 1920).tolist()
+    >>> table_from_letterbox(torch.tensor([[0.0, 12.0, 320.0, 192.0]]), box, 1080, 1920).tolist()
     [[0.0, 0.0, 960.0, 540.0]]
     """
-    offset = xyxy.new_tensor([box.left, box.top, box.left, box.top])
-    scale_x, scale_y = box.scaled_width / width, box.scaled_height / height
-    corners = (xyxy - offset) / xyxy.new_tensor([scale_x, scale_y, scale_x, scale_y])
-    return corners.clamp_(min=0).minimum(xyxy.new_tensor([width, height, width, height]))
+    x = (table[..., 0:4:2] - box.left) / (box.scaled_width / width)
+    y = (table[..., 1:4:2] - box.top) / (box.scaled_height / height)
+    corners = torch.stack([x.clamp_(0, width), y.clamp_(0, height)], dim=-1).flatten(-2)
+    return torch.cat([corners, table[..., 4:]], dim=-1)
+
+
+def scale_table(table: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Returns rows (..., 6) with boxes in fractions of the frame in its pixels."""
+    corners = torch.stack([table[..., 0:4:2] * width, table[..., 1:4:2] * height], dim=-1).flatten(-2)
+    return torch.cat([corners, table[..., 4:]], dim=-1)
 
 
 def resize_frames(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -103,6 +111,7 @@ def resize_in_whole_numbers(frames: torch.Tensor, height: int, width: int) -> to
     return ((first + second + 2) >> 2).to(torch.uint8)
 
 
+@lru_cache(maxsize=64)  # made anew, they would be copied to the GPU for every batch, and wait for it
 def _taps(
     num_in: int, num_out: int, device: torch.device, *, edge_is_one_pixel: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

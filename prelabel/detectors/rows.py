@@ -1,4 +1,8 @@
-"""A network's boxes, on its device, as what the rest of the program works with."""
+"""A network's boxes, on its device, as what the rest of the program works with.
+
+A row is x1, y1, x2, y2 in pixels, confidence, class id. A table of rows is float32 (N, max_det, 6), one image after
+the other, each filled up with rows of confidence -1.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,78 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from prelabel.detections import Detections
 
+_NO_ROW = -1.0
 
-def detections_from_rows(frames: Sequence[torch.Tensor]) -> list[Detections]:
-    """Returns one `Detections` a frame, brought to the host in one transfer.
+
+def pad_rows(frames: Sequence[torch.Tensor], max_det: int) -> torch.Tensor:
+    """Returns the table of each frame's rows, (up to max_det, 6).
+
+    >>> pad_rows([torch.zeros(1, 6), torch.zeros(0, 6)], 2)[..., 4].tolist()
+    [[0.0, -1.0], [-1.0, -1.0]]
+    """
+    table = frames[0].new_full((len(frames), max_det, 6), _NO_ROW, dtype=torch.float32)
+    for place, rows in zip(table, frames, strict=True):
+        place[: len(rows)] = rows
+    return table
+
+
+def select_rows(rows: torch.Tensor, keep: torch.Tensor, max_det: int) -> torch.Tensor:
+    """Returns the table of the rows that are kept, at most the first `max_det` of an image; waits for no device.
+
+    Args:
+        rows: float32 (N, K, 6).
+        keep: bool (N, K).
+        max_det: rows an image at most.
+
+    >>> rows = torch.arange(3.0)[None, :, None].expand(1, 3, 6)
+    >>> select_rows(rows, torch.tensor([[False, True, True]]), 2)[0, :, 4].tolist()
+    [1.0, 2.0]
+    """
+    num_images = len(rows)
+    table = rows.new_full((num_images, max_det + 1, 6), _NO_ROW)
+    place = keep.cumsum(1) - 1
+    place = place.where(keep & (place < max_det), max_det)  # what is not kept goes where nobody looks
+    table.scatter_(1, place[..., None].expand(-1, -1, 6), rows)
+    return table[:, :max_det]
+
+
+class HostCopy:
+    """A tensor on its way to the host, in pinned memory, so that nobody has to wait for it before it is needed."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        if tensor.device.type == "cpu":
+            self._host = tensor
+            return
+        self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._host.copy_(tensor, non_blocking=True)
+        self._arrived = torch.cuda.Event()
+        self._arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def wait(self) -> NDArray[np.float32]:
+        """Returns the values once they are there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        values: NDArray[np.float32] = self._host.numpy()
+        return values
+
+
+def detections_from_table(table: NDArray[np.float32]) -> list[Detections]:
+    """Returns one `Detections` a frame of a table on the host.
 
     Boxes without an area are left out: cutting to the frame makes them of boxes that lie outside it.
 
-    Args:
-        frames: for each frame (N, 6): x1, y1, x2, y2 in pixels of the frame, confidence, class id.
-
-    >>> [len(d) for d in detections_from_rows([torch.tensor([[0, 0, 2, 2, 0.5, 1], [3, 0, 3, 2, 0.5, 1]])])]
+    >>> rows = [[0, 0, 2, 2, 0.5, 1], [3, 0, 3, 2, 0.5, 1], [0, 0, 0, 0, -1, 0]]
+    >>> [len(d) for d in detections_from_table(np.array([rows], np.float32))]
     [1]
     """
-    if not frames:
-        return []
-    counts = [len(rows) for rows in frames]
-    table = torch.cat([rows.float() for rows in frames]).cpu().numpy()
-    return [_detections(rows) for rows in np.split(table, np.cumsum(counts)[:-1])]
+    is_box = (table[..., 4] >= 0) & (table[..., 2] > table[..., 0]) & (table[..., 3] > table[..., 1])
+    return [_detections(rows[keep]) for rows, keep in zip(table, is_box, strict=True)]
 
 
-def _detections(rows: np.ndarray) -> Detections:
-    rows = rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
+def _detections(rows: NDArray[np.float32]) -> Detections:
     return Detections(xyxy=rows[:, :4], confidence=rows[:, 4].clip(0, 1), class_id=rows[:, 5].astype(np.int64))

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.cards import ModelCard
 from prelabel.detections import Detections
-from prelabel.detectors.rows import detections_from_rows
+from prelabel.detectors.rows import HostCopy, detections_from_table, pad_rows
 from prelabel.detectors.torchvision_loading import build_network, published_categories
-from prelabel.errors import ConfigError, DetectError
+from prelabel.errors import ConfigError, DeviceMemoryError
 from prelabel.frames import FrameBatch
 from prelabel.networks.device import pick_device
 from prelabel.networks.state_dict import read_state_dict
@@ -94,10 +94,9 @@ class TorchvisionDetector:
             try:
                 outputs = self._network(list(frames.to(torch.float32).div_(255)))
             except torch.OutOfMemoryError as error:
-                raise DetectError(
-                    f"{len(batch)} frames do not fit on {self._device}: lower detector.batch_size"
-                ) from error
-            return detections_from_rows([self._rows(output) for output in outputs])
+                raise DeviceMemoryError(f"{len(batch)} frames do not fit on {self._device}") from error
+            table = pad_rows([self._rows(output) for output in outputs], self._options.max_det)
+        return detections_from_table(HostCopy(table).wait())
 
     def _rows(self, output: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Returns a row x1, y1, x2, y2, confidence, class id for each box that is kept."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.boxes import Letterbox
 from prelabel.detections import Detections
-from prelabel.detectors.preprocess import boxes_from_letterbox, letterbox_frames, stretch_frames
-from prelabel.detectors.rows import detections_from_rows
+from prelabel.detectors.nms import Rule, keep_best, keep_best_by_confidence, suppress_one_by_one, suppress_together
+from prelabel.detectors.preprocess import letterbox_frames, scale_table, stretch_frames, table_from_letterbox
+from prelabel.detectors.rows import HostCopy, detections_from_table
 from prelabel.detectors.ultralytics_engines import EngineName, EngineRequest, choose_engine, load_engine
 from prelabel.detectors.ultralytics_loading import LoadedModel, load_model
-from prelabel.errors import ConfigError, DetectError, MachineError, did_you_mean
+from prelabel.errors import ConfigError, DeviceMemoryError, MachineError, did_you_mean
 from prelabel.frames import FrameBatch
 from prelabel.networks.device import pick_device
 from prelabel.protocols import ModelRecord
@@ -79,7 +81,14 @@ class UltralyticsDetector:
         self.lowest_conf: float = min(self._options.conf, self._options.keep_conf)
         self.model = ModelRecord(weights.name, weights.sha256, weights.licence or facts.licence, self._loaded.engine)
         self.default_batch_size = 4 if self._device.type == "cpu" else 16
-        self._class_ids = _class_ids(self._options.classes, self.class_names)
+        class_ids = _class_ids(self._options.classes, self.class_names)
+        self._rule = Rule(
+            conf=self.lowest_conf,
+            iou=self._options.iou,
+            max_det=self._options.max_det,
+            class_ids=None if class_ids is None else torch.tensor(class_ids, device=self._device),
+            agnostic=self._options.agnostic_nms,
+        )
 
     def _load(self, weights: Weights) -> LoadedModel:
         """Returns the model in the engine that is asked for; where that fails, in torch, with a warning."""
@@ -102,62 +111,60 @@ class UltralyticsDetector:
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Returns one `Detections` a frame, highest confidence first, in pixels of the displayed frame."""
+        return self.start(batch)()
+
+    def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
+        """Begins with a batch and returns what waits for its detections; on a GPU nothing is waited for until then."""
         if not len(batch):
-            return []
+            return list
         with torch.inference_mode():
             try:
-                rows = self._run(batch.data.to(self._device, non_blocking=True))
+                frames = batch.data.to(self._device, non_blocking=True)
+                inputs, to_frame = self._prepare(frames)
+                prediction = self._loaded.forward(inputs)
+                table, is_sure = self._keep(prediction)
+                arriving = HostCopy(_with_flag(to_frame(table), is_sure))
             except torch.OutOfMemoryError as error:
-                raise DetectError(
-                    f"{len(batch)} frames do not fit on {self._device}: lower detector.batch_size"
-                ) from error
-            return detections_from_rows(rows)
+                raise DeviceMemoryError(f"{len(batch)} frames do not fit on {self._device}") from error
 
-    def _run(self, frames: torch.Tensor) -> list[torch.Tensor]:
-        """Returns a row x1, y1, x2, y2 (pixels of the frame), confidence, class id for each box of each frame."""
+        def finish() -> list[Detections]:
+            # A copy from the host may go on until now, so the batch is held.
+            table, flag = np.split(arriving.wait(), [len(batch)])
+            if not flag.all():
+                with torch.inference_mode():
+                    table = to_frame(self._keep_exactly(prediction)).cpu().numpy()
+            return detections_from_table(table)
+
+        return finish
+
+    def _prepare(self, frames: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+        """Returns the network's input, and what brings a table's boxes from the output's space into the frame's."""
         height, width = frames.shape[1:3]
-        dtype = self._loaded.dtype
         if self._loaded.facts.rtdetr:
-            return self._rtdetr_rows(
-                self._loaded.forward(stretch_frames(frames, *self._square(), dtype)), height, width
-            )
+            inputs = stretch_frames(frames, *self._square(), self._loaded.dtype)
+            return inputs, lambda table: scale_table(table, height, width)
         box = self._letterbox(height, width)
-        rows = self._nms(self._loaded.forward(letterbox_frames(frames, box, dtype)))
-        return [torch.cat([boxes_from_letterbox(row[:, :4], box, height, width), row[:, 4:6]], dim=1) for row in rows]
+        inputs = letterbox_frames(frames, box, self._loaded.dtype)
+        return inputs, lambda table: table_from_letterbox(table, box, height, width)
 
-    def _nms(self, prediction: torch.Tensor) -> list[torch.Tensor]:
-        from ultralytics.utils.nms import non_max_suppression
+    def _keep(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the table of the boxes that are kept, and on a GPU a bool that says whether it is sure."""
+        facts = self._loaded.facts
+        needs_nms = not (facts.rtdetr or facts.end2end or prediction.shape[-1] == 6)
+        if needs_nms and prediction.device.type != "cpu":
+            return suppress_together(prediction, self._num_classes(prediction), self._rule)
+        return self._keep_exactly(prediction), None
 
-        rows: list[torch.Tensor] = non_max_suppression(
-            prediction,
-            self.lowest_conf,
-            self._options.iou,
-            self._class_ids,
-            self._options.agnostic_nms,
-            max_det=self._options.max_det,
-            nc=0 if self._loaded.facts.task == "detect" else len(self.class_names),
-            end2end=self._loaded.facts.end2end,
-            # Past its time limit it returns nothing for the images that are left, so it gets none.
-            max_time_img=math.inf,
-        )
-        return rows
+    def _keep_exactly(self, prediction: torch.Tensor) -> torch.Tensor:
+        facts = self._loaded.facts
+        if facts.rtdetr:
+            return keep_best_by_confidence(_rtdetr_rows(prediction), self._rule)
+        if facts.end2end or prediction.shape[-1] == 6:
+            return keep_best(prediction[..., :6], self._rule)
+        return suppress_one_by_one(prediction, self._num_classes(prediction), self._rule)
 
-    def _rtdetr_rows(self, prediction: torch.Tensor, height: int, width: int) -> list[torch.Tensor]:
-        if prediction.shape[-1] != 6:  # older exports leave the choice of the class to the caller
-            confidence, class_id = prediction[..., 4:].max(dim=-1, keepdim=True)
-            prediction = torch.cat([prediction[..., :4], confidence, class_id.to(prediction.dtype)], dim=-1)
-        prediction = prediction.float()
-        centre, half_size = prediction[..., :2], prediction[..., 2:4] / 2
-        corners = torch.cat([centre - half_size, centre + half_size], dim=-1).clamp_(0, 1)
-        rows = torch.cat([corners * corners.new_tensor([width, height, width, height]), prediction[..., 4:]], dim=-1)
-        return [self._best(row) for row in rows]
-
-    def _best(self, rows: torch.Tensor) -> torch.Tensor:
-        keep = rows[:, 4] > self.lowest_conf
-        if self._class_ids is not None:
-            keep &= torch.isin(rows[:, 5], rows.new_tensor(self._class_ids))
-        kept = rows[keep]
-        return kept[kept[:, 4].argsort(descending=True, stable=True)[: self._options.max_det]]
+    def _num_classes(self, prediction: torch.Tensor) -> int:
+        return prediction.shape[1] - 4 if self._loaded.facts.task == "detect" else len(self.class_names)
 
     def _letterbox(self, height: int, width: int) -> Letterbox:
         if self._loaded.input_size is not None:
@@ -170,6 +177,24 @@ class UltralyticsDetector:
     @property
     def _imgsz(self) -> int:
         return math.ceil(self._options.imgsz / self._loaded.facts.stride) * self._loaded.facts.stride
+
+
+def _rtdetr_rows(prediction: torch.Tensor) -> torch.Tensor:
+    """Returns rows (N, K, 6), corners in fractions of the frame, of RT-DETR's centres and sizes."""
+    if prediction.shape[-1] != 6:  # older exports leave the choice of the class to the caller
+        confidence, class_id = prediction[..., 4:].max(dim=-1, keepdim=True)
+        prediction = torch.cat([prediction[..., :4], confidence, class_id.to(prediction.dtype)], dim=-1)
+    prediction = prediction.float()
+    centre, half_size = prediction[..., :2], prediction[..., 2:4] / 2
+    corners = torch.cat([centre - half_size, centre + half_size], dim=-1).clamp_(0, 1)
+    return torch.cat([corners, prediction[..., 4:]], dim=-1)
+
+
+def _with_flag(table: torch.Tensor, is_sure: torch.Tensor | None) -> torch.Tensor:
+    """Returns the table with one image more, which says whether it is sure, so that one copy brings both."""
+    if is_sure is None:
+        return table
+    return torch.cat([table, is_sure.float().expand(1, *table.shape[1:])])
 
 
 def _choose_half(half: bool | Literal["auto"], device: torch.device, suffix: str, engine: EngineName) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,9 @@ def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> Lo
     )
 
 
-def _first(output: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
-    return output if isinstance(output, torch.Tensor) else output[0]
+def _first(output: Any) -> torch.Tensor:
+    """Returns the boxes of an output, which may have features and masks beside them, and those again."""
+    return output if isinstance(output, torch.Tensor) else _first(output[0])
 
 
 def check_task(path: Path, task: str | None) -> None:

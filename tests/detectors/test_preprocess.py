@@ -7,11 +7,11 @@ import torch
 
 from prelabel.boxes import Letterbox
 from prelabel.detectors.preprocess import (
-    boxes_from_letterbox,
     letterbox_frames,
     resize_frames,
     resize_in_whole_numbers,
     stretch_frames,
+    table_from_letterbox,
 )
 
 # Width, height: whole and broken ratios, a half (a case of its own in OpenCV), enlargements, slivers, portrait.
@@ -105,7 +105,7 @@ def test_boxes_come_back_as_ultralytics_scales_them(width, height):
     xyxy = torch.from_numpy(np.sort(corners, axis=1).reshape(50, 4)).float()
     expected = scale_boxes((box.height, box.width), xyxy.clone(), (height, width))
 
-    back = boxes_from_letterbox(xyxy, box, height, width)
+    back = table_from_letterbox(xyxy, box, height, width)
 
     torch.testing.assert_close(back, expected, atol=1e-3, rtol=1e-5)
 
@@ -116,5 +116,5 @@ def test_the_scaled_frame_comes_back_as_the_whole_frame(width, height):
     inside = torch.tensor([[box.left, box.top, box.left + box.scaled_width, box.top + box.scaled_height]]).float()
 
     torch.testing.assert_close(
-        boxes_from_letterbox(inside, box, height, width), torch.tensor([[0.0, 0.0, width, height]])
+        table_from_letterbox(inside, box, height, width), torch.tensor([[0.0, 0.0, width, height]])
     )
