@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,6 +124,11 @@ class Assembly:
         """Frames a batch: the config's, else what the detector prefers."""
         size = self.detector_section.batch_size
         return getattr(self.detector, "default_batch_size", DEFAULT_BATCH_SIZE) if size == "auto" else size
+
+    @property
+    def fit_batch(self) -> Callable[[int, int], int] | None:
+        """What gives the frames a batch for a height and a width, where a detector can and the config lets it."""
+        return getattr(self.detector, "fit_batch", None) if self.detector_section.batch_size == "auto" else None
 
     @cached_property
     def encord(self) -> EncordProject:

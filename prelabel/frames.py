@@ -87,11 +87,14 @@ class FrameBatch:
         data: uint8 tensor (N, H, W, 3), RGB, displayed orientation, on the host or on a device.
         frame_indices: int64 (N,), 0-based, presentation order, rising.
         pts_seconds: float64 (N,), time at which each frame is shown, from the first shown frame.
+        ready: on a GPU, the event after which the data may be read; None: they may be read now. A detector need not
+            look at it: its thread's current stream waits already.
     """
 
     data: torch.Tensor
     frame_indices: NDArray[np.int64]
     pts_seconds: NDArray[np.float64]
+    ready: torch.cuda.Event | None = None
 
     def __post_init__(self) -> None:
         num = len(self.frame_indices)
@@ -105,6 +108,11 @@ class FrameBatch:
 
     def __len__(self) -> int:
         return len(self.frame_indices)
+
+    def part(self, start: int, stop: int) -> FrameBatch:
+        """Returns the frames from `start` to before `stop`, counted within the batch; the pictures are not copied."""
+        place = slice(start, stop)
+        return FrameBatch(self.data[place], self.frame_indices[place], self.pts_seconds[place], self.ready)
 
     @property
     def num_bytes(self) -> int:

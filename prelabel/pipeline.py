@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.batch_runner import BatchRunner
 from prelabel.config import ReaderSection
-from prelabel.cuts import change_between, find_cuts, thumbnails
+from prelabel.cuts import CutFinder
 from prelabel.detections import Detections, VideoDetections, concatenate
-from prelabel.errors import DetectError, FrameCountError, ReadError, TaskError
+from prelabel.device_stream import await_frames, to_device
+from prelabel.errors import FrameCountError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
 from prelabel.interrupts import StopSignal
 from prelabel.prefetch import prefetch
 from prelabel.progress import Progress
-from prelabel.protocols import Detector, VideoReader
+from prelabel.protocols import VideoReader
 from prelabel.reader_choice import ReaderChoice
 from prelabel.reading import open_media, read_in_order
 
@@ -51,31 +53,6 @@ class Inference:
     cuts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
-@dataclass(slots=True)
-class _Changes:
-    """How much each frame differs from the one looked at before it, for the cuts; frames themselves are not held.
-
-    Attributes:
-        follow: whether one frame follows from another, as in a video.
-    """
-
-    follow: bool
-    _indices: list[int] = field(default_factory=list)
-    _changes: list[float] = field(default_factory=list)
-    _last: NDArray[np.float32] | None = None
-
-    def add(self, batch: FrameBatch) -> None:
-        if not self.follow:
-            return
-        for index, thumbnail in zip(batch.frame_indices.tolist(), thumbnails(batch.data), strict=True):
-            self._indices.append(index)
-            self._changes.append(0.0 if self._last is None else change_between(self._last, thumbnail))
-            self._last = thumbnail
-
-    def cuts(self) -> NDArray[np.int64]:
-        return find_cuts(np.array(self._indices, np.int64), np.array(self._changes, np.float32))
-
-
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """What all videos of a run go through.
@@ -83,20 +60,22 @@ class Pipeline:
     Attributes:
         reader: the config's section.
         folder: the config's folder, to which plug-in paths are relative.
-        detector: called from one thread.
+        runner: of the detector.
         batch_size: frames a batch.
         frames: what to do when frames are missing: `strict` fails the task, `warn` keeps what was read.
         progress: told of every batch.
         stop: asked before every batch.
+        fit_batch: gives the frames a batch for a height and a width in pixels; None: `batch_size` holds for all.
     """
 
     reader: ReaderSection
     folder: Path
-    detector: Detector
+    runner: BatchRunner
     batch_size: int
     frames: Literal["strict", "warn"]
     progress: Progress
     stop: StopSignal
+    fit_batch: Callable[[int, int], int] | None = None
 
     def infer(self, media: Media, title: str, promised_frames: int | None, task_id: str = "") -> Inference:
         """Returns what the detector finds in the media.
@@ -122,20 +101,23 @@ class Pipeline:
             if num_frames and not len(wanted):
                 raise ReadError(f"{title}: reader.frame_ranges: none of its {num_frames} frames is within")
             self.progress.begin(title, len(wanted), task_id)
-            changes = _Changes(media.kind == "video")
-            found, seconds, damage = self._detect(opened.reader, wanted, title, changes)
+            finder = CutFinder() if media.kind == "video" else None  # pictures do not follow one from another
+            found, seconds, damage = self._detect(opened.reader, wanted, title, finder)
         _give_memory_back()
         partial = "; ".join(text for text in (complaint, damage) if text) or None
-        return Inference(info, found, opened.choice, partial, seconds, changes.cuts())
+        cuts = finder.cuts() if finder is not None else np.zeros(0, np.int64)
+        return Inference(info, found, opened.choice, partial, seconds, cuts)
 
     def _detect(
-        self, reader: VideoReader, wanted: NDArray[np.int64], title: str, changes: _Changes
+        self, reader: VideoReader, wanted: NDArray[np.int64], title: str, finder: CutFinder | None
     ) -> tuple[VideoDetections, dict[str, float], str]:
         """Returns the detections, busy seconds by stage, and what is missing, in words."""
         results: list[tuple[int, Detections]] = []
-        seconds = {"decode": 0.0, "detect": 0.0}
+        seconds, busy_before = {"decode": 0.0, "detect": 0.0}, self.runner.busy_seconds
         damage = ""
-        decoded = timed(read_in_order(reader, wanted, self.batch_size, title), seconds, "decode")
+        batch_size = self._batch_size(reader.info)
+        read = read_in_order(reader, wanted, batch_size, title)
+        decoded = timed(to_device(read, getattr(self.runner.detector, "device", None)), seconds, "decode")
         batches = prefetch(
             decoded,
             max_items=MAX_WAITING_BATCHES,
@@ -145,13 +127,9 @@ class Pipeline:
             tell_waiting=partial(self.progress.waiting, "decode"),
         )
         try:
-            for batch in batches:
-                self.stop.check()
-                began = time.perf_counter()
-                changes.add(batch)
-                results.extend(self._detect_batch(batch, title))
-                seconds["detect"] += time.perf_counter() - began
-                self.progress.frames(len(batch))
+            for found in self.runner.run(self._watch(batches, finder), title):
+                results.extend(found)
+                self.progress.frames(len(found))
         except FrameCountError:  # frame numbers are not to be trusted, under any policy
             raise
         except ReadError as error:
@@ -160,7 +138,21 @@ class Pipeline:
             damage = str(error)
         finally:
             batches.close()
+            seconds["detect"] = self.runner.busy_seconds - busy_before
         return concatenate(results), seconds, damage or self._short(results, wanted, title)
+
+    def _watch(self, batches: Iterator[FrameBatch], finder: CutFinder | None) -> Iterator[FrameBatch]:
+        for batch in batches:
+            self.stop.check()
+            await_frames(batch)
+            if finder is not None:
+                finder.add(batch.data, batch.frame_indices)
+            yield batch
+            del batch
+
+    def _batch_size(self, info: VideoInfo) -> int:
+        size = self.batch_size if self.fit_batch is None else self.fit_batch(info.height, info.width)
+        return min(size, self.runner.most_frames or size)
 
     def _short(self, results: Sequence[tuple[int, Detections]], wanted: NDArray[np.int64], title: str) -> str:
         if len(results) == len(wanted):
@@ -169,23 +161,6 @@ class Pipeline:
         if self.frames == "strict" or not results:
             raise FrameCountError(f"{title}: {complaint}")
         return complaint
-
-    def _detect_batch(self, batch: FrameBatch, title: str) -> list[tuple[int, Detections]]:
-        where = f"{title}: frames {batch.frame_indices[0]} to {batch.frame_indices[-1]}"
-        try:
-            found = self.detector.detect(batch)
-        except TaskError as error:
-            raise type(error)(f"{where}: {error}") from error
-        except Exception as error:
-            raise DetectError(f"{where}: the detector raised {type(error).__name__}: {error}") from error
-        if len(found) != len(batch):
-            raise DetectError(f"{where}: the detector returned {len(found)} results for {len(batch)} frames")
-        num_classes = len(self.detector.class_names)
-        for detections in found:
-            if len(detections) and int(detections.class_id.max()) >= num_classes:
-                got = int(detections.class_id.max())
-                raise DetectError(f"{where}: the detector returned class_id {got}, it has {num_classes} class_names")
-        return list(zip(batch.frame_indices.tolist(), found, strict=True))
 
 
 def select_frames(num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection) -> NDArray[np.int64]:

@@ -50,7 +50,17 @@ class VideoReader(Protocol):
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds boxes. Called from one thread; may keep state between calls, must not keep frames."""
+    """Finds boxes. Called from one thread; may keep state between calls, must not keep frames.
+
+    One that works on a GPU may have, besides:
+
+    - `device`, such as `cuda:0`: frames are brought there while it works on those before.
+    - `start(batch)`, which begins with a batch and returns a function that waits for what `detect` would have returned;
+      the next batch is begun before that is called.
+    - `fit_batch(height, width)`, the frames a batch for frames of this size, asked where a config leaves it open.
+
+    What does not fit into memory raises `torch.OutOfMemoryError`, or `DeviceMemoryError`; it comes again in halves.
+    """
 
     @property
     def class_names(self) -> Sequence[str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prelabel import Media
+from prelabel.batch_runner import BatchRunner
 from prelabel.config import ReaderSection
 from prelabel.errors import DetectError, FrameCountError, ReadError
 from prelabel.interrupts import Stopped, StopSignal
@@ -20,7 +21,9 @@ CLIP = Media("video", (Path("clip.mp4"),))
 def pipeline(detector=None, *, batch_size=4, frames="strict", stop=None, **reader) -> Pipeline:
     section = ReaderSection(use="tests.builders:ListReader", isolate="never", **reader)
     stop = stop or StopSignal()
-    return Pipeline(section, Path(), detector or NumberDetector(), batch_size, frames, NullProgress(), stop)
+    return Pipeline(
+        section, Path(), BatchRunner(detector or NumberDetector()), batch_size, frames, NullProgress(), stop
+    )
 
 
 def test_every_box_lands_on_the_frame_it_was_found_on():

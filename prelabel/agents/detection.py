@@ -12,6 +12,7 @@ import numpy as np
 
 from prelabel.agents.task_agent import Decision, Fetched, Looked
 from prelabel.assemble import Assembly
+from prelabel.batch_runner import BatchRunner
 from prelabel.errors import PrelabelError
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.kept import kept_record, raw_path, shape_raw
@@ -107,11 +108,12 @@ class DetectionAgent:
         return Pipeline(
             reader=self.assembly.config.reader,
             folder=self.assembly.folder,
-            detector=self.assembly.detector,
+            runner=BatchRunner(self.assembly.detector),
             batch_size=self.assembly.batch_size,
             frames=self.assembly.config.frames,
             progress=self.progress,
             stop=self.stop,
+            fit_batch=self.assembly.fit_batch,
         )
 
     def _look_at(self, item: Fetched) -> Looked[Seen]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.boxes import Letterbox
 from prelabel.detections import Detections
+from prelabel.detectors.fit_batch import fit_batch_size, time_batch
 from prelabel.detectors.nms import Rule, keep_best, keep_best_by_confidence, suppress_one_by_one, suppress_together
 from prelabel.detectors.preprocess import letterbox_frames, scale_table, stretch_frames, table_from_letterbox
 from prelabel.detectors.rows import HostCopy, detections_from_table
@@ -81,6 +82,8 @@ class UltralyticsDetector:
         self.lowest_conf: float = min(self._options.conf, self._options.keep_conf)
         self.model = ModelRecord(weights.name, weights.sha256, weights.licence or facts.licence, self._loaded.engine)
         self.default_batch_size = 4 if self._device.type == "cpu" else 16
+        self._together = self._device.type != "cpu"  # on a GPU each image's own NMS would have to be waited for
+        self._fitting: dict[tuple[int, int], int] = {}
         class_ids = _class_ids(self._options.classes, self.class_names)
         self._rule = Rule(
             conf=self.lowest_conf,
@@ -108,6 +111,15 @@ class UltralyticsDetector:
     def device(self) -> str:
         """Where the network runs: `cpu`, `cuda:0` and so on."""
         return str(self._device)
+
+    def fit_batch(self, height: int, width: int) -> int:
+        """Returns the frames a batch that use the device well, for frames of this size; on a GPU it tries some."""
+        if self._device.type == "cpu":
+            return self.default_batch_size
+        size = (height, width)
+        if size not in self._fitting:
+            self._fitting[size] = fit_batch_size(lambda num: time_batch(self.start, height, width, self._device, num))
+        return self._fitting[size]
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Returns one `Detections` a frame, highest confidence first, in pixels of the displayed frame."""
@@ -151,7 +163,7 @@ class UltralyticsDetector:
         """Returns the table of the boxes that are kept, and on a GPU a bool that says whether it is sure."""
         facts = self._loaded.facts
         needs_nms = not (facts.rtdetr or facts.end2end or prediction.shape[-1] == 6)
-        if needs_nms and prediction.device.type != "cpu":
+        if needs_nms and self._together:
             return suppress_together(prediction, self._num_classes(prediction), self._rule)
         return self._keep_exactly(prediction), None
 

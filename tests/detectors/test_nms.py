@@ -60,7 +60,7 @@ def test_kept_boxes_are_those_of_ultralytics(rule):
     prediction = crowd()
     expected = ultralytics_nms(prediction, rule)
 
-    together, settled = suppress_together(prediction, NUM_CLASSES, rule)
+    together, settled = suppress_together(prediction, NUM_CLASSES, rule, num_candidates=1024)
 
     assert settled
     assert_table_holds(together, expected)
@@ -71,13 +71,13 @@ def test_channels_that_are_no_classes_are_left_out():
     prediction = torch.cat([crowd(), torch.rand(3, 32, 700)], dim=1)
     rule = Rule(conf=0.05, iou=0.7, max_det=300)
 
-    together, _ = suppress_together(prediction, NUM_CLASSES, rule)
+    together, _ = suppress_together(prediction, NUM_CLASSES, rule, num_candidates=1024)
 
     assert_table_holds(together, ultralytics_nms(prediction, rule, nc=NUM_CLASSES))
 
 
 def test_more_images_than_go_together_are_all_there():
-    prediction, rule = crowd(num_images=35, num_boxes=60), Rule(conf=0.05, iou=0.7, max_det=30)
+    prediction, rule = crowd(num_images=70, num_boxes=60), Rule(conf=0.05, iou=0.7, max_det=30)
 
     together, settled = suppress_together(prediction, NUM_CLASSES, rule)
 
@@ -146,7 +146,7 @@ def test_selecting_and_padding_agree():
 def test_a_gpu_keeps_the_same_boxes(rule):
     prediction = crowd()
 
-    together, settled = suppress_together(prediction.cuda(), NUM_CLASSES, rule)
+    together, settled = suppress_together(prediction.cuda(), NUM_CLASSES, rule, num_candidates=1024)
 
     assert settled
     torch.testing.assert_close(together.cpu(), suppress_one_by_one(prediction, NUM_CLASSES, rule))

@@ -72,6 +72,31 @@ def test_boxes_of_any_architecture_equal_predict(checkpoint, architecture):
     assert_same(found, predict(weights, frames, conf=0.02, imgsz=160))
 
 
+@pytest.mark.parametrize("architecture", ["yolo11n", "yolo11n-pose"])
+def test_boxes_of_the_way_of_gpus_equal_those_of_the_way_of_cpus(checkpoint, architecture):
+    weights, frames = checkpoint(architecture), as_batch(blocky_frames(3))
+    expected = UltralyticsDetector(weights=str(weights), **LOW).detect(frames)
+
+    detector = UltralyticsDetector(weights=str(weights), **LOW)
+    detector._together = True
+
+    assert_same(detector.detect(frames), expected)
+
+
+def test_boxes_that_are_not_sure_are_looked_at_one_by_one(checkpoint, monkeypatch):
+    weights, frames = checkpoint("yolo11n"), as_batch(blocky_frames(2))
+    expected = UltralyticsDetector(weights=str(weights), **LOW).detect(frames)
+
+    def unsure(prediction, num_classes, rule):
+        return torch.zeros(len(prediction), rule.max_det, 6), torch.tensor(False)
+
+    monkeypatch.setattr("prelabel.detectors.ultralytics.suppress_together", unsure)
+    detector = UltralyticsDetector(weights=str(weights), **LOW)
+    detector._together = True
+
+    assert_same(detector.detect(frames), expected)
+
+
 def test_segmentation_weights_give_the_boxes_of_predict_and_those_without_a_mask(checkpoint):
     weights, frames = checkpoint("yolo11n-seg"), blocky_frames(1)
 

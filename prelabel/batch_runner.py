@@ -1,0 +1,146 @@
+"""Batches through a detector: one begun while the last is awaited, halved where memory does not hold them, checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from prelabel.detections import Detections
+from prelabel.errors import DetectError, DeviceMemoryError, ReadError, TaskError
+from prelabel.frames import FrameBatch
+from prelabel.protocols import Detector
+
+_Result = TypeVar("_Result")
+Found = list[tuple[int, Detections]]
+"""(frame_index, detections) of each frame of a batch, in its order."""
+
+
+@dataclass(slots=True)
+class BatchRunner:
+    """Puts batches through a detector, for all videos of a run.
+
+    Attributes:
+        detector: called from one thread. One with `start(batch)` begins with a batch there, and hands back what waits
+            for its results; the next batch is begun before that is asked.
+        most_frames: frames a batch that are known to fit into memory; None while none has failed.
+        busy_seconds: spent in the detector so far.
+    """
+
+    detector: Detector
+    most_frames: int | None = None
+    busy_seconds: float = field(default=0.0)
+
+    def run(self, batches: Iterable[FrameBatch], title: str) -> Iterator[Found]:
+        """Yields what is found in each batch, in order; what was begun is yielded before an error of the batches.
+
+        Raises:
+            DetectError: the detector raised or broke its contract, or a single frame does not fit into memory.
+        """
+        awaited: Callable[[], Found] | None = None
+        try:
+            for batch in batches:
+                begun = self._begin(batch, title)
+                del batch  # its memory may be used again as soon as nobody needs it
+                if awaited is not None:
+                    yield awaited()
+                awaited = begun
+        except ReadError:
+            if awaited is not None:
+                yield awaited()
+            raise
+        if awaited is not None:
+            yield awaited()
+
+    def _begin(self, batch: FrameBatch, title: str) -> Callable[[], Found]:
+        """Begins with a batch and returns what waits for its results."""
+        began = time.perf_counter()
+        begun = self._attempt(batch, title)
+        self.busy_seconds += time.perf_counter() - began
+
+        def finish() -> Found:
+            began = time.perf_counter()
+            try:
+                return begun()
+            finally:
+                self.busy_seconds += time.perf_counter() - began
+
+        return finish
+
+    def _attempt(self, batch: FrameBatch, title: str) -> Callable[[], Found]:
+        if self.most_frames is not None and len(batch) > self.most_frames:
+            return self._in_parts(batch, title)
+        where = f"{title}: frames {batch.frame_indices[0]} to {batch.frame_indices[-1]}"
+        start: Callable[[FrameBatch], Callable[[], list[Detections]]] | None = getattr(self.detector, "start", None)
+        waiting = self._call(lambda: start(batch) if start is not None else self._now(batch), where)
+        if waiting is None:
+            return self._in_halves(batch, title, where)
+
+        def finish() -> Found:
+            found = self._call(waiting, where)
+            return self._check(batch, found, where) if found is not None else self._in_halves(batch, title, where)()
+
+        return finish
+
+    def _now(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
+        found = self.detector.detect(batch)
+        return lambda: found
+
+    def _call(self, detect: Callable[[], _Result], where: str) -> _Result | None:
+        """Returns what the detector gives, None where the device's memory does not hold the batch."""
+        try:
+            return detect()
+        except DeviceMemoryError:
+            return None
+        except TaskError as error:
+            raise type(error)(f"{where}: {error}") from error
+        except Exception as error:
+            if _is_out_of_memory(error):
+                return None
+            raise DetectError(f"{where}: the detector raised {type(error).__name__}: {error}") from error
+
+    def _in_halves(self, batch: FrameBatch, title: str, where: str) -> Callable[[], Found]:
+        """Takes the batch in halves, and every later one of its size; its memory is free by now."""
+        if len(batch) == 1:
+            height, width = batch.data.shape[1:3]
+            raise DeviceMemoryError(
+                f"{where}: not even one frame of {width} x {height} fits into the device's memory: lower "
+                "detector.imgsz, end what else uses the device, or set detector.device: cpu"
+            )
+        _empty_cache()
+        self.most_frames = len(batch) // 2
+        return self._in_parts(batch, title)
+
+    def _in_parts(self, batch: FrameBatch, title: str) -> Callable[[], Found]:
+        """Takes the batch in parts that fit, one after the other; parts may have to be smaller still."""
+        found: Found = []
+        at = 0
+        while at < len(batch):
+            part = batch.part(at, at + min(self.most_frames or len(batch), len(batch) - at))
+            found += self._attempt(part, title)()
+            at += len(part)
+        return lambda: found
+
+    def _check(self, batch: FrameBatch, found: list[Detections], where: str) -> Found:
+        if len(found) != len(batch):
+            raise DetectError(f"{where}: the detector returned {len(found)} results for {len(batch)} frames")
+        num_classes = len(self.detector.class_names)
+        for detections in found:
+            if len(detections) and int(detections.class_id.max()) >= num_classes:
+                got = int(detections.class_id.max())
+                raise DetectError(f"{where}: the detector returned class_id {got}, it has {num_classes} class_names")
+        return list(zip(batch.frame_indices.tolist(), found, strict=True))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError)
+
+
+def _empty_cache() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,54 @@
+"""Frames to the detector's GPU on a stream of their own, beside what the detector computes there."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+
+from prelabel.frames import FrameBatch
+
+
+def to_device(batches: Iterable[FrameBatch], device: str | None) -> Generator[FrameBatch, None, None]:
+    """Yields batches on a GPU, decoded and copied there on a stream of their own; as they are where there is none.
+
+    Args:
+        batches: on the host or on the device, made by the thread that asks for them.
+        device: the detector's, such as `cuda:0`; None: it takes frames wherever they are.
+    """
+    iterator = iter(batches)
+    try:
+        if device is None or not device.startswith("cuda"):
+            yield from iterator
+        else:
+            yield from _on_own_stream(iterator, device)
+    finally:
+        if isinstance(iterator, Generator):
+            iterator.close()
+
+
+def await_frames(batch: FrameBatch) -> None:
+    """Lets this thread's current stream wait for the batch's frames; returns at once."""
+    if batch.ready is None:
+        return
+    import torch
+
+    stream = torch.cuda.current_stream(batch.data.device)
+    stream.wait_event(batch.ready)
+    batch.data.record_stream(stream)  # else its memory could be given to the next frames while it is read
+
+
+def _on_own_stream(batches: Iterator[FrameBatch], device: str) -> Iterator[FrameBatch]:
+    import torch
+
+    stream = torch.cuda.Stream(torch.device(device))
+    while True:
+        with torch.cuda.stream(stream):
+            batch = next(batches, None)
+            if batch is None:
+                return
+            data = batch.data.to(device, non_blocking=True)
+            ready = torch.cuda.Event()
+            ready.record(stream)
+        if data is not batch.data:
+            ready.synchronize()  # the reader may use the host's memory again
+        yield FrameBatch(data, batch.frame_indices, batch.pts_seconds, ready)
+        del batch, data
