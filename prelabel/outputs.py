@@ -50,7 +50,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         score=score,
         warnings=tuple(warnings),
         outputs=tuple(map(str, outputs)),
-        device="" if assembly.config.classifier is not None else getattr(assembly.detector, "device", ""),
+        device="" if assembly.config.detector is None else getattr(assembly.detector, "device", ""),
     )
     finished.write(path)
     if page:

@@ -102,7 +102,7 @@ def page_of(assembly: Assembly, report: RunReport) -> RunPage:
 
 def _labelled(assembly: Assembly, task: TaskReport) -> LabelledVideo | None:
     path = raw_path(assembly, task.key, task.title)
-    if assembly.config.classifier is not None or task.status not in ("done", "already done") or not path.exists():
+    if assembly.config.detector is None or task.status not in ("done", "already done") or not path.exists():
         return None
     try:
         return label_raw(assembly, task.title, read_raw(path))

@@ -20,6 +20,7 @@ from prelabel.frames import VideoInfo
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
 from prelabel.outputs import complete
+from prelabel.pages.run_report import page_of
 from prelabel.progress import NullProgress
 from prelabel.report import RunReport
 from prelabel.run import run_tasks
@@ -230,3 +231,10 @@ def test_the_answer_of_a_video_is_the_mean_of_its_frames():
     (placed,) = parts.place_answers(record)
     assert (placed.answer.name, placed.first_frame, placed.last_frame) == ("Warm", 0, 9)
     assert placed.answer.confidence == pytest.approx(0.7)
+
+
+def test_a_page_counts_the_answers(photos: dict[str, Any]) -> None:
+    assembly = assembly_of(photos)
+    page = page_of(assembly, run(assembly))
+    assert {bar.name: bar.value for bar in page.pathways} == {"Annotate 1": 2, "Annotate 2": 3}
+    assert {view.task.status for view in page.videos} == {"done"}

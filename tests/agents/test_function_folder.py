@@ -103,3 +103,10 @@ def test_what_only_the_platform_has_is_named_beforehand(config: Path) -> None:
     (config.parent / "my_agent.py").write_text("def handle(task, project): pass\n")
     with pytest.raises(SetupError, match="asks for 'project', which only tasks of Encord have"):
         run(config)
+
+
+def test_a_page_tells_which_way_they_went(config: Path) -> None:
+    run_config(config, (), limit=None, dry_run=False, watch_seconds=None, page=True)
+    page = (config.parent / "out" / "report.html").read_text()
+    assert "Captioned" in page
+    assert "a.mp4" in page
