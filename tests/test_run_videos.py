@@ -16,6 +16,7 @@ from prelabel.errors import ReadError
 from prelabel.raw_store import read_raw
 from prelabel.readers.index import index_video
 from prelabel.report import TaskReport
+from prelabel.sources.folder import FolderSource
 from tests.media import CLIPS, NUM_FRAMES, RECIPES, Recipe, build_clip, cut_off, remux, spoil, write_audio, write_clip
 from tests.test_run import DETECTOR, assemble, run
 
@@ -158,17 +159,34 @@ def test_two_hundred_thousand_frames_are_all_looked_at(tmp_path: Path) -> None:
     assert (task.status, task.num_frames, task.num_inferred) == ("done", 200_000, 200_000)
 
 
-def test_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "secret.mp4", RECIPES["h264 one frame"]).path
-    path.chmod(0)
+@pytest.fixture
+def as_anybody(tmp_path: Path) -> Iterator[None]:
+    """Takes root's rights away: root may read all."""
+    secret = tmp_path / "clips" / "secret"
+    secret.mkdir(parents=True)
     user = os.geteuid()
-    if user == 0:  # root may read all
-        for parent in tmp_path.parents[:3]:
-            parent.chmod(0o755)
-        tmp_path.chmod(0o755)
+    if user == 0:
+        for folder in (*tmp_path.parents[:3], tmp_path):
+            folder.chmod(folder.stat().st_mode | 0o055)
+        for folder in (secret.parent, secret):
+            os.chown(folder, 65534, 65534)
         os.seteuid(65534)
-    try:
-        with pytest.raises(ReadError, match=r"^secret\.mp4: may not be read by this user: /.*: change its permissions"):
-            index_video(path)
-    finally:
-        os.seteuid(user)
+    yield
+    os.seteuid(user)
+
+
+def test_file_that_may_not_be_read_says_so(tmp_path: Path, as_anybody: None) -> None:
+    path = write_clip(tmp_path / "clips" / "mine.mp4", RECIPES["h264 one frame"]).path
+    path.chmod(0)
+    with pytest.raises(ReadError, match=r"^mine\.mp4: may not be read by this user: /.*: change its permissions"):
+        index_video(path)
+
+
+def test_folder_that_may_not_be_looked_into_is_told(tmp_path: Path, as_anybody: None) -> None:
+    write_clip(tmp_path / "clips" / "clip.mp4", RECIPES["h264 one frame"])
+    (tmp_path / "clips" / "secret").chmod(0)
+    source = FolderSource(tmp_path / "clips", tmp_path / "out")
+    assert source.count() == 1
+    assert source.warnings == [
+        f"{tmp_path}/clips/secret: cannot be looked into: Permission denied: what lies in it was passed over"
+    ]

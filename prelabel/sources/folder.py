@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,14 @@ class FolderSource:
 
     A file that is asked for by name is taken whatever its suffix; in a folder or a glob, other files are passed over,
     and so is what lies in `output`, where earlier runs put their pictures.
+
+    Attributes:
+        warnings: folders that could not be looked into.
     """
 
     def __init__(self, path: Path, output: Path) -> None:
         self._path, self._output = path, output.resolve()
+        self.warnings: list[str] = []
         if not self._files():
             there = path.exists() or glob.glob(str(path), recursive=True)
             raise ConfigError(f"source.path: {'no video or picture' if there else 'there is nothing'} at {path}")
@@ -91,16 +95,22 @@ class FolderSource:
         # Not `resolve`: it raises at links that lead round in a circle.
         return [
             task
-            for task in _find_files(self._path)
+            for task in _find_files(self._path, self._note)
             if not Path(os.path.realpath(task.path)).is_relative_to(self._output)
         ]
 
+    def _note(self, error: OSError) -> None:
+        warning = f"{error.filename}: cannot be looked into: {error.strerror}: what lies in it was passed over"
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
-def _find_files(path: Path) -> list[FolderTask]:
+
+def _find_files(path: Path, note: Callable[[OSError], None]) -> list[FolderTask]:
     if path.is_file():
         return _tasks([path], path.parent)
     if path.is_dir():
-        return _tasks(_known(path.rglob("*")), path)
+        below = os.walk(path, onerror=note)
+        return _tasks(_known(Path(folder, name) for folder, _, names in below for name in names), path)
     return _tasks(_known(map(Path, glob.glob(str(path), recursive=True))), _fixed_part(path))
 
 

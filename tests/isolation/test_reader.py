@@ -34,15 +34,19 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Media:
     return Media("video", (write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", RECIPES["h264"]).path,))
 
 
+def child_processes() -> set[str]:
+    return {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left() -> Iterator[None]:
     end_idle_processes()
-    before = frame_memory_and_sockets()
+    handles, children = frame_memory_and_sockets(), child_processes()
     yield
     end_idle_processes()
     gc.collect()
-    assert not frame_memory_and_sockets() - before
-    assert subprocess.run(["ps", "--ppid", str(os.getpid())], capture_output=True, check=False).stdout.count(b"\n") <= 2
+    assert not frame_memory_and_sockets() - handles
+    assert not child_processes() - children
 
 
 def frame_memory_and_sockets() -> set[str]:
