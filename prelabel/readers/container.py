@@ -17,7 +17,7 @@ from prelabel.errors import ReadError
 TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}
 
 # PyAV before 19 raises where a file's tags are not UTF-8, unless it is told not to; 19 has no such option.
-_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+OPEN_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if path.stat().st_size == 0:
         raise ReadError(f"{path.name}: the file is empty: fetch it again")
     try:
-        container = av.open(str(path), **_OPTIONS)
+        container = av.open(str(path), **OPEN_OPTIONS)
     except PermissionError as error:
         raise ReadError(f"{path.name}: may not be read by this user: {path}: change its permissions") from error
     except (av.error.FFmpegError, ValueError) as error:
@@ -53,7 +53,7 @@ def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Vid
         try:
             packet = next(packets, None)
         except IndexError:
-            # PyAV 19.0 has no place for a stream that a TS file begins in mid-file; it notices after our last packet.
+            # PyAV 18.1 has no place for a stream that a TS file begins in mid-file; it notices after our last packet.
             return
         except av.error.FFmpegError as error:
             raise ReadError(f"{name}: FFmpeg cannot read on in the file: {error.strerror}") from error

@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from prelabel.readers.container import declared_bytes, demux
+from prelabel.readers.container import OPEN_OPTIONS, declared_bytes, demux
 
 NO_TIME = np.iinfo(np.int64).min
 # Most frames that H.264 and HEVC may hold back to put them in order (max_dec_frame_buffering, A.3.1 of H.264).
@@ -113,7 +113,7 @@ def _num_left_out(path: Path, stream: VideoStream) -> int:
 
     An edit list leaves some out, too; without it only damage does.
     """
-    with av.open(str(path), options={"ignore_editlist": "1"}) as container:
+    with av.open(str(path), options={"ignore_editlist": "1"}, **OPEN_OPTIONS) as container:
         return max(0, stream.frames - len(container.streams[stream.index].index_entries))
 
 

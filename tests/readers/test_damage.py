@@ -47,6 +47,26 @@ def test_packet_larger_than_memory(clip: BuildClip, tmp_path: Path):
     assert error.startswith("clip.mp4: ")
 
 
+def test_title_in_another_encoding_beside_a_damaged_table(tmp_path: Path):
+    path = tmp_path / "clip.mp4"
+    with av.open(path, "w") as container:
+        container.metadata["title"] = "caf\u00e9 au lait"
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(NUM_FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(draw_number(number), "rgb24")))
+        container.mux(stream.encode(None))
+
+    def spoil_table_and_title(data: bytearray) -> None:
+        at = data.index(b"stsz") + 16 + 4 * 14
+        data[at : at + 4] = struct.pack(">I", 0x7FFFFFF0)
+        at = data.index("\u00e9".encode())
+        data[at : at + 2] = b"\xe9\xe9"
+
+    index = index_video(edited(path, tmp_path / "spoilt.mp4", spoil_table_and_title))
+    assert index.num_present < index.info.num_frames == NUM_FRAMES
+
+
 def test_head_that_promises_more_frames_than_memory_holds(clip: BuildClip, tmp_path: Path):
     def promise(data: bytearray) -> None:
         data[4:8] = struct.pack("<I", 0x7FFFFFFF)
