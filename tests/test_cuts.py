@@ -52,3 +52,9 @@ def test_frames_of_any_size_have_thumbnails(size):
 def test_no_frame_has_no_cut():
     assert find_cuts(np.zeros(0, np.int64), np.zeros(0, np.float32)).tolist() == []
     assert CutFinder().cuts().tolist() == []
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_makes_the_same_thumbnails():
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 180, 320, 3), np.uint8))
+    torch.testing.assert_close(thumbnails(frames.cuda()).cpu(), thumbnails(frames), atol=1e-3, rtol=0)

@@ -507,3 +507,16 @@ def test_a_range_past_the_end_fails_the_task_with_its_length(folder):
     add_clip(folder)
     (task,) = run(assemble(folder, reader={"frame_ranges": [[500, 600]]})).tasks
     assert (task.status, f"none of its {NUM_FRAMES} frames" in task.reason) == ("failed", True)
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.timeout(120)
+def test_a_gpu_decodes_and_detects_the_demo_as_well_as_a_cpu(tmp_path):
+    values = {"source": {"use": "demo", "output": str(tmp_path)}, "detector": {"weights": "demo", "device": "cuda"}}
+    assembly = Assembly(check_config(values, "test"), Path())
+    report = complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
+    (task,) = report.tasks
+    assert task.status == "done", task.reason
+    assert task.reader.startswith(("decord", "torchcodec"))
+    assert report.score is not None
+    assert report.score["map_50_95"] == pytest.approx(0.729, abs=0.03)  # a CPU's

@@ -158,3 +158,13 @@ def test_trained_weights_find_the_bottles(test_data):
     for detections in found:
         sure = detections.class_id[detections.confidence > detector.conf]
         assert sure.tolist().count(2) >= 2
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_finds_what_the_cpu_finds(weights):
+    frames = as_batch(blocky_frames(2))
+
+    found = small(weights, device="cuda").detect(frames)
+
+    for ours, theirs in zip(found, small(weights).detect(frames), strict=True):
+        np.testing.assert_allclose(np.sort(ours.confidence), np.sort(theirs.confidence), atol=1e-2)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -306,3 +307,27 @@ def average_precision(truth: dict, found: list[Detections], class_names: Sequenc
     evaluation = COCOeval_faster(coco, coco.loadRes(rows), "bbox")
     evaluation.run()
     return evaluation.stats[0]
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("half", [False, True])
+def test_a_gpu_finds_what_the_cpu_finds(checkpoint, half):
+    frames = as_batch(blocky_frames(3))
+    options = {"weights": str(checkpoint("yolo11n")), **LOW}
+    expected = UltralyticsDetector(**options).detect(frames)
+
+    found = UltralyticsDetector(**(options | {"device": "cuda", "half": half})).detect(frames)
+
+    for ours, theirs in zip(found, expected, strict=True):
+        sure = theirs.xyxy[theirs.confidence > 0.1]
+        assert np.median(iou_matrix(sure, ours.xyxy).max(axis=1)) > 0.9
+
+
+@pytest.mark.needs_cuda
+def test_frames_on_a_gpu_are_taken_where_they_are(checkpoint):
+    batch = as_batch(blocky_frames(3))
+    detector = UltralyticsDetector(weights=str(checkpoint("yolo11n")), **(LOW | {"device": "cuda"}))
+
+    found = detector.detect(replace(batch, data=batch.data.cuda()))
+
+    assert_same(found, detector.detect(batch))

@@ -58,6 +58,12 @@ def test_a_machine_without_a_gpu_is_no_failure(findings: dict[str, Finding]) -> 
     assert findings["GPU"].status in {"ok", "warn"}
 
 
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("part", ["GPU", "NVDEC", "demo detector, GPU", "torchcodec, GPU"])
+def test_what_a_gpu_brings_is_tried(findings: dict[str, Finding], part: str) -> None:
+    assert findings[part].status == "ok", findings[part].detail
+
+
 def test_everything_that_is_not_in_order_says_what_to_do(findings: dict[str, Finding]) -> None:
     assert [f for f in findings.values() if f.status != "ok" and not f.mend] == []
 

@@ -81,3 +81,13 @@ def test_a_gpu_that_decord_lacks_is_refused_with_the_reason(clip: BuildClip):
         pytest.skip("this decord has a GPU")
     with pytest.raises(MachineError, match="reader decord on device 'cuda': the installed decord has no GPU 0: "):
         DecordReader(Media("video", (clip("h264").path,)), device="cuda")
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_gives_the_frame_of_the_number(clip: BuildClip):
+    if why_not := probe(0):
+        pytest.skip(why_not)
+    with DecordReader(Media("video", (clip("h264").path,)), device="cuda") as reader:
+        batches = list(reader.batches(np.arange(30), 8))
+    assert all(batch.data.is_cuda for batch in batches)
+    assert [read_number(frame.cpu().numpy()) for batch in batches for frame in batch.data] == list(range(30))
