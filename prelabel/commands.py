@@ -280,7 +280,7 @@ def _passes(
         if tells:
             yield report
         left = None if left is None else left - report.num_worked_on
-        if watch_seconds is None or stop.is_set or left == 0:
+        if watch_seconds is None or stop.is_set or left == 0 or (report.aborted and not report.is_outage):
             return
         first = False
         stop.wait(watch_seconds)

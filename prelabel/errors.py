@@ -7,6 +7,7 @@ PrelabelError
 │   ├── WeightsError      weights that are missing, altered or of another kind
 │   ├── OntologyError     classes and ontology do not meet
 │   ├── AccountError      key, project, stage or pathway on the platform
+│   │   └── OutageError   the platform stayed away for longer than the run waits
 │   └── MachineError      a device or a decoder that this machine lacks
 └── TaskError             one task fails, the run goes on: exit code 1
     ├── FetchError        the media could not be brought here whole
@@ -57,6 +58,10 @@ class OntologyError(SetupError):
 
 class AccountError(SetupError):
     """The key, project, stage or pathway is not there or not allowed."""
+
+
+class OutageError(AccountError):
+    """The platform did not answer for as long as the run waits for it; what is left may be done later."""
 
 
 class MachineError(SetupError):

@@ -82,6 +82,7 @@ class RunReport:
         stopped: somebody asked to stop before all was done.
         aborted: why the run ended before its time; else empty.
         device: that the detector ran on, `cuda:0` or `cpu`; empty where it does not say.
+        is_outage: the platform stayed away, which is why; a later run may go on.
         score: against the ground truth, where one was given: mAP and AP by class.
         outputs: files of the run itself.
     """
@@ -100,6 +101,7 @@ class RunReport:
     stopped: bool = False
     aborted: str = ""
     device: str = ""
+    is_outage: bool = False
     score: Mapping[str, float] | None = None
     outputs: tuple[str, ...] = ()
 

@@ -18,7 +18,7 @@ from prelabel.agents import make_agent
 from prelabel.agents.task_agent import Decision, Fetched, Found, Looked, TaskAgent
 from prelabel.assemble import Assembly
 from prelabel.choice import Choice, every_task
-from prelabel.errors import AccountError, BusyError, OntologyError, PrelabelError, TakenError
+from prelabel.errors import AccountError, BusyError, OntologyError, OutageError, PrelabelError, TakenError
 from prelabel.frames import Media
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.leases import LEASES, Leases
@@ -103,7 +103,7 @@ class Run(Generic[Found]):
         )
         reports: list[TaskReport] = []
         failures: dict[str, Outcome] = {}
-        stopped, aborted = False, ""
+        stopped, aborted, is_outage = False, "", False
         try:
             for outcome in self._rounds(limit, failures):
                 reports.append(outcome.report)
@@ -111,7 +111,7 @@ class Run(Generic[Found]):
         except Stopped:
             stopped = True
         except (AccountError, OntologyError) as error:  # no other task could succeed
-            aborted = str(error)
+            aborted, is_outage = str(error), isinstance(error, OutageError)
         for outcome in failures.values():  # their next try did not come about
             self._record_failure(outcome)
             reports.append(outcome.report)
@@ -131,6 +131,7 @@ class Run(Generic[Found]):
             usage=dict(getattr(self.agent, "usage", {})),
             stopped=stopped or self.stop.is_set,
             aborted=aborted,
+            is_outage=is_outage,
         )
 
     def _num_tasks(self, limit: int | None) -> int | None:

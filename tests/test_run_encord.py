@@ -120,6 +120,44 @@ def test_key_that_is_revoked_under_way_ends_the_run_with_the_reason(platform: Pl
     assert len(platform.server.world.moves) == 1
 
 
+def test_project_that_is_paused_under_way_ends_the_run_and_sets_nothing_aside(
+    platform: Platform, tmp_path: Path
+) -> None:
+    platform.add_clips(3)
+
+    class Pause:
+        def __call__(self, carry_out, stopping):
+            platform.project.status = "paused"
+            return Status(400, message="the project is paused")(carry_out, stopping)
+
+    platform.server.faults.add("act_on_tasks", Pause(), skip=1)
+    report = run(platform, tmp_path)
+    assert "is paused: resume it" in report.aborted
+    assert [task.status for task in report.tasks] == ["done"]
+    with Ledger(tmp_path / "out" / "ledger.sqlite") as ledger:
+        assert not [entry for entry in ledger.entries() if entry.step == "failed"]
+    platform.project.status = "inProgress"
+    assert [task.status for task in run(platform, tmp_path).tasks] == ["done"] * 3
+    assert label_counts(platform) == [NUM_FRAMES] * 4
+
+
+def test_ontology_that_loses_a_class_under_way_ends_the_run_and_names_it(platform: Platform, tmp_path: Path) -> None:
+    platform.add_clips(2)
+
+    class Remove:
+        def __call__(self, carry_out, stopping):
+            objects = platform.project.ontology.editor["objects"]
+            objects[:] = [entry for entry in objects if entry["name"] != "Vehicle"]
+            for remembered in ("features", "shapes"):
+                vars(platform.project.ontology).pop(remembered, None)
+            return carry_out()
+
+    platform.server.faults.add("save_label_rows", Remove(), skip=1)
+    report = run(platform, tmp_path)
+    assert "lacks Vehicle now: start the run again" in report.aborted
+    assert [task.status for task in report.tasks] == ["done"]
+
+
 def test_run_whose_stage_cannot_be_listed_is_exit_2(platform: Platform, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(DETECTOR)
     config = tmp_path / "config.yaml"

@@ -7,9 +7,10 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import TypeVar
 
-from prelabel.errors import AccountError, PrelabelError, RowTooLargeError, SaveError
+from prelabel.errors import AccountError, OutageError, PrelabelError, RowTooLargeError, SaveError
 from prelabel.redact import redact
 
 Result = TypeVar("Result")
@@ -27,11 +28,13 @@ class Retry:
 
     Attributes:
         waits_seconds: before each further try; each wait is drawn from half of this to all of it.
+        outage_seconds: how long to wait for a platform that answers nothing at all.
         sleep: waits that many seconds.
         draw: returns a number from 0 to 1.
     """
 
     waits_seconds: tuple[float, ...] = (1.0, 4.0, 15.0, 45.0)
+    outage_seconds: float = 1800.0
     sleep: Callable[[float], None] = time.sleep
     draw: Callable[[], float] = random.random
 
@@ -42,7 +45,20 @@ class Retry:
         [0.75, 3.0]
         """
         for wait in self.waits_seconds:
-            yield wait * (0.5 + 0.5 * self.draw())
+            yield self._jittered(wait)
+
+    def outage_pauses(self) -> Iterator[float]:
+        """Yields the seconds to wait before each look whether the platform is back, while patience lasts."""
+        waited = 0.0
+        for longest in chain(self.waits_seconds, repeat(self.waits_seconds[-1])):
+            if waited >= self.outage_seconds:
+                return
+            wait = self._jittered(longest)
+            waited += wait
+            yield wait
+
+    def _jittered(self, wait: float) -> float:
+        return wait * (0.5 + 0.5 * self.draw())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +68,13 @@ class Caller:
     Attributes:
         domain: the API's address, for messages.
         retry: how long to go on.
+        look: looks, when a call failed, whether the platform still lets us work: returns, or raises AccountError or an
+            error of the SDK; None: nobody looks.
     """
 
     domain: str
     retry: Retry
+    look: Callable[[], None] | None = None
 
     def call(self, doing: str, function: Callable[[], Result], failure: type[PrelabelError]) -> Result:
         """Returns what `function` does, tried again while the trouble looks passing.
@@ -66,9 +85,10 @@ class Caller:
             failure: the error to raise. An error of our own passes through as it is.
 
         Raises:
-            AccountError: the platform does not take the key; else `failure`.
+            OutageError: the platform stayed away.
+            AccountError: the platform does not take the key, or rests the project; else `failure`.
         """
-        pauses = self.retry.pauses()
+        pauses, has_waited = self.retry.pauses(), False
         while True:
             try:
                 return function()
@@ -78,21 +98,67 @@ class Caller:
                 pause = next(pauses, None) if is_passing(error) else None
                 explained = self._explained(doing, error, failure)
                 wait = max(pause, _retry_after(error)) if pause is not None else None
-            if wait is None:
-                # Raised here and not above: the SDK's errors quote whole answers, and with them signed links, so
-                # they must not hang on ours as context.
+            # What follows stands here and not above: the SDK's errors quote whole answers, and with them signed links,
+            # so they must not hang on ours as context.
+            if wait is not None:
+                _LOG.info("%s; trying again in %.1f s", explained, wait, extra={"retry": "call"})
+                self.retry.sleep(wait)
+            elif not has_waited and self.was_away(doing):
+                pauses, has_waited = self.retry.pauses(), True
+            else:
                 raise explained
-            _LOG.info("%s; trying again in %.1f s", explained, wait, extra={"retry": "call"})
-            self.retry.sleep(wait)
+
+    def was_away(self, doing: str) -> bool:
+        """Waits while the platform answers nothing at all; tells whether it had to: else it is this call that fails.
+
+        Raises:
+            OutageError: it stays away.
+            AccountError: no call would succeed.
+        """
+        pauses, was_away = self.retry.outage_pauses(), False
+        while self.look is not None and (trouble := self._trouble(self.look)):
+            pause = next(pauses, None)
+            if pause is None:
+                raise OutageError(f"{doing}: given up after {self.retry.outage_seconds / 60:.0f} minutes: {trouble}")
+            _LOG.warning("%s: waiting for the platform: %s", doing, trouble)
+            self.retry.sleep(pause)
+            was_away = True
+        return was_away
+
+    def _trouble(self, look: Callable[[], None]) -> str:
+        """Returns why the platform does not answer; empty if it does.
+
+        Raises:
+            AccountError: it answers that no call would succeed.
+        """
+        try:
+            look()
+        except PrelabelError:
+            raise
+        except Exception as error:
+            explained = self._explained("looking whether the platform is there", error, AccountError)
+            is_away = is_passing(error)
+        else:
+            return ""
+        if is_away:
+            return str(explained)
+        raise explained
 
     def _explained(self, doing: str, error: Exception, failure: type[PrelabelError]) -> PrelabelError:
         from encord import exceptions as sdk
 
-        if isinstance(error, sdk.AuthenticationError | sdk.SshKeyNotFound):
+        if isinstance(error, key_errors()):
             failure = AccountError  # a key that is revoked: no other task could succeed
         elif isinstance(error, sdk.PayloadTooLargeError) and issubclass(failure, SaveError):
             failure = RowTooLargeError
         return failure(f"{doing}: {explain(error, self.domain)}")
+
+
+def key_errors() -> tuple[type[Exception], ...]:
+    """Returns the SDK's errors that say that the platform does not take the key."""
+    from encord import exceptions as sdk
+
+    return (sdk.AuthenticationError, sdk.SshKeyNotFound)
 
 
 def is_passing(error: Exception) -> bool:
@@ -111,7 +177,7 @@ def explain(error: Exception, domain: str) -> str:
     said = redact(str(getattr(error, "message", error)))[:300]
     meanings: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
         (
-            (sdk.AuthenticationError, sdk.SshKeyNotFound),
+            key_errors(),
             f"{domain} does not know this key: add its public half to the user or service account there, or name the "
             f"platform that the account is on: source.domain or ENCORD_DOMAIN (the US platform is {_US_DOMAIN})",
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -259,7 +259,7 @@ def connect(project_hash: str, domain: str | None = None, *, retry: Retry | None
     caller = Caller(address, retry or Retry())
     project = caller.call(f"project {uuid}", lambda: _get_project(client, uuid, address), AccountError)
     _check_project(project)
-    return EncordProject(project, client, caller)
+    return EncordProject(project, client, replace(caller, look=lambda: _check_project(_enter(client, uuid, address))))
 
 
 def _make_client(key: str, domain: str) -> EncordUserClient:
@@ -284,6 +284,17 @@ def _get_project(client: EncordUserClient, project_hash: UUID, domain: str) -> P
     from encord import exceptions as sdk
 
     try:
+        return _enter(client, project_hash, domain)
+    except sdk.RequestException as error:
+        if is_never_connected(error):  # the SDK has tried for 9 s: a wrong address more likely than passing trouble
+            raise AccountError(f"project {project_hash}: {explain(error, domain)}") from None
+        raise
+
+
+def _enter(client: EncordUserClient, project_hash: UUID, domain: str) -> Project:
+    from encord import exceptions as sdk
+
+    try:
         return client.get_project(project_hash)
     except (sdk.ResourceNotFoundError, sdk.AuthorisationError):
         raise AccountError(
@@ -291,10 +302,6 @@ def _get_project(client: EncordUserClient, project_hash: UUID, domain: str) -> P
             "hash (it stands in the project's address in the web app), add the user or service account to the project, "
             "or name the platform that the project is on: source.domain or ENCORD_DOMAIN"
         ) from None
-    except sdk.RequestException as error:
-        if is_never_connected(error):  # the SDK has tried for 9 s: a wrong address more likely than passing trouble
-            raise AccountError(f"project {project_hash}: {explain(error, domain)}") from None
-        raise
 
 
 def _check_project(project: Project) -> None:

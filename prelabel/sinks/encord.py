@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
@@ -10,12 +11,12 @@ import prelabel
 from prelabel.detections import VideoDetections
 from prelabel.encord_api.client import EncordProject, EncordRow, EncordTask, as_encord_task
 from prelabel.encord_api.labels import labels_as_sent
-from prelabel.errors import LabelError, PrelabelError, SaveError, TakenError
+from prelabel.errors import LabelError, OntologyError, PrelabelError, SaveError, TakenError
 from prelabel.frames import VideoInfo
 from prelabel.label_row import LabelRow, RowChange, WrittenRow, check_row_size, find_own, write_detections
 from prelabel.ontology import LabelMap, Ontology
 from prelabel.protocols import Task
-from prelabel.sinks.handed_row import HandedRow
+from prelabel.sinks.handed_row import HandedRow, labels_of
 from prelabel.sinks.offline_row import blank_labels
 
 if TYPE_CHECKING:
@@ -23,14 +24,21 @@ if TYPE_CHECKING:
 
 RECORD_KEY = "prelabel"
 
+FRESH_SECONDS = 0.5
+"""A row that was read longer ago is read again before it is saved; sooner, that would take longer than it gains."""
+
+MERGES_AT_MOST = 5
+
 Target: TypeAlias = EncordTask | EncordRow
 
 
 class EncordSink:
     """The label rows of a project.
 
-    Each write reads the row right before it saves it, since a save replaces the whole row and the platform does not
-    notice what somebody else saved in between. The row is taken as the platform sends it, not as the SDK writes it
+    A save replaces the whole row, and the platform does not notice what somebody else saved since it was read. So each
+    write, and each further try of one, reads the row right before it saves it, and reads it again where putting the
+    labels on it took long: if it has changed, they are put on it anew. What remains is the time from the answer of that
+    read to the arrival of the save. The row is taken as the platform sends it, not as the SDK writes it
     after parsing: so what others did goes back bit for bit, labels of archived features included, and the time taken is
     linear in their number.
 
@@ -89,20 +97,60 @@ class EncordSink:
             LabelError: the row is not valid, or it would be too large.
             SaveError: the platform did not take the row.
             TakenError: the task was moved meanwhile, or somebody has begun to work on the row.
+            OntologyError: the ontology has lost an object that the run labels.
         """
         self.save_changed(_target_of(task), change)
 
     def save_changed(self, target: Target, change: RowChange) -> None:
         """Saves a row with a change on it, as `edit` does, for which nothing need be known of the media."""
-        if isinstance(target, EncordTask):
-            self._refuse_if_moved(target)
-        row, document = self._read(target)
-        if isinstance(target, EncordRow):
-            _refuse_if_begun(target, row, document)
-        written = change(document, datetime.now(UTC))
-        check_row_size(written.row, self._max_row_bytes)
-        self._save(target, row, written.row)
+        own = {target.num_instances} if isinstance(target, EncordRow) else set()
+        doing = f"{target.title}: saving its labels"
+        written = self._project.caller.call(doing, lambda: self._merge_and_save(target, change, own), SaveError)
         self._note(target, written)
+
+    def _merge_and_save(self, task: Target, change: RowChange, own: set[int]) -> WrittenRow:
+        """Reads, merges and saves. Each try begins anew: a row that was read before a wait may be another by now.
+
+        Args:
+            task: whose row.
+            change: returns the row as it is to be.
+            own: numbers of prelabel's own instances that may stand on a row that nobody has begun; those of a save
+                whose answer is lost are added.
+        """
+        if isinstance(task, EncordTask):
+            self._refuse_if_moved(task)
+        row, written = self._merge(task, change, own)
+        check_row_size(written.row, self._max_row_bytes)
+        own.add(written.num_instances)
+        self._send(row, written.row)
+        return written
+
+    def _merge(self, task: Target, change: RowChange, own: set[int]) -> tuple[LabelRowV2, WrittenRow]:
+        """Returns the row with the change on it, as the row was a moment ago.
+
+        Raises:
+            SaveError: it is saved faster than it can be merged.
+        """
+        began = time.monotonic()
+        row, document = self._read_unbegun(task, own)
+        for _ in range(MERGES_AT_MOST):
+            written = _changed(task, document, change)
+            if time.monotonic() - began < FRESH_SECONDS:
+                return row, written
+            row, latest = self._read_unbegun(task, own)
+            if labels_of(latest) == labels_of(document):
+                return row, written
+            began, document = time.monotonic(), latest
+        raise SaveError(
+            f"{task.title}: its label row was saved by somebody else {MERGES_AT_MOST} times while labels were put on "
+            "it: nothing was saved"
+        )
+
+    def _read_unbegun(self, task: Target, own: set[int]) -> tuple[LabelRowV2, LabelRow]:
+        row, document = self._read(task)
+        if isinstance(task, EncordRow):
+            _refuse_if_begun(task, row, document, own)
+        return row, document
 
     def _refuse_if_moved(self, task: EncordTask) -> None:
         if not self._project.is_waiting(task, SaveError):
@@ -163,16 +211,32 @@ class EncordSink:
             raise SaveError(f"{task.title}: got {len(rows)} label rows on branch {task.branch!r}, expected 1")
         return rows[0]
 
-    def _save(self, task: Target, row: LabelRowV2, document: LabelRow) -> None:
-        """Sends the row. A save is an overwrite, so that a repeat does no harm."""
-        doing = f"{task.title}: saving its labels"
+    def _send(self, row: LabelRowV2, document: LabelRow) -> None:
+        from encord.exceptions import FeatureDoesNotExistError
+
+        try:
+            self._save(row, document)
+        except FeatureDoesNotExistError:
+            self._refuse_if_ontology_lacks_ours()
+            raise  # it is somebody else's label on this row that has lost its object
+
+    def _save(self, row: LabelRowV2, document: LabelRow) -> None:
         send = getattr(self._project.sdk, "save_label_row", None)
         if send is None:
             # `Project.save_label_row` is deprecated since encord 0.1.123 and may go. This way is slow on many labels.
-            self._project.caller.call(doing, lambda: _save_through_types(row, document), SaveError)
+            _save_through_types(row, document)
         else:
-            label_hash = document["label_hash"]
-            self._project.caller.call(doing, lambda: send(label_hash, document, validate_before_saving=True), SaveError)
+            send(document["label_hash"], document, validate_before_saving=True)
+
+    def _refuse_if_ontology_lacks_ours(self) -> None:
+        ontology = self._project.ontology()
+        there = {entry.feature_hash for entry in ontology.objects}
+        lost = [category.name for category in self._label_map.categories if category.feature_hash not in there]
+        if lost:
+            raise OntologyError(
+                f"ontology {ontology.title!r} has changed since this run began, it lacks {', '.join(lost)} now: "
+                "start the run again"
+            )
 
     def _note(self, task: Target, written: WrittenRow) -> None:
         if self._record is None:
@@ -193,6 +257,15 @@ class EncordSink:
             self.warnings.append(f"{error}; the labels are saved (source.record: false leaves the note out)")
 
 
+def _changed(task: Target, document: LabelRow, change: RowChange) -> WrittenRow:
+    try:
+        return change(document, datetime.now(UTC))
+    except PrelabelError:
+        raise
+    except Exception as error:  # else it would pass for one of the SDK
+        raise LabelError(f"{task.title}: putting labels on its row: {type(error).__name__}: {error}") from error
+
+
 def _save_through_types(row: LabelRowV2, document: LabelRow) -> None:
     type(row).from_labels_dict(row, document)
     row.save(validate_before_saving=True)
@@ -202,12 +275,12 @@ def _target_of(task: Task) -> Target:
     return task if isinstance(task, EncordRow) else as_encord_task(task)
 
 
-def _refuse_if_begun(task: EncordRow, row: LabelRowV2, document: LabelRow) -> None:
+def _refuse_if_begun(task: EncordRow, row: LabelRowV2, document: LabelRow, own: set[int]) -> None:
     """Raises where people have worked on a row: what they deleted would come back."""
     if row.assigned_user_email:
         raise TakenError(f"{task.title}: somebody is assigned to it now: nothing was saved")
     untouched = len(find_own(document))
-    if untouched != task.num_instances:
+    if untouched not in own:
         raise TakenError(
             f"{task.title}: of {task.num_instances} instances that prelabel wrote {untouched} stand as they were: "
             "somebody has begun to work on it; nothing was saved"

@@ -143,6 +143,7 @@ class EncordSource:
         if not refusal:
             return
         if self._project.is_waiting(moving, SaveError):
+            self._project.caller.was_away(doing)  # raises if the project is closed: no other task would move
             raise SaveError(f"{doing}: the platform refused, and the task still waits: {refusal}")
         self._tell_where_it_is(moving, chosen)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import logging
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from prelabel.encord_api.calls import Caller, Retry
-from prelabel.encord_api.client import connect
+from prelabel.encord_api.client import EncordProject, connect
 from prelabel.encord_api.key import read_key
-from prelabel.errors import AccountError, SaveError
+from prelabel.errors import AccountError, OutageError, SaveError
 from tests.encord_server import AGENT, ANNOTATE, MalformedJson, Refusal, Status
 from tests.encord_server.ontologies import editor, ontology_object
 from tests.encord_server.populated import Platform
@@ -213,3 +214,54 @@ def test_revoked_key_is_an_account_error_whatever_was_done(platform: Platform) -
     row = platform.initialised_row()
     with pytest.raises(AccountError, match="does not know this key"):
         Caller(platform.server.url, Retry()).call("saving", row.save, SaveError)
+
+
+def looks_with(platform: Platform, waits: list[float], act: Callable[[], None] = lambda: None) -> EncordProject:
+    """The platform's project; whoever waits for it acts, and has waited."""
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        act()
+
+    retry = Retry(waits_seconds=(1.0, 4.0), outage_seconds=20.0, sleep=sleep, draw=lambda: 1.0)
+    return connect(platform.project.uuid, platform.server.url, retry=retry)
+
+
+def test_a_platform_that_is_away_is_waited_for(platform: Platform) -> None:
+    waits: list[float] = []
+
+    def come_back() -> None:
+        if len(waits) == 5:
+            platform.server.faults.clear()
+
+    project = looks_with(platform, waits, come_back)
+    platform.server.faults.add(lambda call: True, Status(504), times=None)
+    assert project.ontology().title == "Roads"
+    assert waits == [1.0, 4.0, 1.0, 4.0, 4.0]
+
+
+def test_a_platform_that_stays_away_is_an_outage_and_no_task_s_failure(platform: Platform) -> None:
+    waits: list[float] = []
+    project = looks_with(platform, waits)
+    platform.server.faults.add(lambda call: True, Status(504), times=None)
+    with pytest.raises(OutageError, match="saving: given up after 0 minutes: looking whether the platform is there"):
+        project.caller.call("saving", lambda: project.label_rows([], "main"), SaveError)
+    assert sum(waits[2:]) >= 20
+
+
+def test_a_call_that_fails_on_its_own_is_not_waited_for(platform: Platform) -> None:
+    waits: list[float] = []
+    project = looks_with(platform, waits)
+    platform.server.faults.add("list_label_rows", Status(504), times=None)
+    with pytest.raises(SaveError, match="looking: the platform refused"):
+        project.caller.call("looking", lambda: project.label_rows([], "main"), SaveError)
+    assert waits == [1.0, 4.0]
+
+
+def test_a_project_that_is_paused_meanwhile_is_said_and_no_task_s_failure(platform: Platform) -> None:
+    project = looks_with(platform, [])
+    platform.project.status = "paused"
+    platform.server.faults.add("save_label_rows", Refusal("OPERATION_NOT_ALLOWED"))
+    row = platform.initialised_row()
+    with pytest.raises(AccountError, match="is paused: resume it"):
+        project.caller.call("saving", row.save, SaveError)

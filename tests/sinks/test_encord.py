@@ -3,6 +3,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import prelabel
 from prelabel import VideoDetections, VideoInfo
 from prelabel.encord_api.client import EncordProject, EncordTask
 from prelabel.errors import LabelError, RowTooLargeError, SaveError, TakenError
+from prelabel.label_row import write_detections
 from prelabel.sinks.encord import EncordSink
 from prelabel.sources.encord import EncordSource
 from tests.builders import video_detections
@@ -25,9 +28,11 @@ from tests.encord_server import (
     ResetInsideBody,
     Status,
 )
+from tests.encord_server.faults import CarryOut
 from tests.encord_server.fixtures import NUM_FRAMES, ConnectAs
 from tests.encord_server.populated import Platform
 from tests.encord_server.records import DataUnit, Json, LabelRow
+from tests.encord_server.wire import Answer
 from tests.reach import map_of_roads, reach
 from tests.sources.test_encord import pictures, replace_clip
 
@@ -335,6 +340,75 @@ def test_the_window_between_reading_and_saving_holds_no_other_call(way: Way) -> 
         "get_label_rows",
         "save_label_rows",
     ]
+
+
+class Anna:
+    """Draws a box on the clip's row whenever she is asked to."""
+
+    def __init__(self, way: Way, connect_as: ConnectAs) -> None:
+        people = connect_as("anna@example.com").get_project(way.platform.project.uuid)
+        self.platform, self.drawn = replace(way.platform, sdk=people), 0
+
+    def draw(self) -> None:
+        row = self.platform.initialised_row()
+        row.add_object_instance(self.platform.box([self.drawn]))
+        row.save()
+        self.drawn += 1
+
+
+def while_merging(way: Way, monkeypatch: pytest.MonkeyPatch, times: int, act: Callable[[], None]) -> None:
+    """Lets somebody act between the read of a row and its save, the first `times` that labels are put on it."""
+    monkeypatch.setattr("prelabel.sinks.encord.FRESH_SECONDS", 0.0)
+    left = iter(range(times))
+
+    def writes_slowly(*args: object, **kwargs: object) -> object:
+        written = write_detections(*args, **kwargs)
+        if next(left, None) is not None:
+            act()
+        return written
+
+    monkeypatch.setattr("prelabel.sinks.encord.write_detections", writes_slowly)
+
+
+def test_what_is_saved_while_labels_are_put_on_a_row_is_kept(
+    way: Way, monkeypatch: pytest.MonkeyPatch, encord_client_as: ConnectAs
+) -> None:
+    way.write()
+    anna = Anna(way, encord_client_as)
+    while_merging(way, monkeypatch, 2, anna.draw)
+    way.write()
+    assert anna.drawn == 2
+    assert len(way.row().objects()) == len(FOUND) + 2
+    assert way.saves() == 4
+
+
+def test_a_row_that_is_saved_without_end_is_tried_again_later(
+    way: Way, monkeypatch: pytest.MonkeyPatch, encord_client_as: ConnectAs
+) -> None:
+    anna = Anna(way, encord_client_as)
+    while_merging(way, monkeypatch, 99, anna.draw)
+    with pytest.raises(
+        SaveError, match=r"clip\.mp4: .* saved by somebody else 5 times .*: nothing was saved"
+    ) as raised:
+        way.write()
+    assert raised.value.may_pass
+    assert way.saves() == anna.drawn == 5
+
+
+def test_what_is_saved_while_a_save_waits_for_its_next_try_is_kept(way: Way, encord_client_as: ConnectAs) -> None:
+    way.write()
+    anna = Anna(way, encord_client_as)
+
+    class AnnaIsQuicker:
+        def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+            threading.Thread(target=anna.draw).start()
+            while anna.drawn == 0 and not stopping.wait(0.01):
+                pass
+            return Status(504)(carry_out, stopping)
+
+    way.platform.server.faults.add("save_label_rows", AnnaIsQuicker())
+    way.write()
+    assert len(way.row().objects()) == len(FOUND) + 1
 
 
 def test_many_labels_take_seconds(way: Way) -> None:
