@@ -78,9 +78,11 @@ class OutputNames:
     """
 
     def __init__(self, output: Path) -> None:
-        self._path = output / ".prelabel" / "names.json"
+        self._path = output / ".prelabel" / "names.jsonl"  # a line a name: ten thousand tasks rewrite nothing
         self._lock = threading.Lock()
-        self._key_by_name = self._read()
+        self._key_by_name: dict[str, str] = {}
+        self._num_bytes_read = 0
+        self._read_on()
 
     def of(self, task_key: str, task_title: str) -> str:
         """Returns the name of the task's files, a relative path; it is on disk when this returns."""
@@ -91,10 +93,10 @@ class OutputNames:
             name = self._first_free(names, task_key)
             if name not in self._key_by_name:
                 with self._held_from_others():
-                    self._key_by_name |= self._read()  # names that were given elsewhere in the meantime
+                    self._read_on()
                     name = self._first_free(names, task_key)
-                    self._key_by_name[name] = task_key
-                    self._write()
+                    if name not in self._key_by_name:
+                        self._append(name, task_key)
         return name
 
     @contextmanager
@@ -112,18 +114,34 @@ class OutputNames:
     def _first_free(self, names: tuple[str, ...], task_key: str) -> str:
         return next(name for name in names if self._key_by_name.get(name, task_key) == task_key)
 
-    def _write(self) -> None:
+    def _append(self, name: str, task_key: str) -> None:
+        line = json.dumps([name, task_key]).encode() + b"\n"
         try:
-            write_text_atomically(self._path, json.dumps(self._key_by_name, indent=1))
+            is_new = not self._path.exists()
+            with self._path.open("ab") as file:
+                file.truncate(self._num_bytes_read)  # what a loss of power has left of a line
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new:
+                _sync_folder(self._path.parent)
         except OSError as error:
             raise MachineError(f"{self._path}: cannot be written: {error.strerror}") from error
+        self._key_by_name[name] = task_key
+        self._num_bytes_read += len(line)
 
-    def _read(self) -> dict[str, str]:
+    def _read_on(self) -> None:
+        """Reads the names that were given since this was last called, here or elsewhere."""
         try:
-            names: dict[str, str] = json.loads(self._path.read_text()) if self._path.exists() else {}
+            with self._path.open("rb") as file:
+                file.seek(self._num_bytes_read)
+                whole_lines, end, _ = file.read().rpartition(b"\n")
+            self._key_by_name.update(json.loads(line) for line in whole_lines.splitlines())
+        except (FileNotFoundError, NotADirectoryError):  # none was given yet
+            return
         except (OSError, ValueError) as error:
             raise MachineError(f"{self._path}: which output belongs to which task cannot be read: {error}") from error
-        return names
+        self._num_bytes_read += len(whole_lines) + len(end)
 
 
 def output_name(task_title: str) -> str:

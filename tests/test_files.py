@@ -142,7 +142,7 @@ def test_processes_that_give_names_in_one_folder_give_each_once(tmp_path):
 
 def test_damaged_note_of_names_is_an_error(tmp_path):
     OutputNames(tmp_path).of("a", "a")
-    (tmp_path / ".prelabel" / "names.json").write_text("{")
+    (tmp_path / ".prelabel" / "names.jsonl").write_text("{\n")
     with pytest.raises(MachineError, match=r"names\.json"):
         OutputNames(tmp_path)
 
@@ -166,3 +166,23 @@ def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / ".prelabel").write_text("a file where the folder should be")
     with pytest.raises(MachineError, match="cannot be written"):
         OutputNames(tmp_path).of("key", "clip.mp4")
+
+
+def test_a_name_that_was_cut_off_by_a_loss_of_power_is_given_again(tmp_path):
+    names = OutputNames(tmp_path)
+    names.of("1", "a.mp4")
+    note = tmp_path / ".prelabel" / "names.jsonl"
+    with note.open("ab") as file:
+        file.write(b'["a.mp4", "3')
+    assert OutputNames(tmp_path).of("2", "a.mov") == "a.mov"
+    assert [OutputNames(tmp_path).of(key, title) for key, title in (("1", "a.mp4"), ("2", "a.mov"))] == ["a", "a.mov"]
+    assert len(note.read_text().splitlines()) == 2
+
+
+def test_a_name_costs_a_line_however_many_there_are(tmp_path):
+    names = OutputNames(tmp_path)
+    for number in range(300):
+        names.of(f"{number}", f"{number}.mp4")
+    before = (tmp_path / ".prelabel" / "names.jsonl").stat().st_size
+    names.of("more", "more.mp4")
+    assert (tmp_path / ".prelabel" / "names.jsonl").stat().st_size - before == len('["more", "more"]\n')
