@@ -19,13 +19,13 @@ ClassName = Annotated[str, BeforeValidator(_as_text)]
 class Section(BaseModel):
     """A part of the config: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PluginSection(BaseModel):
     """A part of the config that names a plug-in: what is not ours is the plug-in's own option."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     @property
     def options(self) -> dict[str, Any]:

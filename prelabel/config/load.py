@@ -114,7 +114,7 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
 def _describe(error: ValidationError) -> str:
     """Returns the first complaint, unknown keys before all others: they are mostly why another is missing."""
     errors = error.errors(include_url=False)
-    unknown = next((entry for entry in errors if entry["type"] == "extra_forbidden"), None)
+    unknown = next((entry for entry in errors if entry["type"] in ("extra_forbidden", "invalid_key")), None)
     if unknown is None:
         return re.sub(r"^source\.(folder|encord|demo)\b", "source", describe_first(error))
     location = [str(part) for part in unknown["loc"] if part not in SOURCES]
