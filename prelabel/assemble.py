@@ -160,6 +160,7 @@ class Assembly:
             cache,
             int(section.cache_gb * 1e9),
             fetch_workers=section.fetch_workers,
+            on_failure=self.config.on_failure,
             with_metadata=self.router.asks_metadata or self.config.agent is not None,
             kinds=None if self.config.agent is not None else LABELLED_KINDS,
         )

@@ -220,6 +220,8 @@ def _check_pathway(assembly: Assembly) -> None:
         return
     for pathway in assembly.router.pathways:
         check_pathway(pathway)
+    if assembly.config.on_failure.pathway is not None:
+        check_pathway(assembly.config.on_failure.pathway)
 
 
 def _look(name: str, describe: Callable[[Assembly], str], assembly: Assembly) -> Check:

@@ -29,6 +29,7 @@ _TITLES = {
     "EncordSection": "source: encord",
     "ReaderSection": "reader",
     "RetriesSection": "retries",
+    "OnFailureSection": "on_failure",
     "DetectorSection": "detector",
     "ClassifierSection": "classifier",
     "AgentSection": "agent",

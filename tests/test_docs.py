@@ -22,6 +22,7 @@ from prelabel.config import (
     EncordSection,
     FolderSection,
     LabelsSection,
+    OnFailureSection,
     ReaderSection,
     RetriesSection,
     RuleSection,
@@ -101,6 +102,7 @@ def test_links_lead_somewhere(page):
         ClassifierSection,
         TrackerSection,
         LabelsSection,
+        OnFailureSection,
         RuleSection,
     ],
 )

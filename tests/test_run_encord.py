@@ -14,7 +14,7 @@ from prelabel.ledger import Ledger
 from prelabel.progress import NullProgress
 from prelabel.report import RunReport
 from prelabel.run import run_tasks
-from tests.encord_server import AGENT, ANNOTATE, LostAnswer, MalformedJson, Status, Truncated
+from tests.encord_server import AGENT, ANNOTATE, REVIEW, LostAnswer, MalformedJson, Status, Truncated
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
 
@@ -36,7 +36,7 @@ class Slow:
 """
 
 
-def run(platform: Platform, folder: Path, **source: object) -> RunReport:
+def run(platform: Platform, folder: Path, on_failure: dict[str, object] | None = None, **source: object) -> RunReport:
     (folder / "slow.py").write_text(DETECTOR)
     values = {
         "source": {
@@ -49,6 +49,7 @@ def run(platform: Platform, folder: Path, **source: object) -> RunReport:
         "detector": {"use": "slow.py:Slow"},
         "pathway": "Annotate 1",
         "retries": {"wait_seconds": 0},
+        "on_failure": on_failure or {},
     }
     assembly = Assembly(check_config(values, "test.yaml"), folder)
     with Ledger(folder / "out" / "ledger.sqlite") as ledger:
@@ -90,11 +91,7 @@ def test_passing_faults_change_nothing(platform: Platform, tmp_path: Path) -> No
 
 def test_failed_task_costs_only_itself(platform: Platform, tmp_path: Path) -> None:
     platform.add_clips(2)
-    (tmp_path / "broken.mp4").write_bytes(b"no video")
-    world = platform.server.world
-    world.add_task(
-        platform.project.stage(AGENT), world.add_video(tmp_path / "broken.mp4", facts=platform.clip.item.facts)
-    )
+    add_broken(platform, tmp_path)
     report = run(platform, tmp_path)
     assert sorted((task.title, task.status) for task in report.tasks) == [
         ("0.mp4", "done"),
@@ -103,6 +100,32 @@ def test_failed_task_costs_only_itself(platform: Platform, tmp_path: Path) -> No
         ("clip.mp4", "done"),
     ]
     assert [task.data.title for task in platform.project.tasks_at(AGENT)] == ["broken.mp4"]
+
+
+def add_broken(platform: Platform, folder: Path) -> None:
+    (folder / "broken.mp4").write_bytes(b"no video")
+    world = platform.server.world
+    world.add_task(
+        platform.project.stage(AGENT), world.add_video(folder / "broken.mp4", facts=platform.clip.item.facts)
+    )
+
+
+def test_failed_task_goes_down_a_pathway_of_its_own_with_an_issue_on_it(platform: Platform, tmp_path: Path) -> None:
+    add_broken(platform, tmp_path)
+    report = run(platform, tmp_path, {"pathway": "Straight to review", "issue": True})
+    assert [task.title for task in report.failed] == ["broken.mp4"]
+    assert [task.data.title for task in platform.project.tasks_at(REVIEW)] == ["broken.mp4"]
+    (issue,) = platform.project.issues
+    assert issue.comment.startswith("prelabel could not label this: ")
+    assert report.failed[0].reason in issue.comment
+
+
+def test_what_cannot_be_done_with_a_failed_task_is_a_warning(platform: Platform, tmp_path: Path) -> None:
+    add_broken(platform, tmp_path)
+    platform.server.faults.add("add_issues", Status(403), times=None)
+    report = run(platform, tmp_path, {"issue": True})
+    assert [(task.title, task.status) for task in report.tasks] == [("clip.mp4", "done"), ("broken.mp4", "failed")]
+    assert any("broken.mp4: opening an issue on it" in warning for warning in report.warnings)
 
 
 def test_key_that_is_revoked_under_way_ends_the_run_with_the_reason(platform: Platform, tmp_path: Path) -> None:

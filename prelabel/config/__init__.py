@@ -1,6 +1,6 @@
 """The config: YAML and `--set` into frozen, checked sections."""
 
-from prelabel.config.failures import RetriesSection
+from prelabel.config.failures import OnFailureSection, RetriesSection
 from prelabel.config.load import check_config, load_config
 from prelabel.config.routing import RuleSection, make_router
 from prelabel.config.sections import (
@@ -24,6 +24,7 @@ __all__ = [
     "EncordSection",
     "FolderSection",
     "LabelsSection",
+    "OnFailureSection",
     "ReaderSection",
     "RetriesSection",
     "RuleSection",

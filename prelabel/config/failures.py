@@ -17,3 +17,15 @@ class RetriesSection(Section):
     watch_minutes: float = Field(
         10.0, gt=0, description="with --watch: how long a task that is set aside rests; doubled each time, up to a day"
     )
+
+
+class OnFailureSection(Section):
+    """What becomes of a task that is set aside."""
+
+    pathway: str | None = Field(None, description="name or uuid of the pathway that it goes down; default: it stays")
+    issue: bool = Field(False, description="open an issue on it, with the reason")
+
+    @property
+    def asks_something(self) -> bool:
+        """Whether anything is to be done with the task."""
+        return self.issue or self.pathway is not None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from prelabel.config.base import ClassName, Fraction, PluginSection, Section
-from prelabel.config.failures import RetriesSection
+from prelabel.config.failures import OnFailureSection, RetriesSection
 from prelabel.config.routing import NumberExpression, Rules
 from prelabel.config.sources import DemoSection, EncordSection, FolderSection
 from prelabel.shaping import Flicker, Keyframes, ShapingRules, SizeLimits, Zones
@@ -178,6 +178,7 @@ class Config(Section):
     )
 
     retries: RetriesSection = RetriesSection()
+    on_failure: OnFailureSection = OnFailureSection()
 
     @model_validator(mode="after")
     def _one_agent(self) -> Config:
@@ -211,9 +212,15 @@ class Config(Section):
             raise ValueError("a pathway: name the one that finished tasks take, pathway: …")
         return self
 
+    @model_validator(mode="after")
+    def _failures_go_where_tasks_move(self) -> Config:
+        if self.on_failure.asks_something and not isinstance(self.source, EncordSection):
+            raise ValueError("on_failure: only tasks of an Encord stage have pathways and issues: leave it out")
+        return self
+
     def digest(self) -> str:
         """Returns a hash of all that decides what the labels say; where things lie does not count."""
         place = {"output", "cache_gb", "fetch_workers", "truth", "preview"}
-        where: dict[str, Any] = {"source": place, "reader": ISOLATION_KEYS, "retries": True}
+        where: dict[str, Any] = {"source": place, "reader": ISOLATION_KEYS, "retries": True, "on_failure": True}
         decides = self.model_dump(mode="json", exclude=where)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from prelabel.config.base import Section
 
 PreviewKind = Literal["none", "sheet", "clip", "both"]
 
 
+def _not_empty(path: object) -> object:
+    if path == "":
+        raise ValueError("is empty, expected a file, a folder or a glob")  # else it would be all that lies here
+    return path
+
+
 class FolderSection(Section):
     """Videos and pictures on this machine."""
 
     use: Literal["folder"] = "folder"
-    path: Path = Field(description="a file, a folder (searched through) or a glob such as clips/*.mp4")
+    path: Annotated[Path, BeforeValidator(_not_empty)] = Field(
+        description="a file, a folder (searched through) or a glob such as clips/*.mp4"
+    )
     ontology: Path | None = Field(
         None, description="Encord ontology as JSON; default: made from the detector's classes"
     )

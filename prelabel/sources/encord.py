@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from prelabel.config import OnFailureSection
 from prelabel.encord_api.client import EncordProject, EncordTask, as_encord_task
 from prelabel.encord_api.media import MediaFetcher
-from prelabel.errors import AccountError, SaveError
+from prelabel.errors import AccountError, PrelabelError, SaveError
 from prelabel.protocols import LeftAlone, Task
 from prelabel.transfer.disk_cache import DiskCache
 from prelabel.transfer.download import Patience
@@ -49,6 +50,7 @@ class EncordSource:
         patience: Patience | None = None,
         *,
         fetch_workers: int = 1,
+        on_failure: OnFailureSection | None = None,
         with_metadata: bool = False,
         kinds: Collection[str] | None = LABELLED_KINDS,
     ) -> None:
@@ -61,6 +63,7 @@ class EncordSource:
             max_cache_bytes: that downloads in use may take there.
             patience: how long a download may take its time.
             fetch_workers: tasks that may be opened at the same time.
+            on_failure: what becomes of tasks that are set aside; default: they stay where they are.
             with_metadata: whether tasks carry the client metadata of their data.
             kinds: of data; tasks of others are left alone. None: all.
 
@@ -74,6 +77,8 @@ class EncordSource:
         self._fetcher = MediaFetcher(project, self._cache, patience or Patience())
         self._left_alone: dict[UUID, LeftAlone] = {}
         self.fetch_workers = fetch_workers
+        self._on_failure = on_failure or OnFailureSection()
+        self._issues: set[tuple[str, str]] = set()
         self.warnings: list[str] = []
 
     @property
@@ -158,8 +163,28 @@ class EncordSource:
         self._project.caller.call(doing, lambda: moving.row.set_priority(priority), SaveError)
 
     def fail(self, task: Task, reason: str) -> None:
-        """Leaves the task where it is, and logs the reason."""
-        _LOG.info("%s: left at stage %r: %s", task.title, self._stage.title, reason)
+        """Opens an issue on the task and sends it down a pathway of its own, where the config says so; else it stays.
+
+        Raises:
+            AccountError: the platform takes nothing of ours any more. What else it refuses becomes a warning.
+        """
+        failed, pathway = as_encord_task(task), self._on_failure.pathway
+        _LOG.info("%s: set aside at stage %r: %s", task.title, self._stage.title, reason)
+        try:
+            if self._on_failure.issue and (task.key, reason) not in self._issues:
+                self._open_issue(failed, reason)
+            if pathway is not None:
+                self.proceed(task, pathway)
+        except AccountError:
+            raise
+        except PrelabelError as error:
+            self.warnings.append(str(error))
+
+    def _open_issue(self, task: EncordTask, reason: str) -> None:
+        comment = f"prelabel could not label this: {reason}"
+        doing = f"{task.title}: opening an issue on it"
+        self._project.caller.call(doing, lambda: task.waiting.issues.add_file_issue(comment, []), SaveError)
+        self._issues.add((task.key, reason))
 
     # Listing
 
