@@ -106,7 +106,8 @@ class Pen:
             assert category is not None
             room = min(max(self.width * MAX_LABEL_PART, MIN_LABEL_PX), self.width - self.font_px)
             track = f" #{track_id}" if track_id >= 0 else ""
-            text = fit_text(category.name, f"{track} {key[1] / 100:.2f}", self.font_px, room)
+            measured = f" {key[1] / 100:.2f}" if key[1] else ""  # nothing was measured for a box that was filled in
+            text = fit_text(category.name, track + measured, self.font_px, room)
             self._plates[key] = text_plate(text, self.font_px, colour_of(self.label_map, class_id))
         return self._plates[key]
 

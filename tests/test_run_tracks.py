@@ -13,6 +13,7 @@ from prelabel.errors import ConfigError, PluginError
 from prelabel.export import export_run
 from prelabel.kept import raw_path
 from prelabel.outputs import complete
+from prelabel.pages.run_report import page_of
 from prelabel.progress import NullProgress
 from prelabel.raw_store import read_raw, write_raw
 from prelabel.show import show_report
@@ -143,6 +144,12 @@ def test_kept_boxes_and_what_they_cost_are_in_the_report_and_filled_ones_marked_
     (unit,) = row_of(clips)["data_units"].values()
     confidences = [label["confidence"] for frame in unit["labels"].values() for label in frame["objects"]]
     assert sorted(confidences) == [0.25] * 2 + [0.75] * 2 + [0.99] * 18
+    page = page_of(few, report)
+    assert ("boxes kept of tracks", "4 of 12") in [(tile.name, tile.value) for tile in page.tiles]
+    filled_in = [
+        box.text for picture in page.videos[0].pictures for box in picture.outlines if box.style == "filled-in"
+    ]
+    assert "thing #1 filled in" in filled_in
     show_report(report)
     assert "4 of 12 boxes kept as keyframes, overlap with those found 1.000" in "".join(capsys.readouterr())
 

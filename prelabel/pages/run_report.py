@@ -136,6 +136,9 @@ def _tiles(report: RunReport, labelled: Mapping[str, LabelledVideo]) -> list[Til
     if report.num_boxes:
         note = f"{report.num_boxes:,} boxes" if are_tracks else ""
         tiles.append(Tile("tracks" if are_tracks else "boxes", f"{sum(report.instances.values()):,}", note))
+    if (thinning := report.thinning) is not None:
+        kept = f"{thinning.num_kept:,} of {thinning.num_found:,}"
+        tiles.append(Tile("boxes kept of tracks", kept, f"overlap with those found {thinning.mean_iou:.3f}"))
     if report.score:
         tiles.append(Tile("mAP", f"{report.score['map_50_95']:.3f}", f"AP50 {report.score['map_50']:.3f}"))
     return [*tiles, Tile("took", duration(report.seconds)), _cost(report, labelled)]

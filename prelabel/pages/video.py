@@ -161,13 +161,15 @@ def _picture(video: LabelledVideo, frame: int, source: str) -> Picture:
     here = slice(*np.searchsorted(found.frame_index, [frame, frame + 1]).tolist())
     (width, height) = video.info.sizes(np.array([frame]))[0].tolist()
     outlines = []
-    columns = (found.xyxy[here], found.class_id[here], found.confidence[here], found.track_id[here])
-    for (x1, y1, x2, y2), class_id, confidence, track_id in zip(*(c.tolist() for c in columns), strict=True):
+    columns = (found.xyxy, found.class_id, found.confidence, found.track_id, found.interpolated)
+    rows = zip(*(column[here].tolist() for column in columns), strict=True)
+    for (x1, y1, x2, y2), class_id, confidence, track_id, is_filled_in in rows:
         category = video.label_map.objects[class_id]
         if category is not None:
-            text = f"{category.name}{f' #{track_id}' if track_id >= 0 else ''} {confidence:.2f}"
+            track = f" #{track_id}" if track_id >= 0 else ""
+            text = f"{category.name}{track} {'filled in' if is_filled_in else f'{confidence:.2f}'}"
             place = (x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height)
-            outlines.append(Outline(*place, "found", category.color, text))
+            outlines.append(Outline(*place, "filled-in" if is_filled_in else "found", category.color, text))
     shown = counted(len(outlines), "box", "boxes")
     return Picture(source, width, height, _caption(video, frame), f"Frame {frame} with {shown}", tuple(outlines))
 

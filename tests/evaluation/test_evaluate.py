@@ -195,6 +195,23 @@ def test_what_the_model_does_not_know_is_named_and_not_counted(in_files: Assembl
     assert evaluation.total.actions == 0
 
 
+def test_tracks_are_compared_box_by_box_and_as_a_whole(tmp_path: Path):
+    write_grey_clip(tmp_path / "media" / "first.mp4", 96, 64, 12)
+    assembly = assembly_of(tmp_path / "media", tmp_path / "out", labels={"instances": "tracks", "keyframes": {}})
+    run(assembly)
+    untouched = evaluate_run(assembly, Asked()).total
+    assert (untouched.instances_untouched, untouched.actions) == (2, 0)
+    edit_row(
+        assembly.output / "first.labels.json", "5", lambda label: moved(label) if label["name"] == "thing" else label
+    )
+    evaluation = evaluate_run(assembly, Asked())
+    total = evaluation.total
+    assert (total.moved, total.instances_edited, total.instances_untouched) == (1, 1, 1)
+    curve = evaluation.thresholds["thing"]
+    assert curve.thresholds[0] >= curve.in_force  # of lower ones nobody knows which tracks they would make
+    assert curve.actions_at(curve.in_force) == 1
+
+
 def test_another_config_than_that_of_the_run_is_said(in_files: Assembly, tmp_path: Path):
     other = assembly_of(tmp_path / "media", tmp_path / "out", labels={"conf": 0.5})
     assert "3 of 3 tasks were labelled under another config" in evaluate_run(other, Asked()).warnings[0]
