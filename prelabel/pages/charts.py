@@ -80,19 +80,18 @@ def stack(heights: Sequence[NDArray[np.float64]], top: float) -> list[str]:
 
 
 def line(values: NDArray[np.float64]) -> str:
-    """Returns a path through values of 0 to 1, one a part from left to right, with gaps where they are NaN.
+    """Returns a path of steps through values of 0 to 1, one a part from left to right, with gaps where they are NaN.
 
     >>> line(np.array([0.0, 1.0, np.nan, 0.5]))
-    'M125 100L375 0M875 50'
+    'M0 100H250V0H500M750 50H1000'
     """
     step = WIDTH / max(len(values), 1)
-    text, pen = "", "M"
+    text, is_begun = "", False
     for number, value in enumerate(values.tolist()):
-        if np.isnan(value):
-            pen = "M"
-            continue
-        text += f"{pen}{_num((number + 0.5) * step)} {_num(HEIGHT * (1 - value))}"
-        pen = "L"
+        if not np.isnan(value):
+            height = _num(HEIGHT * (1 - value))
+            text += (f"V{height}" if is_begun else f"M{_num(number * step)} {height}") + f"H{_num((number + 1) * step)}"
+        is_begun = not np.isnan(value)
     return text
 
 
