@@ -1,0 +1,239 @@
+"""Tracks against the truth, beside the library's own; and what keyframes save.
+
+    uv run python -m benchmarks.tracks                                           # generated scenes, the demo's detector
+    uv run python -m benchmarks.tracks --clip street.mp4 --weights yolo11n.pt    # real footage, no truth
+
+On generated scenes every thing's boxes are known. Of real footage they are not: there, OC-SORT over every frame, by the
+same library, stands in for the truth, which tells how far the ways agree and not how good they are. HOTA, IDF1 and MOTA
+are the library's (`trackers.eval`, made to equal TrackEval). All ways see the same boxes, of confidence 0.1 and more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import supervision as sv
+import trackers
+from rich.console import Console
+from rich.table import Table
+from trackers.eval import evaluate_mot_sequences
+
+from prelabel.assemble import Assembly
+from prelabel.checks import prepare
+from prelabel.config import check_config
+from prelabel.detections import VideoDetections
+from prelabel.interrupts import StopSignal
+from prelabel.kept import kept_entries, raw_path
+from prelabel.label_row import row_num_bytes, write_detections
+from prelabel.ledger import LEDGER, Ledger
+from prelabel.ontology import LabelMap, Ontology, build_label_map
+from prelabel.progress import NullProgress
+from prelabel.raw_store import RawRecord, read_raw
+from prelabel.run import run_tasks
+from prelabel.scenes import SceneSpec, render_frames
+from prelabel.shaping import Keyframes, Shaped, ShapingRules, Thinning, shape_detections, sum_up
+from prelabel.sinks.offline_row import new_label_row
+from prelabel.trackers.bytetrack import ByteTrackTracker
+from prelabel.tracking import Linking, track_detections
+
+CONF = 0.1
+LINKING = Linking(ByteTrackTracker, max_gap_seconds=0.2, min_length=3)
+FEW = replace(LINKING, keyframes=Keyframes())
+
+
+@dataclass(frozen=True)
+class Video:
+    """What was found in a video, and its true tracks where they are known."""
+
+    name: str
+    raw: RawRecord
+    truth: VideoDetections | None
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Each class becomes an object of its name."""
+        names = list(self.raw.origin.class_names)
+        return build_label_map(names, Ontology.from_classes(names), {})
+
+    def shaped(self, stride: int = 1) -> Shaped:
+        """Returns what a run with this stride would make labels of."""
+        found = self.raw.detections.where(self.raw.detections.frame_index % stride == 0)
+        found = replace(found, inferred_frames=found.inferred_frames[found.inferred_frames % stride == 0])
+        return shape_detections(found, self.raw.info, self.label_map, ShapingRules(conf=CONF))
+
+
+Way = Callable[[Video], Shaped]
+
+
+def main() -> None:
+    """Measures, prints tables, and ends with one line of JSON."""
+    args = _parse()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.clip is None:
+            videos = [_generated(seed, args.frames, Path(folder)) for seed in range(1, args.scenes + 1)]
+        else:
+            videos = [_real(args.clip, args.weights, Path(folder))]
+        ways: Mapping[str, Way] = {
+            "library as it comes": lambda video: _by_library(video, trackers.ByteTrackTracker, {}),
+            "library, prelabel's thresholds": lambda video: _by_library(
+                video,
+                trackers.ByteTrackTracker,
+                {
+                    "track_activation_threshold": 0.25,
+                    "high_conf_det_threshold": 0.25,
+                    "minimum_consecutive_frames": 1,
+                },
+            ),
+            "prelabel": lambda video: _by_prelabel(video, LINKING),
+            "prelabel, keyframes filled": lambda video: _by_prelabel(video, FEW),
+            "prelabel, stride 5, filled": lambda video: _by_prelabel(video, FEW, stride=5),
+        }
+        scores = [
+            {"way": name, **_score(videos, way, Path(folder) / str(n))} for n, (name, way) in enumerate(ways.items())
+        ]
+    sizes = _sizes(videos)
+    for title, rows in (
+        ("against " + ("the truth" if args.clip is None else "OC-SORT"), scores),
+        ("label rows", sizes),
+    ):
+        table = Table(*rows[0], title=title, box=None)
+        for row in rows:
+            table.add_row(*(f"{value:,}" if not isinstance(value, str) else value for value in row.values()))
+        Console(highlight=False).print(table)
+    print(json.dumps({"videos": [video.name for video in videos], "scores": scores, "rows": sizes}))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=8, help="generated clips")
+    parser.add_argument("--frames", type=int, default=150, help="frames of each")
+    parser.add_argument("--clip", type=Path)
+    parser.add_argument("--weights", default="yolo11n")
+    return parser.parse_args()
+
+
+def _generated(seed: int, num_frames: int, folder: Path) -> Video:
+    output = folder / f"scene {seed}"
+    source = {"use": "demo", "seed": seed, "num_frames": num_frames, "output": str(output), "preview": "none"}
+    raw = _run({"source": source, "detector": {"weights": "demo"}})
+    true = list(render_frames(SceneSpec(seed=seed, num_frames=num_frames)))
+    shown = [~frame.is_crowd for frame in true]
+    counts = [int(shows.sum()) for shows in shown]
+    truth = VideoDetections(
+        frame_index=np.repeat(np.arange(num_frames), counts),
+        xyxy=np.concatenate([frame.xyxy[shows] for frame, shows in zip(true, shown, strict=True)]),
+        confidence=np.ones(sum(counts), np.float32),
+        class_id=np.zeros(sum(counts), np.int64),
+        track_id=np.concatenate([frame.object_id[shows] for frame, shows in zip(true, shown, strict=True)]),
+    )
+    return Video(f"scene {seed}", raw, truth)
+
+
+def _real(clip: Path, weights: str, folder: Path) -> Video:
+    source = {"path": str(clip), "output": str(folder / "real")}
+    raw = _run({"source": source, "detector": {"use": "ultralytics", "weights": str(weights)}})
+    return Video(clip.stem, raw, None)
+
+
+def _run(values: Mapping[str, object]) -> RawRecord:
+    assembly = Assembly(check_config(values, "benchmark"), Path())
+    prepare(assembly)
+    with Ledger(assembly.output / LEDGER) as ledger:
+        report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
+    assert not report.failed, report.failed
+    (entry,) = kept_entries(assembly)
+    return read_raw(raw_path(assembly, entry.key, entry.title))
+
+
+def _by_prelabel(video: Video, linking: Linking, stride: int = 1) -> Shaped:
+    return track_detections(video.shaped(stride), video.raw.info, video.label_map, video.raw.cuts, linking)
+
+
+def _by_library(video: Video, tracker_class: type, options: Mapping[str, float]) -> Shaped:
+    """Returns the tracks of one of the library's trackers, run as its documentation shows."""
+    tracker = tracker_class(frame_rate=video.raw.info.average_fps, **options)
+    shaped = video.shaped()
+    found = shaped.detections
+    track_id = np.full(len(found), -1)
+    for frame in found.inferred_frames.tolist():
+        rows = np.flatnonzero(found.frame_index == frame)
+        boxes = sv.Detections(xyxy=found.xyxy[rows], confidence=found.confidence[rows], data={"row": rows})
+        linked = tracker.update(boxes)
+        if len(linked):
+            track_id[linked.data["row"]] = linked.tracker_id
+    tracked = replace(found, track_id=track_id)
+    return replace(shaped, detections=tracked.where(track_id >= 0))
+
+
+def _score(videos: list[Video], way: Way, folder: Path) -> dict[str, float]:
+    thinnings: list[Thinning] = []
+    num_tracks = num_boxes = 0
+    for video in videos:
+        shaped = way(video)
+        truth = video.truth
+        if truth is None:
+            truth = _by_library(video, trackers.OCSORTTracker, {}).detections
+        _write_mot(folder / "truth" / f"{video.name}.txt", truth)
+        _write_mot(folder / "found" / f"{video.name}.txt", shaped.detections)
+        num_tracks += len(np.unique(shaped.detections.track_id))
+        num_boxes += len(shaped.detections)
+        thinnings += [shaped.thinning] if shaped.thinning is not None else []
+    result = evaluate_mot_sequences(folder / "truth", folder / "found", metrics=["CLEAR", "HOTA", "Identity"]).aggregate
+    saved = sum_up(thinnings)
+    return {
+        "HOTA": round(result.HOTA.HOTA, 3),
+        "IDF1": round(result.Identity.IDF1, 3),
+        "MOTA": round(result.CLEAR.MOTA, 3),
+        "switches": int(result.CLEAR.IDSW),
+        "tracks": num_tracks,
+        "boxes": num_boxes,
+        "share kept": round(saved.num_kept / saved.num_found, 3) if saved else 1.0,
+        "mean IoU": round(saved.mean_iou, 3) if saved else 1.0,
+    }
+
+
+def _write_mot(path: Path, tracked: VideoDetections) -> None:
+    """Writes MOT Challenge lines; frames and tracks count from 1."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    corners = tracked.xyxy.astype(float)
+    sizes = corners[:, 2:] - corners[:, :2]
+    columns = (tracked.frame_index + 1, tracked.track_id + 1, corners[:, 0], corners[:, 1], sizes[:, 0], sizes[:, 1])
+    lines = (
+        f"{frame},{track},{x:.2f},{y:.2f},{w:.2f},{h:.2f},1,1,1"
+        for frame, track, x, y, w, h in zip(*columns, strict=True)
+    )
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _sizes(videos: list[Video]) -> list[dict[str, object]]:
+    """Returns instances and bytes of the label rows that each form of the labels makes."""
+    empty = replace(LINKING, keyframes=Keyframes(between="empty"))
+    forms: Mapping[str, Way] = {
+        "a box an instance": lambda video: video.shaped(),
+        "tracks": lambda video: _by_prelabel(video, LINKING),
+        "keyframes, filled": lambda video: _by_prelabel(video, FEW),
+        "keyframes, empty": lambda video: _by_prelabel(video, empty),
+    }
+    rows: list[dict[str, object]] = []
+    for name, form in forms.items():
+        instances = boxes = num_bytes = 0
+        for video in videos:
+            detections, info, label_map = form(video).detections, video.raw.info, video.label_map
+            now = datetime.now(UTC)
+            row = new_label_row("clip", "clip.mp4", info, Ontology.from_classes(list(label_map.class_names)), now=now)
+            num_bytes += row_num_bytes(write_detections(row, detections, info, label_map, now=now).row)
+            instances += len(np.unique(detections.instance))
+            boxes += len(detections)
+        rows.append({"labels": name, "instances": instances, "boxes": boxes, "megabytes": round(num_bytes / 1e6, 3)})
+    return rows
+
+
+if __name__ == "__main__":
+    main()
