@@ -386,6 +386,32 @@ def test_row_of_tracks_past_the_limit_is_refused_with_what_fits_by_whole_tracks(
         check_row_size(write(new_row(VIDEO), some, VIDEO).row, limit)
 
 
+def filled(every: int, num_frames: int = 40):
+    """Returns ten tracks of a box a frame, of which all were filled in but on every so-many-th frame."""
+    rows = [(f, (n, 1, n + 9, 9), 0.05 * n, 0) for f in range(num_frames) for n in range(1, 11)]
+    found = detections(*rows, track_id=[int(row[1][0]) for row in rows])
+    interpolated = found.frame_index % every != 0
+    return replace(found, confidence=np.where(interpolated, 0, found.confidence), interpolated=interpolated)
+
+
+def test_a_box_that_was_filled_in_is_marked_as_the_editor_marks_one():
+    row = write(new_row(VIDEO), filled(4, num_frames=5), VIDEO).row
+    confidences = [label["confidence"] for _, frame, label in objects_in(row) if frame in (0, 1)]
+    assert sorted(confidences) == pytest.approx([0.05 * n for n in range(1, 11)] + [0.99] * 10)
+    assert find_own(row).keys() == row["object_answers"].keys()
+
+
+def test_row_of_filled_in_boxes_past_the_limit_is_refused_with_what_fits():
+    found = filled(4)
+    row = write(new_row(VIDEO), found, VIDEO).row
+    limit = row_num_bytes(row) * 2 // 5
+    with pytest.raises(RowTooLargeError) as caught:
+        check_row_size(row, limit)
+    assert "labels.conf=0.36 (3 of 10 instances) or labels.keyframes.between=empty" in str(caught.value)
+    for some in (found.where(found.track_id >= 8), found.where(~found.interpolated)):
+        check_row_size(write(new_row(VIDEO), some, VIDEO).row, limit)
+
+
 def test_size_says_when_what_is_too_large_is_not_ours():
     row = write(new_row(VIDEO), detections(*ONE_OF_EACH), VIDEO).row
     with pytest.raises(RowTooLargeError, match="are not prelabel's"):

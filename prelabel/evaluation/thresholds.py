@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prelabel.evaluation.boxes import Boxes
 from prelabel.evaluation.compare import DELETED, RECLASSED, Compared, compare_boxes
-from prelabel.label_row.write import INTERPOLATED_CONFIDENCE
+from prelabel.label_row.own import INTERPOLATED_CONFIDENCE
 
 GRID = np.round(np.linspace(0, 1, 101), 2)
 """Thresholds that are tried."""

@@ -34,6 +34,8 @@ Placed: TypeAlias = Mapping[Place, dict[str, Any]]
 
 NUM_NONCES = 4
 IMAGE_TYPES = ("image", "img_group")
+INTERPOLATED_CONFIDENCE = 0.99
+"""By this the platform's editor, and its SDK (`encord.objects.interpolation`), mark a label that was interpolated."""
 
 
 def object_hashes(placed: Placed) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import RowTooLargeError
-from prelabel.label_row.own import LabelRow, find_own
+from prelabel.label_row.own import INTERPOLATED_CONFIDENCE, LabelRow, find_own
 from prelabel.label_row.text import FRAMES_DEPTH, json_pieces
 
 SENT_KEYS = frozenset(
@@ -71,44 +72,61 @@ class _OwnSizes:
     """prelabel's own instances on a row, as columns of the boxes that they have.
 
     What is said to fit does fit: a track goes as a whole or not at all when a threshold rises, since a box that is lost
-    within a track is filled in again, and a stride takes boxes away but no track.
+    within a track is filled in again, and a stride takes boxes away but no track. Where boxes were filled in, a stride
+    would only have more of them filled in.
 
     Attributes:
         num_bytes: int64 (N,), of a box, with its answers entry where it is its instance's only one.
-        confidence: float64 (N,), the highest of the box's instance.
+        confidence: float64 (N,), the highest of the box's instance, of boxes that were found.
         frame_index: int64 (N,).
         instance: int64 (N,).
+        is_filled: bool (N,), a box that was filled in.
+        entry_bytes: of an answers entry, at most.
     """
 
     num_bytes: NDArray[np.int64]
     confidence: NDArray[np.float64]
     frame_index: NDArray[np.int64]
     instance: NDArray[np.int64]
+    is_filled: NDArray[np.bool_]
+    entry_bytes: int
 
     @classmethod
     def measure(cls, row: LabelRow) -> _OwnSizes:
         answers = row["object_answers"]
-        found: list[tuple[int, float, int, int]] = []
+        found: list[tuple[int, float, int, int, bool]] = []
+        entry_bytes = 0
         for instance, (key, placed) in enumerate(find_own(row).items()):
-            entry = _num_bytes({key: answers.get(key)}) if len(placed) == 1 else 0
-            confidence = max(label["confidence"] for label in placed.values())
+            entry = _num_bytes({key: answers.get(key)})
+            entry_bytes = max(entry_bytes, entry)
+            measured = [score for score in map(_confidence, placed.values()) if score != INTERPOLATED_CONFIDENCE]
+            confidence = max(measured, default=INTERPOLATED_CONFIDENCE)
             found += [
-                (_num_bytes(label) + entry, confidence, frame_index, instance)
+                (
+                    _num_bytes(label) + (entry if len(placed) == 1 else 0),
+                    confidence,
+                    frame_index,
+                    instance,
+                    len(placed) > 1 and _confidence(label) == INTERPOLATED_CONFIDENCE,
+                )
                 for (_, frame_index), label in placed.items()
             ]
-        num_bytes, confidences, frame_indices, instances = zip(*found, strict=True) if found else ((), (), (), ())
+        num_bytes, confidences, frame_indices, instances, filled = zip(*found, strict=True) if found else ((),) * 5
         return cls(
             np.array(num_bytes, np.int64),
             np.array(confidences, np.float64),
             np.array(frame_indices, np.int64),
             np.array(instances, np.int64),
+            np.array(filled, np.bool_),
+            entry_bytes,
         )
 
     def advice(self, num_bytes: int, max_row_bytes: int) -> str:
         room = max_row_bytes - (num_bytes - int(self.num_bytes.sum()))
         if room < 0:
             return f"{_mb(max_row_bytes - room)} MB of it are not prelabel's and cannot be left out"
-        ways = [way for way in (self._threshold(room), self._stride(room)) if way]
+        fewer = self._nothing_between(room) if self.is_filled.any() else self._stride(room)
+        ways = [way for way in (self._threshold(room), fewer) if way]
         return "what would fit: " + " or ".join(ways) if ways else "no threshold or stride would fit"
 
     def _threshold(self, room: int) -> str | None:
@@ -120,6 +138,12 @@ class _OwnSizes:
                 return f"labels.conf={step / 100:.2f} ({num_kept:,} of {num:,} instances)"
         return None
 
+    def _nothing_between(self, room: int) -> str | None:
+        """Returns that the boxes fit without those filled in, even if each of them became an instance of its own."""
+        found = ~self.is_filled
+        fits = self.num_bytes[found].sum() + self.entry_bytes * found.sum() <= room
+        return "labels.keyframes.between=empty" if fits else None
+
     def _stride(self, room: int) -> str | None:
         """Returns the least stride from frame 0 whose instances fit; a multiple of the one that made the row."""
         step = int(np.gcd.reduce(self.frame_index)) if len(self.frame_index) else 0
@@ -130,6 +154,10 @@ class _OwnSizes:
             if by_frame[::times].sum() <= room:
                 return f"reader.stride={times * step}"
         return None
+
+
+def _confidence(label: Mapping[str, Any]) -> float:
+    return float(label["confidence"])
 
 
 def _num_bytes(value: Any) -> int:

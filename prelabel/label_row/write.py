@@ -16,6 +16,7 @@ from prelabel.errors import LabelError
 from prelabel.frames import VideoInfo
 from prelabel.label_row.own import (
     IMAGE_TYPES,
+    INTERPOLATED_CONFIDENCE,
     NUM_NONCES,
     LabelRow,
     Place,
@@ -27,9 +28,6 @@ from prelabel.label_row.own import (
 )
 from prelabel.label_row.shapes import Corners, box_geometry
 from prelabel.ontology import LabelMap, OntologyObject
-
-INTERPOLATED_CONFIDENCE = 0.99
-"""By this the platform's editor, and its SDK (`encord.objects.interpolation`), mark a label that was interpolated."""
 
 
 @dataclass(frozen=True, slots=True)
