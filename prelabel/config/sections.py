@@ -81,7 +81,7 @@ class TrackerSection(PluginSection):
 
     use: str = Field("bytetrack", description="bytetrack | module:Name | mine.py:Mine")
     max_gap_seconds: float = Field(
-        0.2, ge=0, description="longest gap in a track that is filled in, on a straight line, with confidence 0"
+        0.2, ge=0, description="longest gap in a track that is filled in, on a straight line, and marked"
     )
     min_length: int = Field(3, ge=1, description="fewest boxes of a track; shorter ones are dropped")
     smooth_seconds: float = Field(
