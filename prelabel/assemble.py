@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from prelabel.plugins import Plugin, load_plugin
 from prelabel.protocols import Detector, LabelSink, ModelRecord, TaskSource, Tracker
 from prelabel.redact import redact
 from prelabel.routing import Router
+from prelabel.shared import Shared
 from prelabel.tiling import TiledDetector
 from prelabel.tracking import Linking
 
@@ -41,17 +42,25 @@ class Assembly:
         config: what to make.
         folder: the config's folder, to which plug-in paths are relative.
         dry_run: labels go to files below the output, and nothing on the platform changes.
+        shared: parts that other assemblies of the same run may have, too.
     """
 
     config: Config
     folder: Path
     dry_run: bool = False
+    shared: Shared = field(default_factory=Shared)
 
     @property
     def output(self) -> Path:
         """Where everything that a run writes goes."""
         output = self.config.source.output
         return output / "dry-run" if self.dry_run else output
+
+    @property
+    def stage(self) -> str:
+        """Title or uuid of the agent stage, as the config has it; empty of files."""
+        source = self.config.source
+        return source.stage if isinstance(source, EncordSection) else ""
 
     @cached_property
     def names(self) -> OutputNames:
@@ -78,7 +87,10 @@ class Assembly:
     @cached_property
     def detector(self) -> Detector:
         """The detector, its weights loaded."""
-        built = self.detector_plugin.build(options=self.detector_section.options)
+        options = self.detector_section.options
+        built = self.shared.once(
+            ("detector", self.detector_plugin.use, options), lambda: self.detector_plugin.build(options=options)
+        )
         if not isinstance(built, Detector):
             raise ConfigError(f"detector.use: {self.detector_plugin.use!r} lacks `class_names` or `detect(batch)`")
         if not built.class_names:
@@ -100,7 +112,7 @@ class Assembly:
     @cached_property
     def classification(self) -> ClassifierParts:
         """The parts of an agent that classifies."""
-        return ClassifierParts(self.config, self.folder, lambda: self.given_ontology)
+        return ClassifierParts(self.config, self.folder, lambda: self.given_ontology, self.shared)
 
     @cached_property
     def model(self) -> ModelRecord:
@@ -137,7 +149,9 @@ class Assembly:
 
         source = self.config.source
         assert isinstance(source, EncordSection)
-        return connect(source.project_hash, source.domain or None)
+        made_of = ("project", source.project_hash, source.domain)
+        project: EncordProject = self.shared.once(made_of, lambda: connect(source.project_hash, source.domain or None))
+        return project
 
     @cached_property
     def source(self) -> TaskSource:

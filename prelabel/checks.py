@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prelabel.assemble import Assembly
@@ -167,6 +167,21 @@ def prepare(assembly: Assembly) -> None:
         _ = assembly.sink
     else:
         check_labels(assembly)
+
+
+def prepare_stages(assemblies: Sequence[Assembly]) -> None:
+    """Makes every part of each stage's run.
+
+    Raises:
+        SetupError: the first that is wrong; where there are several stages, it names its own.
+    """
+    for assembly in assemblies:
+        try:
+            prepare(assembly)
+        except SetupError as error:
+            if len(assemblies) == 1:
+                raise
+            raise type(error)(f"stage {assembly.stage!r}: {error}") from error
 
 
 def check_labels(assembly: Assembly) -> None:

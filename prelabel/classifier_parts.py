@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from prelabel.ontology import Ontology
 from prelabel.plugins import Plugin, load_plugin
 from prelabel.protocols import Classifier, ModelRecord
 from prelabel.redact import redact
+from prelabel.shared import Shared
 
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_CLASSIFICATION = "Class"
@@ -34,11 +35,13 @@ class ClassifierParts:
         config: which has a classifier.
         folder: the config's, to which plug-in paths are relative.
         find_ontology: returns the one that is given, by the project or the config; None: it is made.
+        shared: parts that other assemblies of the same run may have, too.
     """
 
     config: Config
     folder: Path
     find_ontology: Callable[[], Ontology | None]
+    shared: Shared = field(default_factory=Shared)
 
     @property
     def section(self) -> ClassifierSection:
@@ -59,7 +62,7 @@ class ClassifierParts:
         options = self.section.options
         if getattr(self.plugin.factory, "takes_classes", False) and "classes" not in options:
             options = {**options, "classes": self._classes_to_ask_for()}
-        built = self.plugin.build(options=options)
+        built = self.shared.once(("classifier", self.plugin.use, options), lambda: self.plugin.build(options=options))
         if not isinstance(built, Classifier):
             raise ConfigError(f"classifier.use: {self.plugin.use!r} lacks `class_names` or `classify(images)`")
         if not built.class_names:

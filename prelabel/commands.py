@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -12,18 +11,18 @@ from typing import Literal, TypeVar
 from rich.markup import escape
 
 from prelabel.assemble import Assembly, detector_for
-from prelabel.checks import check_labels, look_through, prepare
+from prelabel.checks import check_labels, look_through, prepare_stages
 from prelabel.choice import Choice, DueAgain, SetAside, every_task
-from prelabel.config import load_config
+from prelabel.config import load_config, load_configs
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.files import write_text_atomically
 from prelabel.interrupts import StopSignal, stop_on_signals
 from prelabel.ledger import LEDGER, Entry, Ledger
-from prelabel.outputs import complete
+from prelabel.passes import run_passes
 from prelabel.plugins import load_plugin
-from prelabel.progress import Progress, Several, show_progress
+from prelabel.progress import show_progress
 from prelabel.report import RunReport
-from prelabel.run import run_tasks
+from prelabel.shared import Shared
 from prelabel.show import (
     person,
     show_checks,
@@ -32,6 +31,7 @@ from prelabel.show import (
     show_findings,
     show_paths,
     show_report,
+    show_stage,
     waiting,
 )
 from prelabel.telemetry import observers
@@ -51,11 +51,12 @@ def run_config(
     metrics_port: int | None = None,
     page: bool = False,
 ) -> int:
-    """Runs a config, once, or again and again until somebody asks to stop."""
-    assembly = Assembly(load_config(config, settings), config.parent, dry_run)
-    rest = timedelta(minutes=assembly.config.retries.watch_minutes)
+    """Runs a config, stage after stage, once, or again and again until somebody asks to stop."""
+    shared = Shared()
+    assemblies = [Assembly(stage, config.parent, dry_run, shared) for stage in load_configs(config, settings)]
+    rest = timedelta(minutes=assemblies[0].config.retries.watch_minutes)
     choose = every_task if watch_seconds is None else DueAgain(rest)
-    return _run(assembly, choose, limit=limit, watch_seconds=watch_seconds, metrics_port=metrics_port, page=page)
+    return _run(assemblies, choose, limit=limit, watch_seconds=watch_seconds, metrics_port=metrics_port, page=page)
 
 
 def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) -> int:
@@ -70,7 +71,7 @@ def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) ->
     if not chosen:
         person().print("no task was set aside")
         return ALL_DONE
-    return _run(assembly, SetAside(frozenset(entry.key for entry in chosen)))
+    return _run([assembly], SetAside(frozenset(entry.key for entry in chosen)))
 
 
 def _failed_entries(assembly: Assembly) -> list[Entry]:
@@ -82,7 +83,7 @@ def _failed_entries(assembly: Assembly) -> list[Entry]:
 
 
 def _run(
-    assembly: Assembly,
+    assemblies: Sequence[Assembly],
     choose: Choice,
     *,
     limit: int | None = None,
@@ -94,13 +95,12 @@ def _run(
     codes = [ALL_DONE]
     with observers(metrics_port) as also:
         with waiting("loading the model, looking at the source …"):
-            prepare(assembly)
-        with (
-            stop_on_signals(stop, lambda text: person().print(text, style="yellow")),
-            _ledger(assembly) as ledger,
-        ):
-            passes = _passes(assembly, ledger, stop, choose, also, limit=limit, watch_seconds=watch_seconds, page=page)
-            for report in passes:
+            prepare_stages(assemblies)
+        with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
+            passes = run_passes(assemblies, stop, choose, also, limit=limit, watch_seconds=watch_seconds, page=page)
+            for assembly, report in passes:
+                if len(assemblies) > 1:
+                    show_stage(assembly.stage)
                 show_report(report)
                 codes.append(_exit_code(report))
     return INTERRUPTED if stop.is_set and watch_seconds is None else max(codes)
@@ -113,8 +113,7 @@ def relabel_kept(config: Path, settings: Sequence[str]) -> int:
     assembly = KeptAssembly(without_previews(load_config(config, settings)), config.parent)
     check_labels(assembly)
     stop = StopSignal()
-    with _ledger(assembly) as ledger:
-        (report,) = _passes(assembly, ledger, stop, every_task, (), limit=None, watch_seconds=None, page=False)
+    ((_, report),) = run_passes([assembly], stop, every_task, (), limit=None, watch_seconds=None, page=False)
     show_report(report)
     return INTERRUPTED if stop.is_set else _exit_code(report)
 
@@ -127,10 +126,16 @@ def _exit_code(report: RunReport) -> int:
 
 def check_config_file(config: Path, settings: Sequence[str]) -> int:
     """Shows all that can be known before frame 0."""
-    with waiting("loading the model, looking at the source …"):
-        checks = look_through(Assembly(load_config(config, settings), config.parent))
-    show_checks(checks)
-    return ALL_DONE if all(check.passed for check in checks) else NOTHING_RAN
+    shared, passed = Shared(), []
+    assemblies = [Assembly(stage, config.parent, shared=shared) for stage in load_configs(config, settings)]
+    for assembly in assemblies:
+        with waiting("loading the model, looking at the source …"):
+            checks = look_through(assembly)
+        if len(assemblies) > 1:
+            show_stage(assembly.stage)
+        show_checks(checks)
+        passed += [check.passed for check in checks]
+    return ALL_DONE if all(passed) else NOTHING_RAN
 
 
 def examine_machine() -> int:
@@ -145,10 +150,10 @@ def examine_machine() -> int:
 
 def show_status(where: Path) -> int:
     """Shows every ledger of a config, or below a folder; exit 1 if a task failed."""
-    root = load_config(where).source.output if where.is_file() else where
-    paths = sorted(root.rglob(str(LEDGER))) if root.is_dir() else []
+    roots = [config.source.output for config in load_configs(where)] if where.is_file() else [where]
+    paths = sorted(path for root in roots if root.is_dir() for path in root.rglob(str(LEDGER)))
     if not paths:
-        raise ConfigError(f"{root}: no run has written here yet; `prelabel run CONFIG` does")
+        raise ConfigError(f"{roots[0]}: no run has written here yet; `prelabel run CONFIG` does")
     failed = False
     for path in paths:
         with Ledger(path) as ledger:
@@ -256,38 +261,6 @@ def build_engine(weights: str, options: Mapping[str, object]) -> int:
     if engine != "torch":
         person().print(escape(f"kept below {engines_folder()}; a config uses it by detector: {{engine: {engine}}}"))
     return ALL_DONE
-
-
-def _passes(
-    assembly: Assembly,
-    ledger: Ledger | None,
-    stop: StopSignal,
-    choose: Choice,
-    also: Sequence[Progress],
-    *,
-    limit: int | None,
-    watch_seconds: float | None,
-    page: bool,
-) -> Iterator[RunReport]:
-    """Yields a report for the first pass, and for each later one in which something happened."""
-    first, left = True, limit
-    while True:
-        with show_progress() as shown, stop_on_signals(stop, lambda text: shown.event("stopping", message=text)):
-            progress = Several(shown, *also)
-            report = run_tasks(assembly, ledger, progress, stop, left, choose=choose)
-            if tells := first or report.num_worked_on > 0 or bool(report.aborted):
-                report = complete(assembly, report, progress, page=page)
-        if tells:
-            yield report
-        left = None if left is None else left - report.num_worked_on
-        if watch_seconds is None or stop.is_set or left == 0 or (report.aborted and not report.is_outage):
-            return
-        first = False
-        stop.wait(watch_seconds)
-
-
-def _ledger(assembly: Assembly) -> AbstractContextManager[Ledger | None]:
-    return nullcontext() if assembly.dry_run else Ledger(assembly.output / LEDGER)
 
 
 def _one_of(option: str, value: str, allowed: tuple[Word, ...]) -> Word:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from prelabel.assemble import Assembly
 from prelabel.config import DemoSection, EncordSection, FolderSection
 from prelabel.errors import PrelabelError
 from prelabel.evaluation.coco_score import score_coco
+from prelabel.files import write_text_atomically
 from prelabel.formats.coco import write_coco
 from prelabel.kept import raw_path, shape_raw, titles_apart
 from prelabel.labelled import LabelledVideo
@@ -68,6 +71,32 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         outputs=list(finished.outputs),
     )
     return finished
+
+
+def write_stages_report(folder: Path, reports: Mapping[str, RunReport]) -> Path:
+    """Writes how a run over several stages ended, with the place of each stage's own report.
+
+    Args:
+        folder: where those of the stages lie below.
+        reports: by title of the stage.
+    """
+    totals: Counter[str] = Counter()
+    for report in reports.values():
+        totals.update(task.status for task in report.tasks)
+    stages = {
+        title: {
+            "tasks": dict(Counter(task.status for task in report.tasks)),
+            "pathways": report.pathways,
+            "instances": report.instances,
+            "failed": {task.title: task.reason for task in report.failed},
+            "aborted": report.aborted,
+            "report": report.outputs[-1],
+        }
+        for title, report in reports.items()
+    }
+    path = folder / "report.json"
+    write_text_atomically(path, json.dumps({"tasks": dict(totals), "stages": stages}, indent=2, ensure_ascii=False))
+    return path
 
 
 def _write_found(assembly: Assembly, report: RunReport) -> Path:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from prelabel.config import ClassifierSection, Config, DetectorSection
 from prelabel.config.base import PluginSection
 from prelabel.config.sections import AGENT_SECTIONS
+from prelabel.config.stages import STAGE, STAGES
 from prelabel.plugins import PluginKind, load_plugin
 
 Schema = dict[str, Any]
@@ -67,14 +68,48 @@ def config_schema() -> Schema:
         sections[_SECTION_OF[kind].__name__] |= _follow(kind, names)
         sections |= {_definition(kind, name): _options_schema(kind, name) for name in names}
     schema["description"] = "Where tasks come from, what looks at them, what becomes of what it finds."
-    return {
-        "$schema": DIALECT,
-        **_tidy(schema, "prelabel config"),
+    of_one = {
+        "properties": {"source": schema["properties"]["source"], STAGE: False},
+        "required": schema.pop("required"),
         "oneOf": [{"required": [name]} for name in AGENT_SECTIONS],
         "if": {"properties": {"source": {"required": ["stage"]}}},
         "then": {"anyOf": [{"required": [name]} for name in ("pathway", "routing", "agent")]},
-        "$defs": sections,
     }
+    schema["properties"] |= {"source": {"type": "object"}, **_stages_properties(list(schema["properties"]))}
+    return {
+        "$schema": DIALECT,
+        **_tidy(schema, "prelabel config"),
+        "if": {"required": [STAGES]},
+        "then": {"properties": {"source": {"$ref": "#/$defs/SharedSource"}}},
+        "else": of_one,
+        "$defs": sections | {"SharedSource": _without_stage(sections["EncordSection"])},
+    }
+
+
+def _stages_properties(keys: Sequence[str]) -> Schema:
+    """Returns what a config of several stages has besides: the stages, and the choice of one."""
+    name = {"type": "string", "minLength": 1}
+    own = {key: {"$ref": f"#/properties/{key}"} for key in keys if key != "source"}
+    entry = {
+        "type": "object",
+        "properties": {STAGE: name | {"description": "title or uuid of the agent stage"}, **own},
+        "required": [STAGE],
+        "additionalProperties": False,
+    }
+    return {
+        STAGES: {
+            "type": "array",
+            "items": entry,
+            "minItems": 1,
+            "description": "several agent stages of the project: their own sections; those outside stand for all",
+        },
+        STAGE: name | {"description": "the only one of the stages to look at"},
+    }
+
+
+def _without_stage(section: Schema) -> Schema:
+    properties = {key: value for key, value in section["properties"].items() if key != "stage"}
+    return {key: value for key, value in section.items() if key != "required"} | {"properties": properties}
 
 
 def _tidy(schema: Schema, title: str) -> Schema:

@@ -47,6 +47,11 @@ def show_checks(checks: Sequence[Check]) -> None:
     _console().print(table)
 
 
+def show_stage(title: str) -> None:
+    """Prints whose checks or report follow."""
+    person().print(f"\n[bold]{escape(title)}[/]")
+
+
 def show_findings(findings: Sequence[Finding]) -> None:
     """Prints what a machine has, and how to mend what it lacks."""
     table = _table("", "part", "what is there")

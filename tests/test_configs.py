@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from prelabel.assemble import Assembly
 from prelabel.cards import find_card
-from prelabel.config import load_config
+from prelabel.config import load_config, load_configs
 from prelabel.detections import Detections
 from prelabel.frames import FrameBatch
 from prelabel.testing import check_detector
@@ -34,7 +34,7 @@ def on_a_table(*things: tuple[int, int, int, int], height: int = 96, width: int 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENCORD_PROJECT_HASH", "4f8ac2d1-0000-4000-8000-000000000000")
-    load_config(path)
+    load_configs(path)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -47,9 +47,9 @@ def test_every_config_names_its_schema(path: Path) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_names_weights_that_a_card_knows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENCORD_PROJECT_HASH", "4f8ac2d1-0000-4000-8000-000000000000")
-    config = load_config(path)
-    weights = (config.detector or config.classifier or config.agent).options.get("weights")
-    assert weights is None or find_card(str(weights)) is not None
+    for config in load_configs(path):
+        weights = (config.detector or config.classifier or config.agent).options.get("weights")
+        assert weights is None or find_card(str(weights)) is not None
 
 
 @pytest.mark.parametrize("name", NEEDS_NOTHING)

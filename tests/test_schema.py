@@ -9,7 +9,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from prelabel.config import load_config
+from prelabel.config import load_configs
 from prelabel.errors import ConfigError
 from prelabel.schema import config_schema
 
@@ -28,7 +28,20 @@ CLASSIFIER = {
     "labels": {"classification": "Animal", "classes": {"tabby": "Cat"}, "answers": "per_frame"},
     "routing": {"Cat": "Annotate cats", "otherwise": "Other"},
 }
+STAGES = {
+    "source": {"project_hash": "x"},
+    "reader": {"stride": 5},
+    "stages": [
+        {
+            "stage": "Sort",
+            "classifier": {"use": "torchvision", "weights": "mobilenet_v2"},
+            "routing": {"otherwise": "A"},
+        },
+        {"stage": "Label", "detector": {"weights": "yolo11n"}, "pathway": "Annotate 1"},
+    ],
+}
 GOOD = {
+    "stages": STAGES,
     "folder": FOLDER,
     "a function": {"source": {"path": "clips"}, "agent": {"use": "mine.py:handle", "threshold": 3}},
     "a function on Encord, which says itself": {"source": ENCORD["source"], "agent": {"use": "mine.py:handle"}},
@@ -45,6 +58,12 @@ GOOD = {
     "a classifier": CLASSIFIER,
 }
 BAD = {
+    "a stage of stages": STAGES | {"source": {"project_hash": "x", "stage": "Sort"}},
+    "stages of a folder": STAGES | {"source": {"path": "clips"}},
+    "no stage of stages": STAGES | {"stages": []},
+    "a stage without its name": STAGES | {"stages": [{"detector": {"weights": "yolo11n"}, "pathway": "A"}]},
+    "a source of a stage": STAGES | {"stages": [{"stage": "Label", "source": {}, "detector": {"weights": "yolo11n"}}]},
+    "a chosen stage without stages": FOLDER | {"stage": "Label"},
     "unknown section": FOLDER | {"detectors": {}},
     "no detector": {"source": {"path": "clips"}},
     "unknown option of a built-in classifier": CLASSIFIER | {"classifier": {"use": "torchvision", "wieghts": "a"}},
@@ -95,7 +114,7 @@ def test_every_config_of_the_repository_is_valid(schema: dict[str, Any], path: P
 
 @pytest.mark.parametrize("name", GOOD)
 def test_what_the_loader_takes_is_valid(schema: dict[str, Any], name: str, tmp_path: Path) -> None:
-    load_config(as_file(GOOD[name], tmp_path))
+    load_configs(as_file(GOOD[name], tmp_path))
     Draft202012Validator(schema).validate(GOOD[name])
 
 
@@ -107,7 +126,7 @@ def test_what_cannot_be_right_is_not_valid(schema: dict[str, Any], name: str) ->
 @pytest.mark.parametrize("name", sorted(BAD.keys() - FOUND_BY_THE_DETECTOR))
 def test_the_loader_refuses_the_same(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        load_config(as_file(BAD[name], tmp_path))
+        load_configs(as_file(BAD[name], tmp_path))
 
 
 def test_every_key_of_every_section_is_described(schema: dict[str, Any]) -> None:

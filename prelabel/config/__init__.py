@@ -1,7 +1,7 @@
 """The config: YAML and `--set` into frozen, checked sections."""
 
 from prelabel.config.failures import OnFailureSection, RetriesSection
-from prelabel.config.load import check_config, load_config
+from prelabel.config.load import check_config, load_config, load_configs
 from prelabel.config.routing import RuleSection, make_router
 from prelabel.config.sections import (
     AgentSection,
@@ -32,5 +32,6 @@ __all__ = [
     "TrackerSection",
     "check_config",
     "load_config",
+    "load_configs",
     "make_router",
 ]

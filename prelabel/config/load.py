@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from prelabel.config.routing import RuleSection
 from prelabel.config.sections import Config, LabelsSection
-from prelabel.config.sources import SOURCES
+from prelabel.config.sources import SOURCES, EncordSection
+from prelabel.config.stages import split_stages
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.plugins import describe_first
 from prelabel.shaping import Flicker, Keyframes, SizeLimits, Zones
@@ -20,7 +21,22 @@ from prelabel.yaml_files import parse_yaml, read_yaml
 
 
 def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
-    """Returns the config of a file, with `key=value` settings laid over it.
+    """Returns the config of a file that has one stage, or of which `--set stage=…` chooses one; see `load_configs`.
+
+    Raises:
+        ConfigError: the first mistake, or there are several stages.
+    """
+    configs = load_configs(path, settings)
+    if len(configs) > 1:
+        names = [config.source.stage for config in configs if isinstance(config.source, EncordSection)]
+        raise ConfigError(
+            f"{path}: has {len(names)} stages, {', '.join(map(repr, names))}: choose one: --set 'stage={names[0]}'"
+        )
+    return configs[0]
+
+
+def load_configs(path: Path, settings: Sequence[str] = ()) -> list[Config]:
+    """Returns the configs of a file, one a stage, with `key=value` settings laid over what stands for all of them.
 
     Relative paths are looked up in the working directory; where nothing is there, beside the config.
 
@@ -34,8 +50,15 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
     values = _read_sections(path)
     for setting in settings:
         _lay_over(values, setting)
-    _anchor_paths(values, path.parent)
-    return check_config(values, str(path))
+    try:
+        stages = split_stages(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    for stage in stages:
+        _anchor_paths(stage, path.parent)
+    if len(stages) == 1:
+        return [check_config(stages[0], str(path))]
+    return [check_config(stage, f"{path}, stage {stage['source']['stage']!r}") for stage in stages]
 
 
 def check_config(values: Mapping[str, Any], name: str) -> Config:

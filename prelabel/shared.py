@@ -1,0 +1,26 @@
+"""What several configs of one run have in common, made once: a model in memory, a connection to a project."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+
+class Shared:
+    """Parts by what they are made of. Used from one thread."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def once(self, made_of: tuple[object, ...], make: Callable[[], Any]) -> Any:
+        """Returns what was made of the same before, else what `make` returns.
+
+        >>> shared = Shared()
+        >>> shared.once(("a", {"conf": 0.5}), list) is shared.once(("a", {"conf": 0.5}), list)
+        True
+        """
+        key = json.dumps(made_of, sort_keys=True, default=str)
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
