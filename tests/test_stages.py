@@ -14,6 +14,7 @@ from prelabel.config import load_config, load_configs
 from prelabel.errors import AccountError, ConfigError
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, EncordServer, Status
 from tests.encord_server.records import Project
+from tests.mixed_tasks import MixedTasks
 
 pytestmark = [
     pytest.mark.usefixtures("encord_environment"),
@@ -185,3 +186,12 @@ stages:
     assert (sort.detector, sort.pathway, sort.reader.stride) == (None, None, 2)
     assert label.detector is not None
     assert (label.pathway, label.reader.stride, label.reader.only_keyframes) == ("Annotate 1", 1, True)
+
+
+def test_tasks_of_all_kinds_are_sorted_and_labelled_and_none_is_lost(
+    encord_server: EncordServer, tmp_path: Path
+) -> None:
+    mixed = MixedTasks.populate(encord_server, tmp_path, 60)
+    assert run(mixed.write_config(tmp_path)) == 0
+    assert mixed.lost() == []
+    assert report_of(tmp_path / "out")["tasks"] == {"done": 60 + 30}
