@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.classification import Choice, Classification
+from prelabel.classification import Choice, Classification, Step
 from prelabel.errors import OntologyError, did_you_mean
 
 
@@ -46,7 +48,7 @@ class PlacedAnswer:
     last_frame: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AnswerMap:
     """Which choice of a classification each class of a model becomes.
 
@@ -54,7 +56,7 @@ class AnswerMap:
         classification: that is answered.
         class_names: the model's, by class id.
         choices: those that some class becomes, and the options above them; in the ontology's order.
-        membership: bool (C, K), whether a class becomes a choice, or one below it.
+        links: int64 (L, 2), class id and place in `choices`: the class becomes the choice, or one below it.
         ignored: classes that the config leaves out by choice.
         unmapped: classes that meet no choice.
     """
@@ -62,7 +64,7 @@ class AnswerMap:
     classification: Classification
     class_names: tuple[str, ...]
     choices: tuple[Choice, ...]
-    membership: NDArray[np.bool_]
+    links: NDArray[np.int64]
     ignored: tuple[str, ...]
     unmapped: tuple[str, ...]
 
@@ -72,10 +74,11 @@ class AnswerMap:
         The classes of a radio or a text exclude each other, so that the probability of a choice is the sum over the
         classes that become it. Of a checklist each choice is a question of its own: the largest counts.
         """
-        if self.classification.kind == "checklist":
-            spread = np.where(self.membership[None], probabilities[:, :, None], np.float32(0))
-            return np.asarray(spread.max(axis=1, initial=0), np.float32)
-        return np.minimum(probabilities.astype(np.float32) @ self.membership.astype(np.float32), np.float32(1))
+        scores = np.zeros((len(self.choices), len(probabilities)), np.float32)
+        class_ids, places = self.links.T
+        gather = np.maximum if self.classification.kind == "checklist" else np.add
+        gather.at(scores, places, probabilities.T[class_ids])
+        return np.minimum(scores.T, np.float32(1))
 
     def answer(self, scores: NDArray[np.float32], thresholds: NDArray[np.float32]) -> Answer | None:
         """Returns the answer, None where nothing is sure enough.
@@ -91,14 +94,31 @@ class AnswerMap:
             chosen = tuple(self.choices[k] for k in ticked.tolist())
             return Answer(chosen, float(scores[ticked].min())) if chosen else None
         answer: Answer | None = None
-        level = [k for k, choice in enumerate(self.choices) if len(choice.steps) == 1]
-        while level:
-            best = max(level, key=lambda k: float(scores[k]))
+        above: tuple[Step, ...] = ()
+        while above in self._places_below:
+            level = self._places_below[above]
+            best = int(level[scores[level].argmax()])
             if scores[best] < thresholds[best]:
                 break
             answer = Answer((self.choices[best],), float(scores[best]))
-            level = [k for k, choice in enumerate(self.choices) if choice.is_below(self.choices[best])]
+            above = self.choices[best].steps
         return answer
+
+    def places_of(self, answer: Answer) -> list[int]:
+        """Returns where in `choices` the answer's are, and the options above them, each once."""
+        return list(dict.fromkeys(self._place_of[steps] for choice in answer.choices for steps in _prefixes(choice)))
+
+    @cached_property
+    def _place_of(self) -> dict[tuple[Step, ...], int]:
+        return {choice.steps: place for place, choice in enumerate(self.choices)}
+
+    @cached_property
+    def _places_below(self) -> dict[tuple[Step, ...], NDArray[np.int64]]:
+        """Places of the choices one step below, by the steps of those above them."""
+        below: dict[tuple[Step, ...], list[int]] = defaultdict(list)
+        for place, choice in enumerate(self.choices):
+            below[choice.steps[:-1]].append(place)
+        return {steps: np.array(places, np.int64) for steps, places in below.items()}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -147,9 +167,10 @@ def build_answer_map(
             f"{classification.name!r} ({_options(classification)}): map them: labels: {{classes: {{…}}}}"
         )
     choices = _with_those_above(classification, [choice for choice in chosen if choice is not None])
-    membership = np.array([[_is_within(choice, other) for other in choices] for choice in chosen], bool)
+    place_of = {choice.steps: place for place, choice in enumerate(choices)}
+    links = [(class_id, place_of[steps]) for class_id, choice in enumerate(chosen) for steps in _prefixes(choice)]
     ignored = tuple(name for name in class_names if name in classes and classes[name] is None)
-    return AnswerMap(classification, tuple(class_names), choices, membership, ignored, missing)
+    return AnswerMap(classification, tuple(class_names), choices, np.array(links, np.int64), ignored, missing)
 
 
 def answer_thresholds(
@@ -195,11 +216,14 @@ def _choice_for(name: str, classification: Classification, classes: Mapping[str,
 def _with_those_above(classification: Classification, chosen: Sequence[Choice]) -> tuple[Choice, ...]:
     if classification.kind == "text":
         return tuple(dict.fromkeys(chosen))
-    return tuple(choice for choice in classification.choices if any(_is_within(one, choice) for one in chosen))
+    wanted = {steps for choice in chosen for steps in _prefixes(choice)}
+    return tuple(choice for choice in classification.choices if choice.steps in wanted)
 
 
-def _is_within(choice: Choice | None, other: Choice) -> bool:
-    return choice is not None and choice.steps[: len(other.steps)] == other.steps
+def _prefixes(choice: Choice | None) -> Iterator[tuple[Step, ...]]:
+    """Yields the steps of the options above a choice, from the root down, and its own."""
+    steps = choice.steps if choice is not None else ()
+    return (steps[:depth] for depth in range(1, len(steps) + 1))
 
 
 def _options(classification: Classification) -> str:

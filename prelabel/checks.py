@@ -13,6 +13,7 @@ from prelabel.protocols import ModelRecord
 from prelabel.shaping import class_thresholds
 
 CLASSES_SHOWN = 3
+OPTIONS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +143,12 @@ def check_answers(assembly: Assembly) -> str:
     _ = parts.thresholds
     answers = parts.answer_map
     said = []
-    for choice, is_member in zip(answers.choices, answers.membership.T, strict=True):
-        members = [name for name, becomes in zip(answers.class_names, is_member, strict=True) if becomes]
+    for place, choice in enumerate(answers.choices[:OPTIONS_SHOWN]):
+        members = [answers.class_names[class_id] for class_id, becomes in answers.links.tolist() if becomes == place]
         more = f" and {len(members) - CLASSES_SHOWN} more" if len(members) > CLASSES_SHOWN else ""
         said.append(f"{choice.path} from {', '.join(members[:CLASSES_SHOWN])}{more}")
+    if len(answers.choices) > OPTIONS_SHOWN:
+        said.append(f"and {len(answers.choices) - OPTIONS_SHOWN} options more")
     return "; ".join(
         [f"'{answers.classification.name}' of '{parts.ontology.title}': {said[0]}", *said[1:], *answers.notes]
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from prelabel.errors import OntologyError, did_you_mean
@@ -52,12 +53,13 @@ class Choice:
         """The labels from the root down: `Cat > Tabby`."""
         return PATH_SIGN.join(step.label for step in self.steps)
 
-    def is_below(self, other: Choice) -> bool:
-        """Tells whether this choice is one step further down from the other."""
-        return len(self.steps) == len(other.steps) + 1 and self.steps[:-1] == other.steps
+    @property
+    def names(self) -> set[str]:
+        """All that it may be called: its name, path, label and feature hash."""
+        return {self.name, self.path, self.steps[-1].label, self.steps[-1].option_hash}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Classification:
     """A question that annotators answer for a whole picture or a range of frames.
 
@@ -85,16 +87,23 @@ class Classification:
         """
         if self.kind == "text":
             return Choice(target, (Step(*self.root, target, target),))
-        for is_it in (_is_named, _is_named_in_any_case):
-            found = [choice for choice in self.choices if is_it(choice, target)]
-            if len(found) > 1:
-                listed = ", ".join(repr(choice.path) for choice in found)
-                raise OntologyError(
-                    f"classification {self.name!r} has several options {target!r}: name one of {listed}"
-                )
-            if found:
-                return found[0]
-        return None
+        found = self._by_name.get(target) or self._by_folded_name.get(target.casefold()) or []
+        if len(found) > 1:
+            listed = ", ".join(repr(choice.path) for choice in found)
+            raise OntologyError(f"classification {self.name!r} has several options {target!r}: name one of {listed}")
+        return found[0] if found else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Choice]]:
+        return _grouped((name, choice) for choice in self.choices for name in choice.names)
+
+    @cached_property
+    def _by_folded_name(self) -> dict[str, list[Choice]]:
+        return _grouped(
+            (name, choice)
+            for choice in self.choices
+            for name in {choice.path.casefold(), choice.steps[-1].label.casefold()}
+        )
 
 
 def classifications_of(ontology: Ontology) -> tuple[Classification, ...]:
@@ -203,12 +212,11 @@ def _named_apart(choices: Sequence[Choice]) -> tuple[Choice, ...]:
     return tuple(choice if times[choice.name] == 1 else replace(choice, name=choice.path) for choice in choices)
 
 
-def _is_named(choice: Choice, target: str) -> bool:
-    return target in (choice.name, choice.path, choice.steps[-1].label, choice.steps[-1].option_hash)
-
-
-def _is_named_in_any_case(choice: Choice, target: str) -> bool:
-    return target.casefold() in (choice.path.casefold(), choice.steps[-1].label.casefold())
+def _grouped(named: Iterable[tuple[str, Choice]]) -> dict[str, list[Choice]]:
+    groups: dict[str, list[Choice]] = defaultdict(list)
+    for name, choice in named:
+        groups[name].append(choice)
+    return dict(groups)
 
 
 def _hash_of(kind: str, name: str) -> str:

@@ -166,7 +166,8 @@ class ClassifierParts:
         if self.given_ontology is None:
             raise ConfigError(f"classifier.classes: is missing: {self.plugin.use!r} knows no classes of its own")
         choices = find_classification(self.given_ontology, labels.classification).choices
-        return [choice.name for choice in choices if not any(other.is_below(choice) for other in choices)]
+        with_nested = {choice.steps[:-1] for choice in choices}
+        return [choice.name for choice in choices if choice.steps not in with_nested]
 
 
 def _classifier_for(weights: object) -> str:

@@ -89,6 +89,15 @@ def test_what_does_not_meet_is_named_with_what_does(classes, complaint):
         animal_map(classes)
 
 
+@pytest.mark.timeout(20)
+def test_a_thousand_classes_and_options_are_mapped_at_once():
+    names = [f"kind {number}" for number in range(1000)]
+    answers = build_answer_map(names, find_classification(ontology_of_options("Kind", names), None), {})
+    assert answers.links.tolist() == [[number, number] for number in range(1000)]
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(1000), 2).astype(np.float32)
+    assert answers.scores(probabilities) == pytest.approx(probabilities)
+
+
 def test_classes_that_meet_nothing_may_be_an_error():
     with pytest.raises(OntologyError, match="class 'tree' is no option of 'Animal'"):
         animal_map({"tabby": "Cat"}, ("tabby", "tree"), unmapped="error")

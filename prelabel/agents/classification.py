@@ -175,21 +175,16 @@ class ClassificationAgent:
 
     def _facts(self, task: Task, record: ClassRecord, answers: Sequence[PlacedAnswer]) -> Facts:
         """Returns what rules may ask: a row for each answer's choice, and for each option above it."""
-        choices = self.parts.answer_map.choices
-        rows = [
-            (place, k, placed)
-            for place, placed in enumerate(answers)
-            for k, choice in enumerate(choices)
-            if any(chosen.steps[: len(choice.steps)] == choice.steps for chosen in placed.answer.choices)
-        ]
+        answers_to = self.parts.answer_map
+        rows = [(n, place, placed) for n, placed in enumerate(answers) for place in answers_to.places_of(placed.answer)]
         return Facts(
             title=task.title,
             info=record.info,
             metadata=getattr(task, "metadata", {}),
-            class_names=tuple(choice.name for choice in choices),
-            class_index=np.array([k for _, k, _ in rows], np.int64),
+            class_names=tuple(choice.name for choice in answers_to.choices),
+            class_index=np.array([place for _, place, _ in rows], np.int64),
             frame_index=np.array([placed.first_frame for _, _, placed in rows], np.int64),
-            instance=np.array([place for place, _, _ in rows], np.int64),
+            instance=np.array([n for n, _, _ in rows], np.int64),
             confidence=np.array([placed.answer.confidence for _, _, placed in rows], np.float32),
             num_frames_seen=len(record.frame_index),
         )
