@@ -14,7 +14,7 @@ from prelabel.evaluation.result import Evaluation, Mark, MarkedBox, WorstFrame
 from prelabel.evaluation.thresholds import ThresholdCurve
 from prelabel.files import write_text_atomically
 from prelabel.pages.charts import WIDTH, curve, stack
-from prelabel.pages.pictures import Outline, Picture, Place, read_sources
+from prelabel.pages.pictures import Outline, Picture, Place, Shelf
 from prelabel.pages.render import counted, render_page
 from prelabel.pages.tile import Tile
 
@@ -98,7 +98,11 @@ def write_evaluation_page(assembly: Assembly, evaluation: Evaluation, path: Path
         evaluation: what was found.
         path: of the HTML file.
     """
-    sources = read_sources(assembly, [(frame.key, frame.frame_index) for frame in evaluation.worst_frames])
+    shelf = Shelf(assembly)
+    frames: dict[str, list[int]] = {}
+    for frame in evaluation.worst_frames:
+        frames.setdefault(frame.key, []).append(frame.frame_index)
+    sources = {place: source for key, of_task in frames.items() for place, source in shelf.read(key, of_task).items()}
     write_text_atomically(path, render_page("evaluation.html.j2", _page_of(evaluation, sources)))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -16,6 +16,7 @@ from prelabel.config import EncordSection
 from prelabel.errors import PrelabelError
 from prelabel.kept import kept_record
 from prelabel.preview import read_pictures
+from prelabel.protocols import Task
 
 WIDTH_PX = 480
 JPEG_QUALITY = 72
@@ -68,27 +69,39 @@ class Picture:
     outlines: tuple[Outline, ...]
 
 
-def read_sources(assembly: Assembly, places: Sequence[Place]) -> Mapping[Place, str]:
-    """Returns JPEGs as data addresses, of those frames whose media are still on this machine.
+@dataclass(frozen=True)
+class Shelf:
+    """The frames of a config's media, where these are still on this machine.
 
-    A picture that cannot be had is left out: a page without it says as much.
+    Attributes:
+        assembly: of the config.
     """
-    if isinstance(assembly.config.source, EncordSection):
-        return {}
-    wanted = {key: [frame for _, frame in group] for key, group in groupby(sorted(places), key=lambda place: place[0])}
-    return {place: source for key, frames in wanted.items() for place, source in _of_task(assembly, key, frames)}
 
+    assembly: Assembly
 
-def _of_task(assembly: Assembly, key: str, frames: Sequence[int]) -> Iterator[tuple[Place, str]]:
-    try:
-        task = next((task for task in assembly.source.tasks() if task.key == key), None)
-        record = None if task is None else kept_record(assembly, task)
-        if task is None or record is None:
-            return
-        for frame, picture in read_pictures(assembly, task, record, np.array(sorted(set(frames)), np.int64)):
-            yield (key, frame), _as_address(picture)
-    except PrelabelError:
-        return
+    def read(self, key: str, frames: Sequence[int]) -> dict[Place, str]:
+        """Returns frames of a task as data addresses of JPEGs; none that cannot be had, the page is worth more."""
+        task = self._tasks.get(key)
+        if task is None or not frames:
+            return {}
+        try:
+            record = kept_record(self.assembly, task)
+            if record is None:
+                return {}
+            wanted = np.array(sorted(set(frames)), np.int64)
+            pictures = read_pictures(self.assembly, task, record, wanted)
+            return {(key, frame): _as_address(picture) for frame, picture in pictures}
+        except PrelabelError:
+            return {}
+
+    @cached_property
+    def _tasks(self) -> Mapping[str, Task]:
+        if isinstance(self.assembly.config.source, EncordSection):
+            return {}
+        try:
+            return {task.key: task for task in self.assembly.source.tasks()}
+        except PrelabelError:  # the folder is gone
+            return {}
 
 
 def _as_address(picture: Image.Image) -> str:

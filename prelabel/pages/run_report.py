@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from prelabel.errors import PrelabelError
 from prelabel.files import write_text_atomically
 from prelabel.kept import label_raw, raw_path
 from prelabel.labelled import LabelledVideo
-from prelabel.pages.pictures import Place, read_sources
+from prelabel.pages.pictures import Place, Shelf
 from prelabel.pages.render import duration, render_page
 from prelabel.pages.tile import Tile
 from prelabel.pages.video import VideoView, frames_to_show, view_of_video
@@ -83,21 +83,32 @@ def write_run_report(assembly: Assembly, report: RunReport, path: Path) -> None:
 
 def page_of(assembly: Assembly, report: RunReport) -> RunPage:
     """Returns what the page shows; videos whose detections cannot be read are shown by what the report says."""
-    labelled = {task.key: video for task in report.tasks if (video := _labelled(assembly, task)) is not None}
-    sources = _sources(assembly, labelled)
-    colours = {category.name: category.color for video in labelled.values() for category in video.label_map.categories}
+    videos = tuple(_views(assembly, report))
+    colours = {name: colour for view in videos for name, colour in view.colours.items()}
     return RunPage(
         report=report,
         state=_state(report),
-        tiles=tuple(_tiles(report, labelled)),
+        tiles=tuple(_tiles(report, videos)),
         stages=tuple(_stages(report)),
         classes=_bars(report.instances, colours),
         dropped=_bars({name.replace("_", " "): number for name, number in report.dropped.items()}),
         pathways=_bars(report.pathways),
-        videos=tuple(
-            view_of_video(task, labelled.get(task.key), sources) for task in report.tasks if task.status != "failed"
-        ),
+        videos=videos,
     )
+
+
+def _views(assembly: Assembly, report: RunReport) -> Iterator[VideoView]:
+    """Yields all tasks but those that failed, with one video's detections in memory at a time."""
+    shelf, num_shown = Shelf(assembly), 0
+    for task in report.tasks:
+        if task.status == "failed":
+            continue
+        video = _labelled(assembly, task)
+        sources: Mapping[Place, str] = {}
+        if video is not None and num_shown < MAX_VIDEOS_WITH_PICTURES:
+            sources = shelf.read(task.key, frames_to_show(video))
+            num_shown += bool(sources)
+        yield view_of_video(task, video, sources)
 
 
 def _labelled(assembly: Assembly, task: TaskReport) -> LabelledVideo | None:
@@ -110,11 +121,6 @@ def _labelled(assembly: Assembly, task: TaskReport) -> LabelledVideo | None:
         return None
 
 
-def _sources(assembly: Assembly, labelled: Mapping[str, LabelledVideo]) -> Mapping[Place, str]:
-    shown = list(labelled.items())[:MAX_VIDEOS_WITH_PICTURES]
-    return read_sources(assembly, [(key, frame) for key, video in shown for frame in frames_to_show(video)])
-
-
 def _state(report: RunReport) -> str:
     if report.aborted:
         return "ended early"
@@ -123,7 +129,7 @@ def _state(report: RunReport) -> str:
     return "stopped" if report.stopped else "all done"
 
 
-def _tiles(report: RunReport, labelled: Mapping[str, LabelledVideo]) -> list[Tile]:
+def _tiles(report: RunReport, videos: Sequence[VideoView]) -> list[Tile]:
     num = {status: sum(task.status == status for task in report.tasks) for status in ("done", "already done", "failed")}
     earlier = f"{num['already done']:,} done before" if num["already done"] else ""
     tiles = [Tile("tasks done", f"{num['done']:,}", earlier)]
@@ -141,14 +147,13 @@ def _tiles(report: RunReport, labelled: Mapping[str, LabelledVideo]) -> list[Til
         tiles.append(Tile("boxes kept of tracks", kept, f"overlap with those found {thinning.mean_iou:.3f}"))
     if report.score:
         tiles.append(Tile("mAP", f"{report.score['map_50_95']:.3f}", f"AP50 {report.score['map_50']:.3f}"))
-    return [*tiles, Tile("took", duration(report.seconds)), _cost(report, labelled)]
+    return [*tiles, Tile("took", duration(report.seconds)), _cost(report, videos)]
 
 
-def _cost(report: RunReport, labelled: Mapping[str, LabelledVideo]) -> Tile:
+def _cost(report: RunReport, videos: Sequence[VideoView]) -> Tile:
     """Returns machine-hours, and what an hour of video costs: of the tasks that the detector looked at in this run."""
     hours = report.seconds / 3600
-    looked_at = [task.key for task in report.tasks if task.seconds.get("detect")]
-    video_hours = sum(labelled[key].info.duration_seconds for key in looked_at if key in labelled) / 3600
+    video_hours = sum(view.seconds for view in videos if view.task.seconds.get("detect")) / 3600
     note = f"{hours / video_hours:.2f} an hour of video" if video_hours else ""
     return Tile("GPU-hours" if report.device.startswith("cuda") else "machine-hours", f"{hours:.3f}", note)
 

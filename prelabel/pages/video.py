@@ -46,6 +46,7 @@ class VideoView:
     Attributes:
         task: its report.
         facts: size, length and so on, in words.
+        seconds: length of the video; 0 of pictures, and where nothing is kept.
         colours: `#RRGGBB` by class.
         timeline: None where there is nothing to show over time.
         pictures: some of its frames.
@@ -53,6 +54,7 @@ class VideoView:
 
     task: TaskReport
     facts: str
+    seconds: float
     colours: Mapping[str, str]
     timeline: Timeline | None
     pictures: tuple[Picture, ...]
@@ -73,11 +75,13 @@ def view_of_video(task: TaskReport, video: LabelledVideo | None, sources: Mappin
         sources: pictures that could be had.
     """
     if video is None:
-        return VideoView(task, counted(task.num_frames, "frame") if task.num_frames else "", {}, None, ())
+        facts = counted(task.num_frames, "frame") if task.num_frames else ""
+        return VideoView(task, facts, 0.0, {}, None, ())
     frames = [frame for frame in frames_to_show(video) if (task.key, frame) in sources]
     return VideoView(
         task=task,
         facts=_facts(task, video),
+        seconds=video.info.duration_seconds,
         colours={category.name: category.color for category in video.label_map.categories},
         timeline=timeline_of(video) if video.info.num_frames > 1 else None,
         pictures=tuple(_picture(video, frame, sources[task.key, frame]) for frame in frames),
