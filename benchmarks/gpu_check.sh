@@ -136,17 +136,17 @@ check() {
   step tests bash -c test_cuda_paths
   rm -rf "$out/demo"
   step run "$python" -m prelabel run configs/demo.yaml --set "source.output=$out/demo"
-  step pipeline bash -c "benchmark pipeline --clip $out/demo/demo.mp4 --weights yolo11n --rounds $rounds"
+  step pipeline bash -c "benchmark pipeline --clip $out/demo/demo.mp4 --weights yolo11n $size"
   printf '\n'
   cat "$out/summary.tsv"
   ! grep -q FAILED "$out/summary.tsv"
 }
 
-rounds=5
+size="--rounds 5"
 case ${1:-} in
   --gather) gather ;;
   --rehearse)
-    rounds=1
+    size="--rounds 1 --frames 16"
     check
     ;;
   "")
