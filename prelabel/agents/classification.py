@@ -93,7 +93,7 @@ class ClassificationAgent:
         """Returns a hash of classifier, labels and media."""
         return f"{self.parts.label_fingerprint}:{task.identity}"
 
-    def recall(self, task: Task, step: Step | None = None) -> Seen | None:
+    def recall(self, task: Task, step: Step | None) -> Seen | None:
         """Returns the probabilities that an earlier run kept, if another look would find the same."""
         path = classes_path(self.assembly, task.key, task.title)
         try:

@@ -74,7 +74,7 @@ class DetectionAgent:
         """Returns a hash of detector, labels and media."""
         return f"{self.assembly.label_fingerprint}:{task.identity}"
 
-    def recall(self, task: Task, step: Step | None = None) -> Seen | None:
+    def recall(self, task: Task, step: Step | None) -> Seen | None:
         """Returns the raw detections that an earlier run kept, if another look would find the same."""
         try:
             raw = kept_record(self.assembly, task)

@@ -99,7 +99,8 @@ class FunctionAgent:
     def decide(self, task: Task, found: Called) -> Decision:
         """Returns where the task goes: where the function says, else where the config says, else nowhere."""
         outcome, answer, router = found.outcome, found.outcome.answer, self.assembly.router
-        info = None if found.media is None else found.media.known_info
+        seen = None if found.media is None else found.media.known_info
+        info = seen if seen is not None else getattr(task, "listed_info", None)  # of tasks on the platform
         facts = Facts(task.title, info, getattr(task, "metadata", {}))
         if answer.pathway is not None:
             self._check_pathway(task, answer.pathway)

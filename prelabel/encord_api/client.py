@@ -12,7 +12,7 @@ import prelabel
 from prelabel.encord_api.calls import Caller, Retry, explain, is_never_connected
 from prelabel.encord_api.key import read_key
 from prelabel.errors import AccountError, FetchError, PrelabelError, did_you_mean
-from prelabel.frames import Media
+from prelabel.frames import Media, VideoInfo
 from prelabel.ontology import Ontology
 from prelabel.protocols import Task
 from prelabel.redact import keep_links_out_of_logs
@@ -67,6 +67,15 @@ class EncordTask:
     def identity(self) -> str:
         """Changes when the media behind the key does."""
         return str(self.item_uuid)
+
+    @property
+    def listed_info(self) -> VideoInfo | None:
+        """What the platform says of the media, without a look at them; None where it says nothing, as of sound."""
+        row = self.row
+        if not row.width or not row.height:
+            return None
+        fps, seconds = row.fps or 0.0, row.duration or 0.0
+        return VideoInfo(row.width, row.height, self.num_frames, average_fps=fps, duration_seconds=seconds)
 
     @property
     def metadata(self) -> Mapping[str, object]:

@@ -78,7 +78,12 @@ def handle(task, media):
 
 
 def test_none_goes_where_the_config_says(site: Platform, tmp_path: Path) -> None:
-    rules = 'routing: [{when: metadata.city == "Oslo", pathway: Night team}, {otherwise: Annotate 1}]\npriority: 0.9'
+    rules = """
+routing:
+  - {when: metadata.city == "Oslo" and duration_seconds < 60 and num_frames == 12, pathway: Night team}
+  - otherwise: Annotate 1
+priority: 0.9
+"""
     agent = f"agent: {{use: my_agent.py:handle}}\n{rules}"
     assert run(write_config(site, tmp_path, "def handle(): pass\n", agent)) == 0
     assert titles_at(site, REVIEW) == ["clip.mp4"]
