@@ -63,6 +63,8 @@ def test_a_path_that_lies_beside_the_config_is_found_there(write, tmp_path, monk
         (["detector=null", "classifier={}", "labels.instances=tracks"], r"labels\.instances: is for boxes"),
         (["detector=null", "classifier={}", "sink={use: mine.py:Sink}"], r"sink: is for boxes"),
         (["detector=null", "classifier={}", "source.preview=clip"], r"source\.preview: is for boxes"),
+        (["detector=null", "classifier={}", "source.truth=a.json"], r"source\.truth: is for boxes"),
+        (["detector=null", "classifier={}", "source={use: demo, preview: none}"], r"source\.use: is for boxes"),
         (["detector=null", "classifier={conf: 2}"], r"classifier\.conf: got 2"),
         (["routing=[{when: cuont > 3, pathway: A}, {otherwise: B}]"], r"routing\.0: 'cuont > 3', column 1: no word"),
         (["detector=null", "classifier={}", "routing={Cat: A}"], r"routing: otherwise is missing"),

@@ -198,6 +198,8 @@ class Config(Section):
             "labels.instances": self.labels.instances == "tracks",
             "sink": self.sink is not None,
             "source.preview": preview != "none",
+            "source.truth": isinstance(self.source, FolderSection) and self.source.truth is not None,
+            "source.use": isinstance(self.source, DemoSection),
         }.items():
             if is_for_boxes:
                 raise ValueError(f"{key}: is for boxes, and a classifier gives none: leave it out")

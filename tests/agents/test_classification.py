@@ -14,7 +14,7 @@ from PIL import Image
 from prelabel.assemble import Assembly
 from prelabel.checks import look_through, prepare
 from prelabel.class_store import ClassRecord
-from prelabel.config import check_config
+from prelabel.config import check_config, load_config
 from prelabel.errors import SetupError
 from prelabel.frames import VideoInfo
 from prelabel.interrupts import StopSignal
@@ -238,3 +238,15 @@ def test_a_page_counts_the_answers(photos: dict[str, Any]) -> None:
     page = page_of(assembly, run(assembly))
     assert {bar.name: bar.value for bar in page.pathways} == {"Annotate 1": 2, "Annotate 2": 3}
     assert {view.task.status for view in page.videos} == {"done"}
+
+
+@pytest.mark.needs_test_data
+def test_the_ready_config_answers_real_pictures(test_data, tmp_path):
+    path = Path(__file__).parents[2] / "configs" / "classify.yaml"
+    classes = "labels.classes={moped: Dog, kite: Cat}"  # these pictures show no cat or dog that is sure
+    settings = [f"source.path={test_data / 'coco_mini' / 'images'}", f"source.output={tmp_path / 'out'}", classes]
+    report = run(Assembly(load_config(path, settings), path.parent))
+    assert len(report.tasks) == 53
+    assert report.failed == []
+    moped = next(row for row in table(str(tmp_path / "out")) if row["likeliest_class"] == "moped")
+    assert (moped["answer"], moped["pathway"]) == ("Dog", "Annotate dogs")
