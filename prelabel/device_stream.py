@@ -45,6 +45,8 @@ def _on_own_stream(batches: Iterator[FrameBatch], device: str) -> Iterator[Frame
             batch = next(batches, None)
             if batch is None:
                 return
+            if batch.ready is not None:  # the reader has streams of its own
+                stream.wait_event(batch.ready)
             data = batch.data.to(device, non_blocking=True)
             ready = torch.cuda.Event()
             ready.record(stream)

@@ -1,0 +1,289 @@
+"""Each stage alone and the whole run beside it, by reader, resolution, batch, precision and number of videos.
+
+Everything that is compared runs in turn, round after round; medians count, and ratios are taken within a round. The
+limit of a run is the slower of decoding alone and detecting alone. Runs on a GPU where there is one, else on the CPU.
+
+    python -m benchmarks.gpu --weights yolo11n --frames 600 --videos 1 8 --sizes 1080 720 --picture gpu.png
+
+Ways:
+    decode READER                 a reader alone, frames left where it puts them
+    prepare, forward, suppress    of the detector, on frames that are on its device; by batch and precision
+    detect                        all three and the way back to the host, one batch begun ahead
+    run                           `prelabel run`: decode, detect, raw store, label row
+    predict                       `ultralytics predict(stream=True)` on the file
+    one by one                    the same, a decoded frame at a time
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it, for all ways alike
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.moving_clip import write_moving_clip
+from prelabel.assemble import Assembly
+from prelabel.batch_runner import BatchRunner
+from prelabel.config import check_config
+from prelabel.detectors.ultralytics import UltralyticsDetector
+from prelabel.frames import FrameBatch, Media
+from prelabel.interrupts import StopSignal
+from prelabel.progress import NullProgress
+from prelabel.readers import decord, torchcodec
+from prelabel.readers.index import index_video
+from prelabel.readers.select import select_reader
+from prelabel.run import run_tasks
+from prelabel.weights import resolve_weights
+
+Way = Callable[[], int]
+ON_GPU = torch.cuda.is_available()
+DEVICE = "cuda:0" if ON_GPU else "cpu"
+
+
+def main() -> None:
+    """Measures, prints a table, and ends with one line of JSON."""
+    args = _parse()
+    torch.set_num_threads(os.cpu_count() or 1)
+    folder = Path(tempfile.mkdtemp())
+    clips = {size: write_moving_clip(folder / f"{size}p.mp4", size, args.frames) for size in args.sizes}
+    result = {
+        "machine": torch.cuda.get_device_name() if ON_GPU else f"{platform.machine()}, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+        "weights": args.weights,
+        "num_frames": args.frames,
+        "rounds": args.rounds,
+        "sizes": {f"{size}p": _measure_size(args, clip) for size, clip in clips.items()},
+        "memory_mb": _memory(args, clips[args.sizes[0]]),
+    }
+    _print(result)
+    if args.picture is not None:
+        _draw(result, args.picture)
+    print(json.dumps(result))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="yolo11n", help="Ultralytics checkpoint: a card's name or a path")
+    parser.add_argument("--frames", type=int, default=600, help="frames of each clip, which is made on the spot")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1080], help="heights of the clips")
+    parser.add_argument("--videos", type=int, nargs="+", default=[1, 8], help="videos of a run")
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-frames", type=int, default=10_000, help="frames to watch the GPU's memory over")
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--picture", type=Path, help="a PNG or SVG of the table")
+    return parser.parse_args()
+
+
+def _measure_size(args: argparse.Namespace, clip: Path) -> dict[str, dict[str, float]]:
+    """Returns frames a second and ratio to the limit, by way, of clips of one size."""
+    detectors = {
+        "half" if half else "float32": _detector(args, half) for half in ([True, False] if ON_GPU else [False])
+    }
+    main_precision = next(iter(detectors))
+    batches = list(_frames_on_device(clip, max(args.batches), args.frames))
+    ways = _decode_ways(clip, args.frames, min(args.batches))
+    for precision, detector in detectors.items():
+        for size in args.batches if precision == main_precision else args.batches[:1]:
+            ways |= _stage_ways(detector, _cut(batches, size), f"batch {size}, {precision}")
+    for num_videos in args.videos:
+        ways[f"run, {num_videos} video{'s' if num_videos > 1 else ''}"] = partial(
+            _run, args, clip, num_videos, detectors[main_precision]
+        )
+    if args.peers:
+        ways |= _peer_ways(resolve_weights(args.weights).path, clip, min(args.batches))
+    rates = _take_turns(ways, args.rounds)
+    limits = [min(_best(rates, "decode", turn), _best(rates, "detect", turn)) for turn in range(args.rounds)]
+    return {
+        name: {
+            "frames_per_second": round(statistics.median(values), 1),
+            "ratio_to_limit": round(statistics.median(a / b for a, b in zip(values, limits, strict=True)), 3),
+        }
+        for name, values in rates.items()
+    }
+
+
+def _take_turns(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
+    """Returns each way's frames a second, round by round; the first round is for warming up and does not count."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            num_frames = way()
+            _wait()
+            if turn:
+                rates[name].append(num_frames / (time.perf_counter() - began))
+    return rates
+
+
+def _best(rates: dict[str, list[float]], kind: str, turn: int) -> float:
+    return max(values[turn] for name, values in rates.items() if name.startswith(kind))
+
+
+def _wait() -> None:
+    if ON_GPU:
+        torch.cuda.synchronize()
+
+
+def _detector(args: argparse.Namespace, half: bool) -> UltralyticsDetector:
+    return UltralyticsDetector(weights=args.weights, device=DEVICE, half=half)
+
+
+def _frames_on_device(clip: Path, batch_size: int, num_frames: int) -> Iterable[FrameBatch]:
+    """Yields the clip's frames on the device, no more of them than four batches."""
+    from prelabel.readers.pyav import PyAVReader
+
+    with PyAVReader(Media("video", (clip,))) as reader:
+        wanted = np.arange(min(num_frames, 4 * batch_size))
+        for batch in reader.batches(wanted, batch_size):
+            yield FrameBatch(batch.data.to(DEVICE, copy=True), batch.frame_indices, batch.pts_seconds)
+
+
+def _cut(batches: list[FrameBatch], size: int) -> list[FrameBatch]:
+    return [batch.part(at, at + size) for batch in batches for at in range(0, len(batch), size)]
+
+
+def _decode_ways(clip: Path, num_frames: int, batch_size: int) -> dict[str, Way]:
+    from prelabel.readers.decord import DecordReader
+    from prelabel.readers.pyav import PyAVReader
+    from prelabel.readers.torchcodec import TorchCodecReader
+
+    media = Media("video", (clip,))
+    index = index_video(clip)
+    makers = {"pyav, cpu": partial(PyAVReader, media)}
+    if decord.probe(0) is None and decord.refuse(index, on_gpu=True) is None:
+        makers["decord, cuda"] = partial(DecordReader, media, device="cuda")
+    device = "cuda" if ON_GPU else "cpu"
+    if torchcodec.probe(device) is None and torchcodec.refuse(index) is None:
+        makers[f"torchcodec, {device}"] = partial(TorchCodecReader, media, device=device)
+
+    def way(make: Callable[[], PyAVReader | DecordReader | TorchCodecReader]) -> int:
+        with make() as reader:
+            return sum(len(batch) for batch in reader.batches(np.arange(num_frames), batch_size))
+
+    print(f"auto: {select_reader(index, 'auto')}")
+    return {f"decode {name}": partial(way, make) for name, make in makers.items()}
+
+
+@torch.inference_mode()
+def _stage_ways(detector: UltralyticsDetector, batches: list[FrameBatch], name: str) -> dict[str, Way]:
+    num_frames = sum(len(batch) for batch in batches)
+    inputs = [detector._prepare(batch.data)[0] for batch in batches[:1]]
+    prediction = detector._loaded.forward(inputs[0]).clone()
+
+    @torch.inference_mode()
+    def each(stage: Callable[[FrameBatch], object]) -> int:
+        for batch in batches:
+            stage(batch)
+        return num_frames
+
+    def detect() -> int:
+        return sum(len(found) for found in BatchRunner(detector).run(iter(batches), "benchmark"))
+
+    return {
+        f"prepare, {name}": partial(each, lambda batch: detector._prepare(batch.data)),
+        f"forward, {name}": partial(each, lambda batch: detector._loaded.forward(inputs[0][: len(batch)])),
+        f"suppress, {name}": partial(each, lambda batch: detector._keep(prediction[: len(batch)])),
+        f"detect, {name}": detect,
+    }
+
+
+def _run(args: argparse.Namespace, clip: Path, num_videos: int, detector: UltralyticsDetector) -> int:
+    """Runs the whole job with weights that are loaded already, as every task after a run's first has them."""
+    with tempfile.TemporaryDirectory() as folder:
+        videos = Path(folder) / "videos"
+        videos.mkdir()
+        for number in range(num_videos):
+            (videos / f"{number}.mp4").symlink_to(clip)
+        values = {
+            "source": {"use": "folder", "path": str(videos), "output": f"{folder}/out"},
+            "detector": {"use": "ultralytics", "weights": args.weights, "device": DEVICE},
+        }
+        assembly = Assembly(check_config(values, "benchmark"), Path())
+        assembly.__dict__["detector"] = detector
+        report = run_tasks(assembly, None, NullProgress(), StopSignal())
+    assert not report.failed, report.failed
+    return report.num_inferred
+
+
+def _peer_ways(weights: Path, clip: Path, batch_size: int) -> dict[str, Way]:
+    from ultralytics import YOLO
+
+    model = YOLO(str(weights))
+    options = {"verbose": False, "device": DEVICE, "half": ON_GPU}
+
+    def predict(batch: int) -> int:
+        return sum(result.boxes is not None for result in model.predict(str(clip), stream=True, batch=batch, **options))
+
+    def one_by_one() -> int:
+        import av
+
+        with av.open(str(clip)) as container:
+            frames = (frame.to_ndarray(format="bgr24") for frame in container.decode(video=0))
+            return sum(len(model.predict(frame, **options)) for frame in frames)
+
+    return {"predict, batch 1": partial(predict, 1), f"predict, batch {batch_size}": partial(predict, batch_size)} | {
+        "one by one": one_by_one
+    }
+
+
+def _memory(args: argparse.Namespace, clip: Path) -> dict[str, float]:
+    """Returns what the GPU's memory held after a tenth of many frames and after all of them, and at most."""
+    if not ON_GPU:
+        return {}
+    detector = _detector(args, half=True)
+    batches = list(_frames_on_device(clip, args.batches[0], args.frames))
+    runner, seen, early = BatchRunner(detector), 0, 0.0
+    torch.cuda.reset_peak_memory_stats()
+    while seen < args.memory_frames:
+        seen += sum(len(found) for found in runner.run(iter(batches), "memory"))
+        early = early or (torch.cuda.memory_reserved() / 1e6 if seen >= args.memory_frames / 10 else 0.0)
+    _wait()
+    return {
+        "after_a_tenth": round(early, 1),
+        "at_the_end": round(torch.cuda.memory_reserved() / 1e6, 1),
+        "at_most": round(torch.cuda.max_memory_reserved() / 1e6, 1),
+    }
+
+
+def _print(result: dict) -> None:
+    for size, ways in result["sizes"].items():
+        table = Table("way", title=f"{size}, {result['machine']}", box=None)
+        table.add_column("frames/s", justify="right")
+        table.add_column("to the run's limit", justify="right")
+        for name, values in ways.items():
+            table.add_row(name, f"{values['frames_per_second']:,.1f}", f"{values['ratio_to_limit']:.3f}")
+        Console(highlight=False, width=120).print(table)
+
+
+def _draw(result: dict, path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    num_rows = sum(len(ways) for ways in result["sizes"].values())
+    figure, axes = plt.subplots(len(result["sizes"]), figsize=(9, 1 + 0.25 * num_rows), squeeze=False)
+    for axis, (size, ways) in zip(axes[:, 0], result["sizes"].items(), strict=True):
+        names = list(reversed(ways))
+        axis.barh(names, [ways[name]["frames_per_second"] for name in names])
+        axis.set(title=f"{size}, {result['machine']}", xlabel="frames a second", xscale="log")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
