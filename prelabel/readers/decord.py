@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import av
 import numpy as np
@@ -28,6 +29,8 @@ CPU_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp9", "mjpeg")
 GPU_CODECS = ("h264", "hevc", "mpeg4", "vp9")
 # decord's CUDA kernel knows the limited-range BT.601 matrix only; untagged video is taken for that by FFmpeg too.
 GPU_COLOR_SPACES = ("smpte170m", "bt470bg", "unknown")
+EOF_RETRIES = 1_000_000
+"""Looks at an empty queue before decord gives the last frames up; its own 10,240 can be over before a GPU has them."""
 
 
 def probe(ordinal: int) -> str | None:
@@ -36,8 +39,7 @@ def probe(ordinal: int) -> str | None:
     decord on PyPI is built without CUDA; a build with it comes from upstream's source.
     """
     try:
-        import decord
-
+        decord = _load()
         decord.nd.empty((1,), "uint8", decord.gpu(ordinal))
     except Exception as error:  # from an OSError of its library to its own DECORDError
         return f"the installed decord has no GPU {ordinal}: {_first_line(error)}"
@@ -96,7 +98,7 @@ class DecordReader:
         """Returns why this machine has no decord for `device`; None if it has."""
         try:
             _gpu_ordinal(device)
-            import decord  # noqa: F401
+            _load()
         except (MachineError, ImportError, OSError) as error:
             return str(error)
         return None
@@ -170,8 +172,9 @@ class DecordReader:
         self, source: io.BytesIO | str, start: int, options: dict[str, object]
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Yields a file's frames one by one, where decord has put them, numbered from `start`."""
-        import decord
         import torch
+
+        decord = _load()
 
         number = start
         try:
@@ -184,8 +187,9 @@ class DecordReader:
     def _gpu_batches(
         self, index: VideoIndex, wanted: NDArray[np.int64], batch_size: int, ordinal: int
     ) -> Iterator[FrameBatch]:
-        import decord
         import torch
+
+        decord = _load()
 
         # decord doubles frames without a word when it stumbles; any fault_tol above 0 makes that an error.
         options = {"ctx": decord.gpu(ordinal), "num_threads": 1, "fault_tol": 1e-9}
@@ -201,6 +205,14 @@ class DecordReader:
                 torch.cuda.current_stream(ordinal).wait_stream(torch.cuda.default_stream(ordinal))
                 row.copy_(torch.rot90(frame, turns, dims=(0, 1)))
             yield FrameBatch(data, numbers, index.pts_seconds[numbers])
+
+
+def _load() -> Any:
+    """Returns decord. It reads the environment once, when its library is loaded."""
+    os.environ.setdefault("DECORD_EOF_RETRY_MAX", str(EOF_RETRIES))
+    import decord
+
+    return decord
 
 
 def _gpu_ordinal(device: str) -> int | None:
