@@ -136,6 +136,7 @@ check() {
   step tests bash -c test_cuda_paths
   rm -rf "$out/demo"
   step run "$python" -m prelabel run configs/demo.yaml --set "source.output=$out/demo"
+  step gpu bash -c "benchmark gpu --weights yolo11n $stages"
   step pipeline bash -c "benchmark pipeline --clip $out/demo/demo.mp4 --weights yolo11n $size"
   printf '\n'
   cat "$out/summary.tsv"
@@ -143,10 +144,12 @@ check() {
 }
 
 size="--rounds 5"
+stages="--frames 300 --rounds 3"
 case ${1:-} in
   --gather) gather ;;
   --rehearse)
     size="--rounds 1 --frames 16"
+    stages="--rounds 1 --frames 8 --sizes 180 --videos 1 --batches 4 --no-peers"
     check
     ;;
   "")
