@@ -12,10 +12,10 @@ from prelabel.config import check_config
 from prelabel.errors import ConfigError
 from prelabel.evaluation.edits import Edits
 from prelabel.evaluation.evaluate import Asked, evaluate_run
-from prelabel.evaluation.result import Evaluation
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
 from prelabel.progress import NullProgress
+from prelabel.relabel import KeptAssembly
 from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE
 from tests.encord_server.fixtures import NUM_FRAMES
@@ -92,6 +92,8 @@ def test_corrections_on_the_platform_are_told_by_class(platform: Platform, on_pl
     assert (evaluation.total.actions, evaluation.total.from_scratch) == (3, NUM_FRAMES)
     assert [frame.frame_index for frame in evaluation.worst_frames] == [0]  # the others are within the same second
     assert len(platform.server.world.saves) == num_saves
+    without_detector = evaluate_run(KeptAssembly(on_platform.config, on_platform.folder), Asked())
+    assert (without_detector.models, without_detector.warnings) == (evaluation.models, ())
 
 
 def test_a_task_that_is_still_being_worked_on_is_not_compared(platform: Platform, on_platform: Assembly):
@@ -259,7 +261,6 @@ def test_it_is_written_as_json_with_what_follows_from_the_counts(in_files: Assem
     assert told["total"]["precision"] == 1
     assert told["models"][0]["by_class"]["thing"]["written"] == 13
     assert len(told["thresholds"]["thing"]["thresholds"]) == len(told["thresholds"]["thing"]["actions"])
-    assert isinstance(evaluation, Evaluation)
     assert evaluation.total == sum((video.total for video in evaluation.videos), Edits())
 
 
