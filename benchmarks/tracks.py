@@ -3,9 +3,9 @@
     uv run python -m benchmarks.tracks                                           # generated scenes, the demo's detector
     uv run python -m benchmarks.tracks --clip street.mp4 --weights yolo11n.pt    # real footage, no truth
 
-On generated scenes every thing's boxes are known. Of real footage they are not: there, OC-SORT over every frame, by the
-same library, stands in for the truth, which tells how far the ways agree and not how good they are. HOTA, IDF1 and MOTA
-are the library's (`trackers.eval`, made to equal TrackEval). All ways see the same boxes, of confidence 0.1 and more.
+On generated scenes every thing's boxes are known. Of real footage they are not: there, the same library's OC-SORT
+stands in for the truth, which tells how far the ways agree and not how good they are. HOTA, IDF1 and MOTA are the
+library's (`trackers.eval`, made to equal TrackEval). All ways see the same boxes, of confidence 0.1 and more.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from prelabel.trackers.bytetrack import ByteTrackTracker
 from prelabel.tracking import Linking, track_detections
 
 CONF = 0.1
+SURE_FROM = {"high_conf_det_threshold": 0.25}
 LINKING = Linking(ByteTrackTracker, max_gap_seconds=0.2, min_length=3)
 FEW = replace(LINKING, keyframes=Keyframes())
 
@@ -85,11 +86,7 @@ def main() -> None:
             "library, prelabel's thresholds": lambda video: _by_library(
                 video,
                 trackers.ByteTrackTracker,
-                {
-                    "track_activation_threshold": 0.25,
-                    "high_conf_det_threshold": 0.25,
-                    "minimum_consecutive_frames": 1,
-                },
+                SURE_FROM | {"track_activation_threshold": 0.25, "minimum_consecutive_frames": 1},
             ),
             "prelabel": lambda video: _by_prelabel(video, LINKING),
             "prelabel, keyframes filled": lambda video: _by_prelabel(video, FEW),
@@ -179,7 +176,7 @@ def _score(videos: list[Video], way: Way, folder: Path) -> dict[str, float]:
         shaped = way(video)
         truth = video.truth
         if truth is None:
-            truth = _by_library(video, trackers.OCSORTTracker, {}).detections
+            truth = _by_library(video, trackers.OCSORTTracker, SURE_FROM | {"minimum_consecutive_frames": 1}).detections
         _write_mot(folder / "truth" / f"{video.name}.txt", truth)
         _write_mot(folder / "found" / f"{video.name}.txt", shaped.detections)
         num_tracks += len(np.unique(shaped.detections.track_id))
