@@ -90,7 +90,7 @@ def write_stages_report(folder: Path, reports: Mapping[str, RunReport]) -> Path:
             "instances": report.instances,
             "failed": {task.title: task.reason for task in report.failed},
             "aborted": report.aborted,
-            "report": report.outputs[-1],
+            "report": next(path for path in report.outputs if path.endswith("report.json")),
         }
         for title, report in reports.items()
     }

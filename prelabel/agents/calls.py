@@ -50,7 +50,7 @@ class Call:
         function: what is called.
         task: for which.
         media: its files; of kind `none` where the function asks for none.
-        rows: where its label row is.
+        rows: gives where its label row is; only asked where the function needs it.
         connect: gives the project; only asked where the function needs it.
         row: the label row, once it was handed out.
         told_pathway: that the function has told the SDK's task, instead of returning it.
@@ -59,7 +59,7 @@ class Call:
     function: UserFunction
     task: Task
     media: TaskMedia
-    rows: Rows
+    rows: Callable[[], Rows]
     connect: Callable[[], EncordProject]
     row: HandedRow | None = None
     told_pathway: str | None = None
@@ -110,7 +110,7 @@ class Call:
 
     def _label_row(self) -> HandedRow:
         if self.row is None:
-            self.row = self.rows.hand_out(self.task, lambda: self.media.info)
+            self.row = self.rows().hand_out(self.task, lambda: self.media.info)
         return self.row
 
     def _watched(self, waiting: AgentTask) -> AgentTask:

@@ -161,7 +161,7 @@ class FunctionAgent:
 
     def _called(self, task: Task, media: TaskMedia) -> Called:
         self.progress.begin(task.title, 0, task.key)
-        call = Call(self._function, task, media, self._rows, lambda: self.assembly.encord)
+        call = Call(self._function, task, media, lambda: self._rows, lambda: self.assembly.encord)
         answer = call.run()
         row = call.row
         changed = row.changed() if row is not None else None

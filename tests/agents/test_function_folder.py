@@ -94,6 +94,15 @@ def test_a_dry_run_has_an_output_of_its_own(config: Path) -> None:
     assert (config.parent / "out" / "dry-run" / "a.labels.json").exists()
 
 
+def test_a_function_without_a_label_row_needs_no_ontology(config: Path) -> None:
+    (config.parent / "my_agent.py").write_text(
+        "def handle(task, media): return 'Long' if media.info.num_frames > 3 else None\n"
+    )
+    done = run(config, "source.ontology=null")
+    assert done == [("a.mp4", "done", "Long"), ("b.png", "done", None)]
+    assert run(config, "source.ontology=null") == [(title, "already done", pathway) for title, _, pathway in done]
+
+
 def test_a_label_row_needs_an_ontology(config: Path) -> None:
     with pytest.raises(SetupError, match=r"source\.ontology: is missing: the function gets label rows"):
         run(config, "source.ontology=null")
