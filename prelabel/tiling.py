@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,11 @@ class TiledDetector:
     def class_names(self) -> Sequence[str]:
         """The detector's."""
         return self._detector.class_names
+
+    def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
+        """Looks at the batch at once, where the detector within would begin with it without its tiles."""
+        found = self.detect(batch)
+        return lambda: found
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Returns one `Detections` a frame, boxes in pixels of the whole frame."""

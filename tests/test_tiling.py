@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from prelabel import Detections, FrameBatch
 from prelabel.assemble import Assembly
+from prelabel.batch_runner import BatchRunner
 from prelabel.boxes import iou_matrix
 from prelabel.config import check_config
 from prelabel.errors import ConfigError
@@ -104,6 +105,17 @@ def test_it_is_a_detector_and_offers_what_the_one_within_does():
     check_detector(detector)
     assert (detector.conf, detector.lowest_conf, detector.class_names) == (0.4, 0.1, ("blob", "half"))
     assert not hasattr(detector, "model")
+
+
+def test_a_detector_that_begins_batches_ahead_looks_at_tiles_too():
+    class Ahead(Blobs):
+        def start(self, batch: FrameBatch):
+            found = self.detect(batch)
+            return lambda: found
+
+    runner = BatchRunner(TiledDetector(Ahead(), Tiles(size=480, overlap=0.2)))
+    ((_, detections),) = next(runner.run([batch_with((700, 400, 740, 430))], "clip.mp4"))
+    assert detections.xyxy.tolist() == [[700, 400, 740, 430]]
 
 
 def test_the_demo_detector_finds_small_things_only_with_tiles():
