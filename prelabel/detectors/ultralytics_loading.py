@@ -51,7 +51,8 @@ class LoadedModel:
 
     Attributes:
         facts: what is known of it.
-        forward: takes `dtype` (N, 3, H, W) in 0..1, gives raw predictions, which may hold until the next call only.
+        forward: takes `dtype` (N, 3, H, W) in 0..1, gives raw predictions; on a CPU they may hold
+            until the next call only.
         dtype: of what goes in.
         input_size: (height, width) of an export of a fixed shape; None where any multiple of the stride will do.
         engine: what runs it and in which precision, in words.
@@ -112,11 +113,17 @@ def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> Lo
             end2end=bool(network.end2end),
             licence=checkpoint.get("license") or network.metadata.get("license"),
         ),
-        forward=lambda inputs: _first(network(inputs)),
+        forward=lambda inputs: _own(network(inputs), network.format),
         dtype=torch.float16 if network.fp16 else torch.float32,
         input_size=_height_and_width(network.imgsz) if fixed else None,
         engine=f"torch {torch.__version__}, {precision}" if network.format == "pt" else f"{network.format} export",
     )
+
+
+def _own(output: Any, format: str) -> torch.Tensor:
+    """Returns the boxes of an output, in memory that the next call leaves alone: exports may use theirs again."""
+    boxes = _first(output)
+    return boxes if format == "pt" else boxes.clone()
 
 
 def _first(output: Any) -> torch.Tensor:
