@@ -27,7 +27,7 @@ from prelabel import Detections, FrameBatch
 from prelabel.commands import run_config
 from prelabel.ledger import LEDGER, Ledger
 from tests.encord_server import AGENT, EncordServer
-from tests.encord_server.faults import CarryOut
+from tests.encord_server.faults import TROUBLE, AnyOf, CarryOut
 from tests.encord_server.probe import probe_video
 from tests.encord_server.records import LabelRow, Project
 from tests.encord_server.wire import Answer, ConnectionCutError
@@ -186,7 +186,7 @@ class Scene:
         for number in range(num_tasks):
             unit = server.world.add_video(clip, title=f"{number}.mp4", facts=facts)
             server.world.add_task(self.project.stage(AGENT), unit)
-        self._environment = {"ENCORD_SSH_KEY": server.add_user(), "ENCORD_DOMAIN": server.url}
+        self.environment = {"ENCORD_SSH_KEY": server.add_user(), "ENCORD_DOMAIN": server.url}
         self._processes = multiprocessing.get_context("forkserver")  # each run a fork of one that has all imported
         self._processes.set_forkserver_preload(list(PRELOADED))
 
@@ -202,7 +202,7 @@ class Scene:
         return path
 
     def start(self, config: Path, step: KillPoint | None = None, limit: int | None = None) -> BaseProcess:
-        process = self._processes.Process(target=label, args=(str(config), self._environment, step, limit))
+        process = self._processes.Process(target=label, args=(str(config), self.environment, step, limit))
         process.start()
         return process
 
@@ -216,6 +216,12 @@ class Scene:
         client.process.join(120)
         self.server.faults.clear()
         return client.process.exitcode
+
+    def misbehave(self, rate: float, seed: int) -> None:
+        """Lets trouble of every kind happen to this share of all answers, downloads included."""
+        self.server.faults.draw.seed(seed)
+        trouble = AnyOf(TROUBLE, random.Random(seed))
+        self.server.faults.add(lambda call: call.operation != "state", trouble, times=None, rate=rate)
 
     def check(self) -> None:
         """What holds at any time: no label twice, none lost, and no task moved without all of its labels, or twice."""
@@ -268,7 +274,7 @@ def main() -> None:
             scene = Scene(server, Path(folder), options.tasks)
             while scene.project.tasks_at(AGENT) and killed.total() < options.kills:
                 point = replace(draw.choice(every_kind()), nth=draw.randint(1, 6))
-                if scene.run(point) == -signal.SIGKILL:
+                if scene.run(point, limit=3) == -signal.SIGKILL:
                     killed[f"{point.moment} {point.name}"] += 1
                 scene.check()
             assert scene.run() == 0

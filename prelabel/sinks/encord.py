@@ -119,14 +119,16 @@ class EncordSink:
         """
         if isinstance(task, EncordTask):
             self._refuse_if_moved(task)
-        row, written = self._merge(task, change, own)
+        row, document, written = self._merge(task, change, own)
+        if written.num_instances and labels_of(written.row) == labels_of(document):
+            return written  # all stands there already, from a run that was cut off: nobody's save can be lost
         check_row_size(written.row, self._max_row_bytes)
         own.add(written.num_instances)
         self._send(row, written.row)
         return written
 
-    def _merge(self, task: Target, change: RowChange, own: set[int]) -> tuple[LabelRowV2, WrittenRow]:
-        """Returns the row with the change on it, as the row was a moment ago.
+    def _merge(self, task: Target, change: RowChange, own: set[int]) -> tuple[LabelRowV2, LabelRow, WrittenRow]:
+        """Returns the row, what was on it a moment ago, and the same with the change.
 
         Raises:
             SaveError: it is saved faster than it can be merged.
@@ -136,10 +138,10 @@ class EncordSink:
         for _ in range(MERGES_AT_MOST):
             written = _changed(task, document, change)
             if time.monotonic() - began < FRESH_SECONDS:
-                return row, written
+                return row, document, written
             row, latest = self._read_unbegun(task, own)
             if labels_of(latest) == labels_of(document):
-                return row, written
+                return row, document, written
             began, document = time.monotonic(), latest
         raise SaveError(
             f"{task.title}: its label row was saved by somebody else {MERGES_AT_MOST} times while labels were put on "

@@ -4,6 +4,7 @@
     server.faults.add("act_on_tasks", LostAnswer(carried_out=True)) # the task moves, the caller cannot know
     server.faults.add(download_of(clip.item), Truncated(1000), times=None)  # for ever
     server.faults.add(lambda call: "Annotate" in call.summary, Delay(2.0), skip=3)
+    server.faults.add(lambda call: True, AnyOf(TROUBLE, draw), times=None, rate=0.1)  # on a tenth of all answers
 
 A match is an operation's name, as `Call.operation` shows it, or a function of the call. An action is a callable
 that is given a way to carry the request out and gives back the answer to send; one that does not carry it out
@@ -12,6 +13,7 @@ leaves the world, and even the signature, unlooked at. So a new action is a clas
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -57,6 +59,7 @@ class _Fault:
     action: Action
     times: int | None
     skip: int
+    rate: float
 
     def fits(self, call: Call) -> bool:
         return call.operation == self.match if isinstance(self.match, str) else self.match(call)
@@ -66,13 +69,17 @@ class _Fault:
 class Faults:
     """The faults in waiting; the first that fits a call is used up by it."""
 
+    draw: random.Random = field(default_factory=lambda: random.Random(1))
     _waiting: list[_Fault] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0) -> None:
-        """Let `action` happen to the next `times` calls that match, after `skip` of them; None: to all."""
+    def add(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0, rate: float = 1.0) -> None:
+        """Let `action` happen to the next `times` calls that match, after `skip` of them; None: to all.
+
+        Of a rate below 1, calls are drawn by `draw`, so that a seed tells which.
+        """
         with self._lock:
-            self._waiting.append(_Fault(match, action, times, skip))
+            self._waiting.append(_Fault(match, action, times, skip, rate))
 
     def clear(self) -> None:
         with self._lock:
@@ -85,6 +92,8 @@ class Faults:
                 return None
             if fault.skip > 0:
                 fault.skip -= 1
+                return None
+            if self.draw.random() >= fault.rate:
                 return None
             if fault.times is not None:
                 fault.times -= 1
@@ -222,6 +231,32 @@ class Delay:
         if stopping.wait(self.seconds):
             raise ConnectionCutError
         return carry_out()
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """One of several actions, each as likely as another."""
+
+    actions: tuple[Action, ...]
+    draw: random.Random
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        return self.draw.choice(self.actions)(carry_out, stopping)
+
+
+TROUBLE: tuple[Action, ...] = (
+    Status(429, retry_after_seconds=1),
+    Status(500),
+    Status(502),
+    Status(503),
+    Status(504),
+    LostAnswer(carried_out=True),
+    LostAnswer(carried_out=False),
+    ResetInsideBody(20),
+    MalformedJson(),
+    Delay(0.2),
+)
+"""What a service does now and then to any answer."""
 
 
 def _first(answer: Answer, num_bytes: int) -> Iterator[bytes]:
