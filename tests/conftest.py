@@ -19,6 +19,14 @@ def test_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def real_weights(test_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of the weights in `test_data`, in which model cards find theirs: nothing is fetched."""
+    folder = test_data / "weights"
+    monkeypatch.setenv("PRELABEL_MODELS", str(folder))
+    return folder
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("needs_test_data") and not os.environ.get("PRELABEL_TEST_DATA"):
         pytest.skip("PRELABEL_TEST_DATA is not set: real weights and clips are not at hand")

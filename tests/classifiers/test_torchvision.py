@@ -75,13 +75,13 @@ def test_what_does_not_fit_is_named(weights, options, error, complaint):
 
 
 @pytest.mark.needs_test_data
-def test_the_card_s_weights_say_what_torchvision_s_own_preset_says(test_data):
+def test_the_card_s_weights_say_what_torchvision_s_own_preset_says(test_data, real_weights):
     pictures = [read_picture(path) for path in sorted((test_data / "coco_mini" / "images").glob("*.jpg"))[:4]]
     classifier = TorchvisionClassifier(weights="mobilenet_v2", device="cpu")
     found = classifier.classify([torch.from_numpy(np.array(picture)) for picture in pictures])
     published = MobileNet_V2_Weights.IMAGENET1K_V1
     network = get_model("mobilenet_v2", weights=None).eval()
-    network.load_state_dict(torch.load(test_data / "weights" / "mobilenet_v2-b0353104.pth", weights_only=True))
+    network.load_state_dict(torch.load(real_weights / "mobilenet_v2-b0353104.pth", weights_only=True))
     with torch.inference_mode():
         inputs = torch.stack([published.transforms()(Image.fromarray(picture)) for picture in pictures])
         expected = network(inputs).softmax(dim=1).numpy()

@@ -288,7 +288,7 @@ def test_failed_task_stays_and_its_reason_is_logged(
 ) -> None:
     caplog.set_level(logging.INFO)
     source.fail(only_task(source), "the video is damaged")
-    assert "clip.mp4: left at stage 'Pre-Labeling Agent': the video is damaged" in caplog.text
+    assert "clip.mp4: set aside at stage 'Pre-Labeling Agent': the video is damaged" in caplog.text
     assert len(platform.project.tasks_at(AGENT)) == 1
 
 
