@@ -213,7 +213,7 @@ def _run(args: argparse.Namespace, clip: Path, num_videos: int, detector: Ultral
             "detector": {"use": "ultralytics", "weights": args.weights, "device": DEVICE},
         }
         assembly = Assembly(check_config(values, "benchmark"), Path())
-        assembly.__dict__["detector"] = detector
+        assembly.__dict__["bare_detector"] = detector
         report = run_tasks(assembly, None, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return report.num_inferred

@@ -134,7 +134,7 @@ def _run(clip: Path, weights: str, warm: Assembly, num_frames: int) -> int:
     torch.set_num_threads(os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as output:
         assembly = _assembly(clip, weights, Path(output), num_frames - 1)
-        assembly.__dict__["detector"] = warm.detector
+        assembly.__dict__["bare_detector"] = warm.bare_detector
         report = run_tasks(assembly, None, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return report.num_inferred

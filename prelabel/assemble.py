@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from prelabel.capabilities import FitsBatches, HasDevice, KeepsUnsureBoxes, model_of, preferred_batch_size
 from prelabel.cards import card_names, find_card
 from prelabel.classifier_parts import ClassifierParts
 from prelabel.config import Config, DemoSection, DetectorSection, EncordSection, FolderSection, make_router
@@ -86,7 +87,13 @@ class Assembly:
 
     @cached_property
     def detector(self) -> Detector:
-        """The detector, its weights loaded."""
+        """What frames go through: the detector, in tiles where the config asks for them."""
+        tiles = self.detector_section.tiles
+        return self.bare_detector if tiles is None else TiledDetector(self.bare_detector, tiles)
+
+    @cached_property
+    def bare_detector(self) -> Detector:
+        """The detector as it was built, its weights loaded: it knows what there is to know of the model."""
         options = self.detector_section.options
         built = self.shared.once(
             ("detector", self.detector_plugin.use, options), lambda: self.detector_plugin.build(options=options)
@@ -95,8 +102,7 @@ class Assembly:
             raise ConfigError(f"detector.use: {self.detector_plugin.use!r} lacks `class_names` or `detect(batch)`")
         if not built.class_names:
             raise ConfigError(f"detector.use: {self.detector_plugin.use!r} has no class_names")
-        tiles = self.detector_section.tiles
-        return built if tiles is None else TiledDetector(built, tiles)
+        return built
 
     @cached_property
     def agent_plugin(self) -> Plugin:
@@ -118,29 +124,37 @@ class Assembly:
     def model(self) -> ModelRecord:
         """Which model makes the labels."""
         if self.config.agent is not None:
-            return ModelRecord(self.agent_plugin.use, self.agent_plugin.source_sha256)
+            return self.agent_plugin.model
         if self.config.classifier is not None:
             return self.classification.model
-        record = getattr(self.detector, "model", None)
-        if isinstance(record, ModelRecord):
-            return record
-        return ModelRecord(self.detector_plugin.use, self.detector_plugin.source_sha256)
+        return model_of(self.bare_detector) or self.detector_plugin.model
 
     @property
     def threshold(self) -> float | None:
         """The confidence from which boxes become labels, of a detector that gives lower ones too; None of others."""
-        return getattr(self.detector, "conf", None) if hasattr(self.detector, "lowest_conf") else None
+        return self.bare_detector.conf if isinstance(self.bare_detector, KeepsUnsureBoxes) else None
+
+    @property
+    def lowest_conf(self) -> float | None:
+        """The confidence down to which such a detector gives boxes; None of others."""
+        return self.bare_detector.lowest_conf if isinstance(self.bare_detector, KeepsUnsureBoxes) else None
+
+    @property
+    def device(self) -> str | None:
+        """Where the detector wants its frames, such as `cuda:0`; None where it does not say."""
+        return str(self.bare_detector.device) if isinstance(self.bare_detector, HasDevice) else None
 
     @property
     def batch_size(self) -> int:
         """Frames a batch: the config's, else what the detector prefers."""
         size = self.detector_section.batch_size
-        return getattr(self.detector, "default_batch_size", DEFAULT_BATCH_SIZE) if size == "auto" else size
+        return preferred_batch_size(self.bare_detector, DEFAULT_BATCH_SIZE) if size == "auto" else size
 
     @property
     def fit_batch(self) -> Callable[[int, int], int] | None:
         """What gives the frames a batch for a height and a width, where a detector can and the config lets it."""
-        return getattr(self.detector, "fit_batch", None) if self.detector_section.batch_size == "auto" else None
+        detector, size = self.bare_detector, self.detector_section.batch_size
+        return detector.fit_batch if size == "auto" and isinstance(detector, FitsBatches) else None
 
     @cached_property
     def encord(self) -> EncordProject:
@@ -301,7 +315,7 @@ class Assembly:
         if self.threshold is None:
             return options
         unbound = {name: value for name, value in options.items() if name not in ("conf", "keep_conf")}
-        return {**unbound, "lowest_conf": getattr(self.detector, "lowest_conf", None)}
+        return {**unbound, "lowest_conf": self.lowest_conf}
 
     @property
     def _card_decides(self) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from prelabel.capabilities import StartsBatches
 from prelabel.detections import Detections
 from prelabel.errors import DetectError, DeviceMemoryError, ReadError, TaskError
 from prelabel.frames import FrameBatch
@@ -72,8 +73,7 @@ class BatchRunner:
         if self.most_frames is not None and len(batch) > self.most_frames:
             return self._in_parts(batch, title)
         where = f"{title}: frames {batch.frame_indices[0]} to {batch.frame_indices[-1]}"
-        start: Callable[[FrameBatch], Callable[[], list[Detections]]] | None = getattr(self.detector, "start", None)
-        waiting = self._call(lambda: start(batch) if start is not None else self._now(batch), where)
+        waiting = self._call(lambda: self._start(batch), where)
         if waiting is None:
             return self._in_halves(batch, title, where)
 
@@ -83,7 +83,9 @@ class BatchRunner:
 
         return finish
 
-    def _now(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
+    def _start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
+        if isinstance(self.detector, StartsBatches):
+            return self.detector.start(batch)
         found = self.detector.detect(batch)
         return lambda: found
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prelabel.assemble import Assembly
+from prelabel.capabilities import ChecksPathways, Describes, warnings_of
 from prelabel.errors import ConfigError, MachineError, SetupError
 from prelabel.frames import VideoInfo
 from prelabel.plugins import load_plugin
@@ -200,13 +201,13 @@ def check_labels(assembly: Assembly) -> None:
 
 def _describe_source(assembly: Assembly) -> str:
     _check_pathway(assembly)
-    describe = getattr(assembly.source, "describe", None)
-    return str(describe()) if describe is not None else type(assembly.source).__name__
+    source = assembly.source
+    return source.describe() if isinstance(source, Describes) else type(source).__name__
 
 
 def _describe_detector(assembly: Assembly) -> str:
     described = _describe_model(assembly.model, len(assembly.detector.class_names), assembly.batch_size)
-    return "; ".join([described, *getattr(assembly.detector, "warnings", ())])
+    return "; ".join([described, *warnings_of(assembly.bare_detector)])
 
 
 def _describe_model(model: ModelRecord, num_classes: int, batch_size: int) -> str:
@@ -233,13 +234,12 @@ def _describe_sink(assembly: Assembly) -> str:
 
 
 def _check_pathway(assembly: Assembly) -> None:
-    check_pathway = getattr(assembly.source, "check_pathway", None)
-    if check_pathway is None:
+    if not isinstance(assembly.source, ChecksPathways):
         return
     for pathway in assembly.router.pathways:
-        check_pathway(pathway)
+        assembly.source.check_pathway(pathway)
     if assembly.config.on_failure.pathway is not None:
-        check_pathway(assembly.config.on_failure.pathway)
+        assembly.source.check_pathway(assembly.config.on_failure.pathway)
 
 
 def _look(name: str, describe: Callable[[Assembly], str], assembly: Assembly) -> Check:

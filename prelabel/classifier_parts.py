@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.answers import AnswerMap, PlacedAnswer, answer_thresholds, build_answer_map
+from prelabel.capabilities import model_of, preferred_batch_size
 from prelabel.cards import card_names, find_card
 from prelabel.class_store import ClassRecord
 from prelabel.classification import find_classification, ontology_of_options
@@ -72,14 +73,13 @@ class ClassifierParts:
     @cached_property
     def model(self) -> ModelRecord:
         """Which model makes the answers."""
-        record = getattr(self.classifier, "model", None)
-        return record if isinstance(record, ModelRecord) else ModelRecord(self.plugin.use, self.plugin.source_sha256)
+        return model_of(self.classifier) or self.plugin.model
 
     @property
     def batch_size(self) -> int:
         """Pictures a batch: the config's, else what the classifier prefers."""
         size = self.section.batch_size
-        return getattr(self.classifier, "default_batch_size", DEFAULT_BATCH_SIZE) if size == "auto" else size
+        return preferred_batch_size(self.classifier, DEFAULT_BATCH_SIZE) if size == "auto" else size
 
     @cached_property
     def given_ontology(self) -> Ontology | None:

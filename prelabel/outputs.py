@@ -53,7 +53,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         score=score,
         warnings=tuple(warnings),
         outputs=tuple(map(str, outputs)),
-        device="" if assembly.config.detector is None else getattr(assembly.detector, "device", ""),
+        device="" if assembly.config.detector is None else assembly.device or "",
     )
     finished.write(path)
     if page:

@@ -66,6 +66,7 @@ class Pipeline:
         progress: told of every batch.
         stop: asked before every batch.
         fit_batch: gives the frames a batch for a height and a width in pixels; None: `batch_size` holds for all.
+        device: to which frames are brought for the detector; None: it takes them where they are.
     """
 
     reader: ReaderSection
@@ -76,6 +77,7 @@ class Pipeline:
     progress: Progress
     stop: StopSignal
     fit_batch: Callable[[int, int], int] | None = None
+    device: str | None = None
 
     def infer(self, media: Media, title: str, promised_frames: int | None, task_id: str = "") -> Inference:
         """Returns what the detector finds in the media.
@@ -117,7 +119,7 @@ class Pipeline:
         damage = ""
         batch_size = self._batch_size(reader.info)
         read = read_in_order(reader, wanted, batch_size, title)
-        decoded = timed(to_device(read, getattr(self.runner.detector, "device", None)), seconds, "decode")
+        decoded = timed(to_device(read, self.device), seconds, "decode")
         batches = prefetch(
             decoded,
             max_items=MAX_WAITING_BATCHES,

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from prelabel.errors import ConfigError, PluginError, PrelabelError, did_you_mean
+from prelabel.protocols import ModelRecord
 
 PluginKind = Literal["detector", "reader", "tracker", "classifier", "sink", "agent"]
 
@@ -37,6 +38,11 @@ class Plugin:
     use: str
     factory: Callable[..., Any]
     source_sha256: str | None = None
+
+    @property
+    def model(self) -> ModelRecord:
+        """What goes on record where the object that it makes does not say which model it is."""
+        return ModelRecord(self.use, self.source_sha256)
 
     def build(self, *args: object, options: Mapping[str, Any]) -> Any:
         """Returns the factory's object, its options checked first.

@@ -1,4 +1,7 @@
-"""What a reader, a detector, a classifier, a tracker, a source and a sink must be: three members at most each."""
+"""What a reader, a detector, a classifier, a tracker, a source and a sink must be: three members at most each.
+
+What they may have besides stands in `prelabel.capabilities`.
+"""
 
 from __future__ import annotations
 
@@ -176,18 +179,6 @@ class TaskSource(Protocol):
 
     def fail(self, task: Task, reason: str) -> None:
         """Leaves the task where it is and makes the reason known."""
-
-
-@runtime_checkable
-class Prioritises(Protocol):
-    """A source whose tasks have a priority."""
-
-    def prioritise(self, task: Task, priority: float) -> None:
-        """Sets how urgent a task is, 0 to 1, before it moves on.
-
-        Raises:
-            SaveError: if it was not taken.
-        """
 
 
 class LabelSink(Protocol):

@@ -61,7 +61,7 @@ class KeptAssembly(Assembly):
         return {entry: read_origin(raw_path(self, entry.key, entry.title)) for entry in kept_entries(self)}
 
     @cached_property
-    def detector(self) -> Detector:
+    def bare_detector(self) -> Detector:
         """What stands for the detector."""
         return KeptDetector(self.origin.class_names, self.origin.model)
 

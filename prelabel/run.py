@@ -17,15 +17,23 @@ import prelabel
 from prelabel.agents import make_agent
 from prelabel.agents.task_agent import Decision, Fetched, Found, Looked, TaskAgent
 from prelabel.assemble import Assembly
+from prelabel.capabilities import (
+    CountsTasks,
+    CountsUsage,
+    FetchesAhead,
+    LeavesAlone,
+    Prioritises,
+    warnings_of,
+)
 from prelabel.choice import Choice, every_task
-from prelabel.errors import AccountError, BusyError, OntologyError, OutageError, PrelabelError, TakenError
+from prelabel.errors import AccountError, BusyError, OntologyError, OutageError, PrelabelError, TakenError, TaskError
 from prelabel.frames import Media
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.leases import LEASES, Leases
 from prelabel.ledger import Entry, Ledger, Step
 from prelabel.prefetch import map_ahead, prefetch
 from prelabel.progress import Progress, tell_stage
-from prelabel.protocols import Prioritises, Task
+from prelabel.protocols import Task
 from prelabel.redact import redact
 from prelabel.report import RunReport, Status, TaskReport
 
@@ -125,10 +133,10 @@ class Run(Generic[Found]):
             dry_run=self.assembly.dry_run,
             seconds=round(time.perf_counter() - began, 3),
             tasks=tuple(reports),
-            left_alone=tuple(getattr(source, "left_alone", ())),
-            warnings=(*self.agent.warnings, *getattr(source, "warnings", ())),
+            left_alone=tuple(source.left_alone) if isinstance(source, LeavesAlone) else (),
+            warnings=(*self.agent.warnings, *warnings_of(source)),
             instances_are=self.assembly.config.labels.instances,
-            usage=dict(getattr(self.agent, "usage", {})),
+            usage=dict(self.agent.usage) if isinstance(self.agent, CountsUsage) else {},
             stopped=stopped or self.stop.is_set,
             aborted=aborted,
             is_outage=is_outage,
@@ -136,11 +144,8 @@ class Run(Generic[Found]):
 
     def _num_tasks(self, limit: int | None) -> int | None:
         """Returns how many tasks there will be, None where nobody can say beforehand."""
-        count = getattr(self.assembly.source, "count", None)
-        if count is None or limit is not None:
-            return None
-        num: int = count()
-        return num
+        source = self.assembly.source
+        return source.count() if limit is None and isinstance(source, CountsTasks) else None
 
     def _rounds(self, limit: int | None, failures: dict[str, Outcome]) -> Iterator[Outcome]:
         """Yields how each task ended: all that wait, then, again and again, those whose failure may pass.
@@ -183,16 +188,16 @@ class Run(Generic[Found]):
                 if self.leases is not None:
                     self.leases.give_back(outcome.task.key)
         finally:
-            give_up = getattr(self.assembly.source, "close", None)
-            if give_up is not None:  # the thread "fetch" may wait for room on disk, which nobody will give back now
-                give_up()
+            if isinstance(self.assembly.source, FetchesAhead):
+                self.assembly.source.close()  # else "fetch" may wait for room on disk, which nobody gives back now
             looked.close()
 
     # Stage 1, on the thread "fetch" and its workers: what has to be brought here is brought here, ahead of its turn.
 
     def _fetch(self, tasks: Iterable[Task], limit: int | None) -> Iterator[Fetched | Looked[Found] | Outcome]:
         opened: WeakSet[ExitStack] = WeakSet()
-        num_workers = getattr(self.assembly.source, "fetch_workers", 1)
+        source = self.assembly.source
+        num_workers = source.fetch_workers if isinstance(source, FetchesAhead) else 1
         fetch = partial(self._bring, opened)
         try:
             yield from map_ahead(fetch, self._chosen(tasks, limit), num_workers=num_workers, name="fetch")
@@ -313,7 +318,7 @@ class Run(Generic[Found]):
         reason = redact(str(error) if isinstance(error, PrelabelError) else f"{type(error).__name__}: {error}")
         status: Status = "left to others" if isinstance(error, TakenError) else "failed"
         report = TaskReport(title=task.title, key=task.key, status=status, reason=reason)
-        return Outcome(task, report, may_pass=getattr(error, "may_pass", True))
+        return Outcome(task, report, may_pass=not isinstance(error, TaskError) or error.may_pass)
 
     def _set_aside(self, outcome: Outcome) -> None:
         """Notes a failure that no further try will mend, and lets the source do what the config says."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,24 +35,16 @@ class TiledDetector:
     """A detector that looks at each frame as a whole and in tiles.
 
     A thing that a tile cuts off is left to the views that show it whole: to the tile beside, where it is smaller than
-    what the two share, or to the frame. What else the detector offers (`conf`, `model`, …) is offered here too.
+    what the two share, or to the frame.
     """
 
     def __init__(self, detector: Detector, tiles: Tiles) -> None:
         self._detector, self._tiles = detector, tiles
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._detector, name)
-
     @property
     def class_names(self) -> Sequence[str]:
         """The detector's."""
         return self._detector.class_names
-
-    def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
-        """Looks at the batch at once, where the detector within would begin with it without its tiles."""
-        found = self.detect(batch)
-        return lambda: found
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Returns one `Detections` a frame, boxes in pixels of the whole frame."""

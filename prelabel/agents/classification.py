@@ -16,6 +16,7 @@ from prelabel.agents.pictures import EndOfTask, Picture, PictureReader
 from prelabel.agents.task_agent import Decision, Fetched, Looked
 from prelabel.answers import PlacedAnswer
 from prelabel.assemble import Assembly
+from prelabel.capabilities import CountsUsage, WritesFiles, metadata_of, warnings_of
 from prelabel.class_store import ClassRecord, read_classes, write_classes
 from prelabel.classifier_parts import ClassifierParts
 from prelabel.errors import PrelabelError
@@ -73,16 +74,15 @@ class ClassificationAgent:
     @property
     def warnings(self) -> Sequence[str]:
         """Of the class map, of the classifier and of the sink."""
-        classifier, sink = self.parts.classifier, self.assembly.rows
         # Where the config names classes, it leaves out the others by choice.
         notes = () if self.assembly.config.labels.classes else self.parts.answer_map.notes
-        return [*notes, *getattr(classifier, "warnings", ()), *getattr(sink, "warnings", ())]
+        return [*notes, *warnings_of(self.parts.classifier, self.assembly.rows)]
 
     @property
     def usage(self) -> Mapping[str, float]:
         """What a classifier behind a service has counted; empty of others."""
-        counted: Mapping[str, float] = getattr(self.parts.classifier, "usage", {})
-        return counted
+        classifier = self.parts.classifier
+        return classifier.usage if isinstance(classifier, CountsUsage) else {}
 
     @property
     def reads_media(self) -> bool:
@@ -142,8 +142,8 @@ class ClassificationAgent:
 
     def holds(self, task: Task) -> bool:
         """Tells whether the label row's file is there; of rows on the platform nobody knows without a look."""
-        holds = getattr(self.assembly.rows, "holds", None)
-        return holds is not None and bool(holds(task))
+        rows = self.assembly.rows
+        return isinstance(rows, WritesFiles) and rows.holds(task)
 
     def _keep(self, seen: Classified) -> Looked[Seen]:
         end = seen.end
@@ -180,7 +180,7 @@ class ClassificationAgent:
         return Facts(
             title=task.title,
             info=record.info,
-            metadata=getattr(task, "metadata", {}),
+            metadata=metadata_of(task),
             class_names=tuple(choice.name for choice in answers_to.choices),
             class_index=np.array([place for _, place, _ in rows], np.int64),
             frame_index=np.array([placed.first_frame for _, _, placed in rows], np.int64),
@@ -190,8 +190,8 @@ class ClassificationAgent:
         )
 
     def _report(self, task: Task, found: Seen, answers: Sequence[PlacedAnswer]) -> TaskReport:
-        path_of = getattr(self.assembly.rows, "path_of", None)
-        outputs = [classes_path(self.assembly, task.key, task.title), *([path_of(task)] if path_of is not None else [])]
+        kept, rows = classes_path(self.assembly, task.key, task.title), self.assembly.rows
+        outputs = [kept, rows.path_of(task)] if isinstance(rows, WritesFiles) else [kept]
         return TaskReport(
             title=task.title,
             key=task.key,

@@ -13,6 +13,7 @@ import numpy as np
 from prelabel.agents.task_agent import Decision, Fetched, Looked
 from prelabel.assemble import Assembly
 from prelabel.batch_runner import BatchRunner
+from prelabel.capabilities import WritesFiles, metadata_of, warnings_of
 from prelabel.errors import PrelabelError
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.kept import kept_record, raw_path, shape_raw
@@ -62,8 +63,7 @@ class DetectionAgent:
     @property
     def warnings(self) -> Sequence[str]:
         """Of the class map, of the detector and of the sink."""
-        parts = (self.assembly.detector, self.assembly.sink)
-        return [*self.assembly.label_map.notes, *(text for part in parts for text in getattr(part, "warnings", ()))]
+        return [*self.assembly.label_map.notes, *warnings_of(self.assembly.bare_detector, self.assembly.sink)]
 
     @property
     def reads_media(self) -> bool:
@@ -89,8 +89,7 @@ class DetectionAgent:
     def decide(self, task: Task, found: Seen) -> Decision:
         """Returns which detections become labels."""
         shaped = shape_raw(self.assembly, found.raw)
-        metadata = getattr(task, "metadata", {})  # of tasks on the platform
-        facts = facts_of(task.title, found.raw.info, shaped.detections, self.assembly.label_map, metadata)
+        facts = facts_of(task.title, found.raw.info, shaped.detections, self.assembly.label_map, metadata_of(task))
         router = self.assembly.router
 
         def write() -> None:
@@ -100,8 +99,8 @@ class DetectionAgent:
 
     def holds(self, task: Task) -> bool:
         """Tells whether the label row's file is there; of rows on the platform nobody knows without a look."""
-        holds = getattr(self.assembly.sink, "holds", None)
-        return holds is not None and bool(holds(task))
+        sink = self.assembly.sink
+        return isinstance(sink, WritesFiles) and sink.holds(task)
 
     @cached_property
     def _pipeline(self) -> Pipeline:
@@ -114,6 +113,7 @@ class DetectionAgent:
             progress=self.progress,
             stop=self.stop,
             fit_batch=self.assembly.fit_batch,
+            device=self.assembly.device,
         )
 
     def _look_at(self, item: Fetched) -> Looked[Seen]:
@@ -130,7 +130,7 @@ class DetectionAgent:
                     class_names=tuple(self.assembly.detector.class_names),
                     model=self.assembly.model,
                     fingerprint=self._raw_fingerprint(task),
-                    lowest_conf=getattr(self.assembly.detector, "lowest_conf", None),
+                    lowest_conf=self.assembly.lowest_conf,
                 ),
                 partial=result.partial,
                 cuts=tuple(result.cuts.tolist()),
@@ -166,8 +166,8 @@ class DetectionAgent:
         )
 
     def _outputs(self, task: Task) -> list[Path]:
-        path_of = getattr(self.assembly.sink, "path_of", None)  # of a sink that writes a file a task
-        return [raw_path(self.assembly, task.key, task.title), *([path_of(task)] if path_of is not None else [])]
+        kept, sink = raw_path(self.assembly, task.key, task.title), self.assembly.sink
+        return [kept, sink.path_of(task)] if isinstance(sink, WritesFiles) else [kept]
 
     def _raw_fingerprint(self, task: Task) -> str:
         return f"{self.assembly.raw_fingerprint}:{task.identity}"

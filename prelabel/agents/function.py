@@ -15,6 +15,7 @@ from prelabel.agents.rows import Rows, make_rows, no_info
 from prelabel.agents.task_agent import Decision, Fetched, Looked
 from prelabel.agents.task_media import TaskMedia
 from prelabel.assemble import Assembly
+from prelabel.capabilities import ChecksPathways, ListsInfo, metadata_of
 from prelabel.config import EncordSection
 from prelabel.errors import AccountError, AnswerError, ConfigError, PluginError, PrelabelError
 from prelabel.fingerprints import digest_of, reader_decides
@@ -100,8 +101,8 @@ class FunctionAgent:
         """Returns where the task goes: where the function says, else where the config says, else nowhere."""
         outcome, answer, router = found.outcome, found.outcome.answer, self.assembly.router
         seen = None if found.media is None else found.media.known_info
-        info = seen if seen is not None else getattr(task, "listed_info", None)  # of tasks on the platform
-        facts = Facts(task.title, info, getattr(task, "metadata", {}))
+        listed = task.listed_info if isinstance(task, ListsInfo) else None
+        facts = Facts(task.title, seen if seen is not None else listed, metadata_of(task))
         if answer.pathway is not None:
             self._check_pathway(task, answer.pathway)
         pathway = answer.pathway if answer.pathway is not None else router.pathway(facts)
@@ -187,10 +188,10 @@ class FunctionAgent:
     # What comes of it
 
     def _check_pathway(self, task: Task, pathway: str) -> None:
-        check = getattr(self.assembly.source, "check_pathway", None)
+        source = self.assembly.source
         try:
-            if check is not None:
-                check(pathway)
+            if isinstance(source, ChecksPathways):
+                source.check_pathway(pathway)
         except AccountError as error:  # this task's own: the function may say better of others
             raise AnswerError(f"{task.title}: {self._function.use} returned {pathway!r}: {error}") from error
 
