@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.errors import LabelError
-from prelabel.files import whole_file
 from prelabel.frames import VideoInfo
+from prelabel.parquet_files import facts_of, info_as_facts, info_of_facts, reading, write_columns
 
-_METADATA_KEY = b"prelabel"
 _FORMAT = 1
 
 
@@ -45,7 +41,6 @@ class ClassRecord:
 def write_classes(path: Path, record: ClassRecord) -> None:
     """Writes the record, whole or not at all."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     num_classes = record.probabilities.shape[1]
     flat = pa.array(np.ascontiguousarray(record.probabilities, np.float32).reshape(-1))
@@ -53,15 +48,13 @@ def write_classes(path: Path, record: ClassRecord) -> None:
         "frame_index": pa.array(record.frame_index, pa.int64()),
         "probabilities": pa.FixedSizeListArray.from_arrays(flat, num_classes),
     }
-    values = {
+    facts = {
         "format": _FORMAT,
-        "info": dataclasses.asdict(record.info),
+        "info": info_as_facts(record.info),
         "fingerprint": record.fingerprint,
         "partial": record.partial,
     }
-    table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(values)})
-    with whole_file(path) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd")
+    write_columns(path, columns, facts)
 
 
 def read_classes(path: Path) -> ClassRecord:
@@ -70,24 +63,16 @@ def read_classes(path: Path) -> ClassRecord:
     Raises:
         LabelError: if the file is missing, damaged, or none of ours.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with reading(path):
         table = pq.read_table(path)
-        values = json.loads((table.schema.metadata or {})[_METADATA_KEY])
-        if values["format"] != _FORMAT:
-            raise LabelError(f"{path}: got format {values['format']}, expected {_FORMAT}: delete it and run again")
-        sizes = tuple((width, height) for width, height in values["info"]["frame_sizes"])
+        facts = facts_of(path, table.schema, _FORMAT)
         column = table.column("probabilities").combine_chunks()
         return ClassRecord(
-            info=VideoInfo(**{**values["info"], "frame_sizes": sizes}),
+            info=info_of_facts(facts["info"]),
             frame_index=table.column("frame_index").to_numpy().astype(np.int64, copy=False),
             probabilities=column.flatten().to_numpy().reshape(len(table), column.type.list_size),
-            fingerprint=values["fingerprint"],
-            partial=values["partial"],
+            fingerprint=facts["fingerprint"],
+            partial=facts["partial"],
         )
-    except FileNotFoundError:
-        raise LabelError(f"{path}: there is no such file") from None
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise LabelError(f"{path}: not whole, or not written by prelabel: delete it and run again ({error})") from error

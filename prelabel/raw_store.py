@@ -6,9 +6,7 @@ Resume, other thresholds and comparisons start from it, without a look at the vi
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.detections import VideoDetections
-from prelabel.errors import LabelError
-from prelabel.files import whole_file
 from prelabel.frames import VideoInfo
+from prelabel.parquet_files import facts_of, info_as_facts, info_of_facts, reading, write_columns
 from prelabel.protocols import ModelRecord
 
 if TYPE_CHECKING:
     import pyarrow
 
-_METADATA_KEY = b"prelabel"
 _FORMAT = 2
 
 
@@ -79,7 +75,6 @@ class RawRecord:
 def write_raw(path: Path, record: RawRecord) -> None:
     """Writes the record, whole or not at all."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     found = record.detections
     boxes = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(found.xyxy, np.float32).reshape(-1)), 4)
@@ -90,9 +85,7 @@ def write_raw(path: Path, record: RawRecord) -> None:
         "class_id": pa.array(found.class_id, pa.int64()),
         "track_id": pa.array(found.track_id, pa.int64()),
     }
-    table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(_metadata(record))})
-    with whole_file(path) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd")
+    write_columns(path, columns, _facts(record))
 
 
 def read_raw(path: Path) -> RawRecord:
@@ -103,15 +96,15 @@ def read_raw(path: Path) -> RawRecord:
     """
     import pyarrow.parquet as pq
 
-    with _reading(path):
+    with reading(path):
         table = pq.read_table(path)
-        values = _checked_metadata(path, table.schema)
+        facts = facts_of(path, table.schema, _FORMAT)
         return RawRecord(
-            info=_read_info(values["info"]),
-            detections=_read_detections(table, _frames_of_ranges(values["inferred_frames"])),
-            origin=_read_origin(values["origin"]),
-            partial=values["partial"],
-            cuts=tuple(values["cuts"]),
+            info=info_of_facts(facts["info"]),
+            detections=_read_detections(table, _frames_of_ranges(facts["inferred_frames"])),
+            origin=_read_origin(facts["origin"]),
+            partial=facts["partial"],
+            cuts=tuple(facts["cuts"]),
         )
 
 
@@ -123,33 +116,14 @@ def read_origin(path: Path) -> RawOrigin:
     """
     import pyarrow.parquet as pq
 
-    with _reading(path):
-        return _read_origin(_checked_metadata(path, pq.read_schema(path))["origin"])
+    with reading(path):
+        return _read_origin(facts_of(path, pq.read_schema(path), _FORMAT)["origin"])
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    import pyarrow as pa
-
-    try:
-        yield
-    except FileNotFoundError:
-        raise LabelError(f"{path}: there is no such file") from None
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise LabelError(f"{path}: not whole, or not written by prelabel: delete it and run again ({error})") from error
-
-
-def _checked_metadata(path: Path, schema: pyarrow.Schema) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((schema.metadata or {})[_METADATA_KEY])
-    if values["format"] != _FORMAT:
-        raise LabelError(f"{path}: got format {values['format']}, expected {_FORMAT}: delete it and run again")
-    return values
-
-
-def _metadata(record: RawRecord) -> dict[str, Any]:
+def _facts(record: RawRecord) -> dict[str, Any]:
     return {
         "format": _FORMAT,
-        "info": dataclasses.asdict(record.info),
+        "info": info_as_facts(record.info),
         "inferred_frames": _ranges_of_frames(record.detections.inferred_frames),
         "origin": dataclasses.asdict(record.origin),
         "partial": record.partial,
@@ -165,10 +139,6 @@ def _read_origin(values: Mapping[str, Any]) -> RawOrigin:
         fingerprint=values["fingerprint"],
         lowest_conf=values["lowest_conf"],
     )
-
-
-def _read_info(values: Mapping[str, Any]) -> VideoInfo:
-    return VideoInfo(**{**values, "frame_sizes": tuple((width, height) for width, height in values["frame_sizes"])})
 
 
 def _read_detections(table: pyarrow.Table, inferred_frames: NDArray[np.int64]) -> VideoDetections:
