@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from prelabel.errors import OntologyError, did_you_mean
-from prelabel.ontology import Ontology
+from prelabel.ontology import Ontology, made_feature_hash
 
 AttributeKind = Literal["radio", "checklist", "text"]
 PATH_SIGN = " > "
@@ -158,18 +157,18 @@ def ontology_of_options(name: str, options: Sequence[str], title: str = "Classif
         "type": "radio",
         "required": False,
         "dynamic": False,
-        "featureNodeHash": _hash_of("radio", name),
+        "featureNodeHash": made_feature_hash("radio", name),
         "options": [
             {
                 "id": f"1.1.{number}",
                 "label": option,
                 "value": option.lower().replace(" ", "_"),
-                "featureNodeHash": _hash_of("option", f"{name}\n{option}"),
+                "featureNodeHash": made_feature_hash("option", f"{name}\n{option}"),
             }
             for number, option in enumerate(dict.fromkeys(options), start=1)
         ],
     }
-    classification = {"id": "1", "featureNodeHash": _hash_of("classification", name), "attributes": [radio]}
+    classification = {"id": "1", "featureNodeHash": made_feature_hash("classification", name), "attributes": [radio]}
     return Ontology.from_structure({"objects": [], "classifications": [classification]}, title)
 
 
@@ -217,7 +216,3 @@ def _grouped(named: Iterable[tuple[str, Choice]]) -> dict[str, list[Choice]]:
     for name, choice in named:
         groups[name].append(choice)
     return dict(groups)
-
-
-def _hash_of(kind: str, name: str) -> str:
-    return hashlib.sha256(f"prelabel\n{kind}\n{name}".encode()).hexdigest()[:8]

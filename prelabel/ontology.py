@@ -19,6 +19,11 @@ BOX_SHAPES = ("bounding_box", "rotatable_bounding_box", "polygon", "bitmask")
 """Shapes that a box can be written as, the preferred one first."""
 
 
+def made_feature_hash(kind: str, name: str) -> str:
+    """Returns the feature hash of a part that prelabel makes itself: the same kind and name give the same one."""
+    return hashlib.sha256(f"prelabel\n{kind}\n{name}".encode()).hexdigest()[:8]
+
+
 @dataclass(frozen=True, slots=True)
 class OntologyObject:
     """A kind of object that annotators label.
@@ -82,7 +87,7 @@ class Ontology:
                 "name": name,
                 "color": _color(number),
                 "shape": "bounding_box",
-                "featureNodeHash": hashlib.sha256(f"prelabel\nbounding_box\n{name}".encode()).hexdigest()[:8],
+                "featureNodeHash": made_feature_hash("bounding_box", name),
                 "required": False,
                 "archived": False,
             }
