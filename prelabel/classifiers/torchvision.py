@@ -9,15 +9,16 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from prelabel.cards import ModelCard
+from prelabel.classifiers.forward import forward
 from prelabel.classifiers.preparation import Preparation
 from prelabel.classifiers.torchvision_loading import build_network, find_published
-from prelabel.errors import ClassifyError, ConfigError
 from prelabel.networks.device import pick_device
 from prelabel.networks.state_dict import read_state_dict
+from prelabel.networks.torchvision_models import builder_name
 from prelabel.protocols import ModelRecord
-from prelabel.redact import redact
 from prelabel.weights import resolve_weights
+
+_EXAMPLE = "torchvision.models.mobilenet_v2"
 
 
 class TorchvisionClassifier:
@@ -55,7 +56,7 @@ class TorchvisionClassifier:
         asked = self.Options.model_validate(options)
         self._device = pick_device(asked.device)
         weights = resolve_weights(asked.weights)
-        builder = _builder_name(asked.builder, weights.card, asked.weights)
+        builder = builder_name("classifier", asked.builder, weights.card, asked.weights, _EXAMPLE)
         published = find_published(builder, asked.published, weights.card.file if weights.card else weights.path.name)
         classes = asked.classes or (weights.card.classes if weights.card else None)
         self.class_names: Sequence[str] = tuple(classes or published.meta["categories"])
@@ -70,23 +71,6 @@ class TorchvisionClassifier:
         """Returns the softmax of the network's outputs, float32 (N, C)."""
         if not images:
             return np.zeros((0, len(self.class_names)), np.float32)
-        with torch.inference_mode():
-            try:
-                inputs = torch.stack([self._preparation.crop(image.to(self._device)) for image in images])
-                outputs = self._network(self._preparation.normalise(inputs))
-            except torch.OutOfMemoryError as error:
-                raise ClassifyError(
-                    f"{len(images)} pictures do not fit on {self._device}: lower classifier.batch_size"
-                ) from error
-            probabilities: NDArray[np.float32] = outputs.float().softmax(dim=1).cpu().numpy()
+        outputs = forward(self._network, self._preparation, images, self._device)
+        probabilities: NDArray[np.float32] = outputs.float().softmax(dim=1).cpu().numpy()
         return probabilities
-
-
-def _builder_name(asked: str | None, card: ModelCard | None, weights: str) -> str:
-    builder = asked or (card.builder if card else None)
-    if builder is None:
-        raise ConfigError(
-            f"classifier.builder: needed for weights '{redact(weights)}', which have no card that names one: a "
-            "function of torchvision.models, such as builder: mobilenet_v2"
-        )
-    return builder

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from prelabel.errors import ConfigError, MachineError, WeightsError, did_you_mean
+from prelabel.errors import ConfigError, WeightsError, did_you_mean
 from prelabel.networks.state_dict import StateDict
+from prelabel.networks.torchvision_models import import_models, no_builder, ready_on
 
 
 def find_published(builder: str, name: str | None, file: str) -> Any:
@@ -17,10 +18,10 @@ def find_published(builder: str, name: str | None, file: str) -> Any:
     Raises:
         ConfigError: there is no such builder, or it has no such weights.
     """
-    models = _models()
+    models = import_models("classifier")
     known = models.list_models(module=models)
     if builder not in known:
-        raise ConfigError(f"classifier.builder: torchvision has no {builder!r}; {did_you_mean(builder, known)}")
+        raise no_builder("classifier", builder, known)
     entries = list(models.get_model_weights(builder))
     if name is None:
         return next((entry for entry in entries if entry.url.endswith(f"/{file}")), entries[0])
@@ -40,7 +41,7 @@ def build_network(
         WeightsError: the weights are those of another network, or of another number of classes.
     """
     try:
-        network: torch.nn.Module = _models().get_model(builder, weights=None, num_classes=num_classes)
+        network: torch.nn.Module = import_models("classifier").get_model(builder, weights=None, num_classes=num_classes)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"classifier.builder: {builder} cannot be built: {error}") from error
     wanted = network.state_dict()
@@ -57,9 +58,7 @@ def build_network(
         described = _describe(differing, wanted, state_dict, num_classes)
         raise WeightsError(f"{weights_path}: does not fit {builder}: {described}")
     network.load_state_dict(state_dict, strict=False)
-    memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
-    ready: torch.nn.Module = network.eval().to(device, memory_format=memory_format)
-    return ready
+    return ready_on(network, device)
 
 
 def _describe(differing: list[str], wanted: StateDict, got: StateDict, num_classes: int) -> str:
@@ -68,14 +67,3 @@ def _describe(differing: list[str], wanted: StateDict, got: StateDict, num_class
     if len(wanted[name]) == num_classes:
         return f"{shapes}: it has {len(got[name])} classes, {num_classes} are named: name its own in classes: […]"
     return f"{shapes}: set builder to the one that it was trained with"
-
-
-def _models() -> Any:
-    try:
-        from torchvision import models
-    except (ImportError, RuntimeError) as error:
-        raise MachineError(
-            f"classifier 'torchvision': cannot be imported beside torch {torch.__version__}: {error}. "
-            "Install torchvision of the same release and the same build (CUDA or CPU) as torch"
-        ) from error
-    return models

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from prelabel.classifiers.forward import forward
 from prelabel.classifiers.preparation import Preparation
-from prelabel.errors import ClassifyError, MachineError, WeightsError
+from prelabel.errors import MachineError, WeightsError
 from prelabel.networks.device import pick_device
 from prelabel.networks.ultralytics_checkpoint import contained, load_checkpoint, names_in_order
 from prelabel.protocols import ModelRecord
@@ -61,17 +62,10 @@ class UltralyticsClassifier:
         """Returns the network's probabilities, float32 (N, C)."""
         if not images:
             return np.zeros((0, len(self.class_names)), np.float32)
-        with torch.inference_mode():
-            try:
-                inputs = torch.stack([self._preparation.crop(image.to(self._device)) for image in images])
-                outputs = self._network(self._preparation.normalise(inputs))
-            except torch.OutOfMemoryError as error:
-                raise ClassifyError(
-                    f"{len(images)} pictures do not fit on {self._device}: lower classifier.batch_size"
-                ) from error
-            # Outside of training the head gives the probabilities first, then what it took the softmax of.
-            probabilities = outputs[0] if isinstance(outputs, tuple | list) else outputs
-            found: NDArray[np.float32] = probabilities.float().cpu().numpy()
+        outputs = forward(self._network, self._preparation, images, self._device)
+        # Outside of training the head gives the probabilities first, then what it took the softmax of.
+        probabilities = outputs[0] if isinstance(outputs, tuple | list) else outputs
+        found: NDArray[np.float32] = probabilities.float().cpu().numpy()
         return found
 
 

@@ -12,13 +12,15 @@ from prelabel.cards import ModelCard
 from prelabel.detections import Detections
 from prelabel.detectors.rows import HostCopy, detections_from_table, pad_rows
 from prelabel.detectors.torchvision_loading import build_network, published_categories
-from prelabel.errors import ConfigError, DeviceMemoryError
+from prelabel.errors import DeviceMemoryError
 from prelabel.frames import FrameBatch
 from prelabel.networks.device import pick_device
 from prelabel.networks.state_dict import read_state_dict
+from prelabel.networks.torchvision_models import builder_name
 from prelabel.protocols import ModelRecord
-from prelabel.redact import redact
 from prelabel.weights import resolve_weights
+
+_EXAMPLE = "torchvision.models.detection.fasterrcnn_resnet50_fpn_v2"
 
 _NO_CLASS = "N/A"  # COCO's numbering has gaps; torchvision names them so
 
@@ -64,7 +66,7 @@ class TorchvisionDetector:
         self.lowest_conf: float = min(self._options.conf, self._options.keep_conf)
         self._device = pick_device(self._options.device)
         weights = resolve_weights(self._options.weights)
-        builder = _builder_name(self._options.builder, weights.card, self._options.weights)
+        builder = builder_name("detector", self._options.builder, weights.card, self._options.weights, _EXAMPLE)
         categories = _categories(self._options.classes, weights.card, builder)
         self._network = build_network(
             builder,
@@ -104,16 +106,6 @@ class TorchvisionDetector:
         keep = (output["scores"] > self.lowest_conf) & (class_ids >= 0)
         rows = torch.cat([output["boxes"], output["scores"][:, None], class_ids[:, None].float()], dim=1)[keep]
         return rows[rows[:, 4].argsort(descending=True, stable=True)[: self._options.max_det]]
-
-
-def _builder_name(asked: str | None, card: ModelCard | None, weights: str) -> str:
-    builder = asked or (card.builder if card else None)
-    if builder is None:
-        raise ConfigError(
-            f"detector.builder: needed for weights '{redact(weights)}', which have no card that names one: "
-            "a function of torchvision.models.detection, such as builder: fasterrcnn_resnet50_fpn_v2"
-        )
-    return builder
 
 
 def _categories(asked: Sequence[str] | None, card: ModelCard | None, builder: str) -> list[str]:

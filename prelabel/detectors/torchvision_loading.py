@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from prelabel.errors import ConfigError, MachineError, WeightsError, did_you_mean
+from prelabel.errors import ConfigError, WeightsError, did_you_mean
 from prelabel.networks.state_dict import StateDict
+from prelabel.networks.torchvision_models import import_models, no_builder, ready_on
 
 # Parts of a network whose first dimension grows with the number of labels.
 _CLASS_LAYERS = ("cls_score", "cls_logits", "classification_head.module_list")
@@ -45,10 +46,10 @@ def build_network(
         ConfigError: if there is no such builder, or it does not take the arguments.
         WeightsError: if the weights are those of another network.
     """
-    models = _models()
+    models = import_models("detector")
     known = models.list_models(module=models.detection)
     if builder not in known:
-        raise ConfigError(f"detector.builder: torchvision has no {builder!r}; {did_you_mean(builder, known)}")
+        raise no_builder("detector", builder, known)
     for name in _FETCHING_ARGS:
         if name in builder_args:
             raise ConfigError(f"detector.builder_args.{name}: is set by the weights and classes: leave it out")
@@ -60,9 +61,7 @@ def build_network(
     _check_match(network.state_dict(), state_dict, num_labels, f"{weights_path}: does not fit {builder}")
     network.load_state_dict(state_dict)
     _lower_threshold(network, lowest_conf)
-    memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
-    ready: torch.nn.Module = network.eval().to(device, memory_format=memory_format)
-    return ready
+    return ready_on(network, device)
 
 
 def published_categories(builder: str) -> list[str]:
@@ -71,27 +70,14 @@ def published_categories(builder: str) -> list[str]:
     Raises:
         ConfigError: if there are none.
     """
-    models = _models()
+    models = import_models("detector")
     try:
         weights = models.get_model_weights(builder)
     except ValueError as error:
         known = models.list_models(module=models.detection)
-        raise ConfigError(
-            f"detector.builder: torchvision has no {builder!r}; {did_you_mean(builder, known)}"
-        ) from error
+        raise no_builder("detector", builder, known) from error
     categories: list[str] = next(iter(weights)).meta["categories"]
     return categories[1:]
-
-
-def _models() -> Any:
-    try:
-        from torchvision import models
-    except (ImportError, RuntimeError) as error:
-        raise MachineError(
-            f"detector 'torchvision': cannot be imported beside torch {torch.__version__}: {error}. "
-            "Install torchvision of the same release and the same build (CUDA or CPU) as torch"
-        ) from error
-    return models
 
 
 def _check_arguments(builder_args: Mapping[str, Any], takers: Sequence[Callable[..., Any]]) -> None:
