@@ -12,7 +12,15 @@ from urllib.parse import urlsplit
 from prelabel.capabilities import FitsBatches, HasDevice, KeepsUnsureBoxes, model_of, preferred_batch_size
 from prelabel.cards import card_names, find_card
 from prelabel.classifier_parts import ClassifierParts
-from prelabel.config import Config, DemoSection, DetectorSection, EncordSection, FolderSection, make_router
+from prelabel.config import (
+    WHETHER_KEYS,
+    Config,
+    DemoSection,
+    DetectorSection,
+    EncordSection,
+    FolderSection,
+    make_router,
+)
 from prelabel.errors import ConfigError, OntologyError, did_you_mean
 from prelabel.files import OutputNames
 from prelabel.fingerprints import digest_of, reader_decides
@@ -191,6 +199,7 @@ class Assembly:
             on_failure=self.config.on_failure,
             with_metadata=self.router.asks_metadata or self.config.agent is not None,
             kinds=None if self.config.agent is not None else LABELLED_KINDS,
+            skips_begun=self.skips_begun,
         )
 
     @cached_property
@@ -262,10 +271,12 @@ class Assembly:
         if not self.writes_files:
             from prelabel.sinks.encord import EncordSink
 
-            return EncordSink(self.encord, label_map, self.max_row_bytes, self.record)
+            return EncordSink(self.encord, label_map, self.max_row_bytes, self.record, skips_begun=self.skips_begun)
         from prelabel.sinks.folder import FolderSink
 
-        return FolderSink(self.output, self.ontology, label_map, self.max_row_bytes, self.names)
+        return FolderSink(
+            self.output, self.ontology, label_map, self.max_row_bytes, self.names, skips_begun=self.skips_begun
+        )
 
     @cached_property
     def router(self) -> Router:
@@ -277,6 +288,11 @@ class Assembly:
     def writes_files(self) -> bool:
         """Whether labels go to files below the output."""
         return self.dry_run or (self.config.sink is None and not isinstance(self.config.source, EncordSection))
+
+    @property
+    def skips_begun(self) -> bool:
+        """Whether rows that somebody has begun to work on are left as they are."""
+        return self.config.labels.if_begun == "skip"
 
     @property
     def max_row_bytes(self) -> int:
@@ -330,7 +346,7 @@ class Assembly:
         decides: dict[str, Any] = {
             "raw": self.raw_fingerprint,
             "threshold": self.threshold,
-            "labels": self.config.labels.model_dump(mode="json"),
+            "labels": self.config.labels.model_dump(mode="json", exclude=WHETHER_KEYS),
             "ontology": self.ontology.structure,
         }
         if self.linking is not None:

@@ -15,7 +15,7 @@ from prelabel.capabilities import model_of, preferred_batch_size
 from prelabel.cards import card_names, find_card
 from prelabel.class_store import ClassRecord
 from prelabel.classification import find_classification, ontology_of_options
-from prelabel.config import ClassifierSection, Config
+from prelabel.config import WHETHER_KEYS, ClassifierSection, Config
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.fingerprints import digest_of, reader_decides
 from prelabel.ontology import Ontology
@@ -154,7 +154,7 @@ class ClassifierParts:
             {
                 "raw": self.raw_fingerprint,
                 "conf": self.section.conf,
-                "labels": self.config.labels.model_dump(mode="json"),
+                "labels": self.config.labels.model_dump(mode="json", exclude=WHETHER_KEYS),
                 "ontology": self.ontology.structure,
             }
         )

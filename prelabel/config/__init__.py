@@ -4,6 +4,7 @@ from prelabel.config.failures import OnFailureSection, RetriesSection
 from prelabel.config.load import check_config, load_config, load_configs
 from prelabel.config.routing import RuleSection, make_router
 from prelabel.config.sections import (
+    WHETHER_KEYS,
     AgentSection,
     ClassifierSection,
     Config,
@@ -16,6 +17,7 @@ from prelabel.config.sections import (
 from prelabel.config.sources import DemoSection, EncordSection, FolderSection
 
 __all__ = [
+    "WHETHER_KEYS",
     "AgentSection",
     "ClassifierSection",
     "Config",

@@ -19,6 +19,10 @@ ISOLATION_KEYS = {"isolate", "stall_seconds", "max_memory_gb"}
 """Of the reader section; they say where frames are decoded, and change none."""
 
 
+WHETHER_KEYS = {"if_begun"}
+"""Of the labels section; they say whether a row is written, and change no label."""
+
+
 class ReaderSection(PluginSection):
     """How videos are read."""
 
@@ -109,6 +113,11 @@ class LabelsSection(Section):
     answers: Literal["range", "per_frame"] = Field(
         "range", description="range: one answer for the whole task; per_frame: one for each frame that was looked at"
     )
+    if_begun: Literal["merge", "skip"] = Field(
+        "merge",
+        description="a row with labels that prelabel did not write, or that somebody has changed: merge: add to them; "
+        "skip: leave row and task as they are",
+    )
     unmapped: Literal["ignore", "error"] = Field(
         "ignore", description="what to do with classes that meet nothing in the ontology"
     )
@@ -190,6 +199,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _functions_see_the_row(self) -> Config:
+        if self.agent is not None and self.labels.if_begun == "skip":
+            raise ValueError("labels.if_begun: a function of your own sees the row and decides: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _answers_are_no_boxes(self) -> Config:
         if self.classifier is None:
             return self
@@ -223,6 +238,12 @@ class Config(Section):
     def digest(self) -> str:
         """Returns a hash of all that decides what the labels say; where things lie does not count."""
         place = {"output", "cache_gb", "fetch_workers", "truth", "preview"}
-        where: dict[str, Any] = {"source": place, "reader": ISOLATION_KEYS, "retries": True, "on_failure": True}
+        where: dict[str, Any] = {
+            "source": place,
+            "reader": ISOLATION_KEYS,
+            "labels": WHETHER_KEYS,
+            "retries": True,
+            "on_failure": True,
+        }
         decides = self.model_dump(mode="json", exclude=where)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

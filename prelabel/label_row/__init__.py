@@ -7,6 +7,7 @@ the SDK writes for the same input.
 """
 
 from prelabel.label_row.answers import find_own_answers, remove_own_answers, write_answers
+from prelabel.label_row.begun import refuse_begun, unless_begun
 from prelabel.label_row.own import LabelRow, find_own, remove_own
 from prelabel.label_row.size import check_row_size, row_num_bytes
 from prelabel.label_row.text import json_pieces
@@ -20,9 +21,11 @@ __all__ = [
     "find_own",
     "find_own_answers",
     "json_pieces",
+    "refuse_begun",
     "remove_own",
     "remove_own_answers",
     "row_num_bytes",
+    "unless_begun",
     "write_answers",
     "write_detections",
 ]

@@ -13,7 +13,7 @@ from prelabel.encord_api.client import EncordProject, EncordRow, EncordTask, as_
 from prelabel.encord_api.labels import labels_as_sent
 from prelabel.errors import LabelError, OntologyError, PrelabelError, SaveError, TakenError
 from prelabel.frames import VideoInfo
-from prelabel.label_row import LabelRow, RowChange, WrittenRow, check_row_size, find_own, write_detections
+from prelabel.label_row import LabelRow, RowChange, WrittenRow, check_row_size, find_own, unless_begun, write_detections
 from prelabel.ontology import LabelMap, Ontology
 from prelabel.protocols import Task
 from prelabel.sinks.handed_row import HandedRow, labels_of
@@ -59,6 +59,8 @@ class EncordSink:
         label_map: LabelMap,
         max_row_bytes: int,
         record: Mapping[str, str | None] | None = None,
+        *,
+        skips_begun: bool = False,
     ) -> None:
         """Makes no call.
 
@@ -67,7 +69,9 @@ class EncordSink:
             label_map: from the detector's classes to the project's ontology objects.
             max_row_bytes: the largest row that is sent.
             record: what to note of the model beside each write; None: note nothing.
+            skips_begun: whether rows with labels of anybody else are left as they are.
         """
+        self._skips_begun = skips_begun
         self._project, self._label_map, self._max_row_bytes, self._record = project, label_map, max_row_bytes, record
         self.warnings: list[str] = []
 
@@ -99,7 +103,7 @@ class EncordSink:
             TakenError: the task was moved meanwhile, or somebody has begun to work on the row.
             OntologyError: the ontology has lost an object that the run labels.
         """
-        self.save_changed(_target_of(task), change)
+        self.save_changed(_target_of(task), unless_begun(task.title, change) if self._skips_begun else change)
 
     def save_changed(self, target: Target, change: RowChange) -> None:
         """Saves a row with a change on it, as `edit` does, for which nothing need be known of the media."""

@@ -18,6 +18,7 @@ from prelabel.label_row import (
     json_pieces,
     remove_own,
     remove_own_answers,
+    unless_begun,
     write_detections,
 )
 from prelabel.ontology import LabelMap, Ontology
@@ -43,7 +44,20 @@ class FolderSink:
         label_map: LabelMap,
         max_row_bytes: int,
         names: OutputNames | None = None,
+        *,
+        skips_begun: bool = False,
     ) -> None:
+        """Makes no file.
+
+        Args:
+            output: where label rows go.
+            ontology: that they are of.
+            label_map: from the detector's classes to its objects.
+            max_row_bytes: the largest row that is written.
+            names: which task's files have which name.
+            skips_begun: whether rows with labels of anybody else are left as they are.
+        """
+        self._skips_begun = skips_begun
         self._output = output
         encord_ontology(ontology)  # what the SDK does not load is an error before the first task
         self._ontology = ontology
@@ -74,8 +88,10 @@ class FolderSink:
         Raises:
             LabelError: if the labels cannot be written, or the row that stands there is not one of the task, or
                 somebody has worked on it and the media are others now.
+            TakenError: if somebody has begun to work on it, and such rows are left as they are.
         """
         now = datetime.now(UTC)
+        change = unless_begun(task.title, change) if self._skips_begun else change
         written = change(self._read_or_make(task, info, now), now)
         check_row_size(written.row, self._max_row_bytes)
         write_row(self.path_of(task), written.row)

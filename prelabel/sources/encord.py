@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,11 @@ from uuid import UUID
 
 from prelabel.config import OnFailureSection
 from prelabel.encord_api.client import EncordProject, EncordTask, as_encord_task
+from prelabel.encord_api.labels import labels_as_sent
 from prelabel.encord_api.media import MediaFetcher
-from prelabel.errors import AccountError, PrelabelError, SaveError
+from prelabel.errors import AccountError, FetchError, PrelabelError, SaveError
+from prelabel.frames import Media
+from prelabel.label_row import LabelRow, refuse_begun
 from prelabel.protocols import LeftAlone, Task
 from prelabel.transfer.disk_cache import DiskCache
 from prelabel.transfer.download import Patience
@@ -53,6 +57,7 @@ class EncordSource:
         on_failure: OnFailureSection | None = None,
         with_metadata: bool = False,
         kinds: Collection[str] | None = LABELLED_KINDS,
+        skips_begun: bool = False,
     ) -> None:
         """Finds the stage.
 
@@ -66,6 +71,7 @@ class EncordSource:
             on_failure: what becomes of tasks that are set aside; default: they stay where they are.
             with_metadata: whether tasks carry the client metadata of their data.
             kinds: of data; tasks of others are left alone. None: all.
+            skips_begun: whether opening a task refuses where labels of anybody else stand on its row.
 
         Raises:
             AccountError: there is no such agent stage; those that exist are named.
@@ -75,6 +81,7 @@ class EncordSource:
         self._cache = DiskCache(cache, max_cache_bytes)
         self._cache.sweep()
         self._fetcher = MediaFetcher(project, self._cache, patience or Patience())
+        self._skips_begun = skips_begun
         self._left_alone: dict[UUID, LeftAlone] = {}
         self.fetch_workers = fetch_workers
         self._on_failure = on_failure or OnFailureSection()
@@ -247,9 +254,23 @@ class EncordSource:
             item_uuid=row.backing_item_uuid,
             stage=self._stage,
             waiting=waiting,
-            fetch=self._fetcher.fetch,
+            fetch=self._fetch_unbegun if self._skips_begun else self._fetcher.fetch,
             row=row,
         )
+
+    # Fetching
+
+    def _fetch_unbegun(self, task: EncordTask) -> AbstractContextManager[Media]:
+        """Fetches, unless somebody has begun: who saves looks again, but a video looked at for nothing is dear."""
+        doing = f"{task.title}: looking whether somebody has begun its labels"
+        row = self._project.caller.call(doing, lambda: self._standing_row(task), FetchError)
+        if row is not None:
+            refuse_begun(task.title, row)
+        return self._fetcher.fetch(task)
+
+    def _standing_row(self, task: EncordTask) -> LabelRow | None:
+        rows = self._project.label_rows([task.data_hash], task.branch)
+        return labels_as_sent(rows[0]) if rows and rows[0].label_hash else None
 
     # Moving
 
