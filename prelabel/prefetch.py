@@ -24,6 +24,7 @@ def prefetch(
     max_items: int,
     max_bytes: int | None = None,
     num_bytes: Callable[[Item], int] = lambda _: 0,
+    num_items: Callable[[Item], int] = lambda _: 1,
     name: str = "prefetch",
     tell_waiting: Callable[[int], None] = lambda _: None,
 ) -> Generator[Item, None, None]:
@@ -37,10 +38,11 @@ def prefetch(
         max_items: items that may wait here.
         max_bytes: bytes that may wait here; one item always may, however large.
         num_bytes: an item's bytes.
+        num_items: as how many an item counts; as none: it may wait, however many do.
         name: the thread's name.
         tell_waiting: told how many items wait, whenever that changes; on either thread, so it has to be quick.
     """
-    queue: _BoundedQueue[Item] = _BoundedQueue(max_items, max_bytes, num_bytes, tell_waiting)
+    queue: _BoundedQueue[Item] = _BoundedQueue(max_items, max_bytes, num_bytes, num_items, tell_waiting)
     thread = threading.Thread(target=queue.fill, args=(upstream,), name=name, daemon=True)
     thread.start()
     try:
@@ -102,12 +104,14 @@ class _BoundedQueue(Generic[Item]):
         max_items: int,
         max_bytes: int | None,
         num_bytes: Callable[[Item], int],
+        num_items: Callable[[Item], int],
         tell_waiting: Callable[[int], None],
     ) -> None:
         self._changed = threading.Condition()
         self._items: deque[Item] = deque()
-        self._bytes = 0
-        self._max_items, self._max_bytes, self._num_bytes = max_items, max_bytes, num_bytes
+        self._bytes = self._count = 0
+        self._max_items, self._max_bytes = max_items, max_bytes
+        self._num_bytes, self._num_items = num_bytes, num_items
         self._tell_waiting = tell_waiting
         self._error: BaseException | None = None
         self._ended = False
@@ -137,7 +141,8 @@ class _BoundedQueue(Generic[Item]):
                     break
                 item = self._items.popleft()
                 self._bytes -= self._num_bytes(item)
-                self._tell_waiting(len(self._items))
+                self._count -= self._num_items(item)
+                self._tell_waiting(self._count)
                 self._changed.notify_all()
             yield item
             del item
@@ -152,23 +157,24 @@ class _BoundedQueue(Generic[Item]):
             self._changed.notify_all()
 
     def _put(self, item: Item) -> bool:
-        size = self._num_bytes(item)
+        size, count = self._num_bytes(item), self._num_items(item)
         with self._changed:
-            while not self._stopped and not self._has_room(size):
+            while not self._stopped and not self._has_room(size, count):
                 self._changed.wait()
             if self._stopped:
                 return False
             self._items.append(item)
             self._bytes += size
-            self._tell_waiting(len(self._items))
+            self._count += count
+            self._tell_waiting(self._count)
             self._changed.notify_all()
             return True
 
-    def _has_room(self, size: int) -> bool:
-        if not self._items:
+    def _has_room(self, size: int, count: int) -> bool:
+        if not self._count or not count:
             return True
         fits = self._max_bytes is None or self._bytes + size <= self._max_bytes
-        return fits and len(self._items) < self._max_items
+        return fits and self._count + count <= self._max_items
 
 
 @contextmanager

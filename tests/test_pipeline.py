@@ -8,9 +8,10 @@ import pytest
 from prelabel import Media
 from prelabel.batch_runner import BatchRunner
 from prelabel.config import ReaderSection
+from prelabel.decoding import Video, select_frames
 from prelabel.errors import DetectError, FrameCountError, ReadError
 from prelabel.interrupts import Stopped, StopSignal
-from prelabel.pipeline import Pipeline, select_frames
+from prelabel.pipeline import Inference, Pipeline
 from prelabel.progress import NullProgress
 from tests.builders import NumberDetector
 
@@ -26,8 +27,15 @@ def pipeline(detector=None, *, batch_size=4, frames="strict", stop=None, **reade
     )
 
 
+def infer(pipeline: Pipeline, promised_frames: int) -> Inference:
+    (result,) = pipeline.infer([Video(CLIP, "clip.mp4", promised_frames)])
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
 def test_every_box_lands_on_the_frame_it_was_found_on():
-    result = pipeline().infer(CLIP, "clip.mp4", 10)
+    result = infer(pipeline(), 10)
     assert result.detections.frame_index.tolist() == list(range(10))
     assert result.detections.xyxy[:, 0].tolist() == list(range(10))
     assert result.partial is None
@@ -36,12 +44,12 @@ def test_every_box_lands_on_the_frame_it_was_found_on():
 
 def test_batches_are_full_but_for_the_last():
     detector = NumberDetector()
-    pipeline(detector).infer(CLIP, "clip.mp4", 10)
+    infer(pipeline(detector), 10)
     assert detector.batch_sizes == [4, 4, 2]
 
 
 def test_a_stride_keeps_the_frame_numbers():
-    result = pipeline(stride=3).infer(CLIP, "clip.mp4", 10)
+    result = infer(pipeline(stride=3), 10)
     assert result.detections.frame_index.tolist() == [0, 3, 6, 9]
     assert result.detections.xyxy[:, 0].tolist() == [0, 3, 6, 9]
 
@@ -49,12 +57,12 @@ def test_a_stride_keeps_the_frame_numbers():
 def test_another_count_than_promised_fails_before_the_first_batch():
     detector = NumberDetector()
     with pytest.raises(FrameCountError, match=r"clip\.mp4: the file has 10 frames, the platform says 12"):
-        pipeline(detector).infer(CLIP, "clip.mp4", 12)
+        infer(pipeline(detector), 12)
     assert detector.batch_sizes == []
 
 
 def test_under_warn_another_count_is_said_and_no_frame_past_the_promised_is_read():
-    result = pipeline(frames="warn").infer(CLIP, "clip.mp4", 8)
+    result = infer(pipeline(frames="warn"), 8)
     assert result.detections.frame_index.tolist() == list(range(8))
     assert "the platform says 8" in result.partial
 
@@ -62,8 +70,8 @@ def test_under_warn_another_count_is_said_and_no_frame_past_the_promised_is_read
 def test_a_damaged_video_fails_or_is_kept_in_part_by_policy():
     reader = {"broken": 6, "error": ReadError("clip.mp4: 4 of 10 frames could not be decoded: 6-9")}
     with pytest.raises(ReadError, match="6-9"):
-        pipeline(batch_size=2, **reader).infer(CLIP, "clip.mp4", 10)
-    result = pipeline(batch_size=2, frames="warn", **reader).infer(CLIP, "clip.mp4", 10)
+        infer(pipeline(batch_size=2, **reader), 10)
+    result = infer(pipeline(batch_size=2, frames="warn", **reader), 10)
     assert result.detections.frame_index.tolist() == list(range(6))
     assert "6-9" in result.partial
 
@@ -71,14 +79,14 @@ def test_a_damaged_video_fails_or_is_kept_in_part_by_policy():
 def test_a_video_of_which_nothing_can_be_read_fails_under_any_policy():
     reader = {"broken": 0, "error": ReadError("clip.mp4: 10 of 10 frames could not be decoded: 0-9")}
     with pytest.raises(ReadError, match="10 of 10"):
-        pipeline(frames="warn", **reader).infer(CLIP, "clip.mp4", 10)
+        infer(pipeline(frames="warn", **reader), 10)
     with pytest.raises(FrameCountError, match="after 0 of 10 frames without an error"):
-        pipeline(frames="warn", broken=0).infer(CLIP, "clip.mp4", 10)
+        infer(pipeline(frames="warn", broken=0), 10)
 
 
 def test_a_reader_that_ends_short_quietly_is_caught():
     with pytest.raises(FrameCountError, match="after 6 of 10 frames without an error"):
-        pipeline(batch_size=2, broken=6).infer(CLIP, "clip.mp4", 10)
+        infer(pipeline(batch_size=2, broken=6), 10)
 
 
 @pytest.mark.parametrize(
@@ -91,16 +99,16 @@ def test_a_reader_that_ends_short_quietly_is_caught():
 )
 def test_a_detector_that_breaks_its_contract_is_named_with_the_frames(detector, complaint):
     with pytest.raises(DetectError, match=complaint):
-        pipeline(detector).infer(CLIP, "clip.mp4", 10)
+        infer(pipeline(detector), 10)
 
 
 def test_asking_twice_stops_between_batches():
     stop = StopSignal()
     stop.ask()
-    assert len(pipeline(stop=stop).infer(CLIP, "clip.mp4", 10).detections) == 10
+    assert len(infer(pipeline(stop=stop), 10).detections) == 10
     stop.ask()
     with pytest.raises(Stopped):
-        pipeline(stop=stop).infer(CLIP, "clip.mp4", 10)
+        infer(pipeline(stop=stop), 10)
 
 
 @pytest.mark.parametrize(

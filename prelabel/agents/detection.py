@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +16,12 @@ from prelabel.agents.task_agent import Decision, Fetched, Looked
 from prelabel.assemble import Assembly
 from prelabel.batch_runner import BatchRunner
 from prelabel.capabilities import WritesFiles, metadata_of, warnings_of
+from prelabel.decoding import Video
 from prelabel.errors import PrelabelError
-from prelabel.interrupts import Stopped, StopSignal
+from prelabel.interrupts import StopSignal
 from prelabel.kept import kept_record, raw_path, shape_raw
 from prelabel.ledger import Step
-from prelabel.pipeline import Pipeline
+from prelabel.pipeline import Inference, Pipeline
 from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import ModelRecord, Task
 from prelabel.raw_store import RawOrigin, RawRecord, write_raw
@@ -83,8 +86,11 @@ class DetectionAgent:
         return Seen(raw) if raw is not None and raw.origin.fingerprint == self._raw_fingerprint(task) else None
 
     def look(self, fetched: Iterable[Fetched]) -> Iterator[Looked[Seen]]:
-        """Yields the raw detections of each task, kept on disk. Decoding runs on a thread of its own beside it."""
-        return map(self._look_at, fetched)
+        """Yields the raw detections of each task, kept on disk. Decoding runs ahead on a thread of its own."""
+        begun: deque[Fetched] = deque()
+        with closing(self._pipeline.infer(_noted(fetched, begun))) as results:
+            for result in results:
+                yield self._keep(begun.popleft(), result)
 
     def decide(self, task: Task, found: Seen) -> Decision:
         """Returns which detections become labels."""
@@ -116,13 +122,13 @@ class DetectionAgent:
             device=self.assembly.device,
         )
 
-    def _look_at(self, item: Fetched) -> Looked[Seen]:
-        task, began = item.task, time.perf_counter()
+    def _keep(self, item: Fetched, result: Inference | Exception) -> Looked[Seen]:
+        task = item.task
+        if isinstance(result, Exception):
+            return Looked(task, result)
         try:
-            with item.release:
-                result = self._pipeline.infer(item.media, task.title, task.num_frames, task.key)
             for stage, busy_seconds in result.seconds.items():
-                tell_stage(self.progress, task, stage, busy_seconds, time.perf_counter() - began)
+                tell_stage(self.progress, task, stage, busy_seconds, time.perf_counter() - result.began[stage])
             raw = RawRecord(
                 info=result.info,
                 detections=result.detections,
@@ -136,8 +142,6 @@ class DetectionAgent:
                 cuts=tuple(result.cuts.tolist()),
             )
             write_raw(raw_path(self.assembly, task.key, task.title), raw)
-        except Stopped:
-            raise
         except Exception as error:  # handed on: the run judges whether it is the task's own
             return Looked(task, error)
         return Looked(task, Seen(raw, result.reader), {"fetch": item.seconds, **result.seconds})
@@ -171,3 +175,10 @@ class DetectionAgent:
 
     def _raw_fingerprint(self, task: Task) -> str:
         return f"{self.assembly.raw_fingerprint}:{task.identity}"
+
+
+def _noted(fetched: Iterable[Fetched], begun: deque[Fetched]) -> Iterator[Video]:
+    """Yields the tasks' videos; notes each in `begun` before."""
+    for item in fetched:
+        begun.append(item)
+        yield Video(item.media, item.task.title, item.task.num_frames, item.task.key, item.release)
