@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from prelabel import Media
+from prelabel import Detections, FrameBatch, Media
 from prelabel.batch_runner import BatchRunner
 from prelabel.config import ReaderSection
 from prelabel.decoding import Video, select_frames
-from prelabel.errors import DetectError, FrameCountError, ReadError
+from prelabel.errors import AccountError, DetectError, FrameCountError, ReadError
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.pipeline import Inference, Pipeline
 from prelabel.progress import NullProgress
-from tests.builders import NumberDetector
+from tests.builders import ListReader, NumberDetector
 
 pytestmark = pytest.mark.timeout(60)
 CLIP = Media("video", (Path("clip.mp4"),))
@@ -124,3 +130,133 @@ def test_asking_twice_stops_between_batches():
 )
 def test_frames_are_selected_by_range_then_keyframe_then_stride(section, expected):
     assert select_frames(6, np.array([0, 3, 7]), ReaderSection(**section)).tolist() == expected
+
+
+class NotingReader(ListReader):
+    """Notes what it does in `notes`; has as many frames as the file's name says, and is damaged if it says so."""
+
+    notes: ClassVar[list[tuple[str, object]]] = []
+    second_decoded: ClassVar[threading.Event]
+
+    def __init__(self, media: Media, **_: object):
+        self.name = media.paths[0].name
+        damaged = (
+            {"broken": 2, "error": ReadError(f"{self.name}: frame 2 is damaged")} if "damaged" in self.name else {}
+        )
+        super().__init__(media, num_frames=int(self.name.split()[0]), **damaged)
+
+    def __enter__(self):
+        self.notes.append(("opened", self.name))
+        return self
+
+    def __exit__(self, *_):
+        self.notes.append(("closed", self.name))
+
+    def batches(self, frame_indices, batch_size):
+        for batch in super().batches(frame_indices, batch_size):
+            self.notes.append(("decoded", (self.name, int(batch.frame_indices[0]))))
+            if "second" in self.name:
+                self.second_decoded.set()
+            yield batch
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    monkeypatch.setattr(NotingReader, "notes", [])
+    monkeypatch.setattr(NotingReader, "second_decoded", threading.Event(), raising=False)
+    return NotingReader.notes
+
+
+def noting(detector=None, **options) -> Pipeline:
+    reader = ReaderSection(use="tests.test_pipeline:NotingReader", isolate="never")
+    return replace(pipeline(detector, batch_size=2, **options), reader=reader)
+
+
+def videos(*names: str, left: list[str] | None = None) -> Iterator[Video]:
+    for name in names:
+        release = ExitStack()
+        if left is not None:
+            release.callback(left.append, name)
+        yield Video(Media("video", (Path(name),)), name, None, release=release)
+
+
+class WaitingDetector(NumberDetector):
+    """Takes so long over the last frame of ten that the next video's first batch could be decoded."""
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        if 9 in batch.frame_indices:
+            assert NotingReader.second_decoded.wait(20), "the next video was not decoded meanwhile"
+        return super().detect(batch)
+
+
+def test_the_next_video_is_opened_and_its_first_batch_decoded_before_the_last_batch_is_detected(notes):
+    results = list(noting(WaitingDetector()).infer(videos("10 first", "4 second", "6 third")))
+    assert [len(result.detections) for result in results] == [10, 4, 6]
+    assert [name for note, name in notes if note == "opened"] == ["10 first", "4 second", "6 third"]
+
+
+def test_a_video_that_cannot_be_read_costs_none_beside_it(notes):
+    left: list[str] = []
+    names = ("4 first", "no number", "6 damaged", "3 last")
+    results = list(noting().infer(videos(*names, left=left)))
+    assert [len(results[n].detections) for n in (0, 3)] == [4, 3]
+    assert "invalid literal" in str(results[1])
+    assert "frame 2 is damaged" in str(results[2])
+    assert left == list(names)
+    assert [name for note, name in notes if note == "closed"] == ["4 first", "6 damaged", "3 last"]
+
+
+def test_a_video_on_which_the_detector_fails_is_decoded_no_further(notes):
+    results = list(noting(NumberDetector(raises_at=5)).infer(videos("100 first", "4 last")))
+    assert "frames 4 to 5: the detector raised RuntimeError" in str(results[0])
+    assert len(results[1].detections) == 4
+    assert len([name for note, name in notes if note == "decoded"]) < 12
+
+
+def test_leaving_early_closes_what_was_opened_ahead(notes):
+    left: list[str] = []
+    before = threading.active_count()
+    found = noting().infer(videos("4 first", "50 second", "4 third", left=left))
+    assert len(next(found).detections) == 4
+    assert NotingReader.second_decoded.wait(20)
+    found.close()
+    assert threading.active_count() == before
+    assert left == [name for note, name in notes if note == "closed"] == ["4 first", "50 second"]
+
+
+def test_what_stops_the_videos_from_coming_is_raised_after_those_that_came(notes):
+    def cut_off() -> Iterator[Video]:
+        yield from videos("4 first", "6 second")
+        raise AccountError("the key was revoked")
+
+    found = noting().infer(cut_off())
+    assert [len(next(found).detections) for _ in range(2)] == [4, 6]
+    with pytest.raises(AccountError, match="revoked"):
+        next(found)
+
+
+def test_the_size_of_batches_is_found_on_the_detectors_thread_and_its_failure_is_one_videos(notes):
+    asked: list[str] = []
+
+    def fit(height: int, width: int) -> int:
+        asked.append(threading.current_thread().name)
+        if len(asked) == 1:
+            raise DetectError("no batch fits")
+        return 3
+
+    detector = NumberDetector()
+    results = list(replace(noting(detector), fit_batch=fit).infer(videos("6 first", "6 second", "6 third")))
+    assert str(results[0]) == "no batch fits"
+    assert detector.batch_sizes == [3, 3, 3, 3]
+    assert asked == [threading.current_thread().name] * 2
+
+
+def test_leaving_while_the_size_of_batches_is_awaited_leaves_no_thread_waiting(notes):
+    before = threading.active_count()
+    found = replace(noting(), fit_batch=lambda height, width: 2).infer(videos("4 first", "4 wide"))
+    assert len(next(found).detections) == 4
+    while ("opened", "4 wide") not in notes:
+        time.sleep(0.01)
+    found.close()
+    assert threading.active_count() == before
+    assert ("closed", "4 wide") in notes

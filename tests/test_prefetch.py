@@ -59,6 +59,23 @@ def test_waiting_bytes_are_bounded_but_one_large_item_passes():
     assert list(stream) == [10, 500, 10]
 
 
+def test_what_counts_as_no_item_waits_beside_the_others():
+    made, waiting = [], []
+
+    def upstream():
+        for item in (1, "end", "begin", 2, 3):
+            made.append(item)
+            yield item
+
+    count = {"max_items": 2, "num_items": lambda item: int(isinstance(item, int))}
+    stream = prefetch(upstream(), **count, tell_waiting=waiting.append)
+    assert next(stream) == 1
+    time.sleep(0.1)
+    assert made == [1, "end", "begin", 2, 3]
+    assert max(waiting) == 2
+    assert list(stream) == ["end", "begin", 2, 3]
+
+
 def test_leaving_early_closes_upstream_on_its_thread_and_leaves_none_behind():
     closed_on = []
 
