@@ -26,8 +26,7 @@ class VideoReader(Protocol):
     """One file, read once, from front to back.
 
     Built as `Reader(media, **options)` for each task, entered, read by one thread, closed by `with` after errors too.
-    `info` is known on entering. Batches stay good after it is closed: the last ones are looked at while the next video is
-    opened.
+    `info` is known on entering. Batches stay good after it is closed: the last are looked at while the next opens.
     """
 
     @property
