@@ -200,6 +200,7 @@ class Assembly:
             with_metadata=self.router.asks_metadata or self.config.agent is not None,
             kinds=None if self.config.agent is not None else LABELLED_KINDS,
             skips_begun=self.skips_begun,
+            is_shuffled=section.order == "shuffled",
         )
 
     @cached_property

@@ -237,7 +237,7 @@ class Config(Section):
 
     def digest(self) -> str:
         """Returns a hash of all that decides what the labels say; where things lie does not count."""
-        place = {"output", "cache_gb", "fetch_workers", "truth", "preview"}
+        place = {"output", "cache_gb", "fetch_workers", "order", "truth", "preview"}
         where: dict[str, Any] = {
             "source": place,
             "reader": ISOLATION_KEYS,

@@ -54,6 +54,11 @@ class EncordSection(Section):
     output: Path = Field(Path("out"), description="folder for raw detections, the ledger and report.json")
     cache_gb: float = Field(20.0, gt=0, description="disk that downloads may take, in 10^9 bytes")
     fetch_workers: int = Field(4, ge=1, le=64, description="tasks whose media are fetched at the same time")
+    order: Literal["listed", "shuffled"] = Field(
+        "listed",
+        description="in which tasks are taken up: listed: the platform's; shuffled: each run its own, for several "
+        "workers that share no output, and each task is looked up again before it is fetched",
+    )
     record: bool = Field(True, description="note model and version in the item's client metadata, key 'prelabel'")
 
     @model_validator(mode="before")

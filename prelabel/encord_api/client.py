@@ -11,7 +11,7 @@ from uuid import UUID
 import prelabel
 from prelabel.encord_api.calls import Caller, Retry, explain, is_never_connected
 from prelabel.encord_api.key import read_key
-from prelabel.errors import AccountError, FetchError, PrelabelError, did_you_mean
+from prelabel.errors import AccountError, FetchError, PrelabelError, TakenError, did_you_mean
 from prelabel.frames import Media, VideoInfo
 from prelabel.ontology import Ontology
 from prelabel.protocols import Task
@@ -228,6 +228,18 @@ class EncordProject:
             failure,
         )
         return any(found.uuid == task.uuid for found in waiting)
+
+    def refuse_if_moved(self, task: EncordTask, failure: type[PrelabelError]) -> None:
+        """Returns if the task is still at its stage.
+
+        Raises:
+            TakenError: it is not.
+        """
+        if not self.is_waiting(task, failure):
+            raise TakenError(
+                f"{task.title}: no longer waits at stage {task.stage.title!r}: somebody moved it meanwhile, and "
+                "may be at work on its labels; nothing was saved"
+            )
 
     def label_rows(
         self, data_hashes: Sequence[str], branch: str, *, with_pictures: bool = False, with_metadata: bool = False

@@ -122,7 +122,7 @@ class EncordSink:
                 whose answer is lost are added.
         """
         if isinstance(task, EncordTask):
-            self._refuse_if_moved(task)
+            self._project.refuse_if_moved(task, SaveError)
         row, document, written = self._merge(task, change, own)
         if written.num_instances and labels_of(written.row) == labels_of(document):
             return written  # all stands there already, from a run that was cut off: nobody's save can be lost
@@ -157,13 +157,6 @@ class EncordSink:
         if isinstance(task, EncordRow):
             _refuse_if_begun(task, row, document, own)
         return row, document
-
-    def _refuse_if_moved(self, task: EncordTask) -> None:
-        if not self._project.is_waiting(task, SaveError):
-            raise TakenError(
-                f"{task.title}: no longer waits at stage {task.stage.title!r}: somebody moved it meanwhile, and "
-                "may be at work on its labels; nothing was saved"
-            )
 
     def hand_out(self, task: EncordTask) -> HandedRow:
         """Returns a task's row for somebody else's code to change; makes it if there is none.

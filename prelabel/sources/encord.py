@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -58,6 +59,7 @@ class EncordSource:
         with_metadata: bool = False,
         kinds: Collection[str] | None = LABELLED_KINDS,
         skips_begun: bool = False,
+        is_shuffled: bool = False,
     ) -> None:
         """Finds the stage.
 
@@ -72,6 +74,8 @@ class EncordSource:
             with_metadata: whether tasks carry the client metadata of their data.
             kinds: of data; tasks of others are left alone. None: all.
             skips_begun: whether opening a task refuses where labels of anybody else stand on its row.
+            is_shuffled: whether tasks come in an order of this source's own, so that several workers begin at
+                different ones; opening a task refuses, then, where another has moved it on since it was listed.
 
         Raises:
             AccountError: there is no such agent stage; those that exist are named.
@@ -82,6 +86,7 @@ class EncordSource:
         self._cache.sweep()
         self._fetcher = MediaFetcher(project, self._cache, patience or Patience())
         self._skips_begun = skips_begun
+        self._order = Random() if is_shuffled else None  # seeded by the system: another in each process
         self._left_alone: dict[UUID, LeftAlone] = {}
         self.fetch_workers = fetch_workers
         self._on_failure = on_failure or OnFailureSection()
@@ -196,7 +201,7 @@ class EncordSource:
     # Listing
 
     def _list_new(self, seen: set[UUID]) -> list[AgentTask]:
-        """Returns the tasks that wait and are not in `seen`, in the platform's order; adds them there."""
+        """Returns the tasks that wait and are not in `seen`, in the platform's order or shuffled; adds them there."""
         found: dict[UUID, AgentTask] = {}
 
         def collect() -> None:
@@ -212,7 +217,10 @@ class EncordSource:
                 raise
             _LOG.info("%s; going on with the %d tasks listed so far", error, len(found))
         seen.update(found)
-        return list(found.values())
+        listed = list(found.values())
+        if self._order is not None:
+            self._order.shuffle(listed)
+        return listed
 
     def _with_rows(self, waiting: Sequence[AgentTask]) -> Iterator[EncordTask]:
         branches: dict[str, list[str]] = defaultdict(list)
@@ -254,19 +262,25 @@ class EncordSource:
             item_uuid=row.backing_item_uuid,
             stage=self._stage,
             waiting=waiting,
-            fetch=self._fetch_unbegun if self._skips_begun else self._fetcher.fetch,
+            fetch=self._fetch,
             row=row,
         )
 
     # Fetching
 
-    def _fetch_unbegun(self, task: EncordTask) -> AbstractContextManager[Media]:
-        """Fetches, unless somebody has begun: who saves looks again, but a video looked at for nothing is dear."""
+    def _fetch(self, task: EncordTask) -> AbstractContextManager[Media]:
+        """Fetches what is not another's: the sink looks again, but a video looked at for nothing is dear."""
+        if self._order is not None:
+            self._project.refuse_if_moved(task, FetchError)
+        if self._skips_begun:
+            self._refuse_if_begun(task)
+        return self._fetcher.fetch(task)
+
+    def _refuse_if_begun(self, task: EncordTask) -> None:
         doing = f"{task.title}: looking whether somebody has begun its labels"
         row = self._project.caller.call(doing, lambda: self._standing_row(task), FetchError)
         if row is not None:
             refuse_begun(task.title, row)
-        return self._fetcher.fetch(task)
 
     def _standing_row(self, task: EncordTask) -> LabelRow | None:
         rows = self._project.label_rows([task.data_hash], task.branch)
