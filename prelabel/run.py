@@ -30,12 +30,14 @@ from prelabel.errors import AccountError, BusyError, OntologyError, OutageError,
 from prelabel.frames import Media
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.leases import LEASES, Leases
-from prelabel.ledger import Entry, Ledger, Step
+from prelabel.ledger import Ledger
 from prelabel.prefetch import map_ahead, prefetch
 from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import Task
 from prelabel.redact import redact
 from prelabel.report import RunReport, Status, TaskReport
+from prelabel.task_events import tell_end, tell_retry
+from prelabel.task_records import TaskRecords
 
 
 def run_tasks(
@@ -100,6 +102,10 @@ class Run(Generic[Found]):
     choose: Choice = every_task
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    @property
+    def _records(self) -> TaskRecords:
+        return TaskRecords(self.ledger, self.agent.fingerprint)
+
     def __call__(self, limit: int | None = None) -> RunReport:
         """Works on the tasks that wait and returns how it went; at most on `limit`, those done already not counted."""
         began = time.perf_counter()
@@ -115,7 +121,7 @@ class Run(Generic[Found]):
         try:
             for outcome in self._rounds(limit, failures):
                 reports.append(outcome.report)
-                self._tell(outcome.report)
+                tell_end(self.progress, outcome.report, dry_run=self.assembly.dry_run)
         except Stopped:
             stopped = True
         except (AccountError, OntologyError) as error:  # no other task could succeed
@@ -123,7 +129,7 @@ class Run(Generic[Found]):
         for outcome in failures.values():  # their next try did not come about
             self._record_failure(outcome)
             reports.append(outcome.report)
-            self._tell(outcome.report)
+            tell_end(self.progress, outcome.report, dry_run=self.assembly.dry_run)
         source = self.assembly.source
         return RunReport(
             prelabel=prelabel.__version__,
@@ -162,7 +168,7 @@ class Run(Generic[Found]):
                     failures.pop(outcome.task.key, None)
                     if outcome.may_pass and attempt < attempts:
                         failures[outcome.task.key] = outcome
-                        self._tell_of_retry(outcome.report)
+                        tell_retry(self.progress, outcome.report)
                     else:
                         self._set_aside(outcome)
                         yield outcome
@@ -212,7 +218,7 @@ class Run(Generic[Found]):
         for task in tasks:
             if self.stop.is_set:
                 return
-            if not self.choose(task, self._entry(task), self.agent.fingerprint(task)):
+            if not self.choose(task, self._records.entry(task), self.agent.fingerprint(task)):
                 continue
             begun = self._begin(task)
             yield begun
@@ -245,7 +251,7 @@ class Run(Generic[Found]):
 
     def _known(self, task: Task) -> Looked[Found] | Outcome | None:
         """Returns what an earlier run, or another worker, has left of this task under the same fingerprint."""
-        entry = self._entry_of_today(task)
+        entry = self._records.entry_of_today(task)
         found = self.agent.recall(task, None if entry is None else entry.step)
         if entry is not None and entry.step == "done":
             if found is not None and self.agent.holds(task):
@@ -273,7 +279,7 @@ class Run(Generic[Found]):
     def _look_at(self, fetched: Iterator[Fetched]) -> Iterator[Looked[Found]]:
         for looked in self.agent.look(fetched):
             if not isinstance(looked.found, Exception):
-                self._record(looked.task, "inferred")
+                self._records.record(looked.task, "inferred")
             yield looked
 
     # Stage 3, on the caller's thread: labels, then the move.
@@ -286,15 +292,15 @@ class Run(Generic[Found]):
         try:
             decision = self.agent.decide(task, item.found)
             report = decision.report
-            entry = self._entry_of_today(task)
+            entry = self._records.entry_of_today(task)
             if entry is None or entry.step != "labelled":  # else a run that was cut off before the move saved them
                 decision.write()
-                self._record(task, "labelled", sum(report.instances.values()))
+                self._records.record(task, "labelled", sum(report.instances.values()))
             if not self.assembly.dry_run:
                 self._move(task, decision)
         except Exception as error:
             return self._failed(task, error)
-        self._record(task, "done", sum(report.instances.values()), report.partial or "")
+        self._records.record(task, "done", sum(report.instances.values()), report.partial or "")
         save_seconds = time.perf_counter() - began
         tell_stage(self.progress, task, "save", save_seconds, save_seconds)
         seconds = {**item.seconds, "save": save_seconds}
@@ -330,45 +336,4 @@ class Run(Generic[Found]):
 
     def _record_failure(self, outcome: Outcome) -> None:
         if outcome.report.status == "failed":
-            self._record(outcome.task, "failed", reason=outcome.report.reason)
-
-    def _entry(self, task: Task) -> Entry | None:
-        return self.ledger.entry(task.key) if self.ledger is not None else None
-
-    def _entry_of_today(self, task: Task) -> Entry | None:
-        """Returns where the task stands, if it came there with these very labels."""
-        entry = self._entry(task)
-        return entry if entry is not None and entry.fingerprint == self.agent.fingerprint(task) else None
-
-    def _record(self, task: Task, step: Step, num_instances: int | None = None, reason: str = "") -> None:
-        """Writes where a task stands; what stays on its row unless `num_instances` were written now."""
-        if self.ledger is None:
-            return
-        if num_instances is None:
-            earlier = self.ledger.entry(task.key)
-            num_instances = earlier.num_instances if earlier is not None else 0
-        fingerprint = self.agent.fingerprint(task)
-        self.ledger.record(Entry(task.key, task.title, step, fingerprint, num_instances, reason))
-
-    def _tell_of_retry(self, report: TaskReport) -> None:
-        self.progress.event("task_to_retry", task=report.title, task_id=report.key, reason=report.reason)
-
-    def _tell(self, report: TaskReport) -> None:
-        if report.status in ("failed", "left to others"):
-            name = "task_failed" if report.status == "failed" else "task_left"
-            self.progress.event(name, task=report.title, task_id=report.key, reason=report.reason)
-            return
-        self.progress.event(
-            "task_done" if report.status == "done" else "task_skipped",
-            task=report.title,
-            task_id=report.key,
-            frames=report.num_inferred,
-            instances=dict(report.instances),
-            pathway=report.pathway,
-            priority=report.priority,
-            dry_run=self.assembly.dry_run,
-            seconds=dict(report.seconds),
-        )
-        if report.partial:
-            message = f"{report.title}: labelled in part: {report.partial}"
-            self.progress.event("warning", task=report.title, task_id=report.key, message=message)
+            self._records.record(outcome.task, "failed", reason=outcome.report.reason)
