@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from prelabel.capabilities import FitsBatches, HasDevice, KeepsUnsureBoxes, model_of, preferred_batch_size
-from prelabel.cards import card_names, find_card
+from prelabel.cards import find_card, plugin_for
 from prelabel.classifier_parts import ClassifierParts
 from prelabel.config import (
     WHETHER_KEYS,
@@ -21,14 +20,13 @@ from prelabel.config import (
     FolderSection,
     make_router,
 )
-from prelabel.errors import ConfigError, OntologyError, did_you_mean
+from prelabel.errors import ConfigError, OntologyError
 from prelabel.files import OutputNames
 from prelabel.fingerprints import digest_of, reader_decides
 from prelabel.frames import VideoInfo
 from prelabel.ontology import NO_BOXES, LabelMap, Ontology, build_label_map
 from prelabel.plugins import Plugin, load_plugin
 from prelabel.protocols import Detector, LabelSink, ModelRecord, TaskSource, Tracker
-from prelabel.redact import redact
 from prelabel.routing import Router
 from prelabel.shared import Shared
 from prelabel.tiling import TiledDetector
@@ -172,8 +170,7 @@ class Assembly:
         source = self.config.source
         assert isinstance(source, EncordSection)
         made_of = ("project", source.project_hash, source.domain)
-        project: EncordProject = self.shared.once(made_of, lambda: connect(source.project_hash, source.domain or None))
-        return project
+        return self.shared.once(made_of, lambda: connect(source.project_hash, source.domain or None))
 
     @cached_property
     def source(self) -> TaskSource:
@@ -362,15 +359,5 @@ def detector_for(weights: object) -> str:
     Raises:
         ConfigError: nothing tells.
     """
-    known = "ultralytics, torchvision, module:Name or mine.py:Mine"
-    if not isinstance(weights, str):
-        raise ConfigError(f"detector: names neither weights nor a detector: add weights: CARD, or use: {known}")
-    card = find_card(weights)
-    if card is not None:
-        return card.use
-    if urlsplit(weights).path.endswith(ULTRALYTICS_ENDINGS):
-        return "ultralytics"
-    hint = did_you_mean(weights, card_names())
-    raise ConfigError(
-        f"detector.weights: {redact(weights)!r} is no model card, {hint}; for a file or address add use: {known}"
-    )
+    endings = dict.fromkeys(ULTRALYTICS_ENDINGS, "ultralytics")
+    return plugin_for("detector", weights, "ultralytics, torchvision", endings)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from prelabel.errors import WeightsError
+from prelabel.errors import ConfigError, WeightsError, did_you_mean
+from prelabel.redact import redact
 from prelabel.yaml_files import read_yaml
 
 MODELS_VARIABLE = "PRELABEL_MODELS"
@@ -67,6 +69,33 @@ def find_card(weights: str, folders: Sequence[Path] | None = None) -> ModelCard 
 def card_names(folders: Sequence[Path] | None = None) -> list[str]:
     """Returns the names of all cards, sorted."""
     return sorted({path.stem for folder in folders or model_folders() for path in folder.glob("*.yaml")})
+
+
+def plugin_for(section: str, weights: object, built_in: str, by_ending: Mapping[str, str] | None = None) -> str:
+    """Returns which plug-in loads such weights: the card's, or the one whose files end like this.
+
+    Args:
+        section: of the config: detector or classifier.
+        weights: as the config has them.
+        built_in: plug-ins to name where nothing tells, in words.
+        by_ending: plug-ins by the ending of files or addresses that they load.
+
+    Raises:
+        ConfigError: nothing tells.
+    """
+    known = f"{built_in}, module:Name or mine.py:Mine"
+    if not isinstance(weights, str):
+        raise ConfigError(f"{section}: names neither weights nor a {section}: add weights: CARD, or use: {known}")
+    card = find_card(weights)
+    if card is not None:
+        return card.use
+    for ending, use in (by_ending or {}).items():
+        if urlsplit(weights).path.endswith(ending):
+            return use
+    hint = did_you_mean(weights, card_names())
+    raise ConfigError(
+        f"{section}.weights: {redact(weights)!r} is no model card, {hint}; for a file or address add use: {known}"
+    )
 
 
 def read_card(path: Path) -> ModelCard:

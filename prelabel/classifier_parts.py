@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 from prelabel.answers import AnswerMap, PlacedAnswer, answer_thresholds, build_answer_map
 from prelabel.capabilities import model_of, preferred_batch_size
-from prelabel.cards import card_names, find_card
+from prelabel.cards import plugin_for
 from prelabel.class_store import ClassRecord
 from prelabel.classification import find_classification, ontology_of_options
 from prelabel.config import WHETHER_KEYS, ClassifierSection, Config
-from prelabel.errors import ConfigError, did_you_mean
+from prelabel.errors import ConfigError
 from prelabel.fingerprints import digest_of, reader_decides
 from prelabel.ontology import Ontology
 from prelabel.plugins import Plugin, load_plugin
 from prelabel.protocols import Classifier, ModelRecord
-from prelabel.redact import redact
 from prelabel.shared import Shared
 
 DEFAULT_BATCH_SIZE = 32
@@ -54,7 +53,9 @@ class ClassifierParts:
     @cached_property
     def plugin(self) -> Plugin:
         """What the config names as its classifier, or as the model card does."""
-        use = self.section.use or _classifier_for(self.section.options.get("weights"))
+        use = self.section.use or plugin_for(
+            "classifier", self.section.options.get("weights"), "torchvision, ultralytics, openai"
+        )
         return load_plugin("classifier", use, self.folder)
 
     @cached_property
@@ -168,17 +169,3 @@ class ClassifierParts:
         choices = find_classification(self.given_ontology, labels.classification).choices
         with_nested = {choice.steps[:-1] for choice in choices}
         return [choice.name for choice in choices if choice.steps not in with_nested]
-
-
-def _classifier_for(weights: object) -> str:
-    """Returns the classifier that the card of such weights names."""
-    known = "torchvision, ultralytics, openai, module:Name or mine.py:Mine"
-    if not isinstance(weights, str):
-        raise ConfigError(f"classifier: names neither weights nor a classifier: add weights: CARD, or use: {known}")
-    card = find_card(weights)
-    if card is None:
-        raise ConfigError(
-            f"classifier.weights: {redact(weights)!r} is no model card, {did_you_mean(weights, card_names())}; for a "
-            f"file or address add use: {known}"
-        )
-    return card.use

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar, cast
+
+Part = TypeVar("Part")
 
 
 class Shared:
     """Parts by what they are made of. Used from one thread."""
 
     def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
+        self._made: dict[str, object] = {}
 
-    def once(self, made_of: tuple[object, ...], make: Callable[[], Any]) -> Any:
+    def once(self, made_of: tuple[object, ...], make: Callable[[], Part]) -> Part:
         """Returns what was made of the same before, else what `make` returns.
 
         >>> shared = Shared()
@@ -23,4 +25,4 @@ class Shared:
         key = json.dumps(made_of, sort_keys=True, default=str)
         if key not in self._made:
             self._made[key] = make()
-        return self._made[key]
+        return cast(Part, self._made[key])
