@@ -77,7 +77,7 @@ def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) ->
 def _failed_entries(assembly: Assembly) -> list[Entry]:
     path = assembly.output / LEDGER
     if not path.exists():
-        raise ConfigError(f"{assembly.output}: no run has written here yet; `prelabel run CONFIG` does")
+        raise _nothing_written(assembly.output)
     with Ledger(path) as ledger:
         return [entry for entry in ledger.entries() if entry.step == "failed"]
 
@@ -153,7 +153,7 @@ def show_status(where: Path) -> int:
     roots = [config.source.output for config in load_configs(where)] if where.is_file() else [where]
     paths = sorted(path for root in roots if root.is_dir() for path in root.rglob(str(LEDGER)))
     if not paths:
-        raise ConfigError(f"{roots[0]}: no run has written here yet; `prelabel run CONFIG` does")
+        raise _nothing_written(roots[0])
     failed = False
     for path in paths:
         with Ledger(path) as ledger:
@@ -261,6 +261,10 @@ def build_engine(weights: str, options: Mapping[str, object]) -> int:
     if engine != "torch":
         person().print(escape(f"kept below {engines_folder()}; a config uses it by detector: {{engine: {engine}}}"))
     return ALL_DONE
+
+
+def _nothing_written(output: Path) -> ConfigError:
+    return ConfigError(f"{output}: no run has written here yet; `prelabel run CONFIG` does")
 
 
 def _one_of(option: str, value: str, allowed: tuple[Word, ...]) -> Word:

@@ -55,7 +55,7 @@ def export_run(assembly: Assembly, format: ExportFormat, target: Path) -> list[P
         case "encord":
             names = OutputNames(target)
             return [
-                _write_row(target / f"{names.of(video.title, video.title)}.labels.json", video, assembly.ontology)
+                _write_row(names.path(video.title, video.title, ".labels.json"), video, assembly.ontology)
                 for video in videos
             ]
 

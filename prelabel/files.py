@@ -78,6 +78,7 @@ class OutputNames:
     """
 
     def __init__(self, output: Path) -> None:
+        self._output = output
         self._path = output / ".prelabel" / "names.jsonl"  # a line a name: ten thousand tasks rewrite nothing
         self._lock = threading.Lock()
         self._key_by_name: dict[str, str] = {}
@@ -98,6 +99,10 @@ class OutputNames:
                     if name not in self._key_by_name:
                         self._append(name, task_key)
         return name
+
+    def path(self, task_key: str, task_title: str, ending: str) -> Path:
+        """Returns where the task's file with this ending is, such as `.labels.json`, or will be."""
+        return self._output / f"{self.of(task_key, task_title)}{ending}"
 
     @contextmanager
     def _held_from_others(self) -> Iterator[None]:

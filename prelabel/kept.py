@@ -25,12 +25,12 @@ NEXT_STEP = "`prelabel run CONFIG` first"
 
 def raw_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
     """Returns where the raw detections of a task are kept."""
-    return assembly.output / f"{assembly.names.of(task_key, task_title)}.detections.parquet"
+    return assembly.names.path(task_key, task_title, ".detections.parquet")
 
 
 def classes_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
     """Returns where it is kept how probable each class is on a task's pictures."""
-    return assembly.output / f"{assembly.names.of(task_key, task_title)}.classes.parquet"
+    return assembly.names.path(task_key, task_title, ".classes.parquet")
 
 
 def shape_raw(assembly: Assembly, raw: RawRecord) -> Shaped:

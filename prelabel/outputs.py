@@ -145,6 +145,6 @@ def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list
 
 
 def _lacks_preview(assembly: Assembly, task: TaskReport) -> bool:
-    stem = assembly.output / assembly.names.of(task.key, task.title)
-    there = any(stem.with_name(f"{stem.name}.preview.{suffix}").exists() for suffix in ("mp4", "jpg"))
+    endings = (".preview.mp4", ".preview.jpg")
+    there = any(assembly.names.path(task.key, task.title, ending).exists() for ending in endings)
     return task.status == "already done" and not there

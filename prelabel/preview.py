@@ -133,15 +133,14 @@ def preview_run(
     written = []
     for task, record in _chosen(assembly, titles):
         video = label_raw(assembly, task.title, record)
-        stem = assembly.output / assembly.names.of(task.key, task.title)
         with task.open() as media:
             reading = _Reading(assembly, task.title, media, record, progress or NullProgress())
             if kind != "sheet" and media.kind == "video":
-                clip = stem.with_name(f"{stem.name}.preview.mp4")
+                clip = assembly.names.path(task.key, task.title, ".preview.mp4")
                 write_clip(video, reading.batches(_span(record)), clip)
                 written.append(clip)
             if kind != "clip" or media.kind == "images":
-                sheet = stem.with_name(f"{stem.name}.preview.jpg")
+                sheet = assembly.names.path(task.key, task.title, ".preview.jpg")
                 write_sheet(video, reading.batches(sheet_frames(video)), sheet)
                 written.append(sheet)
     return written

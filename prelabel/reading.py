@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,9 @@ def open_media(media: Media, section: ReaderSection, folder: Path) -> Iterator[O
         yield OpenMedia(isolated, isolated.choice, isolated.keyframes if choice is None else keyframes)
 
 
-def read_in_order(reader: VideoReader, wanted: NDArray[np.int64], batch_size: int, title: str) -> Iterator[FrameBatch]:
+def read_in_order(
+    reader: VideoReader, wanted: NDArray[np.int64], batch_size: int, title: str
+) -> Generator[FrameBatch, None, None]:
     """Yields a reader's batches, having checked that they hold frames that were asked for, in order, none twice.
 
     Raises:

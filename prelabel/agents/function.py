@@ -27,6 +27,7 @@ from prelabel.progress import Progress
 from prelabel.protocols import ModelRecord, Task
 from prelabel.report import TaskReport
 from prelabel.routing import Facts
+from prelabel.sinks.folder import LABELS_ENDING
 from prelabel.sinks.handed_row import HandedRow, added_labels, count_names
 
 
@@ -216,7 +217,7 @@ class FunctionAgent:
         kept = outcome_path(self.assembly, task)
         if not outcome.changed or (self._on_platform and not self.assembly.dry_run):
             return [kept]
-        return [kept, kept.with_name(f"{kept.name.removesuffix('.agent.json')}.labels.json")]
+        return [kept, self.assembly.names.path(task.key, task.title, LABELS_ENDING)]
 
 
 def load_function(assembly: Assembly) -> UserFunction:

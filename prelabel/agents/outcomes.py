@@ -34,7 +34,7 @@ class Outcome:
 
 def outcome_path(assembly: Assembly, task: Task) -> Path:
     """Returns where the outcome of a task's call is kept."""
-    return assembly.output / f"{assembly.names.of(task.key, task.title)}.agent.json"
+    return assembly.names.path(task.key, task.title, ".agent.json")
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:

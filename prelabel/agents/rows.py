@@ -15,7 +15,7 @@ from prelabel.label_row import LabelRow, WrittenRow, check_row_size
 from prelabel.ontology import NO_BOXES
 from prelabel.protocols import Task
 from prelabel.sinks.encord import EncordSink
-from prelabel.sinks.folder import FolderSink, write_row
+from prelabel.sinks.folder import LABELS_ENDING, FolderSink, write_row
 from prelabel.sinks.handed_row import HandedRow, added_labels, labels_of
 
 ReadInfo = Callable[[], VideoInfo]
@@ -109,7 +109,7 @@ class DryRows:
     def save(self, task: Task, handed: HandedRow, changed: LabelRow, read_info: ReadInfo) -> None:
         """Writes it to a file."""
         check_row_size(changed, self.assembly.max_row_bytes)
-        write_row(self.assembly.output / f"{self.assembly.names.of(task.key, task.title)}.labels.json", changed)
+        write_row(self.assembly.names.path(task.key, task.title, LABELS_ENDING), changed)
 
 
 def make_rows(assembly: Assembly, *, on_platform: bool) -> Rows:

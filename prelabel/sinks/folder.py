@@ -26,6 +26,9 @@ from prelabel.protocols import Task
 from prelabel.sinks.handed_row import HandedRow
 from prelabel.sinks.offline_row import data_hash_of, detached_row, encord_ontology, new_label_row
 
+LABELS_ENDING = ".labels.json"
+"""Of the file of a task's label row."""
+
 
 class FolderSink:
     """Writes `NAME.labels.json` for each task.
@@ -58,7 +61,6 @@ class FolderSink:
             skips_begun: whether rows with labels of anybody else are left as they are.
         """
         self._skips_begun = skips_begun
-        self._output = output
         encord_ontology(ontology)  # what the SDK does not load is an error before the first task
         self._ontology = ontology
         self._label_map = label_map
@@ -71,7 +73,7 @@ class FolderSink:
 
     def path_of(self, task: Task) -> Path:
         """Returns where the task's label row is, or will be."""
-        return self._output / f"{self._names.of(task.key, task.title)}.labels.json"
+        return self._names.path(task.key, task.title, LABELS_ENDING)
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> None:
         """Writes boxes onto the task's label row; see `edit`."""
