@@ -67,10 +67,10 @@ def _noting_titles(videos: Iterable[LabelledVideo], titles: list[str]) -> Iterat
 
 
 def _write_row(path: Path, video: LabelledVideo, ontology: Ontology) -> Path:
-    from prelabel.sinks.offline_row import new_label_row  # loads the SDK
+    from prelabel.sinks.offline_row import encord_ontology, new_label_row  # loads the SDK
 
     now = datetime.now(UTC)
-    blank = new_label_row(video.title, video.title, video.info, ontology, now=now)
+    blank = new_label_row(video.title, video.title, video.info, encord_ontology(ontology), now=now)
     row = write_detections(blank, video.detections, video.info, video.label_map, now=now).row
     with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(row), encoding="utf-8")

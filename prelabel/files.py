@@ -82,11 +82,19 @@ class OutputNames:
         self._path = output / ".prelabel" / "names.jsonl"  # a line a name: ten thousand tasks rewrite nothing
         self._lock = threading.Lock()
         self._key_by_name: dict[str, str] = {}
+        self._name_by_task: dict[tuple[str, str], str] = {}  # of this run: a task is asked for again and again
         self._num_bytes_read = 0
         self._read_on()
 
     def of(self, task_key: str, task_title: str) -> str:
         """Returns the name of the task's files, a relative path; it is on disk when this returns."""
+        task = (task_key, task_title)
+        name = self._name_by_task.get(task)
+        if name is None:
+            name = self._name_by_task[task] = self._find_or_give(task_key, task_title)
+        return name
+
+    def _find_or_give(self, task_key: str, task_title: str) -> str:
         digest = hashlib.sha256(task_key.encode(errors="surrogatepass")).hexdigest()[:10]
         whole = safe_name(task_title)
         names = (output_name(task_title), whole, f"{whole}-{digest}")

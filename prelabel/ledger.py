@@ -17,6 +17,7 @@ LEDGER = Path(".prelabel") / "ledger.sqlite"
 """Below the output of a run."""
 
 Step = Literal["inferred", "labelled", "done", "failed"]
+Synchronous = Literal["NORMAL", "FULL"]
 
 _VERSION = 2
 _SCHEMA = f"""
@@ -71,7 +72,11 @@ class Entry:
 
 
 class Ledger:
-    """Entries by task key. May be used from several threads; each `record` is on disk when it returns."""
+    """Entries by task key. May be used from several threads.
+
+    Each `record` is on disk when it returns, but for `inferred`, which a loss of power may take back: what was found
+    lies in a file of its own, and is found there again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,7 +85,6 @@ class Ledger:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute(_SCHEMA)
             self._bring_up_to_date()
         except (OSError, sqlite3.Error) as error:
@@ -99,7 +103,8 @@ class Ledger:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         failures = int(entry.step == "failed")
         values = (entry.key, entry.title, entry.step, entry.fingerprint, entry.num_instances, entry.reason)
-        self._execute(_RECORD, (*values, now, failures))
+        synchronous: Synchronous = "NORMAL" if entry.step == "inferred" else "FULL"
+        self._execute(_RECORD, (*values, now, failures), synchronous)
 
     def close(self) -> None:
         """Closes the file; the write-ahead log is folded in."""
@@ -126,9 +131,12 @@ class Ledger:
     def _select(self, clause: str, *values: str) -> Iterator[Entry]:
         return (Entry(*row) for row in self._execute(f"SELECT * FROM tasks {clause}", values))
 
-    def _execute(self, statement: str, values: tuple[str | int, ...]) -> list[tuple[Any, ...]]:
+    def _execute(
+        self, statement: str, values: tuple[str | int, ...], synchronous: Synchronous = "FULL"
+    ) -> list[tuple[Any, ...]]:
         try:
             with self._lock:
+                self._connection.execute(f"PRAGMA synchronous={synchronous}")
                 return self._connection.execute(statement, values).fetchall()
         except sqlite3.OperationalError as error:  # a full disk, a lock that is not given up
             raise MachineError(f"{self.path}: the ledger cannot be used: {error}") from error

@@ -295,7 +295,8 @@ class Run(Generic[Found]):
             entry = self._records.entry_of_today(task)
             if entry is None or entry.step != "labelled":  # else a run that was cut off before the move saved them
                 decision.write()
-                self._records.record(task, "labelled", sum(report.instances.values()))
+                if getattr(self.assembly.source, "moves_tasks", True):  # else nothing stands between this and `done`
+                    self._records.record(task, "labelled", sum(report.instances.values()))
             if not self.assembly.dry_run:
                 self._move(task, decision)
         except Exception as error:

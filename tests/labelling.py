@@ -116,7 +116,7 @@ def map_of_shapes() -> LabelMap:
 
 def new_row(info: VideoInfo, ontology: Ontology | None = None, title: str = "clip.mp4") -> LabelRow:
     """Returns an empty label row as the SDK makes it: a video, an image or an image group by `info`."""
-    return new_label_row(title, title, info, ontology or ontology_of_shapes(), now=NOW)
+    return new_label_row(title, title, info, encord_ontology(ontology or ontology_of_shapes()), now=NOW)
 
 
 def load_in_sdk(row: LabelRow, info: VideoInfo, ontology: Ontology | None = None) -> LabelRowV2:

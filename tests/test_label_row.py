@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from prelabel.boxes import corners_on_grid
 from prelabel.errors import LabelError, RowTooLargeError
-from prelabel.label_row import check_row_size, find_own, remove_own, row_num_bytes, write_detections
+from prelabel.label_row import check_row_size, find_own, json_pieces, remove_own, row_num_bytes, write_detections
 from prelabel.label_row.shapes import box_geometry
 from prelabel.ontology import build_label_map
 from tests.labelling import (
@@ -421,3 +421,13 @@ def test_size_says_when_what_is_too_large_is_not_ours():
 def test_row_within_the_limit_passes():
     row = write(new_row(VIDEO), detections(*ONE_OF_EACH), VIDEO).row
     check_row_size(row, row_num_bytes(row))
+
+
+@pytest.mark.parametrize("num_frames", [1, 1000])
+def test_a_row_s_text_is_json_s_own_and_comes_in_pieces_only_where_it_is_long(num_frames):
+    labels = {str(frame): {"objects": [{"value": "\u00e4"}], "classifications": []} for frame in range(num_frames)}
+    row = {"data_units": {"u": {"labels": labels, "width": 4}}, "object_answers": {}, "is_valid": True}
+    pieces = list(json_pieces(row))
+    assert "".join(pieces) == json.dumps(row)
+    assert (len(pieces) == 1) == (num_frames == 1)
+    assert max(map(len, pieces)) < 200

@@ -42,7 +42,7 @@ from prelabel.ledger import Entry
 from prelabel.ontology import LabelMap
 from prelabel.raw_store import RawRecord, read_raw
 from prelabel.shaping import class_thresholds
-from prelabel.sinks.offline_row import new_label_row
+from prelabel.sinks.offline_row import encord_ontology, new_label_row
 from prelabel.sources.demo import TRUTH_NAME
 
 
@@ -171,7 +171,7 @@ def _as_written(
         units = {key: {**unit, "labels": {}} for key, unit in current["data_units"].items()}
         blank = {**current, "data_units": units, "object_answers": {}, "object_actions": {}}
     else:
-        blank = new_label_row(entry.key, entry.title, info, assembly.ontology, now=now)
+        blank = new_label_row(entry.key, entry.title, info, encord_ontology(assembly.ontology), now=now)
     return write_detections(blank, shaped, info, assembly.label_map, now=now).row
 
 

@@ -66,16 +66,19 @@ class _Server:
                 case Read():
                     assert self._reader is not None
                     self._batches = self._reader.batches(command.frame_indices, command.batch_size)
-                    return Done(), None
+                    return self._next_batch(command.freed)
                 case Next():
-                    self._pool.free(command.freed)
-                    self._batch = next(self._batches, None)
-                    return self._pool.share(self._batch) if self._batch is not None else (Done(), None)
+                    return self._next_batch(command.freed)
                 case Close():
                     self._close()
                     return Done(), None
         except Exception as error:  # handed to the run
             return _failed(error), None
+
+    def _next_batch(self, freed: tuple[int, ...]) -> tuple[Answer, int | None]:
+        self._pool.free(freed)
+        self._batch = next(self._batches, None)
+        return self._pool.share(self._batch) if self._batch is not None else (Done(), None)
 
     def forget_batch(self) -> None:
         """Lets go of the batch that was sent."""

@@ -43,10 +43,11 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Begin to read these frames."""
+    """Begin to read these frames, and give the first batch; the memory of `freed` may be used again."""
 
     frame_indices: NDArray[np.int64]
     batch_size: int
+    freed: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The command is carried out; to `Next`: there are no more batches."""
+    """The command is carried out; to `Read` and `Next`: there are no more batches."""
 
     kind: Literal["done"] = "done"
 

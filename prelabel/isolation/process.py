@@ -90,6 +90,7 @@ class ReaderProcess:
             )
         self.owner = os.getpid()
         self._lost = False
+        self._look_at = 0.0
 
     @property
     def pid(self) -> int:
@@ -125,17 +126,20 @@ class ReaderProcess:
         self._process.stdin.close()
 
     def _wait(self, limits: Limits) -> None:
-        """Returns once there is something to receive."""
+        """Returns once there is something to receive. The process is looked at at most every `_LOOK_SECONDS`."""
         self._connection.settimeout(limits.stall_seconds)
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
         watch = _Watch(self.pid, limits)
         while True:
-            complaint = watch.complaint()
-            if complaint:
-                self.kill()
-                raise ProcessLostError(complaint)
-            if poll.poll(_LOOK_SECONDS * 1000):
+            now = time.monotonic()
+            if now >= self._look_at:
+                complaint = watch.complaint()
+                if complaint:
+                    self.kill()
+                    raise ProcessLostError(complaint)
+                self._look_at = now + _LOOK_SECONDS
+            if poll.poll((self._look_at - now) * 1000):
                 return
 
     def _how_it_ended(self) -> str:

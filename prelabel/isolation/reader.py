@@ -99,9 +99,9 @@ class IsolatedReader:
         """
         process, _ = self._opened()
         self._where = "before its first frame"
-        self._ask(process, Read(np.asarray(frame_indices, np.int64), batch_size))
+        command: Read | Next = Read(np.asarray(frame_indices, np.int64), batch_size, self._frames.take_freed())
         while True:
-            answer, handle = self._ask(process, Next(self._frames.take_freed()))
+            answer, handle = self._ask(process, command)
             if isinstance(answer, Done):
                 return
             if not isinstance(answer, Batch):
@@ -113,6 +113,7 @@ class IsolatedReader:
                 np.array(answer.frame_indices, np.int64),
                 np.array(answer.pts_seconds, np.float64),
             )
+            command = Next(self._frames.take_freed())
 
     def _opened(self) -> tuple[ReaderProcess, Opened]:
         if self._parts is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from prelabel.errors import MachineError
@@ -41,6 +42,7 @@ def probe_machine() -> MachineFacts:
     return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"))
 
 
+@functools.cache  # torch loads NVML anew each time
 def count_gpus() -> int:
     """Returns how many CUDA devices torch sees."""
     import torch

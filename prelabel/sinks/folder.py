@@ -61,8 +61,8 @@ class FolderSink:
             skips_begun: whether rows with labels of anybody else are left as they are.
         """
         self._skips_begun = skips_begun
-        encord_ontology(ontology)  # what the SDK does not load is an error before the first task
         self._ontology = ontology
+        self._sdk_ontology = encord_ontology(ontology)  # what the SDK does not load is an error before the first task
         self._label_map = label_map
         self._max_row_bytes = max_row_bytes
         self._names = names or OutputNames(output)
@@ -113,7 +113,7 @@ class FolderSink:
         if row is not None and not _is_of(row, info):
             _refuse_work_of_others(path, row, info)
             row = None
-        return row if row is not None else new_label_row(task.key, task.title, info, self._ontology, now=now)
+        return row if row is not None else new_label_row(task.key, task.title, info, self._sdk_ontology, now=now)
 
 
 def write_row(path: Path, row: LabelRow) -> None:

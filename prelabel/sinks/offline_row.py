@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAMESPACE = uuid.UUID("8f2d1c5e-7a60-4c0b-9b53-5d8f7f0b6a11")
 
 
-def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: Ontology, *, now: datetime) -> LabelRow:
+def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: EncordOntology, *, now: datetime) -> LabelRow:
     """Returns an empty label row, as `to_encord_dict()` of a real `LabelRowV2` gives it.
 
     A video without a frame rate is pictures: one is an image, several are an image group.
@@ -28,16 +28,15 @@ def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: Ontology
         task_key: the row's uuids are made from it: the same in every run.
         title: of the data unit.
         info: of the media.
-        ontology: that the labels are of.
+        ontology: that the labels are of, as `encord_ontology` gives it.
         now: when the row was made.
 
     Raises:
         LabelError: if there is no frame to label.
-        OntologyError: if the SDK does not load the ontology.
     """
     if info.num_frames == 0:
         raise LabelError(f"{title}: got no frames, expected 1 or more")
-    return _with_identity(detached_row(title, info, encord_ontology(ontology)), task_key, title, now)
+    return _with_identity(detached_row(title, info, ontology), task_key, title, now)
 
 
 def data_hash_of(task_key: str) -> str:

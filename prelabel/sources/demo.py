@@ -49,7 +49,9 @@ class DemoTask:
 
 
 class DemoSource:
-    """One generated clip with its ground truth beside it, drawn at once unless they are there."""
+    """One generated clip with its ground truth beside it, drawn at once unless they are there. It has nowhere to go."""
+
+    moves_tasks = False
 
     def __init__(self, output: Path, seed: int, num_frames: int) -> None:
         spec = SceneSpec(seed=seed, num_frames=num_frames)

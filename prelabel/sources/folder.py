@@ -62,11 +62,14 @@ class FolderSource:
     and so is what lies in `output`, where earlier runs put their pictures.
 
     Attributes:
+        moves_tasks: False: a file has nowhere to go.
         warnings: folders that could not be looked into.
     """
 
+    moves_tasks = False
+
     def __init__(self, path: Path, output: Path) -> None:
-        self._path, self._output = path, output.resolve()
+        self._path, self._output = path, str(output.resolve()).rstrip(os.sep) + os.sep
         self.warnings: list[str] = []
         if not self._files():
             there = path.exists() or glob.glob(str(path), recursive=True)
@@ -96,7 +99,7 @@ class FolderSource:
         return [
             task
             for task in _find_files(self._path, self._note)
-            if not Path(os.path.realpath(task.path)).is_relative_to(self._output)
+            if not f"{os.path.realpath(task.path)}{os.sep}".startswith(self._output)
         ]
 
     def _note(self, error: OSError) -> None:
