@@ -64,6 +64,11 @@ class Assembly:
         return output / "dry-run" if self.dry_run else output
 
     @property
+    def found_in(self) -> Path:
+        """Where what the model found is kept."""
+        return self.output
+
+    @property
     def stage(self) -> str:
         """Title or uuid of the agent stage, as the config has it; empty of files."""
         source = self.config.source
@@ -73,6 +78,11 @@ class Assembly:
     def names(self) -> OutputNames:
         """Which task's files have which name."""
         return OutputNames(self.output)
+
+    @cached_property
+    def found_names(self) -> OutputNames:
+        """Which task's files have which name there where what was found is kept."""
+        return self.names if self.found_in == self.output else OutputNames(self.found_in)
 
     @property
     def detector_section(self) -> DetectorSection:

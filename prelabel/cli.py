@@ -31,6 +31,8 @@ Settings = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="write labels to files; save and move nothing on the platform")]
 
+OfDryRun = Annotated[bool, typer.Option("--dry-run", help="of what the last dry run found")]
+
 
 @app.command()
 def run(
@@ -89,14 +91,14 @@ def check(config: ConfigPath, settings: Settings = None) -> None:
 
 
 @app.command()
-def relabel(config: ConfigPath, settings: Settings = None) -> None:
+def relabel(config: ConfigPath, settings: Settings = None, *, dry_run: DryRun = False) -> None:
     """Label anew what earlier runs found: other thresholds, classes, shaping, tracks, keyframes or sink.
 
     No detector, no GPU and no video is needed, and no task is moved. On Encord, rows that nobody has begun to work on.
     """
     from prelabel.commands import relabel_kept
 
-    raise typer.Exit(relabel_kept(config, settings or ()))
+    raise typer.Exit(relabel_kept(config, settings or (), dry_run=dry_run))
 
 
 @app.command()
@@ -125,11 +127,13 @@ def preview(
     titles: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="which tasks; default: all")] = None,
     settings: Settings = None,
     kind: Annotated[str, typer.Option(help="clip | sheet | both | report | all")] = "all",
+    *,
+    dry_run: OfDryRun = False,
 ) -> None:
     """Draw the boxes of an earlier run: an annotated clip, a contact sheet, and a page of the run."""
     from prelabel.commands import draw_previews
 
-    raise typer.Exit(draw_previews(config, settings or (), titles or (), kind))
+    raise typer.Exit(draw_previews(config, settings or (), titles or (), kind, dry_run=dry_run))
 
 
 @app.command()
@@ -138,11 +142,13 @@ def export(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="file or folder to write to")],
     format: Annotated[str, typer.Option("--format", "-f", help="coco | yolo | mot | encord")] = "coco",
     settings: Settings = None,
+    *,
+    dry_run: OfDryRun = False,
 ) -> None:
     """Write what an earlier run found in another format; thresholds and classes may be changed with --set."""
     from prelabel.commands import export_labels
 
-    raise typer.Exit(export_labels(config, settings or (), format, target))
+    raise typer.Exit(export_labels(config, settings or (), format, target, dry_run=dry_run))
 
 
 @app.command()

@@ -106,11 +106,11 @@ def _run(
     return INTERRUPTED if stop.is_set and watch_seconds is None else max(codes)
 
 
-def relabel_kept(config: Path, settings: Sequence[str]) -> int:
+def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
     """Labels anew, by the config of today, all that earlier runs have found."""
     from prelabel.relabel import KeptAssembly, without_previews
 
-    assembly = KeptAssembly(without_previews(load_config(config, settings)), config.parent)
+    assembly = KeptAssembly(without_previews(load_config(config, settings)), config.parent, dry_run)
     check_labels(assembly)
     stop = StopSignal()
     ((_, report),) = run_passes([assembly], stop, every_task, (), limit=None, watch_seconds=None, page=False)
@@ -171,12 +171,15 @@ _PICTURES: Mapping[str, Literal["clip", "sheet", "both"]] = {
 }
 
 
-def draw_previews(config: Path, settings: Sequence[str], titles: Sequence[str], kind: str) -> int:
+def draw_previews(
+    config: Path, settings: Sequence[str], titles: Sequence[str], kind: str, *, dry_run: bool = False
+) -> int:
     """Draws the boxes of an earlier run, and makes a page of it."""
     from prelabel.pages.run_report import write_run_report
     from prelabel.preview import preview_run
+    from prelabel.relabel import DetectorlessAssembly
 
-    assembly = Assembly(load_config(config, settings), config.parent)
+    assembly = DetectorlessAssembly(load_config(config, settings), config.parent, dry_run)
     wanted = _one_of("--kind", kind, (*_PICTURES, "report"))
     paths: list[Path] = []
     if wanted in _PICTURES:
@@ -189,11 +192,12 @@ def draw_previews(config: Path, settings: Sequence[str], titles: Sequence[str], 
     return ALL_DONE
 
 
-def export_labels(config: Path, settings: Sequence[str], format: str, target: Path) -> int:
+def export_labels(config: Path, settings: Sequence[str], format: str, target: Path, *, dry_run: bool = False) -> int:
     """Writes what an earlier run found in another format."""
     from prelabel.export import export_run
+    from prelabel.relabel import DetectorlessAssembly
 
-    assembly = Assembly(load_config(config, settings), config.parent)
+    assembly = DetectorlessAssembly(load_config(config, settings), config.parent, dry_run)
     show_paths(export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target))
     return ALL_DONE
 

@@ -16,7 +16,7 @@ from prelabel.labelled import LabelledVideo
 from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.protocols import Task
 from prelabel.raw_store import RawRecord, read_raw
-from prelabel.report import TaskReport
+from prelabel.report import RunReport, TaskReport
 from prelabel.shaping import Shaped, class_thresholds, shape_detections
 from prelabel.tracking import track_detections
 
@@ -25,7 +25,7 @@ NEXT_STEP = "`prelabel run CONFIG` first"
 
 def raw_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
     """Returns where the raw detections of a task are kept."""
-    return assembly.names.path(task_key, task_title, ".detections.parquet")
+    return assembly.found_names.path(task_key, task_title, ".detections.parquet")
 
 
 def classes_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
@@ -71,10 +71,10 @@ def kept_entries(assembly: Assembly) -> list[Entry]:
     Raises:
         ConfigError: there is none.
     """
-    entries = _entries(assembly.output / LEDGER)
+    entries = sorted(_entries(assembly.found_in), key=lambda entry: (entry.title, entry.key))
     kept = [entry for entry in entries if raw_path(assembly, entry.key, entry.title).exists()]
     if not kept:
-        raise ConfigError(f"{assembly.output}: holds no detections yet: {NEXT_STEP}")
+        raise ConfigError(f"{assembly.found_in}: holds no detections yet: {NEXT_STEP}")
     return kept
 
 
@@ -84,11 +84,14 @@ def titles_apart(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:
     return {task.key: task.title if times[task.title] == 1 else f"{task.title} [{task.key}]" for task in tasks}
 
 
-def _entries(ledger_path: Path) -> list[Entry]:
-    if not ledger_path.exists():
+def _entries(folder: Path) -> list[Entry]:
+    if (folder / LEDGER).exists():
+        with Ledger(folder / LEDGER) as ledger:
+            return ledger.entries()
+    report = folder / "report.json"  # a dry run keeps no ledger
+    if not report.exists():
         return []
-    with Ledger(ledger_path) as ledger:
-        return sorted(ledger.entries(), key=lambda entry: (entry.title, entry.key))
+    return [Entry(task.key, task.title, "done", "") for task in RunReport.read(report).tasks if task.status == "done"]
 
 
 def kept_record(assembly: Assembly, task: Task) -> RawRecord | None:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from prelabel.assemble import Assembly
@@ -14,7 +15,7 @@ from prelabel.detections import Detections
 from prelabel.errors import ConfigError, DetectError
 from prelabel.frames import FrameBatch
 from prelabel.kept import NEXT_STEP, kept_entries, raw_path
-from prelabel.ledger import Entry
+from prelabel.ledger import LEDGER, Entry
 from prelabel.plugins import Plugin
 from prelabel.protocols import Detector, LeftAlone, ModelRecord, TaskSource
 from prelabel.raw_store import RawOrigin, read_origin
@@ -40,11 +41,11 @@ class KeptDetector:
 
 
 @dataclass(frozen=True)
-class KeptAssembly(Assembly):
-    """The parts of a run over what earlier runs have found.
+class DetectorlessAssembly(Assembly):
+    """The parts of a config, but for its detector: what is to be known of it is kept beside what it found.
 
-    The boxes are of one detector, that of the latest run; tasks of which others are kept are left alone. Fingerprints
-    are those that a run with the same config would make, so that each knows what the other has done.
+    The boxes are of one detector, that of the latest run. Fingerprints are those that a run with the same config would
+    make, so that each knows what the other has done.
     """
 
     @cached_property
@@ -84,6 +85,17 @@ class KeptAssembly(Assembly):
     def raw_fingerprint(self) -> str:
         """Of all that decided what the detector found."""
         return self.origin.detector_fingerprint
+
+
+@dataclass(frozen=True)
+class KeptAssembly(DetectorlessAssembly):
+    """The parts of a run over what earlier runs have found; what another detector found is left alone."""
+
+    @property
+    def found_in(self) -> Path:
+        """The output of earlier runs, in a dry run as well; that of dry runs, where there were no others."""
+        output = self.config.source.output
+        return output if (output / LEDGER).exists() else self.output
 
     @cached_property
     def router(self) -> Router:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prelabel import Detections, FrameBatch
-from prelabel.commands import relabel_kept, run_config
+from prelabel.commands import draw_previews, export_labels, relabel_kept, run_config
 from prelabel.config import check_config
 from prelabel.errors import ConfigError
 from prelabel.interrupts import StopSignal
@@ -129,6 +129,37 @@ def test_boxes_of_an_earlier_detector_are_left_alone(folder):
     assert (left["title"], left["kind"].split(":")[0]) == ("a.mp4", "its boxes are of another detector or reader")
 
 
+def test_a_dry_run_of_it_leaves_labels_and_ledger_as_they_are(folder):
+    with Ledger(folder / "out" / LEDGER) as ledger:
+        before = ledger.entries()
+    assert relabel_kept(config_file(folder), ["detector.conf=0.2"], dry_run=True) == 0
+    assert num_instances(folder) == 6
+    with Ledger(folder / "out" / LEDGER) as ledger:
+        assert ledger.entries() == before
+    dry = json.loads((folder / "out" / "dry-run" / "a.labels.json").read_text())
+    assert len(dry["object_answers"]) == 12
+    report = json.loads((folder / "out" / "dry-run" / "report.json").read_text())
+    assert (report["dry_run"], report["tasks"][0]["instances"]) == (True, {"Pedestrian": 6, "Vehicle": 6})
+
+
+def test_what_a_dry_run_found_is_labelled_anew_exported_and_drawn_without_its_detector(tmp_path):
+    write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
+    config = config_file(tmp_path)
+    assert run_config(config, (), limit=None, dry_run=True, watch_seconds=None) == 0
+    num_built = Unsure.num_built
+    with pytest.raises(ConfigError, match="holds no detections yet"):
+        export_labels(config, (), "coco", tmp_path / "all.json")
+    assert export_labels(config, ["detector.conf=0.2"], "coco", tmp_path / "all.json", dry_run=True) == 0
+    assert len(json.loads((tmp_path / "all.json").read_text())["annotations"]) == 12
+    assert draw_previews(config, (), (), "all", dry_run=True) == 0
+    drawn = {path.name for path in (tmp_path / "out" / "dry-run").iterdir()}
+    assert drawn >= {"a.preview.mp4", "a.preview.jpg", "report.html"}
+    assert relabel_kept(config, ["detector.conf=0.2"], dry_run=True) == 0
+    row = json.loads((tmp_path / "out" / "dry-run" / "a.labels.json").read_text())
+    assert len(row["object_answers"]) == 12
+    assert Unsure.num_built == num_built
+
+
 def test_nothing_kept_is_said(tmp_path):
     with pytest.raises(ConfigError, match="holds no detections yet: `prelabel run CONFIG` first"):
         relabel_kept(config_file(tmp_path), ())
@@ -169,6 +200,18 @@ def test_a_row_that_nobody_has_begun_is_rewritten_where_it_stands_and_its_task_s
     assert num_objects(labelled) == 2 * NUM_FRAMES
     assert (len(labelled.server.world.moves), Unsure.num_built) == (num_moves, num_built)
     assert [task.data.title for task in labelled.project.tasks_at(ANNOTATE)] == ["clip.mp4"]
+
+
+def test_a_dry_run_of_it_saves_nothing_on_the_platform(labelled, tmp_path):
+    values = encord_values(labelled, tmp_path, detector={"use": "tests.test_relabel:Unsure", "conf": 0.2})
+    num_saves = len(labelled.server.world.saves)
+    report = run_tasks(
+        KeptAssembly(check_config(values, "test"), tmp_path, dry_run=True), None, NullProgress(), StopSignal()
+    )
+    assert [task.status for task in report.tasks] == ["done"]
+    assert (len(labelled.server.world.saves), num_objects(labelled)) == (num_saves, NUM_FRAMES)
+    row = json.loads((tmp_path / "out" / "dry-run" / "clip.labels.json").read_text())
+    assert len(row["object_answers"]) == 2 * NUM_FRAMES
 
 
 def test_a_row_on_which_somebody_has_deleted_or_moved_a_box_is_left_as_it_is(labelled, tmp_path):
