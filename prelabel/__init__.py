@@ -2,11 +2,12 @@
 
 from prelabel.detections import Detections, VideoDetections
 from prelabel.frames import FrameBatch, Media, VideoInfo
-from prelabel.protocols import Detector, LabelSink, ModelRecord, Task, TaskSource, Tracker, VideoReader
+from prelabel.protocols import Classifier, Detector, LabelSink, ModelRecord, Task, TaskSource, Tracker, VideoReader
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Classifier",
     "Detections",
     "Detector",
     "FrameBatch",

@@ -107,6 +107,27 @@ class FitsBatches(Protocol):
         """Returns the frames a batch."""
 
 
+# Of a class that is built: asked for before it is.
+
+
+@runtime_checkable
+class TakesClasses(Protocol):
+    """A classifier's class that is told which classes to tell apart, by its option `classes`."""
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether it has to be told: it knows none of its own."""
+
+
+@runtime_checkable
+class TellsWhyNot(Protocol):
+    """A reader's class that knows what it needs of a machine."""
+
+    @staticmethod
+    def why_not(device: str) -> str | None:
+        """Returns why it cannot work on this machine with such a device; None if it can."""
+
+
 # Of a source, and of its tasks.
 
 

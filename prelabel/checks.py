@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prelabel.assemble import Assembly
-from prelabel.capabilities import ChecksPathways, Describes, warnings_of
+from prelabel.capabilities import ChecksPathways, Describes, TellsWhyNot, warnings_of
 from prelabel.errors import ConfigError, MachineError, SetupError
 from prelabel.frames import VideoInfo
 from prelabel.plugins import load_plugin
@@ -93,8 +93,8 @@ def check_reader(assembly: Assembly) -> str:
         return f"chosen by file; device {section.device}"
     plugin = load_plugin("reader", section.use, assembly.folder)
     plugin.check_options(section.options, num_positional=1)
-    why_not = getattr(plugin.factory, "why_not", None)
-    reason = why_not(section.device) if why_not is not None else None
+    factory: object = plugin.factory
+    reason = factory.why_not(section.device) if isinstance(factory, TellsWhyNot) else None
     if reason:
         raise MachineError(f"reader.use: {section.use}, device {section.device}: {reason}")
     return f"{section.use}, device {section.device}"

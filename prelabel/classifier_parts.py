@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.answers import AnswerMap, PlacedAnswer, answer_thresholds, build_answer_map
-from prelabel.capabilities import model_of, preferred_batch_size
+from prelabel.capabilities import TakesClasses, model_of, preferred_batch_size
 from prelabel.cards import plugin_for
 from prelabel.class_store import ClassRecord
 from prelabel.classification import find_classification, ontology_of_options
@@ -62,7 +62,8 @@ class ClassifierParts:
     def classifier(self) -> Classifier:
         """The classifier, its weights loaded. One that knows no classes of its own gets the ontology's options."""
         options = self.section.options
-        if getattr(self.plugin.factory, "takes_classes", False) and "classes" not in options:
+        factory: object = self.plugin.factory
+        if isinstance(factory, TakesClasses) and factory.takes_classes and "classes" not in options:
             options = {**options, "classes": self._classes_to_ask_for()}
         built = self.shared.once(("classifier", self.plugin.use, options), lambda: self.plugin.build(options=options))
         if not isinstance(built, Classifier):

@@ -171,9 +171,11 @@ def count_complaint(num_frames: int, promised: int | None) -> str:
     return f"the file has {num_frames} frames, the platform says {promised}"
 
 
-def timed(upstream: Iterator[FrameBatch], seconds: dict[str, float], stage: str) -> Generator[FrameBatch, None, None]:
+def timed(
+    upstream: Generator[FrameBatch, None, None], seconds: dict[str, float], stage: str
+) -> Generator[FrameBatch, None, None]:
     """Yields what `upstream` does, and adds the time that `upstream` was busy to `seconds[stage]`."""
-    try:
+    with closing(upstream):
         while True:
             began = time.perf_counter()
             batch = next(upstream, None)
@@ -182,6 +184,3 @@ def timed(upstream: Iterator[FrameBatch], seconds: dict[str, float], stage: str)
                 return
             yield batch
             del batch
-    finally:
-        if isinstance(upstream, Generator):
-            upstream.close()

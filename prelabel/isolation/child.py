@@ -30,6 +30,7 @@ from prelabel.isolation.messages import (
 )
 from prelabel.protocols import VideoReader
 from prelabel.reader_choice import build_reader, choose_reader
+from prelabel.readers.batching import PooledReader
 
 _F_SETSIG = 10  # of Linux's fcntl.h; Python has no name for it
 
@@ -90,7 +91,7 @@ class _Server:
         if choice is None:
             choice, keyframes = choose_reader(command.media, command.section, command.machine)
         reader = build_reader(choice, command.media, command.section, command.folder)
-        if hasattr(reader, "pool"):
+        if isinstance(reader, PooledReader):
             reader.pool = self._pool
         self._reader = self._open.enter_context(reader)
         alone = None if keyframes is None else tuple(keyframes.tolist())

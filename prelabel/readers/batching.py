@@ -6,7 +6,7 @@ import math
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,20 @@ Frame = TypeVar("Frame")
 
 
 class BatchMemory(Protocol):
-    """Where batches' memory comes from. A reader that has one as `pool` takes another one before it is entered."""
+    """Where batches' memory comes from."""
 
     def take(self, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
         """Returns a uint8 array of this shape, contents undefined."""
 
     def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
         """Returns what a `FrameBatch` holds of an array that was taken here; it keeps the array alive."""
+
+
+@runtime_checkable
+class PooledReader(Protocol):
+    """A reader whose batches' memory comes from `pool`, which may be another one's until the reader is entered."""
+
+    pool: BatchMemory
 
 
 class FramePool:
