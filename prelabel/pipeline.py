@@ -108,7 +108,7 @@ class Pipeline:
             max_items=MAX_WAITING_BATCHES,
             max_bytes=MAX_WAITING_BYTES,
             num_bytes=lambda item: item.num_bytes if isinstance(item, FrameBatch) else 0,
-            num_items=lambda item: int(isinstance(item, FrameBatch)),
+            num_items=_num_items,
             name="decode",
             tell_waiting=partial(self.progress.waiting, "decode"),
         )
@@ -211,6 +211,13 @@ class _BatchesOf:
         with suppress(Exception):  # the video has failed already
             for _ in self:
                 pass
+
+
+def _num_items(item: Decoded) -> int:
+    """Counts batches, and videos that have none: else all of those would be opened ahead."""
+    if isinstance(item, BeginOfVideo):
+        return int(not len(item.wanted))
+    return int(isinstance(item, FrameBatch) or item.error is not None)
 
 
 def _give_memory_back() -> None:

@@ -206,6 +206,16 @@ def test_a_video_that_cannot_be_read_costs_none_beside_it(notes):
     assert [name for note, name in notes if note == "closed"] == ["4 first", "6 damaged", "3 last"]
 
 
+@pytest.mark.parametrize("name", ["no number", "0 frames"])
+def test_videos_without_a_batch_are_not_all_opened_ahead(notes, name):
+    left: list[str] = []
+    found = noting().infer(videos(*[name] * 50, left=left))
+    next(found)
+    time.sleep(0.3)
+    assert len(left) <= 4  # one handed on, two waiting, one in the hand of who decodes
+    assert len(list(found)) == 49
+
+
 def test_a_video_on_which_the_detector_fails_is_decoded_no_further(notes):
     results = list(noting(NumberDetector(raises_at=5)).infer(videos("100 first", "4 last")))
     assert "frames 4 to 5: the detector raised RuntimeError" in str(results[0])
