@@ -184,8 +184,11 @@ class TaskSource(Protocol):
 class LabelSink(Protocol):
     """Where labels go."""
 
-    def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> None:
+    def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int | None:
         """Writes a task's labels: all or nothing, and the same when repeated.
+
+        Returns:
+            Bytes of what was written, for the report; or nothing.
 
         Raises:
             LabelError: if they cannot be written as they are.

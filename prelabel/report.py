@@ -42,6 +42,7 @@ class TaskReport:
         reader: which reader read it, and why that one.
         seconds: busy time by stage: fetch, decode, detect or classify, save.
         outputs: files written for it.
+        row_bytes: of its label row, as the platform gets it; None where nothing was written, or the sink does not say.
     """
 
     title: str
@@ -61,6 +62,7 @@ class TaskReport:
     reader: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    row_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

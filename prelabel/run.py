@@ -292,9 +292,10 @@ class Run(Generic[Found]):
         try:
             decision = self.agent.decide(task, item.found)
             report = decision.report
+            row_bytes = None
             entry = self._records.entry_of_today(task)
             if entry is None or entry.step != "labelled":  # else a run that was cut off before the move saved them
-                decision.write()
+                row_bytes = decision.write()
                 if getattr(self.assembly.source, "moves_tasks", True):  # else nothing stands between this and `done`
                     self._records.record(task, "labelled", sum(report.instances.values()))
             if not self.assembly.dry_run:
@@ -306,7 +307,10 @@ class Run(Generic[Found]):
         tell_stage(self.progress, task, "save", save_seconds, save_seconds)
         seconds = {**item.seconds, "save": save_seconds}
         rounded = {stage: round(value, 3) for stage, value in seconds.items()}
-        return Outcome(task, replace(report, pathway=decision.pathway, priority=decision.priority, seconds=rounded))
+        return Outcome(
+            task,
+            replace(report, pathway=decision.pathway, priority=decision.priority, seconds=rounded, row_bytes=row_bytes),
+        )
 
     def _move(self, task: Task, decision: Decision) -> None:
         source = self.assembly.source

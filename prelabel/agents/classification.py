@@ -131,9 +131,9 @@ class ClassificationAgent:
         facts = self._facts(task, found.record, answers)
         router = self.assembly.router
 
-        def write() -> None:
+        def write() -> int:
             classification = self.parts.answer_map.classification
-            self.assembly.rows.edit(
+            return self.assembly.rows.edit(
                 task, found.record.info, lambda row, now: write_answers(row, answers, classification, now=now)
             )
 

@@ -98,8 +98,9 @@ class DetectionAgent:
         facts = facts_of(task.title, found.raw.info, shaped.detections, self.assembly.label_map, metadata_of(task))
         router = self.assembly.router
 
-        def write() -> None:
-            self.assembly.sink.write(task, found.raw.info, shaped.detections)
+        def write() -> int | None:
+            num_bytes = self.assembly.sink.write(task, found.raw.info, shaped.detections)
+            return num_bytes if isinstance(num_bytes, int) else None  # a sink of somebody's own may return anything
 
         return Decision(self._report(task, found, shaped), router.pathway(facts), write, router.priority_of(facts))
 

@@ -54,14 +54,15 @@ class Decision:
     Attributes:
         report: as it will stand once all is done.
         pathway: where the task goes; None where tasks have nowhere to go.
-        write: saves the labels: all or nothing, and the same when repeated.
+        write: saves the labels: all or nothing, and the same when repeated; returns the bytes of the label row, None
+            where nothing says.
         priority: of the task at its next stage, 0 to 1; None: stays as it is.
         stays: the task is left where it is, by choice.
     """
 
     report: TaskReport
     pathway: str | None
-    write: Callable[[], None]
+    write: Callable[[], int | None]
     priority: float | None = None
     stays: bool = False
 

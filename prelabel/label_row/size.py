@@ -47,8 +47,8 @@ def row_num_bytes(row: LabelRow) -> int:
     return sum(map(len, json_pieces(request, FRAMES_DEPTH + 2)))
 
 
-def check_row_size(row: LabelRow, max_row_bytes: int) -> None:
-    """Returns if the row may be sent.
+def check_row_size(row: LabelRow, max_row_bytes: int) -> int:
+    """Returns the bytes of the request by which the row is sent, as `row_num_bytes`, if it may be.
 
     Args:
         row: as it would be saved.
@@ -59,7 +59,7 @@ def check_row_size(row: LabelRow, max_row_bytes: int) -> None:
     """
     num_bytes = row_num_bytes(row)
     if num_bytes <= max_row_bytes:
-        return
+        return num_bytes
     sizes = _OwnSizes.measure(row)
     raise RowTooLargeError(
         f"label row {row.get('data_title')!r}: got {_mb(num_bytes)} MB, expected {_mb(max_row_bytes)} MB at most "

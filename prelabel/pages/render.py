@@ -40,6 +40,15 @@ def counted(num: int, one: str, many: str | None = None) -> str:
     return f"{num:,} {one if num == 1 else many or one + 's'}"
 
 
+def size(num_bytes: int) -> str:
+    """Returns a size as people write it, in multiples of 1000.
+
+    >>> [size(num) for num in (940, 52_300, 4_180_000)]
+    ['1 kB', '52 kB', '4.2 MB']
+    """
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.0f} kB"
+
+
 def colour(text: str) -> str:
     """Returns a colour that may stand in a style; grey for what is no `#RRGGBB`.
 
@@ -62,6 +71,7 @@ def _environment() -> Environment:
         colour=colour,
         duration=duration,
         counted=counted,
+        size=size,
         percent=lambda share: f"{share:.0%}",
         thousands=lambda num: f"{num:,}",
     )

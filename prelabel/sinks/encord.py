@@ -13,7 +13,16 @@ from prelabel.encord_api.client import EncordProject, EncordRow, EncordTask, as_
 from prelabel.encord_api.labels import labels_as_sent
 from prelabel.errors import LabelError, OntologyError, PrelabelError, SaveError, TakenError
 from prelabel.frames import VideoInfo
-from prelabel.label_row import LabelRow, RowChange, WrittenRow, check_row_size, find_own, unless_begun, write_detections
+from prelabel.label_row import (
+    LabelRow,
+    RowChange,
+    WrittenRow,
+    check_row_size,
+    find_own,
+    row_num_bytes,
+    unless_begun,
+    write_detections,
+)
 from prelabel.ontology import LabelMap, Ontology
 from prelabel.protocols import Task
 from prelabel.sinks.handed_row import HandedRow, labels_of
@@ -75,8 +84,8 @@ class EncordSink:
         self._project, self._label_map, self._max_row_bytes, self._record = project, label_map, max_row_bytes, record
         self.warnings: list[str] = []
 
-    def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> None:
-        """Writes a task's boxes in place of those that an earlier run wrote; see `edit`.
+    def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
+        """Writes a task's boxes in place of those that an earlier run wrote; see `edit`, also for what it returns.
 
         Args:
             task: one of `EncordSource`, or of `EncordRowSource`.
@@ -87,9 +96,9 @@ class EncordSink:
             LabelError: a frame is past the row's end.
         """
         _refuse_frames_past_the_end(_target_of(task), detections)
-        self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
+        return self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
 
-    def edit(self, task: Task, info: VideoInfo, change: RowChange) -> None:
+    def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
         """Saves a task's row with a change on it; what the change leaves alone goes back bit for bit.
 
         Args:
@@ -97,23 +106,31 @@ class EncordSink:
             info: of its media.
             change: returns the row as it is to be.
 
+        Returns:
+            Bytes of the row, as it is sent.
+
         Raises:
             LabelError: the row is not valid, or it would be too large.
             SaveError: the platform did not take the row.
             TakenError: the task was moved meanwhile, or somebody has begun to work on the row.
             OntologyError: the ontology has lost an object that the run labels.
         """
-        self.save_changed(_target_of(task), unless_begun(task.title, change) if self._skips_begun else change)
+        return self.save_changed(_target_of(task), unless_begun(task.title, change) if self._skips_begun else change)
 
-    def save_changed(self, target: Target, change: RowChange) -> None:
+    def save_changed(self, target: Target, change: RowChange) -> int:
         """Saves a row with a change on it, as `edit` does, for which nothing need be known of the media."""
         own = {target.num_instances} if isinstance(target, EncordRow) else set()
         doing = f"{target.title}: saving its labels"
-        written = self._project.caller.call(doing, lambda: self._merge_and_save(target, change, own), SaveError)
+        written, num_bytes = self._project.caller.call(
+            doing, lambda: self._merge_and_save(target, change, own), SaveError
+        )
         self._note(target, written)
+        return num_bytes
 
-    def _merge_and_save(self, task: Target, change: RowChange, own: set[int]) -> WrittenRow:
-        """Reads, merges and saves. Each try begins anew: a row that was read before a wait may be another by now.
+    def _merge_and_save(self, task: Target, change: RowChange, own: set[int]) -> tuple[WrittenRow, int]:
+        """Reads, merges and saves; returns the row and its bytes.
+
+        Each try begins anew: a row that was read before a wait may be another by now.
 
         Args:
             task: whose row.
@@ -125,11 +142,12 @@ class EncordSink:
             self._project.refuse_if_moved(task, SaveError)
         row, document, written = self._merge(task, change, own)
         if written.num_instances and labels_of(written.row) == labels_of(document):
-            return written  # all stands there already, from a run that was cut off: nobody's save can be lost
-        check_row_size(written.row, self._max_row_bytes)
+            # All stands there already, from a run that was cut off: nobody's save can be lost.
+            return written, row_num_bytes(written.row)
+        num_bytes = check_row_size(written.row, self._max_row_bytes)
         own.add(written.num_instances)
         self._send(row, written.row)
-        return written
+        return written, num_bytes
 
     def _merge(self, task: Target, change: RowChange, own: set[int]) -> tuple[LabelRowV2, LabelRow, WrittenRow]:
         """Returns the row, what was on it a moment ago, and the same with the change.

@@ -75,17 +75,20 @@ class FolderSink:
         """Returns where the task's label row is, or will be."""
         return self._names.path(task.key, task.title, LABELS_ENDING)
 
-    def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> None:
-        """Writes boxes onto the task's label row; see `edit`."""
-        self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
+    def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
+        """Writes boxes onto the task's label row; see `edit`, also for what it returns."""
+        return self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
 
-    def edit(self, task: Task, info: VideoInfo, change: RowChange) -> None:
+    def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
         """Writes the task's label row with a change on it: all or nothing, and the same when repeated.
 
         Args:
             task: whose row; made if there is none.
             info: of its media.
             change: returns the row as it is to be.
+
+        Returns:
+            Bytes of the row, as it would be sent to the platform.
 
         Raises:
             LabelError: if the labels cannot be written, or the row that stands there is not one of the task, or
@@ -95,8 +98,9 @@ class FolderSink:
         now = datetime.now(UTC)
         change = unless_begun(task.title, change) if self._skips_begun else change
         written = change(self._read_or_make(task, info, now), now)
-        check_row_size(written.row, self._max_row_bytes)
+        num_bytes = check_row_size(written.row, self._max_row_bytes)
         write_row(self.path_of(task), written.row)
+        return num_bytes
 
     def hand_out(self, task: Task, info: VideoInfo) -> HandedRow:
         """Returns a task's row for somebody else's code to change.
