@@ -71,7 +71,8 @@ def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) ->
     if not chosen:
         person().print("no task was set aside")
         return ALL_DONE
-    return _run([assembly], SetAside(frozenset(entry.key for entry in chosen)))
+    keys = frozenset(entry.key for entry in chosen)
+    return _run([assembly], SetAside(keys, with_done=assembly.writes_files))
 
 
 def _failed_entries(assembly: Assembly) -> list[Entry]:

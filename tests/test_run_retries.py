@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -145,6 +146,16 @@ def test_retry_takes_up_what_was_set_aside_and_nothing_else(folder, capsys):
         assert [(found.title, found.step) for found in ledger.entries()] == [("a.mp4", "done")]
     assert retry_failed(config, (), ()) == 0
     assert "no task was set aside" in capsys.readouterr().err
+
+
+def test_what_a_retry_writes_of_the_whole_run_holds_what_was_done_before(folder):
+    write_grey_clip(folder / "clips" / "b.mp4", 64, 48, 6)
+    (folder / "luck").write_text("x")
+    config, once = folder / "config.yaml", ["retries.attempts=1"]
+    assert run_config(config, once, limit=None, dry_run=False, watch_seconds=None) == 1
+    assert retry_failed(config, once, ()) == 0
+    coco = json.loads((folder / "out" / "coco.json").read_text())
+    assert {image["video"] for image in coco["images"]} == {"a.mp4", "b.mp4"}
 
 
 def test_a_task_in_another_worker_s_hand_is_left_there(folder):
