@@ -109,9 +109,12 @@ def label_raw(assembly: Assembly, title: str, record: RawRecord) -> LabelledVide
         record: of a run under this or an earlier form of the config.
 
     Raises:
-        ConfigError: it is of a detector with other classes.
+        ConfigError: it is of a detector with other classes, or has no boxes as unsure as the config asks for.
     """
     check_classes(assembly, title, record)
+    lowest, threshold = record.origin.lowest_conf, assembly.threshold
+    if lowest is not None and threshold is not None and threshold < lowest:
+        raise ConfigError(f"{title}: detector.conf: got {threshold:g}, boxes are kept from {lowest:g} on: {NEXT_STEP}")
     return LabelledVideo(title, record.info, shape_raw(assembly, record).detections, assembly.label_map)
 
 

@@ -36,6 +36,15 @@ class BoxDetector:
         return Detections([BOX, (0, 0, 30, 12)], [0.75, 0.25], [0, 1])
 
 
+class UnsureDetector(BoxDetector):
+    """Gives boxes down to a confidence of 0.2, of which those from `conf` on become labels."""
+
+    lowest_conf = 0.2
+
+    def __init__(self, conf: float = 0.5):
+        self.conf = conf
+
+
 class OtherDetector(BoxDetector):
     class_names = ("another",)
 

@@ -52,6 +52,18 @@ def test_coco_goes_into_a_folder_under_its_usual_name(ran, tmp_path):
     assert export_run(assembly_of(*ran), "coco", tmp_path) == [tmp_path / "coco.json"]
 
 
+def test_boxes_that_no_run_has_kept_are_not_left_out_in_silence(tmp_path):
+    write_grey_clip(tmp_path / "media" / "a.mp4", 96, 64, 2)
+    unsure = {"use": "tests.kept:UnsureDetector"}
+    run(assembly_of(tmp_path / "media", tmp_path / "out", detector=unsure))
+    lower = assembly_of(tmp_path / "media", tmp_path / "out", detector={**unsure, "conf": 0.2})
+    (path,) = export_run(lower, "coco", tmp_path / "all.json")
+    assert {annotation["score"] for annotation in json.loads(path.read_text())["annotations"]} == {0.75, 0.25}
+    too_low = assembly_of(tmp_path / "media", tmp_path / "out", detector={**unsure, "conf": 0.1})
+    with pytest.raises(ConfigError, match=r"detector\.conf: got 0\.1, boxes are kept from 0\.2 on"):
+        export_run(too_low, "coco", tmp_path / "all.json")
+
+
 def test_thresholds_and_classes_of_today_hold(ran, tmp_path):
     labels = {"conf": {"object": 0.5}, "classes": {"thing": "object", "other": "object"}}
     (path,) = export_run(assembly_of(*ran, labels=labels), "coco", tmp_path / "all.json")
