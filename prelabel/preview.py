@@ -121,7 +121,7 @@ def preview_run(
         assembly: of the run's config.
         titles: tasks to draw; none: all that have detections.
         kind: clip, sheet or both.
-        progress: told of every clip's frames.
+        progress: told of every task that is drawn.
 
     Returns:
         The files written.
@@ -133,8 +133,9 @@ def preview_run(
     written = []
     for task, record in _chosen(assembly, titles):
         video = label_raw(assembly, task.title, record)
+        (progress or NullProgress()).event("drawing", task=task.title, task_id=task.key)
         with task.open() as media:
-            reading = _Reading(assembly, task.title, media, record, progress or NullProgress())
+            reading = _Reading(assembly, task.title, media, record)
             if kind != "sheet" and media.kind == "video":
                 clip = assembly.names.path(task.key, task.title, ".preview.mp4")
                 write_clip(video, reading.batches(_span(record)), clip)
@@ -161,7 +162,7 @@ def read_pictures(
         TaskError: the media cannot be had, or are not those that the record is of.
     """
     with task.open() as media:
-        reading = _Reading(assembly, task.title, media, record, NullProgress())
+        reading = _Reading(assembly, task.title, media, record)
         for wanted in _parts_to_read(frame_indices):
             for batch in reading.batches(wanted):
                 pictures = map(Image.fromarray, batch.data.cpu().numpy())
@@ -259,7 +260,6 @@ class _Reading:
     title: str
     media: Media
     record: RawRecord
-    progress: Progress
 
     def batches(self, frame_indices: NDArray[np.int64]) -> Iterator[FrameBatch]:
         section = self.assembly.config.reader
@@ -267,11 +267,8 @@ class _Reading:
             reader = opened.reader
             if reader.info != self.record.info:
                 raise ReadError(f"{self.title}: has changed since its boxes were found: {NEXT_STEP}")
-            self.progress.begin(self.title, len(frame_indices))
             try:
-                for batch in reader.batches(frame_indices, BATCH_SIZE):
-                    yield batch
-                    self.progress.frames(len(batch))
+                yield from reader.batches(frame_indices, BATCH_SIZE)
             except ReadError:
                 if self.record.partial is None:  # else the run has said what is missing
                     raise

@@ -186,13 +186,18 @@ class Bars:
         if self._tasks is not None and name == "run_started":
             num_tasks = values.get("tasks")
             self._bars.update(self._tasks, total=num_tasks if isinstance(num_tasks, int) else None)
+        elif name == "drawing" and self._frames is not None:
+            self._bars.remove_task(self._frames)
+            self._frames = self._bars.add_task(f"drawing {escape(str(values['task']))}", total=None, rate="")
         if name in ("task_done", "task_failed", "task_skipped") and self._tasks is not None:
             self._bars.advance(self._tasks)
         if name == "task_failed":
             told = escape(f"{values['task']}: {values['reason']}")
             self.console.print(f"[red]failed[/] {told}", highlight=False)
-        elif name in ("warning", "stopping"):
-            self.console.print(f"[yellow]{name}[/] {escape(str(values['message']))}", highlight=False)
+        elif name == "stopping":
+            self.console.print(f"[yellow]{escape(str(values['message']))}[/]", highlight=False)
+        elif name == "warning":
+            self.console.print(f"[yellow]warning[/] {escape(str(values['message']))}", highlight=False)
 
 
 @contextmanager

@@ -8,6 +8,16 @@ from rich.console import Console
 from prelabel.progress import Bars, JsonLines
 
 
+def test_drawing_is_no_start_of_a_task_in_a_log_and_a_line_on_a_terminal():
+    stream, screen = io.StringIO(), io.StringIO()
+    JsonLines(stream).event("drawing", task="a.mp4", task_id="a")
+    assert json.loads(stream.getvalue())["event"] == "drawing"
+    with Bars(Console(file=screen, force_terminal=True)) as bars:
+        bars.begin("a.mp4", 10)
+        bars.event("drawing", task="a[1].mp4", task_id="a")
+    assert "drawing a[1].mp4" in screen.getvalue()
+
+
 def test_every_event_is_a_json_line():
     stream = io.StringIO()
     progress = JsonLines(stream)
