@@ -52,7 +52,8 @@ def run(
 ) -> None:
     """Label what waits: videos in, label rows out, tasks moved on.
 
-    An interrupted run goes on where it was. Ctrl-C stops after what is in hand, twice stops now.
+    An interrupted run goes on where it was. Ctrl-C stops after what is in hand, twice between two batches, a third
+    time at once.
     """
     from prelabel.commands import run_config
 

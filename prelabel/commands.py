@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from glob import glob
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -235,7 +236,8 @@ def write_config(folder: Path | None, project: str | None, stage: str | None, we
     from prelabel.scaffold.configs import config_for_folder, config_for_project
 
     if (folder is None) == (project is None):
-        raise ConfigError("init: say what to label: --folder FOLDER, or --project HASH")
+        got = "neither" if folder is None else "both"
+        raise ConfigError(f"init: got {got} of --folder FOLDER and --project HASH, expected one: what to label")
     if output.exists():
         raise ConfigError(f"{output}: stands already; name another with --output")
     if project is not None:
@@ -244,6 +246,8 @@ def write_config(folder: Path | None, project: str | None, stage: str | None, we
         text = config_for_project(connect(project, os.environ.get("ENCORD_DOMAIN")), stage=stage, weights=weights)
     else:
         assert folder is not None
+        if not glob(str(folder), recursive=True):
+            raise ConfigError(f"--folder: there is nothing at {folder}")
         text = config_for_folder(folder, weights=weights)
     write_text_atomically(output, text)
     person().print(escape(f"wrote {output}; look it over, then: prelabel check {output}"))

@@ -91,7 +91,8 @@ def show_report(report: RunReport) -> None:
         console.print(_class_table(report))
     if len(report.pathways) > 1:
         console.print(_pathway_table(report))
-    console.print(escape(_summary(report)))
+    if summary := _summary(report):
+        console.print(escape(summary))
     for task in report.failed:
         console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason)}")
     for task in report.tasks:

@@ -27,8 +27,10 @@ def read_yaml(path: Path, failure: type[PrelabelError]) -> object:
         if len(data) > MAX_BYTES:
             raise failure(f"{path}: is larger than {MAX_BYTES / 1e6:g} MB, expected a small YAML file")
         return parse_yaml(data.decode())
-    except (OSError, UnicodeDecodeError) as error:
-        raise failure(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise failure(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise failure(f"{path}: is no text, expected YAML") from error
     except ValueError as error:
         raise failure(f"{path}: is not YAML: {error}") from error
 

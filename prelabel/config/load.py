@@ -95,7 +95,8 @@ def _read_sections(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: there is no such config; `prelabel init` writes one")
     values = read_yaml(path, ConfigError)
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: got {type(values).__name__}, expected sections: source, detector, …")
+        got = "nothing" if values is None else type(values).__name__
+        raise ConfigError(f"{path}: got {got}, expected sections: source, detector, …")
     return values
 
 

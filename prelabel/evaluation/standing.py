@@ -73,8 +73,10 @@ class ProjectRows:
         if row.label_hash is None:
             raise NotThereError("has no labels on the platform yet")
         node = row.workflow_graph_node
-        if node is None or str(node.uuid) not in self._stage_uuids:
-            raise NotThereError(f"is at stage {node.title if node else 'unknown'!r}")
+        if node is None:
+            raise NotThereError("is at no stage of the workflow")
+        if str(node.uuid) not in self._stage_uuids:
+            raise NotThereError(f"is at stage {node.title!r} (to compare it there: --stage {node.title!r})")
         return self.project.caller.call(f"{entry.title}: reading its labels", lambda: labels_as_sent(row), FetchError)
 
     def describe(self) -> str:
