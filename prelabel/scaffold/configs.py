@@ -146,6 +146,7 @@ def _encord_section(project: EncordProject, chosen: AgentStage) -> Iterable[str]
     yield field(EncordSection, "output", "out")
     yield field(EncordSection, "cache_gb", 20)
     yield field(EncordSection, "fetch_workers", 4)
+    yield idle_field(EncordSection, "order", "shuffled")
     yield field(EncordSection, "record", True)
 
 
@@ -249,6 +250,7 @@ def _map_entry(class_name: str, proposal: Proposal) -> str:
 
 def _label_entries(object_name: str) -> Iterable[str]:
     yield field(LabelsSection, "unmapped", "ignore")
+    yield field(LabelsSection, "if_begun", "merge")
     yield idle_field(LabelsSection, "conf", {object_name: 0.5})
     yield idle_field(LabelsSection, "size", {"min_side_px": 8})
     yield idle_field(LabelsSection, "zones", {"exclude": [[[0, 0], [1, 0], [1, 0.1], [0, 0.1]]]})
