@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -160,6 +161,7 @@ def _expected(message: str) -> str:
     return re.sub(r"less than or equal to (\S+)", r"\1 or less", text)
 
 
+@functools.cache  # looking through all installed packages takes milliseconds, and each task asks for its reader
 def _installed(kind: PluginKind, name: str) -> Callable[..., Any]:
     for point in entry_points(group=f"prelabel.{kind}s"):
         if point.name == name:
