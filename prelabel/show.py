@@ -73,6 +73,9 @@ def _verdict(findings: Sequence[Finding]) -> str:
 
 def show_entries(output: Path, entries: Sequence[Entry]) -> None:
     """Prints where every task of a ledger stands."""
+    if not entries:
+        person().print(escape(f"{output}: a run began here, and no task has got anywhere yet"))
+        return
     table = Table(
         "step", "task", "instances", "when (UTC)", "reason", title=escape(str(output)), title_justify="left", box=None
     )
@@ -106,7 +109,7 @@ def show_report(report: RunReport) -> None:
         console.print(f"[red]ended early[/] {escape(report.aborted)}")
     if report.dry_run:
         console.print("dry run: nothing was saved or moved on the platform")
-    for output in (*_task_outputs(report), *report.outputs):
+    for output in (*_task_outputs(report), *_run_outputs(report)):
         console.print(f"  {escape(output)}")
 
 
@@ -114,6 +117,15 @@ def _task_outputs(report: RunReport) -> list[str]:
     """Returns the files of each task where these are few; of many tasks report.json names them."""
     written = [output for task in report.tasks for output in task.outputs]
     return written if len(written) <= SHOWN_TASK_OUTPUTS else []
+
+
+def _run_outputs(report: RunReport) -> list[str]:
+    """Returns the files of the whole run, previews among them where these are few."""
+    previews = [output for output in report.outputs if ".preview." in output]
+    if len(previews) <= SHOWN_TASK_OUTPUTS:
+        return list(report.outputs)
+    others = [output for output in report.outputs if output not in set(previews)]
+    return [*others, f"{len(previews):,} previews, {previews[0]} the first"]
 
 
 def show_evaluation(evaluation: Evaluation) -> None:

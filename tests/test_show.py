@@ -52,6 +52,21 @@ def test_the_files_of_few_tasks_are_named(capsys, num_tasks, shown):
     assert "out/report.json" in said
 
 
+def test_of_many_previews_the_number_is_told(capsys):
+    previews = tuple(f"out/{number}.preview.jpg" for number in range(40))
+    show_report(report(outputs=("out/coco.json", *previews)))
+    said = capsys.readouterr().err
+    assert "out/coco.json" in said
+    assert "40 previews, out/0.preview.jpg the first" in said
+    assert "out/1.preview.jpg" not in said
+
+
+def test_a_run_that_got_nowhere_has_no_empty_table(capsys):
+    show_entries(Path("out"), [])
+    told = capsys.readouterr()
+    assert (told.out, "no task has got anywhere yet" in told.err) == ("", True)
+
+
 @pytest.mark.parametrize(
     ("statuses", "verdict"),
     [

@@ -48,6 +48,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
             f"{total.actions:,} actions to correct, {total.from_scratch:,} from scratch: "
             f"{total.saved:.0%} saved (how this is counted: docs/evaluation.md)"
         )
+    if total.written and not total.actions:
+        yield "nothing differs from what was written: has anybody looked at these labels yet?"
     if evaluation.score:
         score = evaluation.score
         yield f"mAP {score['map_50_95']:.3f} (AP50 {score['map_50']:.3f}) against the truth"
