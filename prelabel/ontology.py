@@ -111,6 +111,9 @@ class Ontology:
             raise OntologyError(f"{path}: {error}") from error
 
 
+NAMES_IN_SHORT = 8
+
+
 @dataclass(frozen=True, slots=True)
 class LabelMap:
     """Which ontology object each of the detector's classes becomes.
@@ -137,14 +140,23 @@ class LabelMap:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the map, one sentence each."""
+        """What a user should know of the map before a run, one sentence each; every dropped class is named."""
+        return self._notes(len(self.unmapped))
+
+    @property
+    def short_notes(self) -> tuple[str, ...]:
+        """The same for the end of a run; of many dropped classes the first are named."""
+        return self._notes(NAMES_IN_SHORT)
+
+    def _notes(self, num_names: int) -> tuple[str, ...]:
         said = [
             f"{category.name}: {', '.join(map(repr, category.required_attributes))} left for annotators to fill"
             for category in self.categories
             if category.required_attributes
         ]
         if self.unmapped:
-            said.append(f"not in the ontology, dropped and counted: {', '.join(self.unmapped)}")
+            more = f" and {len(self.unmapped) - num_names} more" if len(self.unmapped) > num_names else ""
+            said.append(f"not in the ontology, dropped and counted: {', '.join(self.unmapped[:num_names])}{more}")
         return tuple(said)
 
 

@@ -26,7 +26,8 @@ from prelabel.sources.demo import TRUTH_NAME
 def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page: bool = False) -> RunReport:
     """Writes what concerns the whole run, and returns the report with it.
 
-    A score or a picture that cannot be had is a warning: labels are worth more than either.
+    A score or a picture that cannot be had is a warning: labels are worth more than either. Where nothing waited, the
+    report of the run before stays.
 
     Args:
         assembly: of the run's config.
@@ -55,11 +56,12 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         outputs=tuple(map(str, outputs)),
         device="" if assembly.config.detector is None else assembly.device or "",
     )
-    finished.write(path)
-    if page:
-        from prelabel.pages.run_report import write_run_report
-
-        write_run_report(assembly, finished, outputs[-1])
+    if _tells_nothing(report) and path.exists():
+        finished = replace(finished, outputs=())
+    else:
+        finished.write(path)
+        if page:
+            _write_page(assembly, finished, outputs[-1])
     progress.event(
         "run_done",
         done=sum(task.status == "done" for task in report.tasks),
@@ -117,6 +119,16 @@ def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledV
     for task in labelled:
         raw = read_raw(raw_path(assembly, task.key, task.title))
         yield LabelledVideo(titles[task.key], raw.info, shape_raw(assembly, raw).detections, assembly.label_map)
+
+
+def _write_page(assembly: Assembly, report: RunReport, path: Path) -> None:
+    from prelabel.pages.run_report import write_run_report
+
+    write_run_report(assembly, report, path)
+
+
+def _tells_nothing(report: RunReport) -> bool:
+    return not (report.tasks or report.left_alone or report.aborted)
 
 
 def _score(assembly: Assembly) -> dict[str, float] | None:

@@ -151,3 +151,10 @@ def test_file_that_is_no_ontology_is_named_with_what_is_wrong(tmp_path, text, me
         path.write_text(text)
     with pytest.raises(OntologyError, match=f"roads.json: .*{message}"):
         Ontology.load(path)
+
+
+def test_of_many_dropped_classes_a_run_names_the_first():
+    names = [f"class {number}" for number in range(20)]
+    label_map = build_label_map(names, Ontology.from_classes(names[:1]), {})
+    assert all(name in label_map.notes[0] for name in names[1:])
+    assert label_map.short_notes[0].endswith("class 8 and 11 more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from prelabel.commands import run_config
 from prelabel.config import check_config
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import Ledger
+from prelabel.outputs import complete
 from prelabel.progress import NullProgress
 from prelabel.report import RunReport
 from prelabel.run import run_tasks
@@ -53,7 +55,7 @@ def run(platform: Platform, folder: Path, on_failure: dict[str, object] | None =
     }
     assembly = Assembly(check_config(values, "test.yaml"), folder)
     with Ledger(folder / "out" / "ledger.sqlite") as ledger:
-        return run_tasks(assembly, ledger, NullProgress(), StopSignal())
+        return complete(assembly, run_tasks(assembly, ledger, NullProgress(), StopSignal()), NullProgress())
 
 
 def label_counts(platform: Platform) -> list[int]:
@@ -67,6 +69,11 @@ def test_all_tasks_are_labelled_and_moved(platform: Platform, tmp_path: Path) ->
     assert label_counts(platform) == [NUM_FRAMES] * 6
     assert len(platform.project.tasks_at(ANNOTATE)) == len(platform.server.world.moves) == 6
     assert [left.name for left in (tmp_path / "out" / ".prelabel" / "cache").iterdir()] == [".lock"]
+
+
+def test_a_run_for_which_nothing_waits_leaves_the_report_of_the_one_before(platform: Platform, tmp_path: Path) -> None:
+    assert [len(run(platform, tmp_path).tasks) for _ in range(2)] == [1, 0]
+    assert len(json.loads((tmp_path / "out" / "report.json").read_text())["tasks"]) == 1
 
 
 def test_disk_for_one_video_is_enough_for_all(platform: Platform, tmp_path: Path) -> None:

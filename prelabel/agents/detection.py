@@ -66,7 +66,7 @@ class DetectionAgent:
     @property
     def warnings(self) -> Sequence[str]:
         """Of the class map, of the detector and of the sink."""
-        return [*self.assembly.label_map.notes, *warnings_of(self.assembly.bare_detector, self.assembly.sink)]
+        return [*self.assembly.label_map.short_notes, *warnings_of(self.assembly.bare_detector, self.assembly.sink)]
 
     @property
     def reads_media(self) -> bool:
