@@ -72,7 +72,7 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     return np.where(union > 0, overlap / np.where(union > 0, union, 1), 0).astype(np.float32)
 
 
-def paired_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np.integer]) -> NDArray[np.float64]:
     """Returns the intersection over union of each box of `a` with the one of `b` that stands at its place.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from prelabel.detections import Detections
 from prelabel.frames import FrameBatch, VideoInfo
-from prelabel.protocols import LeftAlone, ModelRecord, Task
+from prelabel.protocols import LeftAlone, ModelRecord, Task, TaskSource
 
 
 @runtime_checkable
@@ -190,6 +190,20 @@ class FetchesAhead(Protocol):
 
     def close(self) -> None:
         """Ends all waiting within `Task.open`; called before a thread that may wait there is waited for."""
+
+
+@runtime_checkable
+class SaysWhetherTasksMove(Protocol):
+    """A source that says whether its tasks go anywhere once they are labelled."""
+
+    @property
+    def moves_tasks(self) -> bool:
+        """False of files, which stay."""
+
+
+def moves_tasks(source: TaskSource) -> bool:
+    """Returns whether a source's tasks move; of one that does not say, they do."""
+    return source.moves_tasks if isinstance(source, SaysWhetherTasksMove) else True
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from prelabel.capabilities import (
     FetchesAhead,
     LeavesAlone,
     Prioritises,
+    moves_tasks,
     warnings_of,
 )
 from prelabel.choice import Choice, every_task
@@ -296,7 +297,7 @@ class Run(Generic[Found]):
             entry = self._records.entry_of_today(task)
             if entry is None or entry.step != "labelled":  # else a run that was cut off before the move saved them
                 row_bytes = decision.write()
-                if getattr(self.assembly.source, "moves_tasks", True):  # else nothing stands between this and `done`
+                if moves_tasks(self.assembly.source):  # else nothing stands between this and `done`
                     self._records.record(task, "labelled", sum(report.instances.values()))
             if not self.assembly.dry_run:
                 self._move(task, decision)

@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.boxes import paired_iou
 from prelabel.evaluation.boxes import UNKNOWN_GEOMETRY, Boxes
-from prelabel.evaluation.matching import match_boxes, pair_ious
+from prelabel.evaluation.matching import match_boxes
 
 Outcome = Literal["untouched", "moved", "reclassed", "deleted"]
 OUTCOMES: tuple[Outcome, ...] = ("untouched", "moved", "reclassed", "deleted")
@@ -79,7 +80,7 @@ def compare_boxes(written: Boxes, current: Boxes, *, min_iou: float, accept_iou:
     row = match_boxes(written, current, min_iou)
     there = row >= 0
     iou, is_same, same_class = np.zeros(len(row)), np.zeros(len(row), np.bool_), np.zeros(len(row), np.bool_)
-    iou[there] = pair_ious(written.corners[there], current.corners[row[there]])
+    iou[there] = paired_iou(written.corners[there], current.corners[row[there]])
     same_class[there] = written.class_name[there] == current.class_name[row[there]]
     before, after = written.geometry[there], current.geometry[row[there]]
     is_near = np.abs(written.corners[there] - current.corners[row[there]]).max(axis=1, initial=0) <= 1

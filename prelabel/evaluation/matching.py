@@ -36,19 +36,6 @@ def match_boxes(written: Boxes, current: Boxes, min_iou: float) -> NDArray[np.in
     return matched
 
 
-def pair_ious(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns the intersection over union, float64 (N,), of box i of `a` with box i of `b`.
-
-    >>> pair_ious(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2]])).round(4).tolist()
-    [0.3333]
-    """
-    sides = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None)
-    overlap = sides.prod(axis=1, dtype=np.float64)
-    areas = [(c[:, 2:] - c[:, :2]).prod(axis=1, dtype=np.float64) for c in (a, b)]
-    union = areas[0] + areas[1] - overlap
-    return np.where(union > 0, overlap / np.where(union > 0, union, 1), 0.0)
-
-
 def _by_instance(written: Boxes, current: Boxes) -> NDArray[np.int64]:
     place = {
         key: row
