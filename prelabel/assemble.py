@@ -175,7 +175,7 @@ class Assembly:
     @cached_property
     def encord(self) -> EncordProject:
         """The project on the platform."""
-        from prelabel.encord_api.client import connect
+        from prelabel.encord_api.connection import connect
 
         source = self.config.source
         assert isinstance(source, EncordSection)

@@ -241,7 +241,7 @@ def write_config(folder: Path | None, project: str | None, stage: str | None, we
     if output.exists():
         raise ConfigError(f"{output}: stands already; name another with --output")
     if project is not None:
-        from prelabel.encord_api.client import connect
+        from prelabel.encord_api.connection import connect
 
         text = config_for_project(connect(project, os.environ.get("ENCORD_DOMAIN")), stage=stage, weights=weights)
     else:

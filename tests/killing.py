@@ -64,6 +64,7 @@ PRELOADED = (
     "av",
     "pyarrow.parquet",
     "prelabel.encord_api.client",
+    "prelabel.encord_api.connection",
     "prelabel.readers.pyav",
     "prelabel.sinks.encord",
     "prelabel.sources.encord",

@@ -13,7 +13,8 @@ from prelabel.agents.parameters import Ask, Signature
 from prelabel.agents.returned import Answer, read_answer, read_priority
 from prelabel.agents.rows import Rows
 from prelabel.agents.task_media import TaskMedia
-from prelabel.encord_api.client import EncordProject, as_encord_task
+from prelabel.encord_api.client import EncordProject
+from prelabel.encord_api.tasks import as_encord_task
 from prelabel.errors import AgentError, PrelabelError
 from prelabel.interrupts import Stopped
 from prelabel.protocols import Task

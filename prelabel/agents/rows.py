@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from prelabel.assemble import Assembly
-from prelabel.encord_api.client import as_encord_task
+from prelabel.encord_api.tasks import as_encord_task
 from prelabel.errors import SaveError
 from prelabel.frames import VideoInfo
 from prelabel.label_row import LabelRow, WrittenRow, check_row_size

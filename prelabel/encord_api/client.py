@@ -1,134 +1,24 @@
-"""The project on Encord: reached by key, looked up by stage and pathway, its errors turned into ours."""
+"""A project on Encord: what is looked up in it, its errors turned into ours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import prelabel
-from prelabel.encord_api.calls import Caller, Retry, explain, is_never_connected
-from prelabel.encord_api.key import read_key
+from prelabel.encord_api.calls import Caller
+from prelabel.encord_api.tasks import EncordTask
 from prelabel.errors import AccountError, FetchError, PrelabelError, TakenError, did_you_mean
-from prelabel.frames import Media, VideoInfo
 from prelabel.ontology import Ontology
-from prelabel.protocols import Task
-from prelabel.redact import keep_links_out_of_logs
 
 if TYPE_CHECKING:
     from encord import EncordUserClient, Project
-    from encord.http.constants import RequestsSettings
     from encord.objects import LabelRowV2
     from encord.storage import StorageItem
     from encord.workflow import AgentStage
-    from encord.workflow.stages.agent import AgentPathway, AgentTask
+    from encord.workflow.stages.agent import AgentPathway
     from encord.workflow.workflow import WorkflowStage
-
-DEFAULT_DOMAIN = "https://api.encord.com"
-
-_CLOSED_STATUSES = ("paused", "cancelled", "archived")
-
-
-@dataclass(frozen=True)
-class EncordTask:
-    """A task that waits at an agent stage.
-
-    Attributes:
-        key: project, data unit and branch: the same in every run.
-        title: of the data unit.
-        num_frames: frames that may be labelled.
-        uuid: of the task in the workflow.
-        data_hash: of the data unit.
-        branch: on which its labels are.
-        kind: what the data unit is: `video`, `image`, `img_group`, `audio`, `pdf`, …
-        item_uuid: of the storage item that holds the media.
-        stage: at which it waits.
-        waiting: the SDK's own task, by which it moves.
-        fetch: brings the media here.
-        row: the label row's metadata, as they were listed.
-    """
-
-    key: str
-    title: str
-    num_frames: int
-    uuid: UUID
-    data_hash: str
-    branch: str
-    kind: str
-    item_uuid: UUID
-    stage: AgentStage = field(repr=False, compare=False)
-    waiting: AgentTask = field(repr=False, compare=False)
-    fetch: Callable[[EncordTask], AbstractContextManager[Media]] = field(repr=False, compare=False)
-    row: LabelRowV2 = field(repr=False, compare=False)
-
-    @property
-    def identity(self) -> str:
-        """Changes when the media behind the key does."""
-        return str(self.item_uuid)
-
-    @property
-    def listed_info(self) -> VideoInfo | None:
-        """What the platform says of the media, without a look at them; None where it says nothing, as of sound."""
-        row = self.row
-        if not row.width or not row.height:
-            return None
-        fps, seconds = row.fps or 0.0, row.duration or 0.0
-        return VideoInfo(row.width, row.height, self.num_frames, average_fps=fps, duration_seconds=seconds)
-
-    @property
-    def metadata(self) -> Mapping[str, object]:
-        """The client metadata of the data unit; empty where the source was not asked for them."""
-        return self.row.client_metadata or {}
-
-    def open(self) -> AbstractContextManager[Media]:
-        """Brings the media here for as long as the context is open.
-
-        Raises:
-            FetchError: if they cannot be had whole.
-        """
-        return self.fetch(self)
-
-
-@dataclass(frozen=True)
-class EncordRow:
-    """A label row that an earlier run wrote, wherever its task stands now; its media are not needed.
-
-    Attributes:
-        key: as of the `EncordTask` that it was written for.
-        title: of the data unit.
-        identity: of the media at that time.
-        num_frames: frames that may be labelled.
-        data_hash: of the data unit.
-        branch: on which its labels are.
-        item_uuid: of the storage item that holds the media.
-        num_instances: that prelabel wrote last.
-    """
-
-    key: str
-    title: str
-    identity: str
-    num_frames: int
-    data_hash: str
-    branch: str
-    item_uuid: UUID
-    num_instances: int
-
-    def open(self) -> AbstractContextManager[Media]:
-        """Raises a FetchError: media are not looked at again."""
-        raise FetchError(f"{self.title}: what was found in it cannot be read: `prelabel run CONFIG` finds it again")
-
-
-def as_encord_task(task: Task) -> EncordTask:
-    """Returns the task as what it is.
-
-    Raises:
-        TypeError: if another source made it.
-    """
-    if not isinstance(task, EncordTask):
-        raise TypeError(f"task {task.title!r}: got a {type(task).__name__}, expected one of EncordSource")
-    return task
 
 
 @dataclass(frozen=True)
@@ -260,98 +150,6 @@ class EncordProject:
         """
         doing = f"{title}: asking for its {'link' if with_link else 'storage item'}"
         return self.caller.call(doing, lambda: self.client.get_storage_item(item_uuid, sign_url=with_link), FetchError)
-
-
-def connect(project_hash: str, domain: str | None = None, *, retry: Retry | None = None) -> EncordProject:
-    """Returns a project, reached with the key in the environment.
-
-    Args:
-        project_hash: uuid of a workflow project.
-        domain: the API's address; None: the EU platform's.
-        retry: how long calls go on through passing trouble; default: a minute or two.
-
-    Raises:
-        AccountError: key, address, project or permission are not as they must be; the message says the next step.
-    """
-    keep_links_out_of_logs()
-    address = _checked_domain(domain or DEFAULT_DOMAIN)
-    uuid = _checked_uuid(project_hash)
-    client = _make_client(read_key(), address)
-    caller = Caller(address, retry or Retry())
-    project = caller.call(f"project {uuid}", lambda: _get_project(client, uuid, address), AccountError)
-    _check_project(project)
-    return EncordProject(project, client, replace(caller, look=lambda: _check_project(_enter(client, uuid, address))))
-
-
-def _make_client(key: str, domain: str) -> EncordUserClient:
-    from encord import EncordUserClient
-
-    return EncordUserClient.create_with_ssh_private_key(
-        ssh_private_key=key,
-        domain=domain,
-        requests_settings=_request_settings(),
-        user_agent_suffix=f"prelabel/{prelabel.__version__}",
-    )
-
-
-def _request_settings() -> RequestsSettings:
-    from encord.http.constants import RequestsSettings
-
-    # The SDK waits 180 s for a connection and tries that four times: a wrong address would look like a hang.
-    return RequestsSettings(connect_timeout=20, read_timeout=120, write_timeout=180)
-
-
-def _get_project(client: EncordUserClient, project_hash: UUID, domain: str) -> Project:
-    from encord import exceptions as sdk
-
-    try:
-        return _enter(client, project_hash, domain)
-    except sdk.RequestException as error:
-        if is_never_connected(error):  # the SDK has tried for 9 s: a wrong address more likely than passing trouble
-            raise AccountError(f"project {project_hash}: {explain(error, domain)}") from None
-        raise
-
-
-def _enter(client: EncordUserClient, project_hash: UUID, domain: str) -> Project:
-    from encord import exceptions as sdk
-
-    try:
-        return client.get_project(project_hash)
-    except (sdk.ResourceNotFoundError, sdk.AuthorisationError):
-        raise AccountError(
-            f"source.project_hash: {domain} has no project {project_hash} that this key's user may enter: check the "
-            "hash (it stands in the project's address in the web app), add the user or service account to the project, "
-            "or name the platform that the project is on: source.domain or ENCORD_DOMAIN"
-        ) from None
-
-
-def _check_project(project: Project) -> None:
-    if project.status.value in _CLOSED_STATUSES:
-        raise AccountError(
-            f"project {project.title!r} is {project.status.value}: resume it in the web app, or name another"
-        )
-    if project.project_type.value != "workflow":
-        raise AccountError(f"project {project.title!r} has no workflow, and so no agent stage: name a workflow project")
-
-
-def _checked_domain(domain: str) -> str:
-    address = domain.strip().rstrip("/")
-    if not address.startswith(("https://", "http://")):
-        raise AccountError(f"source.domain: got {domain!r}, expected an address such as {DEFAULT_DOMAIN}")
-    if "://app." in address:
-        api = address.replace("://app.", "://api.")
-        raise AccountError(f"source.domain: {address} is the web app's address, expected the API's: {api}")
-    return address
-
-
-def _checked_uuid(project_hash: str) -> UUID:
-    try:
-        return UUID(project_hash)
-    except ValueError:
-        raise AccountError(
-            f"source.project_hash: got {project_hash!r}, expected a uuid such as "
-            "4f8ac2d1-0000-4000-8000-000000000000; it stands in the project's address in the web app"
-        ) from None
 
 
 def _is_called(title: str, uuid: UUID, name: str) -> bool:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prelabel.encord_api.client import EncordProject, EncordTask
+from prelabel.encord_api.client import EncordProject
+from prelabel.encord_api.tasks import EncordTask
 from prelabel.errors import FetchError
 from prelabel.frames import Media
 from prelabel.transfer.disk_cache import DiskCache

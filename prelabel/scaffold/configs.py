@@ -18,7 +18,7 @@ from prelabel.config import (
     ReaderSection,
     TrackerSection,
 )
-from prelabel.encord_api.client import DEFAULT_DOMAIN
+from prelabel.encord_api.connection import DEFAULT_DOMAIN
 from prelabel.errors import AccountError, ConfigError, did_you_mean
 from prelabel.ontology import BOX_SHAPES, Ontology, OntologyObject
 from prelabel.scaffold.class_guess import Proposal, known_classes, propose_map

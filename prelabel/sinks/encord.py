@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import prelabel
 from prelabel.detections import VideoDetections
-from prelabel.encord_api.client import EncordProject, EncordRow, EncordTask, as_encord_task
+from prelabel.encord_api.client import EncordProject
 from prelabel.encord_api.labels import labels_as_sent
+from prelabel.encord_api.tasks import EncordRow, EncordTask, as_encord_task
 from prelabel.errors import LabelError, OntologyError, PrelabelError, SaveError, TakenError
 from prelabel.frames import VideoInfo
 from prelabel.label_row import (

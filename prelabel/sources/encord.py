@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prelabel.config import OnFailureSection
-from prelabel.encord_api.client import EncordProject, EncordTask, as_encord_task
+from prelabel.encord_api.client import EncordProject
 from prelabel.encord_api.labels import labels_as_sent
 from prelabel.encord_api.media import MediaFetcher
+from prelabel.encord_api.tasks import EncordTask, as_encord_task
 from prelabel.errors import AccountError, FetchError, PrelabelError, SaveError
 from prelabel.frames import Media
 from prelabel.label_row import LabelRow, refuse_begun

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from prelabel.encord_api.client import EncordProject, EncordRow
+from prelabel.encord_api.client import EncordProject
+from prelabel.encord_api.tasks import EncordRow
 from prelabel.errors import AccountError
 from prelabel.protocols import LeftAlone, Task
 from prelabel.sources.encord import ROWS_A_REQUEST

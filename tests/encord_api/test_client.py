@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from prelabel.encord_api.calls import Caller, Retry
-from prelabel.encord_api.client import EncordProject, connect
+from prelabel.encord_api.client import EncordProject
+from prelabel.encord_api.connection import connect
 from prelabel.encord_api.key import read_key
 from prelabel.errors import AccountError, OutageError, SaveError
 from tests.encord_server import AGENT, ANNOTATE, MalformedJson, Refusal, Status

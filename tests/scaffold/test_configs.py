@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from prelabel.config import Config, EncordSection, FolderSection, LabelsSection, ReaderSection, load_config
-from prelabel.encord_api.client import EncordProject, connect
+from prelabel.encord_api.client import EncordProject
+from prelabel.encord_api.connection import connect
 from prelabel.errors import AccountError, ConfigError
 from prelabel.scaffold.configs import config_for_folder, config_for_project
 from tests.encord_server import AGENT, EncordServer

@@ -13,7 +13,8 @@ import pytest
 
 import prelabel
 from prelabel import VideoDetections, VideoInfo
-from prelabel.encord_api.client import EncordProject, EncordTask
+from prelabel.encord_api.client import EncordProject
+from prelabel.encord_api.tasks import EncordTask
 from prelabel.errors import LabelError, RowTooLargeError, SaveError, TakenError
 from prelabel.label_row import write_detections
 from prelabel.sinks.encord import EncordSink

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prelabel.encord_api.client import EncordTask
+from prelabel.encord_api.tasks import EncordTask
 from prelabel.errors import AccountError, FetchError, SaveError, TakenError
 from prelabel.protocols import LeftAlone
 from prelabel.sources.encord import EncordSource
