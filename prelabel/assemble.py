@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from prelabel.encord_api.client import EncordProject
     from prelabel.sinks.encord import EncordSink
     from prelabel.sinks.folder import FolderSink
+    from prelabel.sinks.model_note import ModelNote
 
 DEFAULT_BATCH_SIZE = 8
 ULTRALYTICS_ENDINGS = (".pt", ".onnx", ".engine", ".torchscript", "_openvino_model", "_openvino_model/")
@@ -279,7 +280,8 @@ class Assembly:
         if not self.writes_files:
             from prelabel.sinks.encord import EncordSink
 
-            return EncordSink(self.encord, label_map, self.max_row_bytes, self.record, skips_begun=self.skips_begun)
+            note = self.model_note
+            return EncordSink(self.encord, label_map, self.max_row_bytes, note, skips_begun=self.skips_begun)
         from prelabel.sinks.folder import FolderSink
 
         return FolderSink(
@@ -308,16 +310,19 @@ class Assembly:
         return int(self.config.labels.max_row_mb * 1e6)
 
     @property
-    def record(self) -> dict[str, str | None] | None:
-        """What is noted on the platform beside the labels; None if nothing is to be."""
+    def model_note(self) -> ModelNote | None:
+        """What puts the model on record beside the labels; None if nothing is to."""
         section = self.config.source
         if not isinstance(section, EncordSection) or not section.record:
             return None
-        return {
+        from prelabel.sinks.model_note import ModelNote
+
+        record = {
             "model": self.model.name,
             "weights_sha256": self.model.weights_sha256,
             "config_sha256": self.config.digest(),
         }
+        return ModelNote(self.encord, record)
 
     @cached_property
     def raw_fingerprint(self) -> str:

@@ -125,7 +125,7 @@ def make_rows(assembly: Assembly, *, on_platform: bool) -> Rows:
         )
     if assembly.dry_run:
         return DryRows(assembly)
-    return PlatformRows(EncordSink(assembly.encord, NO_BOXES, assembly.max_row_bytes, assembly.record))
+    return PlatformRows(EncordSink(assembly.encord, NO_BOXES, assembly.max_row_bytes, assembly.model_note))
 
 
 def _change(task: Task, handed: HandedRow, changed: LabelRow) -> Callable[[LabelRow, datetime], WrittenRow]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
-import prelabel
 from prelabel.detections import VideoDetections
 from prelabel.encord_api.client import EncordProject
 from prelabel.encord_api.labels import labels_as_sent
@@ -27,12 +25,11 @@ from prelabel.label_row import (
 from prelabel.ontology import LabelMap, Ontology
 from prelabel.protocols import Task
 from prelabel.sinks.handed_row import HandedRow, labels_of
+from prelabel.sinks.model_note import ModelNote
 from prelabel.sinks.offline_row import blank_labels
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2
-
-RECORD_KEY = "prelabel"
 
 FRESH_SECONDS = 0.5
 """A row that was read longer ago is read again before it is saved; sooner, that would take longer than it gains."""
@@ -52,13 +49,6 @@ class EncordSink:
     after parsing: so what others did goes back bit for bit, labels of archived features included, and the time taken is
     linear in their number.
 
-    **Where the model is on record.** Label rows have no field for it. It goes into the client metadata of the storage
-    item, key `prelabel`, which the web app shows and filters by, and which `StorageItem.client_metadata` and
-    `list_label_rows_v2(include_client_metadata=True)` return. An item may be in several projects; the record is that of
-    the last write, and names its project. Assumed of the platform: a write of client metadata may replace all of it, so
-    other keys are read first and written back; and who may write labels may not always write metadata, so that a
-    failure is a warning.
-
     Attributes:
         warnings: what somebody should know that failed no task.
     """
@@ -68,7 +58,7 @@ class EncordSink:
         project: EncordProject,
         label_map: LabelMap,
         max_row_bytes: int,
-        record: Mapping[str, str | None] | None = None,
+        note: ModelNote | None = None,
         *,
         skips_begun: bool = False,
     ) -> None:
@@ -78,11 +68,11 @@ class EncordSink:
             project: whose rows.
             label_map: from the detector's classes to the project's ontology objects.
             max_row_bytes: the largest row that is sent.
-            record: what to note of the model beside each write; None: note nothing.
+            note: puts the model on record beside each write; None: it goes on none.
             skips_begun: whether rows with labels of anybody else are left as they are.
         """
         self._skips_begun = skips_begun
-        self._project, self._label_map, self._max_row_bytes, self._record = project, label_map, max_row_bytes, record
+        self._project, self._label_map, self._max_row_bytes, self._note = project, label_map, max_row_bytes, note
         self.warnings: list[str] = []
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
@@ -125,7 +115,7 @@ class EncordSink:
         written, num_bytes = self._project.caller.call(
             doing, lambda: self._merge_and_save(target, change, own), SaveError
         )
-        self._note(target, written)
+        self._put_note(target, written)
         return num_bytes
 
     def _merge_and_save(self, task: Target, change: RowChange, own: set[int]) -> tuple[WrittenRow, int]:
@@ -256,21 +246,10 @@ class EncordSink:
                 "start the run again"
             )
 
-    def _note(self, task: Target, written: WrittenRow) -> None:
-        if self._record is None:
-            return
-        note = {key: value for key, value in self._record.items() if value is not None} | {
-            "prelabel": prelabel.__version__,
-            "project": self._project.project_hash,
-            "branch": task.branch,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "instances": written.num_instances,
-        }
+    def _put_note(self, task: Target, written: WrittenRow) -> None:
         try:
-            item = self._project.storage_item(task.item_uuid, task.title, with_link=False)
-            metadata = {**(item.client_metadata or {}), RECORD_KEY: note}
-            doing = f"{task.title}: noting the model in the client metadata"
-            self._project.caller.call(doing, lambda: item.update(client_metadata=metadata), SaveError)
+            if self._note is not None:
+                self._note.put(task, written.num_instances)
         except PrelabelError as error:
             self.warnings.append(f"{error}; the labels are saved (source.record: false leaves the note out)")
 

@@ -18,6 +18,7 @@ from prelabel.encord_api.tasks import EncordTask
 from prelabel.errors import LabelError, RowTooLargeError, SaveError, TakenError
 from prelabel.label_row import write_detections
 from prelabel.sinks.encord import EncordSink
+from prelabel.sinks.model_note import ModelNote
 from prelabel.sources.encord import EncordSource
 from tests.builders import video_detections
 from tests.encord_server import (
@@ -260,7 +261,7 @@ def test_row_that_is_not_valid_is_left_alone_with_its_reasons(way: Way) -> None:
 
 
 def test_model_is_on_record_beside_what_others_noted(way: Way) -> None:
-    sink = EncordSink(way.project, map_of_roads(way.project), 50_000_000, RECORD)
+    sink = EncordSink(way.project, map_of_roads(way.project), 50_000_000, ModelNote(way.project, RECORD))
     sink.write(way.task(), INFO, FOUND)
     noted = way.platform.clip.item.client_metadata
     assert noted["camera"] == 1
@@ -277,7 +278,7 @@ def test_model_is_on_record_beside_what_others_noted(way: Way) -> None:
 
 
 def test_record_that_cannot_be_kept_is_a_warning(way: Way) -> None:
-    sink = EncordSink(way.project, map_of_roads(way.project), 50_000_000, RECORD)
+    sink = EncordSink(way.project, map_of_roads(way.project), 50_000_000, ModelNote(way.project, RECORD))
     way.platform.server.faults.add("update_item", Status(403, message="no"))
     sink.write(way.task(), INFO, FOUND)
     assert len(way.row().objects()) == 3
