@@ -2,7 +2,7 @@
 
     uv run python -m benchmarks.short_videos --clip street.mp4 --videos 20 --frames 32
 
-The detector waits for as long as a device would work, and finds nothing, so that the CPU is free to read meanwhile.
+The detector waits for as long as a device would work, so that the CPU is free to read meanwhile.
 Both ways alternate. Busy: the share of the time in which the detector worked.
 """
 
@@ -18,28 +18,14 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.waiting import WaitingDetector
 from prelabel.batch_runner import BatchRunner
 from prelabel.config import ReaderSection
 from prelabel.decoding import Video
-from prelabel.detections import Detections
-from prelabel.frames import FrameBatch, Media
+from prelabel.frames import Media
 from prelabel.interrupts import StopSignal
 from prelabel.pipeline import Pipeline
 from prelabel.progress import NullProgress
-
-
-class WaitingDetector:
-    """Takes a fixed time a batch and no processor."""
-
-    class_names = ("thing",)
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def detect(self, batch: FrameBatch) -> list[Detections]:
-        """Waits, and finds nothing."""
-        time.sleep(self._seconds)
-        return [Detections.empty()] * len(batch)
 
 
 def main() -> None:
@@ -49,7 +35,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=20)
     parser.add_argument("--frames", type=int, default=32, help="looked at in each video")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--batch-ms", type=float, default=200, help="that the device works on a batch")
+    parser.add_argument("--frame-ms", type=float, default=25, help="that the device works on a frame")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     video = Video(Media("video", (args.clip,)), args.clip.name)
@@ -72,7 +58,7 @@ def main() -> None:
 
 def _busy_share(args: argparse.Namespace, groups: Iterable[list[Video]]) -> float:
     """Returns the share of the time in which the detector worked, on all groups of videos one after the other."""
-    runner = BatchRunner(WaitingDetector(args.batch_ms / 1e3))
+    runner = BatchRunner(WaitingDetector(args.frame_ms))
     reader = ReaderSection.model_validate({"device": "cpu", "frame_ranges": [[0, args.frames - 1]]})
     pipeline = Pipeline(reader, Path(), runner, args.batch_size, "strict", NullProgress(), StopSignal())
     began = time.perf_counter()

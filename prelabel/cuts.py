@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, SAMPLES = 18, 32, 4
+THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, SAMPLES = 18, 32, 2
 MIN_CHANGE = 12.0
 """Mean difference of green values, 0..255."""
 MIN_RATIO = 3.0
@@ -59,7 +59,7 @@ class CutFinder:
 def thumbnails(data: torch.Tensor) -> torch.Tensor:
     """Returns small pictures of frames, float32 (N, height, width), 0..255, on the frames' device.
 
-    Green alone, which is most of what the eye calls bright, and only some pixels, about 4 by 4 for each of the
+    Green alone, which is most of what the eye calls bright, and only some pixels, about 2 by 2 for each of the
     thumbnail's: the cost does not grow with the frame's size.
 
     Args:
