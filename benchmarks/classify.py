@@ -34,7 +34,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.config import check_config
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
@@ -121,7 +121,7 @@ def _assembly(folder: Path, args: argparse.Namespace) -> Assembly:
         "classifier": {"use": "torchvision", "weights": args.weights, "builder": args.builder, "conf": 0.0},
         "labels": {"classes": CLASSES},
     }
-    return Assembly(check_config(values, "benchmark"), folder)
+    return assemble(check_config(values, "benchmark"), folder)
 
 
 def _ways(args: argparse.Namespace, assembly: Assembly, pictures: list[Path], folder: Path) -> dict[str, Way]:

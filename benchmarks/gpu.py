@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.moving_clip import write_moving_clip
-from prelabel.assemble import Assembly
+from prelabel.assemble import assemble
 from prelabel.batch_runner import BatchRunner
 from prelabel.config import check_config
 from prelabel.detectors.ultralytics import UltralyticsDetector
@@ -212,8 +212,8 @@ def _run(args: argparse.Namespace, clip: Path, num_videos: int, detector: Ultral
             "source": {"use": "folder", "path": str(videos), "output": f"{folder}/out"},
             "detector": {"use": "ultralytics", "weights": args.weights, "device": DEVICE},
         }
-        assembly = Assembly(check_config(values, "benchmark"), Path())
-        assembly.__dict__["bare_detector"] = detector
+        assembly = assemble(check_config(values, "benchmark"), Path())
+        assembly.detection.finder.__dict__["detector"] = detector
         report = run_tasks(assembly, None, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return report.num_inferred

@@ -65,7 +65,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _measure(clip: Path, folder: Path) -> dict[str, float]:
-    from prelabel.assemble import Assembly
+    from prelabel.assemble import assemble
     from prelabel.checks import prepare
     from prelabel.config import check_config
     from prelabel.interrupts import StopSignal
@@ -78,7 +78,7 @@ def _measure(clip: Path, folder: Path) -> dict[str, float]:
         "source": {"use": "folder", "path": str(clip), "output": str(folder / "out" / clip.stem)},
         "detector": {"use": "five.py:Five", "batch_size": 8},
     }
-    assembly = Assembly(check_config(values, "benchmark"), folder)
+    assembly = assemble(check_config(values, "benchmark"), folder)
     prepare(assembly)
     report = run_tasks(assembly, None, NullProgress(), StopSignal())
     assert not report.failed, report.failed

@@ -32,7 +32,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.config import check_config
 from prelabel.frames import FrameBatch, Media
 from prelabel.interrupts import StopSignal
@@ -49,9 +49,9 @@ def main() -> None:
     args = _parse()
     torch.set_num_threads(os.cpu_count() or 1)
     assembly = _assembly(args.clip, args.weights, Path(tempfile.mkdtemp()))
-    batches = _read_all(args.clip, assembly.batch_size, args.frames)
+    batches = _read_all(args.clip, assembly.detection.batch_size, args.frames)
     num_frames = sum(len(batch) for batch in batches)
-    assembly.detector.detect(batches[0])
+    assembly.detection.detector.detect(batches[0])
     ways = _ways(args, assembly, batches)
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.rounds):
@@ -92,7 +92,7 @@ def _assembly(clip: Path, weights: str, output: Path, last_frame: int | None = N
         "detector": {"use": "ultralytics", "weights": weights},
         "reader": {} if last_frame is None else {"frame_ranges": [[0, last_frame]]},
     }
-    return Assembly(check_config(values, "benchmark"), Path())
+    return assemble(check_config(values, "benchmark"), Path())
 
 
 def _read_all(clip: Path, batch_size: int, num_frames: int) -> list[FrameBatch]:
@@ -107,8 +107,8 @@ def _read_all(clip: Path, batch_size: int, num_frames: int) -> list[FrameBatch]:
 def _ways(args: argparse.Namespace, assembly: Assembly, batches: list[FrameBatch]) -> dict[str, Way]:
     num_frames = sum(len(batch) for batch in batches)
     ways: dict[str, Way] = {
-        "limit": lambda: sum(len(assembly.detector.detect(batch)) for batch in batches),
-        "decode": lambda: _decode(args.clip, assembly.batch_size, num_frames),
+        "limit": lambda: sum(len(assembly.detection.detector.detect(batch)) for batch in batches),
+        "decode": lambda: _decode(args.clip, assembly.detection.batch_size, num_frames),
         "run": lambda: _run(args.clip, args.weights, assembly, num_frames),
     }
     if args.peers:
@@ -134,7 +134,7 @@ def _run(clip: Path, weights: str, warm: Assembly, num_frames: int) -> int:
     torch.set_num_threads(os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as output:
         assembly = _assembly(clip, weights, Path(output), num_frames - 1)
-        assembly.__dict__["bare_detector"] = warm.bare_detector
+        assembly.detection.finder.__dict__["detector"] = warm.detection.finder.detector
         report = run_tasks(assembly, None, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return report.num_inferred

@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.checks import prepare
 from prelabel.config import check_config
 from prelabel.detections import Detections, concatenate
@@ -31,7 +31,7 @@ from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.progress import NullProgress
 from prelabel.raw_store import RawOrigin, RawRecord, write_raw
 from prelabel.readers.pyav import PyAVReader
-from prelabel.relabel import KeptAssembly
+from prelabel.relabel import assemble_kept
 from prelabel.run import run_tasks
 
 WAYS: Mapping[str, Mapping[str, object]] = {
@@ -49,7 +49,7 @@ def main() -> None:
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
-        live = Assembly(check_config(_config(args, output, {}), "benchmark"), output)
+        live = assemble(check_config(_config(args, output, {}), "benchmark"), output)
         prepare(live)
         found, info, detect_seconds = _look(live, args.clip, args.frames)
         num_frames = round(args.minutes * 60 * info.average_fps)
@@ -91,10 +91,10 @@ def _look(live: Assembly, clip: Path, num_frames: int) -> tuple[list[Detections]
     with PyAVReader(Media("video", (clip,))) as reader:
         info = reader.info
         batches: list[FrameBatch] = list(reader.batches(np.arange(min(num_frames, info.num_frames)), BATCH_SIZE))
-    live.detector.detect(batches[0])
+    live.detection.detector.detect(batches[0])
     began = time.process_time()
     for batch in batches:
-        found += live.detector.detect(batch)
+        found += live.detection.detector.detect(batch)
     return found, info, (time.process_time() - began) / len(found)
 
 
@@ -109,14 +109,16 @@ def _keep(live: Assembly, video: tuple[VideoInfo, list[Detections]]) -> None:
     """Writes what a run over such a video would have kept."""
     info, found = video
     key = "clip.mp4"
-    origin = RawOrigin(tuple(live.detector.class_names), live.model, f"{live.raw_fingerprint}:media", 0.05)
-    write_raw(raw_path(live, key, key), RawRecord(info, concatenate(enumerate(found)), origin))
+    origin = RawOrigin(
+        tuple(live.detection.detector.class_names), live.model, f"{live.detection.finder.fingerprint}:media", 0.05
+    )
+    write_raw(raw_path(live.found_names, key, key), RawRecord(info, concatenate(enumerate(found)), origin))
     with Ledger(live.output / LEDGER) as ledger:
         ledger.record(Entry(key, key, "inferred", "none"))
 
 
 def _relabel(args: argparse.Namespace, output: Path, name: str, labels: Mapping[str, object]) -> dict[str, object]:
-    assembly = KeptAssembly(check_config(_config(args, output, labels), "benchmark"), output)
+    assembly = assemble_kept(check_config(_config(args, output, labels), "benchmark"), output)
     began = time.process_time()
     with Ledger(output / LEDGER) as ledger:
         report = run_tasks(assembly, ledger, NullProgress(), StopSignal())

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from trackers.eval import evaluate_mot_sequences
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import assemble
 from prelabel.checks import prepare
 from prelabel.config import check_config
 from prelabel.detections import VideoDetections
@@ -140,13 +140,13 @@ def _real(clip: Path, weights: str, folder: Path) -> Video:
 
 
 def _run(values: Mapping[str, object]) -> RawRecord:
-    assembly = Assembly(check_config(values, "benchmark"), Path())
+    assembly = assemble(check_config(values, "benchmark"), Path())
     prepare(assembly)
     with Ledger(assembly.output / LEDGER) as ledger:
         report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
     assert not report.failed, report.failed
-    (entry,) = kept_entries(assembly)
-    return read_raw(raw_path(assembly, entry.key, entry.title))
+    (entry,) = kept_entries(assembly.found_names)
+    return read_raw(raw_path(assembly.found_names, entry.key, entry.title))
 
 
 def _by_prelabel(video: Video, linking: Linking, stride: int = 1) -> Shaped:

@@ -54,7 +54,7 @@ def _parts_of_model(assembly: Assembly) -> dict[str, Callable[[Assembly], str]]:
         "classes": check_answers if classifies else _describe_label_map,
         "labels": _describe_sink,
     }
-    return parts if assembly.linking is None else {**parts, "tracks": check_tracker}
+    return parts if assembly.detection.linking is None else {**parts, "tracks": check_tracker}
 
 
 def _parts_of_function(assembly: Assembly) -> dict[str, Callable[[Assembly], str]]:
@@ -106,12 +106,13 @@ def check_tracker(assembly: Assembly) -> str:
     Raises:
         SetupError: the tracker is not there, does not take its options, or does not start.
     """
-    linking = assembly.linking
+    parts = assembly.detection
+    linking = parts.linking
     if linking is None:
         return "none: each box is an instance of its own"
     linking.new_tracker(VideoInfo(width=64, height=64, num_frames=1, average_fps=25.0, duration_seconds=0.04))
     return (
-        f"{assembly.tracker_plugin.use}, of {linking.min_length} boxes or more, "
+        f"{parts.tracker_plugin.use}, of {linking.min_length} boxes or more, "
         f"gaps of up to {linking.max_gap_seconds:g} s filled in"
     )
 
@@ -128,7 +129,7 @@ def check_routing(assembly: Assembly) -> str:
     elif assembly.config.classifier is not None:
         known = [choice.name for choice in assembly.classification.answer_map.choices]
     else:
-        known = [category.name for category in assembly.label_map.categories]
+        known = [category.name for category in assembly.detection.label_map.categories]
     router.check_classes(known)
     said = [f"{place}. {rule}" for place, rule in enumerate(router.rules, start=1)]
     return "; ".join(said if router.priority is None else [*said, f"priority: {router.priority.text}"])
@@ -195,7 +196,7 @@ def check_labels(assembly: Assembly) -> None:
         SetupError: the first that is wrong.
     """
     check_tracker(assembly)
-    class_thresholds(assembly.config.labels.conf, assembly.label_map)
+    class_thresholds(assembly.config.labels.conf, assembly.detection.label_map)
     _ = assembly.sink
 
 
@@ -206,8 +207,9 @@ def _describe_source(assembly: Assembly) -> str:
 
 
 def _describe_detector(assembly: Assembly) -> str:
-    described = _describe_model(assembly.model, len(assembly.detector.class_names), assembly.batch_size)
-    return "; ".join([described, *warnings_of(assembly.bare_detector)])
+    parts = assembly.detection
+    described = _describe_model(parts.finder.model, len(parts.detector.class_names), parts.batch_size)
+    return "; ".join([described, *warnings_of(parts.finder.detector)])
 
 
 def _describe_model(model: ModelRecord, num_classes: int, batch_size: int) -> str:
@@ -223,10 +225,9 @@ def _describe_classifier(assembly: Assembly) -> str:
 
 
 def _describe_label_map(assembly: Assembly) -> str:
-    class_thresholds(assembly.config.labels.conf, assembly.label_map)
-    labels = assembly.label_map
-    parts = [f"{len(labels.categories)} objects of '{assembly.ontology.title}'", *labels.notes]
-    return "; ".join(parts)
+    labels, ontology = assembly.detection.label_map, assembly.detection.ontology
+    class_thresholds(assembly.config.labels.conf, labels)
+    return "; ".join([f"{len(labels.categories)} objects of '{ontology.title}'", *labels.notes])
 
 
 def _describe_sink(assembly: Assembly) -> str:

@@ -11,12 +11,13 @@ from typing import Literal, TypeVar
 
 from rich.markup import escape
 
-from prelabel.assemble import Assembly, detector_for
+from prelabel.assemble import Assembly, assemble
 from prelabel.checks import check_labels, look_through, prepare_stages
 from prelabel.choice import Choice, DueAgain, SetAside, every_task
 from prelabel.config import load_config, load_configs
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.files import write_text_atomically
+from prelabel.finders import detector_for
 from prelabel.interrupts import StopSignal, stop_on_signals
 from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.passes import run_passes
@@ -54,7 +55,7 @@ def run_config(
 ) -> int:
     """Runs a config, stage after stage, once, or again and again until somebody asks to stop."""
     shared = Shared()
-    assemblies = [Assembly(stage, config.parent, dry_run, shared) for stage in load_configs(config, settings)]
+    assemblies = [assemble(stage, config.parent, dry_run, shared) for stage in load_configs(config, settings)]
     rest = timedelta(minutes=assemblies[0].config.retries.watch_minutes)
     choose = every_task if watch_seconds is None else DueAgain(rest)
     return _run(assemblies, choose, limit=limit, watch_seconds=watch_seconds, metrics_port=metrics_port, page=page)
@@ -62,7 +63,7 @@ def run_config(
 
 def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) -> int:
     """Runs a config over tasks that earlier runs have set aside: those named by title or key, or all."""
-    assembly = Assembly(load_config(config, settings), config.parent)
+    assembly = assemble(load_config(config, settings), config.parent)
     failed = _failed_entries(assembly)
     chosen = [entry for entry in failed if not named or {entry.title, entry.key} & set(named)]
     for name in named:
@@ -110,9 +111,9 @@ def _run(
 
 def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
     """Labels anew, by the config of today, all that earlier runs have found."""
-    from prelabel.relabel import KeptAssembly, without_previews
+    from prelabel.relabel import assemble_kept, without_previews
 
-    assembly = KeptAssembly(without_previews(load_config(config, settings)), config.parent, dry_run)
+    assembly = assemble_kept(without_previews(load_config(config, settings)), config.parent, dry_run)
     check_labels(assembly)
     stop = StopSignal()
     ((_, report),) = run_passes([assembly], stop, every_task, (), limit=None, watch_seconds=None, page=False)
@@ -129,7 +130,7 @@ def _exit_code(report: RunReport) -> int:
 def check_config_file(config: Path, settings: Sequence[str]) -> int:
     """Shows all that can be known before frame 0."""
     shared, passed = Shared(), []
-    assemblies = [Assembly(stage, config.parent, shared=shared) for stage in load_configs(config, settings)]
+    assemblies = [assemble(stage, config.parent, shared=shared) for stage in load_configs(config, settings)]
     for assembly in assemblies:
         with waiting("loading the model, looking at the source …"):
             checks = look_through(assembly)
@@ -179,9 +180,9 @@ def draw_previews(
     """Draws the boxes of an earlier run, and makes a page of it."""
     from prelabel.pages.run_report import write_run_report
     from prelabel.preview import preview_run
-    from prelabel.relabel import DetectorlessAssembly
+    from prelabel.relabel import assemble_detectorless
 
-    assembly = DetectorlessAssembly(load_config(config, settings), config.parent, dry_run)
+    assembly = assemble_detectorless(load_config(config, settings), config.parent, dry_run)
     wanted = _one_of("--kind", kind, (*_PICTURES, "report"))
     paths: list[Path] = []
     if wanted in _PICTURES:
@@ -197,9 +198,9 @@ def draw_previews(
 def export_labels(config: Path, settings: Sequence[str], format: str, target: Path, *, dry_run: bool = False) -> int:
     """Writes what an earlier run found in another format."""
     from prelabel.export import export_run
-    from prelabel.relabel import DetectorlessAssembly
+    from prelabel.relabel import assemble_detectorless
 
-    assembly = DetectorlessAssembly(load_config(config, settings), config.parent, dry_run)
+    assembly = assemble_detectorless(load_config(config, settings), config.parent, dry_run)
     show_paths(export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target))
     return ALL_DONE
 
@@ -216,13 +217,12 @@ def evaluate_labels(
     """Compares what runs wrote with what stands there now."""
     from prelabel.evaluation.evaluate import Asked, evaluate_run
     from prelabel.pages.evaluation import write_evaluation_page
-    from prelabel.relabel import KeptAssembly
+    from prelabel.relabel import assemble_detectorless
 
     asked = Asked(against, tuple(stages), min_iou, accept_iou)
-    loaded = load_config(config, settings)
-    assembly = Assembly(loaded, config.parent)
+    assembly = assemble_detectorless(load_config(config, settings), config.parent)
     with waiting("reading the labels, comparing …"):
-        evaluation = evaluate_run(KeptAssembly(loaded, config.parent), asked)
+        evaluation = evaluate_run(assembly, asked)
         path, page = assembly.output / "evaluation.json", assembly.output / "evaluation.html"
         evaluation.write(path)
         write_evaluation_page(assembly, evaluation, page)

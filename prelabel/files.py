@@ -74,12 +74,15 @@ class OutputNames:
     A task's name is its title without the suffix; where another task has that name already (`a.mp4`, `a.mov`), the
     whole title; where even that is taken, the title and a digest of the task's key.
 
+    Attributes:
+        output: the folder.
+
     Raises:
         MachineError: if the note of earlier names is damaged, or cannot be written.
     """
 
     def __init__(self, output: Path) -> None:
-        self._output = output
+        self.output = output
         self._path = output / ".prelabel" / "names.jsonl"  # a line a name: ten thousand tasks rewrite nothing
         self._lock = threading.Lock()
         self._key_by_name: dict[str, str] = {}
@@ -111,7 +114,7 @@ class OutputNames:
 
     def path(self, task_key: str, task_title: str, ending: str) -> Path:
         """Returns where the task's file with this ending is, such as `.labels.json`, or will be."""
-        return self._output / f"{self.of(task_key, task_title)}{ending}"
+        return self.output / f"{self.of(task_key, task_title)}{ending}"
 
     @contextmanager
     def _held_from_others(self) -> Iterator[None]:

@@ -11,7 +11,9 @@ import numpy as np
 
 from prelabel.assemble import Assembly
 from prelabel.detections import VideoDetections
+from prelabel.detector_parts import DetectorParts
 from prelabel.errors import ConfigError
+from prelabel.files import OutputNames
 from prelabel.labelled import LabelledVideo
 from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.protocols import Task
@@ -23,9 +25,9 @@ from prelabel.tracking import track_detections
 NEXT_STEP = "`prelabel run CONFIG` first"
 
 
-def raw_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
-    """Returns where the raw detections of a task are kept."""
-    return assembly.found_names.path(task_key, task_title, ".detections.parquet")
+def raw_path(names: OutputNames, task_key: str, task_title: str) -> Path:
+    """Returns where the raw detections of a task are kept, in the output of these names."""
+    return names.path(task_key, task_title, ".detections.parquet")
 
 
 def classes_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
@@ -33,21 +35,21 @@ def classes_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
     return assembly.names.path(task_key, task_title, ".classes.parquet")
 
 
-def shape_raw(assembly: Assembly, raw: RawRecord) -> Shaped:
+def shape_raw(parts: DetectorParts, raw: RawRecord) -> Shaped:
     """Returns what becomes labels: above the detector's threshold, by the config's shaping, in tracks if it says so."""
-    found = raw.detections.where(raw.detections.confidence >= np.float32(assembly.threshold or 0.0))
-    shaped = shape_detections(found, raw.info, assembly.label_map, assembly.config.labels.rules)
-    linking = assembly.linking
+    found = raw.detections.where(raw.detections.confidence >= np.float32(parts.finder.threshold or 0.0))
+    shaped = shape_detections(found, raw.info, parts.label_map, parts.config.labels.rules)
+    linking = parts.linking
     if linking is None:
         return shaped
-    return track_detections(shaped, raw.info, assembly.label_map, raw.cuts, linking)
+    return track_detections(shaped, raw.info, parts.label_map, raw.cuts, linking)
 
 
-def shape_unwritten(assembly: Assembly, raw: RawRecord) -> VideoDetections:
+def shape_unwritten(parts: DetectorParts, raw: RawRecord) -> VideoDetections:
     """Returns the boxes that became no labels for their confidence alone, as single boxes."""
-    label_map, rules = assembly.label_map, assembly.config.labels.rules
+    label_map, rules = parts.label_map, parts.config.labels.rules
     found = shape_detections(raw.detections, raw.info, label_map, replace(rules, conf=0.0)).detections
-    least = np.maximum(class_thresholds(rules.conf, label_map), np.float32(assembly.threshold or 0.0))
+    least = np.maximum(class_thresholds(rules.conf, label_map), np.float32(parts.finder.threshold or 0.0))
     return found.where(found.confidence < least[found.class_id])
 
 
@@ -59,22 +61,24 @@ def kept_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
     Raises:
         ConfigError: there is none, or one is of a detector with other classes.
     """
-    entries = kept_entries(assembly)
+    entries = kept_entries(assembly.found_names)
     titles = titles_apart(entries)
     for entry in entries:
-        yield label_raw(assembly, titles[entry.key], read_raw(raw_path(assembly, entry.key, entry.title)))
+        yield label_raw(
+            assembly.detection, titles[entry.key], read_raw(raw_path(assembly.found_names, entry.key, entry.title))
+        )
 
 
-def kept_entries(assembly: Assembly) -> list[Entry]:
-    """Returns the tasks of which a run has kept what was found, in the order of their titles.
+def kept_entries(names: OutputNames) -> list[Entry]:
+    """Returns the tasks of which a run has kept what was found in the output of these names, in the order of titles.
 
     Raises:
         ConfigError: there is none.
     """
-    entries = sorted(_entries(assembly.found_in), key=lambda entry: (entry.title, entry.key))
-    kept = [entry for entry in entries if raw_path(assembly, entry.key, entry.title).exists()]
+    entries = sorted(_entries(names.output), key=lambda entry: (entry.title, entry.key))
+    kept = [entry for entry in entries if raw_path(names, entry.key, entry.title).exists()]
     if not kept:
-        raise ConfigError(f"{assembly.found_in}: holds no detections yet: {NEXT_STEP}")
+        raise ConfigError(f"{names.output}: holds no detections yet: {NEXT_STEP}")
     return kept
 
 
@@ -96,35 +100,35 @@ def _entries(folder: Path) -> list[Entry]:
 
 def kept_record(assembly: Assembly, task: Task) -> RawRecord | None:
     """Returns what was found in a task's media; None if no run has kept it."""
-    path = raw_path(assembly, task.key, task.title)
+    path = raw_path(assembly.found_names, task.key, task.title)
     return read_raw(path) if path.exists() else None
 
 
-def label_raw(assembly: Assembly, title: str, record: RawRecord) -> LabelledVideo:
+def label_raw(parts: DetectorParts, title: str, record: RawRecord) -> LabelledVideo:
     """Returns the video with the detections that become labels under the config of today.
 
     Args:
-        assembly: of the config.
+        parts: of the config.
         title: the task's.
         record: of a run under this or an earlier form of the config.
 
     Raises:
         ConfigError: it is of a detector with other classes, or has no boxes as unsure as the config asks for.
     """
-    check_classes(assembly, title, record)
-    lowest, threshold = record.origin.lowest_conf, assembly.threshold
+    check_classes(parts, title, record)
+    lowest, threshold = record.origin.lowest_conf, parts.finder.threshold
     if lowest is not None and threshold is not None and threshold < lowest:
         raise ConfigError(f"{title}: detector.conf: got {threshold:g}, boxes are kept from {lowest:g} on: {NEXT_STEP}")
-    return LabelledVideo(title, record.info, shape_raw(assembly, record).detections, assembly.label_map)
+    return LabelledVideo(title, record.info, shape_raw(parts, record).detections, parts.label_map)
 
 
-def check_classes(assembly: Assembly, title: str, record: RawRecord) -> None:
+def check_classes(parts: DetectorParts, title: str, record: RawRecord) -> None:
     """Checks that a record is of a detector with the classes of the config's.
 
     Raises:
         ConfigError: it is not.
     """
-    names, known = tuple(assembly.detector.class_names), record.origin.class_names
+    names, known = tuple(parts.detector.class_names), record.origin.class_names
     if known != names:
         raise ConfigError(
             f"{title}: was labelled by a detector of {len(known)} classes ({known[0]}, …), "

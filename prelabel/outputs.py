@@ -54,7 +54,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         score=score,
         warnings=tuple(warnings),
         outputs=tuple(map(str, outputs)),
-        device="" if assembly.config.detector is None else assembly.device or "",
+        device="" if assembly.config.detector is None else assembly.detection.device or "",
     )
     if _tells_nothing(report) and path.exists():
         finished = replace(finished, outputs=())
@@ -117,8 +117,10 @@ def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledV
     labelled = [task for task in report.tasks if task.status in ("done", "already done")]
     titles = titles_apart(labelled)
     for task in labelled:
-        raw = read_raw(raw_path(assembly, task.key, task.title))
-        yield LabelledVideo(titles[task.key], raw.info, shape_raw(assembly, raw).detections, assembly.label_map)
+        raw = read_raw(raw_path(assembly.found_names, task.key, task.title))
+        yield LabelledVideo(
+            titles[task.key], raw.info, shape_raw(assembly.detection, raw).detections, assembly.detection.label_map
+        )
 
 
 def _write_page(assembly: Assembly, report: RunReport, path: Path) -> None:

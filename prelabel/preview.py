@@ -132,7 +132,7 @@ def preview_run(
     """
     written = []
     for task, record in _chosen(assembly, titles):
-        video = label_raw(assembly, task.title, record)
+        video = label_raw(assembly.detection, task.title, record)
         (progress or NullProgress()).event("drawing", task=task.title, task_id=task.key)
         with task.open() as media:
             reading = _Reading(assembly, task.title, media, record)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.config import Config, EncordSection, make_router
 from prelabel.detections import Detections
 from prelabel.errors import ConfigError, DetectError
+from prelabel.files import OutputNames
+from prelabel.finders import detector_plugin, detector_section
 from prelabel.frames import FrameBatch
 from prelabel.kept import NEXT_STEP, kept_entries, raw_path
 from prelabel.ledger import LEDGER, Entry
 from prelabel.plugins import Plugin
-from prelabel.protocols import Detector, LeftAlone, ModelRecord, TaskSource
+from prelabel.protocols import LeftAlone, ModelRecord, TaskSource
 from prelabel.raw_store import RawOrigin, read_origin
 from prelabel.routing import Router
 from prelabel.sources.kept import KeptSource, KeptTask
+from prelabel.task_parts import ProjectParts
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,9 @@ class KeptDetector:
 
     Attributes:
         class_names: of the detector that found them.
-        model: which it was.
     """
 
     class_names: tuple[str, ...]
-    model: ModelRecord | None
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Raises a DetectError: nothing is looked at again."""
@@ -41,30 +42,44 @@ class KeptDetector:
 
 
 @dataclass(frozen=True)
-class DetectorlessAssembly(Assembly):
-    """The parts of a config, but for its detector: what is to be known of it is kept beside what it found.
+class EarlierRuns:
+    """The detector of earlier runs, by what is kept of it beside what it found; of several, that of the latest.
 
-    The boxes are of one detector, that of the latest run. Fingerprints are those that a run with the same config would
-    make, so that each knows what the other has done.
+    Fingerprints are those that a run with the same config would make, so that each knows what the other has done.
+
+    Attributes:
+        config: which names the detector.
+        folder: the config's, to which plug-in paths are relative.
+        found_in: the output in which those runs kept what they found.
     """
 
+    config: Config
+    folder: Path
+    found_in: Path
+
     @cached_property
-    def origin(self) -> RawOrigin:
-        """Under which circumstances the boxes of the latest run were found.
+    def origins(self) -> dict[Entry, RawOrigin]:
+        """Under which circumstances each task's boxes were found.
 
         Raises:
             ConfigError: none are kept.
         """
-        return self._origins[max(self._origins, key=lambda entry: entry.updated_at)]
+        names = OutputNames(self.found_in)
+        return {entry: read_origin(raw_path(names, entry.key, entry.title)) for entry in kept_entries(names)}
 
     @cached_property
-    def _origins(self) -> dict[Entry, RawOrigin]:
-        return {entry: read_origin(raw_path(self, entry.key, entry.title)) for entry in kept_entries(self)}
+    def _latest(self) -> RawOrigin:
+        return self.origins[max(self.origins, key=lambda entry: entry.updated_at)]
 
-    @cached_property
-    def bare_detector(self) -> Detector:
+    @property
+    def detector(self) -> KeptDetector:
         """What stands for the detector."""
-        return KeptDetector(self.origin.class_names, self.origin.model)
+        return KeptDetector(self._latest.class_names)
+
+    @property
+    def model(self) -> ModelRecord:
+        """Which model found the boxes."""
+        return self._latest.model or detector_plugin(self.config, self.folder).model
 
     @cached_property
     def threshold(self) -> float | None:
@@ -73,42 +88,46 @@ class DetectorlessAssembly(Assembly):
         Raises:
             ConfigError: it is under the one down to which boxes are kept.
         """
-        lowest = self.origin.lowest_conf
+        lowest = self.lowest_conf
         if lowest is None:
             return None
-        conf = _configured_conf(self.detector_plugin, self.detector_section.options)
+        conf = _configured_conf(detector_plugin(self.config, self.folder), detector_section(self.config).options)
         if conf < lowest:
             raise ConfigError(f"detector.conf: got {conf:g}, boxes are kept from {lowest:g} on: {NEXT_STEP}")
         return conf
 
-    @cached_property
-    def raw_fingerprint(self) -> str:
+    @property
+    def lowest_conf(self) -> float | None:
+        """The confidence down to which boxes are kept; None where the detector did not say."""
+        return self._latest.lowest_conf
+
+    @property
+    def fingerprint(self) -> str:
         """Of all that decided what the detector found."""
-        return self.origin.detector_fingerprint
+        return self._latest.detector_fingerprint
 
 
 @dataclass(frozen=True)
-class KeptAssembly(DetectorlessAssembly):
-    """The parts of a run over what earlier runs have found; what another detector found is left alone."""
+class KeptTasks:
+    """The tasks of which boxes are kept; what another detector found is left alone, and none is moved.
 
-    @property
-    def found_in(self) -> Path:
-        """The output of earlier runs, in a dry run as well; that of dry runs, where there were no others."""
-        output = self.config.source.output
-        return output if (output / LEDGER).exists() else self.output
+    Attributes:
+        config: whose source they are of.
+        project: which that source is of.
+        earlier: the runs that found the boxes.
+    """
 
-    @cached_property
-    def router(self) -> Router:
-        """None of the rules: no task is moved."""
-        return make_router((), None, None)
+    config: Config
+    project: ProjectParts
+    earlier: EarlierRuns
 
     @cached_property
     def source(self) -> TaskSource:
         """The tasks of which boxes are kept."""
         tasks: list[KeptTask] = []
         others: list[LeftAlone] = []
-        for entry, origin in self._origins.items():
-            if origin.detector_fingerprint == self.raw_fingerprint:
+        for entry, origin in self.earlier.origins.items():
+            if origin.detector_fingerprint == self.earlier.fingerprint:
                 tasks.append(KeptTask(entry.key, entry.title, origin.media_identity, entry.num_instances))
             else:
                 others.append(LeftAlone(entry.title, f"its boxes are of another detector or reader: {NEXT_STEP}"))
@@ -116,7 +135,34 @@ class KeptAssembly(DetectorlessAssembly):
             return KeptSource(tasks, others)
         from prelabel.sources.encord_rows import EncordRowSource
 
-        return EncordRowSource(self.encord, self.config.source.stage, tasks, others)
+        return EncordRowSource(self.project.encord, self.config.source.stage, tasks, others)
+
+    @cached_property
+    def router(self) -> Router:
+        """None of the rules."""
+        return make_router((), None, None)
+
+
+def assemble_detectorless(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
+    """Returns the parts of a config, but for its detector: what is to be known of it is kept beside what it found."""
+    live = assemble(config, folder, dry_run)
+    return replace(live, detection=replace(live.detection, finder=EarlierRuns(config, folder, live.found_in)))
+
+
+def assemble_kept(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
+    """Returns the parts of a run over what earlier runs have found.
+
+    A dry run takes what is in the output of the other runs; what dry runs found only where there were no others.
+    """
+    live = assemble(config, folder, dry_run)
+    output = config.source.output
+    earlier = EarlierRuns(config, folder, output if (output / LEDGER).exists() else live.output)
+    return replace(
+        live,
+        found_in=earlier.found_in,
+        tasks=KeptTasks(config, live.project, earlier),
+        detection=replace(live.detection, finder=earlier),
+    )
 
 
 def without_previews(config: Config) -> Config:

@@ -10,7 +10,7 @@ import av
 from PIL import Image
 
 from prelabel import Detections, FrameBatch
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.config import check_config
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
@@ -72,7 +72,7 @@ def assembly_of(folder: Path, output: Path, **sections: Mapping[str, Any]) -> As
         "detector": {"use": "tests.kept:BoxDetector"},
         **sections,
     }
-    return Assembly(check_config(values, "test"), folder)
+    return assemble(check_config(values, "test"), folder)
 
 
 def run(assembly: Assembly) -> RunReport:

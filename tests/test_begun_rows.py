@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prelabel import Detections, FrameBatch
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.config import check_config
 from prelabel.errors import ConfigError, TakenError
 from prelabel.frames import VideoInfo
@@ -38,7 +38,7 @@ class OneBox:
 
 def assembly_of(folder: Path, source: dict, **sections) -> Assembly:
     values = {"source": {**source, "output": str(folder / "out")}, "labels": {"if_begun": "skip"}, **sections}
-    return Assembly(check_config({"detector": {"use": "tests.test_begun_rows:OneBox"}, **values}, "test"), folder)
+    return assemble(check_config({"detector": {"use": "tests.test_begun_rows:OneBox"}, **values}, "test"), folder)
 
 
 def on_platform(platform: Platform, folder: Path, **sections) -> Assembly:
@@ -110,7 +110,7 @@ def test_a_folder_s_row_that_somebody_has_changed_is_left(tmp_path: Path):
 def test_skip_or_merge_makes_no_labels_anew(tmp_path: Path):
     def sums(**labels) -> tuple[str, str]:
         assembly = assembly_of(tmp_path, {"path": str(tmp_path)}, labels=labels)
-        return assembly.label_fingerprint, assembly.config.digest()
+        return assembly.detection.label_fingerprint, assembly.config.digest()
 
     assert sums(if_begun="skip") == sums(if_begun="merge")
     assert sums(if_begun="skip") != sums(conf=0.5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.cards import find_card
 from prelabel.config import load_config, load_configs
 from prelabel.detections import Detections
@@ -57,9 +57,9 @@ def test_a_config_that_needs_neither_account_nor_download_assembles(name: str, t
     already = set(cache_folder().glob("*"))
     settings = [f"source.output={tmp_path / 'out'}"] + ([] if name == "demo" else [f"source.path={tmp_path}"])
     path = config_path(name)
-    assembly = Assembly(load_config(path, settings), path.parent)
-    assert assembly.detector.class_names
-    assert assembly.label_map.categories
+    assembly = assemble(load_config(path, settings), path.parent)
+    assert assembly.detection.detector.class_names
+    assert assembly.detection.label_map.categories
     assert assembly.sink
     assert set(cache_folder().glob("*")) == already
 
@@ -67,18 +67,18 @@ def test_a_config_that_needs_neither_account_nor_download_assembles(name: str, t
 def own_detector(**options: object) -> Assembly:
     path = config_path("own_detector")
     settings = [f"detector.{key}={value}" for key, value in options.items()]
-    return Assembly(load_config(path, settings), path.parent)
+    return assemble(load_config(path, settings), path.parent)
 
 
 def found_on(picture: NDArray[np.uint8], **options: object) -> Detections:
     batch = FrameBatch(torch.from_numpy(picture)[None], np.zeros(1, np.int64), np.zeros(1))
-    (found,) = own_detector(**options).detector.detect(batch)
+    (found,) = own_detector(**options).detection.detector.detect(batch)
     return found
 
 
 def test_the_own_detector_keeps_the_contract() -> None:
     frames = [on_a_table(), on_a_table((32, 32, 64, 48)), on_a_table((0, 0, 16, 16), (80, 40, 160, 96))]
-    check_detector(own_detector().detector, np.stack(frames))
+    check_detector(own_detector().detection.detector, np.stack(frames))
 
 
 def test_the_own_detector_boxes_each_thing() -> None:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 import prelabel
-from prelabel.assemble import Assembly
+from prelabel.assemble import assemble
 from prelabel.checks import prepare
 from prelabel.config import (
     AgentSection,
@@ -50,12 +50,12 @@ def test_the_readme_s_detector_runs_and_keeps_the_contract(tmp_path):
     (tmp_path / "mine.py").write_text(code)
     clip = write_clip(tmp_path / "clip.mp4", RECIPES["h264"]).path
     values = {"source": {"path": str(clip), "output": str(tmp_path / "out")}, **section}
-    assembly = Assembly(check_config(values, "README.md"), tmp_path)
+    assembly = assemble(check_config(values, "README.md"), tmp_path)
     prepare(assembly)
     (task,) = run_tasks(assembly, None, NullProgress(), StopSignal()).tasks
     assert task.status == "done"
     assert NUM_FRAMES // 2 < task.instances["spot"] < NUM_FRAMES  # frame 0 shows no bright block
-    check_detector(assembly.detector)
+    check_detector(assembly.detection.detector)
 
 
 def test_the_readme_s_function_runs(tmp_path):
@@ -66,7 +66,7 @@ def test_the_readme_s_function_runs(tmp_path):
     for title in ("night_1.mp4", "day_1.mp4"):
         write_clip(tmp_path / title, RECIPES["h264"])
     source = {"path": str(tmp_path), "output": str(tmp_path / "out"), "ontology": str(tmp_path / "ontology.json")}
-    assembly = Assembly(check_config({"source": source, **section}, "README.md"), tmp_path)
+    assembly = assemble(check_config({"source": source, **section}, "README.md"), tmp_path)
     prepare(assembly)
     tasks = run_tasks(assembly, None, NullProgress(), StopSignal()).tasks
     assert [(task.title, task.status, task.pathway) for task in tasks] == [

@@ -42,7 +42,9 @@ def test_tasks_of_one_title_are_told_apart(tmp_path):
     run(assembly)
     with Ledger(assembly.output / LEDGER) as ledger:
         ledger.record(Entry("another", "a.mp4", "done", ""))
-    raw_path(assembly, "another", "a.mp4").write_bytes(raw_path(assembly, "a.mp4", "a.mp4").read_bytes())
+    raw_path(assembly.found_names, "another", "a.mp4").write_bytes(
+        raw_path(assembly.found_names, "a.mp4", "a.mp4").read_bytes()
+    )
     (path,) = export_run(assembly, "coco", tmp_path / "all.json")
     images = json.loads(path.read_text())["images"]
     assert {image["video"] for image in images} == {"a.mp4 [a.mp4]", "a.mp4 [another]"}

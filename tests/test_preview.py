@@ -332,7 +332,7 @@ def test_detections_that_cannot_be_read_are_named(tmp_path):
     write_grey_clip(tmp_path / "media" / "a.mp4", 96, 64, 4)
     assembly = assembly_of(tmp_path / "media", tmp_path / "out")
     run(assembly)
-    raw_path(assembly, "a.mp4", "a.mp4").write_bytes(b"not parquet")
+    raw_path(assembly.found_names, "a.mp4", "a.mp4").write_bytes(b"not parquet")
     with pytest.raises(LabelError, match=r"a\.detections\.parquet"):
         preview_run(assembly, [], "clip")
 

@@ -14,7 +14,7 @@ from prelabel.errors import ConfigError
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
 from prelabel.progress import NullProgress
-from prelabel.relabel import KeptAssembly
+from prelabel.relabel import assemble_kept
 from prelabel.report import RunReport
 from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE, REVIEW
@@ -184,7 +184,7 @@ def labelled(platform: Platform, tmp_path: Path, encord_environment) -> Platform
 
 def relabel(platform: Platform, folder: Path) -> RunReport:
     values = encord_values(platform, folder, detector={"use": "tests.test_relabel:Unsure", "conf": 0.2})
-    assembly = KeptAssembly(check_config(values, "test"), folder)
+    assembly = assemble_kept(check_config(values, "test"), folder)
     with Ledger(folder / "out" / LEDGER) as ledger:
         return run_tasks(assembly, ledger, NullProgress(), StopSignal())
 
@@ -206,7 +206,7 @@ def test_a_dry_run_of_it_saves_nothing_on_the_platform(labelled, tmp_path):
     values = encord_values(labelled, tmp_path, detector={"use": "tests.test_relabel:Unsure", "conf": 0.2})
     num_saves = len(labelled.server.world.saves)
     report = run_tasks(
-        KeptAssembly(check_config(values, "test"), tmp_path, dry_run=True), None, NullProgress(), StopSignal()
+        assemble_kept(check_config(values, "test"), tmp_path, dry_run=True), None, NullProgress(), StopSignal()
     )
     assert [task.status for task in report.tasks] == ["done"]
     assert (len(labelled.server.world.saves), num_objects(labelled)) == (num_saves, NUM_FRAMES)

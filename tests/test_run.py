@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prelabel import Detections
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.checks import look_through, prepare
 from prelabel.config import check_config
 from prelabel.errors import ConfigError, MachineError, OntologyError, WeightsError
@@ -63,14 +63,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def assemble(folder: Path, *, dry_run: bool = False, **sections: dict) -> Assembly:
+def assembly_of(folder: Path, *, dry_run: bool = False, **sections: dict) -> Assembly:
     values = {
         "source": {"path": str(folder / "clips"), "output": str(folder / "out"), **sections.pop("source", {})},
         "detector": {"use": "mine.py:Reads", "log": str(folder / "log"), **sections.pop("detector", {})},
         "retries": {"wait_seconds": 0},
         **sections,
     }
-    return Assembly(check_config(values, "test.yaml"), folder, dry_run)
+    return assemble(check_config(values, "test.yaml"), folder, dry_run)
 
 
 def run(assembly: Assembly, limit: int | None = None, stop: StopSignal | None = None) -> RunReport:
@@ -102,7 +102,7 @@ def boxes_by_frame(path: Path) -> dict[int, list[dict]]:
 
 def test_every_output_of_the_contract_is_written_with_boxes_on_their_frames(folder):
     clip = add_clip(folder)
-    report = run(assemble(folder))
+    report = run(assembly_of(folder))
     out = folder / "out"
     boxes = boxes_by_frame(out / f"{clip.stem}.labels.json")
     assert sorted(boxes) == list(range(NUM_FRAMES))
@@ -125,9 +125,9 @@ def test_every_output_of_the_contract_is_written_with_boxes_on_their_frames(fold
 
 def test_a_second_run_does_nothing_twice_and_still_reports_all(folder):
     add_clip(folder)
-    run(assemble(folder))
+    run(assembly_of(folder))
     before = num_batches(folder)
-    report = run(assemble(folder))
+    report = run(assembly_of(folder))
     assert [task.status for task in report.tasks] == ["already done"]
     assert report.instances == {"thing": NUM_FRAMES}
     assert num_batches(folder) == before
@@ -136,9 +136,9 @@ def test_a_second_run_does_nothing_twice_and_still_reports_all(folder):
 
 def test_another_threshold_is_applied_from_the_raw_store_without_the_detector(folder):
     clip = add_clip(folder)
-    run(assemble(folder))
+    run(assembly_of(folder))
     before = num_batches(folder)
-    report = run(assemble(folder, labels={"conf": {"thing": 0.9}}))
+    report = run(assembly_of(folder, labels={"conf": {"thing": 0.9}}))
     assert (report.tasks[0].status, report.tasks[0].dropped) == ("done", {"low_confidence": NUM_FRAMES})
     assert num_batches(folder) == before
     assert boxes_by_frame(folder / "out" / f"{clip.stem}.labels.json") == {}
@@ -146,21 +146,21 @@ def test_another_threshold_is_applied_from_the_raw_store_without_the_detector(fo
 
 def test_a_changed_detector_or_video_is_looked_at_again(folder):
     clip = add_clip(folder)
-    run(assemble(folder))
+    run(assembly_of(folder))
     (folder / "mine.py").write_text(DETECTOR + "# changed\n")
     before = num_batches(folder)
-    assert run(assemble(folder)).tasks[0].status == "done"
+    assert run(assembly_of(folder)).tasks[0].status == "done"
     between = num_batches(folder)
     clip.write_bytes(clip.read_bytes() + b"\0" * 16)
-    assert run(assemble(folder)).tasks[0].status == "done"
+    assert run(assembly_of(folder)).tasks[0].status == "done"
     assert before < between < num_batches(folder)
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_was(folder):
     add_clip(folder)
     add_clip(folder, "later.mp4", "h264 variable rate")
-    assert [task.status for task in run(assemble(folder), limit=1).tasks] == ["done"]
-    report = run(assemble(folder))
+    assert [task.status for task in run(assembly_of(folder), limit=1).tasks] == ["done"]
+    report = run(assembly_of(folder))
     assert [task.status for task in report.tasks] == ["already done", "done"]
 
 
@@ -169,7 +169,7 @@ def test_one_bad_video_costs_only_itself(folder):
     add_cut_clip(folder)
     (folder / "clips" / "empty.mp4").write_bytes(b"")
     (folder / "clips" / "text.mkv").write_text("no video at all")
-    report = run(assemble(folder))
+    report = run(assembly_of(folder))
     assert {task.title: task.status for task in report.tasks} == {
         "clip.mp4": "done",
         "short.mp4": "failed",
@@ -188,7 +188,7 @@ def test_one_bad_video_costs_only_itself(folder):
 
 def test_under_warn_a_damaged_video_is_labelled_in_part_and_marked(folder):
     add_cut_clip(folder)
-    (task,) = run(assemble(folder, frames="warn")).tasks
+    (task,) = run(assembly_of(folder, frames="warn")).tasks
     assert task.status == "done"
     assert "could not be decoded" in task.partial
     boxes = boxes_by_frame(folder / "out" / "short.labels.json")
@@ -198,16 +198,16 @@ def test_under_warn_a_damaged_video_is_labelled_in_part_and_marked(folder):
 
 def test_a_detector_that_raises_fails_its_task_and_a_retry_starts_from_frame_0(folder):
     clip = add_clip(folder)
-    report = run(assemble(folder, detector={"fail_on": 20}))
+    report = run(assembly_of(folder, detector={"fail_on": 20}))
     assert "out of luck" in report.failed[0].reason
     assert not list((folder / "out").glob("*.labels.json"))
-    assert not run(assemble(folder)).failed
+    assert not run(assembly_of(folder)).failed
     assert len(boxes_by_frame(folder / "out" / f"{clip.stem}.labels.json")) == NUM_FRAMES
 
 
 def test_a_stride_labels_every_nth_frame(folder):
     clip = add_clip(folder)
-    run(assemble(folder, reader={"stride": 7}))
+    run(assembly_of(folder, reader={"stride": 7}))
     boxes = boxes_by_frame(folder / "out" / f"{clip.stem}.labels.json")
     assert sorted(boxes) == [0, 7, 14, 21, 28]
     assert all(round(box["boundingBox"]["x"] * 96) == frame for frame, (box,) in boxes.items())
@@ -218,20 +218,20 @@ def test_clips_of_one_stem_do_not_share_files(folder):
     for name in ("a.mp4", "a.mov", "deep/a.mp4"):
         (folder / "clips" / name).parent.mkdir(exist_ok=True)
         (folder / "clips" / name).write_bytes(first.read_bytes())
-    assert not run(assemble(folder)).failed
+    assert not run(assembly_of(folder)).failed
     assert len(list((folder / "out").rglob("*.labels.json"))) == 3
 
 
 def test_an_output_inside_the_source_is_not_taken_for_footage(folder):
     add_clip(folder)
     source = {"output": str(folder / "clips" / "out"), "preview": "clip"}
-    run(assemble(folder, source=source))
-    assert len(run(assemble(folder, source=source)).tasks) == 1
+    run(assembly_of(folder, source=source))
+    assert len(run(assembly_of(folder, source=source)).tasks) == 1
 
 
 def test_a_dry_run_writes_below_its_own_folder_and_no_ledger(folder):
     add_clip(folder)
-    assembly = assemble(folder, dry_run=True)
+    assembly = assembly_of(folder, dry_run=True)
     prepare(assembly)
     report = complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
     assert report.dry_run
@@ -244,9 +244,9 @@ def test_asking_to_stop_leaves_the_rest_for_the_next_run(folder):
     add_clip(folder, "later.mp4", "h264 variable rate")
     stop = StopSignal()
     stop.ask()
-    report = run(assemble(folder), stop=stop)
+    report = run(assembly_of(folder), stop=stop)
     assert (report.tasks, report.stopped) == ((), True)
-    assert [task.status for task in run(assemble(folder)).tasks] == ["done", "done"]
+    assert [task.status for task in run(assembly_of(folder)).tasks] == ["done", "done"]
 
 
 def test_pictures_get_boxes_too(folder):
@@ -255,7 +255,7 @@ def test_pictures_get_boxes_too(folder):
     from tests.media import draw_number
 
     Image.fromarray(draw_number(5)).save(folder / "clips" / "p.png")
-    run(assemble(folder))
+    run(assembly_of(folder))
     row = json.loads((folder / "out" / "p.labels.json").read_text())
     (unit,) = row["data_units"].values()
     assert row["data_type"] == "image"
@@ -276,17 +276,17 @@ def test_pictures_get_boxes_too(folder):
 )
 def test_what_is_wrong_is_known_before_frame_0(folder, sections, error, complaint):
     add_clip(folder)
-    assembly = assemble(folder, **sections)
+    assembly = assembly_of(folder, **sections)
     with pytest.raises(error, match=complaint):
         prepare(assembly)
-    checks = look_through(assemble(folder, **sections))
+    checks = look_through(assembly_of(folder, **sections))
     assert any(not check.passed for check in checks)
     assert num_batches(folder) == 0
 
 
 def test_a_check_says_what_is_wrong_once(folder):
     add_clip(folder)
-    wrong = [check for check in look_through(assemble(folder, detector={"cnof": 0.5})) if not check.passed]
+    wrong = [check for check in look_through(assembly_of(folder, detector={"cnof": 0.5})) if not check.passed]
     assert "did you mean 'conf'" in wrong[0].detail
     assert [check.detail for check in wrong[1:]] == ["waits for weights, above"] * 2
 
@@ -310,7 +310,7 @@ def replace_tasks(assembly: Assembly, change) -> None:
 def test_a_file_that_goes_away_under_way_costs_only_itself(folder):
     add_clip(folder)
     add_clip(folder, "gone.mp4")
-    assembly = assemble(folder)
+    assembly = assembly_of(folder)
     replace_tasks(assembly, lambda path: path.unlink() if path.stem == "gone" else None)
     report = run(assembly)
     assert [(task.title, task.status) for task in report.tasks] == [("clip.mp4", "done"), ("gone.mp4", "failed")]
@@ -319,11 +319,11 @@ def test_a_file_that_goes_away_under_way_costs_only_itself(folder):
 
 def test_a_file_that_changes_under_way_is_looked_at_again(folder):
     clip = add_clip(folder)
-    assembly = assemble(folder)
+    assembly = assembly_of(folder)
     replace_tasks(assembly, lambda path: path.write_bytes(path.read_bytes() + b"\0" * 16))
     run(assembly)
     before = num_batches(folder)
-    assert [task.status for task in run(assemble(folder)).tasks] == ["done"]
+    assert [task.status for task in run(assembly_of(folder)).tasks] == ["done"]
     assert before < num_batches(folder)
     assert clip.exists()
 
@@ -331,27 +331,27 @@ def test_a_file_that_changes_under_way_is_looked_at_again(folder):
 def test_a_limit_counts_what_is_worked_on_not_what_is_done_already(folder):
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         add_clip(folder, name)
-    assert [task.status for task in run(assemble(folder), limit=1).tasks] == ["done"]
-    assert [task.status for task in run(assemble(folder), limit=1).tasks] == ["already done", "done"]
-    assert [task.title for task in run(assemble(folder), limit=1).tasks] == ["a.mp4", "b.mp4", "c.mp4"]
+    assert [task.status for task in run(assembly_of(folder), limit=1).tasks] == ["done"]
+    assert [task.status for task in run(assembly_of(folder), limit=1).tasks] == ["already done", "done"]
+    assert [task.title for task in run(assembly_of(folder), limit=1).tasks] == ["a.mp4", "b.mp4", "c.mp4"]
 
 
 def test_a_run_that_is_given_up_leaves_no_thread(folder):
     for name in ("a.mp4", "b.mp4", "c.mp4", "d.mp4"):
         add_clip(folder, name)
     stop = StopSignal()
-    assembly = assemble(folder)
+    assembly = assembly_of(folder)
     prepare(assembly)
 
     class StopsNow:
-        class_names = assembly.detector.class_names
+        class_names = assembly.detection.detector.class_names
 
         def detect(self, batch):
             stop.ask()
             stop.ask()
             return [Detections.empty() for _ in batch.frame_indices]
 
-    assembly.__dict__["detector"] = StopsNow()
+    assembly.detection.__dict__["detector"] = StopsNow()
     gc.disable()
     try:
         assert run(assembly, stop=stop).stopped
@@ -365,19 +365,19 @@ def test_a_changed_reader_is_looked_through_again(folder):
     reader = "from prelabel.readers.pyav import PyAVReader\n\nclass Mine(PyAVReader):\n    '''One.'''\n"
     (folder / "reads.py").write_text(reader)
     section = {"use": "reads.py:Mine"}
-    run(assemble(folder, reader=section))
+    run(assembly_of(folder, reader=section))
     before = num_batches(folder)
-    assert [task.status for task in run(assemble(folder, reader=section)).tasks] == ["already done"]
+    assert [task.status for task in run(assembly_of(folder, reader=section)).tasks] == ["already done"]
     (folder / "reads.py").write_text(reader + "    threads = 1\n")
-    assert [task.status for task in run(assemble(folder, reader=section)).tasks] == ["done"]
+    assert [task.status for task in run(assembly_of(folder, reader=section)).tasks] == ["done"]
     assert before < num_batches(folder)
 
 
 def test_other_footage_under_a_known_name_gets_a_row_of_its_own_size(folder):
     add_clip(folder)
-    run(assemble(folder))
+    run(assembly_of(folder))
     write_grey_clip(folder / "clips" / "clip.mp4", 128, 96, 6)
-    report = run(assemble(folder))
+    report = run(assembly_of(folder))
     assert not report.failed
     (unit,) = json.loads((folder / "out" / "clip.labels.json").read_text())["data_units"].values()
     assert (unit["width"], unit["height"], unit["data_duration"]) == (128, 96, pytest.approx(6 / 25))
@@ -385,14 +385,14 @@ def test_other_footage_under_a_known_name_gets_a_row_of_its_own_size(folder):
 
 def test_a_persons_labels_on_other_footage_are_not_carried_over(folder):
     add_clip(folder)
-    run(assemble(folder))
+    run(assembly_of(folder))
     labels = folder / "out" / "clip.labels.json"
     row = json.loads(labels.read_text())
     (unit,) = row["data_units"].values()
     unit["labels"]["3"]["objects"][0]["manualAnnotation"] = True
     labels.write_text(json.dumps(row))
     write_grey_clip(folder / "clips" / "clip.mp4", 128, 96, 6)
-    report = run(assemble(folder))
+    report = run(assembly_of(folder))
     assert "96 x 64" in report.failed[0].reason
     assert "128 x 96" in report.failed[0].reason
     assert json.loads(labels.read_text()) == row
@@ -405,7 +405,7 @@ def test_pictures_are_read_as_pictures_whichever_video_reader_is_named(folder):
 
     add_clip(folder)
     Image.fromarray(draw_number(5)).save(folder / "clips" / "p.png")
-    report = run(assemble(folder, reader={"use": "pyav", "threads": 1}))
+    report = run(assembly_of(folder, reader={"use": "pyav", "threads": 1}))
     assert not report.failed
     assert json.loads((folder / "out" / "p.labels.json").read_text())["data_type"] == "image"
 
@@ -414,22 +414,22 @@ def test_previews_are_drawn_of_what_this_run_labelled_only(folder):
     add_clip(folder)
     add_clip(folder, "later.mp4")
     source = {"preview": "sheet"}
-    run(assemble(folder, source=source), limit=1)
+    run(assembly_of(folder, source=source), limit=1)
     first = folder / "out" / "clip.preview.jpg"
     drawn_at = first.stat().st_mtime_ns
-    run(assemble(folder, source=source))
+    run(assembly_of(folder, source=source))
     assert (folder / "out" / "later.preview.jpg").exists()
     assert first.stat().st_mtime_ns == drawn_at
     (folder / "clips" / "later.mp4").write_bytes(b"")
     first.unlink()
     (folder / "clips" / "clip.mp4").write_bytes(b"")
-    assert len(run(assemble(folder, source=source)).failed) == 2
+    assert len(run(assembly_of(folder, source=source)).failed) == 2
     assert not first.exists()
 
 
 def test_a_task_report_names_the_files_of_the_task(folder):
     add_clip(folder)
-    (task,) = run(assemble(folder)).tasks
+    (task,) = run(assembly_of(folder)).tasks
     assert [Path(output).name for output in task.outputs] == ["clip.detections.parquet", "clip.labels.json"]
 
 
@@ -438,14 +438,14 @@ def test_what_annotators_have_left_to_do_is_said(folder):
     attribute = {"id": "1.1", "name": "Occluded", "type": "text", "required": True, "featureNodeHash": "att00001"}
     thing = object_json("thing", 1, attributes=[attribute])
     (folder / "ontology.json").write_text(json.dumps({"objects": [thing], "classifications": []}))
-    report = run(assemble(folder, source={"ontology": str(folder / "ontology.json")}))
+    report = run(assembly_of(folder, source={"ontology": str(folder / "ontology.json")}))
     assert any("Occluded" in warning for warning in report.warnings)
     assert any("other" in warning for warning in report.warnings)
 
 
 def test_a_ledger_that_cannot_be_written_ends_the_run_with_the_reason(folder):
     add_clip(folder)
-    assembly = assemble(folder)
+    assembly = assembly_of(folder)
     prepare(assembly)
     with Ledger(assembly.output / LEDGER) as ledger:
         with closing(sqlite3.connect(ledger.path)) as other:
@@ -457,9 +457,9 @@ def test_a_ledger_that_cannot_be_written_ends_the_run_with_the_reason(folder):
 def test_titles_do_not_change_when_more_files_match_a_glob(folder):
     add_clip(folder, "day 1/clip.mp4")
     source = {"path": str(folder / "clips" / "**" / "*.mp4")}
-    run(assemble(folder, source=source))
+    run(assembly_of(folder, source=source))
     add_clip(folder, "day 2/clip.mp4")
-    report = run(assemble(folder, source=source))
+    report = run(assembly_of(folder, source=source))
     assert [(task.title, task.status) for task in report.tasks] == [
         ("day 1/clip.mp4", "already done"),
         ("day 2/clip.mp4", "done"),
@@ -475,7 +475,7 @@ def test_a_glob_that_matches_nothing_any_more_is_no_error_while_watching(folder)
 
 def test_a_file_is_not_said_to_have_gone_down_a_pathway(folder):
     add_clip(folder)
-    assert run(assemble(folder, pathway="Annotate 1")).tasks[0].pathway is None
+    assert run(assembly_of(folder, pathway="Annotate 1")).tasks[0].pathway is None
 
 
 @pytest.mark.parametrize("name", ["best.weights", "best.pt"])
@@ -486,7 +486,7 @@ def test_a_signed_address_of_weights_is_in_no_message(folder, name):
         "detector": {"weights": f"https://host.invalid/{name}?sig=secret"},
     }
     with pytest.raises((ConfigError, WeightsError)) as refused:
-        prepare(Assembly(check_config(values, "test"), folder))
+        prepare(assemble(check_config(values, "test"), folder))
     assert "secret" not in str(refused.value)
 
 
@@ -497,15 +497,15 @@ def test_a_lower_threshold_needs_no_second_look_where_the_detector_gives_low_box
     )
     (folder / "mine.py").write_text(detector)
     add_clip(folder)
-    assert run(assemble(folder, detector={"conf": 0.6})).instances == {}
+    assert run(assembly_of(folder, detector={"conf": 0.6})).instances == {}
     before = num_batches(folder)
-    assert run(assemble(folder, detector={"conf": 0.4})).instances == {"thing": NUM_FRAMES}
+    assert run(assembly_of(folder, detector={"conf": 0.4})).instances == {"thing": NUM_FRAMES}
     assert num_batches(folder) == before
 
 
 def test_a_range_past_the_end_fails_the_task_with_its_length(folder):
     add_clip(folder)
-    (task,) = run(assemble(folder, reader={"frame_ranges": [[500, 600]]})).tasks
+    (task,) = run(assembly_of(folder, reader={"frame_ranges": [[500, 600]]})).tasks
     assert (task.status, f"none of its {NUM_FRAMES} frames" in task.reason) == ("failed", True)
 
 
@@ -513,7 +513,7 @@ def test_a_range_past_the_end_fails_the_task_with_its_length(folder):
 @pytest.mark.timeout(120)
 def test_a_gpu_decodes_and_detects_the_demo_as_well_as_a_cpu(tmp_path):
     values = {"source": {"use": "demo", "output": str(tmp_path)}, "detector": {"weights": "demo", "device": "cuda"}}
-    assembly = Assembly(check_config(values, "test"), Path())
+    assembly = assemble(check_config(values, "test"), Path())
     report = complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
     (task,) = report.tasks
     assert task.status == "done", task.reason

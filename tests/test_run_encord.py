@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import assemble
 from prelabel.commands import run_config
 from prelabel.config import check_config
 from prelabel.interrupts import StopSignal
@@ -53,7 +53,7 @@ def run(platform: Platform, folder: Path, on_failure: dict[str, object] | None =
         "retries": {"wait_seconds": 0},
         "on_failure": on_failure or {},
     }
-    assembly = Assembly(check_config(values, "test.yaml"), folder)
+    assembly = assemble(check_config(values, "test.yaml"), folder)
     with Ledger(folder / "out" / "ledger.sqlite") as ledger:
         return complete(assembly, run_tasks(assembly, ledger, NullProgress(), StopSignal()), NullProgress())
 

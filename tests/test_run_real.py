@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import assemble
 from prelabel.config import check_config
 from prelabel.interrupts import StopSignal
 from prelabel.outputs import complete
@@ -36,7 +36,7 @@ def rows_of_run(clip: Path, weights: Path, output: Path, truth: dict) -> list[di
         "detector": {"use": "ultralytics", "weights": str(weights), "conf": CONF},
         "labels": {"max_row_mb": 500},
     }
-    assembly = Assembly(check_config(values, "test"), Path())
+    assembly = assemble(check_config(values, "test"), Path())
     report = complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
     assert not report.failed
     found = json.loads((output / "coco.json").read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.choice import DueAgain
 from prelabel.commands import retry_failed, run_config, show_status
 from prelabel.config import check_config
@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def assemble(folder: Path, attempts: int = 2) -> Assembly:
+def assembly_of(folder: Path, attempts: int = 2) -> Assembly:
     values = {
         "source": {"path": str(folder / "clips"), "output": str(folder / "out")},
         "detector": {
@@ -70,7 +70,7 @@ def assemble(folder: Path, attempts: int = 2) -> Assembly:
         },
         "retries": {"attempts": attempts, "wait_seconds": 0},
     }
-    return Assembly(check_config(values, "test"), folder)
+    return assemble(check_config(values, "test"), folder)
 
 
 def run(assembly: Assembly, **options: object) -> RunReport:
@@ -89,14 +89,14 @@ def first_frames(folder: Path) -> list[int]:
 
 def test_a_failure_that_passes_costs_nothing_but_time(folder):
     (folder / "luck").write_text("x")
-    (task,) = run(assemble(folder)).tasks
+    (task,) = run(assembly_of(folder)).tasks
     assert (task.status, task.instances) == ("done", {"thing": 6})
     assert first_frames(folder) == [0, 2, 0, 2, 4]
 
 
 def test_a_failure_that_lasts_is_set_aside_after_the_tries_the_config_gives(folder):
     (folder / "luck").write_text("xxxxxxxx")
-    (task,) = run(assemble(folder, attempts=3)).tasks
+    (task,) = run(assembly_of(folder, attempts=3)).tasks
     assert task.status == "failed"
     assert first_frames(folder) == [0, 2] * 3
     found = entry(folder)
@@ -104,7 +104,7 @@ def test_a_failure_that_lasts_is_set_aside_after_the_tries_the_config_gives(fold
 
 
 def test_what_fails_the_same_each_time_is_not_tried_again(folder):
-    assembly = assemble(folder, attempts=5)
+    assembly = assembly_of(folder, attempts=5)
     writes = []
 
     class Refuses:
@@ -120,15 +120,15 @@ def test_what_fails_the_same_each_time_is_not_tried_again(folder):
 def test_others_are_through_before_a_failed_task_is_tried_again(folder):
     write_grey_clip(folder / "clips" / "b.mp4", 64, 48, 6)
     (folder / "luck").write_text("x")
-    assert [task.title for task in run(assemble(folder)).tasks] == ["b.mp4", "a.mp4"]
+    assert [task.title for task in run(assembly_of(folder)).tasks] == ["b.mp4", "a.mp4"]
 
 
 def test_a_plain_run_takes_up_what_was_set_aside_and_a_watching_one_lets_it_rest(folder):
     (folder / "luck").write_text("x")
-    run(assemble(folder, attempts=1))
-    assert run(assemble(folder), choose=DueAgain(timedelta(minutes=10))).tasks == ()
+    run(assembly_of(folder, attempts=1))
+    assert run(assembly_of(folder), choose=DueAgain(timedelta(minutes=10))).tasks == ()
     assert entry(folder).step == "failed"
-    assert [task.status for task in run(assemble(folder)).tasks] == ["done"]
+    assert [task.status for task in run(assembly_of(folder)).tasks] == ["done"]
     assert entry(folder).num_failures == 0
 
 
@@ -161,7 +161,7 @@ def test_what_a_retry_writes_of_the_whole_run_holds_what_was_done_before(folder)
 def test_a_task_in_another_worker_s_hand_is_left_there(folder):
     with Leases(folder / "out" / LEASES) as other:
         other.take("a.mp4")
-        report = run(assemble(folder))
+        report = run(assembly_of(folder))
     assert [(task.status, task.reason) for task in report.tasks] == [
         ("left to others", "a.mp4: another worker has it in hand")
     ]
@@ -173,7 +173,7 @@ def test_a_task_whose_worker_died_meanwhile_is_taken_over_in_the_same_run(folder
     write_grey_clip(folder / "clips" / "b.mp4", 64, 48, 6)
     other = Leases(folder / "out" / LEASES)
     other.take("a.mp4")
-    assembly = assemble(folder)
+    assembly = assembly_of(folder)
     write = assembly.sink.write
 
     class LetsGo:
@@ -187,7 +187,7 @@ def test_a_task_whose_worker_died_meanwhile_is_taken_over_in_the_same_run(folder
 
 def test_asking_to_stop_reports_what_waits_for_its_next_try_as_failed(folder):
     (folder / "luck").write_text("x")
-    assembly, stop = assemble(folder), StopSignal()
+    assembly, stop = assembly_of(folder), StopSignal()
 
     class Stops(NullProgress):
         def event(self, name, **values):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prelabel import Detections, FrameBatch
-from prelabel.assemble import Assembly
+from prelabel.assemble import assemble
 from prelabel.batch_runner import BatchRunner
 from prelabel.boxes import iou_matrix
 from prelabel.config import check_config
@@ -127,7 +127,7 @@ def test_the_demo_detector_finds_small_things_only_with_tiles():
 
     def recall(**section) -> float:
         values = {"source": {"use": "demo"}, "detector": {"weights": "demo", "device": "cpu", **section}}
-        (detections,) = Assembly(check_config(values, "test"), None).detector.detect(batch)
+        (detections,) = assemble(check_config(values, "test"), None).detection.detector.detect(batch)
         sure = detections.xyxy[detections.confidence >= 0.4]
         return float((iou_matrix(np.array(truth, np.float32), sure).max(axis=1, initial=0) >= 0.5).mean())
 
@@ -137,8 +137,8 @@ def test_the_demo_detector_finds_small_things_only_with_tiles():
 
 def test_tiles_are_a_line_of_the_config():
     values = {"source": {"use": "demo"}, "detector": {"use": "tests.test_tiling:Blobs", "tiles": {"size": 200}}}
-    assembly = Assembly(check_config(values, "test"), None)
-    assert isinstance(assembly.detector, TiledDetector)
-    assert (assembly.threshold, assembly.lowest_conf) == (0.4, 0.1)
+    assembly = assemble(check_config(values, "test"), None)
+    assert isinstance(assembly.detection.detector, TiledDetector)
+    assert (assembly.detection.finder.threshold, assembly.detection.finder.lowest_conf) == (0.4, 0.1)
     with pytest.raises(ConfigError, match=r"detector\.tiles\.size: got 3, expected 32 or more"):
         check_config({**values, "detector": {"weights": "demo", "tiles": {"size": 3}}}, "test")

@@ -17,6 +17,7 @@ from prelabel.assemble import Assembly
 from prelabel.batch_runner import BatchRunner
 from prelabel.capabilities import WritesFiles, metadata_of, warnings_of
 from prelabel.decoding import Video
+from prelabel.detector_parts import DetectorParts
 from prelabel.errors import PrelabelError
 from prelabel.interrupts import StopSignal
 from prelabel.kept import kept_record, raw_path, shape_raw
@@ -61,12 +62,12 @@ class DetectionAgent:
     @property
     def model(self) -> ModelRecord:
         """The detector's."""
-        return self.assembly.model
+        return self._parts.finder.model
 
     @property
     def warnings(self) -> Sequence[str]:
         """Of the class map, of the detector and of the sink."""
-        return [*self.assembly.label_map.short_notes, *warnings_of(self.assembly.bare_detector, self.assembly.sink)]
+        return [*self._parts.label_map.short_notes, *warnings_of(self._parts.finder.detector, self.assembly.sink)]
 
     @property
     def reads_media(self) -> bool:
@@ -75,7 +76,7 @@ class DetectionAgent:
 
     def fingerprint(self, task: Task) -> str:
         """Returns a hash of detector, labels and media."""
-        return f"{self.assembly.label_fingerprint}:{task.identity}"
+        return f"{self._parts.label_fingerprint}:{task.identity}"
 
     def recall(self, task: Task, step: Step | None) -> Seen | None:
         """Returns the raw detections that an earlier run kept, if another look would find the same."""
@@ -94,8 +95,8 @@ class DetectionAgent:
 
     def decide(self, task: Task, found: Seen) -> Decision:
         """Returns which detections become labels."""
-        shaped = shape_raw(self.assembly, found.raw)
-        facts = facts_of(task.title, found.raw.info, shaped.detections, self.assembly.label_map, metadata_of(task))
+        shaped = shape_raw(self._parts, found.raw)
+        facts = facts_of(task.title, found.raw.info, shaped.detections, self._parts.label_map, metadata_of(task))
         router = self.assembly.router
 
         def write() -> int | None:
@@ -114,14 +115,18 @@ class DetectionAgent:
         return Pipeline(
             reader=self.assembly.config.reader,
             folder=self.assembly.folder,
-            runner=BatchRunner(self.assembly.detector),
-            batch_size=self.assembly.batch_size,
+            runner=BatchRunner(self._parts.detector),
+            batch_size=self._parts.batch_size,
             frames=self.assembly.config.frames,
             progress=self.progress,
             stop=self.stop,
-            fit_batch=self.assembly.fit_batch,
-            device=self.assembly.device,
+            fit_batch=self._parts.fit_batch,
+            device=self._parts.device,
         )
+
+    @property
+    def _parts(self) -> DetectorParts:
+        return self.assembly.detection
 
     def _keep(self, item: Fetched, result: Inference | Exception) -> Looked[Seen]:
         task = item.task
@@ -134,21 +139,21 @@ class DetectionAgent:
                 info=result.info,
                 detections=result.detections,
                 origin=RawOrigin(
-                    class_names=tuple(self.assembly.detector.class_names),
-                    model=self.assembly.model,
+                    class_names=tuple(self._parts.detector.class_names),
+                    model=self.model,
                     fingerprint=self._raw_fingerprint(task),
-                    lowest_conf=self.assembly.lowest_conf,
+                    lowest_conf=self._parts.finder.lowest_conf,
                 ),
                 partial=result.partial,
                 cuts=tuple(result.cuts.tolist()),
             )
-            write_raw(raw_path(self.assembly, task.key, task.title), raw)
+            write_raw(raw_path(self.assembly.found_names, task.key, task.title), raw)
         except Exception as error:  # handed on: the run judges whether it is the task's own
             return Looked(task, error)
         return Looked(task, Seen(raw, result.reader), {"fetch": item.seconds, **result.seconds})
 
     def _report(self, task: Task, found: Seen, shaped: Shaped) -> TaskReport:
-        label_map, detections = self.assembly.label_map, shaped.detections
+        label_map, detections = self._parts.label_map, shaped.detections
         _, first_rows = np.unique(detections.instance, return_index=True)
         category = label_map.category_index[detections.class_id[first_rows]]
         counts = np.bincount(category, minlength=len(label_map.categories))
@@ -171,11 +176,11 @@ class DetectionAgent:
         )
 
     def _outputs(self, task: Task) -> list[Path]:
-        kept, sink = raw_path(self.assembly, task.key, task.title), self.assembly.sink
+        kept, sink = raw_path(self.assembly.found_names, task.key, task.title), self.assembly.sink
         return [kept, sink.path_of(task)] if isinstance(sink, WritesFiles) else [kept]
 
     def _raw_fingerprint(self, task: Task) -> str:
-        return f"{self.assembly.raw_fingerprint}:{task.identity}"
+        return f"{self._parts.finder.fingerprint}:{task.identity}"
 
 
 def _noted(fetched: Iterable[Fetched], begun: deque[Fetched]) -> Iterator[Video]:

@@ -148,6 +148,11 @@ class LabelsSection(Section):
         return self
 
     @property
+    def skips_begun(self) -> bool:
+        """Whether rows that somebody has begun to work on are left as they are."""
+        return self.if_begun == "skip"
+
+    @property
     def rules(self) -> ShapingRules:
         """What a detection must be like to become a label."""
         return ShapingRules(
@@ -200,7 +205,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _functions_see_the_row(self) -> Config:
-        if self.agent is not None and self.labels.if_begun == "skip":
+        if self.agent is not None and self.labels.skips_begun:
             raise ValueError("labels.if_begun: a function of your own sees the row and decides: leave it out")
         return self
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import assemble
 from prelabel.config import check_config
 from prelabel.errors import MachineError, ReadError
 from prelabel.frames import FrameBatch, Media
@@ -100,7 +100,7 @@ def detect_on_gpus(clip: Path) -> str:
 def detect(device: str, clip: Path) -> str:
     """Sends a batch through the detector of the demo."""
     config = check_config({"source": {"use": "demo"}, "detector": {"weights": "demo", "device": device}}, "demo")
-    detector = Assembly(config, Path()).detector
+    detector = assemble(config, Path()).detection.detector
     with _open("pyav", "cpu", clip) as video:
         batch: FrameBatch = next(iter(video.batches(np.arange(BATCH_SIZE, dtype=np.int64), BATCH_SIZE)))
         num_boxes = sum(map(len, detector.detect(batch)))  # the first batch also warms up

@@ -16,6 +16,7 @@ import prelabel
 from prelabel.assemble import Assembly
 from prelabel.config import DemoSection, EncordSection, FolderSection
 from prelabel.detections import VideoDetections
+from prelabel.detector_parts import DetectorParts
 from prelabel.errors import ConfigError, TaskError
 from prelabel.evaluation.boxes import Boxes, boxes_of_corners, boxes_of_row
 from prelabel.evaluation.coco_file import CocoFile
@@ -83,7 +84,7 @@ def evaluate_run(assembly: Assembly, asked: Asked) -> Evaluation:
         ConfigError: nothing was written, nothing can be compared, or `against` is neither label rows nor COCO.
         AccountError: the platform cannot be reached.
     """
-    entries = kept_entries(assembly)
+    entries = kept_entries(assembly.found_names)
     standing = _standing(assembly, asked, entries)
     titles = titles_apart(entries)
     found: list[_Compared] = []
@@ -106,7 +107,9 @@ def evaluate_run(assembly: Assembly, asked: Asked) -> Evaluation:
         instances_are=assembly.config.labels.instances,
         models=_by_model([task.edits for task in found]),
         videos=tuple(task.edits for task in found),
-        thresholds=threshold_curves([task.evidence for task in found], _in_force(assembly), _lowest(assembly, found)),
+        thresholds=threshold_curves(
+            [task.evidence for task in found], _in_force(assembly.detection), _lowest(assembly.detection, found)
+        ),
         score=_score(assembly, standing),
         worst_frames=worst_of_all([frame for task in found for frame in task.worst]),
         skipped=tuple(skipped),
@@ -127,7 +130,7 @@ def _standing(assembly: Assembly, asked: Asked, entries: Sequence[Entry]) -> Sta
     if not against.exists():
         raise ConfigError(f"{against}: there is nothing: name label rows, a file or a folder, or a COCO ground truth")
     if is_coco(against):
-        return CocoTruth(CocoFile.read(against), tuple(found.name for found in assembly.label_map.categories))
+        return CocoTruth(CocoFile.read(against), tuple(found.name for found in assembly.detection.label_map.categories))
     return RowFiles(against)
 
 
@@ -136,21 +139,22 @@ def _compare(
 ) -> _Compared:
     if entry.step not in ("labelled", "done"):
         raise NotThereError(f"has no labels of a run: {entry.step}{f': {entry.reason}' if entry.reason else ''}")
-    raw = read_raw(raw_path(assembly, entry.key, entry.title))
-    check_classes(assembly, title, raw)
-    shaped = shape_raw(assembly, raw).detections
+    parts = assembly.detection
+    raw = read_raw(raw_path(assembly.found_names, entry.key, entry.title))
+    check_classes(parts, title, raw)
+    shaped = shape_raw(parts, raw).detections
     frames = np.union1d(shaped.inferred_frames, shaped.frame_index)
     if isinstance(standing, CocoTruth):
         current, frames = standing.boxes_of(title, raw.info, frames)
-        written = _boxes_of(shaped, raw.info, assembly.label_map)
+        written = _boxes_of(shaped, raw.info, parts.label_map)
     else:
         row = standing.row_of(entry)
         current, written = boxes_of_row(row), boxes_of_row(_as_written(assembly, entry, raw.info, shaped, row))
-    unwritten = _boxes_of(shape_unwritten(assembly, raw), raw.info, assembly.label_map)
+    unwritten = _boxes_of(shape_unwritten(parts, raw), raw.info, parts.label_map)
     ious = {"min_iou": asked.min_iou, "accept_iou": asked.accept_iou}
     there = np.isin(current.frame_index, frames)
     compared = compare_boxes(_on(frames, written), current.where(there), **ious)
-    is_strange = compared.is_added & ~np.isin(compared.current.class_name, _class_names(assembly))
+    is_strange = compared.is_added & ~np.isin(compared.current.class_name, _class_names(parts))
     strange = Counter(compared.current.class_name[is_strange].tolist())
     compared = compared.without_added(is_strange)
     return _Compared(
@@ -172,7 +176,7 @@ def _as_written(
         blank = {**current, "data_units": units, "object_answers": {}, "object_actions": {}}
     else:
         blank = new_label_row(entry.key, entry.title, info, encord_ontology(assembly.ontology), now=now)
-    return write_detections(blank, shaped, info, assembly.label_map, now=now).row
+    return write_detections(blank, shaped, info, assembly.detection.label_map, now=now).row
 
 
 def _boxes_of(found: VideoDetections, info: VideoInfo, label_map: LabelMap) -> Boxes:
@@ -191,8 +195,8 @@ def _on(frames: NDArray[np.int64], boxes: Boxes) -> Boxes:
     return boxes.where(np.isin(boxes.frame_index, frames))
 
 
-def _class_names(assembly: Assembly) -> list[str]:
-    return [category.name for category in assembly.label_map.categories]
+def _class_names(parts: DetectorParts) -> list[str]:
+    return [category.name for category in parts.label_map.categories]
 
 
 def _model_of(raw: RawRecord) -> str:
@@ -209,21 +213,24 @@ def _by_model(videos: Sequence[VideoEdits]) -> tuple[ModelEdits, ...]:
     )
 
 
-def _in_force(assembly: Assembly) -> dict[str, float]:
+def _in_force(parts: DetectorParts) -> dict[str, float]:
     """Returns the confidence from which boxes became labels, by class."""
-    least = np.maximum(class_thresholds(assembly.config.labels.conf, assembly.label_map), assembly.threshold or 0.0)
+    least = np.maximum(
+        class_thresholds(parts.config.labels.conf, parts.label_map),
+        parts.finder.threshold or 0.0,
+    )
     return {
         category.name: round(float(confidence), 5)
-        for category, confidence in zip(assembly.label_map.objects, least, strict=True)
+        for category, confidence in zip(parts.label_map.objects, least, strict=True)
         if category is not None
     }
 
 
-def _lowest(assembly: Assembly, found: Sequence[_Compared]) -> dict[str, float]:
+def _lowest(parts: DetectorParts, found: Sequence[_Compared]) -> dict[str, float]:
     """Returns the confidence down to which boxes were kept, by class. Of tracks nobody knows what fewer boxes make."""
-    if assembly.linking is not None:
-        return _in_force(assembly)
-    return dict.fromkeys(_class_names(assembly), max(task.lowest_conf for task in found))
+    if parts.linking is not None:
+        return _in_force(parts)
+    return dict.fromkeys(_class_names(parts), max(task.lowest_conf for task in found))
 
 
 def _score(assembly: Assembly, standing: StandingRows | CocoTruth) -> dict[str, float] | None:
@@ -244,7 +251,7 @@ def _add_left_out(parts: Sequence[LeftOut]) -> LeftOut:
 
 
 def _warnings(assembly: Assembly, entries: Sequence[Entry]) -> tuple[str, ...]:
-    others = sum(not entry.fingerprint.startswith(assembly.label_fingerprint) for entry in entries)
+    others = sum(not entry.fingerprint.startswith(assembly.detection.label_fingerprint) for entry in entries)
     if not others:
         return ()
     return (

@@ -112,11 +112,11 @@ def _views(assembly: Assembly, report: RunReport) -> Iterator[VideoView]:
 
 
 def _labelled(assembly: Assembly, task: TaskReport) -> LabelledVideo | None:
-    path = raw_path(assembly, task.key, task.title)
+    path = raw_path(assembly.found_names, task.key, task.title)
     if assembly.config.detector is None or task.status not in ("done", "already done") or not path.exists():
         return None
     try:
-        return label_raw(assembly, task.title, read_raw(path))
+        return label_raw(assembly.detection, task.title, read_raw(path))
     except PrelabelError:
         return None
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.checks import look_through, prepare
 from prelabel.class_store import ClassRecord
 from prelabel.config import check_config, load_config
@@ -44,7 +44,7 @@ def paint(path: Path, colour: tuple[int, int, int], size=(40, 30)) -> Path:
 
 
 def assembly_of(source: dict[str, Any], dry_run: bool = False, **sections: Any) -> Assembly:
-    return Assembly(check_config({"source": source, **SECTIONS, **sections}, "test.yaml"), Path(), dry_run)
+    return assemble(check_config({"source": source, **SECTIONS, **sections}, "test.yaml"), Path(), dry_run)
 
 
 def run(assembly: Assembly, ledger: bool = True) -> RunReport:
@@ -246,7 +246,7 @@ def test_the_ready_config_answers_real_pictures(test_data, tmp_path):
     path = Path(__file__).parents[2] / "configs" / "classify.yaml"
     classes = "labels.classes={moped: Dog, kite: Cat}"  # these pictures show no cat or dog that is sure
     settings = [f"source.path={test_data / 'coco_mini' / 'images'}", f"source.output={tmp_path / 'out'}", classes]
-    report = run(Assembly(load_config(path, settings), path.parent))
+    report = run(assemble(load_config(path, settings), path.parent))
     assert len(report.tasks) == 53
     assert report.failed == []
     moped = next(row for row in table(str(tmp_path / "out")) if row["likeliest_class"] == "moped")

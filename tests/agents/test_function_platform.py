@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import assemble
 from prelabel.checks import look_through
 from prelabel.config import load_config
 from prelabel.errors import SetupError
@@ -284,14 +284,14 @@ def test_what_is_no_function_is_named_before_the_first_task(
     with pytest.raises(SetupError) as caught:
         run(config)
     assert complaint in str(caught.value)
-    failed = [check.detail for check in look_through(Assembly(load_config(config), tmp_path)) if not check.passed]
+    failed = [check.detail for check in look_through(assemble(load_config(config), tmp_path)) if not check.passed]
     assert any(complaint in detail for detail in failed)
 
 
 def test_a_check_says_what_the_function_is_called_with(site: Platform, tmp_path: Path) -> None:
     code = "def handle(task, media, text='a'): pass\n"
     config = write_config(site, tmp_path, code, "agent: {use: my_agent.py:handle, text: b}\npathway: Annotate 1")
-    checks = {check.name: check for check in look_through(Assembly(load_config(config), tmp_path))}
+    checks = {check.name: check for check in look_through(assemble(load_config(config), tmp_path))}
     assert checks["agent"].detail == "my_agent.py:handle, called with media, task, text"
 
 

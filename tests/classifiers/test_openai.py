@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.checks import prepare
 from prelabel.classifiers.openai import OpenAIClassifier
 from prelabel.classifiers.openai_answers import read_answer
@@ -204,7 +204,7 @@ def config(folder: Path, **more: object) -> Assembly:
         "classifier": {"use": "openai", "model": "gpt-x", "price_in": 1.0},
         "routing": {"red": "Reds", "otherwise": "Others"},
     }
-    return Assembly(check_config(values | more, "test.yaml"), Path())
+    return assemble(check_config(values | more, "test.yaml"), Path())
 
 
 def test_a_folder_goes_through_the_service_bound_to_the_ontology_s_options(server, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.config import check_config
 from prelabel.errors import ConfigError
 from prelabel.evaluation.edits import Edits
@@ -15,7 +15,7 @@ from prelabel.evaluation.evaluate import Asked, evaluate_run
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
 from prelabel.progress import NullProgress
-from prelabel.relabel import KeptAssembly
+from prelabel.relabel import assemble_detectorless
 from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE
 from tests.encord_server.fixtures import NUM_FRAMES
@@ -53,7 +53,7 @@ def on_platform(platform: Platform, encord_environment: None, tmp_path: Path) ->
         "detector": {"use": "mine.py:Alternating"},
         "pathway": "Annotate 1",
     }
-    assembly = Assembly(check_config(values, "test.yaml"), tmp_path)
+    assembly = assemble(check_config(values, "test.yaml"), tmp_path)
     with Ledger(assembly.output / LEDGER) as ledger:
         assert not run_tasks(assembly, ledger, NullProgress(), StopSignal()).failed
     return assembly
@@ -92,7 +92,7 @@ def test_corrections_on_the_platform_are_told_by_class(platform: Platform, on_pl
     assert (evaluation.total.actions, evaluation.total.from_scratch) == (3, NUM_FRAMES)
     assert [frame.frame_index for frame in evaluation.worst_frames] == [0]  # the others are within the same second
     assert len(platform.server.world.saves) == num_saves
-    without_detector = evaluate_run(KeptAssembly(on_platform.config, on_platform.folder), Asked())
+    without_detector = evaluate_run(assemble_detectorless(on_platform.config, on_platform.folder), Asked())
     assert (without_detector.models, without_detector.warnings) == (evaluation.models, ())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import assemble
 from prelabel.checks import look_through
 from prelabel.commands import run_config
 from prelabel.config import load_config
@@ -102,7 +102,7 @@ def test_a_priority_that_is_not_taken_fails_the_task_where_it_is(platform: Platf
 
 def test_a_check_shows_the_rules(platform: Platform, tmp_path: Path) -> None:
     path = write_config(platform, tmp_path)
-    (check,) = [check for check in look_through(Assembly(load_config(path), tmp_path)) if check.name == "routing"]
+    (check,) = [check for check in look_through(assemble(load_config(path), tmp_path)) if check.name == "routing"]
     assert check.passed
     assert "1. count == 0 → Nothing to label; 2. " in check.detail
     assert check.detail.endswith("3. otherwise → Annotate 1; priority: 1 - confidence.mean")
@@ -121,7 +121,7 @@ def test_what_is_not_there_is_named_before_the_first_task(
     platform: Platform, tmp_path: Path, rules: str, complaint: str
 ) -> None:
     path = write_config(platform, tmp_path, rules)
-    checks = look_through(Assembly(load_config(path), tmp_path))
+    checks = look_through(assemble(load_config(path), tmp_path))
     assert complaint in "\n".join(check.detail for check in checks if not check.passed)
     with pytest.raises(Exception, match=complaint.replace("?", r"\?")):
         run(path)
