@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def real_weights(test_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = test_data / "weights"
     monkeypatch.setenv("PRELABEL_MODELS", str(folder))
     return folder
+
+
+def pytest_sessionstart() -> None:
+    """Lets programs that tests start be interrupted: a shell's `&` has them ignore it, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
