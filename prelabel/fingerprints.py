@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prelabel.config import Config
-from prelabel.config.sections import ISOLATION_KEYS
+from prelabel.config.sections import DECODING_KEYS
 from prelabel.plugins import load_plugin
 
 
@@ -26,7 +26,7 @@ def reader_decides(config: Config, folder: Path) -> dict[str, object]:
     """
     use = config.reader.use
     return {
-        "reader": config.reader.model_dump(mode="json", exclude=ISOLATION_KEYS),
+        "reader": config.reader.model_dump(mode="json", exclude=DECODING_KEYS),
         "reader_sha256": None if use == "auto" else load_plugin("reader", use, folder).source_sha256,
         "frames": config.frames,
     }

@@ -1,13 +1,14 @@
 """The one maker of threads: what is upstream of `prefetch` runs beside what is downstream of it.
 
-`map_ahead` makes several more for what only waits, such as downloads.
+`prefetch_each` does so for several streams at once; `map_ahead` is for what only waits, such as downloads.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -55,6 +56,35 @@ def prefetch(
         thread.join()
         raise
     thread.join()
+
+
+@contextmanager
+def prefetch_each(upstreams: Sequence[Iterable[Item]], *, name: str = "prefetch") -> Iterator[list[Iterator[Item]]]:
+    """Gives the items of several streams, each in its order, while a thread for each makes the next ones.
+
+    All threads start at once. An error of a stream is raised where its items are taken, after what came before it.
+    Leaving stops the streams on their own threads and waits for them; one that waits for something must be woken first.
+
+    Args:
+        upstreams: made and closed on the threads; each bounds itself how much of it waits here.
+        name: the threads'.
+    """
+    queues: list[_BoundedQueue[Item]] = [
+        _BoundedQueue(sys.maxsize, None, lambda _: 0, lambda _: 1, lambda _: None) for _ in upstreams
+    ]
+    threads = [
+        threading.Thread(target=queue.fill, args=(upstream,), name=f"{name} {number}", daemon=True)
+        for number, (queue, upstream) in enumerate(zip(queues, upstreams, strict=True))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield [queue.drain() for queue in queues]
+    finally:
+        for queue in queues:
+            queue.stop()
+        for thread in threads:
+            thread.join()
 
 
 def map_ahead(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config import ReaderSection
+from prelabel.config.sections import VIDEO_READERS
 from prelabel.frames import Media
 from prelabel.plugins import load_plugin
 from prelabel.protocols import VideoReader
@@ -17,17 +18,17 @@ from prelabel.protocols import VideoReader
 if TYPE_CHECKING:
     from prelabel.readers.select import MachineFacts
 
-VIDEO_READERS = ("decord", "pyav", "torchcodec")
 CPU_READERS = ("images", "pyav")
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderChoice:
-    """Which reader reads a video, where, and why that one."""
+    """Which reader reads a video, where, and why that one; in how many places at once."""
 
     use: str
     device: str
     reason: str
+    sessions: int = 1
 
 
 def choose_reader(
@@ -44,6 +45,17 @@ def choose_reader(
         ReadError: the media cannot be indexed.
         MachineError: the config asks for a GPU that is not there.
     """
+    choice, keyframes = _choose(media, section, machine)
+    sessions = _count_sessions(choice, media, section)
+    if sessions > 1:
+        reason = f"{choice.reason.removesuffix('.')}; {sessions} sessions, where keyframes allow it."
+        choice = replace(choice, reason=reason, sessions=sessions)
+    return choice, keyframes
+
+
+def _choose(
+    media: Media, section: ReaderSection, machine: MachineFacts | None
+) -> tuple[ReaderChoice, NDArray[np.int64] | None]:
     from prelabel.readers.index import index_video
     from prelabel.readers.select import select_reader
 
@@ -59,10 +71,35 @@ def choose_reader(
     return ReaderChoice(choice.use, choice.device, choice.reason), alone
 
 
+def _count_sessions(choice: ReaderChoice, media: Media, section: ReaderSection) -> int:
+    from prelabel.readers.index import index_video
+    from prelabel.readers.nvdec import count_engines
+    from prelabel.readers.select import gpu_of
+
+    if media.kind != "video" or choice.use not in VIDEO_READERS:
+        return 1
+    if section.sessions != "auto":
+        return section.sessions
+    gpu = gpu_of(choice.use, choice.device)
+    return 1 if gpu is None else count_engines(gpu, index_video(media.paths[0]).codec)
+
+
 def build_reader(choice: ReaderChoice, media: Media, section: ReaderSection, folder: Path) -> VideoReader:
     """Returns the chosen reader of the media, to be entered; `folder` is what plug-in paths are relative to."""
     options = dict(section.options) if choice.use == section.use else {}
     if choice.device != "auto":
         options["device"] = choice.device
-    reader: VideoReader = load_plugin("reader", choice.use, folder).build(media, options=options)
-    return reader
+    plugin = load_plugin("reader", choice.use, folder)
+
+    def build() -> VideoReader:
+        reader: VideoReader = plugin.build(media, options=options)
+        return reader
+
+    if choice.sessions == 1:
+        return build()
+
+    from prelabel.readers.select import gpu_of
+    from prelabel.readers.split import SplitReader
+
+    max_bytes = section.max_memory_gb * 1e9 / 2
+    return SplitReader(media, build, choice.sessions, max_bytes, gpu_of(choice.use, choice.device))

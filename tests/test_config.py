@@ -55,6 +55,8 @@ def test_a_path_that_lies_beside_the_config_is_found_there(write, tmp_path, monk
         (["reader.stride=0"], r"reader\.stride: got 0, expected 1 or more"),
         (["reader.device=gpu"], r"reader\.device: got 'gpu'"),
         (["reader.frame_ranges=[[5, 2]]"], r"frame_ranges: got \[5, 2\]"),
+        (["reader.sessions=0"], r"reader\.sessions: got 0, expected 1 or more"),
+        (["reader.use=mine.py:Mine", "reader.sessions=2"], r"reader: sessions: got 2, but 'mine\.py:Mine' reads from"),
         (["labels.instances=none"], r"labels\.instances: got 'none', expected"),
         (["source.use=floder"], "did you mean 'folder'"),
         (["detector=null"], r"detector: is missing: add it, or one of classifier"),

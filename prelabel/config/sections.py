@@ -15,8 +15,11 @@ from prelabel.config.sources import DemoSection, EncordSection, FolderSection
 from prelabel.shaping import Flicker, Keyframes, ShapingRules, SizeLimits, Zones
 from prelabel.tiling import Tiles
 
-ISOLATION_KEYS = {"isolate", "stall_seconds", "max_memory_gb"}
-"""Of the reader section; they say where frames are decoded, and change none."""
+DECODING_KEYS = {"isolate", "stall_seconds", "max_memory_gb", "sessions"}
+"""Of the reader section; they say where and how frames are decoded, and change none."""
+
+VIDEO_READERS = ("decord", "pyav", "torchcodec")
+"""Built-in readers of videos, each of which can begin at any keyframe."""
 
 
 WHETHER_KEYS = {"if_begun"}
@@ -42,6 +45,17 @@ class ReaderSection(PluginSection):
         60.0, gt=0, description="such a process is ended once it has neither given frames nor read on for so long"
     )
     max_memory_gb: float = Field(8.0, gt=0, description="and once it takes more memory than this, in 10^9 bytes")
+    sessions: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="decode a long video in so many places at once, between keyframes; frames ahead of their turn take "
+        "at most half of max_memory_gb: auto: a GPU's number of decoding engines, 1 on a CPU",
+    )
+
+    @model_validator(mode="after")
+    def _sessions_of_built_in_readers(self) -> ReaderSection:
+        if self.sessions not in ("auto", 1) and self.use not in ("auto", *VIDEO_READERS):
+            raise ValueError(f"sessions: got {self.sessions}, but {self.use!r} reads from front to back: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> ReaderSection:
@@ -245,7 +259,7 @@ class Config(Section):
         place = {"output", "cache_gb", "fetch_workers", "order", "truth", "preview"}
         where: dict[str, Any] = {
             "source": place,
-            "reader": ISOLATION_KEYS,
+            "reader": DECODING_KEYS,
             "labels": WHETHER_KEYS,
             "retries": True,
             "on_failure": True,

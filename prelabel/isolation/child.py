@@ -69,6 +69,7 @@ class _Server:
                     return self._open_media(command), None
                 case Read():
                     assert self._reader is not None
+                    self._end_reading()
                     self._batches = self._reader.batches(command.frame_indices, command.batch_size)
                     return self._next_batch(command.freed)
                 case Next():
@@ -101,17 +102,21 @@ class _Server:
         return Opened(self._reader.info, choice, alone)
 
     def _close(self) -> None:
-        batches, self._batches, self._batch, self._reader = self._batches, iter(()), None, None
+        self._reader = None
         try:
-            close = getattr(batches, "close", None)
-            if close is not None:
-                close()
-            del batches
+            self._end_reading()
             self._open.close()
         finally:
             self._open = ExitStack()
             self._pool.close()
             self._pool = SharedFramePool()
+
+    def _end_reading(self) -> None:
+        batches, self._batches, self._batch = self._batches, iter(()), None
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
+        self._pool.free_unsent()
 
 
 def _failed(error: Exception) -> Failed:

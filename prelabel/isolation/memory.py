@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import threading
 import weakref
 from collections import deque
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class _Memory:
         handle: of the anonymous file.
         pixels: its bytes.
         in_use: it was taken, and the run has not freed it yet.
+        is_held: the run has a batch that lies there.
         is_known: the run has its handle.
     """
 
@@ -39,16 +41,18 @@ class _Memory:
     handle: int
     pixels: NDArray[np.uint8]
     in_use: bool = False
+    is_held: bool = False
     is_known: bool = False
 
 
 class SharedFramePool:
     """Memory for the batches of one reading, in the process that decodes: used again once the run has freed it.
 
-    Stands in for `FramePool`.
+    Stands in for `FramePool`; any number of threads may take from it.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._memories: dict[int, _Memory] = {}
         self._num_made = 0
         self._dropped: list[int] = []
@@ -56,8 +60,9 @@ class SharedFramePool:
     def take(self, shape: Shape) -> NDArray[np.uint8]:
         """Returns a uint8 array of this shape, contents undefined."""
         num_bytes = math.prod(shape)
-        memory = self._free_memory(num_bytes) or self._make(num_bytes)
-        memory.in_use = True
+        with self._lock:
+            memory = self._free_memory(num_bytes) or self._make(num_bytes)
+            memory.in_use = True
         return memory.pixels[:num_bytes].reshape(shape)
 
     def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
@@ -66,22 +71,29 @@ class SharedFramePool:
 
     def free(self, numbers: tuple[int, ...]) -> None:
         """Takes note that the run holds these no more."""
-        for number in numbers:
-            if number in self._memories:
-                self._memories[number].in_use = False
+        with self._lock:
+            for memory in (self._memories[number] for number in numbers if number in self._memories):
+                memory.in_use = memory.is_held = False
+
+    def free_unsent(self) -> None:
+        """Takes back what lies in batches that were decoded ahead for a reading which is over."""
+        with self._lock:
+            for memory in self._memories.values():
+                memory.in_use = memory.is_held
 
     def share(self, batch: FrameBatch) -> tuple[Batch, int | None]:
         """Returns where the batch's frames lie, copied there if they lay elsewhere, and a handle that is new."""
         shape = cast(Shape, tuple(batch.data.shape))
-        memory = self._memory_at(batch.data)
-        if memory is None:
-            pixels = self.take(shape)
-            pixels[:] = batch.data if isinstance(batch.data, np.ndarray) else batch.data.numpy(force=True)
-            memory = self._memory_at(pixels)
-            assert memory is not None
-        handle = None if memory.is_known else memory.handle
-        memory.is_known = True
-        dropped, self._dropped = tuple(self._dropped), []
+        with self._lock:
+            memory = self._memory_at(batch.data)
+            if memory is None:
+                pixels = self.take(shape)
+                pixels[:] = batch.data if isinstance(batch.data, np.ndarray) else batch.data.numpy(force=True)
+                memory = self._memory_at(pixels)
+                assert memory is not None
+            handle = None if memory.is_known else memory.handle
+            memory.is_known = memory.is_held = True
+            dropped, self._dropped = tuple(self._dropped), []
         indices, seconds = batch.frame_indices.tolist(), batch.pts_seconds.tolist()
         return Batch(memory.number, shape, tuple(indices), tuple(seconds), dropped), handle
 

@@ -39,7 +39,7 @@ class PooledReader(Protocol):
 
 
 class FramePool:
-    """Memory for batches, handed out again once nobody holds the tensor that lay in it."""
+    """Memory for batches, handed out again once nobody holds the tensor that lay in it. For any number of threads."""
 
     def __init__(self) -> None:
         self._free: deque[NDArray[np.uint8]] = deque()
@@ -47,8 +47,8 @@ class FramePool:
     def take(self, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
         """Returns a uint8 array of this shape, contents undefined."""
         num_bytes = math.prod(shape)
-        memory = self._free.popleft() if self._free else np.empty(num_bytes, np.uint8)
-        if memory.nbytes < num_bytes:
+        memory = self._take_free()
+        if memory is None or memory.nbytes < num_bytes:
             memory = np.empty(num_bytes, np.uint8)
         array = memory[:num_bytes].reshape(shape)
         # Every tensor and view made of `array` keeps it alive, so this runs when the last of them is gone.
@@ -60,6 +60,12 @@ class FramePool:
         import torch
 
         return torch.from_numpy(array)
+
+    def _take_free(self) -> NDArray[np.uint8] | None:
+        try:
+            return self._free.popleft()
+        except IndexError:
+            return None
 
 
 def check_request(frame_indices: NDArray[np.int64], batch_size: int, num_frames: int) -> NDArray[np.int64]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from itertools import islice, pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -193,7 +194,8 @@ class DecordReader:
 
         # decord doubles frames without a word when it stumbles; any fault_tol above 0 makes that an error.
         options = {"ctx": decord.gpu(ordinal), "num_threads": 1, "fault_tol": 1e-9}
-        frames = pick_frames(self._read_on(str(self._path), 0, options), wanted)
+        start, source = _from_seek_point(index, wanted)
+        frames = pick_frames(self._read_on(source, start, options), wanted)
         turns = -index.info.rotation_degrees // 90
         for numbers in (wanted[at : at + batch_size] for at in range(0, len(wanted), batch_size)):
             shape = (len(numbers), index.info.height, index.info.width, 3)
@@ -228,32 +230,64 @@ def _gpu_ordinal(device: str) -> int | None:
 
 def _cut(index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, io.BytesIO]]:
     """Yields the pieces of a video that hold wanted frames, each an MP4 in memory, with its first frame's number."""
-    edges = [*index.cut_points.tolist(), index.info.num_frames]
-    with open_video(index.path) as (container, stream):
-        packets = (packet for packet in demux(container, stream) if packet.size)
+    if not len(wanted):
+        return
+    first = _seek_point(index, wanted)
+    edges = [*index.cut_points[index.cut_points >= first].tolist(), index.info.num_frames]
+    with closing(_packets_from(index, first)) as packets:
         for start, end in pairwise(edges):
+            if start > wanted[-1]:
+                return
             # No frame crosses a cut point, so packets and frames have the same numbers there.
             piece = list(islice(packets, end - start))
-            if np.searchsorted(wanted, start) == np.searchsorted(wanted, end):
-                continue
-            try:
-                memory = _copy_packets(piece, stream)
-            except av.error.FFmpegError as error:
-                raise ReadError(
-                    f"{index.path.name}: frames from {start} on cannot be handed to decord: {error.strerror}: "
-                    "set reader.use: pyav"
-                ) from error
-            yield start, memory
+            if np.searchsorted(wanted, start) < np.searchsorted(wanted, end):
+                yield start, _copy_packets(index, start, piece)
 
 
-def _copy_packets(packets: Iterable[Packet[VideoStream]], stream: VideoStream) -> io.BytesIO:
-    """Returns an MP4 in memory that holds these packets of the stream."""
+def _from_seek_point(index: VideoIndex, wanted: NDArray[np.int64]) -> tuple[int, io.BytesIO | str]:
+    """Returns what to give decord so that it begins near the first wanted frame, and its first frame's number."""
+    first = _seek_point(index, wanted) if len(wanted) else 0
+    if not first:
+        return 0, str(index.path)
+    later = index.cut_points[index.cut_points > wanted[-1]]
+    end = int(later[0]) if len(later) else index.info.num_frames
+    with closing(_packets_from(index, first)) as packets:
+        return first, _copy_packets(index, first, list(islice(packets, end - first)))
+
+
+def _seek_point(index: VideoIndex, wanted: NDArray[np.int64]) -> int:
+    return int(index.seek_points[index.seek_points <= wanted[0]][-1])
+
+
+def _packets_from(index: VideoIndex, first: int) -> Generator[Packet[VideoStream], None, None]:
+    """Yields the packets from a cut point on; reads over those before it where seeking leads elsewhere."""
+    if first:
+        with open_video(index.path) as (container, stream):
+            container.seek(int(index.pts[first]), stream=stream)
+            packets = (packet for packet in demux(container, stream) if packet.size)
+            packet = next(packets, None)
+            if packet is not None and packet.pts == index.pts[first]:
+                yield packet
+                yield from packets
+                return
+    with open_video(index.path) as (container, stream):
+        yield from islice((packet for packet in demux(container, stream) if packet.size), first, None)
+
+
+def _copy_packets(index: VideoIndex, start: int, packets: Sequence[Packet[VideoStream]]) -> io.BytesIO:
+    """Returns an MP4 in memory that holds these packets, the first of which is frame `start`."""
     memory = io.BytesIO()
-    with av.open(memory, "w", format="mp4") as output:
-        target = output.add_stream_from_template(stream)
-        for packet in packets:
-            packet.stream = target
-            output.mux(packet)
+    try:
+        with av.open(memory, "w", format="mp4") as output:
+            target = output.add_stream_from_template(packets[0].stream)
+            for packet in packets:
+                packet.stream = target
+                output.mux(packet)
+    except av.error.FFmpegError as error:
+        raise ReadError(
+            f"{index.path.name}: frames from {start} on cannot be handed to decord: {error.strerror}: "
+            "set reader.use: pyav"
+        ) from error
     memory.seek(0)
     return memory
 

@@ -85,6 +85,13 @@ class VideoIndex:
     has_unshown_packets: bool
     has_duration: bool
 
+    @property
+    def seek_points(self) -> NDArray[np.int64]:
+        """Frames from which decoding may begin, int64 (C,), rising; the first frame alone where seeking is not sure."""
+        if self.has_timestamps and self.container.startswith(("mov", "matroska")):
+            return np.union1d(self.cut_points, 0)
+        return np.zeros(1, np.int64)
+
 
 def index_video(path: Path) -> VideoIndex:
     """Returns the index of a video. Reads the whole file once, decodes its first frame only.

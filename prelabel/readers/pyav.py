@@ -111,7 +111,7 @@ class PyAVReader:
             # Frame threads swallow frames after an error (FFmpeg 8.1), so a gap is read again without them.
             thread_type="AUTO",
             skip_frame="NONKEY" if only_keyframes else "DEFAULT",
-            start=_seek_point(index, int(wanted[0])) if len(wanted) else 0,
+            start=int(index.seek_points[index.seek_points <= wanted[0]][-1]) if len(wanted) else 0,
         )
 
     def _decode(
@@ -150,14 +150,6 @@ def _read_on_to_the_end(
     """Lets the decoder give what it holds after the video's last frame, so that a surplus is noticed."""
     if len(wanted) and wanted[-1] == index.info.num_frames - 1:
         deque(decoded, maxlen=0)
-
-
-def _seek_point(index: VideoIndex, first: int) -> int:
-    """Returns the keyframe from which to decode so as to reach a frame; 0 where seeking is not to be trusted."""
-    if not index.has_timestamps or not index.container.startswith(("mov", "matroska")):
-        return 0
-    before = index.cut_points[index.cut_points <= first]
-    return int(before[-1]) if len(before) else 0
 
 
 class _Numbering:

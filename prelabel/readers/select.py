@@ -9,6 +9,8 @@ from prelabel.errors import MachineError
 from prelabel.readers import decord, torchcodec
 from prelabel.readers.index import VideoIndex
 
+GPU_READERS = ("decord", "torchcodec")
+
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
@@ -65,6 +67,15 @@ def check_device(device: str, num_gpus: int | None = None) -> None:
     num_gpus = count_gpus() if num_gpus is None else num_gpus
     if int(device.partition(":")[2] or 0) >= num_gpus:
         raise MachineError(f"reader.device: got {device!r}, this machine has {num_gpus} GPUs: set device: auto")
+
+
+def gpu_of(use: str, device: str) -> str | None:
+    """Returns the GPU on which a built-in reader decodes, such as `cuda:0`; None: it decodes on the CPU."""
+    if use not in GPU_READERS or device == "cpu" or not count_gpus():
+        return None
+    if device.startswith("cuda"):
+        return device
+    return "cuda:0" if use == "torchcodec" or decord.probe(0) is None else None
 
 
 def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts | None = None) -> Choice:

@@ -184,6 +184,7 @@ def _reader_section() -> Iterable[str]:
     yield idle_field(ReaderSection, "isolate", "never")
     yield idle_field(ReaderSection, "stall_seconds", 300)
     yield idle_field(ReaderSection, "max_memory_gb", 16)
+    yield idle_field(ReaderSection, "sessions", 4)
 
 
 def _detector_section(weights: str, card: ModelCard | None) -> Iterable[str]:

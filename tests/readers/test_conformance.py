@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from prelabel.errors import ReadError
 from prelabel.frames import Media
 from prelabel.protocols import VideoReader
-from prelabel.readers import torchcodec
+from prelabel.readers import split, torchcodec
 from prelabel.readers.decord import DecordReader
 from prelabel.readers.index import index_video
 from prelabel.readers.pyav import PyAVReader
@@ -82,12 +83,23 @@ def reader(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(params=[1, 3])
+def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(split, "LEAST_BATCHES", 1)
+    return request.param
+
+
+def open_reader(name: str, media: Media, sessions: int) -> VideoReader:
+    make = partial(READERS[name], media, device="cpu")
+    return make() if sessions == 1 else split.SplitReader(media, make, sessions, 1e9, None)
+
+
 @pytest.mark.parametrize("name", CLIPS)
-def test_frames_show_their_numbers_or_the_file_is_refused(name: str, reader: str, clip: BuildClip):
+def test_frames_show_their_numbers_or_the_file_is_refused(name: str, reader: str, sessions: int, clip: BuildClip):
     built = clip(name)
     frames: list[tuple[int, int]] = []
     refusal = pytest.raises(ReadError, match=f"^{built.path.name}: ") if name in REFUSED[reader] else nullcontext()
-    with refusal, READERS[reader](Media("video", (built.path,)), device="cpu") as opened:
+    with refusal, open_reader(reader, Media("video", (built.path,)), sessions) as opened:
         for batch in opened.batches(np.arange(opened.info.num_frames), 7):
             numbers = [read_number(frame.numpy()) for frame in batch.data]
             frames += zip(batch.frame_indices.tolist(), numbers, strict=True)
@@ -96,17 +108,19 @@ def test_frames_show_their_numbers_or_the_file_is_refused(name: str, reader: str
 
 
 @pytest.mark.parametrize(("reader", "name"), READ, indirect=["reader"])
-def test_pixels_are_those_of_ffmpeg(name: str, reader: str, clip: BuildClip, ffmpeg_frames: FFmpegFrames):
+def test_pixels_are_those_of_ffmpeg(
+    name: str, reader: str, sessions: int, clip: BuildClip, ffmpeg_frames: FFmpegFrames
+):
     built = clip(name)
     info = index_video(built.path).info
     truth = ffmpeg_frames(built.path, info.width, info.height)
     media = Media("video", (built.path,))
     if len(truth) < 3:
-        with READERS[reader](media, device="cpu") as opened:
+        with open_reader(reader, media, sessions) as opened:
             (batch,) = opened.batches(np.arange(len(truth)), 7)
             assert np.array_equal(batch.data.numpy(), truth)
         return
-    check_reader(lambda asked: READERS[reader](asked, device="cpu"), media, truth=truth)
+    check_reader(lambda asked: open_reader(reader, asked, sessions), media, truth=truth)
 
 
 @pytest.mark.parametrize("name", CLIPS)
