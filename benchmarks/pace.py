@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import waiting
-from prelabel.assemble import Assembly
+from prelabel.assemble import assemble
 from prelabel.config import check_config
 from prelabel.config.sections import ReaderSection
 from prelabel.frames import FrameBatch, Media
@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace, frame_ms: float) -> float:
             },
             "reader": {"frame_ranges": [[0, args.frames - 1]]},
         }
-        report = run_tasks(Assembly(check_config(values, "benchmark"), Path()), None, NullProgress(), StopSignal())
+        report = run_tasks(assemble(check_config(values, "benchmark"), Path()), None, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return 1e3 * report.seconds / report.num_inferred
 
