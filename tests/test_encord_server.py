@@ -26,7 +26,7 @@ def test_task_goes_the_whole_way(platform: Platform) -> None:
     task = platform.task()
     (row,) = platform.sdk.list_label_rows_v2(data_hashes=[task.data_hash], branch_name=task.label_branch_name)
     assert (row.label_hash, row.number_of_frames) == (None, NUM_FRAMES)
-    assert requests.get(platform.item().get_signed_url(), timeout=5).content == platform.clip.item.path.read_bytes()
+    assert requests.get(platform.item().get_signed_url(), timeout=50).content == platform.clip.item.path.read_bytes()
     row.initialise_labels()
     row.add_object_instance(platform.box([0, 7]))
     row.save()
@@ -177,9 +177,9 @@ def test_v2_signature_over_something_else_is_refused(platform: Platform, encord_
     url = f"{platform.server.url}/v2/public/projects/{platform.project.uuid}/priorities"
     signed = config.define_headers_v2(requests.Request("POST", url, json={"priorities": []}).prepare()).headers
     headers = {name: value for name, value in signed.items() if name != "Content-Length"}
-    assert requests.post(url, data='{"priorities": []}', headers=headers, timeout=5).status_code == 200
-    assert requests.post(url, data='{"priorities": [0]}', headers=headers, timeout=5).status_code == 401
-    assert requests.post(url + "?a", data='{"priorities": []}', headers=headers, timeout=5).status_code == 401
+    assert requests.post(url, data='{"priorities": []}', headers=headers, timeout=50).status_code == 200
+    assert requests.post(url, data='{"priorities": [0]}', headers=headers, timeout=50).status_code == 401
+    assert requests.post(url + "?a", data='{"priorities": []}', headers=headers, timeout=50).status_code == 401
     assert [reason.partition(": ")[2] for reason in platform.server.refused] == [
         "Content-Digest is not that of the body",
         "the signature does not fit the request",
@@ -189,7 +189,7 @@ def test_v2_signature_over_something_else_is_refused(platform: Platform, encord_
 def test_legacy_signature_over_something_else_is_refused(platform: Platform, encord_key: str) -> None:
     config = SshConfig.from_ssh_private_key(encord_key, domain=platform.server.url)
     headers = config.define_headers(platform.project.uuid, "project", data="{}")
-    answer = requests.post(f"{platform.server.url}/public", data='{"a": 1}', headers=headers, timeout=5)
+    answer = requests.post(f"{platform.server.url}/public", data='{"a": 1}', headers=headers, timeout=50)
     assert (answer.status_code, answer.json()["response"]) == (200, ["AUTHENTICATION_ERROR"])
     assert platform.server.refused == ["POST /public: the signature does not fit the request"]
 

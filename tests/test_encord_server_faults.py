@@ -128,19 +128,19 @@ def test_answer_that_breaks_off_is_not_asked_for_again(encord_server: EncordServ
 
 def test_fault_waits_for_its_turn_and_ends(encord_server: EncordServer, link: str) -> None:
     encord_server.faults.add("download", Status(500), skip=1, times=2)
-    assert [requests.get(link, timeout=5).status_code for _ in range(4)] == [200, 500, 500, 200]
+    assert [requests.get(link, timeout=50).status_code for _ in range(4)] == [200, 500, 500, 200]
 
 
 def test_delay(encord_server: EncordServer, link: str) -> None:
     encord_server.faults.add("download", Delay(0.3))
     started = time.monotonic()
-    assert requests.get(link, timeout=5).ok
+    assert requests.get(link, timeout=50).ok
     assert time.monotonic() - started >= 0.3
 
 
 def read_until_cut(link: str) -> bytes:
     content = b""
-    with requests.get(link, stream=True, timeout=5) as answer:
+    with requests.get(link, stream=True, timeout=50) as answer:
         try:
             for chunk in answer.iter_content(100):
                 content += chunk
@@ -155,7 +155,7 @@ def test_download_that_breaks_off_can_be_gone_on_with(
 ) -> None:
     encord_server.faults.add(download_of(clip.item), action)
     content = read_until_cut(link)
-    rest = requests.get(link, headers={"Range": f"bytes={len(content)}-"}, timeout=5)
+    rest = requests.get(link, headers={"Range": f"bytes={len(content)}-"}, timeout=50)
     assert (rest.status_code, content + rest.content) == (206, clip.item.path.read_bytes())
 
 
@@ -163,26 +163,27 @@ def test_downloads_that_look_whole_but_are_not(encord_server: EncordServer, clip
     whole = clip.item.path.read_bytes()
     encord_server.faults.add(download_of(clip.item), Shortened(500))
     encord_server.faults.add(download_of(clip.item), WrongBytes(offset=500))
-    assert requests.get(link, timeout=5).content == whole[:500]
-    wrong = requests.get(link, timeout=5).content
+    assert requests.get(link, timeout=50).content == whole[:500]
+    wrong = requests.get(link, timeout=50).content
     assert (len(wrong), wrong[:500], wrong[500] ^ whole[500]) == (len(whole), whole[:500], 255)
 
 
 def test_slow_download_reaches_the_readers_time_limit(encord_server: EncordServer, link: str) -> None:
     encord_server.faults.add("download", Trickle(bytes_per_second=1000), times=None)
     started = time.monotonic()
-    with requests.get(link, stream=True, timeout=5) as answer:
+    with requests.get(link, stream=True, timeout=50) as answer:
         next(answer.iter_content(400))
-    assert 0.3 <= time.monotonic() - started < 5
+    assert time.monotonic() - started >= 0.3
 
 
 def test_server_closes_while_a_client_still_reads(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     with EncordServer() as server, requests.Session() as session:
         clip = server.world.add_video(write_clip(tmp_path / "clip.mp4", Recipe()).path)
         server.faults.add("download", Trickle(bytes_per_second=10))
-        session.get(server.links.sign(clip.item, 60), stream=True, timeout=5)
+        session.get(server.links.sign(clip.item, 60), stream=True, timeout=50)
     assert server.errors == []
-    assert not [thread for thread in threading.enumerate() if "process_request" in thread.name]
+    assert not set(threading.enumerate()) - before
 
 
 @pytest.mark.timeout(60)
@@ -199,7 +200,7 @@ def test_server_runs_by_hand(tmp_path: Path) -> None:
             ssh_private_key_path=key_file, domain=exported["ENCORD_DOMAIN"]
         )
         proceed(client.get_project(exported["ENCORD_PROJECT_HASH"]))
-        state = requests.get(exported["ENCORD_DOMAIN"] + "/state", timeout=5).json()
+        state = requests.get(exported["ENCORD_DOMAIN"] + "/state", timeout=50).json()
         os.kill(process.pid, signal.SIGINT)
         printed = json.loads(process.stdout.read())
     assert process.returncode == 0

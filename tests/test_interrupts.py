@@ -33,4 +33,4 @@ def test_waiting_ends_as_soon_as_somebody_asks():
     stop.ask()
     began = time.monotonic()
     stop.wait(60)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30

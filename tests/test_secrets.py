@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -69,11 +70,17 @@ def prelabel(home: Path, *words: str) -> tuple[str, set[str]]:
 
 def command_lines(pid: int) -> Iterator[str]:
     process = Path(f"/proc/{pid}")
-    if process.exists():
-        yield (process / "cmdline").read_text().replace("\0", " ")
-        for task in process.glob("task/*/children"):
-            for child in task.read_text().split():
-                yield from command_lines(int(child))
+    yield _read_if_there(process / "cmdline").replace("\0", " ")
+    for task in process.glob("task/*/children"):
+        for child in _read_if_there(task).split():
+            yield from command_lines(int(child))
+
+
+def _read_if_there(path: Path) -> str:
+    """Processes and threads end while one looks at them."""
+    with suppress(OSError):
+        return path.read_text()
+    return ""
 
 
 def secrets(platform: Platform) -> set[bytes]:

@@ -121,13 +121,12 @@ class ChatServer:
         most_at_once: requests that were in hand at the same time.
     """
 
-    def __init__(self, hold_seconds: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.script: list[Callable[[], Answer]] = []
         self.sizes: list[tuple[int, int]] = []
         self.wrong: list[str] = []
         self.times: list[float] = []
         self.most_at_once = self._in_hand = 0
-        self._hold_seconds = hold_seconds
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
@@ -148,7 +147,6 @@ class ChatServer:
             self.most_at_once = max(self.most_at_once, self._in_hand)
             scripted = self.script.pop(0) if self.script else None
         try:
-            time.sleep(self._hold_seconds)
             if path != "/v1/chat/completions":
                 return 404, {}, {"error": {"message": f"no such path {path}"}}
             if authorization != f"Bearer {KEY}":

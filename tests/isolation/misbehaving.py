@@ -20,8 +20,8 @@ INFO = VideoInfo(width=8, height=4, num_frames=10, average_fps=10.0, duration_se
 def _grow() -> None:
     kept = []
     while True:
-        kept.append(np.ones(50_000_000, np.uint8))
-        time.sleep(0.01)
+        kept.append(np.ones(20_000_000, np.uint8))
+        time.sleep(0.05)  # else it would have taken far more than it may by the time that somebody looks
 
 
 def _raise() -> None:

@@ -41,7 +41,7 @@ def test_decoder_that_breaks_on_a_video_costs_that_video(frames: str, tmp_path: 
     (tmp_path / "named.py").write_text(READER)
     for name in ("a.mp4", "z.mp4", *REASONS):
         write_clip(tmp_path / "clips" / name, RECIPES["h264"])
-    reader = {"use": "named.py:Named", "isolate": "always", "stall_seconds": 2}
+    reader = {"use": "named.py:Named", "isolate": "always", "stall_seconds": 5}
     report = run(
         assembly_of(tmp_path, frames=frames, reader=reader, detector={"batch_size": 6}, retries={"attempts": 1})
     )

@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def scrape(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=50) as answer:
         text = answer.read().decode()
     return {
         (sample.name, tuple(sample.labels.values())): sample.value

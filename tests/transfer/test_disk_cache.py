@@ -47,19 +47,33 @@ def test_room_is_waited_for_and_shared_by_processes(tmp_path: Path) -> None:
         thread.start()
         assert not entered.wait(0.5)
         assert folder.exists()
-    assert entered.wait(10)
+    assert entered.wait(50)
     thread.join()
 
 
-def test_closing_ends_the_wait_and_gives_everything_up(tmp_path: Path) -> None:
+def test_closing_gives_everything_up_and_room_may_be_had_again(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, 100)
     with cache.room(60, "a") as folder:
-        threading.Timer(0.2, cache.close).start()
+        cache.close()
+        assert not folder.exists()
+        with cache.room(100, "b") as again:
+            assert again.is_dir()
+
+
+def test_closing_ends_the_wait_for_room(tmp_path: Path) -> None:
+    other, cache, ended = DiskCache(tmp_path, 100), DiskCache(tmp_path, 100), threading.Event()
+
+    def close_until_ended() -> None:
+        while not ended.wait(0.1):  # a wait that has not begun yet is none to end
+            cache.close()
+
+    closing = threading.Thread(target=close_until_ended)
+    with other.room(60, "a"):
+        closing.start()
         with pytest.raises(FetchError, match=r"b: given up .* the run is ending"), cache.room(60, "b"):
             pass
-    assert not folder.exists()
-    with cache.room(100, "c") as again:
-        assert again.is_dir()
+    ended.set()
+    closing.join()
 
 
 def test_wait_for_room_that_never_comes_ends(tmp_path: Path) -> None:
