@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prelabel.assemble import Assembly, assemble
+from prelabel.classifiers.torchvision import TorchvisionClassifier
 from prelabel.config import check_config
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
@@ -156,6 +157,7 @@ def _one_by_one(builder: str, assembly: Assembly, pictures: list[Path]) -> int:
     from torchvision.models import get_model_weights
 
     classifier = assembly.classification.classifier
+    assert isinstance(classifier, TorchvisionClassifier)
     preset = next(iter(get_model_weights(builder))).transforms()
     ontology = encord_ontology(assembly.ontology)
     kind = ontology.structure.get_child_by_title("Class", type_=Classification)

@@ -127,7 +127,7 @@ def _scores(args: argparse.Namespace) -> dict[str, float]:
     scores = {}
     for name, detector in _detectors(args, conf=0.001, keep_conf=0.001).items():
         found = [detections for batch in batches for detections in detector.detect(batch)]
-        scores[name] = round(_average_precision(truth, found, detector.class_names), 4)
+        scores[name] = round(_average_precision(truth, found, tuple(detector.class_names)), 4)
     return scores
 
 

@@ -42,6 +42,7 @@ from prelabel.detectors.ultralytics import UltralyticsDetector
 from prelabel.frames import FrameBatch, Media
 from prelabel.interrupts import StopSignal
 from prelabel.progress import NullProgress
+from prelabel.protocols import VideoReader
 from prelabel.readers import decord, torchcodec
 from prelabel.readers.index import index_video
 from prelabel.readers.select import select_reader
@@ -163,14 +164,14 @@ def _decode_ways(clip: Path, num_frames: int, batch_size: int) -> dict[str, Way]
 
     media = Media("video", (clip,))
     index = index_video(clip)
-    makers = {"pyav, cpu": partial(PyAVReader, media)}
+    makers: dict[str, Callable[[], VideoReader]] = {"pyav, cpu": partial(PyAVReader, media)}
     if decord.probe(0) is None and decord.refuse(index, on_gpu=True) is None:
         makers["decord, cuda"] = partial(DecordReader, media, device="cuda")
     device = "cuda" if ON_GPU else "cpu"
     if torchcodec.probe(device) is None and torchcodec.refuse(index) is None:
         makers[f"torchcodec, {device}"] = partial(TorchCodecReader, media, device=device)
 
-    def way(make: Callable[[], PyAVReader | DecordReader | TorchCodecReader]) -> int:
+    def way(make: Callable[[], VideoReader]) -> int:
         with make() as reader:
             return sum(len(batch) for batch in reader.batches(np.arange(num_frames), batch_size))
 

@@ -120,7 +120,7 @@ def _ways(args: argparse.Namespace, assembly: Assembly, batches: list[FrameBatch
             for batch_size in (1, 4, 8):
                 name = f"predict, batch {batch_size}, {threads} thread{'s' if threads > 1 else ''}"
                 ways[name] = _predict(weights, clip, batch_size, threads)
-        ways["one by one"] = _one_by_one(weights, assembly, batches)
+        ways["one by one"] = _one_by_one(weights, args.clip, assembly, batches)
     return ways
 
 
@@ -160,10 +160,10 @@ def _predict(weights: Path, clip: Path, batch_size: int, threads: int) -> Way:
     return way
 
 
-def _one_by_one(weights: Path, assembly: Assembly, batches: list[FrameBatch]) -> Way:
+def _one_by_one(weights: Path, clip: Path, assembly: Assembly, batches: list[FrameBatch]) -> Way:
     """Returns the loop of published agents: decode a frame, predict it, make instances of the SDK's own types."""
     import av
-    from encord.objects import LabelRowV2
+    from encord.objects import LabelRowV2, Object
     from encord.objects.coordinates import BoundingBoxCoordinates
     from encord.orm.storage import CustomerProvidedVideoMetadata
     from ultralytics import YOLO
@@ -174,13 +174,11 @@ def _one_by_one(weights: Path, assembly: Assembly, batches: list[FrameBatch]) ->
     media = CustomerProvidedVideoMetadata(
         fps=30, duration=num_frames / 30, width=width, height=height, file_size=0, mime_type="video/mp4"
     )
-    clip = assembly.config.source.path
 
     def way() -> int:
         row = LabelRowV2.from_media_metadata(encord_ontology(assembly.ontology), media)
-        objects = {
-            item.name: row.ontology_structure.get_child_by_title(item.name) for item in assembly.ontology.objects
-        }
+        structure = row.ontology_structure
+        objects = {item.name: structure.get_child_by_title(item.name, Object) for item in assembly.ontology.objects}
         with av.open(str(clip)) as container:
             for number, frame in enumerate(islice(container.decode(video=0), num_frames)):
                 found = model.predict(frame.to_ndarray(format="bgr24"), verbose=False, device="cpu")[0].boxes

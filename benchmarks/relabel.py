@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -117,7 +118,7 @@ def _keep(live: Assembly, video: tuple[VideoInfo, list[Detections]]) -> None:
         ledger.record(Entry(key, key, "inferred", "none"))
 
 
-def _relabel(args: argparse.Namespace, output: Path, name: str, labels: Mapping[str, object]) -> dict[str, object]:
+def _relabel(args: argparse.Namespace, output: Path, name: str, labels: Mapping[str, object]) -> dict[str, Any]:
     assembly = assemble_kept(check_config(_config(args, output, labels), "benchmark"), output)
     began = time.process_time()
     with Ledger(output / LEDGER) as ledger:

@@ -39,7 +39,7 @@ from prelabel.raw_store import RawRecord, read_raw
 from prelabel.run import run_tasks
 from prelabel.scenes import SceneSpec, render_frames
 from prelabel.shaping import Keyframes, Shaped, ShapingRules, Thinning, shape_detections, sum_up
-from prelabel.sinks.offline_row import new_label_row
+from prelabel.sinks.offline_row import encord_ontology, new_label_row
 from prelabel.trackers.bytetrack import ByteTrackTracker
 from prelabel.tracking import Linking, track_detections
 
@@ -224,7 +224,8 @@ def _sizes(videos: list[Video]) -> list[dict[str, object]]:
         for video in videos:
             detections, info, label_map = form(video).detections, video.raw.info, video.label_map
             now = datetime.now(UTC)
-            row = new_label_row("clip", "clip.mp4", info, Ontology.from_classes(list(label_map.class_names)), now=now)
+            ontology = encord_ontology(Ontology.from_classes(list(label_map.class_names)))
+            row = new_label_row("clip", "clip.mp4", info, ontology, now=now)
             num_bytes += row_num_bytes(write_detections(row, detections, info, label_map, now=now).row)
             instances += len(np.unique(detections.instance))
             boxes += len(detections)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from prelabel.detections import Detections
 from prelabel.frames import FrameBatch
 
@@ -23,4 +25,9 @@ class WaitingDetector:
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Waits, and returns the thing's box for each frame."""
         time.sleep(self._frame_seconds * len(batch))
-        return [Detections([[2, 2, 40, 40]], [0.9], [0])] * len(batch)
+        thing = Detections(
+            xyxy=np.array([[2, 2, 40, 40]], np.float32),
+            confidence=np.array([0.9], np.float32),
+            class_id=np.array([0], np.int64),
+        )
+        return [thing] * len(batch)
