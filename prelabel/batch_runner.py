@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -78,7 +78,7 @@ class BatchRunner:
             return self._in_halves(batch, title, where)
 
         def finish() -> Found:
-            found = self._call(waiting, where)
+            found = self._call(lambda: _listed(waiting()), where)
             return self._check(batch, found, where) if found is not None else self._in_halves(batch, title, where)()
 
         return finish
@@ -133,6 +133,22 @@ class BatchRunner:
                 got = int(detections.class_id.max())
                 raise DetectError(f"{where}: the detector returned class_id {got}, it has {num_classes} class_names")
         return list(zip(batch.frame_indices.tolist(), found, strict=True))
+
+
+def _listed(found: object) -> list[Detections]:
+    """Returns what a detector gave.
+
+    Raises:
+        DetectError: it is no list of `Detections`.
+    """
+    if not isinstance(found, Sequence):
+        got = type(found).__name__
+        raise DetectError(f"the detector returned {got}, expected a list of Detections, one for each frame")
+    for detections in found:
+        if not isinstance(detections, Detections):
+            got = type(detections).__name__
+            raise DetectError(f"the detector returned {got} for a frame, expected Detections; of nothing: .empty()")
+    return list(found)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

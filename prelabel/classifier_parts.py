@@ -68,8 +68,7 @@ class ClassifierParts:
         built = self.shared.once(("classifier", self.plugin.use, options), lambda: self.plugin.build(options=options))
         if not isinstance(built, Classifier):
             raise ConfigError(f"classifier.use: {self.plugin.use!r} lacks `class_names` or `classify(images)`")
-        if not built.class_names:
-            raise ConfigError(f"classifier.use: {self.plugin.use!r} has no class_names")
+        self.plugin.check_class_names(built.class_names)
         return built
 
     @cached_property

@@ -74,8 +74,7 @@ class LoadedDetector:
         built = self.shared.once(("detector", self.plugin.use, options), lambda: self.plugin.build(options=options))
         if not isinstance(built, Detector):
             raise ConfigError(f"detector.use: {self.plugin.use!r} lacks `class_names` or `detect(batch)`")
-        if not built.class_names:
-            raise ConfigError(f"detector.use: {self.plugin.use!r} has no class_names")
+        self.plugin.check_class_names(built.class_names)
         return built
 
     @cached_property

@@ -9,14 +9,14 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
 from prelabel.errors import ConfigError, PluginError, PrelabelError, did_you_mean
 from prelabel.protocols import ModelRecord
@@ -60,6 +60,25 @@ class Plugin:
         except Exception as error:
             raise PluginError(f"{self.section}.use: {self.use!r} raised {type(error).__name__}: {error}") from error
 
+    def check_class_names(self, class_names: object) -> None:
+        """Makes sure that a model built by it names its classes.
+
+        Raises:
+            ConfigError: there are none, or they are no sequence of text.
+        """
+        if isinstance(class_names, Mapping) or not isinstance(class_names, Sequence):
+            got = type(class_names).__name__
+        elif isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+            got = repr(class_names)
+        elif not class_names:
+            got = "none"
+        else:
+            return
+        raise ConfigError(
+            f"{self.section}.use: {self.use!r}: class_names: got {got}, expected names in the order of class_id, "
+            'such as ("person", "car")'
+        )
+
     def check_options(
         self, options: Mapping[str, Any], num_positional: int = 0, given: Collection[str] = ()
     ) -> dict[str, Any]:
@@ -91,7 +110,7 @@ class Plugin:
     def _through_signature(
         self, options: Mapping[str, Any], num_positional: int, given: Collection[str]
     ) -> dict[str, Any]:
-        parameters = list(inspect.signature(self.factory).parameters.values())[num_positional:]
+        parameters = list(_signature(self.factory).parameters.values())[num_positional:]
         named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         named = {name: parameter for name, parameter in named.items() if name not in given}
         takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -101,7 +120,18 @@ class Plugin:
         for name, parameter in named.items():
             if parameter.default is parameter.empty and name not in options:
                 raise ConfigError(f"{self.section}: {self.use!r} needs {name!r}: add it to the section")
-        return dict(options)
+        return {key: self._as_annotated(named[key], value) if key in named else value for key, value in options.items()}
+
+    def _as_annotated(self, parameter: inspect.Parameter, value: object) -> object:
+        """Returns the value as the type that the parameter is annotated with, where pydantic knows that type."""
+        if parameter.annotation is parameter.empty or (value is None and parameter.default is None):
+            return value
+        try:
+            return TypeAdapter(parameter.annotation).validate_python(value)
+        except ValidationError as error:
+            raise ConfigError(describe_first(error, f"{self.section}.{parameter.name}")) from error
+        except PydanticUserError:
+            return value
 
     def _unknown(self, key: str, known: Mapping[str, Any]) -> ConfigError:
         hint = did_you_mean(key, [*known, "use"])
@@ -114,7 +144,8 @@ def load_plugin(kind: PluginKind, use: str, folder: Path) -> Plugin:
     Args:
         kind: which section of the config asks.
         use: as the config has it.
-        folder: what the path of a `file.py` is relative to: the config's folder.
+        folder: the config's: what the path of a `file.py` is relative to, and where modules are looked for after all
+            other places, the working directory last.
 
     Raises:
         PluginError: there is no such name, module, file or attribute, or importing it raised.
@@ -129,7 +160,7 @@ def load_plugin(kind: PluginKind, use: str, folder: Path) -> Plugin:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         module = _module_of_file(kind, use, path, digest)
         return Plugin(kind, use, _attribute(kind, use, module, attribute), digest)
-    return Plugin(kind, use, _attribute(kind, use, _module(kind, use, where), attribute))
+    return Plugin(kind, use, _attribute(kind, use, _module(kind, use, where, folder), attribute))
 
 
 def installed_names(kind: PluginKind) -> list[str]:
@@ -157,6 +188,8 @@ def _is_key(part: int | str) -> bool:
 
 def _expected(message: str) -> str:
     text = message.removeprefix("Input should be ").split(", unable to")[0]
+    text = text.replace("a valid dictionary or object to extract fields from", "a section with keys")
+    text = re.sub(r"String should match pattern '\^\(?(.*?)\)?\$'", r"text of the form \1", text)
     text = re.sub(r"greater than or equal to (\S+)", r"\1 or more", text)
     return re.sub(r"less than or equal to (\S+)", r"\1 or less", text)
 
@@ -173,11 +206,33 @@ def _installed(kind: PluginKind, name: str) -> Callable[..., Any]:
     raise PluginError(f"{kind}.use: there is no {kind} {name!r}: {hint}; your own is `file.py:Name` or `module:Name`")
 
 
-def _module(kind: PluginKind, use: str, name: str) -> ModuleType:
+def _signature(factory: Callable[..., Any]) -> inspect.Signature:
+    """Returns the signature, annotations that are text evaluated, and none where one of them names nothing."""
     try:
-        return importlib.import_module(name)
+        return inspect.signature(factory, eval_str=True)
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        bare = inspect.signature(factory)
+        parameters = [p.replace(annotation=inspect.Parameter.empty) for p in bare.parameters.values()]
+        return bare.replace(parameters=parameters)
+
+
+def _module(kind: PluginKind, use: str, name: str, folder: Path) -> ModuleType:
+    try:
+        return _import(name, folder)
     except Exception as error:
         raise PluginError(f"{kind}.use: {use!r}: importing {name!r}: {type(error).__name__}: {error}") from error
+
+
+def _import(name: str, folder: Path) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition(".")[0]:  # the module is there, and what it imports is not
+            raise
+    places = [str(folder.resolve()), str(Path.cwd())]
+    sys.path += [place for place in places if place not in sys.path]
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
 
 
 def _module_of_file(kind: PluginKind, use: str, path: Path, digest: str) -> ModuleType:

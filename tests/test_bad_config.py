@@ -99,7 +99,7 @@ def test_a_file_that_is_no_config(folder, config, said, monkeypatch, capsys):
 VALUES = [
     ("sources.path=clips", "sources: is not a key of the config: did you mean 'source'"),
     ("source=null", "source: "),
-    ("source=clips", "source: "),
+    ("source=clips", "source: got 'clips', expected a section with keys"),
     ("source.path=null", "source.path: "),
     ("source.path=''", "is empty, expected a file, a folder or a glob"),
     ("source.path=nowhere", "there is nothing at nowhere"),
@@ -114,7 +114,7 @@ VALUES = [
     ("reader.stride=2.5", "reader.stride: got 2.5"),
     ("reader.stride=.nan", "reader.stride: got nan"),
     ("reader.use=vlc", "known: decord, images, pyav, torchcodec"),
-    ("reader.device=tpu", "reader.device: got 'tpu'"),
+    ("reader.device=tpu", r"reader.device: got 'tpu', expected text of the form auto|cpu|cuda(:\d+)?"),
     ("reader.frame_ranges=[[9, 1]]", "frame_ranges: got [9, 1]"),
     ("reader.frame_ranges=7", "reader.frame_ranges: got 7"),
     ("detector=7", "detector: "),

@@ -125,6 +125,24 @@ def test_an_error_names_the_frames_whenever_it_comes():
             list(BatchRunner(Fails(late=late)).run(numbered(4, 2), "clip.mp4"))
 
 
+@pytest.mark.parametrize(
+    ("found", "complaint"),
+    [
+        (None, "returned NoneType, expected a list of Detections"),
+        ((Detections.empty() for _ in range(2)), "returned generator, expected a list of Detections"),
+        ([None, Detections.empty()], "returned NoneType for a frame, expected Detections"),
+        ([Detections.empty()], "returned 1 results for 2 frames"),
+    ],
+)
+def test_what_is_no_list_of_detections_is_named_with_the_frames(found, complaint):
+    class Wrong(NumberDetector):
+        def detect(self, batch: FrameBatch) -> list[Detections]:
+            return found
+
+    with pytest.raises(DetectError, match=f"clip: frames 0 to 1: the detector {complaint}"):
+        list(BatchRunner(Wrong()).run(numbered(2, 2), "clip"))
+
+
 def test_no_batch_is_held_after_its_results():
     held: list[weakref.ref] = []
 

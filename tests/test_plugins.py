@@ -23,6 +23,12 @@ class Checked:
 class Raises:
     def __init__(self): raise RuntimeError("no such camera")
 
+class Annotated:
+    def __init__(self, size: "int", names: tuple[str, ...] = (), limit: float = None): self.got = size, names, limit
+
+class Unresolved:
+    def __init__(self, size: "NotThere"): self.size = size
+
 number = 3
 """
 
@@ -46,9 +52,27 @@ def test_a_changed_file_is_another_plugin(folder):
     assert load_plugin("detector", "mine.py:Plain", folder).source_sha256 != before
 
 
-def test_a_module_on_the_path_is_loaded():
-    half = load_plugin("detector", "fractions:Fraction", None).build(options={"numerator": 1, "denominator": 2})
+def test_a_module_on_the_path_is_loaded(tmp_path):
+    half = load_plugin("detector", "fractions:Fraction", tmp_path).build(options={"numerator": 1, "denominator": 2})
     assert half == 0.5
+
+
+@pytest.mark.parametrize("place", ["config", "cwd"])
+def test_a_module_beside_the_config_or_in_the_working_directory_is_loaded(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("config", "cwd"):
+        (tmp_path / name).mkdir()
+    (tmp_path / place / f"parts_in_{place}.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path / "cwd")
+    plugin = load_plugin("detector", f"parts_in_{place}:Plain", tmp_path / "config")
+    assert plugin.build(options={"size": 3}).size == 3
+
+
+def test_a_module_that_lacks_another_is_told_from_one_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "needs_more.py").write_text("import nowhere_at_all")
+    with pytest.raises(PluginError, match="importing 'needs_more': ModuleNotFoundError: No module named 'nowhere_at"):
+        load_plugin("detector", "needs_more:Mine", tmp_path)
 
 
 def test_options_go_through_the_nested_model_and_only_those_given_are_passed(folder):
@@ -68,6 +92,26 @@ def test_an_unknown_option_names_the_nearest_known_one(folder, use):
 def test_a_missing_option_is_named(folder):
     with pytest.raises(ConfigError, match="needs 'size'"):
         load_plugin("detector", "mine.py:Plain", folder).build(options={})
+
+
+def test_options_are_of_the_kind_that_the_signature_says(folder):
+    plugin = load_plugin("detector", "mine.py:Annotated", folder)
+    assert plugin.build(options={"size": 3, "names": ["a"], "limit": None}).got == (3, ("a",), None)
+    with pytest.raises(ConfigError, match=r"detector\.size: got 'high', expected a valid integer"):
+        plugin.build(options={"size": "high"})
+
+
+def test_an_annotation_that_is_not_there_at_run_time_checks_nothing(folder):
+    assert load_plugin("detector", "mine.py:Unresolved", folder).build(options={"size": "high"}).size == "high"
+
+
+@pytest.mark.parametrize(
+    ("names", "got"),
+    [({0: "person"}, "dict"), ("person", "'person'"), ((), "none"), ([1], r"\[1\]"), (None, "NoneType")],
+)
+def test_class_names_are_a_sequence_of_text(folder, names, got):
+    with pytest.raises(ConfigError, match=f"detector.use: 'mine.py:Plain': class_names: got {got}, expected"):
+        load_plugin("detector", "mine.py:Plain", folder).check_class_names(names)
 
 
 @pytest.mark.parametrize(
