@@ -29,6 +29,7 @@ from prelabel.encord_api.connection import connect
 from prelabel.ontology import build_label_map
 from prelabel.sinks.encord import EncordSink
 from prelabel.sources.encord import EncordSource
+from prelabel.sources.encord_fetching import Fetching
 from tests.encord_server import AGENT, EncordServer
 from tests.killing import NUM_FRAMES, Scene
 
@@ -94,7 +95,7 @@ def _write_row(project_hash: str, domain: str, num_objects: int, folder: Path) -
     """Writes a row, then writes it again over itself; returns the peak of memory before."""
     project = connect(project_hash, domain)
     labels = build_label_map(("Pedestrian", "Vehicle"), project.ontology(), {})
-    (task,) = EncordSource(project, AGENT, folder / "cache", 10**9).tasks()
+    (task,) = EncordSource(project, AGENT, Fetching(folder / "cache", 10**9)).tasks()
     sink = EncordSink(project, labels, 60_000_000)
     info = VideoInfo(width=96, height=64, num_frames=NUM_FRAMES, average_fps=30.0)
     found = _boxes(num_objects)

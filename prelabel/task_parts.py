@@ -87,21 +87,27 @@ class WaitingTasks:
             from prelabel.sources.demo import DemoSource
 
             return DemoSource(section.output, section.seed, section.num_frames)
-        from prelabel.sources.encord import LABELLED_KINDS, EncordSource
+        return self._waiting_at(section)
 
-        cache = section.output / ".prelabel" / "cache"
-        return EncordSource(
-            self.project.encord,
-            section.stage,
-            cache,
-            int(section.cache_gb * 1e9),
-            fetch_workers=section.fetch_workers,
-            on_failure=self.config.on_failure,
-            with_metadata=self.router.asks_metadata or self.config.agent is not None,
-            kinds=None if self.config.agent is not None else LABELLED_KINDS,
-            skips_begun=self.config.labels.skips_begun,
-            is_shuffled=section.order == "shuffled",
+    def _waiting_at(self, section: EncordSection) -> TaskSource:
+        from prelabel.sources.encord import EncordSource
+        from prelabel.sources.encord_fetching import Fetching
+        from prelabel.sources.encord_listing import LABELLED_KINDS, Wanted
+
+        is_shuffled, is_function = section.order == "shuffled", self.config.agent is not None
+        fetching = Fetching(
+            cache=section.output / ".prelabel" / "cache",
+            max_cache_bytes=int(section.cache_gb * 1e9),
+            num_workers=section.fetch_workers,
+            refuses_begun=self.config.labels.skips_begun,
+            refuses_moved=is_shuffled,
         )
+        wanted = Wanted(
+            kinds=None if is_function else LABELLED_KINDS,
+            with_metadata=self.router.asks_metadata or is_function,
+            is_shuffled=is_shuffled,
+        )
+        return EncordSource(self.project.encord, section.stage, fetching, wanted, self.config.on_failure)
 
     @cached_property
     def router(self) -> Router:

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prelabel.config import OnFailureSection
 from prelabel.encord_api.client import EncordProject
-from prelabel.encord_api.labels import labels_as_sent
-from prelabel.encord_api.media import MediaFetcher
 from prelabel.encord_api.tasks import EncordTask, as_encord_task
-from prelabel.errors import AccountError, FetchError, PrelabelError, SaveError
-from prelabel.frames import Media
-from prelabel.label_row import LabelRow, refuse_begun
+from prelabel.errors import AccountError, PrelabelError, SaveError
 from prelabel.protocols import LeftAlone, Task
-from prelabel.transfer.disk_cache import DiskCache
-from prelabel.transfer.download import Patience
+from prelabel.sources.encord_fetching import Fetching, TaskFetcher
+from prelabel.sources.encord_listing import StageListing, Wanted
 
 if TYPE_CHECKING:
-    from encord.objects import LabelRowV2
     from encord.workflow.stages.agent import AgentPathway, AgentTask
 
 _LOG = logging.getLogger(__name__)
 
-ROWS_A_REQUEST = 100
-"""Label rows asked for at once; Encord's own agents found errors above that."""
-
 _COUNTED_AT_MOST = 200
-LABELLED_KINDS: tuple[str, ...] = ("video", "image", "img_group")
-"""Kinds of data that have frames to look at."""
 
 
 class EncordSource:
@@ -51,53 +37,34 @@ class EncordSource:
         self,
         project: EncordProject,
         stage: str,
-        cache: Path,
-        max_cache_bytes: int,
-        patience: Patience | None = None,
-        *,
-        fetch_workers: int = 1,
+        fetching: Fetching,
+        wanted: Wanted | None = None,
         on_failure: OnFailureSection | None = None,
-        with_metadata: bool = False,
-        kinds: Collection[str] | None = LABELLED_KINDS,
-        skips_begun: bool = False,
-        is_shuffled: bool = False,
     ) -> None:
         """Finds the stage.
 
         Args:
             project: where the stage is.
             stage: its title or uuid.
-            cache: folder for downloads in use; several processes may share it.
-            max_cache_bytes: that downloads in use may take there.
-            patience: how long a download may take its time.
-            fetch_workers: tasks that may be opened at the same time.
+            fetching: how media are brought here.
+            wanted: which tasks, and in which order; default: all that have frames to look at, as they are listed.
             on_failure: what becomes of tasks that are set aside; default: they stay where they are.
-            with_metadata: whether tasks carry the client metadata of their data.
-            kinds: of data; tasks of others are left alone. None: all.
-            skips_begun: whether opening a task refuses where labels of anybody else stand on its row.
-            is_shuffled: whether tasks come in an order of this source's own, so that several workers begin at
-                different ones; opening a task refuses, then, where another has moved it on since it was listed.
 
         Raises:
             AccountError: there is no such agent stage; those that exist are named.
         """
-        self._project, self._with_metadata, self._kinds = project, with_metadata, kinds
-        self._stage = project.agent_stage(stage)
-        self._cache = DiskCache(cache, max_cache_bytes)
-        self._cache.sweep()
-        self._fetcher = MediaFetcher(project, self._cache, patience or Patience())
-        self._skips_begun = skips_begun
-        self._order = Random() if is_shuffled else None  # seeded by the system: another in each process
-        self._left_alone: dict[UUID, LeftAlone] = {}
-        self.fetch_workers = fetch_workers
+        self._project, self._stage = project, project.agent_stage(stage)
+        self._fetcher = TaskFetcher(project, fetching)
+        self._listing = StageListing(project, self._stage, wanted or Wanted(), self._fetcher.fetch)
         self._on_failure = on_failure or OnFailureSection()
         self._issues: set[tuple[str, str]] = set()
+        self.fetch_workers = fetching.num_workers
         self.warnings: list[str] = []
 
     @property
     def left_alone(self) -> list[LeftAlone]:
         """Tasks that are not for this tool."""
-        return list(self._left_alone.values())
+        return self._listing.left_alone
 
     def check_pathway(self, pathway: str | None) -> None:
         """Returns if the stage has this pathway.
@@ -125,21 +92,15 @@ class EncordSource:
 
         To be called before a thread that fetches is waited for.
         """
-        self._cache.close()
+        self._fetcher.close()
 
     def tasks(self) -> Iterator[Task]:
-        """Yields each task that waits, once, then lists the stage again until nothing new is there.
-
-        The stage is listed whole before its first task is yielded: whether the platform's page tokens stand tasks
-        that leave the stage meanwhile is not documented, and with offsets every second page would be skipped.
+        """Yields each task that waits, once, then those that came meanwhile, until nothing new is there.
 
         Raises:
             AccountError: if the platform does not list the stage, or the rows of its tasks.
         """
-        seen: set[UUID] = set()
-        while new := self._list_new(seen):
-            for start in range(0, len(new), ROWS_A_REQUEST):
-                yield from self._with_rows(new[start : start + ROWS_A_REQUEST])
+        yield from self._listing.tasks()
 
     def proceed(self, task: Task, pathway: str | None) -> None:
         """Moves a task on whose labels are known to be saved.
@@ -198,96 +159,6 @@ class EncordSource:
         doing = f"{task.title}: opening an issue on it"
         self._project.caller.call(doing, lambda: task.waiting.issues.add_file_issue(comment, []), SaveError)
         self._issues.add((task.key, reason))
-
-    # Listing
-
-    def _list_new(self, seen: set[UUID]) -> list[AgentTask]:
-        """Returns the tasks that wait and are not in `seen`, in the platform's order or shuffled; adds them there."""
-        found: dict[UUID, AgentTask] = {}
-
-        def collect() -> None:
-            for task in self._stage.get_tasks():
-                if task.uuid not in seen:
-                    found.setdefault(task.uuid, task)
-
-        try:
-            self._project.caller.call(f"stage {self._stage.title!r}: listing its tasks", collect, AccountError)
-        except AccountError as error:
-            # A list of many pages may break off at each try; what was listed is worked on before the next.
-            if not found:
-                raise
-            _LOG.info("%s; going on with the %d tasks listed so far", error, len(found))
-        seen.update(found)
-        listed = list(found.values())
-        if self._order is not None:
-            self._order.shuffle(listed)
-        return listed
-
-    def _with_rows(self, waiting: Sequence[AgentTask]) -> Iterator[EncordTask]:
-        branches: dict[str, list[str]] = defaultdict(list)
-        for task in waiting:
-            branches[task.label_branch_name].append(str(task.data_hash))
-        rows = {
-            (row.data_hash, branch): row for branch, hashes in branches.items() for row in self._rows(hashes, branch)
-        }
-        for task in waiting:
-            made = self._make_task(task, rows.get((str(task.data_hash), task.label_branch_name)))
-            if isinstance(made, EncordTask):
-                yield made
-            else:
-                self._left_alone.setdefault(task.uuid, made)
-
-    def _rows(self, data_hashes: Sequence[str], branch: str) -> list[LabelRowV2]:
-        doing = f"stage {self._stage.title!r}: listing the label rows of {len(data_hashes)} tasks"
-        return self._project.caller.call(
-            doing,
-            lambda: self._project.label_rows(data_hashes, branch, with_metadata=self._with_metadata),
-            AccountError,
-        )
-
-    def _make_task(self, waiting: AgentTask, row: LabelRowV2 | None) -> EncordTask | LeftAlone:
-        if row is None:
-            return LeftAlone(waiting.data_title, "data without a label row")
-        if self._kinds is not None and row.data_type.value not in self._kinds:
-            return LeftAlone(row.data_title, row.data_type.value.strip("_").lower())
-        if row.backing_item_uuid is None:
-            return LeftAlone(row.data_title, f"{row.data_type.value} without a storage item")
-        return EncordTask(
-            key=f"{self._project.project_hash}/{row.data_hash}/{waiting.label_branch_name}",
-            title=row.data_title,
-            num_frames=row.number_of_frames,
-            uuid=waiting.uuid,
-            data_hash=row.data_hash,
-            branch=waiting.label_branch_name,
-            kind=row.data_type.value,
-            item_uuid=row.backing_item_uuid,
-            stage=self._stage,
-            waiting=waiting,
-            fetch=self._fetch,
-            row=row,
-        )
-
-    # Fetching
-
-    def _fetch(self, task: EncordTask) -> AbstractContextManager[Media]:
-        """Fetches what is not another's: the sink looks again, but a video looked at for nothing is dear."""
-        if self._order is not None:
-            self._project.refuse_if_moved(task, FetchError)
-        if self._skips_begun:
-            self._refuse_if_begun(task)
-        return self._fetcher.fetch(task)
-
-    def _refuse_if_begun(self, task: EncordTask) -> None:
-        doing = f"{task.title}: looking whether somebody has begun its labels"
-        row = self._project.caller.call(doing, lambda: self._standing_row(task), FetchError)
-        if row is not None:
-            refuse_begun(task.title, row)
-
-    def _standing_row(self, task: EncordTask) -> LabelRow | None:
-        rows = self._project.label_rows([task.data_hash], task.branch)
-        return labels_as_sent(rows[0]) if rows and rows[0].label_hash else None
-
-    # Moving
 
     def _tell_where_it_is(self, task: EncordTask, chosen: AgentPathway) -> None:
         doing = f"{task.title}: looking where it is after the move"

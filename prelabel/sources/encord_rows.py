@@ -11,7 +11,7 @@ from prelabel.encord_api.client import EncordProject
 from prelabel.encord_api.tasks import EncordRow
 from prelabel.errors import AccountError
 from prelabel.protocols import LeftAlone, Task
-from prelabel.sources.encord import ROWS_A_REQUEST
+from prelabel.sources.encord_listing import ROWS_A_REQUEST
 from prelabel.sources.kept import KeptTask
 
 if TYPE_CHECKING:

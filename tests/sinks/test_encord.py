@@ -20,6 +20,7 @@ from prelabel.label_row import write_detections
 from prelabel.sinks.encord import EncordSink
 from prelabel.sinks.model_note import ModelNote
 from prelabel.sources.encord import EncordSource
+from prelabel.sources.encord_fetching import Fetching
 from tests.builders import video_detections
 from tests.encord_server import (
     AGENT,
@@ -83,7 +84,7 @@ class Way:
 @pytest.fixture
 def way(platform: Platform, tmp_path: Path) -> Way:
     project = reach(platform)
-    source = EncordSource(project, AGENT, tmp_path / "cache", 100_000_000)
+    source = EncordSource(project, AGENT, Fetching(tmp_path / "cache", 100_000_000))
     return Way(platform, project, source, EncordSink(project, map_of_roads(project), 50_000_000))
 
 

@@ -11,6 +11,8 @@ from prelabel.encord_api.tasks import EncordTask
 from prelabel.errors import AccountError, FetchError, SaveError, TakenError
 from prelabel.protocols import LeftAlone
 from prelabel.sources.encord import EncordSource
+from prelabel.sources.encord_fetching import Fetching
+from prelabel.sources.encord_listing import Wanted
 from prelabel.transfer.download import Patience
 from tests.encord_server import (
     AGENT,
@@ -34,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("encord_environment")
 @pytest.fixture
 def source(platform: Platform, tmp_path: Path) -> EncordSource:
     patience = Patience(sleep=lambda seconds: None)
-    return EncordSource(reach(platform), AGENT, tmp_path / "cache", 100_000_000, patience)
+    return EncordSource(reach(platform), AGENT, Fetching(tmp_path / "cache", 100_000_000, patience=patience))
 
 
 def only_task(source: EncordSource) -> EncordTask:
@@ -96,14 +98,15 @@ def test_tasks_that_stay_are_not_met_again_and_new_ones_are(platform: Platform, 
 
 def test_shuffled_tasks_are_all_met_and_not_as_listed(platform: Platform, tmp_path: Path) -> None:
     platform.add_clips(119)
-    sources = [EncordSource(reach(platform), AGENT, tmp_path / name, 10**8, is_shuffled=True) for name in "ab"]
+    fetching = Fetching(tmp_path / "cache", 10**8)
+    sources = [EncordSource(reach(platform), AGENT, fetching, Wanted(is_shuffled=True)) for _ in range(2)]
     first, second = ([task.title for task in source.tasks()] for source in sources)
     assert first != second
     assert sorted(first) == sorted(second) == sorted(["clip.mp4", *(f"{number}.mp4" for number in range(119))])
 
 
-def test_a_shuffled_task_that_another_has_done_is_not_fetched(platform: Platform, tmp_path: Path) -> None:
-    source = EncordSource(reach(platform), AGENT, tmp_path / "cache", 10**8, is_shuffled=True)
+def test_a_task_that_another_has_done_is_not_fetched(platform: Platform, tmp_path: Path) -> None:
+    source = EncordSource(reach(platform), AGENT, Fetching(tmp_path / "cache", 10**8, refuses_moved=True))
     task = only_task(source)
     with task.open() as media:
         assert media.kind == "video"
@@ -189,7 +192,7 @@ def test_download_that_fails_names_the_task_and_leaves_nothing(
 
 
 def test_task_larger_than_the_cache_says_so(platform: Platform, tmp_path: Path) -> None:
-    source = EncordSource(reach(platform), AGENT, tmp_path / "cache", 10)
+    source = EncordSource(reach(platform), AGENT, Fetching(tmp_path / "cache", 10))
     with pytest.raises(FetchError, match=r"clip\.mp4: takes .* raise source\.cache_gb"), only_task(source).open():
         pass
     assert platform.server.world.downloads == []
@@ -318,5 +321,5 @@ def test_description_counts_the_tasks(platform: Platform, source: EncordSource) 
 
 def test_unknown_stage_is_named_when_the_source_is_made(platform: Platform, tmp_path: Path) -> None:
     with pytest.raises(AccountError, match="no stage 'Detector'"):
-        EncordSource(reach(platform), "Detector", tmp_path / "cache", 10)
+        EncordSource(reach(platform), "Detector", Fetching(tmp_path / "cache", 10))
     assert not (tmp_path / "cache").exists()
