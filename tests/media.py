@@ -81,6 +81,7 @@ RECIPES = {
     "h264": Recipe(),
     "h264 open GOP": Recipe(options={**X264, "x264-params": "open-gop=1:bframes=3:keyint=10:scenecut=0"}),
     "h264 no B-frames": Recipe(options={**X264, "x264-params": "bframes=0:keyint=12:scenecut=0"}),
+    "h264 intra refresh": Recipe(options={**X264, "x264-params": "intra-refresh=1:bframes=0:keyint=12:scenecut=0"}),
     "h264 interlaced": Recipe(options={**X264, "x264-params": "tff=1:bframes=2:keyint=12"}),
     "h264 10-bit": Recipe(pix_fmt="yuv420p10le"),
     "h264 4:2:2": Recipe(pix_fmt="yuv422p"),

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from prelabel.readers.container import OPEN_OPTIONS, declared_bytes, demux
+from prelabel.readers.h264 import has_inter_slice
 
 NO_TIME = np.iinfo(np.int64).min
 # Most frames that H.264 and HEVC may hold back to put them in order (max_dec_frame_buffering, A.3.1 of H.264).
@@ -31,7 +32,8 @@ class Packets:
     Attributes:
         pts: int64 (P,), when shown, in units of `time_base`; NO_TIME where unknown.
         dts: int64 (P,), when decoded.
-        is_key: bool (P,), decodes alone.
+        is_key: bool (P,), is marked to decode alone.
+        is_refresh: bool (P,), is so marked and does not: H.264 whose pictures are refreshed little by little.
         is_shown: bool (P,), holds a frame that is displayed.
         time_base: seconds a unit.
         frame_seconds: how long a frame is usually shown.
@@ -41,6 +43,7 @@ class Packets:
     pts: NDArray[np.int64]
     dts: NDArray[np.int64]
     is_key: NDArray[np.bool_]
+    is_refresh: NDArray[np.bool_]
     is_shown: NDArray[np.bool_]
     time_base: Fraction
     frame_seconds: float
@@ -49,20 +52,23 @@ class Packets:
 
 def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
     """Returns the stream's packets. Reads on to the end of the file, decodes nothing."""
-    rows: list[tuple[int, int, int, bool, bool]] = []
+    rows: list[tuple[int, int, int, bool, bool, bool]] = []
     is_mov = container.format.name.startswith("mov")
-    is_vp8 = stream.codec_context.codec.canonical_name == "vp8"
+    codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata
     for packet in demux(container, stream):
         # In MP4 only a packet that the file's end cuts in two is marked corrupt.
         if packet.size and not (is_mov and packet.is_corrupt):
-            shown = not packet.is_discard and not (is_vp8 and _is_hidden_vp8(packet))
-            rows.append((_time(packet.pts), _time(packet.dts), packet.duration or 0, packet.is_keyframe, shown))
+            is_key = packet.is_keyframe
+            is_shown = not packet.is_discard and not (codec == "vp8" and _is_hidden_vp8(packet))
+            is_refresh = is_key and codec == "h264" and has_inter_slice(bytes(packet), extradata)
+            times = _time(packet.pts), _time(packet.dts), packet.duration or 0
+            rows.append((*times, is_key, is_refresh, is_shown))
     pts, dts, durations = (np.array([row[at] for row in rows], np.int64) for at in range(3))
-    is_key, is_shown = (np.array([row[at] for row in rows], bool) for at in (3, 4))
+    is_key, is_refresh, is_shown = (np.array([row[at] for row in rows], bool) for at in range(3, 6))
     time_base = stream.time_base or Fraction(1)
     frame_seconds = _frame_seconds(stream, durations, time_base)
     missing = _missing_dts(container, stream, dts, frame_seconds)
-    return Packets(pts, dts, is_key, is_shown, time_base, frame_seconds, missing)
+    return Packets(pts, dts, is_key, is_refresh, is_shown, time_base, frame_seconds, missing)
 
 
 def _time(value: int | None) -> int:
@@ -207,7 +213,7 @@ def find_keyframes(packets: Packets, timeline: Timeline) -> tuple[NDArray[np.int
 
     A keyframe is crossed (open GOP) if a frame that is stored after it is shown before it.
     """
-    is_key = packets.is_key[timeline.packet]
+    is_key = (packets.is_key & ~packets.is_refresh)[timeline.packet]
     keyframes = np.flatnonzero(is_key)
     if not len(keyframes):
         return keyframes, keyframes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -86,6 +87,13 @@ def test_keyframes_by_their_frame_numbers(name: str, keyframes: list[int], cut_p
     index = index_video(clip(name).path)
     assert index.keyframes.tolist() == keyframes
     assert index.cut_points.tolist() == cut_points
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_pictures_that_are_refreshed_little_by_little_have_no_keyframe_but_the_first(suffix: str, tmp_path: Path):
+    recipe = replace(RECIPES["h264 intra refresh"], suffix=suffix)
+    index = index_video(write_clip(tmp_path / f"clip{suffix}", recipe).path)
+    assert (index.keyframes.tolist(), index.cut_points.tolist()) == ([0], [0])
 
 
 def test_times_follow_a_variable_rate(clip: BuildClip):
