@@ -1,11 +1,11 @@
-"""Videos of many tasks as one stream of batches: the next is opened and decoded while the last is looked at."""
+"""Videos of many tasks as one stream of batches: the next is opened while the last is decoded and looked at."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,8 +18,9 @@ from prelabel.device_stream import to_device
 from prelabel.errors import FrameCountError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
 from prelabel.interrupts import Stopped
+from prelabel.prefetch import one_ahead
 from prelabel.reader_choice import ReaderChoice
-from prelabel.reading import open_media, read_in_order
+from prelabel.reading import OpenMedia, open_media, read_in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class BeginOfVideo:
         choice: which reader reads it.
         wanted: int64 (M,), frames to look at, rising.
         complaint: in which way its frames are not as many as promised; empty if they are.
-        began: `time.perf_counter()` when it was opened.
+        began: `time.perf_counter()` when its decoding began.
         seconds: busy time by stage, decode; final when the video ends.
         given_up: to be set by who needs no more of its batches.
     """
@@ -81,6 +82,25 @@ Decoded = BeginOfVideo | FrameBatch | EndOfVideo
 
 
 @dataclass(frozen=True, slots=True)
+class _OpenVideo:
+    """A video that can be read now.
+
+    Attributes:
+        video: which.
+        media: its reader, entered.
+        wanted: int64 (M,), frames to look at, rising.
+        complaint: in which way its frames are not as many as promised; empty if they are.
+        release: closes the reader and gives the files up.
+    """
+
+    video: Video
+    media: OpenMedia
+    wanted: NDArray[np.int64]
+    complaint: str
+    release: ExitStack
+
+
+@dataclass(frozen=True, slots=True)
 class VideoDecoding:
     """Reads videos one after the other.
 
@@ -103,43 +123,73 @@ class VideoDecoding:
 
         A video's own failure is its end. Batches stay good when their reader is closed.
 
+        Args:
+            videos: asked for, and opened, on threads beside this one: the next while the last is decoded.
+
         Raises:
             Stopped: somebody asked twice to stop.
         """
-        for video in videos:
-            end = EndOfVideo()
-            try:
-                with video.release:
-                    yield from self._read(video)
-            except Stopped:
-                raise
-            except Exception as error:  # handed on: the run judges whether it is the task's own
-                end = EndOfVideo(error)
-            yield end
+        videos = iter(videos)
 
-    def _read(self, video: Video) -> Iterator[BeginOfVideo | FrameBatch]:
-        began = time.perf_counter()
-        with open_media(video.media, self.reader, self.folder) as opened:
-            info, title = opened.reader.info, video.title
-            complaint = count_complaint(info.num_frames, video.promised_frames)
-            if complaint and self.frames == "strict":
-                raise FrameCountError(f"{title}: {complaint}")
-            num_frames = min(
-                info.num_frames, info.num_frames if video.promised_frames is None else video.promised_frames
-            )
-            wanted = select_frames(num_frames, opened.keyframes, self.reader)
-            if num_frames and not len(wanted):
-                raise ReadError(f"{title}: reader.frame_ranges: none of its {num_frames} frames is within")
-            begin = BeginOfVideo(video, info, opened.choice, wanted, complaint, began)
-            yield begin
-            read = read_in_order(opened.reader, wanted, self.batch_size(info), title)
-            batches = timed(to_device(read, self.device), begin.seconds, "decode")
-            with closing(batches):
-                for batch in batches:
-                    if begin.given_up.is_set():
-                        return
-                    yield batch
-                    del batch
+        def open_next() -> _OpenVideo | EndOfVideo | None:
+            video = next(videos, None)
+            return None if video is None else self._open(video)
+
+        with closing(one_ahead(open_next, _close, name="open")) as opened:
+            for item in opened:
+                end = EndOfVideo()
+                try:
+                    if isinstance(item, EndOfVideo):
+                        end = item
+                    else:
+                        with item.release:
+                            yield from self._read(item)
+                except Stopped:
+                    raise
+                except Exception as error:  # handed on: the run judges whether it is the task's own
+                    end = EndOfVideo(error)
+                yield end
+
+    def _open(self, video: Video) -> _OpenVideo | EndOfVideo:
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(video.release)
+                media = stack.enter_context(open_media(video.media, self.reader, self.folder))
+                wanted, complaint = self._select(video, media)
+                return _OpenVideo(video, media, wanted, complaint, stack.pop_all())
+        except Exception as error:  # handed on: the run judges whether it is the task's own
+            return EndOfVideo(error)
+
+    def _select(self, video: Video, media: OpenMedia) -> tuple[NDArray[np.int64], str]:
+        """Returns the frames to look at, and in which way they are not as many as promised."""
+        there, promised, title = media.reader.info.num_frames, video.promised_frames, video.title
+        complaint = count_complaint(there, promised)
+        if complaint and self.frames == "strict":
+            raise FrameCountError(f"{title}: {complaint}")
+        num_frames = there if promised is None else min(there, promised)
+        wanted = select_frames(num_frames, media.keyframes, self.reader)
+        if num_frames and not len(wanted):
+            raise ReadError(f"{title}: reader.frame_ranges: none of its {num_frames} frames is within")
+        return wanted, complaint
+
+    def _read(self, opened: _OpenVideo) -> Iterator[BeginOfVideo | FrameBatch]:
+        reader, video, wanted = opened.media.reader, opened.video, opened.wanted
+        info = reader.info
+        begin = BeginOfVideo(video, info, opened.media.choice, wanted, opened.complaint, time.perf_counter())
+        yield begin
+        read = read_in_order(reader, wanted, self.batch_size(info), video.title)
+        batches = timed(to_device(read, self.device), begin.seconds, "decode")
+        with closing(batches):
+            for batch in batches:
+                if begin.given_up.is_set():
+                    return
+                yield batch
+                del batch
+
+
+def _close(item: _OpenVideo | EndOfVideo) -> None:
+    if isinstance(item, _OpenVideo):
+        item.release.close()
 
 
 def select_frames(num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection) -> NDArray[np.int64]:

@@ -84,13 +84,14 @@ class Pipeline:
     def infer(self, videos: Iterable[Video]) -> Generator[Inference | Exception, None, None]:
         """Yields what the detector finds in each video, in their order; a video's own failure is yielded, not raised.
 
-        A video is opened, and its first batches are decoded, while the detector still works on the one before.
+        A video is opened while the one before is decoded, and its first batches are decoded while the detector still
+        works on that.
 
         - `ReadError`: frames are missing or damaged, or their count is not the promised one, and `frames` is strict.
         - `DetectError`: the detector raised or broke its contract.
 
         Args:
-            videos: asked for on the thread that decodes, one ahead of the detector.
+            videos: asked for on a thread of its own, one ahead of the one that is decoded.
 
         Raises:
             Stopped: somebody asked twice to stop.

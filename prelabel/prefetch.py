@@ -1,6 +1,7 @@
 """The one maker of threads: what is upstream of `prefetch` runs beside what is downstream of it.
 
-`prefetch_each` does so for several streams at once; `map_ahead` is for what only waits, such as downloads.
+`prefetch_each` does so for several streams at once, `one_ahead` for one item, which may have to be closed; `map_ahead`
+is for what only waits, such as downloads.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 SIGNAL_SECONDS = 0.5
@@ -56,6 +57,44 @@ def prefetch(
         thread.join()
         raise
     thread.join()
+
+
+def one_ahead(
+    make: Callable[[], Item | None], drop: Callable[[Item], None], *, name: str = "ahead"
+) -> Generator[Item, None, None]:
+    """Yields what `make` returns until that is None; the next one is made on a thread while the last is in use.
+
+    An error of `make` is raised in its turn. Leaving waits for the one that is being made.
+
+    Args:
+        make: called on threads, one call at a time.
+        drop: called with the one that was made and that nobody took.
+        name: the threads'.
+    """
+    upcoming = _on_thread(make, name)
+    try:
+        while (made := upcoming.result()) is not None:
+            upcoming = _on_thread(make, name)
+            yield made
+            del made
+    finally:
+        with suppress(Exception):  # raised already, or of no concern any more
+            left = upcoming.result()
+            if left is not None:
+                drop(left)
+
+
+def _on_thread(make: Callable[[], Result], name: str) -> Future[Result]:
+    future: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(make())
+        except BaseException as error:  # handed to the consumer
+            future.set_exception(error)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return future
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
-from prelabel.prefetch import map_ahead, prefetch
+from prelabel.prefetch import map_ahead, one_ahead, prefetch, prefetch_each
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -140,6 +141,61 @@ def test_items_are_not_kept_alive_by_the_queue():
     del frame
     assert seen() is None
     stream.close()
+
+
+def test_the_next_one_is_made_while_the_last_is_in_use_and_no_more():
+    made, is_made = [], [threading.Event() for _ in range(4)]
+
+    def make():
+        number = len(made)
+        made.append(number)
+        is_made[number].set()
+        return number if number < 3 else None
+
+    for number in one_ahead(make, made.remove):
+        assert is_made[number + 1].wait(5)
+        assert made == list(range(number + 2))
+
+
+def test_what_was_made_ahead_and_not_taken_is_dropped():
+    numbers, dropped = itertools.count(), []
+    stream = one_ahead(lambda: next(numbers), dropped.append)
+    assert [next(stream), next(stream)] == [0, 1]
+    stream.close()
+    assert dropped == [2]
+
+
+def test_an_error_in_making_comes_in_its_turn():
+    numbers = iter([1, 2])
+
+    def make():
+        number = next(numbers, None)
+        if number is None:
+            raise ValueError("no more")
+        return number
+
+    taken = []
+    with pytest.raises(ValueError, match="no more"):
+        taken.extend(number for number in one_ahead(make, taken.remove))
+    assert taken == [1, 2]
+
+
+def test_streams_on_threads_of_their_own_begin_at_once_and_end_when_left():
+    together = threading.Barrier(3, timeout=5)  # breaks unless three streams meet
+
+    def stream(number):
+        together.wait()
+        yield from [number] * 3
+        if number == 1:
+            raise ValueError("number 1")
+
+    before = threading.active_count()
+    with prefetch_each([stream(number) for number in range(3)]) as streams:
+        assert list(streams[2]) == [2, 2, 2]
+        assert [next(streams[1]) for _ in range(3)] == [1, 1, 1]
+        with pytest.raises(ValueError, match="number 1"):
+            next(streams[1])
+    assert threading.active_count() == before
 
 
 def test_several_workers_wait_at_the_same_time():

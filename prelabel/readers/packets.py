@@ -58,11 +58,10 @@ def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
     for packet in demux(container, stream):
         # In MP4 only a packet that the file's end cuts in two is marked corrupt.
         if packet.size and not (is_mov and packet.is_corrupt):
-            is_key = packet.is_keyframe
-            is_shown = not packet.is_discard and not (codec == "vp8" and _is_hidden_vp8(packet))
-            is_refresh = is_key and codec == "h264" and has_inter_slice(bytes(packet), extradata)
+            shown = not packet.is_discard and not (codec == "vp8" and _is_hidden_vp8(packet))
+            refresh = packet.is_keyframe and codec == "h264" and has_inter_slice(bytes(packet), extradata)
             times = _time(packet.pts), _time(packet.dts), packet.duration or 0
-            rows.append((*times, is_key, is_refresh, is_shown))
+            rows.append((*times, packet.is_keyframe, refresh, shown))
     pts, dts, durations = (np.array([row[at] for row in rows], np.int64) for at in range(3))
     is_key, is_refresh, is_shown = (np.array([row[at] for row in rows], bool) for at in range(3, 6))
     time_base = stream.time_base or Fraction(1)
