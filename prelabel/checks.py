@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prelabel.assemble import Assembly
 from prelabel.capabilities import ChecksPathways, Describes, TellsWhyNot, warnings_of
-from prelabel.errors import ConfigError, MachineError, SetupError
+from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
 from prelabel.frames import VideoInfo
 from prelabel.plugins import load_plugin
 from prelabel.protocols import ModelRecord
@@ -86,12 +86,13 @@ def check_reader(assembly: Assembly) -> str:
     if section.use == "auto":
         if section.options:
             key = next(iter(section.options))
-            raise ConfigError(f"reader.{key}: is no key of the reader section; a reader's own options need reader.use")
+            hint = did_you_mean(key, section.own_keys)
+            raise ConfigError(f"reader.{key}: is no key of the section: {hint}; a reader's own options need reader.use")
         from prelabel.readers.select import check_device
 
         check_device(section.device)
         return f"chosen by file; device {section.device}"
-    plugin = load_plugin("reader", section.use, assembly.folder)
+    plugin = load_plugin("reader", section.use, assembly.folder, section.own_keys)
     plugin.check_options(section.options, num_positional=1)
     factory: object = plugin.factory
     reason = factory.why_not(section.device) if isinstance(factory, TellsWhyNot) else None

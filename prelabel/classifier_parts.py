@@ -56,7 +56,7 @@ class ClassifierParts:
         use = self.section.use or plugin_for(
             "classifier", self.section.options.get("weights"), "torchvision, ultralytics, openai"
         )
-        return load_plugin("classifier", use, self.folder)
+        return load_plugin("classifier", use, self.folder, self.section.own_keys)
 
     @cached_property
     def classifier(self) -> Classifier:

@@ -82,7 +82,8 @@ class DetectorParts:
     @cached_property
     def tracker_plugin(self) -> Plugin:
         """What the config names as its tracker."""
-        return load_plugin("tracker", self.config.tracker.use, self.folder)
+        section = self.config.tracker
+        return load_plugin("tracker", section.use, self.folder, section.own_keys)
 
     @property
     def linking(self) -> Linking | None:

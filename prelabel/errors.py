@@ -149,11 +149,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean("wieghts", ["weights", "conf"])
     "did you mean 'weights'?"
+    >>> did_you_mean("confidence", ["weights", "conf"])
+    "did you mean 'conf'?"
     >>> did_you_mean("zzz", ["weights", "conf"])
     'known: conf, weights'
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
+    lower = [name.lower() for name in names]
+    near = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.6) or _with_its_beginning(word.lower(), lower)
     if near:
         return f"did you mean {next(name for name in names if name.lower() == near[0])!r}?"
     return "known: " + ", ".join(names) if names else "there are none"
+
+
+def _with_its_beginning(word: str, names: Iterable[str]) -> list[str]:
+    """Returns the names that go on where the word ends, or end where it goes on; of three letters or more."""
+    pairs = [(name, *sorted((name, word), key=len)) for name in names]
+    return [name for name, short, long in pairs if len(short) > 2 and long.startswith(short)]

@@ -141,7 +141,8 @@ def detector_plugin(config: Config, folder: Path) -> Plugin:
         ConfigError: nothing tells which it is, or it cannot be loaded.
     """
     section = detector_section(config)
-    return load_plugin("detector", section.use or detector_for(section.options.get("weights")), folder)
+    use = section.use or detector_for(section.options.get("weights"))
+    return load_plugin("detector", use, folder, section.own_keys)
 
 
 def detector_for(weights: object) -> str:

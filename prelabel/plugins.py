@@ -33,12 +33,14 @@ class Plugin:
         use: as the config has it.
         factory: what is called with the section's options.
         source_sha256: of the plug-in's file where `use` names one; tells a changed plug-in from the one before.
+        section_keys: what the section knows besides the plug-in's own options; errors suggest these too.
     """
 
     section: str
     use: str
     factory: Callable[..., Any]
     source_sha256: str | None = None
+    section_keys: Collection[str] = ()
 
     @property
     def model(self) -> ModelRecord:
@@ -134,11 +136,11 @@ class Plugin:
             return value
 
     def _unknown(self, key: str, known: Mapping[str, Any]) -> ConfigError:
-        hint = did_you_mean(key, [*known, "use"])
+        hint = did_you_mean(key, [*known, *self.section_keys, "use"])
         return ConfigError(f"{self.section}.{key}: {self.use!r} has no such option: {hint}")
 
 
-def load_plugin(kind: PluginKind, use: str, folder: Path) -> Plugin:
+def load_plugin(kind: PluginKind, use: str, folder: Path, section_keys: Collection[str] = ()) -> Plugin:
     """Returns the plug-in that `use` names: a built-in or installed name, `module:attr`, or `file.py:attr`.
 
     Args:
@@ -146,21 +148,23 @@ def load_plugin(kind: PluginKind, use: str, folder: Path) -> Plugin:
         use: as the config has it.
         folder: the config's: what the path of a `file.py` is relative to, and where modules are looked for after all
             other places, the working directory last.
+        section_keys: what the section knows besides the plug-in's own options.
 
     Raises:
         PluginError: there is no such name, module, file or attribute, or importing it raised.
     """
     where, separator, attribute = use.rpartition(":")
     if not separator:
-        return Plugin(kind, use, _installed(kind, use))
+        return Plugin(kind, use, _installed(kind, use), section_keys=section_keys)
     if where.endswith(".py"):
         path = (folder / where).resolve()
         if not path.is_file():
             raise PluginError(f"{kind}.use: {use!r}: there is no file {path} (a path is relative to the config)")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         module = _module_of_file(kind, use, path, digest)
-        return Plugin(kind, use, _attribute(kind, use, module, attribute), digest)
-    return Plugin(kind, use, _attribute(kind, use, _module(kind, use, where, folder), attribute))
+        return Plugin(kind, use, _attribute(kind, use, module, attribute), digest, section_keys)
+    module = _module(kind, use, where, folder)
+    return Plugin(kind, use, _attribute(kind, use, module, attribute), section_keys=section_keys)
 
 
 def installed_names(kind: PluginKind) -> list[str]:
@@ -172,13 +176,19 @@ def describe_first(error: ValidationError, prefix: str = "") -> str:
     """Returns pydantic's first complaint as `where: got …, expected …`."""
     errors = error.errors(include_url=False)
     same_key = [entry for entry in errors if entry["loc"][:2] == errors[0]["loc"][:2]]
-    first = max(same_key, key=lambda entry: sum(map(_is_key, entry["loc"])))  # of a union's complaints, the deepest
-    where = ".".join(str(part) for part in (prefix, *first["loc"]) if _is_key(part))
+    first = max(same_key, key=lambda entry: len(_keys(entry["loc"])))  # of a union's complaints, the deepest
+    where = ".".join(str(part) for part in _keys((prefix, *first["loc"])))
     if first["type"] == "missing":
         return f"{where}: is missing: add it"
     if first["type"] == "value_error":
         return f"{where}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
-    return f"{where}: got {first['input']!r}, expected {_expected(first['msg'])}"
+    choices = [entry for entry in same_key if _keys(entry["loc"]) == _keys(first["loc"])]
+    expected = " or ".join(dict.fromkeys(_expected(entry["msg"]) for entry in choices))
+    return f"{where}: got {first['input']!r}, expected {expected}"
+
+
+def _keys(place: tuple[int | str, ...]) -> list[int | str]:
+    return [part for part in place if _is_key(part)]
 
 
 def _is_key(part: int | str) -> bool:

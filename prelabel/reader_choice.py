@@ -89,7 +89,7 @@ def build_reader(choice: ReaderChoice, media: Media, section: ReaderSection, fol
     options = dict(section.options) if choice.use == section.use else {}
     if choice.device != "auto":
         options["device"] = choice.device
-    plugin = load_plugin("reader", choice.use, folder)
+    plugin = load_plugin("reader", choice.use, folder, section.own_keys)
 
     def build() -> VideoReader:
         reader: VideoReader = plugin.build(media, options=options)

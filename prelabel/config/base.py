@@ -31,3 +31,8 @@ class PluginSection(BaseModel):
     def options(self) -> dict[str, Any]:
         """The plug-in's own options, as they stand in the config."""
         return dict(self.model_extra or {})
+
+    @property
+    def own_keys(self) -> list[str]:
+        """What the section knows besides."""
+        return list(type(self).model_fields)
