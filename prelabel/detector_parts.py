@@ -85,7 +85,7 @@ class DetectorParts:
         section = self.config.tracker
         return load_plugin("tracker", section.use, self.folder, section.own_keys)
 
-    @property
+    @cached_property
     def linking(self) -> Linking | None:
         """How boxes become tracks; None where each is an instance of its own."""
         if self.config.labels.instances == "per_frame":

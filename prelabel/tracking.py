@@ -10,7 +10,7 @@ sure ones began, lower `detector.conf` and leave `tracker.high_conf` where it is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from prelabel.boxes import corners_on_grid
 from prelabel.detections import Detections, VideoDetections, merge
 from prelabel.errors import TrackError
 from prelabel.frames import VideoInfo
+from prelabel.link_memory import LinkMemory
 from prelabel.ontology import LabelMap
 from prelabel.protocols import Tracker
 from prelabel.shaping import Dropped, DropReason, Keyframes, Shaped, count_by_class, smooth_boxes, thin_tracks
@@ -34,6 +35,7 @@ class Linking:
         min_length: boxes that a track must have, those filled in not counted.
         smooth_seconds: how far around its time a box is smoothed; 0: it stays as it was found.
         keyframes: of which boxes a track consists; None: of all.
+        memory: of what was linked before.
     """
 
     new_tracker: Callable[[VideoInfo], Tracker]
@@ -41,6 +43,7 @@ class Linking:
     min_length: int
     smooth_seconds: float = 0.0
     keyframes: Keyframes | None = None
+    memory: LinkMemory = field(default_factory=LinkMemory, repr=False, compare=False)
 
 
 def track_detections(
@@ -67,7 +70,9 @@ def track_detections(
     """
     if info.average_fps <= 0:
         return shaped
-    found = replace(shaped.detections, track_id=link_boxes(shaped.detections, info, cuts, linking.new_tracker))
+    boxes = shaped.detections
+    track_id = linking.memory.once(boxes, info, cuts, lambda: link_boxes(boxes, info, cuts, linking.new_tracker))
+    found = replace(boxes, track_id=track_id)
     is_short = _track_lengths(found.track_id) < linking.min_length
     reasons: dict[DropReason, NDArray[np.bool_]] = {
         "untracked": found.track_id < 0,

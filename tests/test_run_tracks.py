@@ -28,8 +28,11 @@ import numpy as np
 class EachFrame:
     """Numbers boxes by their order on the frame."""
 
+    num_built = 0
+
     def __init__(self, info, first: int = 0):
         self.first = first
+        type(self).num_built += 1
 
     def update(self, detections, frame_index):
         return np.arange(len(detections)) + self.first
@@ -68,6 +71,15 @@ def test_a_thing_is_one_instance_on_the_row_and_one_track_everywhere_else(clips,
     assert sum(annotation["score"] == 0 for annotation in coco["annotations"]) == 5
     show_report(report)
     assert "2 tracks of 23 boxes, 5 of them filled in" in "".join(capsys.readouterr())
+
+
+def test_boxes_are_linked_once_for_the_row_the_exports_and_the_pictures(clips):
+    source = {"path": str(clips), "output": str(clips.parent / "out"), "preview": "sheet"}
+    tracked = assembly(clips, source=source, tracker={"use": "mine.py:EachFrame"})
+    plugin = tracked.detection.tracker_plugin
+    complete(tracked, run(tracked), NullProgress(), page=True)
+    assert (clips.parent / "out" / "first.preview.jpg").exists()
+    assert plugin.factory.num_built == 1
 
 
 def test_mot_has_the_tracks(clips, tmp_path):
