@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import IO, Protocol
 
 from rich.console import Console
@@ -90,6 +91,23 @@ def tell_stage(progress: Progress, task: Task, stage: str, busy_seconds: float, 
         busy_seconds=round(busy_seconds, 3),
         wall_seconds=round(wall_seconds, 3),
     )
+
+
+def reason_beside(title: str, reason: str) -> str:
+    """Returns why a task is not done as it is told beside the task's title: without what names the task again.
+
+    >>> reason_beside("day 1/clip.mp4", "clip.mp4: the file is empty")
+    'the file is empty'
+    >>> reason_beside("day 1/clip.mp4", "/data/day 1/clip.mp4: is gone")
+    'is gone'
+    >>> reason_beside("clip.mp4", "RuntimeError: out of luck")
+    'RuntimeError: out of luck'
+    """
+    for name in (title, PurePosixPath(title).name):
+        before, named, rest = reason.partition(f"{name}: ")
+        if named and (not before or (before[0] == before[-1] == "/")):
+            return rest
+    return reason
 
 
 class JsonLines:
@@ -192,7 +210,8 @@ class Bars:
         if name in ("task_done", "task_failed", "task_skipped") and self._tasks is not None:
             self._bars.advance(self._tasks)
         if name == "task_failed":
-            told = escape(f"{values['task']}: {values['reason']}")
+            title = str(values["task"])
+            told = escape(f"{title}: {reason_beside(title, str(values['reason']))}")
             self.console.print(f"[red]failed[/] {told}", highlight=False)
         elif name == "stopping":
             self.console.print(f"[yellow]{escape(str(values['message']))}[/]", highlight=False)

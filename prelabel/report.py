@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from prelabel.errors import ConfigError
 from prelabel.files import read_json, write_text_atomically
 from prelabel.plugins import describe_first
+from prelabel.progress import reason_beside
 from prelabel.protocols import LeftAlone
 from prelabel.shaping import Thinning, sum_up
 
@@ -63,6 +64,11 @@ class TaskReport:
     seconds: Mapping[str, float] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     row_bytes: int | None = None
+
+    @property
+    def reason_beside_title(self) -> str:
+        """Why it is not done, where its title stands beside."""
+        return reason_beside(self.title, self.reason)
 
 
 @dataclass(frozen=True, slots=True)

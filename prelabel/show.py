@@ -16,6 +16,7 @@ from prelabel.checks import Check
 from prelabel.evaluation.result import Evaluation
 from prelabel.evaluation.table import edit_tables, remarks, threshold_table
 from prelabel.ledger import Entry
+from prelabel.progress import reason_beside
 from prelabel.report import RunReport, Status
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ def show_entries(output: Path, entries: Sequence[Entry]) -> None:
     for entry in entries:
         step = _STEPS.get(entry.step, "[red]failed[/]")
         when = entry.updated_at[:19].replace("T", " ")
-        reason = f"{entry.reason} (set aside {entry.num_failures} times)" if entry.num_failures > 1 else entry.reason
+        reason = reason_beside(entry.title, entry.reason)
+        if entry.num_failures > 1:
+            reason += f" (set aside {entry.num_failures} times)"
         table.add_row(step, escape(entry.title), str(entry.num_instances), when, escape(reason))
     _console().print(table)
 
@@ -97,10 +100,10 @@ def show_report(report: RunReport) -> None:
     if summary := _summary(report):
         console.print(escape(summary))
     for task in report.failed:
-        console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason)}")
+        console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason_beside_title)}")
     for task in report.tasks:
         if task.status == "left to others":
-            console.print(f"[yellow]left to others[/] {escape(task.reason)}")
+            console.print(f"[yellow]left to others[/] {escape(task.title)}: {escape(task.reason_beside_title)}")
     for left in report.left_alone:
         console.print(f"[yellow]left alone[/] {escape(left.title)}: {escape(left.kind)}")
     for warning in report.warnings:

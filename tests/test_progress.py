@@ -41,8 +41,8 @@ def test_a_long_task_tells_how_far_it_is():
 
 def test_bars_show_a_failure_with_its_reason():
     stream = io.StringIO()
-    with Bars(Console(file=stream, force_terminal=True, width=100)) as bars:
+    with Bars(Console(file=stream, force_terminal=True, width=100, no_color=True)) as bars:
         bars.begin("a.mp4", 10)
         bars.frames(5)
-        bars.event("task_failed", task="a.mp4", reason="no such [file]")
-    assert "no such [file]" in stream.getvalue()
+        bars.event("task_failed", task="a.mp4", reason="a.mp4: no such [file]")
+    assert "failed a.mp4: no such [file]" in stream.getvalue()

@@ -37,6 +37,16 @@ def test_what_became_no_label_is_said_with_its_reason(capsys):
     assert "2,400 low confidence, 6 unmapped" in capsys.readouterr().err
 
 
+def test_a_failed_task_is_named_once(capsys):
+    reason = "clip.mp4: the file is empty: fetch it again"
+    show_report(report(TaskReport("day 1/clip.mp4", "k", "failed", reason)))
+    assert "failed day 1/clip.mp4: the file is empty: fetch it again\n" in capsys.readouterr().err
+    show_entries(Path("out"), [Entry("k", "day 1/clip.mp4", "failed", "f", reason=reason, num_failures=2)])
+    told = capsys.readouterr().out
+    assert told.count("clip.mp4") == 1
+    assert "the file is empty: fetch it again (set aside 2 times)" in " ".join(told.split())
+
+
 @pytest.mark.parametrize(("aborted", "waits"), [("", True), ("the key is not known", False)])
 def test_a_run_that_was_refused_does_not_say_that_no_task_waits(capsys, aborted, waits):
     show_report(report(aborted=aborted))
