@@ -11,7 +11,7 @@ from prelabel.classifier_parts import ClassifierParts
 from prelabel.config import Config, EncordSection
 from prelabel.detector_parts import DetectorParts
 from prelabel.errors import ConfigError, OntologyError
-from prelabel.files import OutputNames
+from prelabel.files import DRY_RUN, OutputNames
 from prelabel.finders import LoadedDetector
 from prelabel.ontology import NO_BOXES, Ontology
 from prelabel.plugins import Plugin, load_plugin
@@ -191,4 +191,4 @@ def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared
 
 def output_of(config: Config, dry_run: bool) -> Path:
     """Returns where everything that a run of a config writes goes."""
-    return config.source.output / "dry-run" if dry_run else config.source.output
+    return config.source.output / DRY_RUN if dry_run else config.source.output

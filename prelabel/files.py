@@ -18,6 +18,8 @@ from prelabel.errors import MachineError, PrelabelError
 MAX_SEGMENT_BYTES = 160
 """File systems take 255; suffixes, a digest and the mark of an unfinished file come on top."""
 MAX_NAME_BYTES = 1000
+DRY_RUN = "dry-run"
+"""The folder of dry runs in an output."""
 
 
 @contextmanager
@@ -181,8 +183,12 @@ def safe_name(title: str, *, told_apart_by: str | None = None) -> str:
 
     >>> safe_name("clip.mp4")
     'clip.mp4'
+    >>> safe_name("dry-run/clip.mp4")
+    'dry-run_/clip.mp4-8d055b73ca'
     """
     segments = [_safe_segment(segment) for segment in title.split("/")]
+    if len(segments) > 1 and segments[0] == DRY_RUN:  # else a run's file would lie where a dry run's does
+        segments[0] += "_"
     name = "/".join(segment for segment in segments if segment)
     if len(name.encode()) > MAX_NAME_BYTES:
         name = name.rsplit("/", 1)[-1]

@@ -26,8 +26,8 @@ from prelabel.sources.demo import TRUTH_NAME
 def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page: bool = False) -> RunReport:
     """Writes what concerns the whole run, and returns the report with it.
 
-    A score or a picture that cannot be had is a warning: labels are worth more than either. Where nothing waited, the
-    report of the run before stays.
+    A score or a picture that cannot be had is a warning: labels are worth more than either. Where no task was come to,
+    what the run before left stays.
 
     Args:
         assembly: of the run's config.
@@ -38,12 +38,12 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
     outputs: list[Path] = []
     warnings = list(report.warnings)
     score = None
-    if assembly.writes_files and assembly.config.agent is None:
+    if report.tasks and assembly.writes_files and assembly.config.agent is None:
         outputs.append(_write_found(assembly, report))
-    try:
-        score = _score(assembly)
-    except PrelabelError as error:
-        warnings.append(str(error))
+        try:
+            score = _score(assembly)
+        except PrelabelError as error:
+            warnings.append(str(error))
     try:
         outputs += _previews(assembly, report, progress)
     except PrelabelError as error:
@@ -141,7 +141,7 @@ def _score(assembly: Assembly) -> dict[str, float] | None:
         truth = source.output / TRUTH_NAME
     elif isinstance(source, FolderSection):
         truth = source.truth
-    if truth is None or not assembly.writes_files:
+    if truth is None:
         return None
     score = score_coco(assembly.output / "coco.json", truth)
     return {"map_50_95": score.map_50_95, "map_50": score.map_50, **score.by_class}

@@ -229,12 +229,15 @@ def test_an_output_inside_the_source_is_not_taken_for_footage(folder):
     assert len(run(assembly_of(folder, source=source)).tasks) == 1
 
 
-def test_a_dry_run_writes_below_its_own_folder_and_no_ledger(folder):
-    add_clip(folder)
+def dry_run(folder: Path) -> RunReport:
     assembly = assembly_of(folder, dry_run=True)
     prepare(assembly)
-    report = complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
-    assert report.dry_run
+    return complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
+
+
+def test_a_dry_run_writes_below_its_own_folder_and_no_ledger(folder):
+    add_clip(folder)
+    assert dry_run(folder).dry_run
     assert list((folder / "out" / "dry-run").glob("*.labels.json"))
     assert not (folder / "out" / LEDGER).exists()
 
@@ -247,6 +250,29 @@ def test_asking_to_stop_leaves_the_rest_for_the_next_run(folder):
     report = run(assembly_of(folder), stop=stop)
     assert (report.tasks, report.stopped) == ((), True)
     assert [task.status for task in run(assembly_of(folder)).tasks] == ["done", "done"]
+
+
+def test_a_run_that_is_stopped_before_its_first_task_leaves_what_earlier_ones_wrote(folder):
+    add_clip(folder)
+    stop = StopSignal()
+    stop.ask()
+    coco = folder / "out" / "coco.json"
+    run(assembly_of(folder), stop=stop)
+    assert not coco.exists()
+    run(assembly_of(folder))
+    written = coco.read_text()
+    assert run(assembly_of(folder), stop=stop).stopped
+    assert coco.read_text() == written
+
+
+def test_a_task_called_like_the_folder_of_dry_runs_meets_none_of_theirs(folder):
+    add_clip(folder, "clip.mp4")
+    add_clip(folder, "dry-run/clip.mp4", "h264 one frame")
+    dry_run(folder)
+    tried = (folder / "out" / "dry-run" / "clip.labels.json").read_text()
+    assert not run(assembly_of(folder)).failed
+    assert (folder / "out" / "dry-run" / "clip.labels.json").read_text() == tried
+    assert len(list((folder / "out").glob("dry-run_/clip-*.labels.json"))) == 1
 
 
 def test_pictures_get_boxes_too(folder):
