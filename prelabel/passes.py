@@ -8,8 +8,10 @@ from pathlib import Path
 
 from prelabel.assemble import Assembly
 from prelabel.choice import Choice
+from prelabel.files import DRY_RUN
 from prelabel.interrupts import StopSignal, stop_on_signals
 from prelabel.ledger import LEDGER, Ledger
+from prelabel.news import News
 from prelabel.outputs import complete, write_stages_report
 from prelabel.progress import Progress, Several, show_progress
 from prelabel.report import RunReport
@@ -28,13 +30,16 @@ def run_passes(
 ) -> Iterator[tuple[Assembly, RunReport]]:
     """Yields a report a stage for the first pass, and for each later one in which something happened there."""
     first, left = True, limit
+    news = [News() for _ in assemblies]
     with ExitStack() as stack:
         ledgers = [stack.enter_context(_ledger(assembly)) for assembly in assemblies]
         while True:
             reports: dict[str, RunReport] = {}
             over = True
-            for assembly, ledger in zip(assemblies, ledgers, strict=True):
-                report = _pass(assembly, ledger, stop, choose=choose, also=also, limit=left, tell=first, page=page)
+            for assembly, ledger, told in zip(assemblies, ledgers, news, strict=True):
+                report = _pass(
+                    assembly, ledger, stop, told, choose=choose, also=also, limit=left, tell=first, page=page
+                )
                 left = None if left is None else left - report.num_worked_on
                 over = over and bool(report.aborted) and not report.is_outage
                 if first or _has_happened(report):
@@ -54,6 +59,7 @@ def _pass(
     assembly: Assembly,
     ledger: Ledger | None,
     stop: StopSignal,
+    news: News,
     *,
     choose: Choice,
     also: Sequence[Progress],
@@ -63,14 +69,14 @@ def _pass(
 ) -> RunReport:
     """Returns how one pass over one stage ended; its outputs are written if something happened, or `tell` says so."""
     with show_progress() as shown, stop_on_signals(stop, lambda text: shown.event("stopping", message=text)):
-        progress = Several(shown, *also)
+        progress = news.of_pass(Several(shown, *also))
         report = run_tasks(assembly, ledger, progress, stop, limit, choose=choose)
         return complete(assembly, report, progress, page=page) if tell or _has_happened(report) else report
 
 
 def _folder_of_stages(assembly: Assembly) -> Path:
     common = assembly.config.source.output.parent
-    return common / "dry-run" if assembly.dry_run else common
+    return common / DRY_RUN if assembly.dry_run else common
 
 
 def _has_happened(report: RunReport) -> bool:
