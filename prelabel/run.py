@@ -271,11 +271,21 @@ class Run(Generic[Found]):
         self, items: Generator[Fetched | Looked[Found] | Outcome, None, None]
     ) -> Iterator[Looked[Found] | Outcome]:
         with closing(items):  # an error's traceback would hold the thread "fetch" alive
-            for kind, group in groupby(items, key=type):
+            for kind, group in groupby(self._in_hand(items), key=type):
                 if kind is Fetched:
                     yield from self._look_at(cast(Iterator[Fetched], group))
                 else:
                     yield from cast(Iterator[Looked[Found] | Outcome], group)
+
+    def _in_hand(
+        self, items: Iterable[Fetched | Looked[Found] | Outcome]
+    ) -> Iterator[Fetched | Looked[Found] | Outcome]:
+        """Yields what comes; of tasks that nobody has begun to look at, none once somebody has asked to stop."""
+        for item in items:
+            if isinstance(item, Fetched) and self.stop.is_set:
+                item.release.close()
+            else:
+                yield item
 
     def _look_at(self, fetched: Iterator[Fetched]) -> Iterator[Looked[Found]]:
         for looked in self.agent.look(fetched):

@@ -115,6 +115,7 @@ VALUES = [
     ("reader.stride=.nan", "reader.stride: got nan"),
     ("reader.use=vlc", "known: decord, images, pyav, torchcodec"),
     ("reader.device=tpu", r"reader.device: got 'tpu', expected text of the form auto|cpu|cuda(:\d+)?"),
+    ("reader={use: pyav, device: cuda}", "reader.use: pyav, device cuda: it decodes on the CPU"),
     ("reader.frame_ranges=[[9, 1]]", "frame_ranges: got [9, 1]"),
     ("reader.frame_ranges=7", "reader.frame_ranges: got 7"),
     ("detector=7", "detector: "),

@@ -354,6 +354,35 @@ def test_a_file_that_changes_under_way_is_looked_at_again(folder):
     assert clip.exists()
 
 
+def test_asking_to_stop_ends_what_is_looked_at_not_all_that_was_fetched(folder):
+    for name in "abcdef":
+        add_clip(folder, f"{name}.mp4")
+    stop, has_fetched = StopSignal(), threading.Semaphore(0)
+    assembly = assembly_of(folder)
+    prepare(assembly)
+
+    class Stops:
+        class_names = assembly.detection.detector.class_names
+
+        def detect(self, batch):
+            if not stop.is_set:
+                assert all(has_fetched.acquire(timeout=30) for _ in range(4))
+                stop.ask()
+            return [Detections.empty() for _ in batch.frame_indices]
+
+    class Counts(NullProgress):
+        def event(self, name, **values):
+            if values.get("stage") == "fetch":
+                has_fetched.release()
+
+    assembly.detection.__dict__["detector"] = Stops()
+    with Ledger(assembly.output / LEDGER) as ledger:
+        report = run_tasks(assembly, ledger, Counts(), stop)
+    assert report.stopped
+    assert 1 <= len(report.tasks) <= 3  # the one in the detector, and those opened while it was there
+    assert [task.status for task in run(assembly_of(folder)).tasks].count("done") == 6 - len(report.tasks)
+
+
 def test_a_limit_counts_what_is_worked_on_not_what_is_done_already(folder):
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         add_clip(folder, name)
@@ -497,6 +526,14 @@ def test_a_glob_that_matches_nothing_any_more_is_no_error_while_watching(folder)
     source = FolderSource(folder / "clips" / "*.mp4", folder / "out")
     clip.unlink()
     assert (list(source.tasks()), source.count()) == ([], 0)
+
+
+def test_hidden_files_are_taken_only_by_name(folder):
+    add_clip(folder)
+    hidden = [add_clip(folder, "._clip.mp4"), add_clip(folder, ".Trash/old.mp4")]
+    for path in (folder / "clips", folder / "clips" / "**" / "*.mp4"):
+        assert [task.title for task in FolderSource(path, folder / "out").tasks()] == ["clip.mp4"]
+    assert [task.title for task in FolderSource(hidden[0], folder / "out").tasks()] == ["._clip.mp4"]
 
 
 def test_a_file_is_not_said_to_have_gone_down_a_pathway(folder):

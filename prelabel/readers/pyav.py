@@ -42,12 +42,18 @@ class PyAVReader:
     """
 
     def __init__(self, media: Media, *, device: str = "auto", threads: int = 0) -> None:
-        if device not in {"auto", "cpu"}:
-            raise MachineError(f"reader pyav decodes on the CPU, got device {device!r}: use torchcodec or decord there")
+        reason = self.why_not(device)
+        if reason is not None:
+            raise MachineError(f"reader pyav on device {device!r}: {reason}")
         self._path = media.paths[0]
         self._threads = threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
         self.pool: BatchMemory = FramePool()
         self._index: VideoIndex | None = None
+
+    @staticmethod
+    def why_not(device: str) -> str | None:
+        """Returns why it does not work with such a device; None if it does."""
+        return None if device in {"auto", "cpu"} else "it decodes on the CPU: use torchcodec or decord there"
 
     def __enter__(self) -> Self:
         self._index = index_video(self._path)

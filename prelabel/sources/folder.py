@@ -59,7 +59,8 @@ class FolderSource:
     """Videos and pictures below a path, in the order of their names.
 
     A file that is asked for by name is taken whatever its suffix; in a folder or a glob, other files are passed over,
-    and so is what lies in `output`, where earlier runs put their pictures.
+    and so is what is hidden, such as the `._clip.mp4` of macOS, and what lies in `output`, where earlier runs put their
+    pictures.
 
     Attributes:
         moves_tasks: False: a file has nowhere to go.
@@ -112,9 +113,13 @@ def _find_files(path: Path, note: Callable[[OSError], None]) -> list[FolderTask]
     if path.is_file():
         return _tasks([path], path.parent)
     if path.is_dir():
-        below = os.walk(path, onerror=note)
-        return _tasks(_known(Path(folder, name) for folder, _, names in below for name in names), path)
+        below = (Path(folder, name) for folder, _, names in os.walk(path, onerror=note) for name in names)
+        return _tasks(_known(file for file in below if not _is_hidden(file.relative_to(path))), path)
     return _tasks(_known(map(Path, glob.glob(str(path), recursive=True))), _fixed_part(path))
+
+
+def _is_hidden(below: Path) -> bool:
+    return any(part.startswith(".") for part in below.parts)
 
 
 def _known(files: Iterable[Path]) -> list[Path]:

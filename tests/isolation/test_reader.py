@@ -176,7 +176,7 @@ def test_stream_that_ends_early_ends_early_here_too() -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "text"),
     [
-        ({"use": "pyav", "device": "cuda"}, MachineError, "reader pyav decodes on the CPU"),
+        ({"use": "pyav", "device": "cuda"}, MachineError, "reader pyav on device .cuda.: it decodes on the CPU"),
         ({"use": "nowhere:Reader"}, PluginError, "importing 'nowhere'"),
     ],
 )

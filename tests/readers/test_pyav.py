@@ -113,7 +113,7 @@ def test_any_number_of_threads_gives_the_same_frames(threads: int, clip: BuildCl
 
 
 def test_another_device_is_refused(clip: BuildClip):
-    with pytest.raises(MachineError, match="reader pyav decodes on the CPU, got device 'cuda'"):
+    with pytest.raises(MachineError, match="reader pyav on device 'cuda': it decodes on the CPU"):
         PyAVReader(Media("video", (clip("h264").path,)), device="cuda")
 
 
