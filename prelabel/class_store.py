@@ -54,7 +54,7 @@ def write_classes(path: Path, record: ClassRecord) -> None:
         "fingerprint": record.fingerprint,
         "partial": record.partial,
     }
-    write_columns(path, columns, facts)
+    write_columns(path, columns, facts, values_repeat=False)
 
 
 def read_classes(path: Path) -> ClassRecord:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import threading
 import unicodedata
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ MAX_SEGMENT_BYTES = 160
 MAX_NAME_BYTES = 1000
 DRY_RUN = "dry-run"
 """The folder of dry runs in an output."""
+_PLAIN = re.compile(r"[\w\-+=@,()\[\]{}!#]([\w\-+=@,()\[\]{}!# .]{0,120}[\w\-+=@,()\[\]{}!#])?", re.ASCII)
+"""A name that is taken as it is, told at a glance."""
 
 
 @contextmanager
@@ -199,6 +202,8 @@ def safe_name(title: str, *, told_apart_by: str | None = None) -> str:
 
 
 def _safe_segment(segment: str) -> str:
+    if _PLAIN.fullmatch(segment):
+        return segment
     normal = unicodedata.normalize("NFC", segment)
     shown = "".join(letter if _is_safe(letter) else "_" for letter in normal).strip(" .")
     return shown.encode()[:MAX_SEGMENT_BYTES].decode(errors="ignore").rstrip(" .")

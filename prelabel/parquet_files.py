@@ -19,20 +19,27 @@ if TYPE_CHECKING:
 _METADATA_KEY = b"prelabel"
 
 
-def write_columns(path: Path, columns: Mapping[str, pyarrow.Array], facts: Mapping[str, object]) -> None:
+def write_columns(
+    path: Path,
+    columns: Mapping[str, pyarrow.Array],
+    facts: Mapping[str, object],
+    *,
+    values_repeat: bool = True,
+) -> None:
     """Writes a file, whole or not at all.
 
     Args:
         path: of the file.
         columns: by name.
         facts: what JSON can hold; `format` among them.
+        values_repeat: whether a look for values that stand in a column more than once is worth its time.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.table(dict(columns)).replace_schema_metadata({_METADATA_KEY: json.dumps(facts)})
     with whole_file(path) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd")
+        pq.write_table(table, unfinished, compression="zstd", use_dictionary=values_repeat)
 
 
 @contextmanager

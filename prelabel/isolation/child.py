@@ -9,6 +9,8 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from prelabel.errors import PrelabelError
@@ -60,6 +62,7 @@ class _Server:
         self._pool = SharedFramePool()
         self._batches: Iterator[FrameBatch] = iter(())
         self._batch: FrameBatch | None = None
+        self._num_left = 0
 
     def answer(self, command: Command) -> tuple[Answer, int | None]:
         """Does what is asked and returns what came of it, with a handle of memory that is new to the run."""
@@ -71,6 +74,7 @@ class _Server:
                     assert self._reader is not None
                     self._end_reading()
                     self._batches = self._reader.batches(command.frame_indices, command.batch_size)
+                    self._num_left = len(command.frame_indices)
                     return self._next_batch(command.freed)
                 case Next():
                     return self._next_batch(command.freed)
@@ -83,7 +87,24 @@ class _Server:
     def _next_batch(self, freed: tuple[int, ...]) -> tuple[Answer, int | None]:
         self._pool.free(freed)
         self._batch = next(self._batches, None)
-        return self._pool.share(self._batch) if self._batch is not None else (Done(), None)
+        if self._batch is None:
+            return Done(), None
+        self._num_left -= len(self._batch)
+        batch, handle = self._pool.share(self._batch)
+        return replace(batch, is_last=self._is_over()), handle
+
+    def _is_over(self) -> bool:
+        """Tells whether nothing comes after the last frame that was asked for; what does is for the next command."""
+        if self._num_left > 0:
+            return False
+        try:
+            after = next(self._batches, None)
+        except Exception as error:
+            self._batches = _raising(error)
+            return False
+        if after is not None:
+            self._batches = chain([after], self._batches)
+        return after is None
 
     def forget_batch(self) -> None:
         """Lets go of the batch that was sent."""
@@ -108,8 +129,12 @@ class _Server:
             self._open.close()
         finally:
             self._open = ExitStack()
-            self._pool.close()
-            self._pool = SharedFramePool()
+            self._pool.trim()
+
+
+def _raising(error: Exception) -> Iterator[FrameBatch]:
+    raise error
+    yield
 
     def _end_reading(self) -> None:
         batches, self._batches, self._batch = self._batches, iter(()), None

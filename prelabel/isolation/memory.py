@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from prelabel.frames import FrameBatch
 
 Shape = tuple[int, int, int, int]
+KEPT_BYTES = 128_000_000
+"""Memory that nobody holds and that waits for the next media: new memory costs more than a small picture's decoding."""
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ class _Memory:
 
 
 class SharedFramePool:
-    """Memory for the batches of one reading, in the process that decodes: used again once the run has freed it.
+    """Memory for batches, in the process that decodes: used again once the run has freed it, for the next media, too.
 
     Stands in for `FramePool`; any number of threads may take from it.
     """
@@ -97,11 +99,16 @@ class SharedFramePool:
         indices, seconds = batch.frame_indices.tolist(), batch.pts_seconds.tolist()
         return Batch(memory.number, shape, tuple(indices), tuple(seconds), dropped), handle
 
-    def close(self) -> None:
-        """Gives all memory back."""
-        for memory in self._memories.values():
-            os.close(memory.handle)
-        self._memories.clear()
+    def trim(self) -> None:
+        """Gives back free memory, but for `KEPT_BYTES` of it."""
+        num_bytes = 0
+        with self._lock:
+            for memory in sorted(self._memories.values(), key=lambda memory: memory.pixels.nbytes):
+                if memory.in_use:
+                    continue
+                num_bytes += memory.pixels.nbytes
+                if num_bytes > KEPT_BYTES:
+                    self._drop(memory)
 
     def _memory_at(self, data: object) -> _Memory | None:
         """Returns the memory at whose beginning these pixels lie; None if they lie elsewhere."""
@@ -117,10 +124,14 @@ class SharedFramePool:
                 continue
             if memory.pixels.nbytes >= num_bytes:
                 return memory
-            os.close(memory.handle)
-            del self._memories[memory.number]
-            self._dropped.append(memory.number)
+            self._drop(memory)
         return None
+
+    def _drop(self, memory: _Memory) -> None:
+        os.close(memory.handle)
+        del self._memories[memory.number]
+        if memory.is_known:
+            self._dropped.append(memory.number)
 
     def _make(self, num_bytes: int) -> _Memory:
         handle = os.memfd_create("prelabel frames")

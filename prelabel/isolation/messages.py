@@ -91,6 +91,7 @@ class Batch:
         frame_indices: as in `FrameBatch`.
         pts_seconds: as in `FrameBatch`.
         dropped: memory that is not used any more.
+        is_last: the reading is over.
     """
 
     memory: int
@@ -98,6 +99,7 @@ class Batch:
     frame_indices: tuple[int, ...]
     pts_seconds: tuple[float, ...]
     dropped: tuple[int, ...]
+    is_last: bool = False
     kind: Literal["batch"] = "batch"
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prelabel.isolation.memory import MappedFrames
 from prelabel.isolation.messages import Answer, Command, receive_answer, send_command
 
 SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE")
@@ -53,11 +54,12 @@ class _Watch:
     began: float = field(default_factory=time.monotonic)
     moved_at: float = field(default_factory=time.monotonic)
     bytes_read: int = -1
+    memory_bytes: int = 0
 
     def complaint(self) -> str:
         """Returns why the process is to be ended; empty if it may go on."""
         now = time.monotonic()
-        memory = resident_bytes(self.pid)
+        memory = self.memory_bytes = resident_bytes(self.pid)
         if memory > self.limits.max_memory_bytes:
             limit = f"reader.max_memory_gb allows {self.limits.max_memory_bytes / 1e9:g}"
             return f"took {memory / 1e9:.1f} GB of memory, {limit}, and was ended: raise it if the machine has more"
@@ -74,6 +76,11 @@ class ReaderProcess:
     """A process that decodes. Started at once, ended by `kill`, at the latest when this process ends in any way.
 
     It is never forked: threads and CUDA of this process are no concern of it. It gets no signal of the terminal's.
+
+    Attributes:
+        owner: number of the process that started it.
+        frames: the memory in which it puts frames.
+        memory_bytes: that were resident when it was last looked at.
     """
 
     def __init__(self) -> None:
@@ -89,6 +96,8 @@ class ReaderProcess:
                 start_new_session=True,
             )
         self.owner = os.getpid()
+        self.frames = MappedFrames()
+        self.memory_bytes = 0
         self._lost = False
         self._look_at = 0.0
 
@@ -135,6 +144,7 @@ class ReaderProcess:
             now = time.monotonic()
             if now >= self._look_at:
                 complaint = watch.complaint()
+                self.memory_bytes = watch.memory_bytes
                 if complaint:
                     self.kill()
                     raise ProcessLostError(complaint)
@@ -184,7 +194,7 @@ def reader_process(limits: Limits) -> Iterator[ReaderProcess]:
     try:
         yield process
     finally:
-        is_small = resident_bytes(process.pid) < limits.max_memory_bytes / 2
+        is_small = process.memory_bytes < limits.max_memory_bytes / 2
         if process.is_alive and is_small and len(_IDLE) < _MAX_IDLE:
             _IDLE.append(process)
         else:

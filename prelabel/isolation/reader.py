@@ -15,7 +15,6 @@ from prelabel import errors
 from prelabel.config import ReaderSection
 from prelabel.errors import PrelabelError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
-from prelabel.isolation.memory import MappedFrames
 from prelabel.isolation.messages import Answer, Batch, Close, Command, Done, Failed, Next, Open, Opened, Read
 from prelabel.isolation.process import Limits, ProcessLostError, ReaderProcess, reader_process
 from prelabel.reader_choice import ReaderChoice
@@ -50,16 +49,16 @@ class IsolatedReader:
         self._limits = Limits(section.stall_seconds, section.max_memory_gb * 1e9)
         self._open = ExitStack()
         self._parts: tuple[ReaderProcess, Opened] | None = None
-        self._frames = MappedFrames()
         self._where = "while it was opened"
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             process = stack.enter_context(reader_process(self._limits))
-            stack.callback(self._close, process)
             answer, _ = self._ask(process, self._command)
             if not isinstance(answer, Opened):
                 raise self._senseless(answer)
+            if answer.choice.use != "images":  # that one holds no file open, and the next media close it
+                stack.callback(self._close, process)
             self._parts = process, answer
             self._open = stack.pop_all()
         return self
@@ -99,7 +98,8 @@ class IsolatedReader:
         """
         process, _ = self._opened()
         self._where = "before its first frame"
-        command: Read | Next = Read(np.asarray(frame_indices, np.int64), batch_size, self._frames.take_freed())
+        frames = process.frames
+        command: Read | Next = Read(np.asarray(frame_indices, np.int64), batch_size, frames.take_freed())
         while True:
             answer, handle = self._ask(process, command)
             if isinstance(answer, Done):
@@ -109,11 +109,13 @@ class IsolatedReader:
             if answer.frame_indices:
                 self._where = f"after frame {answer.frame_indices[-1]}"
             yield FrameBatch(
-                self._frames.tensor(answer, handle),
+                frames.tensor(answer, handle),
                 np.array(answer.frame_indices, np.int64),
                 np.array(answer.pts_seconds, np.float64),
             )
-            command = Next(self._frames.take_freed())
+            if answer.is_last:
+                return
+            command = Next(frames.take_freed())
 
     def _opened(self) -> tuple[ReaderProcess, Opened]:
         if self._parts is None:

@@ -35,4 +35,6 @@ def _is_small(value: Any, depth: int) -> bool:
     """Tells whether no object in the first levels has more than a few members: a picture's row has none."""
     if depth == 0 or not isinstance(value, dict):
         return True
-    return len(value) <= _FEW and all(_is_small(inner, depth - 1) for inner in value.values())
+    if len(value) > _FEW:
+        return False
+    return all(_is_small(inner, depth - 1) for inner in value.values() if isinstance(inner, dict))

@@ -78,7 +78,8 @@ class ImageReader:
         wanted = check_request(frame_indices, batch_size, num_frames)
         failures: list[str] = []
         pictures = self._read(wanted, failures)
-        yield from stack_batches(pictures, np.zeros(num_frames), batch_size, self.pool)
+        size = min(batch_size, max(len(wanted), 1))  # no memory for eight pictures where there is one
+        yield from stack_batches(pictures, np.zeros(num_frames), size, self.pool)
         if failures:
             raise ReadError(f"{len(failures)} of {num_frames} pictures could not be read: {'; '.join(failures[:8])}")
 
@@ -97,11 +98,13 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         OSError: the file is missing, cut off or no picture; Pillow raises the other `UNREADABLE` for some damages.
     """
     with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
+        ImageOps.exif_transpose(image, in_place=True)  # a copy, even of an upright picture, costs as much as decoding
+        if image.mode == "RGB":
+            return np.asarray(image)
+        if image.mode.startswith("I;16"):
             # Pillow's own conversion clips 16 bits at 255.
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        return np.asarray(upright.convert("RGB"))
+            return np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"))
+        return np.asarray(image.convert("RGB"))
 
 
 def _displayed_size(path: Path) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import stat
@@ -72,13 +73,15 @@ class FolderSource:
     def __init__(self, path: Path, output: Path) -> None:
         self._path, self._output = path, str(output.resolve()).rstrip(os.sep) + os.sep
         self.warnings: list[str] = []
-        if not self._files():
+        self._counted: list[FolderTask] | None = None
+        if next(self._files(), None) is None:
             there = path.exists() or glob.glob(str(path), recursive=True)
             raise ConfigError(f"source.path: {'no video or picture' if there else 'there is nothing'} at {path}")
 
     def tasks(self) -> Iterator[Task]:
-        """Yields one task a file that is there now."""
-        yield from self._files()
+        """Yields one task a file that is there now, or was when they were counted last."""
+        files, self._counted = self._counted, None
+        yield from self._sorted() if files is None else files
 
     def proceed(self, task: Task, pathway: str | None) -> None:
         """Does nothing: a file has nowhere to go."""
@@ -88,20 +91,24 @@ class FolderSource:
 
     def count(self) -> int:
         """Returns how many files are there now."""
-        return len(self._files())
+        self._counted = self._sorted()
+        return len(self._counted)
 
     def describe(self) -> str:
         """Returns what will be worked on, in words."""
-        files = self._files()
+        files = self._sorted()
         return f"{len(files)} file{'s' if len(files) > 1 else ''} at {self._path}"
 
-    def _files(self) -> list[FolderTask]:
-        # Not `resolve`: it raises at links that lead round in a circle.
-        return [
-            task
-            for task in _find_files(self._path, self._note)
-            if not f"{os.path.realpath(task.path)}{os.sep}".startswith(self._output)
-        ]
+    def _sorted(self) -> list[FolderTask]:
+        return sorted(self._files(), key=lambda task: task.path)
+
+    def _files(self) -> Iterator[FolderTask]:
+        real_folder = functools.cache(os.path.realpath)  # not `resolve`: it raises at links that lead round in a circle
+        for task in _find_files(self._path, self._note):
+            path = task.path
+            real = os.path.realpath(path) if path.is_symlink() else os.path.join(real_folder(path.parent), path.name)
+            if not f"{real}{os.sep}".startswith(self._output):
+                yield task
 
     def _note(self, error: OSError) -> None:
         warning = f"{error.filename}: cannot be looked into: {error.strerror}: what lies in it was passed over"
@@ -109,7 +116,7 @@ class FolderSource:
             self.warnings.append(warning)
 
 
-def _find_files(path: Path, note: Callable[[OSError], None]) -> list[FolderTask]:
+def _find_files(path: Path, note: Callable[[OSError], None]) -> Iterator[FolderTask]:
     if path.is_file():
         return _tasks([path], path.parent)
     if path.is_dir():
@@ -122,24 +129,22 @@ def _is_hidden(below: Path) -> bool:
     return any(part.startswith(".") for part in below.parts)
 
 
-def _known(files: Iterable[Path]) -> list[Path]:
-    return [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
+def _known(files: Iterable[Path]) -> Iterator[Path]:
+    return (file for file in files if file.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES)
 
 
-def _tasks(files: Iterable[Path], root: Path) -> list[FolderTask]:
-    tasks = []
-    for file in sorted(files):
+def _tasks(files: Iterable[Path], root: Path) -> Iterator[FolderTask]:
+    for file in files:
         title = file.relative_to(root).as_posix()
         try:
             status = file.stat()
         except FileNotFoundError:  # gone since it was listed
             continue
         except OSError:  # somebody should hear of it, when it is opened
-            tasks.append(FolderTask(file, title, identity=""))
+            yield FolderTask(file, title, identity="")
             continue
         if stat.S_ISREG(status.st_mode):
-            tasks.append(FolderTask(file, title, f"{status.st_size}:{status.st_mtime_ns}"))
-    return tasks
+            yield FolderTask(file, title, f"{status.st_size}:{status.st_mtime_ns}")
 
 
 def _fixed_part(pattern: Path) -> Path:
