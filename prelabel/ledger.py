@@ -81,6 +81,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._synchronous: Synchronous | None = None  # of the connection; None: not set yet
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
@@ -132,11 +133,20 @@ class Ledger:
         return (Entry(*row) for row in self._execute(f"SELECT * FROM tasks {clause}", values))
 
     def _execute(
-        self, statement: str, values: tuple[str | int, ...], synchronous: Synchronous = "FULL"
+        self, statement: str, values: tuple[str | int, ...], synchronous: Synchronous | None = None
     ) -> list[tuple[Any, ...]]:
+        """Returns the rows of a statement.
+
+        Args:
+            statement: SQL.
+            values: of its parameters.
+            synchronous: how sure it is to be on disk afterwards; None of what only reads.
+        """
         try:
             with self._lock:
-                self._connection.execute(f"PRAGMA synchronous={synchronous}")
+                if synchronous not in (None, self._synchronous):
+                    self._connection.execute(f"PRAGMA synchronous={synchronous}")
+                    self._synchronous = synchronous
                 return self._connection.execute(statement, values).fetchall()
         except sqlite3.OperationalError as error:  # a full disk, a lock that is not given up
             raise MachineError(f"{self.path}: the ledger cannot be used: {error}") from error

@@ -536,6 +536,17 @@ def test_hidden_files_are_taken_only_by_name(folder):
     assert [task.title for task in FolderSource(hidden[0], folder / "out").tasks()] == ["._clip.mp4"]
 
 
+def test_files_are_listed_in_order_and_again_for_the_next_pass(folder):
+    for name in ("b.mp4", "a/c.mp4", "a.mp4"):
+        add_clip(folder, name)
+    (folder / "clips" / "link.mp4").symlink_to(folder / "out" / "old.mp4")
+    source = FolderSource(folder / "clips", folder / "out")
+    assert source.count() == 3
+    assert [task.title for task in source.tasks()] == ["a/c.mp4", "a.mp4", "b.mp4"]
+    (folder / "clips" / "b.mp4").unlink()
+    assert [task.title for task in source.tasks()] == ["a/c.mp4", "a.mp4"]
+
+
 def test_a_file_is_not_said_to_have_gone_down_a_pathway(folder):
     add_clip(folder)
     assert run(assembly_of(folder, pathway="Annotate 1")).tasks[0].pathway is None

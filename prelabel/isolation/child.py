@@ -29,6 +29,7 @@ from prelabel.isolation.messages import (
     Read,
     receive_command,
     send_answer,
+    unpack_setup,
 )
 from prelabel.protocols import VideoReader
 from prelabel.reader_choice import build_reader, choose_reader
@@ -112,10 +113,11 @@ class _Server:
 
     def _open_media(self, command: Open) -> Opened:
         self._close()
-        choice, keyframes = command.choice, None
+        setup = unpack_setup(command.setup)
+        choice, keyframes = setup.choice, None
         if choice is None:
-            choice, keyframes = choose_reader(command.media, command.section, command.machine)
-        reader = build_reader(choice, command.media, command.section, command.folder)
+            choice, keyframes = choose_reader(command.media, setup.section, setup.machine)
+        reader = build_reader(choice, command.media, setup.section, setup.folder)
         if isinstance(reader, PooledReader):
             reader.pool = self._pool
         self._reader = self._open.enter_context(reader)
@@ -133,8 +135,8 @@ class _Server:
 
 
 def _raising(error: Exception) -> Iterator[FrameBatch]:
+    yield from ()
     raise error
-    yield
 
     def _end_reading(self) -> None:
         batches, self._batches, self._batch = self._batches, iter(()), None

@@ -6,6 +6,7 @@ the pixels do not go at all: they lie in memory that both processes see.
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import socket
@@ -31,14 +32,32 @@ _LENGTH = struct.Struct("!Q")
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
-    """Open the media; the reader is chosen unless `choice` names it."""
+class Setup:
+    """With what to open media; the reader is chosen unless `choice` names it."""
 
-    media: Media
     section: ReaderSection
     folder: Path
     choice: ReaderChoice | None
     machine: MachineFacts | None
+
+    def pack(self) -> bytes:
+        """Returns it as `Open` takes it."""
+        return pickle.dumps(self)
+
+
+@functools.lru_cache(maxsize=1)
+def unpack_setup(packed: bytes) -> Setup:
+    """Returns what was packed. It is the same for media after media: one that is known is not taken apart again."""
+    setup: Setup = pickle.loads(packed)
+    return setup
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open the media, with a packed `Setup`."""
+
+    media: Media
+    setup: bytes
 
 
 @dataclass(frozen=True, slots=True)

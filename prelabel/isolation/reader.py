@@ -15,7 +15,7 @@ from prelabel import errors
 from prelabel.config import ReaderSection
 from prelabel.errors import PrelabelError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
-from prelabel.isolation.messages import Answer, Batch, Close, Command, Done, Failed, Next, Open, Opened, Read
+from prelabel.isolation.messages import Answer, Batch, Close, Command, Done, Failed, Next, Open, Opened, Read, Setup
 from prelabel.isolation.process import Limits, ProcessLostError, ReaderProcess, reader_process
 from prelabel.reader_choice import ReaderChoice
 
@@ -44,7 +44,7 @@ class IsolatedReader:
     ) -> None:
         # The process may be older than the working directory of today.
         here = Media(media.kind, tuple(path.absolute() for path in media.paths))
-        self._command = Open(here, section, folder.absolute(), choice, machine)
+        self._command = Open(here, Setup(section, folder.absolute(), choice, machine).pack())
         self._name = media.paths[0].name
         self._limits = Limits(section.stall_seconds, section.max_memory_gb * 1e9)
         self._open = ExitStack()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import mimetypes
 import uuid
 from datetime import UTC, datetime
@@ -36,7 +38,7 @@ def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: EncordOn
     """
     if info.num_frames == 0:
         raise LabelError(f"{title}: got no frames, expected 1 or more")
-    return _with_identity(detached_row(title, info, ontology), task_key, title, now)
+    return _with_identity(_blank_row(_file_type(title), info, ontology), task_key, title, now)
 
 
 def data_hash_of(task_key: str) -> str:
@@ -120,10 +122,17 @@ def _media_metadata(row: LabelRowV2) -> Any:
 
 def detached_row(title: str, info: VideoInfo, ontology: EncordOntology) -> LabelRowV2:
     """Returns the SDK's row of media, without labels and without a platform."""
+    return _detached_row(_file_type(title), info, ontology)
+
+
+def _file_type(title: str) -> str | None:
+    return mimetypes.guess_type(title)[0]
+
+
+def _detached_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntology) -> LabelRowV2:
     from encord.objects import LabelRowV2
     from encord.orm.storage import CustomerProvidedImageMetadata, CustomerProvidedVideoMetadata
 
-    mime_type = mimetypes.guess_type(title)[0]
     if info.average_fps > 0:
         video = CustomerProvidedVideoMetadata(
             fps=info.average_fps,
@@ -142,27 +151,32 @@ def detached_row(title: str, info: VideoInfo, ontology: EncordOntology) -> Label
     return LabelRowV2.from_media_metadata(ontology, pictures if len(pictures) > 1 else pictures[0])
 
 
-def _with_identity(row: LabelRowV2, task_key: str, title: str, now: datetime) -> LabelRow:
-    """Returns the row as the SDK writes it once it has loaded the identity that a platform would have given."""
-    blank = row.to_encord_dict()
-    units = {}
-    for number, unit in enumerate(blank["data_units"].values()):
-        is_one_of_many = blank["data_type"] == "img_group"
+@functools.lru_cache(maxsize=64)  # a folder's pictures have few sizes
+def _blank_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntology) -> LabelRow:
+    """Returns a row as the SDK writes it once it has loaded one from a platform; nobody may change it."""
+    row = _detached_row(mime_type, info, ontology)
+    row.from_labels_dict({**row.to_encord_dict(), "dataset_hash": _uuid("dataset", ""), "dataset_title": "prelabel"})
+    return row.to_encord_dict()
+
+
+def _with_identity(blank: LabelRow, task_key: str, title: str, now: datetime) -> LabelRow:
+    """Returns a row with the identity that a platform would have given, as the SDK writes that."""
+    row, units = copy.deepcopy(blank), {}
+    for number, unit in enumerate(row["data_units"].values()):
+        is_one_of_many = row["data_type"] == "img_group"
         unit_hash = _uuid(f"frame {number}", task_key) if is_one_of_many else data_hash_of(task_key)
         unit_title = f"{title}#{number:06d}" if is_one_of_many else title
         units[unit_hash] = {**unit, "data_hash": unit_hash, "data_title": unit_title}
-    identity: dict[str, Any] = {
+    made_at = now.astimezone(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
+    return {
+        **row,
         "label_hash": _uuid("label", task_key),
         "data_hash": data_hash_of(task_key),
-        "dataset_hash": _uuid("dataset", ""),
-        "dataset_title": "prelabel",
         "data_title": title,
-        "created_at": now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
-        "last_edited_at": now.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "created_at": made_at,
+        "last_edited_at": made_at,
         "data_units": units,
     }
-    row.from_labels_dict({**blank, **identity})
-    return row.to_encord_dict()
 
 
 def _uuid(kind: str, task_key: str) -> str:

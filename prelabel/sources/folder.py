@@ -106,7 +106,7 @@ class FolderSource:
         real_folder = functools.cache(os.path.realpath)  # not `resolve`: it raises at links that lead round in a circle
         for task in _find_files(self._path, self._note):
             path = task.path
-            real = os.path.realpath(path) if path.is_symlink() else os.path.join(real_folder(path.parent), path.name)
+            real = os.path.realpath(path) if path.is_symlink() else f"{real_folder(path.parent)}{os.sep}{path.name}"
             if not f"{real}{os.sep}".startswith(self._output):
                 yield task
 

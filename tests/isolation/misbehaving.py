@@ -76,3 +76,7 @@ class Misbehaving:
                 indices = FRAMES.get(self.how, lambda asked: asked)(indices)
             data = np.broadcast_to(indices.astype(np.uint8)[:, None, None, None], (len(indices), *size, 3))
             yield FrameBatch(np.ascontiguousarray(data), indices, indices / 10.0)
+        if self.how == "raise at the end":
+            _raise()
+        if self.how == "one more":
+            yield FrameBatch(np.zeros((1, 4, 8, 3), np.uint8), np.array([INFO.num_frames]), np.zeros(1))

@@ -13,19 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from prelabel.config import ReaderSection
 from prelabel.errors import FrameCountError, MachineError, PluginError, ReadError
 from prelabel.frames import Media
 from prelabel.isolation import process as processes
+from prelabel.isolation.memory import KEPT_BYTES, SharedFramePool
 from prelabel.isolation.process import end_idle_processes
 from prelabel.isolation.reader import IsolatedReader
 from prelabel.reading import open_media, read_in_order
 from prelabel.testing import check_reader
 from tests.isolation.misbehaving import INFO
-from tests.media import NUM_FRAMES, RECIPES, read_number, write_clip
+from tests.media import NUM_FRAMES, RECIPES, draw_number, read_number, write_clip
 
 pytestmark = pytest.mark.timeout(60)
+ONE = np.array([0])
 NOTHING = Media("video", (Path("clip.mp4"),))
 
 
@@ -156,6 +159,56 @@ def test_process_that_grows_is_ended() -> None:
 def test_exception_that_is_none_of_ours_is_an_error_of_the_file() -> None:
     with pytest.raises(ReadError, match=r"^clip\.mp4: after frame 3: the reader raised RuntimeError: out of luck$"):
         read(misbehaving("raise"))
+
+
+def test_error_after_the_last_frame_comes_after_it() -> None:
+    with misbehaving("raise at the end", at=99) as reader:
+        batches = reader.batches(np.arange(10), 5)
+        assert [next(batches).frame_indices.tolist() for _ in range(2)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+        with pytest.raises(ReadError, match=r"after frame 9: .*luck"):
+            next(batches)
+
+
+def test_frame_after_the_last_that_was_asked_for_is_refused() -> None:
+    with pytest.raises(FrameCountError, match=r"after frame 9 the reader gave \[10\]"):
+        read(misbehaving("one more", at=99))
+
+
+def write_picture(folder: Path, number: int, size: tuple[int, int] = (96, 64)) -> Media:
+    path = folder / f"{number}.png"
+    Image.fromarray(draw_number(number, *size)).save(path)
+    return Media("images", (path,))
+
+
+def test_memory_is_used_again_for_the_next_media(tmp_path: Path) -> None:
+    end_idle_processes()
+    media = [write_picture(tmp_path, number, size) for number, size in enumerate([(96, 64), (128, 96)] * 4)]
+    held = []
+    for one in media:
+        with isolated(one, use="images") as reader:
+            held += [(reader.process_id, read_number(batch.data[0].numpy())) for batch in reader.batches(ONE, 1)]
+    pid = held[0][0]
+    assert held == [(pid, number) for number in range(8)]
+    handles = [str(handle.readlink()) for handle in Path(f"/proc/{pid}/fd").iterdir()]
+    assert sum(handle.startswith("/memfd:prelabel") for handle in handles) <= 2
+
+
+def test_frames_that_are_held_stay_while_the_next_media_are_read(tmp_path: Path) -> None:
+    held = []
+    for number in range(5):
+        with isolated(write_picture(tmp_path, number), use="images") as reader:
+            held += list(reader.batches(ONE, 1))
+    assert [read_number(batch.data[0].numpy()) for batch in held] == [0, 1, 2, 3, 4]
+
+
+def test_memory_for_the_next_media_is_bounded() -> None:
+    pool = SharedFramePool()
+    for _ in range(4):
+        pool.take((1, 1, KEPT_BYTES // 9, 3))
+    pool.end_reading()
+    assert sum(memory.pixels.nbytes for memory in pool._memories.values()) <= KEPT_BYTES
+    for memory in pool._memories.values():
+        os.close(memory.handle)
 
 
 @pytest.mark.parametrize("how", ["twice", "other frames", "none"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from prelabel.errors import LabelError, OntologyError, RowTooLargeError
 from prelabel.frames import VideoInfo
 from prelabel.ontology import Ontology, build_label_map
 from prelabel.sinks.folder import FolderSink
+from prelabel.sinks.offline_row import detached_row, encord_ontology, new_label_row
 from tests.labelling import (
     IMAGE,
     IMAGE_GROUP,
@@ -163,3 +165,19 @@ def test_sink_knows_whether_it_holds_a_row(tmp_path):
     assert not sink(tmp_path).holds(task())
     sink(tmp_path).write(task(), IMAGE, BOXES)
     assert sink(tmp_path).holds(task())
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+@pytest.mark.parametrize("fps", [0.0, 30.0])
+def test_new_rows_stay_as_the_sdk_loads_and_writes_them(num_frames: int, fps: float) -> None:
+    info = VideoInfo(
+        width=8, height=6, num_frames=num_frames, average_fps=fps, duration_seconds=fps and num_frames / fps
+    )
+    ontology = encord_ontology(Ontology.from_classes(["Car"]))
+    for key, title in (("1", "a.jpg"), ("2", "b.jpg")):  # the second is made of what the first has left
+        row = new_label_row(key, title, info, ontology, now=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+        loaded = detached_row(title, info, ontology)
+        loaded.from_labels_dict(row)
+        assert loaded.to_encord_dict() == row
+        assert (row["data_title"], row["created_at"]) == (title, "Fri, 02 Jan 2026 03:04:05 UTC")
+        next(iter(row["data_units"].values()))["labels"]["objects"] = [1]
