@@ -133,17 +133,17 @@ class _Server:
             self._open = ExitStack()
             self._pool.trim()
 
-
-def _raising(error: Exception) -> Iterator[FrameBatch]:
-    yield from ()
-    raise error
-
     def _end_reading(self) -> None:
         batches, self._batches, self._batch = self._batches, iter(()), None
         close = getattr(batches, "close", None)
         if close is not None:
             close()
         self._pool.free_unsent()
+
+
+def _raising(error: Exception) -> Iterator[FrameBatch]:
+    yield from ()
+    raise error
 
 
 def _failed(error: Exception) -> Failed:

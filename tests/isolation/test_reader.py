@@ -205,7 +205,8 @@ def test_memory_for_the_next_media_is_bounded() -> None:
     pool = SharedFramePool()
     for _ in range(4):
         pool.take((1, 1, KEPT_BYTES // 9, 3))
-    pool.end_reading()
+    pool.free_unsent()
+    pool.trim()
     assert sum(memory.pixels.nbytes for memory in pool._memories.values()) <= KEPT_BYTES
     for memory in pool._memories.values():
         os.close(memory.handle)
