@@ -1,16 +1,18 @@
-"""Each stage alone and the whole run beside it, by reader, resolution, batch, precision and number of videos.
+"""Each stage alone and the whole run beside it, by reader, sessions, resolution, batch, precision and number of videos.
 
 Everything that is compared runs in turn, round after round; medians count, and ratios are taken within a round. The
 limit of a run is the slower of decoding alone and detecting alone. Runs on a GPU where there is one, else on the CPU.
 
-    python -m benchmarks.gpu --weights yolo11n --frames 600 --videos 1 8 --sizes 1080 720 --picture gpu.png
+    python -m benchmarks.gpu --weights yolo11n --frames 1200 --videos 1 8 --sizes 1080 720 --picture gpu.png
+
+No round is begun that would not end within `--seconds`; what is known after each is in the file that `--json` names.
 
 Ways:
-    decode READER                 a reader alone, frames left where it puts them
+    decode READER, SESSIONS       a reader alone, frames left where it puts them
     prepare, forward, suppress    of the detector, on frames that are on its device; by batch and precision
     detect                        all three and the way back to the host, one batch begun ahead
     run                           `prelabel run`: decode, detect, raw store, label row
-    predict                       `ultralytics predict(stream=True)` on the file
+    predict                       `ultralytics predict(stream=True)` on the file's first frames
     one by one                    the same, a decoded frame at a time
 """
 
@@ -23,8 +25,9 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it, for all ways alike
@@ -45,7 +48,9 @@ from prelabel.progress import NullProgress
 from prelabel.protocols import VideoReader
 from prelabel.readers import decord, torchcodec
 from prelabel.readers.index import index_video
+from prelabel.readers.nvdec import count_engines
 from prelabel.readers.select import select_reader
+from prelabel.readers.split import SplitReader
 from prelabel.run import run_tasks
 from prelabel.weights import resolve_weights
 
@@ -57,18 +62,24 @@ DEVICE = "cuda:0" if ON_GPU else "cpu"
 def main() -> None:
     """Measures, prints a table, and ends with one line of JSON."""
     args = _parse()
+    until = time.monotonic() + args.seconds
     torch.set_num_threads(os.cpu_count() or 1)
     folder = Path(tempfile.mkdtemp())
-    clips = {size: write_moving_clip(folder / f"{size}p.mp4", size, args.frames) for size in args.sizes}
-    result = {
+    result: dict = {
         "machine": torch.cuda.get_device_name() if ON_GPU else f"{platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "weights": args.weights,
         "num_frames": args.frames,
-        "rounds": args.rounds,
-        "sizes": {f"{size}p": _measure_size(args, clip) for size, clip in clips.items()},
-        "memory_mb": _memory(args, clips[args.sizes[0]]),
+        "rounds": {},
+        "sizes": {},
     }
+    for size in args.sizes:
+        clip = write_moving_clip(folder / f"{size}p.mp4", size, args.frames)
+        for num_rounds, rows in enumerate(_measure_size(args, clip, until)):
+            result["sizes"][f"{size}p"], result["rounds"][f"{size}p"] = rows, num_rounds
+            _save(result, args.json)
+    result["memory_mb"] = _memory(args, clip)
+    _save(result, args.json)
     _print(result)
     if args.picture is not None:
         _draw(result, args.picture)
@@ -78,25 +89,31 @@ def main() -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="yolo11n", help="Ultralytics checkpoint: a card's name or a path")
-    parser.add_argument("--frames", type=int, default=600, help="frames of each clip, which is made on the spot")
+    parser.add_argument("--frames", type=int, default=1200, help="frames of each clip, which is made on the spot")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1080], help="heights of the clips")
     parser.add_argument("--videos", type=int, nargs="+", default=[1, 8], help="videos of a run")
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64])
+    engines = count_engines(DEVICE, "h264") if ON_GPU else 2
+    parser.add_argument("--sessions", type=int, nargs="+", default=sorted({1, engines}), help="readers of one video")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=600, help="time for all rounds")
+    parser.add_argument("--json", type=Path, help="a file for what is known so far")
+    parser.add_argument("--only", nargs="+", default=[""], help="ways whose names begin so")
     parser.add_argument("--memory-frames", type=int, default=10_000, help="frames to watch the GPU's memory over")
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--peer-frames", type=int, default=300, help="frames that the other ways go over at most")
     parser.add_argument("--picture", type=Path, help="a PNG or SVG of the table")
     return parser.parse_args()
 
 
-def _measure_size(args: argparse.Namespace, clip: Path) -> dict[str, dict[str, float]]:
-    """Returns frames a second and ratio to the limit, by way, of clips of one size."""
+def _measure_size(args: argparse.Namespace, clip: Path, until: float) -> Iterator[dict[str, dict[str, float]]]:
+    """Yields frames a second and ratio to the limit, by way, of a clip: after warming up, then after each round."""
     detectors = {
         "half" if half else "float32": _detector(args, half) for half in ([True, False] if ON_GPU else [False])
     }
     main_precision = next(iter(detectors))
     batches = list(_frames_on_device(clip, max(args.batches), args.frames))
-    ways = _decode_ways(clip, args.frames, min(args.batches))
+    ways = _decode_ways(args, clip)
     for precision, detector in detectors.items():
         for size in args.batches if precision == main_precision else args.batches[:1]:
             ways |= _stage_ways(detector, _cut(batches, size), f"batch {size}, {precision}")
@@ -105,9 +122,15 @@ def _measure_size(args: argparse.Namespace, clip: Path) -> dict[str, dict[str, f
             _run, args, clip, num_videos, detectors[main_precision]
         )
     if args.peers:
-        ways |= _peer_ways(resolve_weights(args.weights).path, clip, min(args.batches))
-    rates = _take_turns(ways, args.rounds)
-    limits = [min(_best(rates, "decode", turn), _best(rates, "detect", turn)) for turn in range(args.rounds)]
+        ways |= _peer_ways(args, resolve_weights(args.weights).path, clip)
+    ways = {name: way for name, way in ways.items() if name.startswith(tuple(args.only))}
+    for rates in _take_turns(ways, args.rounds, until):
+        yield _rows(rates)
+
+
+def _rows(rates: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    num_rounds = min(map(len, rates.values()))
+    limits = [min(_best(rates, "decode", turn), _best(rates, "detect", turn)) for turn in range(num_rounds)]
     return {
         name: {
             "frames_per_second": round(statistics.median(values), 1),
@@ -117,21 +140,26 @@ def _measure_size(args: argparse.Namespace, clip: Path) -> dict[str, dict[str, f
     }
 
 
-def _take_turns(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
-    """Returns each way's frames a second, round by round; the first round is for warming up and does not count."""
+def _take_turns(ways: dict[str, Way], rounds: int, until: float) -> Iterator[dict[str, list[float]]]:
+    """Yields each way's frames a second so far: of the round for warming up alone, then of those after it."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
+        round_began = time.monotonic()
+        if turn == 1:
+            rates = {name: [] for name in ways}
         for name, way in ways.items():
             began = time.perf_counter()
             num_frames = way()
             _wait()
-            if turn:
-                rates[name].append(num_frames / (time.perf_counter() - began))
-    return rates
+            rates[name].append(num_frames / (time.perf_counter() - began))
+            print(f"round {turn}: {name}: {rates[name][-1]:.1f} frames/s", flush=True)
+        yield rates
+        if 2 * time.monotonic() - round_began > until:
+            return
 
 
 def _best(rates: dict[str, list[float]], kind: str, turn: int) -> float:
-    return max(values[turn] for name, values in rates.items() if name.startswith(kind))
+    return max((values[turn] for name, values in rates.items() if name.startswith(kind)), default=np.inf)
 
 
 def _wait() -> None:
@@ -157,7 +185,7 @@ def _cut(batches: list[FrameBatch], size: int) -> list[FrameBatch]:
     return [batch.part(at, at + size) for batch in batches for at in range(0, len(batch), size)]
 
 
-def _decode_ways(clip: Path, num_frames: int, batch_size: int) -> dict[str, Way]:
+def _decode_ways(args: argparse.Namespace, clip: Path) -> dict[str, Way]:
     from prelabel.readers.decord import DecordReader
     from prelabel.readers.pyav import PyAVReader
     from prelabel.readers.torchcodec import TorchCodecReader
@@ -171,12 +199,18 @@ def _decode_ways(clip: Path, num_frames: int, batch_size: int) -> dict[str, Way]
     if torchcodec.probe(device) is None and torchcodec.refuse(index) is None:
         makers[f"torchcodec, {device}"] = partial(TorchCodecReader, media, device=device)
 
-    def way(make: Callable[[], VideoReader]) -> int:
-        with make() as reader:
-            return sum(len(batch) for batch in reader.batches(np.arange(num_frames), batch_size))
+    def way(make: Callable[[], VideoReader], sessions: int, gpu: str | None) -> int:
+        with make() if sessions == 1 else SplitReader(media, make, sessions, 8e9, gpu) as reader:
+            return sum(len(batch) for batch in reader.batches(np.arange(args.frames), min(args.batches)))
 
     print(f"auto: {select_reader(index, 'auto')}")
-    return {f"decode {name}": partial(way, make) for name, make in makers.items()}
+    ways: dict[str, Way] = {}
+    for name, make in makers.items():
+        gpu = DEVICE if "cuda" in name else None
+        for sessions in args.sessions if gpu is not None or not ON_GPU else [1]:
+            label = f"decode {name}, {sessions} session{'s' if sessions > 1 else ''}"
+            ways[label] = partial(way, make, sessions, gpu)
+    return ways
 
 
 @torch.inference_mode()
@@ -220,20 +254,22 @@ def _run(args: argparse.Namespace, clip: Path, num_videos: int, detector: Ultral
     return report.num_inferred
 
 
-def _peer_ways(weights: Path, clip: Path, batch_size: int) -> dict[str, Way]:
+def _peer_ways(args: argparse.Namespace, weights: Path, clip: Path) -> dict[str, Way]:
     from ultralytics import YOLO
 
-    model = YOLO(str(weights))
+    model, batch_size = YOLO(str(weights)), min(args.batches)
     options = {"verbose": False, "device": DEVICE, "half": ON_GPU}
 
     def predict(batch: int) -> int:
-        return sum(result.boxes is not None for result in model.predict(str(clip), stream=True, batch=batch, **options))
+        results = model.predict(str(clip), stream=True, batch=batch, **options)
+        return sum(result.boxes is not None for result in islice(results, args.peer_frames))
 
     def one_by_one() -> int:
         import av
 
         with av.open(str(clip)) as container:
-            frames = (frame.to_ndarray(format="bgr24") for frame in container.decode(video=0))
+            decoded = islice(container.decode(video=0), args.peer_frames)
+            frames = (frame.to_ndarray(format="bgr24") for frame in decoded)
             return sum(len(model.predict(frame, **options)) for frame in frames)
 
     return {"predict, batch 1": partial(predict, 1), f"predict, batch {batch_size}": partial(predict, batch_size)} | {
@@ -258,6 +294,11 @@ def _memory(args: argparse.Namespace, clip: Path) -> dict[str, float]:
         "at_the_end": round(torch.cuda.memory_reserved() / 1e6, 1),
         "at_most": round(torch.cuda.max_memory_reserved() / 1e6, 1),
     }
+
+
+def _save(result: dict, path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(result), encoding="utf-8")
 
 
 def _print(result: dict) -> None:

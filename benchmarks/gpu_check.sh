@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Proves the GPU paths on a bare machine in one command: tests, a run, benchmarks, within 8 minutes.
+# Proves the GPU paths on a bare machine in one command: tests, a run, benchmarks, within 8 minutes: each step has a limit of its own.
 # It wants Python 3.11 or newer with torch 2.11 or newer and torchvision, an NVIDIA driver, and nothing else: no network, no FFmpeg.
 #
 #   benchmarks/gpu_check.sh --gather     where there is a network: wheels and weights into .gpu_check/ (below 64 MiB, git ignores it)
@@ -50,13 +50,15 @@ PY
 
 seconds_left() { echo $((deadline - $(date +%s))); }
 
-# step NAME COMMAND…: runs it within what is left of the time, keeps what it says, goes on whatever becomes of it.
+# step NAME SECONDS COMMAND…: runs it within its time and what is left of all time, keeps what it says, goes on whatever becomes of it.
 step() {
-  local name=$1 began code
-  shift
+  local name=$1 limit=$2 began code left
+  shift 2
+  left=$(seconds_left)
+  limit=$((left < limit ? left : limit))
   began=$(date +%s)
   printf '\n== %s\n' "$name"
-  timeout --kill-after=10 "$(($(seconds_left) > 1 ? $(seconds_left) : 1))" "$@" 2>&1 | tee "$out/$name.log"
+  timeout --kill-after=5 "$((limit > 1 ? limit : 1))" "$@" 2>&1 | tee "$out/$name.log"
   code=${PIPESTATUS[0]}
   printf '%s\t%s\t%s s\n' "$name" "$([[ $code == 0 ]] && echo passed || echo "FAILED ($code)")" "$(($(date +%s) - began))" >>"$out/summary.tsv"
 }
@@ -108,7 +110,7 @@ test_cuda_paths() {
   "$python" -m pytest -q -m needs_cuda -p no:cacheprovider --junitxml "$out/tests.xml" "${modules[@]}"
 }
 
-# benchmark MODULE OPTION…: its last line is JSON, and goes into a file of its own.
+# benchmark MODULE OPTION…: its last line is JSON, and goes into a file of its own; gpu writes that file as it goes, too.
 benchmark() {
   local module=$1
   shift
@@ -130,26 +132,26 @@ check() {
   export PYTHONPATH LD_LIBRARY_PATH PRELABEL_MODELS PYTHONUNBUFFERED=1 python out site
   export -f link_ffmpeg describe_machine test_cuda_paths benchmark
 
-  step machine bash -c describe_machine
-  step ffmpeg bash -c link_ffmpeg
-  step doctor "$python" -m prelabel doctor
-  step tests bash -c test_cuda_paths
+  step machine 20 bash -c describe_machine
+  step ffmpeg 10 bash -c link_ffmpeg
+  step doctor 45 "$python" -m prelabel doctor
+  step tests 110 bash -c test_cuda_paths
   rm -rf "$out/demo"
-  step run "$python" -m prelabel run configs/demo.yaml --set "source.output=$out/demo"
-  step gpu bash -c "benchmark gpu --weights yolo11n $stages"
-  step pipeline bash -c "benchmark pipeline --clip $out/demo/demo.mp4 --weights yolo11n $size"
+  step run 40 "$python" -m prelabel run configs/demo.yaml --set "source.output=$out/demo"
+  step gpu 180 bash -c "benchmark gpu --weights yolo11n --seconds 130 --json $out/gpu.json $stages"
+  step pipeline 40 bash -c "benchmark pipeline --clip $out/demo/demo.mp4 --weights yolo11n --no-peers $size"
   printf '\n'
   cat "$out/summary.tsv"
   ! grep -q FAILED "$out/summary.tsv"
 }
 
-size="--rounds 5"
-stages="--frames 300 --rounds 3"
+size="--rounds 3"
+stages="--rounds 3"
 case ${1:-} in
   --gather) gather ;;
   --rehearse)
     size="--rounds 1 --frames 16"
-    stages="--rounds 1 --frames 8 --sizes 180 --videos 1 --batches 4 --no-peers"
+    stages="--rounds 1 --frames 64 --sizes 180 --videos 1 --batches 4 --no-peers"
     check
     ;;
   "")
