@@ -22,6 +22,9 @@ CARRIED="annotated-types av cffi cryptography defusedxml encord faster-coco-eval
 gather() {
   set -e
   local version=${PYTHON_VERSION:-3.12} platforms=() folders=() glibc wheels wheel weights
+  IFS=: read -ra folders <<<"${PRELABEL_MODELS:-models}:$HOME/.cache/prelabel/models"
+  weights=$(find "${folders[@]}" -name 'yolo11n*.pt' -print -quit 2>/dev/null || true)
+  : "${weights:?found no yolo11n.pt in "${folders[*]}": run configs/coco.yaml once, which fetches it}"
   for glibc in 39 35 34 31 28 27 24 17; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
   wheels=$(mktemp -d)
   # shellcheck disable=SC2086
@@ -41,9 +44,7 @@ PY
   rm -r "$wheels"/packages/prelabel/prelabel # only what names its readers and detectors; the code is the repository's
   rm -rf "$carried" && mkdir "$carried"
   tar --create --xz --file "$carried/packages.tar.xz" --directory "$wheels" packages
-  IFS=: read -ra folders <<<"${PRELABEL_MODELS:-models}:$HOME/.cache/prelabel/models"
-  weights=$(find "${folders[@]}" -name 'yolo11n*.pt' -print -quit 2>/dev/null || true)
-  cp "${weights:?found no yolo11n.pt in "${folders[*]}": run configs/coco.yaml once, which fetches it}" "$carried/yolo11n.pt"
+  cp "$weights" "$carried/yolo11n.pt"
   rm -r "$wheels"
   du --summarize --human-readable --apparent-size "$carried"
 }
@@ -132,24 +133,26 @@ check() {
   export PYTHONPATH LD_LIBRARY_PATH PRELABEL_MODELS PYTHONUNBUFFERED=1 python out site
   export -f link_ffmpeg describe_machine test_cuda_paths benchmark
 
-  step machine 20 bash -c describe_machine
+  step machine 40 bash -c describe_machine
   step ffmpeg 10 bash -c link_ffmpeg
-  step doctor 45 "$python" -m prelabel doctor
-  step tests 110 bash -c test_cuda_paths
+  step doctor 40 "$python" -m prelabel doctor
+  step tests 100 bash -c test_cuda_paths
   rm -rf "$out/demo"
-  step run 40 "$python" -m prelabel run configs/demo.yaml --set "source.output=$out/demo"
-  step gpu 180 bash -c "benchmark gpu --weights yolo11n --seconds 130 --json $out/gpu.json $stages"
+  step run 40 "$python" -m prelabel run configs/demo.yaml --set "source.output=$out/demo" --set "source.num_frames=$demo_frames"
+  step gpu 170 bash -c "benchmark gpu --weights yolo11n --seconds 120 --json $out/gpu.json $stages"
   step pipeline 40 bash -c "benchmark pipeline --clip $out/demo/demo.mp4 --weights yolo11n --no-peers $size"
   printf '\n'
   cat "$out/summary.tsv"
   ! grep -q FAILED "$out/summary.tsv"
 }
 
+demo_frames=150
 size="--rounds 3"
 stages="--rounds 3"
 case ${1:-} in
   --gather) gather ;;
   --rehearse)
+    demo_frames=48
     size="--rounds 1 --frames 16"
     stages="--rounds 1 --frames 64 --sizes 180 --videos 1 --batches 4 --no-peers"
     check
