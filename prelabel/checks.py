@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from prelabel.assemble import Assembly
 from prelabel.capabilities import ChecksPathways, Describes, TellsWhyNot, warnings_of
@@ -118,6 +120,19 @@ def check_tracker(assembly: Assembly) -> str:
     )
 
 
+def check_output(folder: Path) -> None:
+    """Makes sure that a run can write into a folder, which need not be there yet.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ConfigError(f"source.output: {folder}: {there} is a file, expected a folder: name another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"source.output: {folder}: {there} may not be written by this user: name another folder")
+
+
 def check_routing(assembly: Assembly) -> str:
     """Returns the rules by which tasks go, in their order.
 
@@ -163,6 +178,7 @@ def prepare(assembly: Assembly) -> None:
     Raises:
         SetupError: the first that is wrong.
     """
+    check_output(assembly.output)
     check_reader(assembly)
     _check_pathway(assembly)
     check_routing(assembly)
@@ -203,8 +219,10 @@ def check_labels(assembly: Assembly) -> None:
 
 def _describe_source(assembly: Assembly) -> str:
     _check_pathway(assembly)
-    source = assembly.source
-    return source.describe() if isinstance(source, Describes) else type(source).__name__
+    source, pathway = assembly.source, assembly.config.pathway
+    described = source.describe() if isinstance(source, Describes) else type(source).__name__
+    goes_on = pathway is not None and isinstance(source, ChecksPathways)
+    return f"{described}; from there to {pathway!r}" if goes_on else described
 
 
 def _describe_detector(assembly: Assembly) -> str:
@@ -232,6 +250,7 @@ def _describe_label_map(assembly: Assembly) -> str:
 
 
 def _describe_sink(assembly: Assembly) -> str:
+    check_output(assembly.output)
     return f"{type(assembly.sink).__name__}, output in {assembly.output}"
 
 

@@ -43,6 +43,28 @@ def test_a_path_that_lies_beside_the_config_is_found_there(write, tmp_path, monk
     assert load_config(write()).source.path == tmp_path / "clips"
 
 
+def test_a_glob_is_looked_up_beside_the_config_too(write, tmp_path, monkeypatch):
+    for name in ("clips", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "clips" / "a.mp4").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_config(write(), ["source.path=clips/*.mp4"]).source.path == tmp_path / "clips" / "*.mp4"
+
+
+def test_a_tilde_is_the_home_of_whoever_runs_it(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    config = load_config(write(), ["source.path=~/clips", "source.output=~/out", "detector.weights=~/best.pt"])
+    assert (config.source.path, config.source.output) == (tmp_path / "me/clips", tmp_path / "me/out")
+    assert config.detector.options["weights"] == str(tmp_path / "me/best.pt")
+
+
+def test_outputs_are_written_below_the_working_directory_whatever_lies_beside_the_config(write, tmp_path, monkeypatch):
+    for name in ("out", "elsewhere"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_config(write()).source.output == Path("out")
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
@@ -72,7 +94,7 @@ def test_a_path_that_lies_beside_the_config_is_found_there(write, tmp_path, monk
         (["detector=null", "classifier={}", "routing={Cat: A}"], r"routing: otherwise is missing"),
         (["detector=null", "classifier={}", "routing={otherwise: A}", "pathway=B"], r"pathway and routing: both"),
         (["source={stage: A}"], "ENCORD_PROJECT_HASH"),
-        (["source={stage: A, project_hash: b}"], "a pathway"),
+        (["source={stage: A, project_hash: b}"], "pathway: is missing"),
         (["frames=maybe"], r"frames: got 'maybe', expected 'strict' or 'warn'"),
         (["conf"], "expected key=value"),
         (["detector.conf=[1"], "is not YAML"),

@@ -154,7 +154,7 @@ def test_a_stage_that_is_not_there_is_named_before_anything_runs(project: Projec
         ("stages: [{stage: A, pathway: A}, {stage: A, pathway: A}]", (), "'A' is there 2 times"),
         ("stages: [{stage: A, pathwya: A}]", (), "stages.0.pathwya: is not a key of a stage: did you mean 'pathway'?"),
         ("stages: [{stage: A, source: {}}]", (), "stages.0.source: is not a key of a stage: is the same for all"),
-        ("stages: [{stage: A}, {stage: B, pathway: C}]", (), "stage 'A': a pathway: name the one"),
+        ("stages: [{stage: A}, {stage: B, pathway: C}]", (), "stage 'A': pathway: is missing: name the one"),
         (STAGES, ("source={path: clips}",), "are those of an Encord workflow"),
         (STAGES, ("stage=Srot",), "stage: 'Srot' is none of the stages of this config: did you mean 'Sort'?"),
     ],

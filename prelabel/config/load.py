@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
 def load_configs(path: Path, settings: Sequence[str] = ()) -> list[Config]:
     """Returns the configs of a file, one a stage, with `key=value` settings laid over what stands for all of them.
 
-    Relative paths are looked up in the working directory; where nothing is there, beside the config.
+    Relative paths are looked up in the working directory; where nothing is there, beside the config. `~` is one's home.
 
     Args:
         path: a YAML file.
@@ -123,16 +124,29 @@ _PATH_KEYS = (
     ("detector", "weights"),
     ("classifier", "weights"),
 )
+_OUTPUT = ("source", "output")
 
 
 def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
-    for section, key in _PATH_KEYS:
+    for section, key in (*_PATH_KEYS, _OUTPUT):
         inner = values.get(section)
         if not isinstance(inner, dict) or not isinstance(inner.get(key), str):
             continue
-        here, beside = Path(inner[key]), folder / inner[key]
-        if not here.exists() and beside.exists():
-            values[section] = {**inner, key: str(beside)}
+        here = _from_home(inner[key])
+        is_elsewhere = (section, key) != _OUTPUT and not _leads_somewhere(Path(here))
+        path = str(folder / here) if is_elsewhere and _leads_somewhere(folder / here) else here
+        values[section] = {**inner, key: path}
+
+
+def _from_home(text: str) -> str:
+    try:
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError:  # there is no such user
+        return text
+
+
+def _leads_somewhere(path: Path) -> bool:
+    return path.exists() or next(glob.iglob(str(path), recursive=True), None) is not None
 
 
 def _describe(error: ValidationError) -> str:

@@ -245,7 +245,7 @@ class Config(Section):
             raise ValueError("pathway and routing: both say where tasks go: leave one out")
         goes = self.pathway is not None or self.routing or self.agent is not None  # a function may say itself
         if isinstance(self.source, EncordSection) and not goes:
-            raise ValueError("a pathway: name the one that finished tasks take, pathway: …")
+            raise ValueError("pathway: is missing: name the one that finished tasks take")
         return self
 
     @model_validator(mode="after")

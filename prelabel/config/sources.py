@@ -73,7 +73,7 @@ class EncordSection(Section):
     @model_validator(mode="after")
     def _has_project(self) -> EncordSection:
         if not self.project_hash:
-            raise ValueError("a project: set project_hash, or ENCORD_PROJECT_HASH in the environment")
+            raise ValueError("has no project_hash: set it, or ENCORD_PROJECT_HASH in the environment")
         return self
 
 
