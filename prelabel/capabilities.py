@@ -8,7 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from prelabel.detections import Detections
 from prelabel.frames import FrameBatch, VideoInfo
-from prelabel.protocols import LeftAlone, ModelRecord, Task, TaskSource
+from prelabel.geometry import BOXES_ALONE, GEOMETRY_KINDS, GeometryKind, GeometryOffer
+from prelabel.protocols import Detector, LeftAlone, ModelRecord, Task, TaskSource
 
 
 @runtime_checkable
@@ -105,6 +106,41 @@ class FitsBatches(Protocol):
 
     def fit_batch(self, height: int, width: int) -> int:
         """Returns the frames a batch."""
+
+
+@runtime_checkable
+class GivesGeometry(Protocol):
+    """A detector that can tell more of a thing than its box."""
+
+    @property
+    def geometry(self) -> GeometryKind | None:
+        """The kind of all the geometry that it gives; None: it gives boxes alone."""
+
+
+@runtime_checkable
+class NamesKeypoints(Protocol):
+    """A detector that gives keypoints."""
+
+    @property
+    def keypoint_names(self) -> Sequence[str]:
+        """Of the points of each `Keypoints`, in their order."""
+
+
+@runtime_checkable
+class GivesGeometryOnRequest(Protocol):
+    """A detector that gives boxes alone until it is asked for more, since more takes time."""
+
+    def with_geometry(self, class_ids: frozenset[int]) -> Detector:
+        """Returns a detector of the same model that gives geometry of these classes; this one stays as it is."""
+
+
+def geometry_offer(detector: Detector) -> GeometryOffer:
+    """Returns what a detector can tell beyond boxes; nothing of one that means something else by `geometry`."""
+    kind: object = detector.geometry if isinstance(detector, GivesGeometry) else None
+    named = next((known for known in GEOMETRY_KINDS if known == kind), None)
+    if named is None:
+        return BOXES_ALONE
+    return GeometryOffer(named, tuple(detector.keypoint_names) if isinstance(detector, NamesKeypoints) else ())
 
 
 # Of a class that is built: asked for before it is.

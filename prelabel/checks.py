@@ -213,8 +213,28 @@ def check_labels(assembly: Assembly) -> None:
         SetupError: the first that is wrong.
     """
     check_tracker(assembly)
+    check_keyframes(assembly)
     class_thresholds(assembly.config.labels.conf, assembly.detection.label_map)
     _ = assembly.sink
+
+
+def check_keyframes(assembly: Assembly) -> None:
+    """Checks that the frames between keyframes can be filled in.
+
+    Raises:
+        ConfigError: more than boxes would have to stand there.
+    """
+    labels = assembly.detection.label_map
+    if assembly.config.labels.keyframes is None or not labels.wants_geometry:
+        return
+    class_id = min(labels.wants_geometry)
+    found = labels.objects[class_id]
+    assert found is not None
+    raise ConfigError(
+        f"labels.keyframes: puts boxes on lines between those that it keeps, and labels.classes makes "
+        f"{labels.class_names[class_id]!r} the {found.shape} {found.name!r}, of which another frame's does not fit: "
+        "leave keyframes out, or map the class to a bounding box"
+    )
 
 
 def _describe_source(assembly: Assembly) -> str:
@@ -227,7 +247,7 @@ def _describe_source(assembly: Assembly) -> str:
 
 def _describe_detector(assembly: Assembly) -> str:
     parts = assembly.detection
-    described = _describe_model(parts.finder.model, len(parts.detector.class_names), parts.batch_size)
+    described = _describe_model(parts.finder.model, len(parts.finder.detector.class_names), parts.batch_size)
     return "; ".join([described, *warnings_of(parts.finder.detector)])
 
 
@@ -246,6 +266,7 @@ def _describe_classifier(assembly: Assembly) -> str:
 def _describe_label_map(assembly: Assembly) -> str:
     labels, ontology = assembly.detection.label_map, assembly.detection.ontology
     class_thresholds(assembly.config.labels.conf, labels)
+    check_keyframes(assembly)
     return "; ".join([f"{len(labels.categories)} objects of '{ontology.title}'", *labels.notes])
 
 

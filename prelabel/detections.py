@@ -9,10 +9,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from prelabel.geometry import as_geometry_column
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-ROW_COLUMNS = ("frame_index", "xyxy", "confidence", "class_id", "track_id", "interpolated")
+ROW_COLUMNS = ("frame_index", "xyxy", "confidence", "class_id", "track_id", "interpolated", "geometry")
 """Fields of `VideoDetections` with an entry a row."""
+
+
+def _no_geometry() -> NDArray[np.object_]:
+    return np.zeros(0, object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,8 @@ class Detections:
         xyxy: float32 (N, 4), corners x1, y1, x2, y2 in pixels of the displayed frame.
         confidence: float32 (N,), 0..1.
         class_id: int64 (N,), index into the detector's `class_names`.
+        geometry: object (N,), what is known beyond the box: a `Mask`, `Polygons`, a `RotatedBox` or `Keypoints`, as
+            `prelabel.geometry` has them; None: nothing. The box is around it. By default nothing is known of any.
 
     Raises:
         ValueError: shapes differ, a value is not finite, a box is inside out, or a confidence is outside 0..1.
@@ -31,12 +39,14 @@ class Detections:
     xyxy: NDArray[np.float32]
     confidence: NDArray[np.float32]
     class_id: NDArray[np.int64]
+    geometry: NDArray[np.object_] = field(default_factory=_no_geometry)
 
     def __post_init__(self) -> None:
         xyxy = _as_boxes(self.xyxy)
         object.__setattr__(self, "xyxy", xyxy)
         object.__setattr__(self, "confidence", _as_column(self.confidence, np.float32, len(xyxy), "confidence"))
         object.__setattr__(self, "class_id", _as_column(self.class_id, np.int64, len(xyxy), "class_id"))
+        object.__setattr__(self, "geometry", as_geometry_column(self.geometry, len(xyxy)))
         _check_values(self.xyxy, self.confidence, self.class_id)
 
     def __len__(self) -> int:
@@ -61,6 +71,7 @@ class VideoDetections:
         inferred_frames: int64 (M,), rising: the frames that the detector has seen, those without detections included.
         interpolated: bool (N,): not found by the detector but filled in between two boxes of a track; confidence 0.
             By default none is.
+        geometry: object (N,), what is known beyond the box, as of `Detections`.
     """
 
     frame_index: NDArray[np.int64]
@@ -70,11 +81,14 @@ class VideoDetections:
     track_id: NDArray[np.int64]
     inferred_frames: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     interpolated: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    geometry: NDArray[np.object_] = field(default_factory=_no_geometry)
 
     def __post_init__(self) -> None:
         num = len(self.frame_index)
         if not len(self.interpolated):
             object.__setattr__(self, "interpolated", np.zeros(num, np.bool_))
+        if not len(self.geometry):
+            object.__setattr__(self, "geometry", np.full(num, None, object))
         for name in ROW_COLUMNS:
             if len(getattr(self, name)) != num:
                 raise ValueError(f"{name}: got {len(getattr(self, name))} rows, expected {num}")
@@ -87,6 +101,11 @@ class VideoDetections:
     def where(self, keep: NDArray[np.bool_]) -> VideoDetections:
         """Returns the rows for which `keep`, bool (N,), is true; `inferred_frames` stays."""
         return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
+
+    @property
+    def has_geometry(self) -> NDArray[np.bool_]:
+        """Of which rows more is known than the box, bool (N,)."""
+        return self.geometry.astype(np.bool_)
 
     @property
     def frames_looked_at(self) -> NDArray[np.int64]:
@@ -122,6 +141,7 @@ def concatenate(frames: Iterable[tuple[int, Detections]]) -> VideoDetections:
         class_id=_stack([d.class_id for d in found], np.zeros(0, np.int64)),
         track_id=np.full(sum(counts), -1, np.int64),
         inferred_frames=inferred,
+        geometry=_stack([d.geometry for d in found], _no_geometry()),
     )
 
 

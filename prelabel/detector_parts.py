@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prelabel.capabilities import FitsBatches, HasDevice, preferred_batch_size
+from prelabel.capabilities import FitsBatches, GivesGeometryOnRequest, HasDevice, geometry_offer, preferred_batch_size
 from prelabel.config import WHETHER_KEYS, Config
 from prelabel.errors import ConfigError
 from prelabel.finders import Finder, detector_section
 from prelabel.fingerprints import digest_of
 from prelabel.frames import VideoInfo
-from prelabel.ontology import LabelMap, Ontology, build_label_map
+from prelabel.geometry import BOXES_ALONE, GeometryOffer
+from prelabel.ontology import BOX_SHAPES, LabelMap, Ontology, build_label_map
 from prelabel.plugins import Plugin, load_plugin
 from prelabel.protocols import Detector, Tracker
 from prelabel.tiling import TiledDetector
@@ -43,7 +44,33 @@ class DetectorParts:
     def detector(self) -> Detector:
         """What frames go through: the detector, in tiles where the config asks for them."""
         tiles = detector_section(self.config).tiles
-        return self.finder.detector if tiles is None else TiledDetector(self.finder.detector, tiles)
+        return self.asked_detector if tiles is None else TiledDetector(self.asked_detector, tiles)
+
+    @cached_property
+    def asked_detector(self) -> Detector:
+        """The detector, which gives beyond boxes what the labels hold."""
+        detector = self.finder.detector
+        if isinstance(detector, GivesGeometryOnRequest) and self._asked:
+            return detector.with_geometry(self._asked)
+        return detector
+
+    @property
+    def _asked(self) -> frozenset[int]:
+        """The classes of which a detector is asked for more than boxes; none of one that does not wait to be asked."""
+        waits = isinstance(self.finder.detector, GivesGeometryOnRequest)
+        return self.label_map.wants_geometry if waits else frozenset()
+
+    @property
+    def given_geometry(self) -> GeometryOffer:
+        """What the detector tells beyond boxes, as it is asked."""
+        waits = isinstance(self.finder.detector, GivesGeometryOnRequest)
+        return BOXES_ALONE if waits and not self._asked else geometry_offer(self.finder.detector)
+
+    @cached_property
+    def raw_fingerprint(self) -> str:
+        """Of all that decides what is found in given media."""
+        found = self.finder.fingerprint
+        return digest_of({"found": found, "geometry": sorted(self._asked)}) if self._asked else found
 
     @property
     def device(self) -> str | None:
@@ -70,14 +97,24 @@ class DetectorParts:
         if given is not None:
             return given
         named = dict(self.config.labels.classes)
-        targets = [named.get(name, name) for name in self.detector.class_names]
-        return Ontology.from_classes(list(dict.fromkeys(target for target in targets if target is not None)))
+        detector = self.finder.detector
+        targets = [named.get(name, name) for name in detector.class_names]
+        shape = next((each for each in geometry_offer(detector).shapes if each in BOX_SHAPES), BOX_SHAPES[0])
+        names = list(dict.fromkeys(target for target in targets if target is not None))
+        return Ontology.from_classes(names, shape=shape)
 
     @cached_property
     def label_map(self) -> LabelMap:
         """Which class becomes which object."""
         labels = self.config.labels
-        return build_label_map(self.detector.class_names, self.ontology, labels.classes, unmapped=labels.unmapped)
+        return build_label_map(
+            self.finder.detector.class_names,
+            self.ontology,
+            labels.classes,
+            unmapped=labels.unmapped,
+            offer=geometry_offer(self.finder.detector),
+            keypoints=labels.keypoints,
+        )
 
     @cached_property
     def tracker_plugin(self) -> Plugin:
@@ -108,7 +145,7 @@ class DetectorParts:
     def label_fingerprint(self) -> str:
         """Of all that decides what the labels of given media say."""
         decides: dict[str, Any] = {
-            "raw": self.finder.fingerprint,
+            "raw": self.raw_fingerprint,
             "threshold": self.finder.threshold,
             "labels": self.config.labels.model_dump(mode="json", exclude=WHETHER_KEYS),
             "ontology": self.ontology.structure,

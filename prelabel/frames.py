@@ -76,6 +76,10 @@ class VideoInfo:
             return np.asarray(self.frame_sizes, np.int64)[frame_index]
         return np.tile(np.array([self.width, self.height], np.int64), (len(frame_index), 1))
 
+    def size_of(self, frame_index: int) -> tuple[int, int]:
+        """Returns width and height in pixels of one frame."""
+        return self.frame_sizes[frame_index] if self.frame_sizes else (self.width, self.height)
+
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from prelabel.errors import OntologyError, did_you_mean
 from prelabel.files import read_json
+from prelabel.geometry import BOXES_ALONE, GeometryOffer
+from prelabel.skeletons import SkeletonPoint, match_keypoints, read_skeletons
 
 BOX_SHAPES = ("bounding_box", "rotatable_bounding_box", "polygon", "bitmask")
 """Shapes that a box can be written as, the preferred one first."""
@@ -35,6 +37,7 @@ class OntologyObject:
         feature_hash: identifies it on the platform.
         value: the name as label rows carry it: lower case, spaces as underscores.
         required_attributes: names of the attributes that an annotator has to fill.
+        skeleton: the points of one of shape `skeleton`, in the order of its template; else empty.
     """
 
     name: str
@@ -43,6 +46,7 @@ class OntologyObject:
     feature_hash: str
     value: str
     required_attributes: tuple[str, ...] = ()
+    skeleton: tuple[SkeletonPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,10 @@ class Ontology:
         structure = document.get("editor", document)
         if not isinstance(structure, Mapping) or not isinstance(structure.get("objects"), list):
             raise OntologyError(f"ontology {title!r}: got no list 'objects', expected the JSON of Encord's editor")
+        skeletons = read_skeletons(structure, f"ontology {title!r}")
         listed = [
-            _read_object(entry, f"ontology {title!r}: objects[{n}]") for n, entry in enumerate(structure["objects"])
+            _read_object(entry, skeletons, f"ontology {title!r}: objects[{n}]")
+            for n, entry in enumerate(structure["objects"])
         ]
         objects = tuple(
             found for found, entry in zip(listed, structure["objects"], strict=True) if not entry.get("archived")
@@ -78,16 +84,16 @@ class Ontology:
         return cls(title, objects, {**structure, "classifications": structure.get("classifications") or []})
 
     @classmethod
-    def from_classes(cls, class_names: Sequence[str], title: str = "Detector") -> Ontology:
-        """Returns an ontology of one bounding box a class: the same names give the same hashes and colours."""
+    def from_classes(cls, class_names: Sequence[str], title: str = "Detector", shape: str = "bounding_box") -> Ontology:
+        """Returns an ontology of one object a class: the same names and shape give the same hashes and colours."""
         names = list(dict.fromkeys(class_names))
         entries = [
             {
                 "id": str(number + 1),
                 "name": name,
                 "color": _color(number),
-                "shape": "bounding_box",
-                "featureNodeHash": made_feature_hash("bounding_box", name),
+                "shape": shape,
+                "featureNodeHash": made_feature_hash(shape, name),
                 "required": False,
                 "archived": False,
             }
@@ -124,6 +130,9 @@ class LabelMap:
         ignored: classes that the config leaves out by choice.
         unmapped: classes that meet no object.
         categories: the objects that at least one class becomes, each once, in the ontology's order.
+        offer: what the detector can tell beyond boxes.
+        keypoints: by `class_id`, the detector's keypoint for each point of the object's skeleton; empty where the
+            object is none, and altogether where none is.
     """
 
     class_names: tuple[str, ...]
@@ -131,6 +140,17 @@ class LabelMap:
     ignored: tuple[str, ...]
     unmapped: tuple[str, ...]
     categories: tuple[OntologyObject, ...]
+    offer: GeometryOffer = BOXES_ALONE
+    keypoints: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def wants_geometry(self) -> frozenset[int]:
+        """The classes whose objects hold more of what the detector can tell than a box."""
+        return frozenset(
+            class_id
+            for class_id, found in enumerate(self.objects)
+            if found is not None and found.shape in self.offer.shapes
+        )
 
     @property
     def category_index(self) -> NDArray[np.int64]:
@@ -170,6 +190,8 @@ def build_label_map(
     classes: Mapping[str, str | None],
     *,
     unmapped: Literal["ignore", "error"] = "ignore",
+    offer: GeometryOffer = BOXES_ALONE,
+    keypoints: Mapping[str, str] | None = None,
 ) -> LabelMap:
     """Returns the map from a detector's classes to an ontology's objects.
 
@@ -180,54 +202,78 @@ def build_label_map(
         ontology: where the objects are.
         classes: by class, the object's name or feature hash; None: leave the class out.
         unmapped: whether a class that meets no object is counted or refused.
+        offer: what the detector can tell beyond boxes; of several objects of a name the one that holds it is meant.
+        keypoints: by the detector's keypoint, the skeleton's point; default: that of its own name.
 
     Raises:
-        OntologyError: if a class or an object is not there or not clear, or if nothing is left to label.
+        OntologyError: if a class, an object or a skeleton's point is not there or not clear, or if nothing is left to
+            label.
     """
     for name in classes:
         if name not in class_names:
             raise OntologyError(
                 f"labels.classes: the detector has no class {name!r}: {did_you_mean(name, class_names)}"
             )
-    objects = [_object_for(name, ontology, classes) for name in class_names]
+    shapes = tuple(dict.fromkeys([*offer.shapes, *BOX_SHAPES]))
+    objects = [_object_for(name, ontology, classes, shapes) for name in class_names]
     missing = [
         name
         for name, found in zip(class_names, objects, strict=True)
         if found is None and classes.get(name, name) is not None
     ]
     if missing and unmapped == "error":
-        raise OntologyError(_missing_text(missing[0], ontology))
+        raise OntologyError(_missing_text(missing[0], ontology, shapes))
     if not any(objects):
-        raise OntologyError(_nothing_text(class_names, ontology))
+        raise OntologyError(_nothing_text(class_names, ontology, shapes))
     return LabelMap(
         class_names=tuple(class_names),
         objects=tuple(objects),
         ignored=tuple(name for name in class_names if name in classes and classes[name] is None),
         unmapped=tuple(missing),
         categories=tuple(found for found in ontology.objects if found in objects),
+        offer=offer,
+        keypoints=_keypoints_of(objects, offer, keypoints or {}),
     )
 
 
-def _object_for(name: str, ontology: Ontology, classes: Mapping[str, str | None]) -> OntologyObject | None:
+def _keypoints_of(
+    objects: Sequence[OntologyObject | None], offer: GeometryOffer, renamed: Mapping[str, str]
+) -> tuple[tuple[int, ...], ...]:
+    if not any(found is not None and found.shape == "skeleton" for found in objects):
+        if renamed:
+            raise OntologyError("labels.keypoints: no class becomes a skeleton: leave it out")
+        return ()
+    return tuple(
+        match_keypoints(found.skeleton, found.name, offer.keypoint_names, renamed)
+        if found is not None and found.shape == "skeleton"
+        else ()
+        for found in objects
+    )
+
+
+def _object_for(
+    name: str, ontology: Ontology, classes: Mapping[str, str | None], shapes: Sequence[str]
+) -> OntologyObject | None:
     if name not in classes:
-        return _find_object(name, ontology)
+        return _find_object(name, ontology, shapes)
     target = classes[name]
     if target is None:
         return None
-    found = _find_object(target, ontology)
+    found = _find_object(target, ontology, shapes)
     if found is None:
-        raise OntologyError(f"labels.classes: {name!r} is mapped to {target!r}, {_absence_text(target, ontology)}")
+        absence = _absence_text(target, ontology, shapes)
+        raise OntologyError(f"labels.classes: {name!r} is mapped to {target!r}, {absence}")
     return found
 
 
-def _find_object(target: str, ontology: Ontology) -> OntologyObject | None:
-    usable = [candidate for candidate in ontology.objects if candidate.shape in BOX_SHAPES]
+def _find_object(target: str, ontology: Ontology, shapes: Sequence[str]) -> OntologyObject | None:
+    usable = [candidate for candidate in ontology.objects if candidate.shape in shapes]
     exact = [candidate for candidate in usable if target in (candidate.name, candidate.feature_hash)]
     matches = exact or [candidate for candidate in usable if candidate.name.casefold() == target.casefold()]
     if not matches:
         return None
-    best = min(BOX_SHAPES.index(candidate.shape) for candidate in matches)
-    matches = [candidate for candidate in matches if BOX_SHAPES.index(candidate.shape) == best]
+    best = min(shapes.index(candidate.shape) for candidate in matches)
+    matches = [candidate for candidate in matches if shapes.index(candidate.shape) == best]
     if len(matches) > 1:
         listed = ", ".join(f"{candidate.name!r} = {candidate.feature_hash}" for candidate in matches)
         raise OntologyError(
@@ -237,39 +283,39 @@ def _find_object(target: str, ontology: Ontology) -> OntologyObject | None:
     return matches[0]
 
 
-def _absence_text(target: str, ontology: Ontology) -> str:
+def _absence_text(target: str, ontology: Ontology, shapes: Sequence[str]) -> str:
     for candidate in ontology.objects:
         if candidate.name.casefold() == target.casefold():
             return (
                 f"which ontology {ontology.title!r} has as a {candidate.shape}: "
-                f"a box can be written as {', '.join(BOX_SHAPES)}"
+                f"what is found can be written as {', '.join(shapes)}"
             )
-    return f"which is not in ontology {ontology.title!r}: {did_you_mean(target, _usable_names(ontology))}"
+    return f"which is not in ontology {ontology.title!r}: {did_you_mean(target, _usable_names(ontology, shapes))}"
 
 
-def _missing_text(name: str, ontology: Ontology) -> str:
-    hint = did_you_mean(name, _usable_names(ontology))
+def _missing_text(name: str, ontology: Ontology, shapes: Sequence[str]) -> str:
+    hint = did_you_mean(name, _usable_names(ontology, shapes))
     return (
         f"class {name!r} is not in ontology {ontology.title!r}: add it there, or map it: "
         f"labels: {{classes: {{{name}: null}}}}; {hint}"
     )
 
 
-def _nothing_text(class_names: Sequence[str], ontology: Ontology) -> str:
-    names = _usable_names(ontology)
+def _nothing_text(class_names: Sequence[str], ontology: Ontology, shapes: Sequence[str]) -> str:
+    names = _usable_names(ontology, shapes)
     shown = ", ".join(class_names[:10]) + (", …" if len(class_names) > 10 else "")
     return (
         f"none of the detector's classes ({shown}) becomes an object of ontology {ontology.title!r} "
-        f"({', '.join(names) or 'it has no box shapes'}): map them: "
+        f"({', '.join(names) or 'it has none of shape ' + ', '.join(shapes)}): map them: "
         f"labels: {{classes: {{{class_names[0] if class_names else 'person'}: {names[0] if names else '…'}}}}}"
     )
 
 
-def _usable_names(ontology: Ontology) -> list[str]:
-    return [candidate.name for candidate in ontology.objects if candidate.shape in BOX_SHAPES]
+def _usable_names(ontology: Ontology, shapes: Sequence[str]) -> list[str]:
+    return [candidate.name for candidate in ontology.objects if candidate.shape in shapes]
 
 
-def _read_object(entry: object, where: str) -> OntologyObject:
+def _read_object(entry: object, skeletons: Mapping[str, tuple[SkeletonPoint, ...]], where: str) -> OntologyObject:
     if not isinstance(entry, Mapping):
         raise OntologyError(f"{where}: got a {type(entry).__name__}, expected an object")
     for key in ("id", "name", "color", "shape", "featureNodeHash"):
@@ -283,7 +329,17 @@ def _read_object(entry: object, where: str) -> OntologyObject:
         feature_hash=entry["featureNodeHash"],
         value=entry["name"].lower().replace(" ", "_"),
         required_attributes=tuple(str(attribute.get("name")) for attribute in attributes if attribute.get("required")),
+        skeleton=_skeleton_of(entry, skeletons, where) if entry["shape"] == "skeleton" else (),
     )
+
+
+def _skeleton_of(
+    entry: Mapping[str, Any], skeletons: Mapping[str, tuple[SkeletonPoint, ...]], where: str
+) -> tuple[SkeletonPoint, ...]:
+    found = skeletons.get(entry["featureNodeHash"]) or skeletons.get(entry["name"])
+    if not found:
+        raise OntologyError(f"{where}: {entry['name']!r} is a skeleton, but no skeleton_templates has its points")
+    return found
 
 
 def _color(number: int) -> str:

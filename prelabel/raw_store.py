@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from prelabel.detections import VideoDetections
 from prelabel.frames import VideoInfo
+from prelabel.geometry import BOXES_ALONE, GeometryOffer
+from prelabel.geometry_columns import geometry_as_columns, geometry_of_table
 from prelabel.parquet_files import facts_of, info_as_facts, info_of_facts, reading, write_columns
 from prelabel.protocols import ModelRecord
 
@@ -35,12 +37,14 @@ class RawOrigin:
         fingerprint: of config, model and media; another one means that the detections are not the ones asked for.
         lowest_conf: confidence down to which boxes are kept, of a detector that gives more than become labels; None of
             one whose every box becomes a label.
+        offer: what the detector can tell beyond boxes.
     """
 
     class_names: tuple[str, ...]
     model: ModelRecord | None
     fingerprint: str
     lowest_conf: float | None = None
+    offer: GeometryOffer = BOXES_ALONE
 
     @property
     def detector_fingerprint(self) -> str:
@@ -84,6 +88,7 @@ def write_raw(path: Path, record: RawRecord) -> None:
         "confidence": pa.array(found.confidence, pa.float32()),
         "class_id": pa.array(found.class_id, pa.int64()),
         "track_id": pa.array(found.track_id, pa.int64()),
+        **geometry_as_columns(found.geometry),
     }
     write_columns(path, columns, _facts(record))
 
@@ -138,7 +143,12 @@ def _read_origin(values: Mapping[str, Any]) -> RawOrigin:
         model=None if model is None else ModelRecord(**model),
         fingerprint=values["fingerprint"],
         lowest_conf=values["lowest_conf"],
+        offer=_read_offer(values["offer"]) if "offer" in values else BOXES_ALONE,  # of before there was any
     )
+
+
+def _read_offer(values: Mapping[str, Any]) -> GeometryOffer:
+    return GeometryOffer(values["kind"], tuple(values["keypoint_names"]))
 
 
 def _read_detections(table: pyarrow.Table, inferred_frames: NDArray[np.int64]) -> VideoDetections:
@@ -153,7 +163,9 @@ def _read_detections(table: pyarrow.Table, inferred_frames: NDArray[np.int64]) -
     }
     boxes = table.column("xyxy").combine_chunks()
     values = boxes.flatten().to_numpy() if table.num_rows else np.zeros(0, np.float32)
-    return VideoDetections(**columns, xyxy=values.reshape(-1, 4), inferred_frames=inferred_frames)
+    return VideoDetections(
+        **columns, xyxy=values.reshape(-1, 4), inferred_frames=inferred_frames, geometry=geometry_of_table(table)
+    )
 
 
 def _ranges_of_frames(frames: NDArray[np.int64]) -> list[list[int]]:

@@ -16,6 +16,7 @@ from prelabel.errors import ConfigError, DetectError
 from prelabel.files import OutputNames
 from prelabel.finders import detector_plugin, detector_section
 from prelabel.frames import FrameBatch
+from prelabel.geometry import GeometryKind
 from prelabel.kept import NEXT_STEP, kept_entries, raw_path
 from prelabel.ledger import LEDGER, Entry
 from prelabel.plugins import Plugin
@@ -32,9 +33,13 @@ class KeptDetector:
 
     Attributes:
         class_names: of the detector that found them.
+        geometry: the kind of what is kept beyond boxes.
+        keypoint_names: of the points of each `Keypoints`.
     """
 
     class_names: tuple[str, ...]
+    geometry: GeometryKind | None
+    keypoint_names: tuple[str, ...]
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Raises a DetectError: nothing is looked at again."""
@@ -74,7 +79,8 @@ class EarlierRuns:
     @property
     def detector(self) -> KeptDetector:
         """What stands for the detector."""
-        return KeptDetector(self._latest.class_names)
+        origin = self._latest
+        return KeptDetector(origin.class_names, origin.offer.kind, origin.offer.keypoint_names)
 
     @property
     def model(self) -> ModelRecord:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from prelabel.boxes import box_areas, iou_matrix
 from prelabel.detections import Detections
 from prelabel.frames import FrameBatch
+from prelabel.geometry import move_geometry
 from prelabel.protocols import Detector
 
 SAME_IOU = 0.5
@@ -102,7 +103,10 @@ class _View:
             at_edge = np.concatenate([each.xyxy[:, :2] <= limits[:2], each.xyxy[:, 2:] >= limits[2:]], axis=1)
             moved = each.xyxy + np.array([x1, y1, x1, y1], np.float32)
             is_cut: NDArray[np.bool_] = np.any(at_edge & inner_edges, axis=1)
-            frames.append(_Found(Detections(moved, each.confidence, each.class_id), is_cut))
+            geometry = np.full(len(each), None, object)
+            for row in np.flatnonzero(each.geometry.astype(np.bool_)):
+                geometry[row] = move_geometry(each.geometry[row], x1, y1)
+            frames.append(_Found(Detections(moved, each.confidence, each.class_id, geometry), is_cut))
         return cls(frames)
 
 
@@ -114,10 +118,11 @@ def _merge(views: Sequence[_Found]) -> Detections:
     xyxy = np.concatenate([view.detections.xyxy for view in views])
     confidence = np.concatenate([view.detections.confidence for view in views])
     class_id = np.concatenate([view.detections.class_id for view in views])
+    geometry = np.concatenate([view.detections.geometry for view in views])
     is_cut = np.concatenate([view.is_cut for view in views])
     view_of = np.repeat(np.arange(len(views)), [len(view.is_cut) for view in views])
     order = np.lexsort((-confidence, is_cut))
-    xyxy, confidence, class_id = xyxy[order], confidence[order], class_id[order]
+    xyxy, confidence, class_id, geometry = xyxy[order], confidence[order], class_id[order], geometry[order]
     is_cut, view_of = is_cut[order], view_of[order]
 
     overlap = iou_matrix(xyxy, xyxy)
@@ -130,4 +135,4 @@ def _merge(views: Sequence[_Found]) -> Detections:
     for rank in np.flatnonzero(same.any(axis=1)):
         if not gone[rank]:
             gone |= same[rank]
-    return Detections(xyxy[~gone], confidence[~gone], class_id[~gone])
+    return Detections(xyxy[~gone], confidence[~gone], class_id[~gone], geometry[~gone])

@@ -54,6 +54,9 @@ def track_detections(
     In this order: boxes are linked, short tracks dropped, a class is voted for, boxes are smoothed, short gaps filled
     in, and few boxes kept; the last three where the config asks for them.
 
+    Of a thing of which more is known than its box, nothing is smoothed or filled in: what was seen on another frame
+    does not fit.
+
     The confidence of a box stays that with which it was found, also where its track is of another class or it was
     smoothed. Those filled in are marked, and have confidence 0: nothing was measured.
     Pictures come back as they are: nothing says that one follows another.
@@ -85,7 +88,8 @@ def track_detections(
     kept = found.where(~(reasons["untracked"] | reasons["short_track"]))
     kept = replace(kept, track_id=kept.instance + 1)
     kept = replace(kept, class_id=vote_classes(kept, label_map))
-    smooth = replace(kept, xyxy=smooth_boxes(kept, info, linking.smooth_seconds))
+    smooth_xyxy = smooth_boxes(kept, info, linking.smooth_seconds)
+    smooth = replace(kept, xyxy=np.where(kept.has_geometry[:, None], kept.xyxy, smooth_xyxy))
     filled = fill_gaps(smooth, info, linking.max_gap_seconds)
     if linking.keyframes is None:
         return Shaped(filled, dropped)
@@ -147,6 +151,8 @@ def vote_classes(tracked: VideoDetections, label_map: LabelMap) -> NDArray[np.in
 def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float) -> VideoDetections:
     """Returns the boxes and, marked, those between two of a track, on a straight line, on the frames looked at.
 
+    Between two of which more is known than the box nothing is filled in.
+
     Args:
         tracked: boxes, each of a track.
         info: the video.
@@ -160,6 +166,7 @@ def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float)
     gap_seconds = (tracked.frame_index[after] - tracked.frame_index[before]) / info.average_fps
     bridged = (tracked.track_id[after] == tracked.track_id[before]) & (num_missing > 0)
     bridged &= gap_seconds <= max_gap_seconds
+    bridged &= ~(tracked.has_geometry[before] | tracked.has_geometry[after])
     num = num_missing[bridged]
     before, after = np.repeat(before[bridged], num), np.repeat(after[bridged], num)
     step = 1 + np.arange(num.sum()) - np.repeat(np.cumsum(num) - num, num)

@@ -82,7 +82,7 @@ def test_nothing_mapped_at_all_is_an_error_that_shows_both_sides():
 def test_shape_that_a_box_cannot_be_written_as_does_not_count():
     ontology = roads(object_json("lane", 1, "polyline"), object_json("car", 2))
     assert mapped(build_label_map(["lane", "car"], ontology, {})) == [None, "car"]
-    with pytest.raises(OntologyError, match="has as a polyline: a box can be written as bounding_box"):
+    with pytest.raises(OntologyError, match="has as a polyline: what is found can be written as bounding_box"):
         build_label_map(["lane", "car"], ontology, {"lane": "lane"})
 
 

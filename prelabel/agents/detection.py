@@ -67,7 +67,7 @@ class DetectionAgent:
     @property
     def warnings(self) -> Sequence[str]:
         """Of the class map, of the detector and of the sink."""
-        return [*self._parts.label_map.short_notes, *warnings_of(self._parts.finder.detector, self.assembly.sink)]
+        return [*self._parts.label_map.short_notes, *warnings_of(self._parts.asked_detector, self.assembly.sink)]
 
     @property
     def reads_media(self) -> bool:
@@ -143,6 +143,7 @@ class DetectionAgent:
                     model=self.model,
                     fingerprint=self._raw_fingerprint(task),
                     lowest_conf=self._parts.finder.lowest_conf,
+                    offer=self._parts.given_geometry,
                 ),
                 partial=result.partial,
                 cuts=tuple(result.cuts.tolist()),
@@ -180,7 +181,7 @@ class DetectionAgent:
         return [kept, sink.path_of(task)] if isinstance(sink, WritesFiles) else [kept]
 
     def _raw_fingerprint(self, task: Task) -> str:
-        return f"{self._parts.finder.fingerprint}:{task.identity}"
+        return f"{self._parts.raw_fingerprint}:{task.identity}"
 
 
 def _noted(fetched: Iterable[Fetched], begun: deque[Fetched]) -> Iterator[Video]:

@@ -153,6 +153,12 @@ class LabelsSection(Section):
     instances: Literal["per_frame", "tracks"] = Field(
         "per_frame", description="per_frame: an object instance a box; tracks: one a thing, over all its frames"
     )
+    polygon_tolerance_px: float = Field(
+        1.0, ge=0, description="of a model with masks: how far a polygon may lie from the mask's edge, in pixels"
+    )
+    keypoints: dict[str, str] = Field(
+        {}, description="of a model with keypoints: its keypoint: the skeleton's point; default: the same name"
+    )
     max_row_mb: float = Field(50.0, gt=0, description="largest label row that may be sent, in 10^6 bytes")
 
     @model_validator(mode="after")
@@ -176,6 +182,7 @@ class LabelsSection(Section):
             nms_iou=self.nms_iou,
             flicker=self.flicker,
             max_per_frame=self.max_per_frame,
+            polygon_tolerance_px=self.polygon_tolerance_px,
         )
 
 

@@ -1,8 +1,8 @@
-"""A box in the forms that a label row has for its shape, and the canonical text of such a form."""
+"""A box in the forms that a label row has for its shape, and the canonical text of any geometry that we write."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prelabel.boxes import GRID
@@ -51,19 +51,27 @@ def geometry_text(label: Mapping[str, Any]) -> str | None:
     'boundingBox 0.30000 1.00000 0.00000 0.20000'
     """
     try:
-        if box := label.get("boundingBox"):
-            return f"boundingBox {box['h']:.5f} {box['w']:.5f} {box['x']:.5f} {box['y']:.5f}"
-        if box := label.get("rotatableBoundingBox"):
-            return (
-                f"rotatableBoundingBox {box['h']:.5f} {box['w']:.5f} {box['x']:.5f} {box['y']:.5f} {box['theta']:.5f}"
-            )
-        if mask := label.get("bitmask"):
-            return f"bitmask {mask['top']} {mask['left']} {mask['width']} {mask['height']} {mask['rleString']}"
-        if "polygon" in label or "polygons" in label:
-            return _polygon_text(label)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
+        for key, text_of in _TEXTS.items():
+            if label.get(key):
+                return text_of(label)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        pass
     return None
+
+
+def _box_text(label: Mapping[str, Any]) -> str:
+    box = label["boundingBox"]
+    return f"boundingBox {box['h']:.5f} {box['w']:.5f} {box['x']:.5f} {box['y']:.5f}"
+
+
+def _rotatable_text(label: Mapping[str, Any]) -> str:
+    box = label["rotatableBoundingBox"]
+    return f"rotatableBoundingBox {box['h']:.5f} {box['w']:.5f} {box['x']:.5f} {box['y']:.5f} {box['theta']:.5f}"
+
+
+def _bitmask_text(label: Mapping[str, Any]) -> str:
+    mask = label["bitmask"]
+    return f"bitmask {mask['top']} {mask['left']} {mask['width']} {mask['height']} {mask['rleString']}"
 
 
 def _polygon_text(label: Mapping[str, Any]) -> str | None:
@@ -73,11 +81,34 @@ def _polygon_text(label: Mapping[str, Any]) -> str | None:
     polygons = label.get("polygons")
     if not polygons:
         return f"polygon {outline}"
-    if len(polygons) != 1 or len(polygons[0]) != 1:
-        return None
-    contour = _numbers(polygons[0][0])
     # The platform may keep one of the two forms; where both stand and differ, somebody has edited one of them.
-    return f"polygon {contour}" if outline in ("", contour) else None
+    if outline not in ("", _numbers(polygons[0][0])):
+        return None
+    return "polygon " + " and ".join(" without ".join(map(_numbers, rings)) for rings in polygons)
+
+
+def _skeleton_text(label: Mapping[str, Any]) -> str:
+    skeleton = label["skeleton"]
+    points = [skeleton[key] for key in sorted(skeleton, key=int)]
+    return "skeleton " + " ".join(
+        f"{point['featureHash']} {point['x']:.5f} {point['y']:.5f} {_visibility(point)}" for point in points
+    )
+
+
+def _visibility(point: Mapping[str, Any]) -> str:
+    """Returns a point's visibility, which the platform keeps as flags and the SDK writes as a word."""
+    flags = (word for word in ("invisible", "occluded", "selfOccluded") if point.get(word))
+    return point.get("visibility") or next(flags, "visible")
+
+
+_TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
+    "boundingBox": _box_text,
+    "rotatableBoundingBox": _rotatable_text,
+    "bitmask": _bitmask_text,
+    "polygon": _polygon_text,
+    "polygons": _polygon_text,
+    "skeleton": _skeleton_text,
+}
 
 
 def _numbers(values: Any) -> str:

@@ -14,6 +14,7 @@ from prelabel.boxes import GRID, corners_on_grid
 from prelabel.detections import VideoDetections
 from prelabel.errors import LabelError
 from prelabel.frames import VideoInfo
+from prelabel.label_row.geometry import geometry_keys
 from prelabel.label_row.own import (
     IMAGE_TYPES,
     INTERPOLATED_CONFIDENCE,
@@ -66,7 +67,8 @@ def write_detections(
 
     Args:
         row: of a video, an image or an image group; stays as it is.
-        detections: after shaping: of mapped classes, each with an area within its frame; a track has one class.
+        detections: after shaping: of mapped classes, each with an area within its frame, and with no geometry but such
+            as its object's shape holds; a track has one class.
         info: the video that they were found in.
         label_map: from the detector's classes to ontology objects.
         now: when the instances were made.
@@ -85,14 +87,18 @@ def write_detections(
     confidence = np.rint(confidence * GRID) / GRID
     made_at = now.astimezone(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
     class_ids, instances = detections.class_id.tolist(), detections.instance.tolist()
-    columns = (instances, detections.frame_index.tolist(), corners, confidence.tolist(), class_ids)
+    frames, geometries = detections.frame_index.tolist(), detections.geometry.tolist()
+    columns = (instances, frames, corners, confidence.tolist(), class_ids, geometries)
     placed: list[dict[Place, dict[str, Any]]] = [{} for _ in range(max(instances, default=-1) + 1)]
-    for instance, frame_index, box, score, class_id in zip(*columns, strict=True):
+    for instance, frame_index, box, score, class_id, known in zip(*columns, strict=True):
         category = label_map.objects[class_id]
         if category is None:
             raise LabelError(f"class {label_map.class_names[class_id]!r} becomes no object: shape detections first")
-        unit_hash, (width, height) = units.at(frame_index, info)
-        geometry = box_geometry(category.shape, box, width, height)
+        unit_hash, unit_size = units.at(frame_index, info)
+        if known is None:
+            geometry = box_geometry(category.shape, box, *unit_size)
+        else:
+            geometry = geometry_keys(known, category, info.size_of(frame_index), unit_size)
         _place(placed[instance], (unit_hash, frame_index), _label(category, score, made_at, geometry))
     for on_frames in placed:
         draft.add(on_frames)
@@ -165,7 +171,7 @@ class _UnitsByFrame:
             ) from None
         if unit.get("width") and unit.get("height"):
             return key, (unit["width"], unit["height"])
-        return key, info.frame_sizes[frame_index] if info.frame_sizes else (info.width, info.height)
+        return key, info.size_of(frame_index)
 
 
 def _place(placed: dict[Place, dict[str, Any]], place: Place, label: dict[str, Any]) -> None:

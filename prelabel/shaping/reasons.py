@@ -15,6 +15,7 @@ from prelabel.shaping.keyframes import Thinning
 DropReason = Literal[
     "ignored",
     "unmapped",
+    "no_keypoints",
     "low_confidence",
     "empty",
     "too_small",

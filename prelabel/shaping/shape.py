@@ -13,6 +13,7 @@ from prelabel.detections import VideoDetections
 from prelabel.errors import DetectError
 from prelabel.frames import VideoInfo
 from prelabel.ontology import LabelMap
+from prelabel.shaping.fit import check_geometry, fit_geometry, lacks_keypoints
 from prelabel.shaping.flicker import flickering
 from prelabel.shaping.overlaps import most_confident_first, over_max_per_frame, overlapping
 from prelabel.shaping.reasons import Dropped, DropReason, Shaped, count_by_class
@@ -31,6 +32,8 @@ def shape_detections(
 ) -> Shaped:
     """Returns what is left to label. Each detection that is not is counted once, by the first reason that holds.
 
+    Rules look at boxes. Of what is known beyond the box is left what the object's shape holds, in its form.
+
     Args:
         detections: as the detector found them.
         info: the video that they were found in.
@@ -39,7 +42,7 @@ def shape_detections(
 
     Raises:
         OntologyError: if `rules.conf` names an object that no class becomes.
-        DetectError: if a `class_id` is not one of the detector's.
+        DetectError: if a `class_id` is not one of the detector's, or a geometry not of the kind that it says it gives.
 
     >>> from prelabel.ontology import Ontology, build_label_map
     >>> label_map = build_label_map(["person", "car"], Ontology.from_classes(["person", "car"]), {"car": None})
@@ -57,6 +60,7 @@ def shape_detections(
     {'ignored': {'car': 1}, 'empty': {'person': 1}}
     """
     _check_class_ids(detections, label_map)
+    check_geometry(detections, label_map)
     found = replace(detections, xyxy=clip_boxes(detections.xyxy, info.sizes(detections.frame_index)))
     counts: dict[DropReason, dict[str, int]] = {}
     for reason, rule in _rules_in_order(info, label_map, rules).items():
@@ -64,7 +68,8 @@ def shape_detections(
         if is_dropped.any():
             counts[reason] = count_by_class(found.class_id[is_dropped], label_map.class_names)
             found = found.where(~is_dropped)
-    return Shaped(found, Dropped(counts))
+    fitting = fit_geometry(found, info, label_map, rules.polygon_tolerance_px)
+    return Shaped(replace(found, geometry=fitting), Dropped(counts))
 
 
 def _rules_in_order(info: VideoInfo, label_map: LabelMap, rules: ShapingRules) -> dict[DropReason, Rule]:
@@ -74,6 +79,7 @@ def _rules_in_order(info: VideoInfo, label_map: LabelMap, rules: ShapingRules) -
     in_order: dict[DropReason, Rule] = {
         "ignored": lambda found: is_ignored[found.class_id],
         "unmapped": lambda found: category[found.class_id] < 0,
+        "no_keypoints": lambda found: lacks_keypoints(found, label_map),
         "low_confidence": lambda found: found.confidence < least[found.class_id],
         "empty": lambda found: _has_no_area(found, info),
         "too_small": lambda found: too_small(found.xyxy, info.sizes(found.frame_index), size),

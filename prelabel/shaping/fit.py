@@ -1,0 +1,82 @@
+"""What is known beyond a box, in the form that the ontology object's shape holds."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.contours import trace_mask
+from prelabel.detections import VideoDetections
+from prelabel.errors import DetectError
+from prelabel.frames import VideoInfo
+from prelabel.geometry import Geometry, Keypoints, Mask, Polygons, RotatedBox, clip_geometry
+from prelabel.ontology import LabelMap
+
+
+def check_geometry(found: VideoDetections, label_map: LabelMap) -> None:
+    """Checks that all geometry is of the kind that the detector says it gives.
+
+    Raises:
+        DetectError: some is not.
+    """
+    kinds = {geometry.kind for geometry in found.geometry[found.has_geometry]} - {label_map.offer.kind}
+    if kinds:
+        raise DetectError(
+            f"geometry: got {sorted(kinds)[0]}, but the detector's own `geometry` says {label_map.offer.kind}: "
+            "it has to name the one kind that it gives"
+        )
+
+
+def lacks_keypoints(found: VideoDetections, label_map: LabelMap) -> NDArray[np.bool_]:
+    """Returns which detections become skeletons, but have no keypoints, bool (N,): a box is no pose.
+
+    Args:
+        found: of mapped classes.
+        label_map: from the detector's classes to ontology objects.
+    """
+    if not label_map.keypoints:
+        return np.zeros(len(found), np.bool_)
+    is_skeleton = np.array([len(points) > 0 for points in label_map.keypoints])
+    lacks: NDArray[np.bool_] = is_skeleton[found.class_id] & ~found.has_geometry
+    return lacks
+
+
+def fit_geometry(
+    found: VideoDetections, info: VideoInfo, label_map: LabelMap, polygon_tolerance_px: float
+) -> NDArray[np.object_]:
+    """Returns what of the geometry the objects' shapes hold, object (N,), within the frame; None: the box is all.
+
+    A mask becomes polygons where the object is a polygon, a rotated box its four corners; keypoints come in the order
+    of the skeleton.
+
+    Args:
+        found: of mapped classes.
+        info: the video.
+        label_map: from the detector's classes to ontology objects.
+        polygon_tolerance_px: how far a polygon may lie from the mask's edge.
+    """
+    fitting = np.full(len(found), None, object)
+    for row in np.flatnonzero(found.has_geometry).tolist():
+        category = label_map.objects[found.class_id[row]]
+        if category is None or category.shape not in label_map.offer.shapes:
+            continue
+        geometry = found.geometry[row]
+        if category.shape == "polygon":
+            geometry = _as_polygons(geometry, polygon_tolerance_px)
+        elif isinstance(geometry, Keypoints):
+            order = list(label_map.keypoints[found.class_id[row]])
+            geometry = Keypoints(geometry.xy[order], geometry.confidence[order])
+        if geometry is not None:
+            fitting[row] = clip_geometry(geometry, *info.size_of(int(found.frame_index[row])))
+    return fitting
+
+
+def _as_polygons(geometry: Geometry, tolerance_px: float) -> Polygons | None:
+    match geometry:
+        case Mask():
+            return trace_mask(geometry, tolerance_px)
+        case RotatedBox():
+            return Polygons(((geometry.corners,),))
+        case Polygons():
+            return geometry
+    raise ValueError(f"{geometry.kind}: has no outline")

@@ -1,0 +1,86 @@
+"""The points of an ontology's skeletons, and which of a detector's keypoints becomes which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prelabel.errors import OntologyError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class SkeletonPoint:
+    """A point of a skeleton.
+
+    Attributes:
+        name: what annotators see.
+        feature_hash: identifies it on the platform.
+    """
+
+    name: str
+    feature_hash: str
+
+
+def read_skeletons(structure: Mapping[str, Any], where: str) -> dict[str, tuple[SkeletonPoint, ...]]:
+    """Returns the points of each skeleton in the order of its template: by the feature hash of its object, and by name.
+
+    Args:
+        structure: the editor's JSON of an ontology.
+        where: names it in messages.
+
+    Raises:
+        OntologyError: a template is not as the SDK writes it.
+    """
+    skeletons: dict[str, tuple[SkeletonPoint, ...]] = {}
+    for number, entry in enumerate(structure.get("skeleton_templates") or ()):
+        try:
+            template = entry["template"]
+            points = [template["skeleton"][key] for key in sorted(template["skeleton"], key=int)]
+            read = tuple(SkeletonPoint(point["name"], point["featureHash"]) for point in points)
+            skeletons.setdefault(template["name"], read)
+            if template.get("feature_node_hash"):
+                skeletons[template["feature_node_hash"]] = read
+        except (KeyError, TypeError, ValueError) as error:
+            raise OntologyError(f"{where}: skeleton_templates[{number}]: is of no known form: {error!r}") from error
+    return skeletons
+
+
+def match_keypoints(
+    skeleton: Sequence[SkeletonPoint], object_name: str, keypoint_names: Sequence[str], renamed: Mapping[str, str]
+) -> tuple[int, ...]:
+    """Returns the detector's keypoint, by number, for each point of a skeleton.
+
+    Names are the same if they differ in case, spaces, hyphens and underscores alone. Further keypoints are left out.
+
+    Args:
+        skeleton: the points.
+        object_name: of the ontology object, for messages.
+        keypoint_names: the detector's.
+        renamed: by the detector's name, the skeleton's.
+
+    Raises:
+        OntologyError: no keypoint becomes a point: the platform takes whole skeletons only.
+
+    >>> skeleton = (SkeletonPoint("Left Eye", "a1"), SkeletonPoint("Nose", "b2"))
+    >>> match_keypoints(skeleton, "Person", ["nose", "left_eye", "left_ear"], {})
+    (1, 0)
+    """
+    for name in renamed:
+        if name not in keypoint_names:
+            raise OntologyError(
+                f"labels.keypoints: the detector has no keypoint {name!r}: {did_you_mean(name, keypoint_names)}"
+            )
+    numbers = {_plain(renamed.get(name, name)): number for number, name in enumerate(keypoint_names)}
+    for point in skeleton:
+        if _plain(point.name) not in numbers:
+            raise OntologyError(
+                f"labels.keypoints: no keypoint becomes the point {point.name!r} of the skeleton {object_name!r}: "
+                f"{did_you_mean(point.name, keypoint_names)}; map it: "
+                f"labels: {{keypoints: {{{keypoint_names[0] if keypoint_names else '…'}: {point.name}}}}}"
+            )
+    return tuple(numbers[_plain(point.name)] for point in skeleton)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
