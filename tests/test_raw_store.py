@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from prelabel.errors import LabelError
 from prelabel.frames import VideoInfo
+from prelabel.geometry import BOXES_ALONE, GeometryOffer, Keypoints, Mask, Polygons
 from prelabel.protocols import ModelRecord
 from prelabel.raw_store import (
     RawOrigin,
@@ -23,6 +24,7 @@ from prelabel.raw_store import (
     read_raw,
     write_raw,
 )
+from tests.geometries import DISC, POSE, POSE_OFFER, SQUARES, TURNED, with_geometry
 from tests.labelling import IMAGE_GROUP, VIDEO, detections
 
 
@@ -41,9 +43,29 @@ def assert_equal(a, b):
     for field in dataclasses.fields(a.detections):
         left, right = getattr(a.detections, field.name), getattr(b.detections, field.name)
         assert left.dtype == right.dtype
-        assert np.array_equal(left, right)
+        if field.name == "geometry":
+            assert list(map(plain, left)) == list(map(plain, right))
+        else:
+            assert np.array_equal(left, right)
     without = {field.name for field in dataclasses.fields(a)} - {"detections"}
     assert {name: getattr(a, name) for name in without} == {name: getattr(b, name) for name in without}
+
+
+def plain(geometry):
+    """Returns a geometry as values that can be compared."""
+    match geometry:
+        case Mask():
+            return (*(getattr(geometry, name) for name in ("left", "top", "width", "height")), *geometry.counts)
+        case Polygons():
+            return [[ring.tolist() for ring in rings] for rings in geometry.parts]
+        case Keypoints():
+            return geometry.xy.tolist(), geometry.confidence.tolist()
+    return geometry
+
+
+def geometry_record(*values, offer):
+    found = with_geometry(*((frame, (1, 2, 3, 4), 0.5, 0, value) for frame, value in enumerate(values)))
+    return dataclasses.replace(record(offer=offer), detections=found)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +76,12 @@ def assert_equal(a, b):
         record(inferred_frames=range(40), model=None, partial="frame 31 of 40 could not be read"),
         record((2, (1, 2, 3, 4), 1, 1), info=IMAGE_GROUP),
         record((0, (1, 2, 3, 4), 1, 1), info=VideoInfo(6, 4, 3, 29.97002997, 0.1001, 270)),
+        geometry_record(DISC, None, Mask.of(DISC.pixels, 9, 9), offer=GeometryOffer("mask")),
+        geometry_record(None, SQUARES, offer=GeometryOffer("polygons")),
+        geometry_record(TURNED, None, offer=GeometryOffer("rotated_box")),
+        geometry_record(None, POSE, POSE, offer=POSE_OFFER),
     ],
-    ids=["strided", "empty", "partial", "pictures", "rotated"],
+    ids=["strided", "empty", "partial", "pictures", "rotated", "masks", "polygons", "turned", "poses"],
 )
 def test_record_comes_back_as_it_was(tmp_path, written):
     write_raw(tmp_path / "deep" / "clip.detections.parquet", written)
@@ -129,6 +155,20 @@ def test_the_circumstances_are_told_without_the_boxes(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(LabelError, match="not whole, or not written by prelabel"):
         read_origin(path)
+
+
+def test_a_file_from_before_there_was_geometry_is_read_as_boxes_alone(tmp_path):
+    path = tmp_path / "clip.detections.parquet"
+    write_raw(path, record((0, (1, 2, 3, 4), 1, 1)))
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"prelabel"])
+    del facts["origin"]["offer"]
+    pq.write_table(table.replace_schema_metadata({b"prelabel": json.dumps(facts)}), path)
+
+    read = read_raw(path)
+
+    assert read.origin.offer == BOXES_ALONE
+    assert not read.detections.has_geometry.any()
 
 
 def test_a_file_of_an_earlier_format_is_to_be_made_again(tmp_path):

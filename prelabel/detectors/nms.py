@@ -42,11 +42,11 @@ def keep_best(rows: torch.Tensor, rule: Rule) -> torch.Tensor:
     """Returns those of an end-to-end head's rows that pass the rule, in their order; its `iou` does not count.
 
     Args:
-        rows: (N, K, 6), x1, y1, x2, y2, confidence, class id.
+        rows: (N, K, 6 or more), x1, y1, x2, y2, confidence, class id, and what the head tells besides.
         rule: what is kept.
 
     Returns:
-        (N, max_det, 6), as `select_rows` gives it.
+        (N, max_det, 6 or more), as `select_rows` gives it.
     """
     rows = rows.float()
     return select_rows(rows, _is_wanted(rows[..., 4], rows[..., 5], rule), rule.max_det)
@@ -55,27 +55,29 @@ def keep_best(rows: torch.Tensor, rule: Rule) -> torch.Tensor:
 def keep_best_by_confidence(rows: torch.Tensor, rule: Rule) -> torch.Tensor:
     """Returns what `keep_best` does, the surest first whatever the order of `rows`."""
     order = rows[..., 4].argsort(dim=1, descending=True, stable=True)
-    return keep_best(rows.gather(1, order[..., None].expand(-1, -1, 6)), rule)
+    return keep_best(rows.gather(1, order[..., None].expand(-1, -1, rows.shape[-1])), rule)
 
 
 def suppress_one_by_one(prediction: torch.Tensor, num_classes: int, rule: Rule) -> torch.Tensor:
     """Returns the boxes that are kept, by torchvision's NMS on one image after the other; waits for the device.
 
     Args:
-        prediction: (N, 4 + num_classes + any, A): centre x, centre y, width, height, confidences by class.
+        prediction: (N, 4 + num_classes + E, A): centre x, centre y, width, height, confidences by class, and what the
+            head tells besides.
         num_classes: in the prediction.
         rule: what is kept.
 
     Returns:
-        (N, max_det, 6), as `pad_rows` gives it: x1, y1, x2, y2, confidence, class id, the surest first.
+        (N, max_det, 6 + E), as `pad_rows` gives it: x1, y1, x2, y2, confidence, class id, the surest first.
     """
     from torchvision.ops import nms
 
     confidence, class_id = _best_class(prediction, num_classes)
     wanted = _is_wanted(confidence, class_id, rule)
     kept = []
-    for boxes, scores, classes, mask in zip(prediction[:, :4], confidence, class_id, wanted, strict=True):
-        rows = _rows(boxes[:, mask].T, scores[mask], classes[mask])
+    for columns, scores, classes, mask in zip(prediction, confidence, class_id, wanted, strict=True):
+        chosen = columns[:, mask].T
+        rows = _rows(chosen[:, :4], scores[mask], classes[mask], chosen[:, 4 + num_classes :])
         if len(rows) > MAX_CANDIDATES:
             rows = rows[rows[:, 4].argsort(descending=True)[:MAX_CANDIDATES]]
         kept.append(rows[nms(_apart(rows, rule), rows[:, 4], rule.iou)[: rule.max_det]])
@@ -97,7 +99,7 @@ def suppress_together(
         num_candidates: boxes of one image that are looked at.
 
     Returns:
-        (N, max_det, 6), and a bool scalar: false where an image has more candidates, or needs more rounds.
+        (N, max_det, 6 + E), and a bool scalar: false where an image has more candidates, or needs more rounds.
     """
     confidence, class_id = _best_class(prediction, num_classes)
     ranked = confidence.where(_is_wanted(confidence, class_id, rule), -1.0)
@@ -105,8 +107,11 @@ def suppress_together(
     num = min(num_candidates, scores.shape[1])
     sure = (scores[:, num:] < 0).all()
     scores, order = scores[:, :num], order[:, :num]
-    boxes = prediction[:, :4].gather(2, order[:, None].expand(-1, 4, -1)).transpose(1, 2)
-    rows = _rows(boxes, scores, class_id.gather(1, order))
+    boxes, extras = (
+        columns.gather(2, order[:, None].expand(-1, columns.shape[1], -1)).transpose(1, 2)
+        for columns in (prediction[:, :4], prediction[:, 4 + num_classes :])
+    )
+    rows = _rows(boxes, scores, class_id.gather(1, order), extras)
     found = [_greedy(part, rule) for part in rows.split(_IMAGES_TOGETHER)]
     keep = torch.cat([kept for kept, _ in found])
     return select_rows(rows, keep, rule.max_det), torch.stack([sure, *(settled for _, settled in found)]).all()
@@ -122,10 +127,11 @@ def _is_wanted(confidence: torch.Tensor, class_id: torch.Tensor, rule: Rule) -> 
     return wanted if rule.class_ids is None else wanted & torch.isin(class_id.long(), rule.class_ids)
 
 
-def _rows(boxes: torch.Tensor, confidence: torch.Tensor, class_id: torch.Tensor) -> torch.Tensor:
-    """Returns (..., 6): corners, confidence and class id of boxes (..., 4): centre and size."""
+def _rows(boxes: torch.Tensor, confidence: torch.Tensor, class_id: torch.Tensor, extras: torch.Tensor) -> torch.Tensor:
+    """Returns (..., 6 + E): corners, confidence, class id and extras (..., E) of boxes (..., 4): centre and size."""
     centre, half = boxes[..., :2].float(), boxes[..., 2:].float() / 2
-    return torch.cat([centre - half, centre + half, confidence[..., None], class_id[..., None].float()], dim=-1)
+    columns = [centre - half, centre + half, confidence[..., None], class_id[..., None].float(), extras.float()]
+    return torch.cat(columns, dim=-1)
 
 
 def _apart(rows: torch.Tensor, rule: Rule) -> torch.Tensor:
@@ -134,7 +140,12 @@ def _apart(rows: torch.Tensor, rule: Rule) -> torch.Tensor:
 
 
 def _greedy(rows: torch.Tensor, rule: Rule) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns which rows (N, K, 6), the surest first, are kept, bool (N, K), and whether the rounds settled that."""
+    """Returns which rows, (N, K, 6 or more), are kept, bool (N, K), and whether the rounds settled that.
+
+    Args:
+        rows: the surest first.
+        rule: what is kept.
+    """
     overlaps = _overlaps(_apart(rows, rule), rule.iou).float()
     candidates = rows[..., 4] > rule.conf
     keep, settled = candidates, torch.ones((), dtype=torch.bool, device=rows.device)

@@ -44,7 +44,7 @@ def table_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, width
     """Returns rows with boxes of a letterboxed input in pixels of the frame, cut to it.
 
     Args:
-        table: (..., 6) or (..., 4): corners in pixels of the input first.
+        table: (..., 4 or more): corners in pixels of the input first.
         box: as given to `letterbox_frames`.
         height: pixels of the frame.
         width: pixels of the frame.
@@ -60,7 +60,7 @@ def table_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, width
 
 
 def scale_table(table: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Returns rows (..., 6) with boxes in fractions of the frame in its pixels."""
+    """Returns rows (..., 6 or more) with boxes in fractions of the frame in its pixels."""
     corners = torch.stack([table[..., 0:4:2] * width, table[..., 1:4:2] * height], dim=-1).flatten(-2)
     return torch.cat([corners, table[..., 4:]], dim=-1)
 

@@ -1,7 +1,7 @@
 """A network's boxes, on its device, as what the rest of the program works with.
 
-A row is x1, y1, x2, y2 in pixels, confidence, class id. A table of rows is float32 (N, max_det, 6), one image after
-the other, each filled up with rows of confidence -1.
+A row is x1, y1, x2, y2 in pixels, confidence, class id, and what the network tells of the box besides. A table of rows
+is float32 (N, max_det, 6 or more), one image after the other, each filled up with rows of confidence -1.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _NO_ROW = -1.0
 
 
 def pad_rows(frames: Sequence[torch.Tensor], max_det: int) -> torch.Tensor:
-    """Returns the table of each frame's rows, (up to max_det, 6).
+    """Returns the table of each frame's rows, (up to max_det, 6 or more).
 
     >>> pad_rows([torch.zeros(1, 6), torch.zeros(0, 6)], 2)[..., 4].tolist()
     [[0.0, -1.0], [-1.0, -1.0]]
     """
-    table = frames[0].new_full((len(frames), max_det, 6), _NO_ROW, dtype=torch.float32)
+    table = frames[0].new_full((len(frames), max_det, frames[0].shape[1]), _NO_ROW, dtype=torch.float32)
     for place, rows in zip(table, frames, strict=True):
         place[: len(rows)] = rows
     return table
@@ -33,7 +33,7 @@ def select_rows(rows: torch.Tensor, keep: torch.Tensor, max_det: int) -> torch.T
     """Returns the table of the rows that are kept, at most the first `max_det` of an image; waits for no device.
 
     Args:
-        rows: float32 (N, K, 6).
+        rows: float32 (N, K, 6 or more).
         keep: bool (N, K).
         max_det: rows an image at most.
 
@@ -41,11 +41,11 @@ def select_rows(rows: torch.Tensor, keep: torch.Tensor, max_det: int) -> torch.T
     >>> select_rows(rows, torch.tensor([[False, True, True]]), 2)[0, :, 4].tolist()
     [1.0, 2.0]
     """
-    num_images = len(rows)
-    table = rows.new_full((num_images, max_det + 1, 6), _NO_ROW)
+    num_images, _, num_columns = rows.shape
+    table = rows.new_full((num_images, max_det + 1, num_columns), _NO_ROW)
     place = keep.cumsum(1) - 1
     place = place.where(keep & (place < max_det), max_det)  # what is not kept goes where nobody looks
-    table.scatter_(1, place[..., None].expand(-1, -1, 6), rows)
+    table.scatter_(1, place[..., None].expand(-1, -1, num_columns), rows)
     return table[:, :max_det]
 
 
@@ -63,25 +63,37 @@ class HostCopy:
         self._arrived.record(torch.cuda.current_stream(tensor.device))
 
     def wait(self) -> NDArray[np.float32]:
-        """Returns the values once they are there."""
+        """Returns the values once they are there; a tensor of another type than float32 gives its own."""
         if self._arrived is not None:
             self._arrived.synchronize()
         values: NDArray[np.float32] = self._host.numpy()
         return values
 
 
-def detections_from_table(table: NDArray[np.float32]) -> list[Detections]:
-    """Returns one `Detections` a frame of a table on the host.
+def boxes_of_table(table: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Returns each frame's rows, (n, 6 or more), of a table on the host.
 
     Boxes without an area are left out: cutting to the frame makes them of boxes that lie outside it.
 
     >>> rows = [[0, 0, 2, 2, 0.5, 1], [3, 0, 3, 2, 0.5, 1], [0, 0, 0, 0, -1, 0]]
-    >>> [len(d) for d in detections_from_table(np.array([rows], np.float32))]
+    >>> [len(rows) for rows in boxes_of_table(np.array([rows], np.float32))]
     [1]
     """
     is_box = (table[..., 4] >= 0) & (table[..., 2] > table[..., 0]) & (table[..., 3] > table[..., 1])
-    return [_detections(rows[keep]) for rows, keep in zip(table, is_box, strict=True)]
+    return [rows[keep] for rows, keep in zip(table, is_box, strict=True)]
 
 
-def _detections(rows: NDArray[np.float32]) -> Detections:
-    return Detections(xyxy=rows[:, :4], confidence=rows[:, 4].clip(0, 1), class_id=rows[:, 5].astype(np.int64))
+def detections_of_rows(rows: NDArray[np.float32], geometry: NDArray[np.object_] | None = None) -> Detections:
+    """Returns the detections of one frame's rows.
+
+    Args:
+        rows: (n, 6 or more).
+        geometry: object (n,), what is known beyond the boxes; None: nothing.
+    """
+    known = np.full(len(rows), None, object) if geometry is None else geometry
+    return Detections(rows[:, :4], rows[:, 4].clip(0, 1), rows[:, 5].astype(np.int64), known)
+
+
+def detections_from_table(table: NDArray[np.float32]) -> list[Detections]:
+    """Returns one `Detections` a frame of a table on the host, of boxes alone."""
+    return [detections_of_rows(rows) for rows in boxes_of_table(table)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.cards import ModelCard
 from prelabel.detections import Detections
-from prelabel.detectors.rows import HostCopy, detections_from_table, pad_rows
+from prelabel.detectors.rows import HostCopy, boxes_of_table, detections_of_rows, pad_rows
+from prelabel.detectors.torchvision_geometry import keypoint_names, read_keypoints, read_masks, without_heads
 from prelabel.detectors.torchvision_loading import build_network, published_categories
 from prelabel.errors import DeviceMemoryError
 from prelabel.frames import FrameBatch
@@ -34,6 +38,8 @@ class TorchvisionDetector:
         lowest_conf: confidence down to which `detect` gives boxes, so that `conf` can be lowered without the model.
         model: which weights these are.
         default_batch_size: frames a batch when nobody asks for another number.
+        geometry: what the network tells beyond boxes, where it is asked by `with_geometry`.
+        keypoint_names: of a network that finds keypoints.
     """
 
     class Options(BaseModel):
@@ -45,6 +51,8 @@ class TorchvisionDetector:
             builder_args: keyword arguments for it, such as `box_nms_thresh`; by default the card's.
             classes: names in the order of the labels, without the background; by default the card's, or those of the
                 builder's published weights.
+            keypoints: names of the network's keypoints in their order; by default those of the builder's published
+                weights.
             keep_conf: boxes are kept from here on in the raw detections; `conf` decides about labels.
             max_det: boxes a frame at most; the builder's own limit may be lower.
         """
@@ -55,6 +63,7 @@ class TorchvisionDetector:
         builder: str | None = None
         builder_args: dict[str, Any] = Field(default_factory=dict)
         classes: tuple[str, ...] | None = None
+        keypoints: tuple[str, ...] | None = None
         conf: float = Field(default=0.25, ge=0, le=1)
         keep_conf: float = Field(default=0.05, ge=0, le=1)
         max_det: int = Field(default=300, ge=1)
@@ -81,6 +90,15 @@ class TorchvisionDetector:
         self._class_by_label = _class_by_label(categories).to(self._device)
         self.model = ModelRecord(weights.name, weights.sha256, weights.licence)
         self.default_batch_size = 4 if self._device.type == "cpu" else 16
+        self.geometry, self._light = without_heads(self._network)
+        self.keypoint_names = keypoint_names(self._network, builder, self._options.keypoints)
+        self._asked: frozenset[int] = frozenset()
+
+    def with_geometry(self, class_ids: frozenset[int]) -> TorchvisionDetector:
+        """Returns a detector of the same network that gives masks or keypoints of these classes as well."""
+        asked = copy.copy(self)
+        asked._asked = class_ids
+        return asked
 
     @property
     def device(self) -> str:
@@ -92,20 +110,39 @@ class TorchvisionDetector:
         if not len(batch):
             return []
         frames = batch.data.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        network = self._network if self._asked else self._light
         with torch.inference_mode():
             try:
-                outputs = self._network(list(frames.to(torch.float32).div_(255)))
+                outputs = network(list(frames.to(torch.float32).div_(255)))
             except torch.OutOfMemoryError as error:
                 raise DeviceMemoryError(f"{len(batch)} frames do not fit on {self._device}") from error
             table = pad_rows([self._rows(output) for output in outputs], self._options.max_det)
-        return detections_from_table(HostCopy(table).wait())
+            found = boxes_of_table(HostCopy(table).wait())
+            if not self._asked:
+                return [detections_of_rows(rows) for rows in found]
+            is_asked = [np.isin(rows[:, 5].astype(np.int64), list(self._asked)) for rows in found]
+            places = [rows[asked, 6].astype(np.int64) for rows, asked in zip(found, is_asked, strict=True)]
+            known = (read_masks if self.geometry == "mask" else read_keypoints)(outputs, places)
+        return [
+            detections_of_rows(rows, _spread(column, asked))
+            for rows, column, asked in zip(found, known, is_asked, strict=True)
+        ]
 
     def _rows(self, output: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Returns a row x1, y1, x2, y2, confidence, class id for each box that is kept."""
+        """Returns a row x1, y1, x2, y2, confidence, class id, place in the output for each box that is kept."""
         class_ids = self._class_by_label[output["labels"]]
         keep = (output["scores"] > self.lowest_conf) & (class_ids >= 0)
-        rows = torch.cat([output["boxes"], output["scores"][:, None], class_ids[:, None].float()], dim=1)[keep]
+        places = torch.arange(len(keep), device=keep.device)
+        columns = [output["scores"], class_ids.float(), places.float()]
+        rows = torch.cat([output["boxes"], torch.stack(columns, dim=1)], dim=1)[keep]
         return rows[rows[:, 4].argsort(descending=True, stable=True)[: self._options.max_det]]
+
+
+def _spread(known: NDArray[np.object_], is_asked: NDArray[np.bool_]) -> NDArray[np.object_]:
+    """Returns a column in which the rows that were asked for have what is known of them."""
+    column = np.full(len(is_asked), None, object)
+    column[is_asked] = known
+    return column
 
 
 def _categories(asked: Sequence[str] | None, card: ModelCard | None, builder: str) -> list[str]:

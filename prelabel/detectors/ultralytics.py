@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.boxes import Letterbox
@@ -16,16 +18,27 @@ from prelabel.detections import Detections
 from prelabel.detectors.fit_batch import fit_batch_size, time_batch
 from prelabel.detectors.nms import Rule, keep_best, keep_best_by_confidence, suppress_one_by_one, suppress_together
 from prelabel.detectors.preprocess import letterbox_frames, scale_table, stretch_frames, table_from_letterbox
-from prelabel.detectors.rows import HostCopy, detections_from_table
+from prelabel.detectors.rows import HostCopy, boxes_of_table, detections_of_rows
 from prelabel.detectors.ultralytics_engines import EngineName, EngineRequest, choose_engine, load_engine
+from prelabel.detectors.ultralytics_geometry import (
+    Rows,
+    read_keypoints,
+    read_masks,
+    read_turned,
+    suppress_turned,
+    turned_from_letterbox,
+    upright_table,
+)
 from prelabel.detectors.ultralytics_loading import LoadedModel, load_model
 from prelabel.errors import ConfigError, DeviceMemoryError, MachineError, did_you_mean
 from prelabel.frames import FrameBatch
+from prelabel.geometry import GeometryKind
 from prelabel.networks.device import pick_device
 from prelabel.protocols import ModelRecord
 from prelabel.weights import Weights, resolve_weights
 
 _LARGEST_STRIDE = 64
+_GEOMETRY: dict[str, GeometryKind] = {"segment": "mask", "obb": "rotated_box", "pose": "keypoints"}
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +52,8 @@ class UltralyticsDetector:
         model: which weights these are.
         default_batch_size: frames a batch when nobody asks for another number.
         warnings: what the user should know of how the model was loaded.
+        geometry: what the model tells beyond boxes, where it is asked by `with_geometry`.
+        keypoint_names: of a pose.
     """
 
     class Options(BaseModel):
@@ -75,8 +90,12 @@ class UltralyticsDetector:
         self._device = pick_device(self._options.device)
         weights = resolve_weights(self._options.weights)
         self.warnings: tuple[str, ...] = ()
+        self._weights = weights
         self._loaded = self._load(weights)
         facts = self._loaded.facts
+        self.geometry = _GEOMETRY.get(facts.task)
+        self.keypoint_names = facts.keypoint_names
+        self._asked: frozenset[int] = frozenset()
         self.class_names: Sequence[str] = facts.class_names
         self.conf = self._options.conf
         self.lowest_conf: float = min(self._options.conf, self._options.keep_conf)
@@ -97,7 +116,7 @@ class UltralyticsDetector:
         """Returns the model in the engine that is asked for; where that fails, in torch, with a warning."""
         options, device = self._options, self._device
         engine = choose_engine(options.engine, device, weights.path)
-        half = _choose_half(options.half, device, weights.path.suffix, engine)
+        self._half = half = _choose_half(options.half, device, weights.path.suffix, engine)
         if engine != "torch":
             imgsz = math.ceil(options.imgsz / _LARGEST_STRIDE) * _LARGEST_STRIDE
             try:
@@ -105,7 +124,24 @@ class UltralyticsDetector:
             except MachineError as error:
                 self.warnings = (f"detector.engine: {error}: the model runs in torch instead",)
                 _log.warning("%s", self.warnings[0])
-        return load_model(weights.path, device, half=half and device.type != "cpu", nms_head=options.nms)
+        return self._load_in_torch()
+
+    def _load_in_torch(self) -> LoadedModel:
+        half = self._half and self._device.type != "cpu"
+        return load_model(self._weights.path, self._device, half=half, nms_head=self._options.nms)
+
+    def with_geometry(self, class_ids: frozenset[int]) -> UltralyticsDetector:
+        """Returns a detector of the same model that gives masks, turned boxes or a pose of these classes as well.
+
+        Of a class that has masks, what sets no pixel is left out, as `predict` does.
+        """
+        asked = copy.copy(self)
+        asked._asked, asked._fitting = class_ids, {}
+        if self.geometry == "mask" and self._loaded.forward_masks is None:
+            reason = f"detector.engine: {self._loaded.engine} gives no masks: the model runs in torch instead"
+            asked.warnings = (*self.warnings, reason)
+            asked._loaded = self._load_in_torch()
+        return asked
 
     @property
     def device(self) -> str:
@@ -133,7 +169,7 @@ class UltralyticsDetector:
             try:
                 frames = batch.data.to(self._device, non_blocking=True)
                 inputs, to_frame = self._prepare(frames)
-                prediction = self._loaded.forward(inputs)
+                prediction, prototypes = self._forward(inputs)
                 table, is_sure = self._keep(prediction)
                 arriving = HostCopy(_with_flag(to_frame(table), is_sure))
             except torch.OutOfMemoryError as error:
@@ -142,12 +178,52 @@ class UltralyticsDetector:
         def finish() -> list[Detections]:
             # A copy from the host may go on until now, so the batch is held.
             table, flag = np.split(arriving.wait(), [len(batch)])
-            if not flag.all():
-                with torch.inference_mode():
+            with torch.inference_mode():
+                if not flag.all():
                     table = to_frame(self._keep_exactly(prediction)).cpu().numpy()
-            return detections_from_table(table)
+                return self._detections(table, prototypes, *frames.shape[1:3])
 
         return finish
+
+    def _forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the prediction, without what nobody has asked for, and the prototypes of masks where they are."""
+        if self._asked and self._loaded.forward_masks is not None:
+            return self._loaded.forward_masks(inputs)
+        prediction, facts = self._loaded.forward(inputs), self._loaded.facts
+        if self._asked or facts.task in ("detect", "obb"):  # a turned box is no box without its angle
+            return prediction, None
+        return prediction[..., :6] if facts.end2end else prediction[:, : 4 + len(self.class_names)], None
+
+    def _detections(
+        self, table: NDArray[np.float32], prototypes: torch.Tensor | None, height: int, width: int
+    ) -> list[Detections]:
+        """Returns what a table on the host holds, with the geometry that is asked for."""
+        if self.geometry == "rotated_box":
+            table = upright_table(table, height, width)
+        frames = boxes_of_table(table)
+        if not self._asked:
+            return [detections_of_rows(rows) for rows in frames]
+        is_asked = [np.isin(rows[:, 5].astype(np.int64), list(self._asked)) for rows in frames]
+        asked_rows = [rows[asked] for rows, asked in zip(frames, is_asked, strict=True)]
+        found = []
+        for rows, asked, known in zip(
+            frames, is_asked, self._geometry_of(asked_rows, prototypes, height, width), strict=True
+        ):
+            column = np.full(len(rows), None, object)
+            column[asked] = known
+            keep = ~asked | column.astype(np.bool_)  # a mask that sets no pixel is no thing
+            found.append(detections_of_rows(rows[keep], column[keep]))
+        return found
+
+    def _geometry_of(
+        self, frames: Sequence[Rows], prototypes: torch.Tensor | None, height: int, width: int
+    ) -> list[NDArray[np.object_]]:
+        if prototypes is not None:
+            return read_masks(frames, prototypes, height, width)
+        if self.geometry == "rotated_box":
+            return [read_turned(rows) for rows in frames]
+        box, num_values = self._letterbox(height, width), self._loaded.facts.keypoint_values
+        return [read_keypoints(rows, num_values, box, height, width) for rows in frames]
 
     def _prepare(self, frames: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
         """Returns the network's input, and what brings a table's boxes from the output's space into the frame's."""
@@ -157,13 +233,14 @@ class UltralyticsDetector:
             return inputs, lambda table: scale_table(table, height, width)
         box = self._letterbox(height, width)
         inputs = letterbox_frames(frames, box, self._loaded.dtype)
-        return inputs, lambda table: table_from_letterbox(table, box, height, width)
+        to_frame = turned_from_letterbox if self.geometry == "rotated_box" else table_from_letterbox
+        return inputs, lambda table: to_frame(table, box, height, width)
 
     def _keep(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the table of the boxes that are kept, and on a GPU a bool that says whether it is sure."""
         facts = self._loaded.facts
         needs_nms = not (facts.rtdetr or facts.end2end or prediction.shape[-1] == 6)
-        if needs_nms and self._together:
+        if needs_nms and self._together and facts.task != "obb":
             return suppress_together(prediction, self._num_classes(prediction), self._rule)
         return self._keep_exactly(prediction), None
 
@@ -172,7 +249,9 @@ class UltralyticsDetector:
         if facts.rtdetr:
             return keep_best_by_confidence(_rtdetr_rows(prediction), self._rule)
         if facts.end2end or prediction.shape[-1] == 6:
-            return keep_best(prediction[..., :6], self._rule)
+            return keep_best(prediction, self._rule)
+        if facts.task == "obb":
+            return suppress_turned(prediction, len(self.class_names), self._rule)
         return suppress_one_by_one(prediction, self._num_classes(prediction), self._rule)
 
     def _num_classes(self, prediction: torch.Tensor) -> int:

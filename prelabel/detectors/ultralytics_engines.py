@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -19,7 +19,7 @@ from prelabel.detectors.engines.cache import EngineKey, built_engine
 from prelabel.detectors.engines.onnx import OnnxSession
 from prelabel.detectors.engines.openvino import OpenVinoSession
 from prelabel.detectors.engines.tensorrt import InputShapes, TensorRtSession, build_engine
-from prelabel.detectors.ultralytics_loading import LoadedModel, ModelFacts, check_task
+from prelabel.detectors.ultralytics_loading import LoadedModel, ModelFacts, check_task, keypoint_facts
 from prelabel.errors import ConfigError, MachineError
 from prelabel.networks.ultralytics_checkpoint import contained, load_checkpoint, names_in_order
 from prelabel.weights import Weights
@@ -108,14 +108,20 @@ def load_engine(request: EngineRequest) -> LoadedModel:
     except (ImportError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MachineError(f"engine {request.engine}: {reason}") from error
-    facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    facts = _read_facts(folder / _FACTS)
     return LoadedModel(
-        facts=ModelFacts(**{**facts, "class_names": tuple(facts["class_names"])}),
+        facts=facts,
         forward=forward,
         dtype=request.dtype,
         input_size=None,
         engine=f"{request.engine} {_version(_PACKAGES[request.engine][-1])}, {request.precision}",
     )
+
+
+def _read_facts(path: Path) -> ModelFacts:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    names = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return ModelFacts(**{**values, **names})
 
 
 _SESSIONS: dict[EngineName, Callable[[EngineRequest, Path], Callable[[torch.Tensor], torch.Tensor]]] = {
@@ -183,6 +189,7 @@ def _export_graph(request: EngineRequest, target: Path) -> ModelFacts:
         rtdetr=known["head"] == "RTDETRDecoder",
         end2end=bool(known["end2end"]),
         licence=checkpoint.get("license") or known["license"],
+        **keypoint_facts(known.get("kpt_shape"), known.get("kpt_names")),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,13 @@ _REQUIRED_MODULES: dict[str, tuple[tuple[str, str], ...]] = {
     ".engine": (("tensorrt", "tensorrt"),),
     "": (("openvino", "openvino"),),
 }
-_TASKS_WITH_BOXES = ("detect", "segment", "pose")
+_TASKS_WITH_BOXES = ("detect", "segment", "pose", "obb")
+_COCO_KEYPOINTS = (
+    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow"),
+    *("right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle"),
+    "right_ankle",
+)
+"""https://cocodataset.org/#format-data: of the published pose weights, which do not name their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +36,13 @@ class ModelFacts:
 
     Attributes:
         class_names: by class id.
-        task: detect, segment or pose.
+        task: detect, segment, pose or obb.
         stride: sides of the input are multiples of this.
         rtdetr: the head is RT-DETR's: square input, normalised boxes, no NMS.
         end2end: predictions are boxes that need no NMS.
         licence: what the weights say of themselves.
+        keypoint_names: of a pose, in the order of its points; one that says nothing has numbers, or COCO's.
+        keypoint_values: numbers a point: x and y, and of most how sure it is.
     """
 
     class_names: tuple[str, ...]
@@ -43,6 +51,8 @@ class ModelFacts:
     rtdetr: bool
     end2end: bool
     licence: str | None
+    keypoint_names: tuple[str, ...] = ()
+    keypoint_values: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,8 @@ class LoadedModel:
         dtype: of what goes in.
         input_size: (height, width) of an export of a fixed shape; None where any multiple of the stride will do.
         engine: what runs it and in which precision, in words.
+        forward_masks: as `forward`, but gives the prototypes of masks, (N, C, H / 4, W / 4), besides; None where the
+            engine, or the model, has none.
     """
 
     facts: ModelFacts
@@ -63,6 +75,7 @@ class LoadedModel:
     dtype: torch.dtype
     input_size: tuple[int, int] | None
     engine: str
+    forward_masks: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None
 
 
 def load_model(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> LoadedModel:
@@ -112,30 +125,57 @@ def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> Lo
             rtdetr=_head_name(source, network) == "RTDETRDecoder",
             end2end=bool(network.end2end),
             licence=checkpoint.get("license") or network.metadata.get("license"),
+            **keypoint_facts(getattr(network, "kpt_shape", None), _keypoint_names(source, network)),
         ),
-        forward=lambda inputs: _own(network(inputs), network.format),
+        forward=lambda inputs: _own(_boxes_of(network(inputs)), network.format),
+        forward_masks=(lambda inputs: _with_prototypes(network(inputs), network.format)) if task == "segment" else None,
         dtype=torch.float16 if network.fp16 else torch.float32,
         input_size=_height_and_width(network.imgsz) if fixed else None,
         engine=f"torch {torch.__version__}, {precision}" if network.format == "pt" else f"{network.format} export",
     )
 
 
-def _own(output: Any, format: str) -> torch.Tensor:
-    """Returns the boxes of an output, in memory that the next call leaves alone: exports may use theirs again."""
-    boxes = _first(output)
-    return boxes if format == "pt" else boxes.clone()
+def _own(tensor: torch.Tensor, format: str) -> torch.Tensor:
+    """Returns a tensor in memory that the next call leaves alone: exports may use theirs again."""
+    return tensor if format == "pt" else tensor.clone()
 
 
-def _first(output: Any) -> torch.Tensor:
+def _boxes_of(output: Any) -> torch.Tensor:
     """Returns the boxes of an output, which may have features and masks beside them, and those again."""
-    return output if isinstance(output, torch.Tensor) else _first(output[0])
+    return output if isinstance(output, torch.Tensor) else _boxes_of(output[0])
+
+
+def _with_prototypes(output: Any, format: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the boxes of a segmentation model's output, and the prototypes of its masks."""
+    boxes, prototypes = output[0] if isinstance(output[0], (list, tuple)) else output[:2]
+    return _own(boxes, format), _own(prototypes, format)
+
+
+def keypoint_facts(shape: Sequence[int] | None, names: Mapping[int, Sequence[str]] | None) -> dict[str, Any]:
+    """Returns what `ModelFacts` says of keypoints.
+
+    Args:
+        shape: how many there are, and numbers of each; None: there are none.
+        names: by class id; of several classes those of the first, since all have as many.
+    """
+    if not shape:
+        return {}
+    num, values = (int(number) for number in shape)
+    known = next(iter(names.values())) if names else _COCO_KEYPOINTS
+    named = tuple(map(str, known)) if len(known) == num else tuple(map(str, range(num)))
+    return {"keypoint_names": named, "keypoint_values": values}
+
+
+def _keypoint_names(source: Any, network: Any) -> Mapping[int, Sequence[str]] | None:
+    names = getattr(source, "kpt_names", None) or network.metadata.get("kpt_names")
+    return names if isinstance(names, Mapping) else None
 
 
 def check_task(path: Path, task: str | None) -> None:
-    """Raises: WeightsError: if a model's task is none that gives upright boxes."""
+    """Raises: WeightsError: if a model's task is none that gives boxes."""
     if task not in _TASKS_WITH_BOXES:
         wanted = ", ".join(_TASKS_WITH_BOXES)
-        raise WeightsError(f"{path}: holds a model for {task!r}, expected one that gives upright boxes: {wanted}")
+        raise WeightsError(f"{path}: holds a model for {task!r}, expected one that gives boxes: {wanted}")
 
 
 def _head_name(source: Any, network: Any) -> str:

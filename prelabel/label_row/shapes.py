@@ -97,8 +97,8 @@ def _skeleton_text(label: Mapping[str, Any]) -> str:
 
 def _visibility(point: Mapping[str, Any]) -> str:
     """Returns a point's visibility, which the platform keeps as flags and the SDK writes as a word."""
-    flags = (word for word in ("invisible", "occluded", "selfOccluded") if point.get(word))
-    return point.get("visibility") or next(flags, "visible")
+    flags = (word for word in ("invisible", "occluded", "selfOccluded", "visible") if point.get(word))
+    return next(flags, point.get("visibility") or "visible")
 
 
 _TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {

@@ -41,7 +41,7 @@ def ultralytics_nms(prediction: torch.Tensor, rule: Rule, **options: object) -> 
 
 def assert_table_holds(table: torch.Tensor, expected: list[torch.Tensor]) -> None:
     for found, rows in zip(table, expected, strict=True):
-        assert torch.equal(found[: len(rows)], rows[:, :6])
+        assert torch.equal(found[: len(rows)], rows)
         assert (found[len(rows) :, 4] == -1).all()
 
 
@@ -67,12 +67,13 @@ def test_kept_boxes_are_those_of_ultralytics(rule):
     assert_table_holds(suppress_one_by_one(prediction, NUM_CLASSES, rule), expected)
 
 
-def test_channels_that_are_no_classes_are_left_out():
+def test_channels_that_are_no_classes_come_along_with_their_boxes():
     prediction = torch.cat([crowd(), torch.rand(3, 32, 700)], dim=1)
     rule = Rule(conf=0.05, iou=0.7, max_det=300)
 
     together, _ = suppress_together(prediction, NUM_CLASSES, rule, num_candidates=1024)
 
+    assert together.shape[2] == 6 + 32
     assert_table_holds(together, ultralytics_nms(prediction, rule, nc=NUM_CLASSES))
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvision.models import get_model
 
+from prelabel.capabilities import geometry_offer
 from prelabel.cards import ModelCard
 from prelabel.detectors.torchvision import TorchvisionDetector
 from prelabel.detectors.torchvision_loading import published_categories
@@ -168,3 +169,72 @@ def test_a_gpu_finds_what_the_cpu_finds(weights):
 
     for ours, theirs in zip(found, small(weights).detect(frames), strict=True):
         np.testing.assert_allclose(np.sort(ours.confidence), np.sort(theirs.confidence), atol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def make_heads(tmp_path_factory):
+    """Makes a network that finds more than boxes, untrained and small, and a detector of it."""
+
+    def make(builder: str, **options: object) -> tuple[torch.nn.Module, TorchvisionDetector]:
+        torch.manual_seed(0)
+        size = {"min_size": 64, "max_size": 96, "rpn_post_nms_top_n_test": 20, "box_detections_per_img": 6}
+        network = get_model(builder, weights=None, weights_backbone=None, num_classes=3, **size).eval()
+        path = tmp_path_factory.mktemp("heads") / "net.pth"
+        torch.save(network.state_dict(), path)
+        fixed = {"builder_args": size, "classes": NAMES, "device": "cpu", "keep_conf": 0.02, "max_det": 12}
+        return network, TorchvisionDetector(weights=str(path), builder=builder, **(fixed | options))
+
+    return make
+
+
+def outputs_of(network, frames):
+    network.roi_heads.score_thresh = 0.02
+    with torch.inference_mode():
+        return network([torch.from_numpy(frame).permute(2, 0, 1) / 255 for frame in frames])
+
+
+def test_masks_are_the_networks_own_where_they_are_asked_for(make_heads):
+    network, detector = make_heads("maskrcnn_resnet50_fpn")
+    frames = blocky_frames(2, 90, 120)
+
+    bare = detector.detect(as_batch(frames))
+    wanted = int(bare[0].class_id[0])
+    found = detector.with_geometry(frozenset([wanted])).detect(as_batch(frames))
+
+    assert geometry_offer(detector).kind == "mask"
+    num_masks = 0
+    for boxes, ours, output in zip(bare, found, outputs_of(network, frames), strict=True):
+        assert not boxes.geometry.astype(bool).any()
+        np.testing.assert_allclose(ours.xyxy, boxes.xyxy, atol=0.01)
+        assert not ours.geometry[ours.class_id != wanted].astype(bool).any()
+        for row in np.flatnonzero(ours.geometry):
+            mask, whole = ours.geometry[row], np.zeros((90, 120), bool)
+            whole[mask.top : mask.top + mask.height, mask.left : mask.left + mask.width] = mask.pixels
+            assert any(np.mean(whole ^ (theirs[0].numpy() >= 0.5)) < 1e-3 for theirs in output["masks"])
+            num_masks += 1
+    assert num_masks > 0
+
+
+def test_keypoints_are_the_networks_own_and_have_the_published_names(make_heads):
+    network, detector = make_heads("keypointrcnn_resnet50_fpn")
+    frames = blocky_frames(1, 90, 120)
+
+    (bare,), (found,) = (
+        each.detect(as_batch(frames)) for each in (detector, detector.with_geometry(frozenset([0, 1])))
+    )
+
+    assert geometry_offer(detector).kind == "keypoints"
+    assert detector.keypoint_names[:3] == ("nose", "left_eye", "right_eye")
+    assert not bare.geometry.astype(bool).any()
+    (output,) = outputs_of(network, frames)
+    assert len(found) > 0
+    for pose in found.geometry:
+        distances = np.abs(output["keypoints"][..., :2].numpy() - pose.xy).max(axis=(1, 2))
+        assert distances.min() < 0.1
+        scores = output["keypoints_scores"][int(distances.argmin())].sigmoid()
+        np.testing.assert_allclose(pose.confidence, scores, atol=0.01)
+
+
+def test_names_of_keypoints_are_as_many_as_the_network_has(make_heads):
+    with pytest.raises(ConfigError, match=r"detector.keypoints: got 2 names, the network has 17 keypoints"):
+        make_heads("keypointrcnn_resnet50_fpn", keypoints=("tip", "end"))
