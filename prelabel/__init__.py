@@ -2,6 +2,7 @@
 
 from prelabel.detections import Detections, VideoDetections
 from prelabel.frames import FrameBatch, Media, VideoInfo
+from prelabel.geometry import Keypoints, Mask, Polygons, RotatedBox
 from prelabel.protocols import Classifier, Detector, LabelSink, ModelRecord, Task, TaskSource, Tracker, VideoReader
 
 __version__ = "0.1.0"
@@ -11,9 +12,13 @@ __all__ = [
     "Detections",
     "Detector",
     "FrameBatch",
+    "Keypoints",
     "LabelSink",
+    "Mask",
     "Media",
     "ModelRecord",
+    "Polygons",
+    "RotatedBox",
     "Task",
     "TaskSource",
     "Tracker",

@@ -13,6 +13,7 @@ import numpy as np
 
 from prelabel.boxes import box_areas
 from prelabel.files import whole_file
+from prelabel.formats.coco_geometry import coco_keys
 from prelabel.labelled import LabelledVideo
 from prelabel.ontology import OntologyObject
 
@@ -29,7 +30,8 @@ def frame_file_name(title: str, frame_index: int) -> str:
 def write_coco(path: Path, videos: Iterable[LabelledVideo]) -> None:
     """Writes `images`, `annotations` with `score`, and `categories` with ids from 1.
 
-    Boxes are x, y, width and height in pixels of the displayed frame; ids run through all videos.
+    Boxes are x, y, width and height in pixels of the displayed frame; ids run through all videos. What is known beyond
+    the box is there as `segmentation` or `keypoints`.
 
     Args:
         path: of the JSON file; replaced at once when all is written.
@@ -61,10 +63,13 @@ def _write_lists(videos: Iterable[LabelledVideo], images: IO[str], annotations: 
         for annotation in _annotations(video, category_ids, first_image_id, num_annotations + 1):
             annotations.write((",\n" if num_annotations else "\n") + json.dumps(annotation))
             num_annotations += 1
-    return [
-        {"id": number, "name": category.name, "supercategory": "", "feature_hash": category.feature_hash}
-        for category, number in category_ids.items()
-    ]
+    return [_category(category, number) for category, number in category_ids.items()]
+
+
+def _category(category: OntologyObject, number: int) -> dict[str, Any]:
+    entry = {"id": number, "name": category.name, "supercategory": "", "feature_hash": category.feature_hash}
+    points = [point.name for point in category.skeleton]
+    return {**entry, "keypoints": points, "skeleton": []} if points else entry
 
 
 def _frames(video: LabelledVideo) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -97,11 +102,13 @@ def _annotations(
         box_areas(found.xyxy).astype(np.float64).tolist(),
         found.confidence.astype(np.float64).tolist(),
         found.track_id.tolist(),
+        found.frame_index.tolist(),
+        found.geometry.tolist(),
     )
-    for number, (image_id, category_id, (x1, y1, x2, y2), area, score, track_id) in enumerate(
+    for number, (image_id, category_id, (x1, y1, x2, y2), area, score, track_id, frame_index, known) in enumerate(
         zip(*columns, strict=True)
     ):
-        annotation = {
+        annotation: dict[str, Any] = {
             "id": first_id + number,
             "image_id": image_id,
             "category_id": category_id,
@@ -110,4 +117,6 @@ def _annotations(
             "iscrowd": 0,
             "score": round(score, 5),
         }
+        if known is not None:
+            annotation |= coco_keys(known, video.info.size_of(frame_index))
         yield annotation if track_id < 0 else {**annotation, "track_id": track_id}
