@@ -19,7 +19,7 @@ from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.protocols import Task
 from prelabel.raw_store import RawRecord, read_raw
 from prelabel.report import RunReport, TaskReport
-from prelabel.shaping import Shaped, class_thresholds, shape_detections
+from prelabel.shaping import Shaped, class_thresholds, fit_geometry, shape_detections
 from prelabel.tracking import track_detections
 
 NEXT_STEP = "`prelabel run CONFIG` first"
@@ -39,10 +39,10 @@ def shape_raw(parts: DetectorParts, raw: RawRecord) -> Shaped:
     """Returns what becomes labels: above the detector's threshold, by the config's shaping, in tracks if it says so."""
     found = raw.detections.where(raw.detections.confidence >= np.float32(parts.finder.threshold or 0.0))
     shaped = shape_detections(found, raw.info, parts.label_map, parts.config.labels.rules)
-    linking = parts.linking
-    if linking is None:
-        return shaped
-    return track_detections(shaped, raw.info, parts.label_map, raw.cuts, linking)
+    if parts.linking is not None:
+        shaped = track_detections(shaped, raw.info, parts.label_map, raw.cuts, parts.linking)
+    tolerance_px = parts.config.labels.polygon_tolerance_px
+    return replace(shaped, detections=fit_geometry(shaped.detections, raw.info, parts.label_map, tolerance_px))
 
 
 def shape_unwritten(parts: DetectorParts, raw: RawRecord) -> VideoDetections:

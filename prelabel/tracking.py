@@ -9,7 +9,8 @@ sure ones began, lower `detector.conf` and leave `tracker.high_conf` where it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,7 +23,17 @@ from prelabel.frames import VideoInfo
 from prelabel.link_memory import LinkMemory
 from prelabel.ontology import LabelMap
 from prelabel.protocols import Tracker
-from prelabel.shaping import Dropped, DropReason, Keyframes, Shaped, count_by_class, smooth_boxes, thin_tracks
+from prelabel.shaping import (
+    Dropped,
+    DropReason,
+    Keyframes,
+    Shaped,
+    count_by_class,
+    held_geometry,
+    lacks_keypoints,
+    smooth_boxes,
+    thin_tracks,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +93,10 @@ def track_detections(
         "short_track": (found.track_id >= 0) & is_short,
     }
     counts = {reason: count_by_class(found.class_id[rows], label_map.class_names) for reason, rows in reasons.items()}
-    dropped = Dropped(
-        {**shaped.dropped.counts, **{reason: by_class for reason, by_class in counts.items() if by_class}}
-    )
     kept = found.where(~(reasons["untracked"] | reasons["short_track"]))
     kept = replace(kept, track_id=kept.instance + 1)
-    kept = replace(kept, class_id=vote_classes(kept, label_map))
+    kept, unposed = _elect(kept, label_map)
+    dropped = _with_counts(shaped.dropped, {**counts, "no_keypoints": unposed})
     smooth_xyxy = smooth_boxes(kept, info, linking.smooth_seconds)
     smooth = replace(kept, xyxy=np.where(kept.has_geometry[:, None], kept.xyxy, smooth_xyxy))
     filled = fill_gaps(smooth, info, linking.max_gap_seconds)
@@ -129,6 +138,25 @@ def link_boxes(
             if given >= 0:
                 track_id[row] = names.setdefault((shot, given), len(names))
     return track_id
+
+
+def _elect(tracked: VideoDetections, label_map: LabelMap) -> tuple[VideoDetections, dict[str, int]]:
+    """Returns the boxes of the classes that their tracks elect, and by class how many become skeletons, without a pose.
+
+    What is known beyond a box stays where the elected object's shape holds it.
+    """
+    voted = replace(tracked, class_id=vote_classes(tracked, label_map))
+    voted = replace(voted, geometry=held_geometry(voted, label_map))
+    lacks = lacks_keypoints(voted, label_map)
+    return voted.where(~lacks), count_by_class(voted.class_id[lacks], label_map.class_names)
+
+
+def _with_counts(dropped: Dropped, more: Mapping[DropReason, Mapping[str, int]]) -> Dropped:
+    counts = {reason: Counter(by_class) for reason, by_class in dropped.counts.items()}
+    for reason, by_class in more.items():
+        if by_class:
+            counts[reason] = counts.get(reason, Counter()) + Counter(by_class)
+    return Dropped({reason: dict(by_class) for reason, by_class in counts.items()})
 
 
 def vote_classes(tracked: VideoDetections, label_map: LabelMap) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from prelabel.frames import VideoInfo
 from prelabel.geometry import GeometryOffer, Keypoints, Mask, Polygons, RotatedBox
 from prelabel.label_row import find_own, remove_own, write_detections
 from prelabel.ontology import Ontology
-from prelabel.shaping import shape_detections
+from prelabel.shaping import fit_geometry, shape_detections
 from tests.geometries import (
     DISC,
     KEYPOINT_NAMES,
@@ -94,7 +94,7 @@ def coordinates(geometry, size):
 
 def write(shape, found, info, row=None):
     label_map = map_to(shape, KINDS[shape][1])
-    shaped = shape_detections(found, info, label_map).detections
+    shaped = fit_geometry(shape_detections(found, info, label_map).detections, info, label_map, 1.0)
     return write_detections(row or new_row(info, ontology_of(shape)), shaped, info, label_map, now=NOW)
 
 

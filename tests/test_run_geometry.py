@@ -10,7 +10,7 @@ import pytest
 from encord.objects.bitmask import BitmaskCoordinates
 from faster_coco_eval.core import mask as coco_mask
 
-from prelabel.assemble import Assembly
+from prelabel.assemble import Assembly, assemble
 from prelabel.checks import look_through, prepare
 from prelabel.config import check_config
 from prelabel.errors import ConfigError
@@ -20,7 +20,7 @@ from prelabel.ledger import LEDGER, Ledger
 from prelabel.outputs import complete
 from prelabel.progress import NullProgress
 from prelabel.raw_store import read_raw
-from prelabel.relabel import KeptAssembly
+from prelabel.relabel import assemble_kept
 from prelabel.report import RunReport
 from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE
@@ -112,7 +112,7 @@ def run(assembly: Assembly) -> RunReport:
 
 
 def run_folder(folder: Path, detector: str, shape: str | None, **sections: dict) -> RunReport:
-    return run(Assembly(check_config(values_of(folder, detector, shape, **sections), "test.yaml"), folder))
+    return run(assemble(check_config(values_of(folder, detector, shape, **sections), "test.yaml"), folder))
 
 
 def objects_by_frame(folder: Path) -> dict[int, list[dict]]:
@@ -222,7 +222,7 @@ def test_labels_anew_are_the_runs_own_and_take_another_tolerance(folder):
     fine = objects_by_frame(folder)
     values = values_of(folder, "Asked", "polygon", labels={"polygon_tolerance_px": 4.0})
 
-    run(KeptAssembly(check_config(values, "test.yaml"), folder))
+    run(assemble_kept(check_config(values, "test.yaml"), folder))
 
     coarse = objects_by_frame(folder)
     assert sorted(coarse) == sorted(fine)
@@ -246,7 +246,7 @@ def test_a_gap_between_two_masks_stays_empty_and_the_track_goes_on(folder):
 
 def test_keyframes_of_masks_are_refused_before_the_first_frame(folder):
     values = values_of(folder, "Asked", "polygon", labels={"instances": "tracks", "keyframes": {}})
-    assembly = Assembly(check_config(values, "test.yaml"), folder)
+    assembly = assemble(check_config(values, "test.yaml"), folder)
 
     with pytest.raises(ConfigError, match=r"labels.keyframes: .* labels.classes makes 'Road sign' the polygon"):
         prepare(assembly)
@@ -257,7 +257,7 @@ def test_export_as_label_rows_is_the_runs_own(folder):
     values = values_of(folder, "Discs", "polygon")
     run_folder(folder, "Discs", "polygon")
 
-    (path,) = export_run(KeptAssembly(check_config(values, "test.yaml"), folder), "encord", folder / "exported")
+    (path,) = export_run(assemble_kept(check_config(values, "test.yaml"), folder), "encord", folder / "exported")
 
     (unit,) = json.loads(path.read_text())["data_units"].values()
     exported = {int(frame): labels["objects"][0]["polygons"] for frame, labels in unit["labels"].items()}
@@ -273,7 +273,7 @@ def test_masks_become_polygons_on_the_platform_and_a_second_run_replaces_its_own
 
     for tolerance_px in (1.0, 3.0):
         labels = {"polygon_tolerance_px": tolerance_px, "classes": {"person": None}}
-        report = run(Assembly(check_config({**values, "labels": labels}, "test.yaml"), tmp_path))
+        report = run(assemble(check_config({**values, "labels": labels}, "test.yaml"), tmp_path))
         assert [task.status for task in report.tasks] == ["done"]
         row = platform.initialised_row()
         polygons = [instance.get_annotations()[0].coordinates.polygons for instance in row.get_object_instances()]

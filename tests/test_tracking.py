@@ -13,12 +13,14 @@ from prelabel.boxes import iou_matrix
 from prelabel.detections import Detections, concatenate
 from prelabel.errors import TrackError
 from prelabel.frames import VideoInfo
+from prelabel.geometry import GeometryOffer, Keypoints
 from prelabel.ontology import Ontology, build_label_map
 from prelabel.scenes import CLASS_NAMES, SceneSpec, cut_frame_index, render_frames
 from prelabel.shaping import Dropped, Shaped, shape_detections
 from prelabel.trackers.bytetrack import ByteTrackTracker
 from prelabel.tracking import Linking, track_detections
-from tests.labelling import detections
+from tests.geometries import DISC, KEYPOINT_NAMES, map_to, skeleton_ontology, with_geometry
+from tests.labelling import detections, object_json
 
 VIDEO = VideoInfo(width=640, height=360, num_frames=200, average_fps=25.0, duration_seconds=8.0)
 NAMES = ("car", "truck", "person")
@@ -238,3 +240,50 @@ def test_on_generated_scenes_few_tracks_switch_and_most_boxes_that_were_missed_a
     assert num_tracks <= 1.2 * num_objects
     assert num_matched / num_boxes >= 0.97  # of which the detector found nine in ten
     assert num_boxes / num_tracks >= 20
+
+
+def test_what_is_known_beyond_a_box_goes_where_the_elected_object_holds_it():
+    ontology = Ontology.from_structure(
+        {"objects": [object_json("car", 1, "bitmask"), object_json("bus", 2), object_json("van", 3, "polygon")]},
+        "Roads",
+    )
+    label_map = build_label_map(["car", "bus", "van"], ontology, {}, offer=GeometryOffer("mask"))
+    rows = [(n, (2 + n, 2, 22 + n, 22), 0.9 if n else 0.3, int(n == 0), DISC) for n in range(4)]
+    found = with_geometry(*rows)
+    shaped = shape_detections(found, VIDEO, label_map)
+
+    tracked = track_detections(shaped, VIDEO, label_map, (), replace(LINKING, min_length=2))
+
+    assert tracked.detections.class_id.tolist() == [0] * 4
+    assert tracked.detections.has_geometry.tolist() == [False, True, True, True]
+
+
+def test_box_whose_track_elects_a_skeleton_is_left_out_and_counted():
+    ontology = skeleton_ontology(with_box=True)
+    label_map = build_label_map(
+        ["person", "box"], ontology, {"box": "obj00002"}, offer=GeometryOffer("keypoints", KEYPOINT_NAMES)
+    )
+    pose = Keypoints(np.ones((4, 2), np.float32), np.ones(4, np.float32))
+    rows = [(n, (2 + n, 2, 22 + n, 22), 0.9, 0, pose) if n else (n, (2, 2, 22, 22), 0.4, 1, None) for n in range(4)]
+    shaped = shape_detections(with_geometry(*rows), VIDEO, label_map)
+
+    tracked = track_detections(shaped, VIDEO, label_map, (), replace(LINKING, min_length=2))
+
+    assert tracked.detections.frame_index.tolist() == [1, 2, 3]
+    assert tracked.dropped.counts == {"no_keypoints": {"person": 1}}
+
+
+def test_nothing_is_smoothed_or_filled_in_where_more_is_known_than_the_box():
+    label_map = map_to("bitmask", GeometryOffer("mask"))
+    jitter = [0, 3, 0, 3, 0, 0, 3, 0]
+    frames = [0, 1, 2, 3, 6, 7, 8, 9]
+    rows = [(f, (2 + j, 2, 22 + j, 22), 0.9, 0, DISC) for f, j in zip(frames, jitter, strict=True)]
+    found = with_geometry(*rows, inferred_frames=range(10))
+    shaped = shape_detections(found, VIDEO, label_map)
+
+    tracked = track_detections(
+        shaped, VIDEO, label_map, (), replace(LINKING, min_length=2, max_gap_seconds=1.0, smooth_seconds=0.3)
+    )
+
+    assert tracked.detections.frame_index.tolist() == frames
+    assert np.array_equal(tracked.detections.xyxy, found.xyxy)

@@ -182,7 +182,6 @@ class LabelsSection(Section):
             nms_iou=self.nms_iou,
             flicker=self.flicker,
             max_per_frame=self.max_per_frame,
-            polygon_tolerance_px=self.polygon_tolerance_px,
         )
 
 

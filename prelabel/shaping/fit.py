@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,34 +43,45 @@ def lacks_keypoints(found: VideoDetections, label_map: LabelMap) -> NDArray[np.b
     return lacks
 
 
-def fit_geometry(
-    found: VideoDetections, info: VideoInfo, label_map: LabelMap, polygon_tolerance_px: float
-) -> NDArray[np.object_]:
-    """Returns what of the geometry the objects' shapes hold, object (N,), within the frame; None: the box is all.
-
-    A mask becomes polygons where the object is a polygon, a rotated box its four corners; keypoints come in the order
-    of the skeleton.
+def held_geometry(found: VideoDetections, label_map: LabelMap) -> NDArray[np.object_]:
+    """Returns the geometry, object (N,), without what the objects' shapes do not hold.
 
     Args:
         found: of mapped classes.
+        label_map: from the detector's classes to ontology objects.
+    """
+    is_held = np.isin(np.arange(len(label_map.objects)), list(label_map.wants_geometry))
+    held = found.geometry.copy()
+    held[~is_held[found.class_id]] = None
+    return held
+
+
+def fit_geometry(
+    found: VideoDetections, info: VideoInfo, label_map: LabelMap, polygon_tolerance_px: float
+) -> VideoDetections:
+    """Returns the detections with their geometry in the form that the objects' shapes have, within the frame.
+
+    A mask becomes polygons where the object is a polygon, a rotated box its four corners; keypoints come in the order
+    of the skeleton. Where a mask is too small to be drawn, the box is all that is left.
+
+    Args:
+        found: of mapped classes; their geometry is such as the objects' shapes hold.
         info: the video.
         label_map: from the detector's classes to ontology objects.
         polygon_tolerance_px: how far a polygon may lie from the mask's edge.
     """
     fitting = np.full(len(found), None, object)
     for row in np.flatnonzero(found.has_geometry).tolist():
-        category = label_map.objects[found.class_id[row]]
-        if category is None or category.shape not in label_map.offer.shapes:
-            continue
-        geometry = found.geometry[row]
-        if category.shape == "polygon":
+        class_id, geometry = found.class_id[row], found.geometry[row]
+        category = label_map.objects[class_id]
+        if category is not None and category.shape == "polygon":
             geometry = _as_polygons(geometry, polygon_tolerance_px)
         elif isinstance(geometry, Keypoints):
-            order = list(label_map.keypoints[found.class_id[row]])
+            order = list(label_map.keypoints[class_id])
             geometry = Keypoints(geometry.xy[order], geometry.confidence[order])
         if geometry is not None:
             fitting[row] = clip_geometry(geometry, *info.size_of(int(found.frame_index[row])))
-    return fitting
+    return replace(found, geometry=fitting)
 
 
 def _as_polygons(geometry: Geometry, tolerance_px: float) -> Polygons | None:

@@ -28,7 +28,6 @@ class ShapingRules:
         nms_iou: of two boxes on a frame that overlap more than this, whatever their objects, the more confident stays.
         flicker: on how many frames around its own a thing must be seen.
         max_per_frame: how many boxes a frame may have.
-        polygon_tolerance_px: how far a polygon may lie from the edge of the mask that it is made of.
     """
 
     conf: float | Mapping[str, float] = 0.0
@@ -37,7 +36,6 @@ class ShapingRules:
     nms_iou: float | None = None
     flicker: Flicker | None = None
     max_per_frame: int | None = None
-    polygon_tolerance_px: float = 1.0
 
 
 def class_thresholds(conf: float | Mapping[str, float], label_map: LabelMap) -> NDArray[np.float32]:

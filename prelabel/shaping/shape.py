@@ -13,7 +13,7 @@ from prelabel.detections import VideoDetections
 from prelabel.errors import DetectError
 from prelabel.frames import VideoInfo
 from prelabel.ontology import LabelMap
-from prelabel.shaping.fit import check_geometry, fit_geometry, lacks_keypoints
+from prelabel.shaping.fit import check_geometry, held_geometry, lacks_keypoints
 from prelabel.shaping.flicker import flickering
 from prelabel.shaping.overlaps import most_confident_first, over_max_per_frame, overlapping
 from prelabel.shaping.reasons import Dropped, DropReason, Shaped, count_by_class
@@ -32,7 +32,7 @@ def shape_detections(
 ) -> Shaped:
     """Returns what is left to label. Each detection that is not is counted once, by the first reason that holds.
 
-    Rules look at boxes. Of what is known beyond the box is left what the object's shape holds, in its form.
+    Rules look at boxes. Of what is known beyond the box is left what the object's shape holds.
 
     Args:
         detections: as the detector found them.
@@ -68,8 +68,7 @@ def shape_detections(
         if is_dropped.any():
             counts[reason] = count_by_class(found.class_id[is_dropped], label_map.class_names)
             found = found.where(~is_dropped)
-    fitting = fit_geometry(found, info, label_map, rules.polygon_tolerance_px)
-    return Shaped(replace(found, geometry=fitting), Dropped(counts))
+    return Shaped(replace(found, geometry=held_geometry(found, label_map)), Dropped(counts))
 
 
 def _rules_in_order(info: VideoInfo, label_map: LabelMap, rules: ShapingRules) -> dict[DropReason, Rule]:

@@ -10,7 +10,7 @@ import pytest
 from prelabel.errors import DetectError, OntologyError
 from prelabel.geometry import BOXES_ALONE, GeometryOffer, Keypoints, Mask, Polygons
 from prelabel.ontology import Ontology, build_label_map
-from prelabel.shaping import ShapingRules, shape_detections
+from prelabel.shaping import fit_geometry, shape_detections
 from tests.geometries import (
     DISC,
     POINTS,
@@ -28,9 +28,10 @@ BOX = (1, 1, 50, 46)
 POSE = Keypoints(ring(2, 3, 8, 3, 5, 6, 1, 99), np.array([0.9, 0.2, 0.5, 0.7], np.float32))
 
 
-def fitted(shape, offer, geometry, **rules):
-    found = with_geometry((0, BOX, 0.6, 0, geometry))
-    return shape_detections(found, VIDEO, map_to(shape, offer), ShapingRules(**rules)).detections.geometry[0]
+def fitted(shape, offer, geometry, polygon_tolerance_px=1.0):
+    label_map = map_to(shape, offer)
+    shaped = shape_detections(with_geometry((0, BOX, 0.6, 0, geometry)), VIDEO, label_map)
+    return fit_geometry(shaped.detections, VIDEO, label_map, polygon_tolerance_px).geometry[0]
 
 
 def test_mask_becomes_polygons_of_as_few_corners_as_the_tolerance_allows():
