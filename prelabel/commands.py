@@ -45,11 +45,11 @@ ALL_DONE, SOME_FAILED, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 130
 
 def run_config(
     config: Path,
-    settings: Sequence[str],
+    settings: Sequence[str] = (),
     *,
-    limit: int | None,
-    dry_run: bool,
-    watch_seconds: float | None,
+    limit: int | None = None,
+    dry_run: bool = False,
+    watch_seconds: float | None = None,
     metrics_port: int | None = None,
     page: bool = False,
 ) -> int:

@@ -154,7 +154,7 @@ def label(config: str, environment: dict[str, str], step: KillPoint | None, limi
     sys.stdout = sys.stderr = Path(config).with_suffix(".log").open("a")
     if step is not None:
         _die_at(step)
-    raise SystemExit(run_config(Path(config), (), limit=limit, dry_run=False, watch_seconds=None))
+    raise SystemExit(run_config(Path(config), limit=limit))
 
 
 def _die_at(step: KillPoint) -> None:

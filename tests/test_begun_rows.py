@@ -66,8 +66,8 @@ def test_a_begun_row_and_its_task_are_left_while_others_go_on(platform: Platform
     reasons = {task.title: task.reason for task in report.tasks}  # whichever was fetched first
     assert "1 label on its row that prelabel did not write" in reasons["clip.mp4"]
     assert platform.initialised_row().get_object_instances() == []
-    assert [task.data.title for task in platform.project.tasks_at(AGENT)] == ["clip.mp4"]
-    assert [task.data.title for task in platform.project.tasks_at(ANNOTATE)] == ["0.mp4"]
+    assert platform.project.titles_at(AGENT) == ["clip.mp4"]
+    assert platform.project.titles_at(ANNOTATE) == ["0.mp4"]
     assert len(platform.server.world.links) == 1
 
     assert [task.status for task in run(on_platform(platform, tmp_path, labels={})).tasks] == ["done"]

@@ -37,7 +37,7 @@ def test_task_goes_the_whole_way(platform: Platform) -> None:
         (0, 0.875, "agent@example.com"),
         (7, 0.875, "agent@example.com"),
     ]
-    assert [task.data.title for task in platform.project.tasks_at(ANNOTATE)] == ["clip.mp4"]
+    assert platform.project.titles_at(ANNOTATE) == ["clip.mp4"]
     assert [call.operation for call in platform.server.calls] == [
         "get_project",
         "get_ontology",

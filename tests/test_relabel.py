@@ -65,7 +65,7 @@ def config_file(folder: Path, **sections) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
-    assert run_config(config_file(tmp_path), (), limit=None, dry_run=False, watch_seconds=None) == 0
+    assert run_config(config_file(tmp_path)) == 0
     return tmp_path
 
 
@@ -93,7 +93,7 @@ def test_relabelling_and_running_know_what_the_other_has_done(folder):
     for _ in range(2):
         assert relabel_kept(config, ()) == 0
     assert [task["status"] for task in report_of(folder)["tasks"]] == ["already done"]
-    assert run_config(config, (), limit=None, dry_run=False, watch_seconds=None) == 0
+    assert run_config(config) == 0
     assert [task["status"] for task in report_of(folder)["tasks"]] == ["already done"]
     assert num_instances(folder) == 1
 
@@ -121,7 +121,7 @@ def test_boxes_of_an_earlier_detector_are_left_alone(folder):
     write_grey_clip(folder / "clips" / "b.mp4", 96, 64, 4)
     other = {"use": "tests.test_relabel:Other"}
     (folder / "clips" / "a.mp4").rename(folder / "a.mp4")
-    run_config(config_file(folder, detector=other), (), limit=None, dry_run=False, watch_seconds=None)
+    run_config(config_file(folder, detector=other))
     relabel_kept(config_file(folder, detector=other), ["labels.nms_iou=0.9"])
     report = report_of(folder)
     assert [task["title"] for task in report["tasks"]] == ["b.mp4"]
@@ -145,7 +145,7 @@ def test_a_dry_run_of_it_leaves_labels_and_ledger_as_they_are(folder):
 def test_what_a_dry_run_found_is_labelled_anew_exported_and_drawn_without_its_detector(tmp_path):
     write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
     config = config_file(tmp_path)
-    assert run_config(config, (), limit=None, dry_run=True, watch_seconds=None) == 0
+    assert run_config(config, dry_run=True) == 0
     num_built = Unsure.num_built
     with pytest.raises(ConfigError, match="holds no detections yet"):
         export_labels(config, (), "coco", tmp_path / "all.json")
@@ -178,7 +178,7 @@ def encord_values(platform: Platform, folder: Path, **sections) -> dict:
 def labelled(platform: Platform, tmp_path: Path, encord_environment) -> Platform:
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(encord_values(platform, tmp_path)))
-    assert run_config(path, (), limit=None, dry_run=False, watch_seconds=None) == 0
+    assert run_config(path) == 0
     return platform
 
 
@@ -199,7 +199,7 @@ def test_a_row_that_nobody_has_begun_is_rewritten_where_it_stands_and_its_task_s
     assert [task.status for task in relabel(labelled, tmp_path).tasks] == ["done"]
     assert num_objects(labelled) == 2 * NUM_FRAMES
     assert (len(labelled.server.world.moves), Unsure.num_built) == (num_moves, num_built)
-    assert [task.data.title for task in labelled.project.tasks_at(ANNOTATE)] == ["clip.mp4"]
+    assert labelled.project.titles_at(ANNOTATE) == ["clip.mp4"]
 
 
 def test_a_dry_run_of_it_saves_nothing_on_the_platform(labelled, tmp_path):

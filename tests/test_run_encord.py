@@ -106,7 +106,7 @@ def test_failed_task_costs_only_itself(platform: Platform, tmp_path: Path) -> No
         ("broken.mp4", "failed"),
         ("clip.mp4", "done"),
     ]
-    assert [task.data.title for task in platform.project.tasks_at(AGENT)] == ["broken.mp4"]
+    assert platform.project.titles_at(AGENT) == ["broken.mp4"]
 
 
 def add_broken(platform: Platform, folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_failed_task_goes_down_a_pathway_of_its_own_with_an_issue_on_it(platform
     add_broken(platform, tmp_path)
     report = run(platform, tmp_path, {"pathway": "Straight to review", "issue": True})
     assert [task.title for task in report.failed] == ["broken.mp4"]
-    assert [task.data.title for task in platform.project.tasks_at(REVIEW)] == ["broken.mp4"]
+    assert platform.project.titles_at(REVIEW) == ["broken.mp4"]
     (issue,) = platform.project.issues
     assert issue.comment.startswith("prelabel could not label this: ")
     assert report.failed[0].reason in issue.comment
@@ -196,7 +196,7 @@ def test_run_whose_stage_cannot_be_listed_is_exit_2(platform: Platform, tmp_path
         "detector: {use: slow.py:Slow}\npathway: Annotate 1\n"
     )
     platform.server.faults.add("list_tasks", Status(403), times=None)
-    assert run_config(config, (), limit=None, dry_run=False, watch_seconds=None) == 2
+    assert run_config(config) == 2
 
 
 def test_dry_run_asks_the_platform_for_nothing_that_changes_it(platform: Platform, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_dry_run_asks_the_platform_for_nothing_that_changes_it(platform: Platfor
         f"source: {{stage: {AGENT}, project_hash: {platform.project.uuid}, output: {tmp_path / 'out'}}}\n"
         "detector: {use: slow.py:Slow}\npathway: Annotate 1\n"
     )
-    assert run_config(config, (), limit=None, dry_run=True, watch_seconds=None) == 0
+    assert run_config(config, dry_run=True) == 0
     asked = {call.operation for call in platform.server.calls}
     assert asked <= {"get_project", "get_ontology", "list_tasks", "list_label_rows", "get_item", "download"}
     assert len(list((tmp_path / "out" / "dry-run").glob("*.labels.json"))) == 2

@@ -135,7 +135,7 @@ def test_a_plain_run_takes_up_what_was_set_aside_and_a_watching_one_lets_it_rest
 def test_retry_takes_up_what_was_set_aside_and_nothing_else(folder, capsys):
     (folder / "luck").write_text("xx")
     config = folder / "config.yaml"
-    assert run_config(config, (), limit=None, dry_run=False, watch_seconds=None) == 1
+    assert run_config(config) == 1
     assert show_status(config) == 1
     assert "out of luck" in capsys.readouterr().out
     write_grey_clip(folder / "clips" / "b.mp4", 64, 48, 6)
@@ -152,7 +152,7 @@ def test_what_a_retry_writes_of_the_whole_run_holds_what_was_done_before(folder)
     write_grey_clip(folder / "clips" / "b.mp4", 64, 48, 6)
     (folder / "luck").write_text("x")
     config, once = folder / "config.yaml", ["retries.attempts=1"]
-    assert run_config(config, once, limit=None, dry_run=False, watch_seconds=None) == 1
+    assert run_config(config, once) == 1
     assert retry_failed(config, once, ()) == 0
     coco = json.loads((folder / "out" / "coco.json").read_text())
     assert {image["video"] for image in coco["images"]} == {"a.mp4", "b.mp4"}

@@ -68,14 +68,6 @@ def write_config(project: Project, folder: Path, stages: str = STAGES) -> Path:
     return path
 
 
-def run(config: Path, *settings: str, limit: int | None = None, dry_run: bool = False) -> int:
-    return run_config(config, settings, limit=limit, dry_run=dry_run, watch_seconds=None)
-
-
-def titles_at(project: Project, stage: str) -> list[str]:
-    return sorted(task.data.title for task in project.tasks_at(stage))
-
-
 def report_of(folder: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return report
@@ -83,9 +75,9 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 def test_a_task_goes_through_both_stages_in_one_run(project: Project, tmp_path: Path) -> None:
     config = write_config(project, tmp_path)
-    assert run(config) == 0
-    assert titles_at(project, ANNOTATE) == ["0.mp4", "1.mp4"]
-    assert titles_at(project, COMPLETE) == ["a.pdf"]
+    assert run_config(config) == 0
+    assert project.titles_at(ANNOTATE) == ["0.mp4", "1.mp4"]
+    assert project.titles_at(COMPLETE) == ["a.pdf"]
     assert all(len(row.objects()) == 12 for row in project.rows.values())
     report = report_of(tmp_path / "out")
     assert report["tasks"] == {"done": 5}
@@ -96,29 +88,29 @@ def test_a_task_goes_through_both_stages_in_one_run(project: Project, tmp_path: 
 
 
 def test_a_limit_counts_over_all_stages(project: Project, tmp_path: Path) -> None:
-    assert run(write_config(project, tmp_path), limit=4) == 0
-    assert (titles_at(project, SORT), len(titles_at(project, AGENT)), len(titles_at(project, ANNOTATE))) == ([], 1, 1)
+    assert run_config(write_config(project, tmp_path), limit=4) == 0
+    assert (project.titles_at(SORT), len(project.titles_at(AGENT)), len(project.titles_at(ANNOTATE))) == ([], 1, 1)
 
 
 def test_a_dry_run_looks_at_what_waits_where_it_is(project: Project, tmp_path: Path) -> None:
-    assert run(write_config(project, tmp_path), dry_run=True) == 0
-    assert len(titles_at(project, SORT)) == 3
+    assert run_config(write_config(project, tmp_path), dry_run=True) == 0
+    assert len(project.titles_at(SORT)) == 3
     assert report_of(tmp_path / "out" / "dry-run")["stages"][SORT]["pathways"] == {"Label it": 2, "Leave it": 1}
 
 
 def test_one_stage_may_be_chosen(project: Project, tmp_path: Path) -> None:
     config = write_config(project, tmp_path)
-    assert run(config, f"stage={SORT}") == 0
-    assert titles_at(project, AGENT) == ["0.mp4", "1.mp4"]
+    assert run_config(config, [f"stage={SORT}"]) == 0
+    assert project.titles_at(AGENT) == ["0.mp4", "1.mp4"]
     assert load_config(config, [f"stage={AGENT}"]).source.output == tmp_path / "out" / AGENT
 
 
 def test_a_model_of_both_stages_is_loaded_once(project: Project, tmp_path: Path, capsys) -> None:
     both = "stages:\n  - {stage: Sort, pathway: Label it}\n  - {stage: Pre-Labeling Agent, pathway: Annotate 1}\n"
-    assert run(write_config(project, tmp_path, both)) == 0
+    assert run_config(write_config(project, tmp_path, both)) == 0
     told = capsys.readouterr()
     assert (told.out + told.err).count("built") == 1
-    assert titles_at(project, ANNOTATE) == ["0.mp4", "1.mp4"]
+    assert project.titles_at(ANNOTATE) == ["0.mp4", "1.mp4"]
 
 
 def test_a_stage_s_failure_costs_no_other(project: Project, encord_server: EncordServer, tmp_path: Path) -> None:
@@ -126,8 +118,8 @@ def test_a_stage_s_failure_costs_no_other(project: Project, encord_server: Encor
     for task in project.tasks_at(SORT)[:1]:
         encord_server.world.move_task(task, project.stage(AGENT), user="anna@example.com")
     encord_server.faults.add(lambda call: call.operation == "list_tasks", Status(403), times=1)
-    assert run(config) == 2
-    assert titles_at(project, ANNOTATE) == ["0.mp4"]
+    assert run_config(config) == 2
+    assert project.titles_at(ANNOTATE) == ["0.mp4"]
     assert report_of(tmp_path / "out")["stages"][SORT]["aborted"]
 
 
@@ -141,8 +133,8 @@ def test_a_check_looks_at_every_stage(project: Project, tmp_path: Path, capsys) 
 def test_a_stage_that_is_not_there_is_named_before_anything_runs(project: Project, tmp_path: Path) -> None:
     stages = STAGES.replace("Pre-Labeling Agent", "Pre-Labelling Agent")
     with pytest.raises(AccountError, match=r"stage 'Pre-Labelling Agent': .* did you mean 'Pre-Labeling Agent'"):
-        run(write_config(project, tmp_path, stages))
-    assert len(titles_at(project, SORT)) == 3
+        run_config(write_config(project, tmp_path, stages))
+    assert len(project.titles_at(SORT)) == 3
 
 
 @pytest.mark.parametrize(
@@ -192,6 +184,6 @@ def test_tasks_of_all_kinds_are_sorted_and_labelled_and_none_is_lost(
     encord_server: EncordServer, tmp_path: Path
 ) -> None:
     mixed = MixedTasks.populate(encord_server, tmp_path, 60)
-    assert run(mixed.write_config(tmp_path)) == 0
+    assert run_config(mixed.write_config(tmp_path)) == 0
     assert mixed.lost() == []
     assert report_of(tmp_path / "out")["tasks"] == {"done": 60 + 30}

@@ -8,7 +8,6 @@ from typing import Any
 
 from encord.objects import Classification, LabelRowV2
 
-from prelabel.commands import run_config
 from tests.encord_server import AGENT, COMPLETE, EncordServer
 from tests.encord_server.ontologies import editor, feature_hash, ontology_object, radio_classification
 from tests.encord_server.populated import Platform
@@ -48,10 +47,6 @@ def write_config(platform: Platform, folder: Path, code: str, agent: str = "agen
     return path
 
 
-def run(config: Path, *, dry_run: bool = False, limit: int | None = None) -> int:
-    return run_config(config, (), limit=limit, dry_run=dry_run, watch_seconds=None)
-
-
 def report_of(folder: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((folder / "out" / "report.json").read_text())
     return report
@@ -59,10 +54,6 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 def reasons(folder: Path) -> str:
     return "\n".join(task["reason"] for task in report_of(folder)["tasks"] if task["status"] == "failed")
-
-
-def titles_at(platform: Platform, stage: str) -> list[str]:
-    return sorted(task.data.title for task in platform.project.tasks_at(stage))
 
 
 def add_caption(label_row: LabelRowV2, text: str) -> None:

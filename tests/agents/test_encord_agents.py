@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents.platforms import reasons, run, titles_at, write_config
+from prelabel.commands import run_config
+from tests.agents.platforms import reasons, write_config
 from tests.encord_server import ANNOTATE, REVIEW
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
@@ -64,11 +65,11 @@ def by_city(task: AgentTask, lr: LabelRowV2, item: Annotated[StorageItem, Depend
 
 def test_boxes_on_frames(site: Platform, tmp_path: Path) -> None:
     config = write_config(site, tmp_path, BOXES, "agent: {use: my_agent.py:boxes}")
-    assert run(config) == 0, reasons(tmp_path)
+    assert run_config(config) == 0, reasons(tmp_path)
     row = site.project.row(site.clip)
     assert [frame for frame, _ in row.objects()] == list(range(NUM_FRAMES))
     assert len(site.server.world.saves) == 1
-    assert titles_at(site, ANNOTATE) == ["clip.mp4"]
+    assert site.project.titles_at(ANNOTATE) == ["clip.mp4"]
 
 
 def test_their_own_runner_ends_in_the_same_state(site: Platform, tmp_path: Path) -> None:
@@ -83,10 +84,10 @@ def test_their_own_runner_ends_in_the_same_state(site: Platform, tmp_path: Path)
     theirs = site.project.row(site.clip)
     other = site.add_clips(1)[0]
     config = write_config(site, tmp_path, BOXES, "agent: {use: my_agent.py:boxes}")
-    assert run(config) == 0, reasons(tmp_path)
+    assert run_config(config) == 0, reasons(tmp_path)
     ours = site.project.row(other)
     assert stripped(ours.objects()) == stripped(theirs.objects())
-    assert titles_at(site, ANNOTATE) == ["0.mp4", "clip.mp4"]
+    assert site.project.titles_at(ANNOTATE) == ["0.mp4", "clip.mp4"]
 
 
 def stripped(objects: list) -> list:
@@ -97,7 +98,7 @@ def stripped(objects: list) -> list:
 
 def test_a_struct_with_a_priority(site: Platform, tmp_path: Path) -> None:
     config = write_config(site, tmp_path, PRIORITIES, "agent: {use: my_agent.py:by_city}")
-    assert run(config) == 0, reasons(tmp_path)
+    assert run_config(config) == 0, reasons(tmp_path)
     (task,) = site.project.tasks_at(REVIEW)
     assert task.priority == 0.4
     assert not site.server.world.saves

@@ -47,7 +47,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def run(config: Path, *settings: str, dry_run: bool = False) -> list[tuple[str, str, str | None]]:
-    run_config(config, settings, limit=None, dry_run=dry_run, watch_seconds=None)
+    run_config(config, settings, dry_run=dry_run)
     folder = config.parent / "out" / ("dry-run" if dry_run else "")
     report = json.loads((folder / "report.json").read_text())
     return sorted((task["title"], task["status"], task["pathway"]) for task in report["tasks"])
@@ -115,7 +115,7 @@ def test_what_only_the_platform_has_is_named_beforehand(config: Path) -> None:
 
 
 def test_a_page_tells_which_way_they_went(config: Path) -> None:
-    run_config(config, (), limit=None, dry_run=False, watch_seconds=None, page=True)
+    run_config(config, page=True)
     page = (config.parent / "out" / "report.html").read_text()
     assert "Captioned" in page
     assert "a.mp4" in page

@@ -9,9 +9,10 @@ import pytest
 
 from prelabel.assemble import assemble
 from prelabel.checks import look_through
+from prelabel.commands import run_config
 from prelabel.config import load_config
 from prelabel.errors import SetupError
-from tests.agents.platforms import reasons, report_of, run, titles_at, write_config
+from tests.agents.platforms import reasons, report_of, write_config
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW, Refusal, Status
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
@@ -40,26 +41,26 @@ def asked(platform: Platform) -> set[str]:
 def test_a_function_that_asks_for_the_task_alone_reads_nothing_else(site: Platform, tmp_path: Path) -> None:
     site.add_clips(2)
     code = "def handle(task):\n    return 'Night team' if task.title == 'clip.mp4' else 'Annotate 1'\n"
-    assert run(write_config(site, tmp_path, code)) == 0
-    assert titles_at(site, REVIEW) == ["clip.mp4"]
-    assert titles_at(site, ANNOTATE) == ["0.mp4", "1.mp4"]
+    assert run_config(write_config(site, tmp_path, code)) == 0
+    assert site.project.titles_at(REVIEW) == ["clip.mp4"]
+    assert site.project.titles_at(ANNOTATE) == ["0.mp4", "1.mp4"]
     assert not asked(site) & {"download", "get_item", "create_label_rows", "save_label_rows"}
     assert report_of(tmp_path)["pathways"] == {"Annotate 1": 2, "Night team": 1}
 
 
 def test_changes_are_saved_before_the_task_moves(site: Platform, tmp_path: Path) -> None:
-    assert run(write_config(site, tmp_path, CAPTION, "agent: {use: my_agent.py:handle, text: a park}")) == 0
+    assert run_config(write_config(site, tmp_path, CAPTION, "agent: {use: my_agent.py:handle, text: a park}")) == 0
     assert captions(site) == ["a park"]
-    assert titles_at(site, ANNOTATE) == ["clip.mp4"]
+    assert site.project.titles_at(ANNOTATE) == ["clip.mp4"]
     operations = [call.operation for call in site.server.calls]
     assert operations.index("save_label_rows") < operations.index("act_on_tasks")
     assert report_of(tmp_path)["tasks"][0]["instances"] == {"Caption": 1}
 
 
 def test_a_row_that_was_not_changed_is_not_saved(site: Platform, tmp_path: Path) -> None:
-    assert run(write_config(site, tmp_path, "def handle(label_row): return 'Annotate 1'\n")) == 0
+    assert run_config(write_config(site, tmp_path, "def handle(label_row): return 'Annotate 1'\n")) == 0
     assert not site.server.world.saves
-    assert titles_at(site, ANNOTATE) == ["clip.mp4"]
+    assert site.project.titles_at(ANNOTATE) == ["clip.mp4"]
 
 
 def test_media_come_by_the_same_reader(site: Platform, tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def handle(task, media):
     assert media.path.read_bytes()
     return "Annotate 1"
 """
-    assert run(write_config(site, tmp_path, code)) == 0, reasons(tmp_path)
+    assert run_config(write_config(site, tmp_path, code)) == 0, reasons(tmp_path)
     assert report_of(tmp_path)["tasks"][0]["num_frames"] == NUM_FRAMES
     assert [left.name for left in (tmp_path / "out" / ".prelabel" / "cache").iterdir()] == [".lock"]
 
@@ -85,8 +86,8 @@ routing:
 priority: 0.9
 """
     agent = f"agent: {{use: my_agent.py:handle}}\n{rules}"
-    assert run(write_config(site, tmp_path, "def handle(): pass\n", agent)) == 0
-    assert titles_at(site, REVIEW) == ["clip.mp4"]
+    assert run_config(write_config(site, tmp_path, "def handle(): pass\n", agent)) == 0
+    assert site.project.titles_at(REVIEW) == ["clip.mp4"]
     assert site.project.tasks_at(REVIEW)[0].priority == 0.9
 
 
@@ -99,11 +100,11 @@ def handle(task):
     return "Annotate 1" if file.exists() else None
 """
     config = write_config(site, tmp_path, code)
-    assert run(config) == 0
-    assert titles_at(site, AGENT) == ["clip.mp4"]
+    assert run_config(config) == 0
+    assert site.project.titles_at(AGENT) == ["clip.mp4"]
     (tmp_path / "go").touch()
-    assert run(config) == 0
-    assert titles_at(site, ANNOTATE) == ["clip.mp4"]
+    assert run_config(config) == 0
+    assert site.project.titles_at(ANNOTATE) == ["clip.mp4"]
 
 
 def test_what_is_asked_of_the_sdk_s_objects_waits_until_the_function_has_returned(
@@ -121,14 +122,14 @@ def handle(row: LabelRowV2, task: AgentTask):
     row.save()
     assert task.data_title == "clip.mp4"
 """
-    assert run(write_config(site, tmp_path, code)) == 0, reasons(tmp_path)
+    assert run_config(write_config(site, tmp_path, code)) == 0, reasons(tmp_path)
     assert len(site.server.world.saves) == len(site.server.world.moves) == 1
-    assert (titles_at(site, REVIEW), captions(site)) == (["clip.mp4"], ["a street"])
+    assert (site.project.titles_at(REVIEW), captions(site)) == (["clip.mp4"], ["a street"])
     assert site.project.tasks_at(REVIEW)[0].priority == 0.8
 
 
 def test_a_dry_run_changes_nothing_and_writes_the_row_to_a_file(site: Platform, tmp_path: Path) -> None:
-    assert run(write_config(site, tmp_path, CAPTION), dry_run=True) == 0
+    assert run_config(write_config(site, tmp_path, CAPTION), dry_run=True) == 0
     assert asked(site) <= {"get_project", "get_ontology", "list_tasks", "list_label_rows"}
     (path,) = (tmp_path / "out" / "dry-run").glob("*.labels.json")
     row = json.loads(path.read_text())
@@ -136,7 +137,7 @@ def test_a_dry_run_changes_nothing_and_writes_the_row_to_a_file(site: Platform, 
         "a street"
     ]
     assert row["data_hash"] == site.clip.data_hash
-    assert titles_at(site, AGENT) == ["clip.mp4"]
+    assert site.project.titles_at(AGENT) == ["clip.mp4"]
 
 
 def test_a_dry_run_shows_the_labels_that_are_there(site: Platform, tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_a_dry_run_shows_the_labels_that_are_there(site: Platform, tmp_path: Pat
     row.save()
     num_saves = len(site.server.world.saves)
     code = "def handle(label_row):\n    assert len(label_row.get_object_instances()) == 1\n    return 'Annotate 1'\n"
-    assert run(write_config(site, tmp_path, code), dry_run=True) == 0
+    assert run_config(write_config(site, tmp_path, code), dry_run=True) == 0
     assert len(site.server.world.saves) == num_saves
 
 
@@ -155,7 +156,7 @@ def test_people_s_labels_stay_as_they_are(site: Platform, tmp_path: Path) -> Non
     row.add_classification_instance(site.wet_weather())
     row.save()
     before = site.project.row(site.clip).objects()
-    assert run(write_config(site, tmp_path, CAPTION)) == 0
+    assert run_config(write_config(site, tmp_path, CAPTION)) == 0
     after = site.project.row(site.clip)
     assert after.objects() == before
     assert len(after.classification_answers) == 2
@@ -174,10 +175,10 @@ def handle(label_row, client, project):
     add_caption(label_row, "by machine")
     return "Annotate 1"
 """
-    assert run(write_config(site, tmp_path, code)) == 1
+    assert run_config(write_config(site, tmp_path, code)) == 1
     assert "somebody changed its labels while the function had them" in reasons(tmp_path)
     assert captions(site) == ["by hand"]
-    assert titles_at(site, AGENT) == ["clip.mp4"]
+    assert site.project.titles_at(AGENT) == ["clip.mp4"]
 
 
 @pytest.mark.parametrize("operation", ["save_label_rows", "act_on_tasks"])
@@ -189,11 +190,11 @@ def test_a_run_that_is_cut_off_does_not_write_twice(site: Platform, tmp_path: Pa
 
     config = write_config(site, tmp_path, CAPTION)
     site.server.faults.add(operation, refuse, times=None)
-    assert run(config) == 1
+    assert run_config(config) == 1
     site.server.faults.clear()
-    assert run(config) == 0, reasons(tmp_path)
+    assert run_config(config) == 0, reasons(tmp_path)
     assert captions(site) == ["a street"]
-    assert titles_at(site, ANNOTATE) == ["clip.mp4"]
+    assert site.project.titles_at(ANNOTATE) == ["clip.mp4"]
 
 
 def test_a_task_that_comes_back_is_a_new_one(site: Platform, tmp_path: Path) -> None:
@@ -207,11 +208,11 @@ def handle(label_row):
     return "Annotate 1"
 """
     config = write_config(site, tmp_path, code)
-    assert run(config) == 0
+    assert run_config(config) == 0
     (task,) = site.project.tasks_at(ANNOTATE)
     site.server.world.move_task(task, site.project.stage(AGENT), user="anna@example.com")
-    assert run(config) == 0
-    assert titles_at(site, REVIEW) == ["clip.mp4"]
+    assert run_config(config) == 0
+    assert site.project.titles_at(REVIEW) == ["clip.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -240,21 +241,21 @@ def handle(task, label_row):
         return "Annotate 1"
     {body}
 """
-    assert run(write_config(site, tmp_path, code)) == 1
+    assert run_config(write_config(site, tmp_path, code)) == 1
     assert complaint in reasons(tmp_path)
-    assert titles_at(site, AGENT) == ["clip.mp4"]
-    assert titles_at(site, ANNOTATE) == ["0.mp4"]
+    assert site.project.titles_at(AGENT) == ["clip.mp4"]
+    assert site.project.titles_at(ANNOTATE) == ["0.mp4"]
     assert not site.server.world.saves
 
 
 def test_a_failure_names_the_line(site: Platform, tmp_path: Path) -> None:
     code = "import json\n\ndef handle(task):\n    return json.loads('{')\n"
-    assert run(write_config(site, tmp_path, code)) == 1
+    assert run_config(write_config(site, tmp_path, code)) == 1
     assert reasons(tmp_path).endswith(f"({tmp_path / 'my_agent.py'}, line 4)")
 
 
 def test_what_a_function_prints_stays_out_of_the_log(site: Platform, tmp_path: Path, capsys) -> None:
-    assert run(write_config(site, tmp_path, "def handle():\n    print('hello')\n    return 'Annotate 1'\n")) == 0
+    assert run_config(write_config(site, tmp_path, "def handle():\n    print('hello')\n    return 'Annotate 1'\n")) == 0
     told = capsys.readouterr()
     assert "hello" in told.err
     assert all(json.loads(line) for line in told.out.splitlines())
@@ -282,7 +283,7 @@ def test_what_is_no_function_is_named_before_the_first_task(
 ) -> None:
     config = write_config(site, tmp_path, code, "agent:\n  " + agent + "\npathway: Annotate 1")
     with pytest.raises(SetupError) as caught:
-        run(config)
+        run_config(config)
     assert complaint in str(caught.value)
     failed = [check.detail for check in look_through(assemble(load_config(config), tmp_path)) if not check.passed]
     assert any(complaint in detail for detail in failed)
@@ -307,8 +308,8 @@ class Handle:
         return self.pathway
 """
     config = write_config(site, tmp_path, code, "agent: {use: my_agent.py:Handle, pathway: Nothing to label}")
-    assert run(config) == 0
-    assert len(titles_at(site, COMPLETE)) == 3
+    assert run_config(config) == 0
+    assert len(site.project.titles_at(COMPLETE)) == 3
 
 
 def test_kinds_without_frames_are_tasks_like_any_other(site: Platform, tmp_path: Path) -> None:
@@ -323,20 +324,23 @@ def handle(task, media):
     assert media.path.read_bytes().startswith(b"contents of ")
     return "Nothing to label"
 """
-    assert run(write_config(site, tmp_path, code)) == 0, reasons(tmp_path)
-    assert titles_at(site, COMPLETE) == ["a.audio", "a.pdf", "a.plain_text"]
+    assert run_config(write_config(site, tmp_path, code)) == 0, reasons(tmp_path)
+    assert site.project.titles_at(COMPLETE) == ["a.audio", "a.pdf", "a.plain_text"]
 
 
 def test_frames_of_a_document_are_refused_with_what_to_do(site: Platform, tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
     world = site.server.world
     world.add_task(site.project.stage(AGENT), world.add_other(tmp_path / "a.pdf", "pdf"))
-    assert run(write_config(site, tmp_path, "def handle(media):\n    media.frame()\n    return 'Annotate 1'\n")) == 1
+    assert (
+        run_config(write_config(site, tmp_path, "def handle(media):\n    media.frame()\n    return 'Annotate 1'\n"))
+        == 1
+    )
     assert "a.pdf: is of a kind that has no frames: media.path is the file itself" in reasons(tmp_path)
 
 
 def test_a_save_that_is_refused_fails_the_task(site: Platform, tmp_path: Path) -> None:
     site.server.faults.add("save_label_rows", REFUSAL["save_label_rows"], times=None)
-    assert run(write_config(site, tmp_path, CAPTION)) == 1
+    assert run_config(write_config(site, tmp_path, CAPTION)) == 1
     assert "clip.mp4: saving its labels" in reasons(tmp_path)
-    assert titles_at(site, AGENT) == ["clip.mp4"]
+    assert site.project.titles_at(AGENT) == ["clip.mp4"]

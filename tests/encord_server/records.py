@@ -183,6 +183,10 @@ class Project:
         stage = self.stage(name)
         return sorted((task for task in self.tasks.values() if task.stage is stage), key=lambda t: t.queue_place)
 
+    def titles_at(self, name: str) -> list[str]:
+        """The titles of the tasks waiting at a stage, sorted: threads may bring them there in any order."""
+        return sorted(task.data.title for task in self.tasks_at(name))
+
 
 @dataclass(frozen=True)
 class Issue:

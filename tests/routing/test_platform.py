@@ -52,19 +52,11 @@ def write_config(platform: Platform, folder: Path, rules: str = RULES, until: in
     return config
 
 
-def run(config: Path, *, dry_run: bool = False) -> int:
-    return run_config(config, (), limit=None, dry_run=dry_run, watch_seconds=None)
-
-
-def titles_at(platform: Platform, stage: str) -> list[str]:
-    return sorted(task.data.title for task in platform.project.tasks_at(stage))
-
-
 def test_tasks_go_by_metadata_and_carry_their_priority(platform: Platform, tmp_path: Path) -> None:
     platform.add_clips(2)  # without metadata
-    assert run(write_config(platform, tmp_path)) == 0
-    assert titles_at(platform, REVIEW) == ["clip.mp4"]
-    assert titles_at(platform, ANNOTATE) == ["0.mp4", "1.mp4"]
+    assert run_config(write_config(platform, tmp_path)) == 0
+    assert platform.project.titles_at(REVIEW) == ["clip.mp4"]
+    assert platform.project.titles_at(ANNOTATE) == ["0.mp4", "1.mp4"]
     assert [task.priority for task in platform.project.tasks_at(ANNOTATE)] == pytest.approx([0.3, 0.3])
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["pathways"] == {"Annotate 1": 2, "Straight to review": 1}
@@ -72,8 +64,8 @@ def test_tasks_go_by_metadata_and_carry_their_priority(platform: Platform, tmp_p
 
 
 def test_nothing_found_keeps_its_priority(platform: Platform, tmp_path: Path) -> None:
-    assert run(write_config(platform, tmp_path, until=0)) == 0
-    assert titles_at(platform, COMPLETE) == ["clip.mp4"]
+    assert run_config(write_config(platform, tmp_path, until=0)) == 0
+    assert platform.project.titles_at(COMPLETE) == ["clip.mp4"]
     assert platform.project.tasks_at(COMPLETE)[0].priority == 0.5
     assert not [call for call in platform.server.calls if call.operation == "set_priorities"]
 
@@ -82,22 +74,22 @@ def test_a_dry_run_counts_pathways_and_sets_nothing(
     platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     platform.add_clips(2)
-    assert run(write_config(platform, tmp_path), dry_run=True) == 0
+    assert run_config(write_config(platform, tmp_path), dry_run=True) == 0
     said = capsys.readouterr().err
     assert "Straight to review" in said
     assert "0.mp4, 1.mp4" in said or "1.mp4, 0.mp4" in said  # whichever was fetched first
-    assert titles_at(platform, AGENT) == ["0.mp4", "1.mp4", "clip.mp4"]
+    assert platform.project.titles_at(AGENT) == ["0.mp4", "1.mp4", "clip.mp4"]
     assert not [call for call in platform.server.calls if call.operation == "set_priorities"]
 
 
 def test_a_priority_that_is_not_taken_fails_the_task_where_it_is(platform: Platform, tmp_path: Path) -> None:
     platform.server.faults.add("set_priorities", Status(403), times=None)
     config = write_config(platform, tmp_path)
-    assert run(config) == 1
-    assert titles_at(platform, AGENT) == ["clip.mp4"]
+    assert run_config(config) == 1
+    assert platform.project.titles_at(AGENT) == ["clip.mp4"]
     platform.server.faults.clear()
-    assert run(config) == 0
-    assert titles_at(platform, REVIEW) == ["clip.mp4"]
+    assert run_config(config) == 0
+    assert platform.project.titles_at(REVIEW) == ["clip.mp4"]
 
 
 def test_a_check_shows_the_rules(platform: Platform, tmp_path: Path) -> None:
@@ -124,5 +116,5 @@ def test_what_is_not_there_is_named_before_the_first_task(
     checks = look_through(assemble(load_config(path), tmp_path))
     assert complaint in "\n".join(check.detail for check in checks if not check.passed)
     with pytest.raises(Exception, match=complaint.replace("?", r"\?")):
-        run(path)
+        run_config(path)
     assert not platform.server.world.saves

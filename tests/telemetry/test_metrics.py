@@ -94,7 +94,7 @@ def test_a_run_counts_its_tasks_frames_and_seconds(tmp_path: Path, monkeypatch: 
         seen.update(scrape(port))
 
     monkeypatch.setattr("prelabel.commands.show_report", scrape_at_the_end)
-    code = run_config(tmp_path / "config.yaml", (), limit=None, dry_run=False, watch_seconds=None, metrics_port=port)
+    code = run_config(tmp_path / "config.yaml", metrics_port=port)
     assert code == 1
     assert seen["prelabel_tasks_total", ("done",)] == 2
     assert seen["prelabel_tasks_total", ("failed",)] == 1
