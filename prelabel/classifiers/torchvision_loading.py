@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
-from prelabel.networks.state_dict import StateDict
+from prelabel.networks.state_dict import StateDict, describe_names
 from prelabel.networks.torchvision_models import import_models, no_builder, ready_on
 
 
@@ -45,13 +45,11 @@ def build_network(
     except (TypeError, ValueError) as error:
         raise ConfigError(f"classifier.builder: {builder} cannot be built: {error}") from error
     wanted = network.state_dict()
-    missing = [name for name in wanted if name not in state_dict and not name.endswith("num_batches_tracked")]
-    unknown = [name for name in state_dict if name not in wanted]
-    if missing or unknown:
-        first = f"{missing[0]} is missing" if missing else f"{unknown[0]} is too many"
+    required = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    names = describe_names(required, wanted, state_dict)
+    if names:
         raise WeightsError(
-            f"{weights_path}: does not fit {builder}: {first} ({len(missing)} tensors missing, {len(unknown)} too "
-            "many): set builder to the one that it was trained with"
+            f"{weights_path}: does not fit {builder}: {names}: set builder to the one that it was trained with"
         )
     differing = [name for name in state_dict if state_dict[name].shape != wanted[name].shape]
     if differing:

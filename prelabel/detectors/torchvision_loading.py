@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
-from prelabel.networks.state_dict import StateDict
+from prelabel.networks.state_dict import StateDict, describe_names
 from prelabel.networks.torchvision_models import import_models, no_builder, ready_on
 
 # Parts of a network whose first dimension grows with the number of labels.
@@ -96,12 +96,11 @@ def _lower_threshold(network: torch.nn.Module, lowest_conf: float) -> None:
 
 
 def _check_match(wanted: StateDict, got: StateDict, num_labels: int, where: str) -> None:
-    missing, unknown = [name for name in wanted if name not in got], [name for name in got if name not in wanted]
-    if missing or unknown:
-        first = f"{missing[0]} is missing" if missing else f"{unknown[0]} is too many"
+    names = describe_names(wanted, wanted, got)
+    if names:
         raise WeightsError(
-            f"{where}: {first} ({len(missing)} tensors missing, {len(unknown)} too many): these are another network's "
-            "weights: set builder and builder_args to those that it was trained with"
+            f"{where}: {names}: these are another network's weights: set builder and builder_args to those that it was "
+            "trained with"
         )
     differing = [name for name in wanted if wanted[name].shape != got[name].shape]
     if differing:
