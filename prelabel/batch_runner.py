@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from prelabel.capabilities import StartsBatches
+from prelabel.capabilities import start_batch
 from prelabel.detections import Detections
 from prelabel.errors import DetectError, DeviceMemoryError, ReadError, TaskError
 from prelabel.frames import FrameBatch
@@ -73,7 +73,7 @@ class BatchRunner:
         if self.most_frames is not None and len(batch) > self.most_frames:
             return self._in_parts(batch, title)
         where = f"{title}: frames {batch.frame_indices[0]} to {batch.frame_indices[-1]}"
-        waiting = self._call(lambda: self._start(batch), where)
+        waiting = self._call(lambda: start_batch(self.detector, batch), where)
         if waiting is None:
             return self._in_halves(batch, title, where)
 
@@ -82,12 +82,6 @@ class BatchRunner:
             return self._check(batch, found, where) if found is not None else self._in_halves(batch, title, where)()
 
         return finish
-
-    def _start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
-        if isinstance(self.detector, StartsBatches):
-            return self.detector.start(batch)
-        found = self.detector.detect(batch)
-        return lambda: found
 
     def _call(self, detect: Callable[[], _Result], where: str) -> _Result | None:
         """Returns what the detector gives, None where the device's memory does not hold the batch."""

@@ -100,6 +100,14 @@ class StartsBatches(Protocol):
         """Begins with a batch and returns what waits for what `detect` would have returned."""
 
 
+def start_batch(detector: Detector, batch: FrameBatch) -> Callable[[], list[Detections]]:
+    """Begins with a batch, where the detector can, and returns what waits for its detections."""
+    if isinstance(detector, StartsBatches):
+        return detector.start(batch)
+    found = detector.detect(batch)
+    return lambda: found
+
+
 @runtime_checkable
 class FitsBatches(Protocol):
     """A detector that knows how many frames of a size use its device well."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.boxes import box_areas, iou_matrix
+from prelabel.capabilities import start_batch
 from prelabel.detections import Detections
 from prelabel.frames import FrameBatch
 from prelabel.geometry import move_geometry
@@ -49,13 +51,32 @@ class TiledDetector:
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Returns one `Detections` a frame, boxes in pixels of the whole frame."""
-        _, height, width, _ = batch.data.shape
-        views = [_View.of(self._detector.detect(batch), (0, 0, width, height), (width, height))]
-        for window in windows(width, height, self._tiles):
-            x1, y1, x2, y2 = window
+        return self.start(batch)()
+
+    def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
+        """Begins with a batch and returns what waits for its detections; a view is begun before the last is awaited."""
+        num_frames, (height, width) = len(batch), batch.data.shape[1:3]
+        views: list[_View] = []
+        awaited: Callable[[], _View] | None = None
+        for x1, y1, x2, y2 in [(0, 0, width, height), *windows(width, height, self._tiles)]:
             part = FrameBatch(batch.data[:, y1:y2, x1:x2].contiguous(), batch.frame_indices, batch.pts_seconds)
-            views.append(_View.of(self._detector.detect(part), window, (width, height)))
-        return [_merge([view.frames[place] for view in views]) for place in range(len(batch))]
+            begun = partial(_finish, start_batch(self._detector, part), (x1, y1, x2, y2), (width, height))
+            if awaited is not None:
+                views.append(awaited())
+            awaited = begun
+
+        def finish() -> list[Detections]:
+            assert awaited is not None
+            seen = [*views, awaited()]
+            return [_merge([view.frames[place] for view in seen]) for place in range(num_frames)]
+
+        return finish
+
+
+def _finish(
+    waiting: Callable[[], list[Detections]], window: tuple[int, int, int, int], frame_size: tuple[int, int]
+) -> _View:
+    return _View.of(waiting(), window, frame_size)
 
 
 def windows(width: int, height: int, tiles: Tiles) -> Iterator[tuple[int, int, int, int]]:

@@ -117,6 +117,27 @@ def test_a_detector_that_begins_batches_ahead_looks_at_tiles_too():
     assert detections.xyxy.tolist() == [[700, 400, 740, 430]]
 
 
+def test_each_view_is_begun_before_the_last_is_awaited():
+    order: list[str] = []
+
+    class Ahead(Blobs):
+        def start(self, batch):
+            number = sum(step.startswith("begin") for step in order)
+            order.append(f"begin {number}")
+            found = self.detect(batch)
+
+            def finish():
+                order.append(f"finish {number}")
+                return found
+
+            return finish
+
+    finish = TiledDetector(Ahead(), Tiles(size=640)).start(batch_with(width=1000, height=640))
+    assert order == ["begin 0", "begin 1", "finish 0", "begin 2", "finish 1"]
+    finish()
+    assert order[-1] == "finish 2"
+
+
 def test_the_demo_detector_finds_small_things_only_with_tiles():
     truth, data = [], np.zeros((720, 1280, 3), np.uint8)
     for number, (x, y) in enumerate((x, y) for x in range(0, 1280, 320) for y in range(0, 720, 180)):
