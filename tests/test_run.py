@@ -528,6 +528,23 @@ def test_a_glob_that_matches_nothing_any_more_is_no_error_while_watching(folder)
     assert (list(source.tasks()), source.count()) == ([], 0)
 
 
+def test_a_sink_of_ones_own_gets_a_file_once_for_each_config(folder):
+    add_clip(folder)
+    (folder / "sinks.py").write_text(
+        "class Lists:\n"
+        "    def __init__(self, path): self.path = path\n"
+        "    def write(self, task, info, detections):\n"
+        "        with open(self.path, 'a') as file: print(task.key, len(detections), file=file)\n"
+    )
+    sink = {"use": "sinks.py:Lists", "path": str(folder / "list")}
+    statuses = [run(assembly_of(folder, sink=sink)).tasks[0].status for _ in range(2)]
+    assert statuses == ["done", "already done"]
+    run(assembly_of(folder, sink=sink, labels={"conf": 0.9}))
+    (first, num_boxes), again = map(str.split, (folder / "list").read_text().splitlines())
+    assert (first, again) == ("clip.mp4", ["clip.mp4", "0"])
+    assert int(num_boxes) > 0
+
+
 def test_hidden_files_are_taken_only_by_name(folder):
     add_clip(folder)
     hidden = [add_clip(folder, "._clip.mp4"), add_clip(folder, ".Trash/old.mp4")]

@@ -15,7 +15,7 @@ import numpy as np
 from prelabel.agents.task_agent import Decision, Fetched, Looked
 from prelabel.assemble import Assembly
 from prelabel.batch_runner import BatchRunner
-from prelabel.capabilities import WritesFiles, metadata_of, warnings_of
+from prelabel.capabilities import WritesFiles, metadata_of, moves_tasks, warnings_of
 from prelabel.decoding import Video
 from prelabel.detector_parts import DetectorParts
 from prelabel.errors import PrelabelError
@@ -106,9 +106,12 @@ class DetectionAgent:
         return Decision(self._report(task, found, shaped), router.pathway(facts), write, router.priority_of(facts))
 
     def holds(self, task: Task) -> bool:
-        """Tells whether the label row's file is there; of rows on the platform nobody knows without a look."""
+        """Tells whether the label row's file is there; of rows on the platform nobody knows without a look.
+
+        A sink of somebody's own is taken at the ledger's word, unless the task has come back to its stage.
+        """
         sink = self.assembly.sink
-        return isinstance(sink, WritesFiles) and sink.holds(task)
+        return sink.holds(task) if isinstance(sink, WritesFiles) else not moves_tasks(self.assembly.source)
 
     @cached_property
     def _pipeline(self) -> Pipeline:
