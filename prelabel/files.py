@@ -44,6 +44,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
+PREVIEW_SUFFIXES = (".preview.mp4", ".preview.jpg")
+"""Of pictures that lie beside the labels."""
+
+
 def _sync_folder(folder: Path) -> None:
     """Waits until the folder's names are on disk: a rename alone may be lost with the power."""
     descriptor = os.open(folder, os.O_RDONLY)

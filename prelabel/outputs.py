@@ -12,7 +12,7 @@ from prelabel.assemble import Assembly
 from prelabel.config import DemoSection, EncordSection, FolderSection
 from prelabel.errors import PrelabelError
 from prelabel.evaluation.coco_score import score_coco
-from prelabel.files import write_text_atomically
+from prelabel.files import PREVIEW_SUFFIXES, write_text_atomically
 from prelabel.formats.coco import write_coco
 from prelabel.kept import raw_path, shape_raw, titles_apart
 from prelabel.labelled import LabelledVideo
@@ -159,6 +159,5 @@ def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list
 
 
 def _lacks_preview(assembly: Assembly, task: TaskReport) -> bool:
-    endings = (".preview.mp4", ".preview.jpg")
-    there = any(assembly.names.path(task.key, task.title, ending).exists() for ending in endings)
+    there = any(assembly.names.path(task.key, task.title, suffix).exists() for suffix in PREVIEW_SUFFIXES)
     return task.status == "already done" and not there

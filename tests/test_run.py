@@ -553,6 +553,21 @@ def test_hidden_files_are_taken_only_by_name(folder):
     assert [task.title for task in FolderSource(hidden[0], folder / "out").tasks()] == ["._clip.mp4"]
 
 
+@pytest.mark.parametrize("path", ["clips", "clips/**/*.mp4", "clips/clip.mp4"])
+@pytest.mark.parametrize("output", ["clips", ".", "clips/out", "elsewhere"])
+def test_outputs_may_lie_below_beside_or_above_the_media_and_are_not_taken_for_media(folder, path, output):
+    add_clip(folder)
+    (folder / output).mkdir(exist_ok=True)
+    for name in ("clip.preview.mp4", "clip.preview.jpg"):
+        (folder / output / name).touch()
+    assert [task.title for task in FolderSource(folder / path, folder / output).tasks()] == ["clip.mp4"]
+
+
+def test_a_preview_is_taken_where_it_is_asked_for_by_name(folder):
+    preview = add_clip(folder, "clip.preview.mp4")
+    assert [task.title for task in FolderSource(preview, folder / "clips").tasks()] == ["clip.preview.mp4"]
+
+
 def test_files_are_listed_in_order_and_again_for_the_next_pass(folder):
     for name in ("b.mp4", "a/c.mp4", "a.mp4"):
         add_clip(folder, name)

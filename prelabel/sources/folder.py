@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prelabel.errors import ConfigError, FetchError
+from prelabel.files import PREVIEW_SUFFIXES
 from prelabel.frames import Media
 from prelabel.protocols import Task
 
@@ -60,8 +61,7 @@ class FolderSource:
     """Videos and pictures below a path, in the order of their names.
 
     A file that is asked for by name is taken whatever its suffix; in a folder or a glob, other files are passed over,
-    and so is what is hidden, such as the `._clip.mp4` of macOS, and what lies in `output`, where earlier runs put their
-    pictures.
+    and so is what is hidden, such as the `._clip.mp4` of macOS, and what earlier runs put into `output`.
 
     Attributes:
         moves_tasks: False: a file has nowhere to go.
@@ -71,7 +71,8 @@ class FolderSource:
     moves_tasks = False
 
     def __init__(self, path: Path, output: Path) -> None:
-        self._path, self._output = path, str(output.resolve()).rstrip(os.sep) + os.sep
+        self._path, self._output = path, _with_end(output)
+        self._root = _with_end(path if path.is_dir() else _fixed_part(path))
         self.warnings: list[str] = []
         self._counted: list[FolderTask] | None = None
         if next(self._files(), None) is None:
@@ -107,13 +108,23 @@ class FolderSource:
         for task in _find_files(self._path, self._note):
             path = task.path
             real = os.path.realpath(path) if path.is_symlink() else f"{real_folder(path.parent)}{os.sep}{path.name}"
-            if not f"{real}{os.sep}".startswith(self._output):
+            if path == self._path or not self._is_of_earlier_runs(real):
                 yield task
+
+    def _is_of_earlier_runs(self, real: str) -> bool:
+        """Tells: all that lies in an output below the media; of an output that is their folder, the previews."""
+        if not real.startswith(self._output) or not self._output.startswith(self._root):
+            return False
+        return self._output != self._root or real.endswith(PREVIEW_SUFFIXES)
 
     def _note(self, error: OSError) -> None:
         warning = f"{error.filename}: cannot be looked into: {error.strerror}: what lies in it was passed over"
         if warning not in self.warnings:
             self.warnings.append(warning)
+
+
+def _with_end(folder: Path) -> str:
+    return os.path.realpath(folder).rstrip(os.sep) + os.sep
 
 
 def _find_files(path: Path, note: Callable[[OSError], None]) -> Iterator[FolderTask]:
