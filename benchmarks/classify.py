@@ -7,10 +7,11 @@ count. Processor time is given besides, that of the process that decodes include
 
 Ways:
     limit          the classifier alone, full batches of pictures that are in memory already, their scaling included
+    torchvision    the network as torchvision builds it, its own memory layout and all, otherwise as `limit`
     decode         the reader alone
     run            `prelabel run`: decode, classify, keep the probabilities, label row
-    one by one     a picture at a time through torchvision's own preset, with the SDK's own classification instances, as
-                   published agents do it
+    one by one     a picture at a time through torchvision's own preset and network, with the SDK's own classification
+                   instances, as published agents do it
 """
 
 from __future__ import annotations
@@ -35,14 +36,17 @@ from rich.console import Console
 from rich.table import Table
 
 from prelabel.assemble import Assembly, assemble
+from prelabel.classifiers.forward import forward
 from prelabel.classifiers.torchvision import TorchvisionClassifier
 from prelabel.config import check_config
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
+from prelabel.networks.state_dict import read_state_dict
 from prelabel.progress import NullProgress
 from prelabel.readers.images import read_picture
 from prelabel.run import run_tasks
 from prelabel.sinks.offline_row import encord_ontology
+from prelabel.weights import resolve_weights
 
 Way = Callable[[], int]
 CLASSES = {"tabby": "Cat", "Egyptian cat": "Cat", "beagle": "Dog"}
@@ -128,10 +132,17 @@ def _assembly(folder: Path, args: argparse.Namespace) -> Assembly:
 def _ways(args: argparse.Namespace, assembly: Assembly, pictures: list[Path], folder: Path) -> dict[str, Way]:
     in_memory = [torch.from_numpy(read_picture(path).copy()) for path in pictures]
     parts = assembly.classification
+    network = _torchvision_network(args)
 
     def limit() -> int:
         for start in range(0, len(in_memory), parts.batch_size):
             parts.classifier.classify(in_memory[start : start + parts.batch_size])
+        return len(in_memory)
+
+    def torchvision() -> int:
+        for start in range(0, len(in_memory), parts.batch_size):
+            batch = in_memory[start : start + parts.batch_size]
+            forward(network, parts.classifier._preparation, batch, torch.device("cpu")).softmax(dim=1)
         return len(in_memory)
 
     def run() -> int:
@@ -145,13 +156,22 @@ def _ways(args: argparse.Namespace, assembly: Assembly, pictures: list[Path], fo
 
     return {
         "limit": limit,
+        "torchvision": torchvision,
         "decode": lambda: sum(1 for path in pictures if read_picture(path).size),
         "run": run,
-        "one by one": lambda: _one_by_one(args.builder, assembly, pictures),
+        "one by one": lambda: _one_by_one(args.builder, network, assembly, pictures),
     }
 
 
-def _one_by_one(builder: str, assembly: Assembly, pictures: list[Path]) -> int:
+def _torchvision_network(args: argparse.Namespace) -> torch.nn.Module:
+    from torchvision.models import get_model
+
+    network = get_model(args.builder, weights=None).eval()
+    network.load_state_dict(read_state_dict(resolve_weights(args.weights).path))
+    return network
+
+
+def _one_by_one(builder: str, network: torch.nn.Module, assembly: Assembly, pictures: list[Path]) -> int:
     from encord.objects import Classification, LabelRowV2
     from encord.orm.storage import CustomerProvidedImageMetadata
     from torchvision.models import get_model_weights
@@ -164,7 +184,7 @@ def _one_by_one(builder: str, assembly: Assembly, pictures: list[Path]) -> int:
     for path in pictures:
         picture = Image.open(path).convert("RGB")
         with torch.inference_mode():
-            scores = classifier._network(preset(picture)[None]).softmax(dim=1)[0]
+            scores = network(preset(picture)[None]).softmax(dim=1)[0]
         media = CustomerProvidedImageMetadata(
             mime_type="image/jpeg", file_size=0, width=picture.width, height=picture.height
         )

@@ -56,7 +56,20 @@ def build_network(
         described = _describe(differing, wanted, state_dict, num_classes)
         raise WeightsError(f"{weights_path}: does not fit {builder}: {described}")
     network.load_state_dict(state_dict, strict=False)
-    return ready_on(network, device)
+    return ready_on(_fold_norms(network.eval()) if device.type == "cpu" else network, device)
+
+
+def _fold_norms(network: torch.nn.Module) -> torch.nn.Module:
+    """Returns the network with each batch norm within the convolution before it: a third of MobileNetV2's time.
+
+    torchvision keeps all its classification networks fit for tracing (its tests, `test_classification_model`).
+    """
+    from torch.fx.experimental.optimization import fuse
+
+    if not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules()):
+        return network
+    folded: torch.nn.Module = fuse(network)
+    return folded
 
 
 def _describe(differing: list[str], wanted: StateDict, got: StateDict, num_classes: int) -> str:

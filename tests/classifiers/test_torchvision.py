@@ -52,6 +52,22 @@ def test_grey_pictures_are_the_networks_own_answer(weights):
     assert found == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("builder", ["mobilenet_v3_small", "shufflenet_v2_x0_5"])
+def test_folded_norms_change_no_answer(builder, tmp_path):
+    torch.manual_seed(0)
+    network = get_model(builder, weights=None, num_classes=3).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    inputs = torch.rand(2, 3, 224, 224)
+    classifier = small(tmp_path / "net.pth", builder=builder)
+    with torch.inference_mode():
+        assert torch.allclose(classifier._network(inputs), network(inputs), rtol=1e-3, atol=1e-5)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in classifier._network.modules())
+
+
 def test_input_of_another_size_keeps_its_proportion(weights):
     preparation = small(weights, imgsz=112)._preparation
     assert (preparation.resize, preparation.crop_size) == (128, 112)
