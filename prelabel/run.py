@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -96,6 +96,7 @@ class Run(Generic[Found]):
             model=self.agent.model.name,
             tasks=self._num_tasks(limit),
         )
+        counted_before = self._usage()
         reports: list[TaskReport] = []
         failures: dict[str, Outcome] = {}
         stopped, aborted, is_outage = False, "", False
@@ -123,11 +124,15 @@ class Run(Generic[Found]):
             left_alone=tuple(source.left_alone) if isinstance(source, LeavesAlone) else (),
             warnings=(*self.agent.warnings, *warnings_of(source)),
             instances_are=self.assembly.config.labels.instances,
-            usage=dict(self.agent.usage) if isinstance(self.agent, CountsUsage) else {},
+            usage=_since(counted_before, self._usage()),
             stopped=stopped or self.stop.is_set,
             aborted=aborted,
             is_outage=is_outage,
         )
+
+    def _usage(self) -> dict[str, float]:
+        """Returns what the agent's model has counted up to now, for other runs, too."""
+        return dict(self.agent.usage) if isinstance(self.agent, CountsUsage) else {}
 
     def _num_tasks(self, limit: int | None) -> int | None:
         """Returns how many tasks there will be, None where nobody can say beforehand."""
@@ -231,3 +236,12 @@ class Run(Generic[Found]):
     def _record_failure(self, outcome: Outcome) -> None:
         if outcome.report.status == "failed":
             self._records.record(outcome.task, "failed", reason=outcome.report.reason)
+
+
+def _since(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Returns what was counted in between: a model may be that of several stages, and of every pass of a watch.
+
+    >>> _since({"requests": 2}, {"requests": 5, "cost": 0.1})
+    {'requests': 3, 'cost': 0.1}
+    """
+    return {name: round(number - before.get(name, 0), 9) for name, number in now.items()}

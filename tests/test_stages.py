@@ -13,6 +13,7 @@ from prelabel.commands import check_config_file, run_config, show_status
 from prelabel.config import load_config, load_configs
 from prelabel.errors import AccountError, ConfigError
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, EncordServer, Status
+from tests.encord_server.ontologies import editor, radio_classification
 from tests.encord_server.records import Project
 from tests.mixed_tasks import MixedTasks
 
@@ -34,6 +35,16 @@ class Boxes:
 
     def detect(self, batch):
         return [Detections([[2, 2, self.side, self.side]], [0.7], [0]) for _ in batch.frame_indices]
+
+class Counting:
+    class_names = ("Rain", "Sun")
+
+    def __init__(self):
+        self.usage = {}
+
+    def classify(self, images):
+        self.usage["requests"] = self.usage.get("requests", 0) + len(images)
+        return [[0.9, 0.1] for _ in images]
 
 def sort(task):
     return "Label it" if task.title.endswith(".mp4") else "Leave it"
@@ -111,6 +122,26 @@ def test_a_model_of_both_stages_is_loaded_once(project: Project, tmp_path: Path,
     told = capsys.readouterr()
     assert (told.out + told.err).count("built") == 1
     assert project.titles_at(ANNOTATE) == ["0.mp4", "1.mp4"]
+
+
+def test_a_service_that_two_stages_share_is_counted_once(
+    encord_server: EncordServer, encord_clip: Path, tmp_path: Path
+) -> None:
+    world = encord_server.world
+    stages = {SORT: "AGENT", AGENT: "AGENT", ANNOTATE: "ANNOTATION", COMPLETE: "DONE"}
+    ontology = world.add_ontology(editor([], [radio_classification("Weather", ["Rain", "Sun"])]))
+    made = world.add_project(stages=stages, pathways={"Label it": AGENT, "Annotate 1": ANNOTATE}, ontology=ontology)
+    world.add_task(made.stage(SORT), world.add_video(encord_clip, title="0.mp4"))
+    chain = "stages:\n  - {stage: Sort, pathway: Label it}\n  - {stage: Pre-Labeling Agent, pathway: Annotate 1}\n"
+    config = write_config(made, tmp_path, chain)
+    config.write_text(
+        config.read_text().replace(
+            "detector: {use: mine.py:Boxes}", "classifier: {use: mine.py:Counting, frames_per_video: 3}"
+        )
+    )
+    assert run(config) == 0
+    assert titles_at(made, ANNOTATE) == ["0.mp4"]
+    assert [report_of(tmp_path / "out" / stage)["usage"] for stage in (SORT, AGENT)] == [{"requests": 3}] * 2
 
 
 def test_a_stage_s_failure_costs_no_other(project: Project, encord_server: EncordServer, tmp_path: Path) -> None:
