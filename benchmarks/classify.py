@@ -133,6 +133,8 @@ def _ways(args: argparse.Namespace, assembly: Assembly, pictures: list[Path], fo
     in_memory = [torch.from_numpy(read_picture(path).copy()) for path in pictures]
     parts = assembly.classification
     network = _torchvision_network(args)
+    assert isinstance(parts.classifier, TorchvisionClassifier)
+    preparation = parts.classifier._preparation
 
     def limit() -> int:
         for start in range(0, len(in_memory), parts.batch_size):
@@ -142,7 +144,7 @@ def _ways(args: argparse.Namespace, assembly: Assembly, pictures: list[Path], fo
     def torchvision() -> int:
         for start in range(0, len(in_memory), parts.batch_size):
             batch = in_memory[start : start + parts.batch_size]
-            forward(network, parts.classifier._preparation, batch, torch.device("cpu")).softmax(dim=1)
+            forward(network, preparation, batch, torch.device("cpu")).softmax(dim=1)
         return len(in_memory)
 
     def run() -> int:

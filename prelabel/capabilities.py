@@ -191,8 +191,8 @@ class Prioritises(Protocol):
 class ChecksPathways(Protocol):
     """A source that knows where its tasks can go."""
 
-    def check_pathway(self, pathway: str | None) -> None:
-        """Returns if there is a pathway of this name or uuid.
+    def check_pathway(self, pathway: str | None) -> str:
+        """Returns what the pathway of this name or uuid is called, and where it leads, in words.
 
         Raises:
             AccountError: there is none; those that exist are named.
@@ -201,7 +201,7 @@ class ChecksPathways(Protocol):
 
 @runtime_checkable
 class Describes(Protocol):
-    """A source that can say what waits."""
+    """A source that can say what waits, or a sink that can say where labels go."""
 
     def describe(self) -> str:
         """Returns it in words."""

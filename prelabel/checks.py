@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prelabel.assemble import Assembly
 from prelabel.capabilities import ChecksPathways, Describes, TellsWhyNot, warnings_of
+from prelabel.config import EncordSection
 from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
 from prelabel.frames import VideoInfo
 from prelabel.plugins import load_plugin
@@ -37,6 +38,8 @@ class Check:
 def look_through(assembly: Assembly) -> list[Check]:
     """Returns every check, passed or not, in the order in which a run needs them."""
     parts = _parts_of_function(assembly) if assembly.config.agent is not None else _parts_of_model(assembly)
+    if isinstance(assembly.config.source, EncordSection):
+        parts = {**parts, "pathway": check_pathways}
     if assembly.config.routing or assembly.router.priority is not None:
         parts = {**parts, "routing": check_routing}
     checks: list[Check] = []
@@ -133,6 +136,23 @@ def check_output(folder: Path) -> None:
         raise ConfigError(f"source.output: {folder}: {there} may not be written by this user: name another folder")
 
 
+def check_pathways(assembly: Assembly) -> str:
+    """Returns the pathways that tasks may take, and where they lead, in words.
+
+    Raises:
+        AccountError: the stage has no such pathway.
+    """
+    source, failed = assembly.source, assembly.config.on_failure.pathway
+    if not isinstance(source, ChecksPathways):
+        return "none: tasks stay where they are"
+    said = [source.check_pathway(pathway) for pathway in assembly.router.pathways]
+    if not said:
+        said = ["the one that the function returns"]
+    if failed is not None:
+        said.append(f"tasks that are set aside: {source.check_pathway(failed)}")
+    return "; ".join(said)
+
+
 def check_routing(assembly: Assembly) -> str:
     """Returns the rules by which tasks go, in their order.
 
@@ -180,7 +200,7 @@ def prepare(assembly: Assembly) -> None:
     """
     check_output(assembly.output)
     check_reader(assembly)
-    _check_pathway(assembly)
+    check_pathways(assembly)
     check_routing(assembly)
     if assembly.config.agent is not None:
         check_function(assembly)
@@ -238,11 +258,8 @@ def check_keyframes(assembly: Assembly) -> None:
 
 
 def _describe_source(assembly: Assembly) -> str:
-    _check_pathway(assembly)
-    source, pathway = assembly.source, assembly.config.pathway
-    described = source.describe() if isinstance(source, Describes) else type(source).__name__
-    goes_on = pathway is not None and isinstance(source, ChecksPathways)
-    return f"{described}; from there to {pathway!r}" if goes_on else described
+    source = assembly.source
+    return source.describe() if isinstance(source, Describes) else type(source).__name__
 
 
 def _describe_detector(assembly: Assembly) -> str:
@@ -272,16 +289,11 @@ def _describe_label_map(assembly: Assembly) -> str:
 
 def _describe_sink(assembly: Assembly) -> str:
     check_output(assembly.output)
-    return f"{type(assembly.sink).__name__}, output in {assembly.output}"
-
-
-def _check_pathway(assembly: Assembly) -> None:
-    if not isinstance(assembly.source, ChecksPathways):
-        return
-    for pathway in assembly.router.pathways:
-        assembly.source.check_pathway(pathway)
-    if assembly.config.on_failure.pathway is not None:
-        assembly.source.check_pathway(assembly.config.on_failure.pathway)
+    sink = assembly.sink
+    if isinstance(sink, Describes):
+        return sink.describe()
+    own = assembly.config.sink
+    return f"to {type(sink).__name__ if own is None else own.use}; reports into {assembly.output}"
 
 
 def _look(name: str, describe: Callable[[Assembly], str], assembly: Assembly) -> Check:

@@ -75,6 +75,11 @@ class EncordSink:
         self._project, self._label_map, self._max_row_bytes, self._note = project, label_map, max_row_bytes, note
         self.warnings: list[str] = []
 
+    def describe(self) -> str:
+        """Returns where labels go, in words."""
+        begun = "rows that somebody has begun are left alone" if self._skips_begun else "what people put there stays"
+        return f"onto the label rows of project {self._project.title!r}; {begun}"
+
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
         """Writes a task's boxes in place of those that an earlier run wrote; see `edit`, also for what it returns.
 

@@ -65,7 +65,12 @@ class FolderSink:
         self._sdk_ontology = encord_ontology(ontology)  # what the SDK does not load is an error before the first task
         self._label_map = label_map
         self._max_row_bytes = max_row_bytes
+        self._output = output
         self._names = names or OutputNames(output)
+
+    def describe(self) -> str:
+        """Returns where labels go, in words."""
+        return f"into {self._output}: NAME{LABELS_ENDING}, a file a task"
 
     def holds(self, task: Task) -> bool:
         """Tells whether the task's label row is there."""

@@ -66,13 +66,15 @@ class EncordSource:
         """Tasks that are not for this tool."""
         return self._listing.left_alone
 
-    def check_pathway(self, pathway: str | None) -> None:
-        """Returns if the stage has this pathway.
+    def check_pathway(self, pathway: str | None) -> str:
+        """Returns what this pathway of the stage is called, and to which stage it leads.
 
         Raises:
             AccountError: it has none of this name or uuid; those that exist are named.
         """
-        self._project.pathway(self._stage, pathway)
+        found = self._project.pathway(self._stage, pathway)
+        goal = next((one.title for one in self._project.sdk.workflow.stages if one.uuid == found.destination_uuid), "")
+        return f"{found.name!r}, to stage {goal!r}" if goal else f"{found.name!r}"
 
     def describe(self) -> str:
         """Returns the project, the stage and how many tasks wait there, in words.

@@ -100,6 +100,17 @@ def test_a_check_shows_the_rules(platform: Platform, tmp_path: Path) -> None:
     assert check.detail.endswith("3. otherwise → Annotate 1; priority: 1 - confidence.mean")
 
 
+def test_a_check_shows_where_tasks_and_labels_go(platform: Platform, tmp_path: Path) -> None:
+    path = write_config(platform, tmp_path, "pathway: Annotate 1\non_failure: {pathway: Nothing to label}")
+    checks = {check.name: check.detail for check in look_through(assemble(load_config(path), tmp_path))}
+    assert checks["pathway"] == (
+        "'Annotate 1', to stage 'Annotate 1'; tasks that are set aside: 'Nothing to label', to stage 'Complete'"
+    )
+    assert checks["labels"] == f"onto the label rows of project {platform.project.title!r}; what people put there stays"
+    dry = {check.name: check.detail for check in look_through(assemble(load_config(path), tmp_path, dry_run=True))}
+    assert dry["labels"].endswith("dry-run: NAME.labels.json, a file a task")
+
+
 @pytest.mark.parametrize(
     ("rules", "complaint"),
     [
