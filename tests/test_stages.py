@@ -139,8 +139,8 @@ def test_a_service_that_two_stages_share_is_counted_once(
             "detector: {use: mine.py:Boxes}", "classifier: {use: mine.py:Counting, frames_per_video: 3}"
         )
     )
-    assert run(config) == 0
-    assert titles_at(made, ANNOTATE) == ["0.mp4"]
+    assert run_config(config) == 0
+    assert made.titles_at(ANNOTATE) == ["0.mp4"]
     assert [report_of(tmp_path / "out" / stage)["usage"] for stage in (SORT, AGENT)] == [{"requests": 3}] * 2
 
 
