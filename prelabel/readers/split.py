@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.device_stream import to_device
+from prelabel.device_stream import await_frames, to_device
 from prelabel.errors import ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
 from prelabel.prefetch import prefetch_each
@@ -114,6 +114,7 @@ class SplitReader:
                     if batch is None or not np.array_equal(batch.frame_indices, expected):
                         return
                     room.give(piece.number)
+                    await_frames(batch)  # whoever asks may read them, as those of one reader
                     yield batch
                     del batch
             for stream in streams:
