@@ -106,7 +106,7 @@ PARTS = (
 TITLES = st.one_of(st.text(), st.lists(st.sampled_from(PARTS), max_size=8).map("".join))
 
 
-@settings(deadline=None, max_examples=60)  # it waits for the disk
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.text(), TITLES), unique_by=lambda task: task[0], max_size=12))
 def test_no_title_leaves_the_folder_and_no_two_tasks_meet(tasks):
     with TemporaryDirectory() as folder:

@@ -34,7 +34,7 @@ def fill(polygons: Polygons, height: int, width: int, scale: int = 8) -> np.ndar
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_mask_gives_its_pixels_back_and_the_run_lengths_of_encord_and_of_coco(data):
     height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
     bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))

@@ -109,7 +109,7 @@ def test_boxes_of_a_picture_go_to_its_own_unit_by_sequence():
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_bitmask_of_a_rectangle_equals_the_sdks_run_lengths(data):
     width, height = data.draw(st.integers(1, 50)), data.draw(st.integers(1, 20))
     left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from encord.objects import LabelRowV2, Object
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prelabel.label_row import find_own, write_detections
@@ -42,7 +42,7 @@ DRAWN = st.lists(
 )
 BOOL = st.booleans()
 WEATHER = st.lists(st.integers(0, 39), max_size=3, unique=True)
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=60)
 
 
 def as_detections(values, num_frames):

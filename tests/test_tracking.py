@@ -171,7 +171,7 @@ ROWS = st.lists(
 
 
 @given(rows=ROWS, cuts=st.lists(st.integers(1, 25), max_size=2, unique=True).map(sorted), min_length=st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_box_is_one_that_was_found_or_is_marked_and_none_is_lost_uncounted(rows, cuts, min_length):
     rows = [(frame, box(40.0 * x, 60.0 * y), score / 100, class_id) for frame, x, y, score, class_id in rows]
     shaped = track(*rows, cuts=tuple(cuts), num_frames=26, min_length=min_length)

@@ -11,7 +11,7 @@ from tests.evaluation.plans import Plan, compare, plans, shape_of
 from tests.labelling import SHAPES
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plans())
 def test_every_edit_is_found_and_nothing_else(plan: Plan):
     counts = count_edits(compare(plan))
@@ -31,7 +31,7 @@ def test_every_edit_is_found_and_nothing_else(plan: Plan):
         assert sum(edits.moved_iou) == edits.moved
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(plans())
 def test_actions_are_those_that_were_made(plan: Plan):
     total = sum(count_edits(compare(plan)).values(), Edits())

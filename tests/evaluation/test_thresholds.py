@@ -44,7 +44,7 @@ def actions_said(plan: Plan, threshold: float) -> float:
     return sum(curve.actions_at(threshold) for curve in curves.values()) + of_classes_without_a_box
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(plans(tracks=False), st.sampled_from([0.5, 0.55, 0.6, 0.65, 0.8, 0.95]))
 def test_the_curve_says_what_labels_made_with_that_threshold_cost(plan: Plan, threshold: float):
     compared = compare(plan)
@@ -53,7 +53,7 @@ def test_the_curve_says_what_labels_made_with_that_threshold_cost(plan: Plan, th
     assert actions_said(plan, threshold) == pytest.approx(sum(count_edits(again).values(), Edits()).actions)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(plans(tracks=True))
 def test_below_all_boxes_the_curve_says_what_people_did(plan: Plan):
     assert actions_said(plan, 0.0) == pytest.approx(sum(count_edits(compare(plan)).values(), Edits()).actions)

@@ -44,7 +44,7 @@ walks = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(walks, st.sampled_from([0.5, 0.8, 0.9]))
 def test_no_smaller_set_reproduces_the_track_and_this_one_does(walk, min_iou):
     steps = np.array(walk)
