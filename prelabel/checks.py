@@ -12,12 +12,22 @@ from prelabel.capabilities import ChecksPathways, Describes, TellsWhyNot, warnin
 from prelabel.config import EncordSection
 from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
 from prelabel.frames import VideoInfo
+from prelabel.geometry import GeometryKind
+from prelabel.ontology import LabelMap, OntologyObject
 from prelabel.plugins import load_plugin
 from prelabel.protocols import ModelRecord
 from prelabel.shaping import class_thresholds
 
 CLASSES_SHOWN = 3
 OPTIONS_SHOWN = 20
+
+_IN_WORDS: dict[GeometryKind, str] = {
+    "mask": "masks",
+    "polygons": "polygons",
+    "rotated_box": "turned boxes",
+    "keypoints": "keypoints",
+}
+_OF_BOXES = {"polygon": "their four corners", "bitmask": "filled", "rotatable_bounding_box": "without a turn"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +294,16 @@ def _describe_label_map(assembly: Assembly) -> str:
     labels, ontology = assembly.detection.label_map, assembly.detection.ontology
     class_thresholds(assembly.config.labels.conf, labels)
     check_keyframes(assembly)
-    return "; ".join([f"{len(labels.categories)} objects of '{ontology.title}'", *labels.notes])
+    made_of = [text for category in labels.categories if (text := _made_of(category, labels))]
+    return "; ".join([f"{len(labels.categories)} objects of '{ontology.title}'", *made_of, *labels.notes])
+
+
+def _made_of(category: OntologyObject, labels: LabelMap) -> str:
+    """Returns what an object that is no bounding box is made of, in words; empty of one that is."""
+    shape, kind = category.shape.replace("_", " "), labels.offer.kind
+    if kind is not None and category.shape in labels.offer.shapes:
+        return f"{category.name}: {shape} from {_IN_WORDS[kind]}"
+    return f"{category.name}: {shape} from boxes, {_OF_BOXES[category.shape]}" if category.shape in _OF_BOXES else ""
 
 
 def _describe_sink(assembly: Assembly) -> str:

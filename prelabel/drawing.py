@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from prelabel.drawn_geometry import draw_geometry
+from prelabel.geometry import Keypoints
 from prelabel.ontology import LabelMap
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -70,8 +72,11 @@ class Pen:
         confidence: NDArray[np.float32],
         class_id: NDArray[np.int64],
         track_id: NDArray[np.int64] | None = None,
+        *,
+        geometry: NDArray[np.object_] | None = None,
+        scale: NDArray[np.float64] | None = None,
     ) -> None:
-        """Draws boxes and then labels into the picture, the least confident first.
+        """Draws boxes, or what is known beyond them, and then labels into the picture, the least confident first.
 
         Args:
             picture: RGB.
@@ -79,23 +84,29 @@ class Pen:
             confidence: (N,) 0..1.
             class_id: (N,) of mapped classes.
             track_id: (N,), named on the labels; -1, or None for all: no track.
+            geometry: object (N,), in pixels of the frame; None, or None for all: the box is all there is.
+            scale: (2,), pixels of the picture to one of the frame, across and down; by default they are the same.
         """
         tracks = np.full(len(xyxy), -1) if track_id is None else track_id
         order = np.argsort(confidence, kind="stable")
         canvas = ImageDraw.Draw(picture, "RGBA")
         for row in order.tolist():
-            self._draw_box(canvas, xyxy[row], colour_of(self.label_map, int(class_id[row])))
+            colour, known = colour_of(self.label_map, int(class_id[row])), None if geometry is None else geometry[row]
+            if known is not None:
+                draw_geometry(picture, known, np.ones(2) if scale is None else scale, colour, self.line_px)
+            if known is None or isinstance(known, Keypoints):  # points alone do not show what is whose
+                self._draw_box(canvas, xyxy[row], colour, self.line_px if known is None else 1)
         columns = (class_id[order[::-1]], confidence[order[::-1]], tracks[order[::-1]])
         plates = [self._plate(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
         places = self._place(xyxy[order[::-1]], plates)
         for plate, place in zip(reversed(plates), reversed(places), strict=True):
             picture.paste(plate, place)
 
-    def _draw_box(self, canvas: ImageDraw.ImageDraw, box: Box, colour: Colour) -> None:
+    def _draw_box(self, canvas: ImageDraw.ImageDraw, box: Box, colour: Colour, line_px: int) -> None:
         x1, y1 = (int(value) for value in np.floor(box[:2]))
         x2, y2 = max(int(np.ceil(box[2])) - 1, x1), max(int(np.ceil(box[3])) - 1, y1)
         canvas.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=(0, 0, 0, 110))
-        canvas.rectangle((x1, y1, x2, y2), outline=colour, width=self.line_px)
+        canvas.rectangle((x1, y1, x2, y2), outline=colour, width=line_px)
 
     def _plate(self, class_id: int, confidence: float, track_id: int) -> Image.Image:
         key = (class_id, round(confidence * 100), track_id)

@@ -198,8 +198,9 @@ def _paint(video: LabelledVideo, batches: Iterable[FrameBatch], pen: Pen) -> Ite
             size = (pen_here.width, pen_here.height)
             picture = Image.fromarray(frames[row]).resize(size, Image.Resampling.BILINEAR)
             here = slice(*np.searchsorted(found.frame_index, [index, index + 1]).tolist())
-            xyxy = found.xyxy[here] * np.tile(np.array(size) / (width, height), 2)
-            pen_here.draw(picture, xyxy, found.confidence[here], found.class_id[here], found.track_id[here])
+            scale = np.array(size) / (width, height)
+            columns = (found.xyxy[here] * np.tile(scale, 2), found.confidence[here], found.class_id[here])
+            pen_here.draw(picture, *columns, found.track_id[here], geometry=found.geometry[here], scale=scale)
             seconds = float(batch.pts_seconds[row])
             yield _Shown(seconds, _caption(video, index, seconds), picture)
 

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.boxes import iou_matrix
+from prelabel.capabilities import GivesGeometryOnRequest, geometry_offer
 from prelabel.detections import Detections
 from prelabel.errors import PrelabelError
 from prelabel.frames import FrameBatch, Media, VideoInfo
+from prelabel.geometry import GeometryOffer, Keypoints, Mask
 from prelabel.protocols import Classifier, Detector, Tracker, VideoReader
 
 _SAME_BOX_IOU = 0.9
@@ -21,6 +23,8 @@ _STRAYS_PER_BOX = 0.1  # rounding differs between batch sizes: near a threshold 
 
 def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) -> None:
     """Checks that a detector keeps its contract: one result a frame, in order, boxes on the frame, known classes.
+
+    What it gives beyond boxes is of the kind that it names; one that waits to be asked for it is asked, too.
 
     Args:
         detector: ready to run.
@@ -32,9 +36,12 @@ def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) 
     """
     frames = _textured_frames() if frames is None else frames
     _check_class_names(detector.class_names)
+    if isinstance(detector, GivesGeometryOnRequest) and geometry_offer(detector).kind is not None:
+        _check_asked(detector.with_geometry(frozenset(range(len(detector.class_names)))), frames)
     together = _detect(detector, frames)
     for frame_number, detections in enumerate(together):
         _check_detections(detections, frames.shape[2], frames.shape[1], len(detector.class_names), frame_number)
+        _check_geometry(detections, geometry_offer(detector), frames.shape[2], frames.shape[1], frame_number)
     for frame_number, detections in enumerate(together):
         (alone,) = _detect(detector, frames[frame_number : frame_number + 1])
         _check_same(detections, alone, frame_number)
@@ -260,6 +267,27 @@ def _check_detections(detections: Detections, width: int, height: int, num_class
     assert not outside.any(), f"{where}: box {corners[outside][0].tolist()} lies outside: cut boxes to the frame"
     unknown = detections.class_id[detections.class_id >= num_classes]
     assert not len(unknown), f"{where}: class_id {unknown[0]}, expected 0 to {num_classes - 1}: see class_names"
+
+
+def _check_asked(detector: Detector, frames: NDArray[np.uint8]) -> None:
+    for frame_number, detections in enumerate(_detect(detector, frames)):
+        _check_geometry(detections, geometry_offer(detector), frames.shape[2], frames.shape[1], frame_number)
+
+
+def _check_geometry(detections: Detections, offer: GeometryOffer, width: int, height: int, frame_number: int) -> None:
+    for geometry in detections.geometry[detections.geometry.astype(np.bool_)]:
+        where = f"frame {frame_number} of {width} x {height}: geometry"
+        assert geometry.kind == offer.kind, (
+            f"{where}: got {geometry.kind}, `geometry` of the detector says {offer.kind}"
+        )
+        match geometry:
+            case Keypoints():
+                num, names = len(geometry.xy), len(offer.keypoint_names)
+                assert num == names, f"{where}: got {num} keypoints, `keypoint_names` has {names}"
+            case Mask():
+                is_in = geometry.left >= 0 and geometry.top >= 0
+                is_in = is_in and geometry.left + geometry.width <= width and geometry.top + geometry.height <= height
+                assert is_in, f"{where}: a mask lies outside: cut it to the frame"
 
 
 def _check_same(together: Detections, alone: Detections, frame_number: int) -> None:

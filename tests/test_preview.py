@@ -13,11 +13,13 @@ from PIL import Image
 from prelabel.drawing import Pen, fit_text, text_width
 from prelabel.errors import ConfigError, LabelError, ReadError
 from prelabel.frames import FrameBatch, VideoInfo
+from prelabel.geometry import Keypoints, Mask
 from prelabel.kept import raw_path
 from prelabel.labelled import LabelledVideo
 from prelabel.ontology import LabelMap, Ontology, build_label_map
 from prelabel.preview import preview_run, sheet_frames, write_clip, write_sheet
 from tests.builders import video_detections
+from tests.geometries import column, disc, ring
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 
 pytestmark = pytest.mark.timeout(120)
@@ -353,3 +355,27 @@ def test_a_label_names_the_track_where_there_is_one():
     assert drawn(np.array([12])) - drawn(None) == pytest.approx(
         text_width(" #12", Pen(label_map(), 320, 240).font_px), abs=2
     )
+
+
+def test_what_is_known_beyond_a_box_is_drawn_in_its_place():
+    picture = Image.new("RGB", (320, 240), (90, 90, 90))
+    mask = Mask.of(disc(80, 80, 36, 12), 20, 20)
+    pose = Keypoints(ring(120, 40, 130, 60), np.array([0.9, 0.2], np.float32))
+    boxes = np.array([[40, 40, 200, 200], [220, 60, 300, 140]], float)
+
+    Pen(label_map(), 320, 240).draw(
+        picture,
+        boxes,
+        np.array([0.9, 0.8], np.float32),
+        np.array([0, 1]),
+        geometry=column(mask, pose),
+        scale=np.array([2.0, 2.0]),
+    )
+
+    drawn = np.array(picture, int)
+    changed = np.abs(drawn - 90).max(axis=2) > 0
+    assert not changed[195:200, 45:50].any()  # a corner of the box, out of the disc
+    assert not changed[118:122, 118:122].any()  # the hole
+    assert changed[120, 70].all()  # the disc is tinted
+    assert changed[80, 240]  # a point that is seen
+    assert changed[100, 220]  # the box around the points

@@ -264,6 +264,35 @@ def test_export_as_label_rows_is_the_runs_own(folder):
     assert exported == {frame: label["polygons"] for frame, (label,) in objects_by_frame(folder).items()}
 
 
+def test_check_says_what_each_object_is_made_of(folder):
+    said = {
+        (detector, shape): next(
+            check.detail
+            for check in look_through(assemble(check_config(values_of(folder, detector, shape), "test.yaml"), folder))
+            if check.name == "classes"
+        )
+        for detector, shape in (("Asked", "polygon"), ("Turned", "bitmask"), ("Poses", "skeleton"), ("Discs", None))
+    }
+
+    assert "Road sign: polygon from masks" in said["Asked", "polygon"]
+    assert "Road sign: bitmask from boxes, filled" in said["Turned", "bitmask"]
+    assert "Person: skeleton from keypoints" in said["Poses", "skeleton"]
+    assert "person: polygon from masks" in said["Discs", None]
+
+
+def test_page_of_the_run_has_outlines_and_the_preview_too(folder):
+    values = values_of(folder, "Discs", "bitmask")
+    values["source"]["preview"] = "sheet"
+    assembly = assemble(check_config(values, "test.yaml"), folder)
+    prepare(assembly)
+    with Ledger(assembly.output / LEDGER) as ledger:
+        report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
+    complete(assembly, report, NullProgress(), page=True)
+
+    assert '<path class="found" d="M' in (folder / "out" / "report.html").read_text()
+    assert (folder / "out" / "clip.preview.jpg").exists()
+
+
 @pytest.mark.usefixtures("encord_environment")
 @pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning")
 def test_masks_become_polygons_on_the_platform_and_a_second_run_replaces_its_own(platform: Platform, tmp_path):

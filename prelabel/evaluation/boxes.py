@@ -82,9 +82,9 @@ def boxes_of_row(row: LabelRow) -> Boxes:
     """
     found = [
         box
-        for _, frame_index, labels in iterate_frames(row)
+        for unit_hash, frame_index, labels in iterate_frames(row)
         for label in labels.get("objects") or ()
-        if (box := _box_of(label, frame_index, row)) is not None
+        if (box := _box_of(label, frame_index, row, _aspect(row["data_units"][unit_hash]))) is not None
     ]
     return _as_columns(sorted(found, key=lambda box: box.frame_index))
 
@@ -130,11 +130,17 @@ def _as_columns(found: list[_Box]) -> Boxes:
     )
 
 
-def _box_of(label: Mapping[str, Any], frame_index: int, row: LabelRow) -> _Box | None:
+def _aspect(unit: Mapping[str, Any]) -> float:
+    """Returns width by height of a data unit; 1.0 where nobody says."""
+    width, height = unit.get("width"), unit.get("height")
+    return width / height if width and height else 1.0
+
+
+def _box_of(label: Mapping[str, Any], frame_index: int, row: LabelRow, aspect: float) -> _Box | None:
     if label.get("isDeleted"):
         return None
     try:
-        corners = _corners(label)
+        corners = _corners(label, aspect)
         if corners is None:
             return None
         return _Box(
@@ -157,11 +163,11 @@ def _digest(geometry: str | None) -> int:
     return int.from_bytes(hashlib.sha256(geometry.encode()).digest()[:8]) or 1
 
 
-def _corners(label: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
+def _corners(label: Mapping[str, Any], aspect: float) -> tuple[int, int, int, int] | None:
     if box := label.get("boundingBox"):
         return _on_grid([box["x"], box["x"] + box["w"]], [box["y"], box["y"] + box["h"]])
     if box := label.get("rotatableBoundingBox"):
-        return _on_grid(*_turned(box))
+        return _on_grid(*_turned(box, aspect))
     if mask := label.get("bitmask"):
         return _mask_corners(mask)
     points = list(_points(label))
@@ -172,16 +178,18 @@ def _on_grid(xs: list[float], ys: list[float]) -> tuple[int, int, int, int]:
     return (round(min(xs) * GRID), round(min(ys) * GRID), round(max(xs) * GRID), round(max(ys) * GRID))
 
 
-def _turned(box: Mapping[str, float]) -> tuple[list[float], list[float]]:
+def _turned(box: Mapping[str, float], aspect: float) -> tuple[list[float], list[float]]:
     """Returns the corners of a box turned about its centre by `theta` degrees, in fractions.
 
-    The turn is taken in the frame's fractions, as if it were square: enough to tell boxes apart.
+    Args:
+        box: as the label row has it.
+        aspect: width by height of the frame, in whose pixels the turn is taken.
     """
     centre_x, centre_y = box["x"] + box["w"] / 2, box["y"] + box["h"] / 2
     turn = np.exp(1j * np.deg2rad(box["theta"]))
     corners = np.array([complex(x, y) for x in (-0.5, 0.5) for y in (-0.5, 0.5)])
-    turned = turn * (corners.real * box["w"] + 1j * corners.imag * box["h"])
-    return (turned.real + centre_x).tolist(), (turned.imag + centre_y).tolist()
+    turned = turn * (corners.real * box["w"] * aspect + 1j * corners.imag * box["h"])
+    return (turned.real / aspect + centre_x).tolist(), (turned.imag + centre_y).tolist()
 
 
 def _mask_corners(mask: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
@@ -201,7 +209,7 @@ def _points(label: Mapping[str, Any]) -> Iterator[tuple[float, float]]:
     for polygon in label.get("polygons") or ():
         for ring in polygon:
             yield from zip(ring[::2], ring[1::2], strict=True)
-    for key in ("polygon", "polyline"):
+    for key in ("polygon", "polyline", "skeleton"):
         points = label.get(key) or {}
         for point in points.values() if isinstance(points, Mapping) else points:
             yield point["x"], point["y"]

@@ -13,7 +13,9 @@ from PIL import Image
 
 from prelabel.assemble import Assembly
 from prelabel.config import EncordSection
+from prelabel.drawn_geometry import SEEN_FROM, rings_of
 from prelabel.errors import PrelabelError
+from prelabel.geometry import Geometry, Keypoints
 from prelabel.kept import kept_record
 from prelabel.preview import read_pictures
 from prelabel.protocols import Task
@@ -37,6 +39,7 @@ class Outline:
         style: CSS class.
         colour: `#RRGGBB`; empty: that of the CSS class.
         text: what it is, told where a pointer rests on it and by screen readers.
+        path: of an SVG in pixels of the frame, drawn in the box's place; empty: the box is.
     """
 
     x: float
@@ -46,6 +49,7 @@ class Outline:
     style: str
     colour: str
     text: str
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,19 @@ class Shelf:
             return {task.key: task for task in self.assembly.source.tasks()}
         except PrelabelError:  # the folder is gone
             return {}
+
+
+def svg_path(geometry: Geometry) -> str:
+    """Returns the SVG path of the rings around a thing and its holes, or of a dot for each keypoint that is seen.
+
+    >>> svg_path(Keypoints(np.array([[2, 3.0]]), np.array([0.9])))
+    'M2.0 3.0h0'
+    """
+    if isinstance(geometry, Keypoints):
+        seen = geometry.xy[geometry.confidence >= SEEN_FROM].round(1).tolist()
+        return "".join(f"M{x} {y}h0" for x, y in seen)
+    rings = (ring.round(1).tolist() for ring in rings_of(geometry))
+    return "".join("M" + "L".join(f"{x} {y}" for x, y in ring) + "Z" for ring in rings)
 
 
 def _as_address(picture: Image.Image) -> str:

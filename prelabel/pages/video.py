@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.geometry import Keypoints
 from prelabel.labelled import LabelledVideo
 from prelabel.pages.charts import Area, Bins, band, line, stack
-from prelabel.pages.pictures import Outline, Picture, Place
+from prelabel.pages.pictures import Outline, Picture, Place, svg_path
 from prelabel.pages.render import counted, duration
 from prelabel.preview import sheet_frames
 from prelabel.report import TaskReport
@@ -165,16 +166,19 @@ def _picture(video: LabelledVideo, frame: int, source: str) -> Picture:
     here = slice(*np.searchsorted(found.frame_index, [frame, frame + 1]).tolist())
     (width, height) = video.info.sizes(np.array([frame]))[0].tolist()
     outlines = []
-    columns = (found.xyxy, found.class_id, found.confidence, found.track_id, found.interpolated)
+    columns = (found.xyxy, found.class_id, found.confidence, found.track_id, found.interpolated, found.geometry)
     rows = zip(*(column[here].tolist() for column in columns), strict=True)
-    for (x1, y1, x2, y2), class_id, confidence, track_id, is_filled_in in rows:
+    for (x1, y1, x2, y2), class_id, confidence, track_id, is_filled_in, known in rows:
         category = video.label_map.objects[class_id]
         if category is not None:
             track = f" #{track_id}" if track_id >= 0 else ""
             text = f"{category.name}{track} {'filled in' if is_filled_in else f'{confidence:.2f}'}"
             place = (x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height)
-            outlines.append(Outline(*place, "filled-in" if is_filled_in else "found", category.color, text))
-    shown = counted(len(outlines), "box", "boxes")
+            path = "" if known is None or isinstance(known, Keypoints) else svg_path(known)
+            outlines.append(Outline(*place, "filled-in" if is_filled_in else "found", category.color, text, path))
+            if isinstance(known, Keypoints):  # points alone do not show what is whose
+                outlines.append(Outline(*place, "points", category.color, text, svg_path(known)))
+    shown = counted(here.stop - here.start, "box", "boxes")
     return Picture(source, width, height, _caption(video, frame), f"Frame {frame} with {shown}", tuple(outlines))
 
 

@@ -7,6 +7,8 @@ from prelabel.boxes import GRID
 from prelabel.errors import LabelError
 from prelabel.evaluation.boxes import boxes_of_row
 from prelabel.label_row import write_detections
+from prelabel.ontology import build_label_map
+from tests.geometries import POSE, POSE_OFFER, skeleton_ontology, with_geometry
 from tests.labelling import MEDIA, NOW, SHAPES, detections, map_of_shapes, new_row
 
 BOX = (8, 12, 40, 36)  # of 64 x 48 pixels
@@ -35,7 +37,16 @@ def test_a_turned_box_is_as_large_as_what_it_covers():
     row = row_of(class_id=1)
     only_label(row)["rotatableBoundingBox"] = {"x": 0.2, "y": 0.4, "w": 0.4, "h": 0.1, "theta": 90.0}
     (corners,) = boxes_of_row(row).corners / GRID
-    assert corners == pytest.approx([0.35, 0.25, 0.45, 0.65])
+    assert corners == pytest.approx([0.3625, 0.18333, 0.4375, 0.71667])
+
+
+def test_a_pose_is_as_large_as_its_points():
+    ontology = skeleton_ontology()
+    label_map = build_label_map(["person"], ontology, {}, offer=POSE_OFFER)
+    found = with_geometry((0, BOX, 0.75, 0, POSE))
+    row = write_detections(new_row(MEDIA["video"], ontology), found, MEDIA["video"], label_map, now=NOW).row
+
+    assert (boxes_of_row(row).corners / GRID).tolist() == [[2 / 64, 3 / 48, 8 / 64, 6 / 48]]
 
 
 def test_points_have_no_box_and_deleted_objects_are_gone():
