@@ -77,7 +77,7 @@ class PictureReader:
         frames_per_video: looked at in a video, spread evenly; None: all that `reader` leaves.
         frames: what to do when frames are missing: `strict` fails the task, `warn` keeps what was read.
         stop: asked before every batch.
-        begun: told of a task's title and how many pictures it has.
+        begun: told of a task's title, how many pictures it has, and its key.
     """
 
     reader: ReaderSection
@@ -85,7 +85,7 @@ class PictureReader:
     frames_per_video: int | None
     frames: Literal["strict", "warn"]
     stop: StopSignal
-    begun: Callable[[str, int], None]
+    begun: Callable[[str, int, str], None]
 
     def read(self, fetched: Iterable[Fetched]) -> Iterator[Picture | EndOfTask]:
         """Yields each task's pictures and their end; closes `release` of each. A task's own failure is its end.
@@ -111,7 +111,7 @@ class PictureReader:
             if complaint and self.frames == "strict":
                 raise FrameCountError(f"{title}: {complaint}")
             wanted = self._choose(item, info, opened.keyframes)
-            self.begun(title, len(wanted))
+            self.begun(title, len(wanted), item.task.key)
             seconds = {"fetch": item.seconds, "decode": 0.0}
             read = timed(read_in_order(opened.reader, wanted, _READ_AT_ONCE, title), seconds, "decode")
             damage = yield from self._pictures(read, wanted, title)

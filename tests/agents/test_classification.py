@@ -88,6 +88,18 @@ def test_a_folder_is_classified_without_an_account(photos):
     assert (kept["instances"], kept["limit"]) != ({}, "")
 
 
+def test_a_task_that_is_begun_is_told_by_title_and_key(photos):
+    begun = []
+
+    class Notes(NullProgress):
+        def begin(self, title, num_frames, task_id=""):
+            begun.append((title, num_frames, task_id))
+
+    run_tasks(assembly_of(photos), None, Notes(), StopSignal())
+    titles = ["a.png", "b.png", "c/blue.png", "grey.png"]
+    assert sorted(begun) == [*((title, 1, title) for title in titles), ("video.mp4", 8, "video.mp4")]
+
+
 def test_a_second_run_looks_at_nothing_again_and_a_new_threshold_at_no_picture(photos):
     first = assembly_of(photos)
     run(first)
