@@ -190,13 +190,19 @@ def init(
     folder: Annotated[Path | None, typer.Option(metavar="FOLDER", help="label the videos of this folder")] = None,
     project: Annotated[str | None, typer.Option(metavar="HASH", help="label an Encord project's agent stage")] = None,
     stage: Annotated[str | None, typer.Option(help="title or uuid of the agent stage")] = None,
-    weights: Annotated[str, typer.Option(help="model card, path or URL")] = "yolo11n",
+    weights: Annotated[
+        str | None, typer.Option(help="model card, path or URL; default: yolo11n, or mobilenet_v2 to classify")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="the config to write")] = Path("prelabel.yaml"),
+    *,
+    classify: Annotated[
+        bool, typer.Option("--classify", help="answer a classification; default where an ontology has no boxes")
+    ] = False,
 ) -> None:
     """Write a commented config: for a folder, or from a project's stages, pathways and ontology."""
     from prelabel.commands import write_config
 
-    raise typer.Exit(write_config(folder, project, stage, weights, output))
+    raise typer.Exit(write_config(folder, project, stage, weights, output, classify=classify))
 
 
 @app.command(name="export-model")

@@ -231,27 +231,45 @@ def evaluate_labels(
     return ALL_DONE
 
 
-def write_config(folder: Path | None, project: str | None, stage: str | None, weights: str, output: Path) -> int:
+def write_config(
+    folder: Path | None, project: str | None, stage: str | None, weights: str | None, output: Path, *, classify: bool
+) -> int:
     """Writes a commented config, never over one that stands."""
-    from prelabel.scaffold.configs import config_for_folder, config_for_project
-
     if (folder is None) == (project is None):
         got = "neither" if folder is None else "both"
         raise ConfigError(f"init: got {got} of --folder FOLDER and --project HASH, expected one: what to label")
     if output.exists():
         raise ConfigError(f"{output}: stands already; name another with --output")
     if project is not None:
-        from prelabel.encord_api.connection import connect
-
-        text = config_for_project(connect(project, os.environ.get("ENCORD_DOMAIN")), stage=stage, weights=weights)
+        text = _config_for_project(project, stage, weights, classify=classify)
     else:
         assert folder is not None
         if not glob(str(folder), recursive=True):
             raise ConfigError(f"--folder: there is nothing at {folder}")
-        text = config_for_folder(folder, weights=weights)
+        text = _config_for_folder(folder, weights, classify=classify)
     write_text_atomically(output, text)
     person().print(escape(f"wrote {output}; look it over, then: prelabel check {output}"))
     return ALL_DONE
+
+
+def _config_for_project(project: str, stage: str | None, weights: str | None, *, classify: bool) -> str:
+    from prelabel.encord_api.connection import connect
+    from prelabel.scaffold.classify import asks_for_answers, classifying_config_for_project
+    from prelabel.scaffold.configs import config_for_project
+
+    connected = connect(project, os.environ.get("ENCORD_DOMAIN"))
+    chosen = {} if weights is None else {"weights": weights}
+    if classify or asks_for_answers(connected.ontology()):
+        return classifying_config_for_project(connected, stage=stage, **chosen)
+    return config_for_project(connected, stage=stage, **chosen)
+
+
+def _config_for_folder(folder: Path, weights: str | None, *, classify: bool) -> str:
+    from prelabel.scaffold.classify import classifying_config_for_folder
+    from prelabel.scaffold.configs import config_for_folder
+
+    write = classifying_config_for_folder if classify else config_for_folder
+    return write(folder) if weights is None else write(folder, weights=weights)
 
 
 def build_engine(weights: str, options: Mapping[str, object]) -> int:

@@ -89,6 +89,33 @@ def known_classes(card: ModelCard | None) -> tuple[str, ...]:
     return COCO_NAMES if "COCO" in str(score) else ()  # what is scored on COCO finds COCO's classes
 
 
+def classes_of_options(card: ModelCard | None, options: Sequence[str]) -> dict[str, tuple[str, bool]]:
+    """Returns the option that each of a classifier's classes might become, and whether that is a guess.
+
+    A class becomes the option that it is called like, else the one that its name ends in: `Egyptian cat` is a `Cat`.
+    Classes that become none are left out, and so are all where the classes cannot be told without the weights.
+    """
+    found: dict[str, tuple[str, bool]] = {}
+    by_name = {_plain(option): option for option in options}
+    for name in _published_classes(card):
+        words = _plain(name).split()
+        endings = [" ".join(words[start:]) for start in range(len(words))]
+        option = next((by_name[ending] for ending in endings if ending in by_name), None)
+        if option is not None:
+            found[name] = option, _plain(name) != _plain(option)
+    return found
+
+
+def _published_classes(card: ModelCard | None) -> Sequence[str]:
+    """Returns a classifier's classes: the card's, else those that torchvision publishes its weights with."""
+    if card is None or card.classes is not None or card.use != "torchvision" or card.builder is None:
+        return known_classes(card)
+    from prelabel.classifiers.torchvision_loading import find_published
+
+    names: Sequence[str] = find_published(card.builder, None, card.file).meta["categories"]
+    return names
+
+
 def propose_map(class_names: Sequence[str], ontology: Ontology) -> dict[str, Proposal | None]:
     """Returns for every class the object that it might become, None where none comes near."""
     objects = [candidate for candidate in ontology.objects if candidate.shape in BOX_SHAPES]

@@ -59,7 +59,7 @@ def test_a_name_that_is_another_thing_is_not_proposed(class_name: str, name: str
 
 
 def test_shapes_that_cannot_hold_a_box_are_passed_over() -> None:
-    assert propose_map(["car"], ontology(Car="skeleton", Cars="polygon"))["car"] == Proposal("Cars", is_guess=False)
+    assert propose_map(["car"], ontology(Car="polyline", Cars="polygon"))["car"] == Proposal("Cars", is_guess=False)
 
 
 def test_objects_of_one_name_and_shape_are_told_apart_by_feature_hash() -> None:

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from prelabel.config import Config, EncordSection, FolderSection, LabelsSection, ReaderSection, load_config
+from prelabel.assemble import assemble
+from prelabel.checks import look_through
+from prelabel.config import (
+    Config,
+    EncordSection,
+    FolderSection,
+    LabelsSection,
+    ReaderSection,
+    load_config,
+    load_configs,
+)
 from prelabel.encord_api.client import EncordProject
 from prelabel.encord_api.connection import connect
 from prelabel.errors import AccountError, ConfigError
@@ -29,6 +39,10 @@ def load(text: str, folder: Path) -> Config:
     path = folder / "prelabel.yaml"
     path.write_text(text, encoding="utf-8")
     return load_config(path)
+
+
+def wrong_checks(config: Config, folder: Path) -> list[str]:
+    return [check.detail for check in look_through(assemble(config, folder)) if not check.passed]
 
 
 def entries(text: str) -> list[str]:
@@ -128,14 +142,30 @@ def test_the_pathway_to_annotators_is_proposed_among_several(encord_server: Enco
     assert any(line.startswith("pathway: To people") and "a guess: check" in line for line in lines)
 
 
-def test_several_agent_stages_are_listed_and_one_must_be_named(encord_server: EncordServer, connected) -> None:
-    stages = {"First": "AGENT", "Second": "AGENT", "Annotate 1": "ANNOTATION", "Complete": "DONE"}
-    project = connected(encord_server.world.add_project(stages=stages, pathways=PATHWAYS))
-    with pytest.raises(AccountError, match="--stage 'First', --stage 'Second'"):
-        config_for_project(project)
+STAGES = {"First": "AGENT", "Second": "AGENT", "Annotate 1": "ANNOTATION", "Complete": "DONE"}
+
+
+def test_of_several_agent_stages_one_may_be_named(encord_server: EncordServer, connected) -> None:
+    project = connected(encord_server.world.add_project(stages=STAGES, pathways=PATHWAYS))
     text = config_for_project(project, stage="Second")
     assert "agent stages of this project: 'First', 'Second'" in text
     assert "stage: Second" in text
+
+
+def test_several_agent_stages_become_a_list_with_a_pathway_each(
+    encord_server: EncordServer, connected, tmp_path: Path
+) -> None:
+    ontology = encord_server.world.add_ontology(editor([ontology_object("Ball")]))
+    made = encord_server.world.add_project(ontology=ontology, stages=STAGES, pathways=PATHWAYS)
+    text = config_for_project(connected(made), weights="demo")
+    (tmp_path / "prelabel.yaml").write_text(text)
+    first, second = load_configs(tmp_path / "prelabel.yaml")
+    assert [(one.source.stage, one.pathway) for one in (first, second)] == [
+        ("First", "To people"),
+        ("Second", "To people"),
+    ]
+    assert [one.detector.options["weights"] for one in (first, second)] == ["demo", "demo"]
+    assert wrong_checks(first, tmp_path) == wrong_checks(second, tmp_path) == []
 
 
 def test_a_project_without_an_agent_stage_says_what_to_add(encord_server: EncordServer, connected) -> None:
