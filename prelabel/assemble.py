@@ -121,7 +121,9 @@ class Assembly:
         """Where labels go."""
         if self.config.sink is not None and not self.dry_run:
             plugin = load_plugin("sink", self.config.sink.use, self.folder)
-            sink: LabelSink = plugin.build(options=self.config.sink.options)
+            sink = plugin.build(options=self.config.sink.options)
+            if not isinstance(sink, LabelSink):
+                raise ConfigError(f"sink.use: {plugin.use!r} lacks `write(task, info, detections)`")
             return sink
         return self.rows
 

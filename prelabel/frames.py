@@ -83,7 +83,7 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
-    """Frames that go through a detector together.
+    """Frames that go through a detector together. Numbers and times may be lists, too, and become arrays.
 
     Whoever holds a batch may read it, never write it. Its memory may be used again once the detector has returned.
 
@@ -101,6 +101,8 @@ class FrameBatch:
     ready: torch.cuda.Event | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "frame_indices", np.asarray(self.frame_indices, np.int64))
+        object.__setattr__(self, "pts_seconds", np.asarray(self.pts_seconds, np.float64))
         num = len(self.frame_indices)
         shape = tuple(self.data.shape)
         if len(shape) != 4 or shape[0] != num or shape[3] != 3:

@@ -181,6 +181,7 @@ class TaskSource(Protocol):
         """Leaves the task where it is and makes the reason known."""
 
 
+@runtime_checkable
 class LabelSink(Protocol):
     """Where labels go."""
 

@@ -153,6 +153,7 @@ VALUES = [
     ("retries.wait_seconds=.nan", "retries.wait_seconds: got nan"),
     ("frames=loose", "frames: got 'loose'"),
     ("sink.use=mine.py:Nowhere", "mine.py"),
+    ("sink.use=mine.py:NoDetect", "lacks `write(task, info, detections)`"),
     ("classifier={use: 'mine.py:Fine'}", "detector and classifier"),
     ("on_failure.pathway=Trouble", "on_failure: "),
 ]

@@ -65,6 +65,12 @@ def test_a_batch_of_another_shape_or_type_is_refused():
     assert batch(num=2, height=4, width=5).num_bytes == 2 * 4 * 5 * 3
 
 
+def test_numbers_and_times_of_frames_may_be_lists():
+    frames = FrameBatch(torch.zeros((2, 4, 4, 3), dtype=torch.uint8), [3, 4], [0.3, 0.4])
+    assert (frames.frame_indices.dtype, frames.frame_indices.tolist()) == (np.int64, [3, 4])
+    assert (frames.pts_seconds.dtype, frames.pts_seconds.tolist()) == (np.float64, [0.3, 0.4])
+
+
 def test_a_video_has_a_size_and_turns_by_right_angles(tmp_path):
     with pytest.raises(ValueError, match="size"):
         VideoInfo(width=0, height=1, num_frames=1)
