@@ -12,11 +12,8 @@ from PIL import Image
 from prelabel import Detections, FrameBatch
 from prelabel.assemble import Assembly, assemble
 from prelabel.config import check_config
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.progress import NullProgress
 from prelabel.report import RunReport
-from prelabel.run import run_tasks
+from tests import running
 
 GREY = (128, 128, 128)
 BOX = (10.0, 20.0, 50.0, 60.0)
@@ -76,7 +73,6 @@ def assembly_of(folder: Path, output: Path, **sections: Mapping[str, Any]) -> As
 
 
 def run(assembly: Assembly) -> RunReport:
-    with Ledger(assembly.output / LEDGER) as ledger:
-        report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
+    report = running.run(assembly)
     assert not report.failed, report.failed
     return report

@@ -12,16 +12,12 @@ from prelabel.assemble import Assembly, assemble
 from prelabel.config import check_config
 from prelabel.errors import ConfigError, TakenError
 from prelabel.frames import VideoInfo
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.progress import NullProgress
-from prelabel.report import RunReport
-from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
 from tests.kept import write_grey_clip
 from tests.labelling import detections
+from tests.running import run
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -44,11 +40,6 @@ def assembly_of(folder: Path, source: dict, **sections) -> Assembly:
 def on_platform(platform: Platform, folder: Path, **sections) -> Assembly:
     source = {"use": "encord", "project_hash": platform.project.uuid, "stage": AGENT}
     return assembly_of(folder, source, pathway="Annotate 1", **sections)
-
-
-def run(assembly: Assembly) -> RunReport:
-    with Ledger(assembly.output / LEDGER) as ledger:
-        return run_tasks(assembly, ledger, NullProgress(), StopSignal())
 
 
 def begin(platform: Platform) -> None:

@@ -11,16 +11,14 @@ from prelabel import Detections, FrameBatch
 from prelabel.commands import draw_previews, export_labels, relabel_kept, run_config
 from prelabel.config import check_config
 from prelabel.errors import ConfigError
-from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
-from prelabel.progress import NullProgress
 from prelabel.relabel import assemble_kept
 from prelabel.report import RunReport
-from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE, REVIEW
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
 from tests.kept import write_grey_clip
+from tests.running import run
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -184,9 +182,7 @@ def labelled(platform: Platform, tmp_path: Path, encord_environment) -> Platform
 
 def relabel(platform: Platform, folder: Path) -> RunReport:
     values = encord_values(platform, folder, detector={"use": "tests.test_relabel:Unsure", "conf": 0.2})
-    assembly = assemble_kept(check_config(values, "test"), folder)
-    with Ledger(folder / "out" / LEDGER) as ledger:
-        return run_tasks(assembly, ledger, NullProgress(), StopSignal())
+    return run(assemble_kept(check_config(values, "test"), folder))
 
 
 def num_objects(platform: Platform) -> int:
@@ -205,9 +201,7 @@ def test_a_row_that_nobody_has_begun_is_rewritten_where_it_stands_and_its_task_s
 def test_a_dry_run_of_it_saves_nothing_on_the_platform(labelled, tmp_path):
     values = encord_values(labelled, tmp_path, detector={"use": "tests.test_relabel:Unsure", "conf": 0.2})
     num_saves = len(labelled.server.world.saves)
-    report = run_tasks(
-        assemble_kept(check_config(values, "test"), tmp_path, dry_run=True), None, NullProgress(), StopSignal()
-    )
+    report = run(assemble_kept(check_config(values, "test"), tmp_path, dry_run=True))
     assert [task.status for task in report.tasks] == ["done"]
     assert (len(labelled.server.world.saves), num_objects(labelled)) == (num_saves, NUM_FRAMES)
     row = json.loads((tmp_path / "out" / "dry-run" / "clip.labels.json").read_text())

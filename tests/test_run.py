@@ -21,12 +21,12 @@ from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
 from prelabel.outputs import complete
 from prelabel.progress import NullProgress
-from prelabel.report import RunReport
 from prelabel.run import run_tasks
 from prelabel.sources.folder import FolderSource
 from tests.kept import write_grey_clip
 from tests.labelling import object_json
 from tests.media import NUM_FRAMES, RECIPES, cut_off, write_clip
+from tests.running import run, run_whole
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -73,13 +73,6 @@ def assembly_of(folder: Path, *, dry_run: bool = False, **sections: dict) -> Ass
     return assemble(check_config(values, "test.yaml"), folder, dry_run)
 
 
-def run(assembly: Assembly, limit: int | None = None, stop: StopSignal | None = None) -> RunReport:
-    prepare(assembly)
-    with Ledger(assembly.output / LEDGER) as ledger:
-        report = run_tasks(assembly, ledger, NullProgress(), stop or StopSignal(), limit)
-    return complete(assembly, report, NullProgress())
-
-
 def add_clip(folder: Path, name: str = "clip.mp4", recipe: str = "h264") -> Path:
     (folder / "clips" / name).parent.mkdir(exist_ok=True)
     return write_clip(folder / "clips" / name, RECIPES[recipe]).path
@@ -102,7 +95,7 @@ def boxes_by_frame(path: Path) -> dict[int, list[dict]]:
 
 def test_every_output_of_the_contract_is_written_with_boxes_on_their_frames(folder):
     clip = add_clip(folder)
-    report = run(assembly_of(folder))
+    report = run_whole(assembly_of(folder))
     out = folder / "out"
     boxes = boxes_by_frame(out / f"{clip.stem}.labels.json")
     assert sorted(boxes) == list(range(NUM_FRAMES))
@@ -125,9 +118,9 @@ def test_every_output_of_the_contract_is_written_with_boxes_on_their_frames(fold
 
 def test_a_second_run_does_nothing_twice_and_still_reports_all(folder):
     add_clip(folder)
-    run(assembly_of(folder))
+    run_whole(assembly_of(folder))
     before = num_batches(folder)
-    report = run(assembly_of(folder))
+    report = run_whole(assembly_of(folder))
     assert [task.status for task in report.tasks] == ["already done"]
     assert report.instances == {"thing": NUM_FRAMES}
     assert num_batches(folder) == before
@@ -136,9 +129,9 @@ def test_a_second_run_does_nothing_twice_and_still_reports_all(folder):
 
 def test_another_threshold_is_applied_from_the_raw_store_without_the_detector(folder):
     clip = add_clip(folder)
-    run(assembly_of(folder))
+    run_whole(assembly_of(folder))
     before = num_batches(folder)
-    report = run(assembly_of(folder, labels={"conf": {"thing": 0.9}}))
+    report = run_whole(assembly_of(folder, labels={"conf": {"thing": 0.9}}))
     assert (report.tasks[0].status, report.tasks[0].dropped) == ("done", {"low_confidence": NUM_FRAMES})
     assert num_batches(folder) == before
     assert boxes_by_frame(folder / "out" / f"{clip.stem}.labels.json") == {}
@@ -146,21 +139,21 @@ def test_another_threshold_is_applied_from_the_raw_store_without_the_detector(fo
 
 def test_a_changed_detector_or_video_is_looked_at_again(folder):
     clip = add_clip(folder)
-    run(assembly_of(folder))
+    run_whole(assembly_of(folder))
     (folder / "mine.py").write_text(DETECTOR + "# changed\n")
     before = num_batches(folder)
-    assert run(assembly_of(folder)).tasks[0].status == "done"
+    assert run_whole(assembly_of(folder)).tasks[0].status == "done"
     between = num_batches(folder)
     clip.write_bytes(clip.read_bytes() + b"\0" * 16)
-    assert run(assembly_of(folder)).tasks[0].status == "done"
+    assert run_whole(assembly_of(folder)).tasks[0].status == "done"
     assert before < between < num_batches(folder)
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_was(folder):
     add_clip(folder)
     add_clip(folder, "later.mp4", "h264 variable rate")
-    assert [task.status for task in run(assembly_of(folder), limit=1).tasks] == ["done"]
-    report = run(assembly_of(folder))
+    assert [task.status for task in run_whole(assembly_of(folder), limit=1).tasks] == ["done"]
+    report = run_whole(assembly_of(folder))
     assert [task.status for task in report.tasks] == ["already done", "done"]
 
 
@@ -169,7 +162,7 @@ def test_one_bad_video_costs_only_itself(folder):
     add_cut_clip(folder)
     (folder / "clips" / "empty.mp4").write_bytes(b"")
     (folder / "clips" / "text.mkv").write_text("no video at all")
-    report = run(assembly_of(folder))
+    report = run_whole(assembly_of(folder))
     assert {task.title: task.status for task in report.tasks} == {
         "clip.mp4": "done",
         "short.mp4": "failed",
@@ -188,7 +181,7 @@ def test_one_bad_video_costs_only_itself(folder):
 
 def test_under_warn_a_damaged_video_is_labelled_in_part_and_marked(folder):
     add_cut_clip(folder)
-    (task,) = run(assembly_of(folder, frames="warn")).tasks
+    (task,) = run_whole(assembly_of(folder, frames="warn")).tasks
     assert task.status == "done"
     assert "could not be decoded" in task.partial
     boxes = boxes_by_frame(folder / "out" / "short.labels.json")
@@ -198,16 +191,16 @@ def test_under_warn_a_damaged_video_is_labelled_in_part_and_marked(folder):
 
 def test_a_detector_that_raises_fails_its_task_and_a_retry_starts_from_frame_0(folder):
     clip = add_clip(folder)
-    report = run(assembly_of(folder, detector={"fail_on": 20}))
+    report = run_whole(assembly_of(folder, detector={"fail_on": 20}))
     assert "out of luck" in report.failed[0].reason
     assert not list((folder / "out").glob("*.labels.json"))
-    assert not run(assembly_of(folder)).failed
+    assert not run_whole(assembly_of(folder)).failed
     assert len(boxes_by_frame(folder / "out" / f"{clip.stem}.labels.json")) == NUM_FRAMES
 
 
 def test_a_stride_labels_every_nth_frame(folder):
     clip = add_clip(folder)
-    run(assembly_of(folder, reader={"stride": 7}))
+    run_whole(assembly_of(folder, reader={"stride": 7}))
     boxes = boxes_by_frame(folder / "out" / f"{clip.stem}.labels.json")
     assert sorted(boxes) == [0, 7, 14, 21, 28]
     assert all(round(box["boundingBox"]["x"] * 96) == frame for frame, (box,) in boxes.items())
@@ -218,26 +211,20 @@ def test_clips_of_one_stem_do_not_share_files(folder):
     for name in ("a.mp4", "a.mov", "deep/a.mp4"):
         (folder / "clips" / name).parent.mkdir(exist_ok=True)
         (folder / "clips" / name).write_bytes(first.read_bytes())
-    assert not run(assembly_of(folder)).failed
+    assert not run_whole(assembly_of(folder)).failed
     assert len(list((folder / "out").rglob("*.labels.json"))) == 3
 
 
 def test_an_output_inside_the_source_is_not_taken_for_footage(folder):
     add_clip(folder)
     source = {"output": str(folder / "clips" / "out"), "preview": "clip"}
-    run(assembly_of(folder, source=source))
-    assert len(run(assembly_of(folder, source=source)).tasks) == 1
-
-
-def dry_run(folder: Path) -> RunReport:
-    assembly = assembly_of(folder, dry_run=True)
-    prepare(assembly)
-    return complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
+    run_whole(assembly_of(folder, source=source))
+    assert len(run_whole(assembly_of(folder, source=source)).tasks) == 1
 
 
 def test_a_dry_run_writes_below_its_own_folder_and_no_ledger(folder):
     add_clip(folder)
-    assert dry_run(folder).dry_run
+    assert run_whole(assembly_of(folder, dry_run=True)).dry_run
     assert list((folder / "out" / "dry-run").glob("*.labels.json"))
     assert not (folder / "out" / LEDGER).exists()
 
@@ -247,9 +234,9 @@ def test_asking_to_stop_leaves_the_rest_for_the_next_run(folder):
     add_clip(folder, "later.mp4", "h264 variable rate")
     stop = StopSignal()
     stop.ask()
-    report = run(assembly_of(folder), stop=stop)
+    report = run_whole(assembly_of(folder), stop=stop)
     assert (report.tasks, report.stopped) == ((), True)
-    assert [task.status for task in run(assembly_of(folder)).tasks] == ["done", "done"]
+    assert [task.status for task in run_whole(assembly_of(folder)).tasks] == ["done", "done"]
 
 
 def test_a_run_that_is_stopped_before_its_first_task_leaves_what_earlier_ones_wrote(folder):
@@ -257,20 +244,20 @@ def test_a_run_that_is_stopped_before_its_first_task_leaves_what_earlier_ones_wr
     stop = StopSignal()
     stop.ask()
     coco = folder / "out" / "coco.json"
-    run(assembly_of(folder), stop=stop)
+    run_whole(assembly_of(folder), stop=stop)
     assert not coco.exists()
-    run(assembly_of(folder))
+    run_whole(assembly_of(folder))
     written = coco.read_text()
-    assert run(assembly_of(folder), stop=stop).stopped
+    assert run_whole(assembly_of(folder), stop=stop).stopped
     assert coco.read_text() == written
 
 
 def test_a_task_called_like_the_folder_of_dry_runs_meets_none_of_theirs(folder):
     add_clip(folder, "clip.mp4")
     add_clip(folder, "dry-run/clip.mp4", "h264 one frame")
-    dry_run(folder)
+    run_whole(assembly_of(folder, dry_run=True))
     tried = (folder / "out" / "dry-run" / "clip.labels.json").read_text()
-    assert not run(assembly_of(folder)).failed
+    assert not run_whole(assembly_of(folder)).failed
     assert (folder / "out" / "dry-run" / "clip.labels.json").read_text() == tried
     assert len(list((folder / "out").glob("dry-run_/clip-*.labels.json"))) == 1
 
@@ -281,7 +268,7 @@ def test_pictures_get_boxes_too(folder):
     from tests.media import draw_number
 
     Image.fromarray(draw_number(5)).save(folder / "clips" / "p.png")
-    run(assembly_of(folder))
+    run_whole(assembly_of(folder))
     row = json.loads((folder / "out" / "p.labels.json").read_text())
     (unit,) = row["data_units"].values()
     assert row["data_type"] == "image"
@@ -338,7 +325,7 @@ def test_a_file_that_goes_away_under_way_costs_only_itself(folder):
     add_clip(folder, "gone.mp4")
     assembly = assembly_of(folder)
     replace_tasks(assembly, lambda path: path.unlink() if path.stem == "gone" else None)
-    report = run(assembly)
+    report = run_whole(assembly)
     assert [(task.title, task.status) for task in report.tasks] == [("clip.mp4", "done"), ("gone.mp4", "failed")]
     assert "is gone" in report.failed[0].reason
 
@@ -347,9 +334,9 @@ def test_a_file_that_changes_under_way_is_looked_at_again(folder):
     clip = add_clip(folder)
     assembly = assembly_of(folder)
     replace_tasks(assembly, lambda path: path.write_bytes(path.read_bytes() + b"\0" * 16))
-    run(assembly)
+    run_whole(assembly)
     before = num_batches(folder)
-    assert [task.status for task in run(assembly_of(folder)).tasks] == ["done"]
+    assert [task.status for task in run_whole(assembly_of(folder)).tasks] == ["done"]
     assert before < num_batches(folder)
     assert clip.exists()
 
@@ -376,19 +363,18 @@ def test_asking_to_stop_ends_what_is_looked_at_not_all_that_was_fetched(folder):
                 has_fetched.release()
 
     assembly.detection.__dict__["detector"] = Stops()
-    with Ledger(assembly.output / LEDGER) as ledger:
-        report = run_tasks(assembly, ledger, Counts(), stop)
+    report = run(assembly, progress=Counts(), stop=stop)
     assert report.stopped
     assert 1 <= len(report.tasks) <= 3  # the one in the detector, and those opened while it was there
-    assert [task.status for task in run(assembly_of(folder)).tasks].count("done") == 6 - len(report.tasks)
+    assert [task.status for task in run_whole(assembly_of(folder)).tasks].count("done") == 6 - len(report.tasks)
 
 
 def test_a_limit_counts_what_is_worked_on_not_what_is_done_already(folder):
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         add_clip(folder, name)
-    assert [task.status for task in run(assembly_of(folder), limit=1).tasks] == ["done"]
-    assert [task.status for task in run(assembly_of(folder), limit=1).tasks] == ["already done", "done"]
-    assert [task.title for task in run(assembly_of(folder), limit=1).tasks] == ["a.mp4", "b.mp4", "c.mp4"]
+    assert [task.status for task in run_whole(assembly_of(folder), limit=1).tasks] == ["done"]
+    assert [task.status for task in run_whole(assembly_of(folder), limit=1).tasks] == ["already done", "done"]
+    assert [task.title for task in run_whole(assembly_of(folder), limit=1).tasks] == ["a.mp4", "b.mp4", "c.mp4"]
 
 
 def test_a_run_that_is_given_up_leaves_no_thread(folder):
@@ -409,7 +395,7 @@ def test_a_run_that_is_given_up_leaves_no_thread(folder):
     assembly.detection.__dict__["detector"] = StopsNow()
     gc.disable()
     try:
-        assert run(assembly, stop=stop).stopped
+        assert run_whole(assembly, stop=stop).stopped
         assert not {"fetch", "detect", "decode"} & {thread.name for thread in threading.enumerate()}
     finally:
         gc.enable()
@@ -420,19 +406,19 @@ def test_a_changed_reader_is_looked_through_again(folder):
     reader = "from prelabel.readers.pyav import PyAVReader\n\nclass Mine(PyAVReader):\n    '''One.'''\n"
     (folder / "reads.py").write_text(reader)
     section = {"use": "reads.py:Mine"}
-    run(assembly_of(folder, reader=section))
+    run_whole(assembly_of(folder, reader=section))
     before = num_batches(folder)
-    assert [task.status for task in run(assembly_of(folder, reader=section)).tasks] == ["already done"]
+    assert [task.status for task in run_whole(assembly_of(folder, reader=section)).tasks] == ["already done"]
     (folder / "reads.py").write_text(reader + "    threads = 1\n")
-    assert [task.status for task in run(assembly_of(folder, reader=section)).tasks] == ["done"]
+    assert [task.status for task in run_whole(assembly_of(folder, reader=section)).tasks] == ["done"]
     assert before < num_batches(folder)
 
 
 def test_other_footage_under_a_known_name_gets_a_row_of_its_own_size(folder):
     add_clip(folder)
-    run(assembly_of(folder))
+    run_whole(assembly_of(folder))
     write_grey_clip(folder / "clips" / "clip.mp4", 128, 96, 6)
-    report = run(assembly_of(folder))
+    report = run_whole(assembly_of(folder))
     assert not report.failed
     (unit,) = json.loads((folder / "out" / "clip.labels.json").read_text())["data_units"].values()
     assert (unit["width"], unit["height"], unit["data_duration"]) == (128, 96, pytest.approx(6 / 25))
@@ -440,14 +426,14 @@ def test_other_footage_under_a_known_name_gets_a_row_of_its_own_size(folder):
 
 def test_a_persons_labels_on_other_footage_are_not_carried_over(folder):
     add_clip(folder)
-    run(assembly_of(folder))
+    run_whole(assembly_of(folder))
     labels = folder / "out" / "clip.labels.json"
     row = json.loads(labels.read_text())
     (unit,) = row["data_units"].values()
     unit["labels"]["3"]["objects"][0]["manualAnnotation"] = True
     labels.write_text(json.dumps(row))
     write_grey_clip(folder / "clips" / "clip.mp4", 128, 96, 6)
-    report = run(assembly_of(folder))
+    report = run_whole(assembly_of(folder))
     assert "96 x 64" in report.failed[0].reason
     assert "128 x 96" in report.failed[0].reason
     assert json.loads(labels.read_text()) == row
@@ -460,7 +446,7 @@ def test_pictures_are_read_as_pictures_whichever_video_reader_is_named(folder):
 
     add_clip(folder)
     Image.fromarray(draw_number(5)).save(folder / "clips" / "p.png")
-    report = run(assembly_of(folder, reader={"use": "pyav", "threads": 1}))
+    report = run_whole(assembly_of(folder, reader={"use": "pyav", "threads": 1}))
     assert not report.failed
     assert json.loads((folder / "out" / "p.labels.json").read_text())["data_type"] == "image"
 
@@ -469,22 +455,22 @@ def test_previews_are_drawn_of_what_this_run_labelled_only(folder):
     add_clip(folder)
     add_clip(folder, "later.mp4")
     source = {"preview": "sheet"}
-    run(assembly_of(folder, source=source), limit=1)
+    run_whole(assembly_of(folder, source=source), limit=1)
     first = folder / "out" / "clip.preview.jpg"
     drawn_at = first.stat().st_mtime_ns
-    run(assembly_of(folder, source=source))
+    run_whole(assembly_of(folder, source=source))
     assert (folder / "out" / "later.preview.jpg").exists()
     assert first.stat().st_mtime_ns == drawn_at
     (folder / "clips" / "later.mp4").write_bytes(b"")
     first.unlink()
     (folder / "clips" / "clip.mp4").write_bytes(b"")
-    assert len(run(assembly_of(folder, source=source)).failed) == 2
+    assert len(run_whole(assembly_of(folder, source=source)).failed) == 2
     assert not first.exists()
 
 
 def test_a_task_report_names_the_files_of_the_task(folder):
     add_clip(folder)
-    (task,) = run(assembly_of(folder)).tasks
+    (task,) = run_whole(assembly_of(folder)).tasks
     assert [Path(output).name for output in task.outputs] == ["clip.detections.parquet", "clip.labels.json"]
 
 
@@ -493,7 +479,7 @@ def test_what_annotators_have_left_to_do_is_said(folder):
     attribute = {"id": "1.1", "name": "Occluded", "type": "text", "required": True, "featureNodeHash": "att00001"}
     thing = object_json("thing", 1, attributes=[attribute])
     (folder / "ontology.json").write_text(json.dumps({"objects": [thing], "classifications": []}))
-    report = run(assembly_of(folder, source={"ontology": str(folder / "ontology.json")}))
+    report = run_whole(assembly_of(folder, source={"ontology": str(folder / "ontology.json")}))
     assert any("Occluded" in warning for warning in report.warnings)
     assert any("other" in warning for warning in report.warnings)
 
@@ -512,9 +498,9 @@ def test_a_ledger_that_cannot_be_written_ends_the_run_with_the_reason(folder):
 def test_titles_do_not_change_when_more_files_match_a_glob(folder):
     add_clip(folder, "day 1/clip.mp4")
     source = {"path": str(folder / "clips" / "**" / "*.mp4")}
-    run(assembly_of(folder, source=source))
+    run_whole(assembly_of(folder, source=source))
     add_clip(folder, "day 2/clip.mp4")
-    report = run(assembly_of(folder, source=source))
+    report = run_whole(assembly_of(folder, source=source))
     assert [(task.title, task.status) for task in report.tasks] == [
         ("day 1/clip.mp4", "already done"),
         ("day 2/clip.mp4", "done"),
@@ -537,9 +523,9 @@ def test_a_sink_of_ones_own_gets_a_file_once_for_each_config(folder):
         "        with open(self.path, 'a') as file: print(task.key, len(detections), file=file)\n"
     )
     sink = {"use": "sinks.py:Lists", "path": str(folder / "list")}
-    statuses = [run(assembly_of(folder, sink=sink)).tasks[0].status for _ in range(2)]
+    statuses = [run_whole(assembly_of(folder, sink=sink)).tasks[0].status for _ in range(2)]
     assert statuses == ["done", "already done"]
-    run(assembly_of(folder, sink=sink, labels={"conf": 0.9}))
+    run_whole(assembly_of(folder, sink=sink, labels={"conf": 0.9}))
     (first, num_boxes), again = map(str.split, (folder / "list").read_text().splitlines())
     assert (first, again) == ("clip.mp4", ["clip.mp4", "0"])
     assert int(num_boxes) > 0
@@ -581,7 +567,7 @@ def test_files_are_listed_in_order_and_again_for_the_next_pass(folder):
 
 def test_a_file_is_not_said_to_have_gone_down_a_pathway(folder):
     add_clip(folder)
-    assert run(assembly_of(folder, pathway="Annotate 1")).tasks[0].pathway is None
+    assert run_whole(assembly_of(folder, pathway="Annotate 1")).tasks[0].pathway is None
 
 
 @pytest.mark.parametrize("name", ["best.weights", "best.pt"])
@@ -603,15 +589,15 @@ def test_a_lower_threshold_needs_no_second_look_where_the_detector_gives_low_box
     )
     (folder / "mine.py").write_text(detector)
     add_clip(folder)
-    assert run(assembly_of(folder, detector={"conf": 0.6})).instances == {}
+    assert run_whole(assembly_of(folder, detector={"conf": 0.6})).instances == {}
     before = num_batches(folder)
-    assert run(assembly_of(folder, detector={"conf": 0.4})).instances == {"thing": NUM_FRAMES}
+    assert run_whole(assembly_of(folder, detector={"conf": 0.4})).instances == {"thing": NUM_FRAMES}
     assert num_batches(folder) == before
 
 
 def test_a_range_past_the_end_fails_the_task_with_its_length(folder):
     add_clip(folder)
-    (task,) = run(assembly_of(folder, reader={"frame_ranges": [[500, 600]]})).tasks
+    (task,) = run_whole(assembly_of(folder, reader={"frame_ranges": [[500, 600]]})).tasks
     assert (task.status, f"none of its {NUM_FRAMES} frames" in task.reason) == ("failed", True)
 
 

@@ -10,15 +10,12 @@ import pytest
 from prelabel.assemble import assemble
 from prelabel.commands import run_config
 from prelabel.config import check_config
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import Ledger
-from prelabel.outputs import complete
-from prelabel.progress import NullProgress
+from prelabel.ledger import LEDGER, Ledger
 from prelabel.report import RunReport
-from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE, REVIEW, LostAnswer, MalformedJson, Status, Truncated
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
+from tests.running import run_whole
 
 pytestmark = [
     pytest.mark.usefixtures("encord_environment"),
@@ -53,9 +50,7 @@ def run(platform: Platform, folder: Path, on_failure: dict[str, object] | None =
         "retries": {"wait_seconds": 0},
         "on_failure": on_failure or {},
     }
-    assembly = assemble(check_config(values, "test.yaml"), folder)
-    with Ledger(folder / "out" / "ledger.sqlite") as ledger:
-        return complete(assembly, run_tasks(assembly, ledger, NullProgress(), StopSignal()), NullProgress())
+    return run_whole(assemble(check_config(values, "test.yaml"), folder))
 
 
 def label_counts(platform: Platform) -> list[int]:
@@ -164,7 +159,7 @@ def test_project_that_is_paused_under_way_ends_the_run_and_sets_nothing_aside(
     report = run(platform, tmp_path)
     assert "is paused: resume it" in report.aborted
     assert [task.status for task in report.tasks] == ["done"]
-    with Ledger(tmp_path / "out" / "ledger.sqlite") as ledger:
+    with Ledger(tmp_path / "out" / LEDGER) as ledger:
         assert not [entry for entry in ledger.entries() if entry.step == "failed"]
     platform.project.status = "inProgress"
     assert [task.status for task in run(platform, tmp_path).tasks] == ["done"] * 3

@@ -10,24 +10,20 @@ import pytest
 from encord.objects.bitmask import BitmaskCoordinates
 from faster_coco_eval.core import mask as coco_mask
 
-from prelabel.assemble import Assembly, assemble
+from prelabel.assemble import assemble
 from prelabel.checks import look_through, prepare
 from prelabel.config import check_config
 from prelabel.errors import ConfigError
 from prelabel.export import export_run
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.outputs import complete
-from prelabel.progress import NullProgress
 from prelabel.raw_store import read_raw
 from prelabel.relabel import assemble_kept
 from prelabel.report import RunReport
-from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE
 from tests.encord_server.populated import Platform
 from tests.geometries import KEYPOINT_NAMES, disc, skeleton_ontology
 from tests.kept import write_grey_clip
 from tests.labelling import object_json
+from tests.running import run_whole
 
 pytestmark = pytest.mark.timeout(120)
 NUM_FRAMES = 6
@@ -104,15 +100,8 @@ def values_of(folder: Path, detector: str, shape: str | None, **sections: dict) 
     return {"source": source, "detector": {"use": f"mine.py:{detector}"}, **sections}
 
 
-def run(assembly: Assembly) -> RunReport:
-    prepare(assembly)
-    with Ledger(assembly.output / LEDGER) as ledger:
-        report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
-    return complete(assembly, report, NullProgress())
-
-
 def run_folder(folder: Path, detector: str, shape: str | None, **sections: dict) -> RunReport:
-    return run(assemble(check_config(values_of(folder, detector, shape, **sections), "test.yaml"), folder))
+    return run_whole(assemble(check_config(values_of(folder, detector, shape, **sections), "test.yaml"), folder))
 
 
 def objects_by_frame(folder: Path) -> dict[int, list[dict]]:
@@ -222,7 +211,7 @@ def test_labels_anew_are_the_runs_own_and_take_another_tolerance(folder):
     fine = objects_by_frame(folder)
     values = values_of(folder, "Asked", "polygon", labels={"polygon_tolerance_px": 4.0})
 
-    run(assemble_kept(check_config(values, "test.yaml"), folder))
+    run_whole(assemble_kept(check_config(values, "test.yaml"), folder))
 
     coarse = objects_by_frame(folder)
     assert sorted(coarse) == sorted(fine)
@@ -283,11 +272,7 @@ def test_check_says_what_each_object_is_made_of(folder):
 def test_page_of_the_run_has_outlines_and_the_preview_too(folder):
     values = values_of(folder, "Discs", "bitmask")
     values["source"]["preview"] = "sheet"
-    assembly = assemble(check_config(values, "test.yaml"), folder)
-    prepare(assembly)
-    with Ledger(assembly.output / LEDGER) as ledger:
-        report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
-    complete(assembly, report, NullProgress(), page=True)
+    run_whole(assemble(check_config(values, "test.yaml"), folder), page=True)
 
     assert '<path class="found" d="M' in (folder / "out" / "report.html").read_text()
     assert (folder / "out" / "clip.preview.jpg").exists()
@@ -302,7 +287,7 @@ def test_masks_become_polygons_on_the_platform_and_a_second_run_replaces_its_own
 
     for tolerance_px in (1.0, 3.0):
         labels = {"polygon_tolerance_px": tolerance_px, "classes": {"person": None}}
-        report = run(assemble(check_config({**values, "labels": labels}, "test.yaml"), tmp_path))
+        report = run_whole(assemble(check_config({**values, "labels": labels}, "test.yaml"), tmp_path))
         assert [task.status for task in report.tasks] == ["done"]
         row = platform.initialised_row()
         polygons = [instance.get_annotations()[0].coordinates.polygons for instance in row.get_object_instances()]

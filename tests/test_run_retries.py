@@ -17,9 +17,8 @@ from prelabel.interrupts import StopSignal
 from prelabel.leases import LEASES, Leases
 from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.progress import NullProgress
-from prelabel.report import RunReport
-from prelabel.run import run_tasks
 from tests.kept import write_grey_clip
+from tests.running import run
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -71,11 +70,6 @@ def assembly_of(folder: Path, attempts: int = 2) -> Assembly:
         "retries": {"attempts": attempts, "wait_seconds": 0},
     }
     return assemble(check_config(values, "test"), folder)
-
-
-def run(assembly: Assembly, **options: object) -> RunReport:
-    with Ledger(assembly.output / LEDGER) as ledger:
-        return run_tasks(assembly, ledger, NullProgress(), StopSignal(), **options)
 
 
 def entry(folder: Path) -> Entry | None:
@@ -194,7 +188,6 @@ def test_asking_to_stop_reports_what_waits_for_its_next_try_as_failed(folder):
             if name == "task_to_retry":
                 stop.ask()
 
-    with Ledger(assembly.output / LEDGER) as ledger:
-        report = run_tasks(assembly, ledger, Stops(), stop)
+    report = run(assembly, progress=Stops(), stop=stop)
     assert [task.status for task in report.tasks] == ["failed"]
     assert entry(folder).step == "failed"

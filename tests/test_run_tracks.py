@@ -12,12 +12,11 @@ from prelabel.checks import look_through, prepare
 from prelabel.errors import ConfigError, PluginError
 from prelabel.export import export_run
 from prelabel.kept import raw_path
-from prelabel.outputs import complete
 from prelabel.pages.run_report import page_of
-from prelabel.progress import NullProgress
 from prelabel.raw_store import read_raw, write_raw
 from prelabel.show import show_report
 from tests.kept import assembly_of, run, write_grey_clip
+from tests.running import run_whole
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -59,7 +58,7 @@ def row_of(clips: Path) -> dict:
 
 def test_a_thing_is_one_instance_on_the_row_and_one_track_everywhere_else(clips, capsys):
     tracked = assembly(clips)
-    report = complete(tracked, run(tracked), NullProgress())
+    report = run_whole(tracked)
     # The fainter box of every other frame is a track, whose gaps of a frame are filled in.
     assert len(row_of(clips)["object_answers"]) == 2
     (task,) = report.tasks
@@ -77,7 +76,7 @@ def test_boxes_are_linked_once_for_the_row_the_exports_and_the_pictures(clips):
     source = {"path": str(clips), "output": str(clips.parent / "out"), "preview": "sheet"}
     tracked = assembly(clips, source=source, tracker={"use": "mine.py:EachFrame"})
     plugin = tracked.detection.tracker_plugin
-    complete(tracked, run(tracked), NullProgress(), page=True)
+    run_whole(tracked, page=True)
     assert (clips.parent / "out" / "first.preview.jpg").exists()
     assert plugin.factory.num_built == 1
 
@@ -148,7 +147,7 @@ def test_a_tracker_that_cannot_be_is_an_error_before_frame_0(clips, tracker, err
 def test_kept_boxes_and_what_they_cost_are_in_the_report_and_filled_ones_marked_on_the_row(clips, capsys):
     labels = {**TRACKS, "keyframes": {}}
     few = assembly_of(clips, clips.parent / "out", labels=labels, reader={"stride": 2})
-    report = complete(few, run(few), NullProgress())
+    report = run_whole(few)
     (task,) = report.tasks
     assert (task.num_inferred, task.num_boxes, task.num_interpolated) == (6, 22, 18)
     written = json.loads((clips.parent / "out" / "report.json").read_text())

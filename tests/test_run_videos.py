@@ -18,7 +18,8 @@ from prelabel.readers.index import index_video
 from prelabel.report import TaskReport
 from prelabel.sources.folder import FolderSource
 from tests.media import CLIPS, NUM_FRAMES, RECIPES, Recipe, build_clip, cut_off, remux, spoil, write_audio, write_clip
-from tests.test_run import DETECTOR, assembly_of, run
+from tests.running import run_whole
+from tests.test_run import DETECTOR, assembly_of
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -113,7 +114,7 @@ def _outcomes(folder: Path, videos: Path, frames: str) -> Iterator[tuple[TaskRep
     """Yields each task with the frames that were looked at, and the numbers that the detector read on them."""
     (folder / "mine.py").write_text(DETECTOR)
     assembly = assembly_of(folder, frames=frames, source={"path": str(videos)})
-    for task in run(assembly).tasks:
+    for task in run_whole(assembly).tasks:
         path = folder / "out" / f"{assembly.names.of(task.key, task.title)}.detections.parquet"
         if task.status == "failed":
             assert not path.exists()
@@ -155,7 +156,7 @@ def test_two_hundred_thousand_frames_are_all_looked_at(tmp_path: Path) -> None:
             packet.pts = packet.dts = number
             container.mux(packet)
     (tmp_path / "mine.py").write_text(FINDS_NOTHING)
-    (task,) = run(assembly_of(tmp_path, detector={"use": "mine.py:Nothing", "batch_size": 500})).tasks
+    (task,) = run_whole(assembly_of(tmp_path, detector={"use": "mine.py:Nothing", "batch_size": 500})).tasks
     assert (task.status, task.num_frames, task.num_inferred) == ("done", 200_000, 200_000)
 
 

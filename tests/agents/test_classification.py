@@ -17,16 +17,12 @@ from prelabel.class_store import ClassRecord
 from prelabel.config import check_config, load_config
 from prelabel.errors import SetupError
 from prelabel.frames import VideoInfo
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.outputs import complete
 from prelabel.pages.run_report import page_of
 from prelabel.progress import NullProgress
-from prelabel.report import RunReport
-from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE, LostAnswer, Status
 from tests.encord_server.ontologies import editor, radio_classification
 from tests.kept import write_grey_clip
+from tests.running import run, run_whole
 
 RED, BLUE, GREY = (250, 10, 10), (10, 10, 250), (128, 128, 128)
 SECTIONS: dict[str, Any] = {
@@ -47,14 +43,6 @@ def assembly_of(source: dict[str, Any], dry_run: bool = False, **sections: Any) 
     return assemble(check_config({"source": source, **SECTIONS, **sections}, "test.yaml"), Path(), dry_run)
 
 
-def run(assembly: Assembly, ledger: bool = True) -> RunReport:
-    prepare(assembly)
-    if not ledger:
-        return run_tasks(assembly, None, NullProgress(), StopSignal())
-    with Ledger(assembly.output / LEDGER) as kept:
-        return complete(assembly, run_tasks(assembly, kept, NullProgress(), StopSignal()), NullProgress())
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> dict[str, Any]:
     """A folder source: two red pictures, a blue one, a grey one, and a grey video."""
@@ -70,7 +58,7 @@ def table(output: str) -> list[dict[str, str]]:
 
 
 def test_a_folder_is_classified_without_an_account(photos):
-    report = run(assembly_of(photos))
+    report = run_whole(assembly_of(photos))
     assert report.instances == {"Warm": 2, "Cold": 1}
     assert report.pathways == {"Annotate 2": 3, "Annotate 1": 2}
     rows = {row["task"]: (row["answer"], row["pathway"], row["likeliest_class"]) for row in table(photos["output"])}
@@ -95,19 +83,19 @@ def test_a_task_that_is_begun_is_told_by_title_and_key(photos):
         def begin(self, title, num_frames, task_id=""):
             begun.append((title, num_frames, task_id))
 
-    run_tasks(assembly_of(photos), None, Notes(), StopSignal())
+    run(assembly_of(photos), progress=Notes())
     titles = ["a.png", "b.png", "c/blue.png", "grey.png"]
     assert sorted(begun) == [*((title, 1, title) for title in titles), ("video.mp4", 8, "video.mp4")]
 
 
 def test_a_second_run_looks_at_nothing_again_and_a_new_threshold_at_no_picture(photos):
     first = assembly_of(photos)
-    run(first)
+    run_whole(first)
     again = assembly_of(photos)
-    assert {task.status for task in run(again).tasks} == {"already done"}
+    assert {task.status for task in run_whole(again).tasks} == {"already done"}
     assert again.classification.classifier.batch_sizes == []
     lower = assembly_of(photos, classifier={**SECTIONS["classifier"], "conf": 0.4})
-    report = run(lower)
+    report = run_whole(lower)
     assert lower.classification.classifier.batch_sizes == []
     assert sum(report.instances.values()) == 5
     assert len(table(photos["output"])) == 5
@@ -115,7 +103,7 @@ def test_a_second_run_looks_at_nothing_again_and_a_new_threshold_at_no_picture(p
 
 def test_a_picture_that_is_none_costs_itself_only(photos):
     (Path(photos["path"]) / "bad.png").write_bytes(b"no picture")
-    report = run(assembly_of(photos))
+    report = run_whole(assembly_of(photos))
     assert [task.title for task in report.failed] == ["bad.png"]
     assert report.instances == {"Warm": 2, "Cold": 1}
 
@@ -124,7 +112,7 @@ def test_pictures_of_all_tasks_share_batches(photos):
     for number in range(20):
         paint(Path(photos["path"]) / f"more{number}.png", RED, (30 + number, 20))
     assembly = assembly_of(photos)
-    run(assembly)
+    run_whole(assembly)
     sizes = assembly.classification.classifier.batch_sizes
     assert sum(sizes) == 4 + 8 + 20
     assert set(sizes[:-1]) == {4}
@@ -132,7 +120,9 @@ def test_pictures_of_all_tasks_share_batches(photos):
 
 def test_a_video_may_be_answered_frame_by_frame(photos):
     labels = {**SECTIONS["labels"], "answers": "per_frame"}
-    run(assembly_of(photos, labels=labels, classifier={**SECTIONS["classifier"], "conf": 0.45, "frames_per_video": 5}))
+    run_whole(
+        assembly_of(photos, labels=labels, classifier={**SECTIONS["classifier"], "conf": 0.45, "frames_per_video": 5})
+    )
     rows = [row for row in table(photos["output"]) if row["task"] == "video.mp4"]
     assert [row["first_frame"] for row in rows] == ["2", "6", "10", "14", "18"]
     row = json.loads((Path(photos["output"]) / "video.labels.json").read_text())
@@ -176,7 +166,7 @@ def answers_by_title(encord_client, project) -> dict[str, list[tuple[str, float,
 
 def test_every_kind_of_task_is_answered_and_goes_down_its_pathway(stage, encord_client):
     project, source = stage
-    report = run(assembly_of(source))
+    report = run_whole(assembly_of(source))
     assert sorted(task.status for task in report.tasks) == ["done"] * 4
     found = answers_by_title(encord_client, project)
     assert found["0.png"] == [("Warm", 0.98, False)]
@@ -191,7 +181,7 @@ def test_passing_faults_lose_and_double_nothing(stage, encord_server, encord_cli
     encord_server.faults.add("create_label_rows", LostAnswer(carried_out=True), skip=1)
     encord_server.faults.add("act_on_tasks", LostAnswer(carried_out=True), skip=1)
     encord_server.faults.add("get_item", Status(503), skip=1)
-    assert not run(assembly_of(source)).failed
+    assert not run_whole(assembly_of(source)).failed
     found = answers_by_title(encord_client, project)
     assert [len(found[title]) for title in ("0.png", "1.png", "group")] == [1, 1, 1]
     assert len(encord_server.world.moves) == 4
@@ -199,7 +189,7 @@ def test_passing_faults_lose_and_double_nothing(stage, encord_server, encord_cli
 
 def test_a_dry_run_changes_nothing_and_tells_the_pathways(stage, encord_server):
     _, source = stage
-    report = complete((dry := assembly_of(source, dry_run=True)), run(dry, ledger=False), NullProgress())
+    report = run_whole(dry := assembly_of(source, dry_run=True))
     assert report.pathways["Annotate 1"] == 2
     assert encord_server.world.moves == []
     assert len(table(str(dry.output))) == 4
@@ -248,7 +238,7 @@ def test_the_answer_of_a_video_is_the_mean_of_its_frames():
 
 def test_a_page_counts_the_answers(photos: dict[str, Any]) -> None:
     assembly = assembly_of(photos)
-    page = page_of(assembly, run(assembly))
+    page = page_of(assembly, run_whole(assembly))
     assert {bar.name: bar.value for bar in page.pathways} == {"Annotate 1": 2, "Annotate 2": 3}
     assert {view.task.status for view in page.videos} == {"done"}
 
@@ -259,7 +249,7 @@ def test_the_ready_config_answers_real_pictures(test_data, tmp_path):
     path = Path(__file__).parents[2] / "configs" / "classify.yaml"
     classes = "labels.classes={moped: Dog, kite: Cat}"  # these pictures show no cat or dog that is sure
     settings = [f"source.path={test_data / 'coco_mini' / 'images'}", f"source.output={tmp_path / 'out'}", classes]
-    report = run(assemble(load_config(path, settings), path.parent))
+    report = run_whole(assemble(load_config(path, settings), path.parent))
     assert len(report.tasks) == 53
     assert report.failed == []
     moped = next(row for row in table(str(tmp_path / "out")) if row["likeliest_class"] == "moped")

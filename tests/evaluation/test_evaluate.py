@@ -12,11 +12,7 @@ from prelabel.config import check_config
 from prelabel.errors import ConfigError
 from prelabel.evaluation.edits import Edits
 from prelabel.evaluation.evaluate import Asked, evaluate_run
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.progress import NullProgress
 from prelabel.relabel import assemble_detectorless
-from prelabel.run import run_tasks
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
@@ -54,8 +50,7 @@ def on_platform(platform: Platform, encord_environment: None, tmp_path: Path) ->
         "pathway": "Annotate 1",
     }
     assembly = assemble(check_config(values, "test.yaml"), tmp_path)
-    with Ledger(assembly.output / LEDGER) as ledger:
-        assert not run_tasks(assembly, ledger, NullProgress(), StopSignal()).failed
+    run(assembly)
     return assembly
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.media import NUM_FRAMES, RECIPES, write_clip
-from tests.test_run import DETECTOR, assembly_of, run
+from tests.running import run_whole
+from tests.test_run import DETECTOR, assembly_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -42,7 +43,7 @@ def test_decoder_that_breaks_on_a_video_costs_that_video(frames: str, tmp_path: 
     for name in ("a.mp4", "z.mp4", *REASONS):
         write_clip(tmp_path / "clips" / name, RECIPES["h264"])
     reader = {"use": "named.py:Named", "isolate": "always", "stall_seconds": 5}
-    report = run(
+    report = run_whole(
         assembly_of(tmp_path, frames=frames, reader=reader, detector={"batch_size": 6}, retries={"attempts": 1})
     )
     found = {task.title: task for task in report.tasks}

@@ -12,16 +12,12 @@ import pytest
 from prelabel import Detections, FrameBatch
 from prelabel.errors import ConfigError
 from prelabel.evaluation.evaluate import Asked, evaluate_run
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.outputs import complete
 from prelabel.pages.evaluation import write_evaluation_page
 from prelabel.pages.run_report import page_of
-from prelabel.progress import NullProgress
 from prelabel.report import RunReport
-from prelabel.run import run_tasks
 from tests.browser import DESKTOP, PHONE, browser, open_page
 from tests.kept import assembly_of, write_grey_clip
+from tests.running import run_whole
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -83,9 +79,7 @@ def assembly(tmp_path_factory: pytest.TempPathFactory):
         detector={"use": "tests.pages.test_pages:HostileDetector"},
         retries={"attempts": 1},
     )
-    with Ledger(made.output / LEDGER) as ledger:
-        report = run_tasks(made, ledger, NullProgress(), StopSignal())
-        complete(made, report, NullProgress(), page=True)
+    run_whole(made, page=True)
     (row_path,) = made.output.glob(f"{LONG}.labels.json")
     row = json.loads(row_path.read_text())
     (unit,) = row["data_units"].values()

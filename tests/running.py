@@ -1,0 +1,36 @@
+"""A config's run in this process, as the commands have it run."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from prelabel.assemble import Assembly
+from prelabel.checks import prepare
+from prelabel.choice import Choice, every_task
+from prelabel.interrupts import StopSignal
+from prelabel.ledger import LEDGER, Ledger
+from prelabel.outputs import complete
+from prelabel.progress import NullProgress, Progress
+from prelabel.report import RunReport
+from prelabel.run import run_tasks
+
+
+def run(
+    assembly: Assembly,
+    *,
+    progress: Progress | None = None,
+    stop: StopSignal | None = None,
+    limit: int | None = None,
+    choose: Choice = every_task,
+) -> RunReport:
+    """Runs over the tasks, with the output's ledger unless it is a dry run."""
+    with nullcontext() if assembly.dry_run else Ledger(assembly.output / LEDGER) as ledger:
+        return run_tasks(assembly, ledger, progress or NullProgress(), stop or StopSignal(), limit, choose=choose)
+
+
+def run_whole(
+    assembly: Assembly, *, stop: StopSignal | None = None, limit: int | None = None, page: bool = False
+) -> RunReport:
+    """Makes every part, runs, and writes what concerns the whole run."""
+    prepare(assembly)
+    return complete(assembly, run(assembly, stop=stop, limit=limit), NullProgress(), page=page)
