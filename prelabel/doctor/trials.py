@@ -43,10 +43,17 @@ def list_gpus() -> str:
     """Returns the GPUs that torch can use, and the driver's version; raises where there is none."""
     import torch
 
+    from prelabel.readers.nvdec import count_engines
+
     if not torch.cuda.is_available():
         raise MachineError(f"torch {torch.__version__} {_why_no_gpu()}")
-    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    named = [f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, compute capability {gpu.major}.{gpu.minor}" for gpu in gpus]
+    named = []
+    for number in range(torch.cuda.device_count()):
+        gpu, engines = torch.cuda.get_device_properties(number), count_engines(f"cuda:{number}", "h264")
+        named.append(
+            f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, compute capability {gpu.major}.{gpu.minor}, "
+            f"H.264 decoding engines: {engines}"
+        )
     return "; ".join([*named, f"driver {_driver_version()}"])
 
 

@@ -252,6 +252,26 @@ def test_on_a_cpu_one_reads(clip: Media):
         assert (opened.choice.sessions, type(opened.reader)) == (1, PyAVReader)
 
 
+@pytest.mark.needs_cuda
+def test_several_sessions_on_a_gpu_give_the_frames_of_one(clip: Media):
+    if why_not := torchcodec.probe("cuda"):
+        pytest.skip(why_not)
+    pictures = {}
+    for sessions in (1, 3):
+        make = partial(TorchCodecReader, clip, device="cuda")
+        reader = make() if sessions == 1 else SplitReader(clip, make, sessions, 1e9, "cuda:0")
+        with reader:
+            pictures[sessions] = torch.cat([batch.data.clone() for batch in reader.batches(np.arange(150), 4)])
+    assert pictures[3].is_cuda
+    assert torch.equal(pictures[1], pictures[3])
+    assert [read_number(frame) for frame in pictures[3].cpu().numpy()] == [number % 30 for number in range(150)]
+
+
+@pytest.mark.needs_cuda
+def test_a_gpu_says_how_many_engines_it_has():
+    assert 1 <= nvdec.count_engines("cuda:0", "h264") <= 16
+
+
 @pytest.mark.parametrize(("failed", "supported", "engines"), [(0, 1, 7), (0, 0, 1), (999, 1, 1)])
 def test_the_driver_says_how_many_engines_a_gpu_has(failed: int, supported: int, engines: int):
     class Driver:
