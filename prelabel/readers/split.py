@@ -22,7 +22,7 @@ from prelabel.readers.batching import BatchMemory, FramePool, PooledReader, chec
 from prelabel.readers.index import index_video
 
 LEAST_BATCHES = 4
-"""Batches that a piece holds at least. About its ends less than a batch is decoded twice: an eighth more on average."""
+"""Batches that a piece holds at least. At its end less than one is decoded twice: at most an eighth more on average."""
 
 
 class SplitReader:
@@ -177,8 +177,8 @@ def cut_up(wanted: NDArray[np.int64], seek_points: NDArray[np.int64], batch_size
 class _Room:
     """Room for batches that are decoded ahead: a piece gets less of it the later its turn is.
 
-    All readers would be busy with as many batches ahead each; but the next piece, of which the most should be there
-    when its turn comes, would have to do with the share of the last.
+    Pieces are taken one after the other, each as fast as all readers together decode. So of the next one nearly all
+    should be there by its turn, and of the last one little: equal shares would leave the next short and the last idle.
     """
 
     def __init__(self, sessions: int, num_batches: int) -> None:
