@@ -127,6 +127,8 @@ def _standing(assembly: Assembly, asked: Asked, entries: Sequence[Entry]) -> Sta
         against = source.truth or assembly.output
     if against is None:
         return ProjectRows(assembly.encord, asked.stages, entries)
+    if asked.stages:
+        raise ConfigError(f"--stage {asked.stages[0]}: {against} has no stages, only a project's label rows do")
     if not against.exists():
         raise ConfigError(f"{against}: there is nothing: name label rows, a file or a folder, or a COCO ground truth")
     if is_coco(against):

@@ -141,6 +141,12 @@ def test_rows_that_nobody_touched_are_untouched(in_files: Assembly):
     assert (total.actions, total.precision, total.recall, total.saved) == (0, 1, 1, 1)
 
 
+def test_a_stage_is_refused_where_there_are_none(in_files: Assembly, tmp_path: Path):
+    for against in (None, tmp_path):
+        with pytest.raises(ConfigError, match=r"--stage Review: .* has no stages"):
+            evaluate_run(in_files, Asked(against=against, stages=("Review",)))
+
+
 def test_rows_edited_in_the_output_are_compared_with_what_was_written(in_files: Assembly):
     edit_row(in_files.output / "first.labels.json", "1", moved)
     edit_row(in_files.output / "day 2" / "second.labels.json", "3", lambda label: None)
