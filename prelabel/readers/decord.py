@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice, pairwise
 from types import TracebackType
@@ -32,6 +32,9 @@ GPU_CODECS = ("h264", "hevc", "mpeg4", "vp9")
 GPU_COLOR_SPACES = ("smpte170m", "bt470bg", "unknown")
 EOF_RETRIES = 1_000_000
 """Looks at an empty queue before decord gives the last frames up; its own 10,240 can be over before a GPU has them."""
+
+MAX_COPIED_BYTES = 256_000_000
+"""Of a part of a file that is handed to a GPU's decoder by itself."""
 
 
 def probe(ordinal: int) -> str | None:
@@ -245,14 +248,31 @@ def _cut(index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, io
 
 
 def _from_seek_point(index: VideoIndex, wanted: NDArray[np.int64]) -> tuple[int, io.BytesIO | str]:
-    """Returns what to give decord so that it begins near the first wanted frame, and its first frame's number."""
+    """Returns what to give decord so that it begins near the first wanted frame, and its first frame's number.
+
+    That is the file itself, from its beginning, where the copy of a part would be large.
+    """
     first = _seek_point(index, wanted) if len(wanted) else 0
-    if not first:
-        return 0, str(index.path)
-    later = index.cut_points[index.cut_points > wanted[-1]]
-    end = int(later[0]) if len(later) else index.info.num_frames
-    with closing(_packets_from(index, first)) as packets:
-        return first, _copy_packets(index, first, list(islice(packets, end - first)))
+    if first:
+        behind = index.cut_points[index.cut_points > wanted[-1]]
+        end = int(behind[0]) if len(behind) else index.info.num_frames
+        with closing(_packets_from(index, first)) as packets:
+            piece = _take_small(islice(packets, end - first))
+            if piece:
+                return first, _copy_packets(index, first, piece)
+    return 0, str(index.path)
+
+
+def _take_small(packets: Iterable[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
+    """Returns the packets; none if they are too large to be copied."""
+    taken: list[Packet[VideoStream]] = []
+    num_bytes = 0
+    for packet in packets:
+        num_bytes += packet.size
+        if num_bytes > MAX_COPIED_BYTES:
+            return []
+        taken.append(packet)
+    return taken
 
 
 def _seek_point(index: VideoIndex, wanted: NDArray[np.int64]) -> int:

@@ -9,9 +9,10 @@ import pytest
 
 from prelabel.errors import MachineError, ReadError
 from prelabel.frames import Media
+from prelabel.readers import decord
 from prelabel.readers.decord import DecordReader, probe, refuse
 from prelabel.readers.index import index_video
-from tests.media import Recipe, cut_off, read_number, spoil, write_clip
+from tests.media import Recipe, cut_off, read_number, remux, spoil, write_clip
 from tests.readers.conftest import BuildClip, read_until_error
 
 
@@ -74,6 +75,21 @@ def test_pieces_without_wanted_frames_are_passed_over(clip: BuildClip, tmp_path:
     with DecordReader(Media("video", (path,)), device="cpu") as reader:
         batches = list(reader.batches(np.array([3, 11, 24, 29]), 4))
     assert [read_number(frame.numpy()) for batch in batches for frame in batch.data] == [3, 11, 24, 29]
+
+
+def test_what_a_gpu_is_given_of_a_file_begins_at_a_keyframe(
+    clip: BuildClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = remux(clip("h264").path, tmp_path / "long.mp4", times=5)
+    index = index_video(path)
+    start, source = decord._from_seek_point(index, np.arange(85, 100))
+    assert start == 84
+    with DecordReader(Media("video", (path,)), device="cpu") as reader:
+        frames = [(number, read_number(frame.numpy())) for number, frame in reader._read_on(source, start, {})]
+    assert frames == [(number, number % 30) for number in range(84, 102)]
+    assert decord._from_seek_point(index, np.arange(5, 100)) == (0, str(path))
+    monkeypatch.setattr(decord, "MAX_COPIED_BYTES", 1)
+    assert decord._from_seek_point(index, np.arange(85, 100)) == (0, str(path))
 
 
 def test_a_gpu_that_decord_lacks_is_refused_with_the_reason(clip: BuildClip):
