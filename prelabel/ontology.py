@@ -73,7 +73,7 @@ class Ontology:
         structure = document.get("editor", document)
         if not isinstance(structure, Mapping) or not isinstance(structure.get("objects"), list):
             raise OntologyError(f"ontology {title!r}: got no list 'objects', expected the JSON of Encord's editor")
-        skeletons = read_skeletons(structure, f"ontology {title!r}")
+        skeletons = read_skeletons(structure)
         listed = [
             _read_object(entry, skeletons, f"ontology {title!r}: objects[{n}]")
             for n, entry in enumerate(structure["objects"])
@@ -329,17 +329,8 @@ def _read_object(entry: object, skeletons: Mapping[str, tuple[SkeletonPoint, ...
         feature_hash=entry["featureNodeHash"],
         value=entry["name"].lower().replace(" ", "_"),
         required_attributes=tuple(str(attribute.get("name")) for attribute in attributes if attribute.get("required")),
-        skeleton=_skeleton_of(entry, skeletons, where) if entry["shape"] == "skeleton" else (),
+        skeleton=skeletons.get(entry["featureNodeHash"]) or skeletons.get(entry["name"], ()),
     )
-
-
-def _skeleton_of(
-    entry: Mapping[str, Any], skeletons: Mapping[str, tuple[SkeletonPoint, ...]], where: str
-) -> tuple[SkeletonPoint, ...]:
-    found = skeletons.get(entry["featureNodeHash"]) or skeletons.get(entry["name"])
-    if not found:
-        raise OntologyError(f"{where}: {entry['name']!r} is a skeleton, but no skeleton_templates has its points")
-    return found
 
 
 def _color(number: int) -> str:

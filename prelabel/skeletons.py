@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,27 +23,23 @@ class SkeletonPoint:
     feature_hash: str
 
 
-def read_skeletons(structure: Mapping[str, Any], where: str) -> dict[str, tuple[SkeletonPoint, ...]]:
+def read_skeletons(structure: Mapping[str, Any]) -> dict[str, tuple[SkeletonPoint, ...]]:
     """Returns the points of each skeleton in the order of its template: by the feature hash of its object, and by name.
+
+    A template of no known form is left out: it is missed where a pose is to be written by it, and nowhere else.
 
     Args:
         structure: the editor's JSON of an ontology.
-        where: names it in messages.
-
-    Raises:
-        OntologyError: a template is not as the SDK writes it.
     """
     skeletons: dict[str, tuple[SkeletonPoint, ...]] = {}
-    for number, entry in enumerate(structure.get("skeleton_templates") or ()):
-        try:
+    for entry in structure.get("skeleton_templates") or ():
+        with suppress(AttributeError, KeyError, TypeError, ValueError):
             template = entry["template"]
             points = [template["skeleton"][key] for key in sorted(template["skeleton"], key=int)]
-            read = tuple(SkeletonPoint(point["name"], point["featureHash"]) for point in points)
+            read = tuple(SkeletonPoint(str(point["name"]), str(point["featureHash"])) for point in points)
             skeletons.setdefault(template["name"], read)
             if template.get("feature_node_hash"):
                 skeletons[template["feature_node_hash"]] = read
-        except (KeyError, TypeError, ValueError) as error:
-            raise OntologyError(f"{where}: skeleton_templates[{number}]: is of no known form: {error!r}") from error
     return skeletons
 
 
@@ -60,7 +57,8 @@ def match_keypoints(
         renamed: by the detector's name, the skeleton's.
 
     Raises:
-        OntologyError: no keypoint becomes a point: the platform takes whole skeletons only.
+        OntologyError: no keypoint becomes a point (the platform takes whole skeletons only), or nobody says which
+            points there are.
 
     >>> skeleton = (SkeletonPoint("Left Eye", "a1"), SkeletonPoint("Nose", "b2"))
     >>> match_keypoints(skeleton, "Person", ["nose", "left_eye", "left_ear"], {})
@@ -71,6 +69,10 @@ def match_keypoints(
             raise OntologyError(
                 f"labels.keypoints: the detector has no keypoint {name!r}: {did_you_mean(name, keypoint_names)}"
             )
+    if not skeleton:
+        raise OntologyError(
+            f"skeleton {object_name!r}: the ontology's skeleton_templates do not say which points it has"
+        )
     numbers = {_plain(renamed.get(name, name)): number for number, name in enumerate(keypoint_names)}
     for point in skeleton:
         if _plain(point.name) not in numbers:

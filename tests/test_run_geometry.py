@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from encord.objects.bitmask import BitmaskCoordinates
 from faster_coco_eval.core import mask as coco_mask
+from PIL import Image
 
 from prelabel.assemble import assemble
 from prelabel.checks import look_through, prepare
@@ -18,6 +19,7 @@ from prelabel.export import export_run
 from prelabel.raw_store import read_raw
 from prelabel.relabel import assemble_kept
 from prelabel.report import RunReport
+from tests.detectors.checkpoints import blocky_frames, make_checkpoint
 from tests.encord_server import AGENT, ANNOTATE
 from tests.encord_server.populated import Platform
 from tests.geometries import KEYPOINT_NAMES, disc, skeleton_ontology
@@ -204,6 +206,32 @@ def test_poses_become_skeletons(folder):
     assert coco["categories"][0]["keypoints"] == ["Nose", "Left Eye", "Right Eye"]
     assert coco["annotations"][0]["keypoints"] == [14, 20, 2, 10, 10, 2, 19, 10, 1]
     assert KEYPOINT_NAMES[2] == "nose"
+
+
+def test_segmentation_weights_give_polygons_from_a_config_alone(folder):
+    weights = make_checkpoint("yolo11n-seg", folder)
+    values = values_of(folder, "Discs", None)
+    options = {
+        "use": "ultralytics",
+        "weights": str(weights),
+        "conf": 0.02,
+        "keep_conf": 0.02,
+        "imgsz": 96,
+        "max_det": 20,
+    }
+    values |= {"detector": {**options, "device": "cpu"}, "reader": {"stride": 3}}
+    Image.fromarray(blocky_frames(1, HEIGHT, WIDTH)[0]).save(folder / "clips" / "blocks.png")
+
+    report = run_whole(assemble(check_config(values, "test.yaml"), folder))
+
+    assert not report.failed
+    (unit,) = json.loads((folder / "out" / "blocks.labels.json").read_text())["data_units"].values()
+    labels = unit["labels"]["objects"]
+    assert len(labels) > 0
+    assert all(label["shape"] == "polygon" for label in labels)
+    kept = read_raw(folder / "out" / "blocks.detections.parquet")
+    assert kept.origin.offer.kind == "mask"
+    assert kept.detections.has_geometry.all()
 
 
 def test_labels_anew_are_the_runs_own_and_take_another_tolerance(folder):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prelabel.boxes import xyxy_to_xywh_norm
 from prelabel.files import safe_name, whole_file
+from prelabel.formats.yolo_geometry import lines_of, num_keypoints
 from prelabel.labelled import LabelledVideo
 from prelabel.ontology import OntologyObject
 
@@ -18,31 +18,34 @@ from prelabel.ontology import OntologyObject
 def write_yolo(path: Path, videos: Iterable[LabelledVideo]) -> None:
     """Writes `labels/VIDEO_000012.txt` and `data.yaml`, as Ultralytics trains from; frames go to `images/` beside them.
 
-    A line is class, centre x, centre y, width, height in fractions of the frame. There is no place for confidences:
-    a sixth column would be refused. Frames without boxes have no file and count as background.
+    A line is class, centre x, centre y, width, height in fractions of the frame. Where labels hold more, it is what the
+    model of that task trains from: for -seg a polygon, parts joined and holes filled; for -obb four corners; for -pose
+    the box and x, y, visibility of each point. There is no place for confidences: a sixth column would be refused.
+    Frames without boxes have no file and count as background.
 
     Args:
         path: a folder; what stands there under other names stays.
         videos: taken one at a time.
     """
     class_ids: dict[OntologyObject, int] = {}
+    poses = ""
     for video in videos:
+        if num := num_keypoints(video.label_map):
+            poses = f"kpt_shape: [{num}, 3]\n"
         for category in video.label_map.categories:
             class_ids.setdefault(category, len(class_ids))
         _write_video(path / "labels", video, class_ids)
     names = "".join(f"  {number}: {json.dumps(category.name)}\n" for category, number in class_ids.items())
     with whole_file(path / "data.yaml") as unfinished:
-        unfinished.write_text(f"path: .\ntrain: images\nval: images\nnames:\n{names}", encoding="utf-8")
+        unfinished.write_text(f"path: .\ntrain: images\nval: images\n{poses}names:\n{names}", encoding="utf-8")
 
 
 def _write_video(folder: Path, video: LabelledVideo, class_ids: dict[OntologyObject, int]) -> None:
     found = video.detections
-    xywh = xyxy_to_xywh_norm(found.xyxy, video.info.sizes(found.frame_index))
-    centres = np.concatenate([xywh[:, :2] + xywh[:, 2:] / 2, xywh[:, 2:]], axis=1)
     ids = np.array([-1 if obj is None else class_ids[obj] for obj in video.label_map.objects], np.int64)[found.class_id]
     lines = [
-        f"{class_id} " + " ".join(f"{value:.6f}" for value in box)
-        for class_id, box in zip(ids.tolist(), centres.tolist(), strict=True)
+        f"{class_id} " + " ".join(f"{value:.6f}" for value in values.tolist())
+        for class_id, values in zip(ids.tolist(), lines_of(video), strict=True)
     ]
     frames, starts = np.unique(found.frame_index, return_index=True)
     spans = pairwise([*starts.tolist(), len(lines)])

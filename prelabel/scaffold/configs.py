@@ -126,9 +126,11 @@ def _object_comments(ontology: Ontology) -> Iterable[str]:
 
 def _shape_text(target: OntologyObject) -> str:
     shape = target.shape.replace("_", " ")
+    if target.shape == "skeleton":
+        return f"{shape}: of a model with keypoints"
     if target.shape not in BOX_SHAPES:
         return f"{shape}: a box cannot be written as one"
-    return shape if target.shape == BOX_SHAPES[0] else f"{shape}: a box is written as one"
+    return shape if target.shape == BOX_SHAPES[0] else f"{shape}: of a model with more than boxes, else a box as one"
 
 
 def _class_map(class_names: Sequence[str], ontology: Ontology, weights: str) -> Iterable[str]:

@@ -133,7 +133,7 @@ def test_a_project_config_says_what_every_key_means(encord_server: EncordServer,
 def test_a_project_config_lists_objects_with_their_shapes(encord_server: EncordServer, connected) -> None:
     text = config_for_project(connected(encord_server.world.add_project()))
     assert "Pedestrian (bounding box)" in text
-    assert "Road sign (polygon: a box is written as one)" in text
+    assert "Road sign (polygon: of a model with more than boxes, else a box as one)" in text
 
 
 def test_the_pathway_to_annotators_is_proposed_among_several(encord_server: EncordServer, connected) -> None:

@@ -128,6 +128,16 @@ def test_skeleton_that_cannot_be_filled_is_named(offer, keypoints, message):
         build_label_map(["person"], skeleton_ontology(), {}, offer=offer, keypoints=keypoints)
 
 
+@pytest.mark.parametrize("templates", [None, [], [{"template": {"name": "Person"}}], ["?"]])
+def test_skeleton_of_unknown_points_is_missed_only_where_it_is_wanted(templates):
+    structure = {**skeleton_ontology(with_box=True).structure, "skeleton_templates": templates}
+    ontology = Ontology.from_structure(structure, "Poses")
+
+    assert build_label_map(["person"], ontology, {}).categories[0].shape == "bounding_box"
+    with pytest.raises(OntologyError, match="skeleton 'Person': the ontology's skeleton_templates do not say"):
+        build_label_map(["person"], ontology, {}, offer=POSE_OFFER)
+
+
 def test_keypoints_where_nothing_is_a_skeleton_are_too_many():
     with pytest.raises(OntologyError, match=r"labels\.keypoints: no class becomes a skeleton"):
         build_label_map(["thing"], Ontology.from_classes(["thing"]), {}, keypoints={"nose": "Nose"})

@@ -1,0 +1,82 @@
+"""What a line of a YOLO label has after the class: a box, a polygon, four turned corners, or a box and keypoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.boxes import xyxy_to_xywh_norm
+from prelabel.contours import trace_mask
+from prelabel.geometry import Geometry, Keypoints, Mask, Polygons, RotatedBox
+from prelabel.labelled import LabelledVideo
+from prelabel.ontology import LabelMap
+
+TOLERANCE_PX = 1.0
+"""How far the polygon of a bitmask may lie from its edge."""
+SEEN_FROM = 0.5
+"""Confidence from which a keypoint has the visibility 2, below it 1: labelled, but not visible."""
+
+Values = NDArray[np.float64]
+"""Of one line, in fractions of the frame."""
+
+
+def num_keypoints(label_map: LabelMap) -> int:
+    """Returns how many keypoints each line has; 0 where labels are no poses, or skeletons of several sizes."""
+    if label_map.offer.kind != "keypoints":
+        return 0
+    numbers = {len(category.skeleton) for category in label_map.categories if category.skeleton}
+    return numbers.pop() if len(numbers) == 1 else 0
+
+
+def lines_of(video: LabelledVideo) -> Iterator[Values]:
+    """Yields the values of each detection: all lines of a file are of one form, as Ultralytics takes a file's."""
+    found, sizes = video.detections, video.info.sizes(video.detections.frame_index)
+    label_map = video.label_map
+    xywh = xyxy_to_xywh_norm(found.xyxy, sizes)
+    boxes = np.concatenate([xywh[:, :2] + xywh[:, 2:] / 2, xywh[:, 2:]], axis=1)
+    as_line: Callable[[Values, Geometry | None, Values, Values], Values] = _box
+    if num := num_keypoints(label_map):
+        as_line = partial(_pose, num)
+    elif label_map.wants_geometry and label_map.offer.kind != "keypoints":
+        as_line = _ring
+    columns = (boxes, found.geometry.tolist(), found.xyxy.astype(np.float64), sizes.astype(np.float64))
+    for values in zip(*columns, strict=True):
+        yield as_line(*values)
+
+
+def _box(box: Values, known: Geometry | None, xyxy: Values, size: Values) -> Values:
+    return box
+
+
+def _pose(num: int, box: Values, known: Geometry | None, xyxy: Values, size: Values) -> Values:
+    points = np.zeros((num, 3))
+    if isinstance(known, Keypoints):
+        points[:, :2], points[:, 2] = known.xy / size, np.where(known.confidence >= SEEN_FROM, 2, 1)
+    return np.concatenate([box, points.reshape(-1)])
+
+
+def _ring(box: Values, known: Geometry | None, xyxy: Values, size: Values) -> Values:
+    x1, y1, x2, y2 = xyxy
+    corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+    match trace_mask(known, TOLERANCE_PX) if isinstance(known, Mask) else known:
+        case Polygons(parts=parts):
+            corners = _joined([rings[0].astype(np.float64) for rings in parts])
+        case RotatedBox() as turned:
+            corners = turned.corners.astype(np.float64)
+    return (corners / size).clip(0, 1).reshape(-1)
+
+
+def _joined(rings: list[Values]) -> Values:
+    """Returns parts as one ring, which goes from the first to each other and back on the same line; holes are filled.
+
+    >>> _joined([np.array([[0, 0], [1, 0], [0, 1.0]]), np.array([[5, 5], [6, 5], [5, 6.0]])]).tolist()
+    [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [5.0, 5.0], [6.0, 5.0], [5.0, 6.0], [5.0, 5.0]]
+    """
+    first, *others = rings
+    if not others:
+        return first
+    there_and_back = [part for ring in others for part in (first[:1], ring, ring[:1])]
+    return np.concatenate([first, *there_and_back])
