@@ -13,7 +13,7 @@ from prelabel.config import EncordSection
 from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
 from prelabel.frames import VideoInfo
 from prelabel.geometry import GeometryKind
-from prelabel.ontology import LabelMap, OntologyObject
+from prelabel.ontology import NAMES_IN_SHORT, LabelMap
 from prelabel.plugins import load_plugin
 from prelabel.protocols import ModelRecord
 from prelabel.shaping import class_thresholds
@@ -294,16 +294,23 @@ def _describe_label_map(assembly: Assembly) -> str:
     labels, ontology = assembly.detection.label_map, assembly.detection.ontology
     class_thresholds(assembly.config.labels.conf, labels)
     check_keyframes(assembly)
-    made_of = [text for category in labels.categories if (text := _made_of(category, labels))]
-    return "; ".join([f"{len(labels.categories)} objects of '{ontology.title}'", *made_of, *labels.notes])
+    return "; ".join([f"{len(labels.categories)} objects of '{ontology.title}'", *_made_of(labels), *labels.notes])
 
 
-def _made_of(category: OntologyObject, labels: LabelMap) -> str:
-    """Returns what an object that is no bounding box is made of, in words; empty of one that is."""
-    shape, kind = category.shape.replace("_", " "), labels.offer.kind
-    if kind is not None and category.shape in labels.offer.shapes:
-        return f"{category.name}: {shape} from {_IN_WORDS[kind]}"
-    return f"{category.name}: {shape} from boxes, {_OF_BOXES[category.shape]}" if category.shape in _OF_BOXES else ""
+def _made_of(labels: LabelMap) -> list[str]:
+    """Returns what objects that are no bounding boxes are made of, in words; of many alike the first are named."""
+    names: dict[str, list[str]] = {}
+    for category in labels.categories:
+        shape, kind = category.shape.replace("_", " "), labels.offer.kind
+        if kind is not None and category.shape in labels.offer.shapes:
+            names.setdefault(f"{shape} from {_IN_WORDS[kind]}", []).append(category.name)
+        elif category.shape in _OF_BOXES:
+            names.setdefault(f"{shape} from boxes, {_OF_BOXES[category.shape]}", []).append(category.name)
+    return [
+        f"{made_of}: {', '.join(of[:NAMES_IN_SHORT])}"
+        + (f" and {len(of) - NAMES_IN_SHORT} more" if len(of) > NAMES_IN_SHORT else "")
+        for made_of, of in names.items()
+    ]
 
 
 def _describe_sink(assembly: Assembly) -> str:

@@ -216,8 +216,8 @@ def test_segmentation_weights_give_polygons_from_a_config_alone(folder):
         "weights": str(weights),
         "conf": 0.02,
         "keep_conf": 0.02,
-        "imgsz": 96,
-        "max_det": 20,
+        "imgsz": 64,
+        "max_det": 8,
     }
     values |= {"detector": {**options, "device": "cpu"}, "reader": {"stride": 3}}
     Image.fromarray(blocky_frames(1, HEIGHT, WIDTH)[0]).save(folder / "clips" / "blocks.png")
@@ -291,10 +291,10 @@ def test_check_says_what_each_object_is_made_of(folder):
         for detector, shape in (("Asked", "polygon"), ("Turned", "bitmask"), ("Poses", "skeleton"), ("Discs", None))
     }
 
-    assert "Road sign: polygon from masks" in said["Asked", "polygon"]
-    assert "Road sign: bitmask from boxes, filled" in said["Turned", "bitmask"]
-    assert "Person: skeleton from keypoints" in said["Poses", "skeleton"]
-    assert "person: polygon from masks" in said["Discs", None]
+    assert "polygon from masks: Road sign" in said["Asked", "polygon"]
+    assert "bitmask from boxes, filled: Road sign" in said["Turned", "bitmask"]
+    assert "skeleton from keypoints: Person" in said["Poses", "skeleton"]
+    assert "polygon from masks: Road sign, person" in said["Discs", None]
 
 
 def test_page_of_the_run_has_outlines_and_the_preview_too(folder):

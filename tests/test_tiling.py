@@ -16,6 +16,7 @@ from prelabel.batch_runner import BatchRunner
 from prelabel.boxes import iou_matrix
 from prelabel.config import check_config
 from prelabel.errors import ConfigError
+from prelabel.geometry import Mask
 from prelabel.scenes import SceneSpec, render_frames
 from prelabel.testing import check_detector
 from prelabel.tiling import TiledDetector, Tiles, windows
@@ -163,3 +164,22 @@ def test_tiles_are_a_line_of_the_config():
     assert (assembly.detection.finder.threshold, assembly.detection.finder.lowest_conf) == (0.4, 0.1)
     with pytest.raises(ConfigError, match=r"detector\.tiles\.size: got 3, expected 32 or more"):
         check_config({**values, "detector": {"weights": "demo", "tiles": {"size": 3}}}, "test")
+
+
+class MaskedBlobs(Blobs):
+    """Gives each thing's pixels as well."""
+
+    def _look(self, picture) -> Detections:
+        found = super()._look(picture)
+        levels = picture[..., 0]
+        masks = [Mask.of(levels == levels[int(y1), int(x1)]) for x1, y1, _, _ in found.xyxy]
+        return Detections(found.xyxy, found.confidence, found.class_id, masks)
+
+
+def test_masks_of_tiles_lie_where_their_boxes_do():
+    blobs = [(900, 600, 940, 640), (100, 100, 400, 300)]  # one that a tile alone shows, one that only the frame does
+
+    (found,) = TiledDetector(MaskedBlobs(), Tiles(size=480, overlap=0.2)).detect(batch_with(*blobs))
+
+    windows_of = [[mask.left, mask.top, mask.left + mask.width, mask.top + mask.height] for mask in found.geometry]
+    assert sorted(windows_of) == sorted(found.xyxy.tolist()) == sorted(map(list, blobs))

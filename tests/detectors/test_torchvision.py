@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -171,30 +173,37 @@ def test_a_gpu_finds_what_the_cpu_finds(weights):
         np.testing.assert_allclose(np.sort(ours.confidence), np.sort(theirs.confidence), atol=1e-2)
 
 
-@pytest.fixture(scope="module")
-def make_heads(tmp_path_factory):
-    """Makes a network that finds more than boxes, untrained and small, and a detector of it."""
+SMALL = {"min_size": 64, "max_size": 96, "rpn_post_nms_top_n_test": 20, "box_detections_per_img": 6}
 
-    def make(builder: str, **options: object) -> tuple[torch.nn.Module, TorchvisionDetector]:
+
+@pytest.fixture(scope="module")
+def weights_of(tmp_path_factory) -> Callable[[str], Path]:
+    """Makes the weights of a builder's network, untrained and small, once."""
+    folder = tmp_path_factory.mktemp("heads")
+
+    @cache
+    def make(builder: str) -> Path:
         torch.manual_seed(0)
-        size = {"min_size": 64, "max_size": 96, "rpn_post_nms_top_n_test": 20, "box_detections_per_img": 6}
-        network = get_model(builder, weights=None, weights_backbone=None, num_classes=3, **size).eval()
-        path = tmp_path_factory.mktemp("heads") / "net.pth"
-        torch.save(network.state_dict(), path)
-        fixed = {"builder_args": size, "classes": NAMES, "device": "cpu", "keep_conf": 0.02, "max_det": 12}
-        return network, TorchvisionDetector(weights=str(path), builder=builder, **(fixed | options))
+        network = get_model(builder, weights=None, weights_backbone=None, num_classes=3, **SMALL)
+        torch.save(network.state_dict(), folder / f"{builder}.pth")
+        return folder / f"{builder}.pth"
 
     return make
 
 
-def outputs_of(network, frames):
-    network.roi_heads.score_thresh = 0.02
+def with_heads(weights: Path, **options: object) -> TorchvisionDetector:
+    fixed = {"builder": weights.stem, "builder_args": SMALL, "classes": NAMES, "device": "cpu", "keep_conf": 0.02}
+    return TorchvisionDetector(weights=str(weights), **fixed, **options)
+
+
+def outputs_of(detector, frames):
+    """Returns what the whole network says, without the detector's choice of what is asked."""
     with torch.inference_mode():
-        return network([torch.from_numpy(frame).permute(2, 0, 1) / 255 for frame in frames])
+        return detector._network([torch.from_numpy(frame).permute(2, 0, 1) / 255 for frame in frames])
 
 
-def test_masks_are_the_networks_own_where_they_are_asked_for(make_heads):
-    network, detector = make_heads("maskrcnn_resnet50_fpn")
+def test_masks_are_the_networks_own_where_they_are_asked_for(weights_of):
+    detector = with_heads(weights_of("maskrcnn_resnet50_fpn"))
     frames = blocky_frames(2, 90, 120)
 
     bare = detector.detect(as_batch(frames))
@@ -203,7 +212,7 @@ def test_masks_are_the_networks_own_where_they_are_asked_for(make_heads):
 
     assert geometry_offer(detector).kind == "mask"
     num_masks = 0
-    for boxes, ours, output in zip(bare, found, outputs_of(network, frames), strict=True):
+    for boxes, ours, output in zip(bare, found, outputs_of(detector, frames), strict=True):
         assert not boxes.geometry.astype(bool).any()
         np.testing.assert_allclose(ours.xyxy, boxes.xyxy, atol=0.01)
         assert not ours.geometry[ours.class_id != wanted].astype(bool).any()
@@ -215,8 +224,8 @@ def test_masks_are_the_networks_own_where_they_are_asked_for(make_heads):
     assert num_masks > 0
 
 
-def test_keypoints_are_the_networks_own_and_have_the_published_names(make_heads):
-    network, detector = make_heads("keypointrcnn_resnet50_fpn")
+def test_keypoints_are_the_networks_own_and_have_the_published_names(weights_of):
+    detector = with_heads(weights_of("keypointrcnn_resnet50_fpn"))
     frames = blocky_frames(1, 90, 120)
 
     (bare,), (found,) = (
@@ -226,7 +235,7 @@ def test_keypoints_are_the_networks_own_and_have_the_published_names(make_heads)
     assert geometry_offer(detector).kind == "keypoints"
     assert detector.keypoint_names[:3] == ("nose", "left_eye", "right_eye")
     assert not bare.geometry.astype(bool).any()
-    (output,) = outputs_of(network, frames)
+    (output,) = outputs_of(detector, frames)
     assert len(found) > 0
     for pose in found.geometry:
         distances = np.abs(output["keypoints"][..., :2].numpy() - pose.xy).max(axis=(1, 2))
@@ -235,6 +244,6 @@ def test_keypoints_are_the_networks_own_and_have_the_published_names(make_heads)
         np.testing.assert_allclose(pose.confidence, scores, atol=0.01)
 
 
-def test_names_of_keypoints_are_as_many_as_the_network_has(make_heads):
-    with pytest.raises(ConfigError, match=r"detector.keypoints: got 2 names, the network has 17 keypoints"):
-        make_heads("keypointrcnn_resnet50_fpn", keypoints=("tip", "end"))
+def test_names_of_keypoints_are_as_many_as_the_network_has(weights):
+    with pytest.raises(ConfigError, match=r"detector.keypoints: got 2 names, the network has 0 keypoints"):
+        small(weights, keypoints=("tip", "end"))

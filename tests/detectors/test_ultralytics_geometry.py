@@ -92,7 +92,7 @@ def test_masks_of_an_export_equal_predict(checkpoint, tmp_path):
     )
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SIZES[:2])
 def test_poses_equal_predict(checkpoint, size):
     weights, frames = checkpoint("yolo11n-pose"), blocky_frames(2, *size)
 
@@ -104,7 +104,7 @@ def test_poses_equal_predict(checkpoint, size):
 
 
 @pytest.mark.parametrize("nms", [True, False])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SIZES[:2])
 def test_turned_boxes_equal_predict(checkpoint, size, nms):
     architecture, options = ("yolo11n-obb", {}) if nms else ("yolo26n-obb", {"nms": False})
     weights, frames = checkpoint(architecture), blocky_frames(2, *size)
@@ -138,9 +138,9 @@ def test_boxes_are_the_same_asked_or_not_and_only_what_is_asked_has_geometry(che
     assert not detector.detect(frames)[0].geometry.astype(bool).any()
 
 
-@pytest.mark.parametrize("architecture", ["yolo11n-seg", "yolo11n-pose", "yolo11n-obb"])
+@pytest.mark.parametrize("architecture", ["yolo11n-seg", "yolo11n-obb"])
 def test_detector_that_is_asked_keeps_its_contract(checkpoint, architecture):
-    check_detector(asked(checkpoint(architecture)), blocky_frames(3))
+    check_detector(asked(checkpoint(architecture)), blocky_frames(2, 96, 160))
 
 
 def test_detector_says_what_it_can_tell(checkpoint):
