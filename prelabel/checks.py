@@ -287,7 +287,10 @@ def _describe_model(model: ModelRecord, num_classes: int, batch_size: int) -> st
 
 def _describe_classifier(assembly: Assembly) -> str:
     parts = assembly.classification
-    return _describe_model(parts.model, len(parts.classifier.class_names), parts.batch_size)
+    num = parts.section.frames_per_video
+    frames = "all frames that reader leaves" if num is None else f"{num} frames"
+    described = _describe_model(parts.model, len(parts.classifier.class_names), parts.batch_size)
+    return f"{described}; of a video it sees {frames}"
 
 
 def _describe_label_map(assembly: Assembly) -> str:

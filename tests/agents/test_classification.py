@@ -14,12 +14,13 @@ from PIL import Image
 from prelabel.assemble import Assembly, assemble
 from prelabel.checks import look_through, prepare
 from prelabel.class_store import ClassRecord
+from prelabel.commands import run_config
 from prelabel.config import check_config, load_config
 from prelabel.errors import SetupError
 from prelabel.frames import VideoInfo
 from prelabel.pages.run_report import page_of
 from prelabel.progress import NullProgress
-from tests.encord_server import AGENT, ANNOTATE, LostAnswer, Status
+from tests.encord_server import AGENT, ANNOTATE, COMPLETE, LostAnswer, Status
 from tests.encord_server.ontologies import editor, radio_classification
 from tests.kept import write_grey_clip
 from tests.running import run, run_whole
@@ -176,6 +177,13 @@ def test_every_kind_of_task_is_answered_and_goes_down_its_pathway(stage, encord_
     assert project.tasks_at(AGENT) == []
 
 
+def test_videos_may_be_kept_from_the_pathways_of_pictures(stage):
+    project, source = stage
+    rules = [{"when": 'kind == "video"', "pathway": "Annotate 1"}, {"otherwise": "Annotate 2"}]
+    assert not run(assembly_of(source, routing=rules)).failed
+    assert project.titles_at(ANNOTATE) == ["clip.mp4"]
+
+
 def test_passing_faults_lose_and_double_nothing(stage, encord_server, encord_client):
     project, source = stage
     encord_server.faults.add("create_label_rows", LostAnswer(carried_out=True), skip=1)
@@ -224,7 +232,7 @@ def test_check_tells_which_option_each_class_becomes(photos):
         "'Colour' of 'Classifier': Warm from red; Cold from blue; 1 classes meet no option of 'Colour': green"
     )
     assert checks["routing"] == '1. has("Warm") → Annotate 1; 2. otherwise → Annotate 2'
-    assert "3 classes, batches of 4" in checks["weights"]
+    assert checks["weights"].endswith("3 classes, batches of 4; of a video it sees 8 frames")
 
 
 def test_the_answer_of_a_video_is_the_mean_of_its_frames():
@@ -254,3 +262,30 @@ def test_the_ready_config_answers_real_pictures(test_data, tmp_path):
     assert report.failed == []
     moped = next(row for row in table(str(tmp_path / "out")) if row["likeliest_class"] == "moped")
     assert (moped["answer"], moped["pathway"]) == ("Dog", "Annotate dogs")
+
+
+@pytest.mark.needs_test_data
+@pytest.mark.usefixtures("real_weights", "encord_environment")
+def test_the_ready_config_sends_a_stage_s_pictures_where_their_answers_say(
+    test_data, tmp_path, encord_server, encord_client
+):
+    world = encord_server.world
+    project = world.add_project(
+        ontology=world.add_ontology(editor([], [radio_classification("Animal", ["Cat", "Dog"])])),
+        stages={AGENT: "AGENT", "Cats": "ANNOTATION", "Dogs": "ANNOTATION", "Others": "ANNOTATION", COMPLETE: "DONE"},
+        pathways={"Annotate cats": "Cats", "Annotate dogs": "Dogs", "Other": "Others"},
+    )
+    for path in sorted((test_data / "coco_mini" / "images").glob("*.jpg"))[
+        :4
+    ]:  # a vase, a freight car, a kite, a moped
+        world.add_task(project.stage(AGENT), world.add_image(path))
+    source = f"source={{use: encord, project_hash: {project.uuid}, stage: {AGENT}, output: {tmp_path / 'out'}}}"
+    settings = (source, "labels.classes={moped: Dog, kite: Cat, vase: Cat}", "classifier.conf=0.2")
+    path = Path(__file__).parents[2] / "configs" / "classify.yaml"
+    assert run_config(path, settings) == 0
+    found = {
+        title: answers[0][0] if answers else "" for title, answers in answers_by_title(encord_client, project).items()
+    }
+    by_stage = {"Cat": project.titles_at("Cats"), "Dog": project.titles_at("Dogs"), "": project.titles_at("Others")}
+    assert by_stage == {kind: sorted(title for title in found if found[title] == kind) for kind in by_stage}
+    assert sorted(map(len, by_stage.values())) == [1, 1, 2]
