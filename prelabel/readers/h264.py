@@ -28,7 +28,7 @@ def has_inter_slice(packet: bytes, extradata: bytes | None) -> bool:
 
 
 def _units(packet: bytes, extradata: bytes | None) -> Iterator[bytes]:
-    if extradata is None or extradata[:1] != b"\1":
+    if extradata is None or len(extradata) < 5 or extradata[0] != 1:
         yield from (unit for unit in packet.split(b"\0\0\1")[1:] if unit)
         return
     num_length_bytes = (extradata[4] & 3) + 1  # ISO/IEC 14496-15, 5.3.3.1
