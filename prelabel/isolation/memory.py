@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int, int]
 KEPT_BYTES = 128_000_000
-"""Memory that nobody holds and that waits for the next media: new memory costs more than a small picture's decoding."""
+"""Memory that nobody holds and that waits for the next media: new memory is cleared, and mapped page by page, twice."""
 
 
 @dataclass(slots=True)
