@@ -99,9 +99,11 @@ class DetectorParts:
         named = dict(self.config.labels.classes)
         detector = self.finder.detector
         targets = [named.get(name, name) for name in detector.class_names]
-        shape = next((each for each in geometry_offer(detector).shapes if each in BOX_SHAPES), BOX_SHAPES[0])
         names = list(dict.fromkeys(target for target in targets if target is not None))
-        return Ontology.from_classes(names, shape=shape)
+        offer, renamed = geometry_offer(detector), self.config.labels.keypoints
+        points = [renamed.get(name, name) for name in offer.keypoint_names]
+        shape = offer.shapes[0] if offer.kind is not None and (points or offer.kind != "keypoints") else BOX_SHAPES[0]
+        return Ontology.from_classes(names, shape=shape, point_names=points)
 
     @cached_property
     def label_map(self) -> LabelMap:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from prelabel.errors import OntologyError, did_you_mean
 from prelabel.files import read_json
 from prelabel.geometry import BOXES_ALONE, GeometryOffer
-from prelabel.skeletons import SkeletonPoint, match_keypoints, read_skeletons
+from prelabel.skeletons import SkeletonPoint, match_keypoints, read_skeletons, skeleton_template
 
 BOX_SHAPES = ("bounding_box", "rotatable_bounding_box", "polygon", "bitmask")
 """Shapes that a box can be written as, the preferred one first."""
@@ -84,8 +84,21 @@ class Ontology:
         return cls(title, objects, {**structure, "classifications": structure.get("classifications") or []})
 
     @classmethod
-    def from_classes(cls, class_names: Sequence[str], title: str = "Detector", shape: str = "bounding_box") -> Ontology:
-        """Returns an ontology of one object a class: the same names and shape give the same hashes and colours."""
+    def from_classes(
+        cls,
+        class_names: Sequence[str],
+        title: str = "Detector",
+        shape: str = "bounding_box",
+        point_names: Sequence[str] = (),
+    ) -> Ontology:
+        """Returns an ontology of one object a class: the same names and shape give the same hashes and colours.
+
+        Args:
+            class_names: of the objects.
+            title: what people call it.
+            shape: of all of them.
+            point_names: of each, where they are skeletons.
+        """
         names = list(dict.fromkeys(class_names))
         entries = [
             {
@@ -99,7 +112,17 @@ class Ontology:
             }
             for number, name in enumerate(names)
         ]
-        return cls.from_structure({"objects": entries, "classifications": []}, title)
+        structure: dict[str, Any] = {"objects": entries, "classifications": []}
+        if shape == "skeleton":
+            structure["skeleton_templates"] = [
+                skeleton_template(
+                    name,
+                    made_feature_hash(shape, name),
+                    [SkeletonPoint(point, made_feature_hash(f"point of {name}", point)) for point in point_names],
+                )
+                for name in names
+            ]
+        return cls.from_structure(structure, title)
 
     @classmethod
     def load(cls, path: Path) -> Ontology:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +42,38 @@ def read_skeletons(structure: Mapping[str, Any]) -> dict[str, tuple[SkeletonPoin
             if template.get("feature_node_hash"):
                 skeletons[template["feature_node_hash"]] = read
     return skeletons
+
+
+def skeleton_template(object_name: str, feature_hash: str, points: Sequence[SkeletonPoint]) -> dict[str, Any]:
+    """Returns the template of a skeleton, as the editor's JSON has it: its points on a circle, without edges.
+
+    Args:
+        object_name: of the ontology object.
+        feature_hash: of the ontology object.
+        points: in the template's order.
+    """
+    turns = [2 * math.pi * number / len(points) for number in range(len(points))]
+    return {
+        "template": {
+            "name": object_name,
+            "width": 1.0,
+            "height": 1.0,
+            "skeleton": {
+                str(number): {
+                    "x": round(0.5 + 0.4 * math.sin(turn), 5),
+                    "y": round(0.5 - 0.4 * math.cos(turn), 5),
+                    "name": point.name,
+                    "color": "#FFFFFF",
+                    "value": point.name.lower().replace(" ", "_"),
+                    "featureHash": point.feature_hash,
+                }
+                for number, (point, turn) in enumerate(zip(points, turns, strict=True))
+            },
+            "skeletonEdges": {},
+            "feature_node_hash": feature_hash,
+            "shape": "skeleton",
+        }
+    }
 
 
 def match_keypoints(

@@ -23,6 +23,7 @@ from prelabel.geometry import GeometryOffer, Keypoints, Mask, Polygons, RotatedB
 from prelabel.label_row import find_own, remove_own, write_detections
 from prelabel.ontology import Ontology
 from prelabel.shaping import fit_geometry, shape_detections
+from prelabel.sinks.offline_row import encord_ontology
 from tests.geometries import (
     DISC,
     KEYPOINT_NAMES,
@@ -136,6 +137,17 @@ def test_geometry_comes_back_through_the_sdk_and_is_known_again(shape):
     assert len(find_own(came_back)) == 2
     assert write(shape, found, VIDEO, came_back).row == written.row
     assert remove_own(came_back) == blank
+
+
+def test_skeletons_that_prelabel_makes_are_the_sdks_own():
+    made = Ontology.from_classes(["person", "dog"], shape="skeleton", point_names=["nose", "tail"])
+
+    loaded = encord_ontology(made).structure
+
+    assert loaded.to_dict()["skeleton_templates"] == made.structure["skeleton_templates"]
+    template = loaded.skeleton_templates["dog"]
+    assert template.required_vertices == {"nose", "tail"}
+    assert template.feature_node_hash == loaded.get_child_by_title("dog", type_=Object).feature_node_hash
 
 
 def moved_corner(label):

@@ -205,7 +205,15 @@ def test_poses_become_skeletons(folder):
     coco = coco_of(folder)
     assert coco["categories"][0]["keypoints"] == ["Nose", "Left Eye", "Right Eye"]
     assert coco["annotations"][0]["keypoints"] == [14, 20, 2, 10, 10, 2, 19, 10, 1]
-    assert KEYPOINT_NAMES[2] == "nose"
+
+
+def test_without_an_ontology_poses_become_skeletons_of_all_points(folder):
+    report = run_folder(folder, "Poses", None)
+
+    assert not report.failed
+    (label,) = objects_by_frame(folder)[0]
+    assert [point["name"] for point in label["skeleton"].values()] == list(KEYPOINT_NAMES)
+    assert coco_of(folder)["annotations"][0]["num_keypoints"] == 4
 
 
 def test_segmentation_weights_give_polygons_from_a_config_alone(folder):
