@@ -53,14 +53,15 @@ def draw_geometry(
 
 
 def _draw_rings(picture: Image.Image, rings: list[NDArray[np.float64]], colour: Colour, line_px: int) -> None:
-    area = Image.new("1", picture.size)
-    canvas = ImageDraw.Draw(picture, "RGBA")
+    left, top = (int(value) for value in np.floor(np.min([ring.min(axis=0) for ring in rings], axis=0)))
+    right, bottom = (int(value) + 1 for value in np.ceil(np.max([ring.max(axis=0) for ring in rings], axis=0)))
+    area = np.zeros((bottom - top, right - left), np.bool_)
     for ring in rings:
-        points = [*map(tuple, ring.tolist())]
-        inside = Image.new("1", picture.size)
-        ImageDraw.Draw(inside).polygon(points, fill=1)
-        area = Image.fromarray(np.asarray(area) ^ np.asarray(inside))  # a hole is set twice
-    picture.paste(colour, mask=Image.fromarray((np.asarray(area) * _AREA).astype(np.uint8)))
+        inside = Image.new("1", (right - left, bottom - top))
+        ImageDraw.Draw(inside).polygon([*map(tuple, (ring - (left, top)).tolist())], fill=1)
+        area ^= np.asarray(inside)  # a hole is set twice
+    picture.paste(colour, (left, top), Image.fromarray((area * _AREA).astype(np.uint8)))
+    canvas = ImageDraw.Draw(picture, "RGBA")
     for ring in rings:
         points = [*map(tuple, ring.tolist())]
         canvas.line([*points, points[0]], fill=(0, 0, 0, 110), width=line_px + 2)

@@ -62,6 +62,9 @@ class Detector(Protocol):
       the next batch is begun before that is called.
     - `fit_batch(height, width)`, the frames a batch for frames of this size, asked where a config leaves it open.
 
+    One that can tell more of a thing than its box has `geometry`, and for poses `keypoint_names`; one that waits to be
+    asked for it, `with_geometry(class_ids)`: see `prelabel.capabilities`.
+
     What does not fit into memory raises `torch.OutOfMemoryError`, or `DeviceMemoryError`; it comes again in halves.
     """
 

@@ -44,6 +44,7 @@ def suppress_turned(prediction: torch.Tensor, num_classes: int, rule: Rule) -> t
         max_det=rule.max_det,
         nc=num_classes,
         rotated=True,
+        max_time_img=math.inf,  # past it, images would come back empty, with a line in the log
     )
     return pad_rows(kept, rule.max_det)
 
