@@ -31,6 +31,7 @@ from prelabel.show import (
     show_entries,
     show_evaluation,
     show_findings,
+    show_idle_settings,
     show_paths,
     show_report,
     show_stage,
@@ -111,13 +112,14 @@ def _run(
 
 def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
     """Labels anew, by the config of today, all that earlier runs have found."""
-    from prelabel.relabel import assemble_kept, without_previews
+    from prelabel.relabel import assemble_kept, idle_settings, without_previews
 
     assembly = assemble_kept(without_previews(load_config(config, settings)), config.parent, dry_run)
     check_labels(assembly)
     stop = StopSignal()
     ((_, report),) = run_passes([assembly], stop, every_task, (), limit=None, watch_seconds=None, page=False)
     show_report(report)
+    show_idle_settings(idle_settings(settings))
     return INTERRUPTED if stop.is_set else _exit_code(report)
 
 
@@ -198,10 +200,11 @@ def draw_previews(
 def export_labels(config: Path, settings: Sequence[str], format: str, target: Path, *, dry_run: bool = False) -> int:
     """Writes what an earlier run found in another format."""
     from prelabel.export import export_run
-    from prelabel.relabel import assemble_detectorless
+    from prelabel.relabel import assemble_detectorless, idle_settings
 
     assembly = assemble_detectorless(load_config(config, settings), config.parent, dry_run)
     show_paths(export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target))
+    show_idle_settings(idle_settings(settings))
     return ALL_DONE
 
 

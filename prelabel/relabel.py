@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -169,6 +169,16 @@ def assemble_kept(config: Config, folder: Path, dry_run: bool = False) -> Assemb
         tasks=KeptTasks(config, live.project, earlier),
         detection=replace(live.detection, finder=earlier),
     )
+
+
+def idle_settings(settings: Sequence[str]) -> list[str]:
+    """Returns the keys that say how media are looked at, which changes nothing of what was found in them earlier.
+
+    >>> idle_settings(["reader.stride=2", "detector.conf=0.4", "detector.imgsz=960", "labels.size={min_side_px: 8}"])
+    ['reader.stride', 'detector.imgsz']
+    """
+    keys = [setting.partition("=")[0].strip() for setting in settings]
+    return [key for key in keys if key.startswith(("reader", "detector.")) and key != "detector.conf"]
 
 
 def without_previews(config: Config) -> Config:

@@ -48,6 +48,13 @@ def show_checks(checks: Sequence[Check]) -> None:
     _console().print(table)
 
 
+def show_idle_settings(keys: Sequence[str]) -> None:
+    """Prints which settings have changed nothing of what earlier runs found."""
+    if keys:
+        kept = "is without effect here: boxes stay as earlier runs found them; a run with it looks at the media anew"
+        person().print(f"[yellow]note[/] --set {escape(', '.join(keys))} {kept}")
+
+
 def show_stage(title: str) -> None:
     """Prints whose checks or report follow."""
     person().print(f"\n[bold]{escape(title)}[/]")

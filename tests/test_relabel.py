@@ -101,6 +101,17 @@ def test_a_threshold_under_what_is_kept_is_an_error(folder):
         relabel_kept(config_file(folder), ["detector.conf=0.05"])
 
 
+def test_settings_for_looking_anew_are_said_to_be_without_effect(folder, capfd):
+    settings = ["reader.stride=2", "detector.conf=0.2"]
+    assert relabel_kept(config_file(folder), settings) == 0
+    assert num_instances(folder) == 12
+    assert "note --set reader.stride is without effect here" in capfd.readouterr().err
+    assert export_labels(config_file(folder), settings, "coco", folder / "all.json") == 0
+    assert "note --set reader.stride is without effect here" in capfd.readouterr().err
+    assert relabel_kept(config_file(folder), settings[1:]) == 0
+    assert "without effect" not in capfd.readouterr().err
+
+
 def test_a_threshold_that_the_config_leaves_to_the_detector_is_the_detectors(folder):
     relabel_kept(config_file(folder), ["detector.conf=0.2"])
     relabel_kept(config_file(folder), ())
