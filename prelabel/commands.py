@@ -22,7 +22,7 @@ from prelabel.interrupts import StopSignal, stop_on_signals
 from prelabel.ledger import LEDGER, Entry, Ledger
 from prelabel.passes import run_passes
 from prelabel.plugins import load_plugin
-from prelabel.progress import show_progress
+from prelabel.progress import prints_apart, show_progress
 from prelabel.report import RunReport
 from prelabel.shared import Shared
 from prelabel.show import (
@@ -98,7 +98,7 @@ def _run(
     stop = StopSignal()
     codes = [ALL_DONE]
     with observers(metrics_port) as also:
-        with waiting("loading the model, looking at the source …"):
+        with waiting("loading the model, looking at the source …"), prints_apart():
             prepare_stages(assemblies)
         with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
             passes = run_passes(assemblies, stop, choose, also, limit=limit, watch_seconds=watch_seconds, page=page)

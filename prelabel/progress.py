@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import IO, Protocol
@@ -221,9 +221,16 @@ class Bars:
 
 @contextmanager
 def show_progress() -> Iterator[Progress]:
-    """Yields bars if standard output is a terminal, else JSON lines on it."""
+    """Yields bars if standard output is a terminal, else JSON lines on it, and on it alone."""
     if sys.stdout.isatty():
         with Bars(Console()) as bars:
             yield bars
     else:
-        yield JsonLines(sys.stdout)
+        lines = JsonLines(sys.stdout)
+        with prints_apart():
+            yield lines
+
+
+def prints_apart() -> AbstractContextManager[object]:
+    """Returns a context in which what a part of one's own prints does not get between JSON lines."""
+    return nullcontext() if sys.stdout.isatty() else redirect_stdout(sys.stderr)

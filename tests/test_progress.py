@@ -5,7 +5,7 @@ import json
 
 from rich.console import Console
 
-from prelabel.progress import Bars, JsonLines
+from prelabel.progress import Bars, JsonLines, show_progress
 
 
 def test_drawing_is_no_start_of_a_task_in_a_log_and_a_line_on_a_terminal():
@@ -46,3 +46,15 @@ def test_bars_show_a_failure_with_its_reason():
         bars.frames(5)
         bars.event("task_failed", task="a.mp4", reason="a.mp4: no such [file]")
     assert "failed a.mp4: no such [file]" in stream.getvalue()
+
+
+def test_what_a_part_of_ones_own_prints_gets_not_between_json_lines(capsys):
+    with show_progress() as progress:
+        progress.event("run_started", tasks=1)
+        print("detecting")
+        progress.event("run_done", done=1)
+    print("after")
+    told = capsys.readouterr()
+    first, last, after = told.out.splitlines()
+    assert [json.loads(line)["event"] for line in (first, last)] == ["run_started", "run_done"]
+    assert (after, told.err) == ("after", "detecting\n")

@@ -545,6 +545,15 @@ def test_a_sink_of_ones_own_gets_a_file_once_for_each_config(folder):
     assert int(num_boxes) > 0
 
 
+def test_what_a_sink_of_ones_own_raises_is_said_to_be_the_sinks(folder):
+    add_clip(folder)
+    (folder / "full.py").write_text(
+        "class Full:\n    def write(self, task, info, detections): raise RuntimeError('no space left')\n"
+    )
+    report = run_whole(assembly_of(folder, sink={"use": "full.py:Full"}))
+    assert [task.reason for task in report.failed] == ["clip.mp4: the sink raised RuntimeError: no space left"]
+
+
 def test_hidden_files_are_taken_only_by_name(folder):
     add_clip(folder)
     hidden = [add_clip(folder, "._clip.mp4"), add_clip(folder, ".Trash/old.mp4")]

@@ -17,8 +17,10 @@ from prelabel.assemble import Assembly
 from prelabel.batch_runner import BatchRunner
 from prelabel.capabilities import WritesFiles, metadata_of, moves_tasks, warnings_of
 from prelabel.decoding import Video
+from prelabel.detections import VideoDetections
 from prelabel.detector_parts import DetectorParts
-from prelabel.errors import PrelabelError
+from prelabel.errors import PrelabelError, SaveError
+from prelabel.frames import VideoInfo
 from prelabel.interrupts import StopSignal
 from prelabel.kept import kept_record, raw_path, shape_raw
 from prelabel.ledger import Step
@@ -100,10 +102,21 @@ class DetectionAgent:
         router = self.assembly.router
 
         def write() -> int | None:
-            num_bytes = self.assembly.sink.write(task, found.raw.info, shaped.detections)
-            return num_bytes if isinstance(num_bytes, int) else None  # a sink of somebody's own may return anything
+            return self._write(task, found.raw.info, shaped.detections)
 
         return Decision(self._report(task, found, shaped), router.pathway(facts), write, router.priority_of(facts))
+
+    def _write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int | None:
+        """Has the sink write, which may be somebody's own: it may raise, and return, anything."""
+        try:
+            num_bytes = self.assembly.sink.write(task, info, detections)
+        except PrelabelError:
+            raise
+        except Exception as error:
+            if self.assembly.config.sink is None:
+                raise
+            raise SaveError(f"{task.title}: the sink raised {type(error).__name__}: {error}") from error
+        return num_bytes if isinstance(num_bytes, int) else None
 
     def holds(self, task: Task) -> bool:
         """Tells whether the label row's file is there; of rows on the platform nobody knows without a look.
