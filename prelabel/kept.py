@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from prelabel.assemble import Assembly
+from prelabel.class_store import ClassRecord, read_classes
 from prelabel.detections import VideoDetections
 from prelabel.detector_parts import DetectorParts
 from prelabel.errors import ConfigError
@@ -102,6 +103,12 @@ def kept_record(assembly: Assembly, task: Task) -> RawRecord | None:
     """Returns what was found in a task's media; None if no run has kept it."""
     path = raw_path(assembly.found_names, task.key, task.title)
     return read_raw(path) if path.exists() else None
+
+
+def kept_classes(assembly: Assembly, task: Task | TaskReport) -> ClassRecord | None:
+    """Returns how probable each class is on a task's pictures; None if no run has kept it."""
+    path = classes_path(assembly, task.key, task.title)
+    return read_classes(path) if path.exists() else None
 
 
 def label_raw(parts: DetectorParts, title: str, record: RawRecord) -> LabelledVideo:

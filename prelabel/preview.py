@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prelabel.assemble import Assembly
+from prelabel.class_store import ClassRecord
 from prelabel.drawing import Pen, draw_caption
 from prelabel.errors import ConfigError, ReadError, did_you_mean
 from prelabel.files import whole_file
@@ -103,6 +104,11 @@ def sheet_frames(video: LabelledVideo, num_frames: int = NUM_SHEET_FRAMES) -> ND
     seen = video.detections.inferred_frames
     if not len(seen):
         seen = np.arange(video.info.num_frames)
+    return spread_evenly(seen, num_frames)
+
+
+def spread_evenly(seen: NDArray[np.int64], num_frames: int) -> NDArray[np.int64]:
+    """Returns the middles of so many equal parts of frames, int64 (M,); all of them where they are fewer."""
     num = min(num_frames, len(seen))
     return seen[(2 * np.arange(num) + 1) * len(seen) // (2 * max(num, 1))]
 
@@ -148,7 +154,7 @@ def preview_run(
 
 
 def read_pictures(
-    assembly: Assembly, task: Task, record: RawRecord, frame_indices: NDArray[np.int64]
+    assembly: Assembly, task: Task, record: RawRecord | ClassRecord, frame_indices: NDArray[np.int64]
 ) -> Iterator[tuple[int, Image.Image]]:
     """Yields frames of a task's media, each with its number, in order.
 
@@ -260,7 +266,7 @@ class _Reading:
     assembly: Assembly
     title: str
     media: Media
-    record: RawRecord
+    record: RawRecord | ClassRecord
 
     def batches(self, frame_indices: NDArray[np.int64]) -> Iterator[FrameBatch]:
         section = self.assembly.config.reader

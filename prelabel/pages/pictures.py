@@ -16,7 +16,7 @@ from prelabel.config import EncordSection
 from prelabel.drawn_geometry import SEEN_FROM, rings_of
 from prelabel.errors import PrelabelError
 from prelabel.geometry import Geometry, Keypoints
-from prelabel.kept import kept_record
+from prelabel.kept import kept_classes, kept_record
 from prelabel.preview import read_pictures
 from prelabel.protocols import Task
 
@@ -89,7 +89,8 @@ class Shelf:
         if task is None or not frames:
             return {}
         try:
-            record = kept_record(self.assembly, task)
+            kept = kept_record if self.assembly.config.classifier is None else kept_classes
+            record = kept(self.assembly, task)
             if record is None:
                 return {}
             wanted = np.array(sorted(set(frames)), np.int64)

@@ -9,9 +9,10 @@ from pathlib import Path
 from prelabel.assemble import Assembly
 from prelabel.errors import PrelabelError
 from prelabel.files import write_text_atomically
-from prelabel.kept import label_raw, raw_path
+from prelabel.kept import kept_classes, label_raw, raw_path
 from prelabel.labelled import LabelledVideo
-from prelabel.pages.pictures import Place, Shelf
+from prelabel.pages.answered import AnsweredMedia, view_of_answered
+from prelabel.pages.pictures import Shelf
 from prelabel.pages.render import duration, render_page
 from prelabel.pages.tile import Tile
 from prelabel.pages.video import VideoView, frames_to_show, view_of_video
@@ -65,6 +66,7 @@ class RunPage:
     tiles: tuple[Tile, ...]
     stages: tuple[Stage, ...]
     classes: tuple[Bar, ...]
+    classes_are: str
     dropped: tuple[Bar, ...]
     pathways: tuple[Bar, ...]
     videos: tuple[VideoView, ...]
@@ -90,7 +92,8 @@ def page_of(assembly: Assembly, report: RunReport) -> RunPage:
         state=_state(report),
         tiles=tuple(_tiles(report, videos)),
         stages=tuple(_stages(report)),
-        classes=_bars(report.instances, colours),
+        classes=_bars(report.instances | _unanswered(assembly, report), colours),
+        classes_are="Answers" if assembly.config.classifier is not None else f"{_unit(report).capitalize()} by class",
         dropped=_bars({name.replace("_", " "): number for name, number in report.dropped.items()}),
         pathways=_bars(report.pathways),
         videos=videos,
@@ -103,12 +106,11 @@ def _views(assembly: Assembly, report: RunReport) -> Iterator[VideoView]:
     for task in report.tasks:
         if task.status == "failed":
             continue
-        video = _labelled(assembly, task)
-        sources: Mapping[Place, str] = {}
-        if video is not None and num_shown < MAX_VIDEOS_WITH_PICTURES:
-            sources = shelf.read(task.key, frames_to_show(video))
-            num_shown += bool(sources)
-        yield view_of_video(task, video, sources)
+        video, answered = _labelled(assembly, task), _answered(assembly, task)
+        frames = frames_to_show(video) if video else answered.frames_to_show if answered else []
+        sources = shelf.read(task.key, frames) if num_shown < MAX_VIDEOS_WITH_PICTURES else {}
+        num_shown += bool(sources)
+        yield view_of_answered(task, answered, sources) if answered else view_of_video(task, video, sources)
 
 
 def _labelled(assembly: Assembly, task: TaskReport) -> LabelledVideo | None:
@@ -119,6 +121,24 @@ def _labelled(assembly: Assembly, task: TaskReport) -> LabelledVideo | None:
         return label_raw(assembly.detection, task.title, read_raw(path))
     except PrelabelError:
         return None
+
+
+def _answered(assembly: Assembly, task: TaskReport) -> AnsweredMedia | None:
+    if assembly.config.classifier is None or task.status not in ("done", "already done"):
+        return None
+    try:
+        record = kept_classes(assembly, task)
+        return AnsweredMedia.of(assembly.classification, record) if record is not None else None
+    except PrelabelError:
+        return None
+
+
+def _unanswered(assembly: Assembly, report: RunReport) -> dict[str, int]:
+    """Returns how many tasks a classifier was not sure of; nothing where it was of all, or where there is none."""
+    if assembly.config.classifier is None:
+        return {}
+    number = sum(task.status in ("done", "already done") and not task.instances for task in report.tasks)
+    return {"no answer": number} if number else {}
 
 
 def _state(report: RunReport) -> str:
@@ -138,16 +158,19 @@ def _tiles(report: RunReport, videos: Sequence[VideoView]) -> list[Tile]:
     if report.num_inferred:
         pace = f"{report.frames_per_second:,.1f} a second"
         tiles.append(Tile("frames looked at", f"{report.num_inferred:,}", pace))
-    are_tracks = report.instances_are == "tracks"
     if report.num_boxes:
-        note = f"{report.num_boxes:,} boxes" if are_tracks else ""
-        tiles.append(Tile("tracks" if are_tracks else "boxes", f"{sum(report.instances.values()):,}", note))
+        note = f"{report.num_boxes:,} boxes" if report.instances_are == "tracks" else ""
+        tiles.append(Tile(_unit(report), f"{sum(report.instances.values()):,}", note))
     if (thinning := report.thinning) is not None:
         kept = f"{thinning.num_kept:,} of {thinning.num_found:,}"
         tiles.append(Tile("boxes kept of tracks", kept, f"overlap with those found {thinning.mean_iou:.3f}"))
     if report.score:
         tiles.append(Tile("mAP", f"{report.score['map_50_95']:.3f}", f"AP50 {report.score['map_50']:.3f}"))
     return [*tiles, Tile("took", duration(report.seconds)), _cost(report, videos)]
+
+
+def _unit(report: RunReport) -> str:
+    return "tracks" if report.instances_are == "tracks" else "boxes"
 
 
 def _cost(report: RunReport, videos: Sequence[VideoView]) -> Tile:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.frames import VideoInfo
 from prelabel.geometry import Keypoints
 from prelabel.labelled import LabelledVideo
 from prelabel.pages.charts import Area, Bins, band, line, stack
@@ -81,7 +82,7 @@ def view_of_video(task: TaskReport, video: LabelledVideo | None, sources: Mappin
     frames = [frame for frame in frames_to_show(video) if (task.key, frame) in sources]
     return VideoView(
         task=task,
-        facts=_facts(task, video),
+        facts=facts_of_media(task, video.info),
         seconds=video.info.duration_seconds,
         colours={category.name: category.color for category in video.label_map.categories},
         timeline=timeline_of(video) if video.info.num_frames > 1 else None,
@@ -145,8 +146,8 @@ def _describe(total: NDArray[np.float64], mean: NDArray[np.float64]) -> str:
     return f"{said}, mean confidence {measured.min():.2f} to {measured.max():.2f}." if len(measured) else f"{said}."
 
 
-def _facts(task: TaskReport, video: LabelledVideo) -> str:
-    info = video.info
+def facts_of_media(task: TaskReport, info: VideoInfo) -> str:
+    """Returns size, length and so on, in words."""
     parts = [] if info.frame_sizes else [f"{info.width} x {info.height}"]
     if info.average_fps > 0:
         parts += [
