@@ -28,7 +28,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it, for all ways alike
+from prelabel.process_settings import set_up_process
+
+set_up_process()  # as the command line does, for all ways alike
 
 import torch
 from PIL import Image

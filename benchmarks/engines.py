@@ -16,7 +16,9 @@ import statistics
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it
+from prelabel.process_settings import set_up_process
+
+set_up_process()  # as the command line does, for all ways alike
 
 import numpy as np
 import torch

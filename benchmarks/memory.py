@@ -70,9 +70,11 @@ def _measure(clip: Path, folder: Path) -> dict[str, float]:
     from prelabel.config import check_config
     from prelabel.interrupts import StopSignal
     from prelabel.isolation.process import end_idle_processes
+    from prelabel.process_settings import set_up_process
     from prelabel.progress import NullProgress
     from prelabel.run import run_tasks
 
+    set_up_process()
     (folder / "five.py").write_text(DETECTOR)
     values = {
         "source": {"use": "folder", "path": str(clip), "output": str(folder / "out" / clip.stem)},

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it, for all ways alike
+from prelabel.process_settings import set_up_process
+
+set_up_process()  # as the command line does, for all ways alike
 
 import numpy as np
 from rich.console import Console

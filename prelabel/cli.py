@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from prelabel import __version__
 from prelabel.errors import PrelabelError, SetupError
+from prelabel.process_settings import set_up_process
 from prelabel.redact import hide_secrets, redact
 
 app = typer.Typer(
@@ -243,8 +243,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 def main() -> None:
     """Runs the command line; what a user can meet is one line on standard error."""
-    # OpenMP's threads spin while they wait, on the core that the decoder needs; read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_up_process()
     try:
         app()
     except KeyboardInterrupt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -25,6 +24,7 @@ from prelabel.errors import FrameCountError, ReadError
 from prelabel.frames import FrameBatch, VideoInfo
 from prelabel.interrupts import Stopped, StopSignal
 from prelabel.prefetch import prefetch
+from prelabel.process_settings import give_memory_back
 from prelabel.progress import Progress
 from prelabel.reader_choice import ReaderChoice
 
@@ -132,7 +132,7 @@ class Pipeline:
             batches.give_up()
             return error
         finally:
-            _give_memory_back()
+            give_memory_back()
 
     def _detect(self, video: BeginOfVideo, batches: Iterable[FrameBatch]) -> Inference:
         title = video.video.title
@@ -219,9 +219,3 @@ def _num_items(item: Decoded) -> int:
     if isinstance(item, BeginOfVideo):
         return int(not len(item.wanted))
     return int(isinstance(item, FrameBatch) or item.error is not None)
-
-
-def _give_memory_back() -> None:
-    """Returns freed frames to the system: glibc keeps blocks of their size, and labels are made beside them."""
-    with suppress(AttributeError, OSError):  # another C library has no such call
-        ctypes.CDLL(None).malloc_trim(0)
