@@ -194,7 +194,8 @@ def check_answers(assembly: Assembly) -> str:
     for place, choice in enumerate(answers.choices[:OPTIONS_SHOWN]):
         members = [answers.class_names[class_id] for class_id, becomes in answers.links.tolist() if becomes == place]
         more = f" and {len(members) - CLASSES_SHOWN} more" if len(members) > CLASSES_SHOWN else ""
-        said.append(f"{choice.path} from {', '.join(members[:CLASSES_SHOWN])}{more}")
+        alike = members == [choice.path]
+        said.append(choice.path if alike else f"{choice.path} from {', '.join(members[:CLASSES_SHOWN])}{more}")
     if len(answers.choices) > OPTIONS_SHOWN:
         said.append(f"and {len(answers.choices) - OPTIONS_SHOWN} options more")
     return "; ".join(

@@ -190,6 +190,10 @@ def _summary(report: RunReport) -> str:
         parts.append("stopped before all was done: the same command goes on from here")
     elif not parts and not report.aborted:
         parts.append("no task waits")
+    if num_bare := sum(
+        task.status == "done" and bool(task.num_inferred) and not task.instances for task in report.tasks
+    ):
+        parts.append(f"{num_bare} without a label")
     if report.num_inferred and report.seconds:
         pace = f"{report.num_inferred:,} frames in {report.seconds:.1f} s: {report.frames_per_second:.1f} frames/s"
         parts.append(f"{pace}, limited by {report.limit}")

@@ -37,6 +37,14 @@ def test_what_became_no_label_is_said_with_its_reason(capsys):
     assert "2,400 low confidence, 6 unmapped" in capsys.readouterr().err
 
 
+def test_tasks_in_which_nothing_was_found_are_counted(capsys):
+    found, empty = {"num_inferred": 4, "instances": {"Car": 2}}, {"num_inferred": 4}
+    show_report(report(TaskReport("a", "a", "done", **found), TaskReport("b", "b", "done", **empty)))
+    assert "2 done; 1 without a label" in capsys.readouterr().err
+    show_report(report(TaskReport("a", "a", "done", **found)))
+    assert "without a label" not in capsys.readouterr().err
+
+
 def test_a_failed_task_is_named_once(capsys):
     reason = "clip.mp4: the file is empty: fetch it again"
     show_report(report(TaskReport("day 1/clip.mp4", "k", "failed", reason)))

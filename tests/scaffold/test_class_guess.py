@@ -96,3 +96,4 @@ def test_the_classes_of_every_shipped_detector_are_known() -> None:
     folder = next(folder for folder in model_folders() if (folder / "yolo11n.yaml").is_file())
     cards = [read_card(path) for path in sorted(folder.glob("*.yaml"))]
     assert [card.name for card in cards if not known_classes(card) and "ImageNet" not in (card.score or "")] == []
+    assert [known_classes(card) for card in cards if card.name == "keypointrcnn_resnet50_fpn"] == [("person",)]
