@@ -191,7 +191,8 @@ def init(
     project: Annotated[str | None, typer.Option(metavar="HASH", help="label an Encord project's agent stage")] = None,
     stage: Annotated[str | None, typer.Option(help="title or uuid of the agent stage")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="model card, path or URL; default: yolo11n, or mobilenet_v2 to classify")
+        str | None,
+        typer.Option(help="model card, path or URL; default: yolo11n, yolo11n-seg for masks, mobilenet_v2 to classify"),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="the config to write")] = Path("prelabel.yaml"),
     *,

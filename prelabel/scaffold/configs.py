@@ -64,21 +64,22 @@ def config_for_folder(path: Path, *, weights: str = "yolo11n") -> str:
     )
 
 
-def config_for_project(project: EncordProject, *, stage: str | None = None, weights: str = "yolo11n") -> str:
+def config_for_project(project: EncordProject, *, stage: str | None = None, weights: str | None = None) -> str:
     """Returns a config for agent stages, with a map from the model's classes to the project's objects proposed.
 
     Args:
         project: where the stage, its pathways and the ontology are looked up.
         stage: title or uuid of the agent stage; None: all that there are, one after the other.
-        weights: a card's name, a path or an address.
+        weights: a card's name, a path or an address; None: of masks for an ontology of masks, else of boxes.
 
     Raises:
         AccountError: there is no such stage, or no task could leave it.
         ConfigError: there is no such model, or its weights need a card that is not there.
     """
+    ontology = project.ontology()
+    weights = weights or _usual_weights(ontology)
     card = card_of(weights)
     stages = choose_stages(project, stage)
-    ontology = project.ontology()
     first = next((each.name for each in ontology.objects if each.shape in BOX_SHAPES), "Vehicle")
     return joined(
         comment(f"Boxes for project '{one_line(project.title)}', found by {one_line(weights)}."),
@@ -93,6 +94,11 @@ def config_for_project(project: EncordProject, *, stage: str | None = None, weig
         *destinations(project, stages),
         *frames_entry(),
     )
+
+
+def _usual_weights(ontology: Ontology) -> str:
+    shapes = {each.shape for each in ontology.objects}
+    return "yolo11n-seg" if shapes & {"polygon", "bitmask"} and "bounding_box" not in shapes else "yolo11n"
 
 
 def _detector_section(weights: str, card: ModelCard | None) -> Iterable[str]:
