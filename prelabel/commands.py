@@ -112,9 +112,11 @@ def _run(
 
 def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
     """Labels anew, by the config of today, all that earlier runs have found."""
-    from prelabel.relabel import assemble_kept, idle_settings, without_previews
+    from prelabel.relabel import assemble_kept, idle_settings, refuse_answers, without_previews
 
-    assembly = assemble_kept(without_previews(load_config(config, settings)), config.parent, dry_run)
+    loaded = load_config(config, settings)
+    refuse_answers(loaded, "prelabel run takes another threshold or class map, and looks at no picture again")
+    assembly = assemble_kept(without_previews(loaded), config.parent, dry_run)
     check_labels(assembly)
     stop = StopSignal()
     ((_, report),) = run_passes([assembly], stop, every_task, (), limit=None, watch_seconds=None, page=False)
@@ -182,10 +184,13 @@ def draw_previews(
     """Draws the boxes of an earlier run, and makes a page of it."""
     from prelabel.pages.run_report import write_run_report
     from prelabel.preview import preview_run
-    from prelabel.relabel import assemble_detectorless
+    from prelabel.relabel import assemble_detectorless, refuse_answers
 
-    assembly = assemble_detectorless(load_config(config, settings), config.parent, dry_run)
+    loaded = load_config(config, settings)
     wanted = _one_of("--kind", kind, (*_PICTURES, "report"))
+    if wanted != "report":
+        refuse_answers(loaded, "--kind report shows pictures with their answers")
+    assembly = assemble_detectorless(loaded, config.parent, dry_run)
     paths: list[Path] = []
     if wanted in _PICTURES:
         with show_progress() as progress:
@@ -200,9 +205,11 @@ def draw_previews(
 def export_labels(config: Path, settings: Sequence[str], format: str, target: Path, *, dry_run: bool = False) -> int:
     """Writes what an earlier run found in another format."""
     from prelabel.export import export_run
-    from prelabel.relabel import assemble_detectorless, idle_settings
+    from prelabel.relabel import assemble_detectorless, idle_settings, refuse_answers
 
-    assembly = assemble_detectorless(load_config(config, settings), config.parent, dry_run)
+    loaded = load_config(config, settings)
+    refuse_answers(loaded, "answers are in classifications.csv, and in the label rows")
+    assembly = assemble_detectorless(loaded, config.parent, dry_run)
     show_paths(export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target))
     show_idle_settings(idle_settings(settings))
     return ALL_DONE

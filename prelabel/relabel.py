@@ -171,6 +171,16 @@ def assemble_kept(config: Config, folder: Path, dry_run: bool = False) -> Assemb
     )
 
 
+def refuse_answers(config: Config, instead: str) -> None:
+    """Refuses a config whose classifier gives answers, where boxes are asked for.
+
+    Raises:
+        ConfigError: it has a classifier; it says what to do instead.
+    """
+    if config.classifier is not None:
+        raise ConfigError(f"classifier: gives answers, and this is for boxes: {instead}")
+
+
 def idle_settings(settings: Sequence[str]) -> list[str]:
     """Returns the keys that say how media are looked at, which changes nothing of what was found in them earlier.
 

@@ -169,6 +169,18 @@ def test_what_a_dry_run_found_is_labelled_anew_exported_and_drawn_without_its_de
     assert Unsure.num_built == num_built
 
 
+def test_a_classifier_s_config_is_told_where_its_answers_are(tmp_path):
+    values = {"source": {"path": str(tmp_path)}, "classifier": {"use": "tests.answering:ColourClassifier"}}
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match="this is for boxes: prelabel run takes another threshold"):
+        relabel_kept(path, ())
+    with pytest.raises(ConfigError, match="this is for boxes: --kind report shows"):
+        draw_previews(path, (), (), "all")
+    with pytest.raises(ConfigError, match=r"this is for boxes: answers are in classifications\.csv"):
+        export_labels(path, (), "coco", tmp_path / "all.json")
+
+
 def test_nothing_kept_is_said(tmp_path):
     with pytest.raises(ConfigError, match="holds no detections yet: `prelabel run CONFIG` first"):
         relabel_kept(config_file(tmp_path), ())
