@@ -37,7 +37,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.assemble import Assembly, assemble
+from prelabel.assembly import Assembly, assemble
 from prelabel.classifiers.forward import forward
 from prelabel.classifiers.torchvision import TorchvisionClassifier
 from prelabel.config import check_config

@@ -40,12 +40,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.moving_clip import write_moving_clip
-from prelabel.assemble import assemble
-from prelabel.batch_runner import BatchRunner
+from prelabel.assembly import assemble
 from prelabel.config import check_config
 from prelabel.detectors.ultralytics import UltralyticsDetector
 from prelabel.frames import FrameBatch, Media
 from prelabel.interrupts import StopSignal
+from prelabel.pipeline.batch_runner import BatchRunner
 from prelabel.progress import NullProgress
 from prelabel.protocols import VideoReader
 from prelabel.readers import decord, torchcodec

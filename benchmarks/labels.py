@@ -30,8 +30,9 @@ from encord.orm.storage import CustomerProvidedVideoMetadata
 from prelabel.boxes import xyxy_to_xywh_norm
 from prelabel.detections import VideoDetections
 from prelabel.frames import VideoInfo
+from prelabel.label_map import build_label_map
 from prelabel.label_row import write_detections
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.ontology import Ontology
 from prelabel.sinks.offline_row import encord_ontology, new_label_row
 
 CLASSES = ("person", "car", "bicycle")

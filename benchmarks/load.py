@@ -26,7 +26,7 @@ import numpy as np
 from prelabel import VideoDetections, VideoInfo
 from prelabel.commands import run_config
 from prelabel.encord_api.connection import connect
-from prelabel.ontology import build_label_map
+from prelabel.label_map import build_label_map
 from prelabel.sinks.encord import EncordSink
 from prelabel.sources.encord import EncordSource
 from prelabel.sources.encord_fetching import Fetching

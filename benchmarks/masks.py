@@ -25,8 +25,9 @@ import numpy as np
 from prelabel.detections import VideoDetections
 from prelabel.frames import VideoInfo
 from prelabel.geometry import GeometryOffer, Mask
+from prelabel.label_map import LabelMap, build_label_map
 from prelabel.label_row import write_detections
-from prelabel.ontology import LabelMap, Ontology, build_label_map
+from prelabel.ontology import Ontology
 from prelabel.raw_store import RawOrigin, RawRecord, read_raw, write_raw
 from prelabel.shaping import fit_geometry, shape_detections
 from prelabel.sinks.offline_row import encord_ontology, new_label_row

@@ -65,7 +65,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _measure(clip: Path, folder: Path) -> dict[str, float]:
-    from prelabel.assemble import assemble
+    from prelabel.assembly import assemble
     from prelabel.checks import prepare
     from prelabel.config import check_config
     from prelabel.interrupts import StopSignal

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import waiting
-from prelabel.assemble import assemble
+from prelabel.assembly import assemble
 from prelabel.config import check_config
 from prelabel.config.sections import ReaderSection
 from prelabel.frames import FrameBatch, Media

@@ -34,7 +34,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.assemble import Assembly, assemble
+from prelabel.assembly import Assembly, assemble
 from prelabel.config import check_config
 from prelabel.frames import FrameBatch, Media
 from prelabel.interrupts import StopSignal

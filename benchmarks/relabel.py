@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.assemble import Assembly, assemble
+from prelabel.assembly import Assembly, assemble
 from prelabel.checks import prepare
 from prelabel.config import check_config
 from prelabel.detections import Detections, concatenate

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.waiting import WaitingDetector
-from prelabel.batch_runner import BatchRunner
 from prelabel.config import ReaderSection
-from prelabel.decoding import Video
 from prelabel.frames import Media
 from prelabel.interrupts import StopSignal
 from prelabel.pipeline import Pipeline
+from prelabel.pipeline.batch_runner import BatchRunner
+from prelabel.pipeline.decoding import Video
 from prelabel.progress import NullProgress
 
 

@@ -25,15 +25,16 @@ from rich.console import Console
 from rich.table import Table
 from trackers.eval import evaluate_mot_sequences
 
-from prelabel.assemble import assemble
+from prelabel.assembly import assemble
 from prelabel.checks import prepare
 from prelabel.config import check_config
 from prelabel.detections import VideoDetections
 from prelabel.interrupts import StopSignal
 from prelabel.kept import kept_entries, raw_path
+from prelabel.label_map import LabelMap, build_label_map
 from prelabel.label_row import row_num_bytes, write_detections
 from prelabel.ledger import LEDGER, Ledger
-from prelabel.ontology import LabelMap, Ontology, build_label_map
+from prelabel.ontology import Ontology
 from prelabel.progress import NullProgress
 from prelabel.raw_store import RawRecord, read_raw
 from prelabel.run import run_tasks

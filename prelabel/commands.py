@@ -11,20 +11,21 @@ from typing import Literal, TypeVar
 
 from rich.markup import escape
 
-from prelabel.assemble import Assembly, assemble
-from prelabel.checks import check_labels, look_through, prepare_stages
-from prelabel.choice import Choice, DueAgain, SetAside, every_task
+from prelabel.assembly import Assembly, assemble
+from prelabel.assembly.finders import detector_for
+from prelabel.assembly.shared import Shared
+from prelabel.checks import check_labels, prepare_stages
 from prelabel.config import load_config, load_configs
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.files import write_text_atomically
-from prelabel.finders import detector_for
+from prelabel.inspection import look_through
 from prelabel.interrupts import StopSignal, stop_on_signals
 from prelabel.ledger import LEDGER, Entry, Ledger
-from prelabel.passes import run_passes
 from prelabel.plugins import load_plugin
 from prelabel.progress import prints_apart, show_progress
 from prelabel.report import RunReport
-from prelabel.shared import Shared
+from prelabel.run.choice import Choice, DueAgain, SetAside, every_task
+from prelabel.run.passes import run_passes
 from prelabel.show import (
     person,
     show_checks,

@@ -30,7 +30,7 @@ class Detections:
         confidence: float32 (N,), 0..1.
         class_id: int64 (N,), index into the detector's `class_names`.
         geometry: object (N,), what is known beyond the box: a `Mask`, `Polygons`, a `RotatedBox` or `Keypoints`, as
-            `prelabel.geometry` has them; None: nothing. The box is around it. By default nothing is known of any.
+            `prelabel.geometry.kinds` has them; None: nothing. The box is around it. By default nothing is known of any.
 
     Raises:
         ValueError: shapes differ, a value is not finite, a box is inside out, or a confidence is outside 0..1.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
 from prelabel.errors import ConfigError
 from prelabel.files import OutputNames, safe_name, whole_file
 from prelabel.formats.coco import write_coco

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
+from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.class_store import ClassRecord, read_classes
 from prelabel.detections import VideoDetections
-from prelabel.detector_parts import DetectorParts
 from prelabel.errors import ConfigError
 from prelabel.files import OutputNames
 from prelabel.labelled import LabelledVideo

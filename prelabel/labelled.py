@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prelabel.detections import VideoDetections
 from prelabel.frames import VideoInfo
-from prelabel.ontology import LabelMap
+from prelabel.label_map import LabelMap
 
 
 @dataclass(frozen=True, slots=True)

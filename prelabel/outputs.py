@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
 from prelabel.config import DemoSection, EncordSection, FolderSection
 from prelabel.errors import PrelabelError
 from prelabel.evaluation.coco_score import score_coco

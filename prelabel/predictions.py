@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
 from prelabel.class_store import read_classes
 from prelabel.files import whole_file
 from prelabel.kept import classes_path

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from prelabel.detections import VideoDetections
 from prelabel.frames import VideoInfo
 from prelabel.geometry import BOXES_ALONE, GeometryOffer
-from prelabel.geometry_columns import geometry_as_columns, geometry_of_table
+from prelabel.geometry.columns import geometry_as_columns, geometry_of_table
 from prelabel.parquet_files import facts_of, info_as_facts, info_of_facts, reading, write_columns
 from prelabel.protocols import ModelRecord
 

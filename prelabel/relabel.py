@@ -9,12 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prelabel.assemble import Assembly, assemble
+from prelabel.assembly import Assembly, assemble
+from prelabel.assembly.finders import detector_plugin, detector_section
+from prelabel.assembly.task_parts import ProjectParts
 from prelabel.config import Config, EncordSection, make_router
 from prelabel.detections import Detections
 from prelabel.errors import ConfigError, DetectError
 from prelabel.files import OutputNames
-from prelabel.finders import detector_plugin, detector_section
 from prelabel.frames import FrameBatch
 from prelabel.geometry import GeometryKind
 from prelabel.kept import NEXT_STEP, kept_entries, raw_path
@@ -24,7 +25,6 @@ from prelabel.protocols import LeftAlone, ModelRecord, TaskSource
 from prelabel.raw_store import RawOrigin, read_origin
 from prelabel.routing import Router
 from prelabel.sources.kept import KeptSource, KeptTask
-from prelabel.task_parts import ProjectParts
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prelabel.checks import Check
 from prelabel.evaluation.result import Evaluation
 from prelabel.evaluation.table import edit_tables, remarks, threshold_table
+from prelabel.inspection import Check
 from prelabel.ledger import Entry
 from prelabel.progress import reason_beside
 from prelabel.report import RunReport, Status

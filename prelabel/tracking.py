@@ -20,8 +20,8 @@ from prelabel.boxes import corners_on_grid
 from prelabel.detections import Detections, VideoDetections, merge
 from prelabel.errors import TrackError
 from prelabel.frames import VideoInfo
+from prelabel.label_map import LabelMap
 from prelabel.link_memory import LinkMemory
-from prelabel.ontology import LabelMap
 from prelabel.protocols import Tracker
 from prelabel.shaping import (
     Dropped,

@@ -9,7 +9,8 @@ import numpy as np
 
 from prelabel.detections import VideoDetections
 from prelabel.geometry import Geometry, GeometryOffer, Keypoints, Mask, Polygons, RotatedBox
-from prelabel.ontology import LabelMap, Ontology, build_label_map
+from prelabel.label_map import LabelMap, build_label_map
+from prelabel.ontology import Ontology
 from tests.labelling import detections, object_json
 
 POINTS = ("Nose", "Left Eye", "Right Eye")

@@ -10,7 +10,7 @@ import av
 from PIL import Image
 
 from prelabel import Detections, FrameBatch
-from prelabel.assemble import Assembly, assemble
+from prelabel.assembly import Assembly, assemble
 from prelabel.config import check_config
 from prelabel.report import RunReport
 from tests import running

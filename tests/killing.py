@@ -51,8 +51,8 @@ STEPS = {
     "batch": ("tests.killing", "Fixed", "detect"),
     "rename": ("pathlib", "Path", "replace"),
     "ledger": ("prelabel.ledger", "Ledger", "record"),
-    "lease": ("prelabel.leases", "Leases", "take"),
-    "lease back": ("prelabel.leases", "Leases", "give_back"),
+    "lease": ("prelabel.run.leases", "Leases", "take"),
+    "lease back": ("prelabel.run.leases", "Leases", "give_back"),
 }
 """Methods that part one state on disk from the next, by the name of the step."""
 

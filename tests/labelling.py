@@ -20,9 +20,10 @@ from encord.orm.label_row import LabelRowMetadata, LabelStatus
 from prelabel.boxes import corners_on_grid
 from prelabel.detections import VideoDetections
 from prelabel.frames import VideoInfo
+from prelabel.label_map import LabelMap, build_label_map
 from prelabel.label_row import LabelRow
 from prelabel.label_row.own import iterate_frames
-from prelabel.ontology import LabelMap, Ontology, build_label_map
+from prelabel.ontology import Ontology
 from prelabel.sinks.offline_row import encord_ontology, new_label_row
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prelabel.encord_api.calls import Retry
 from prelabel.encord_api.client import EncordProject
 from prelabel.encord_api.connection import connect
-from prelabel.ontology import LabelMap, build_label_map
+from prelabel.label_map import LabelMap, build_label_map
 from tests.encord_server.populated import Platform
 
 

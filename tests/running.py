@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
 from prelabel.checks import prepare
-from prelabel.choice import Choice, every_task
 from prelabel.interrupts import StopSignal
 from prelabel.ledger import LEDGER, Ledger
 from prelabel.outputs import complete
 from prelabel.progress import NullProgress, Progress
 from prelabel.report import RunReport
 from prelabel.run import run_tasks
+from prelabel.run.choice import Choice, every_task
 
 
 def run(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from prelabel.assemble import Assembly, assemble
+from prelabel.assembly import Assembly, assemble
 from prelabel.cards import find_card
 from prelabel.config import load_config, load_configs
 from prelabel.detections import Detections

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 import prelabel
-from prelabel.assemble import assemble
+from prelabel.assembly import assemble
 from prelabel.checks import prepare
 from prelabel.config import (
     AgentSection,

@@ -8,7 +8,8 @@ import pytest
 from encord.objects import OntologyStructure
 
 from prelabel.errors import OntologyError
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.label_map import build_label_map
+from prelabel.ontology import Ontology
 from tests.labelling import attribute_json, object_json
 
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prelabel import Detections, FrameBatch
-from prelabel.assemble import assemble
-from prelabel.batch_runner import BatchRunner
+from prelabel.assembly import assemble
 from prelabel.boxes import iou_matrix
 from prelabel.config import check_config
 from prelabel.errors import ConfigError
 from prelabel.geometry import Mask
+from prelabel.pipeline.batch_runner import BatchRunner
 from prelabel.scenes import SceneSpec, render_frames
 from prelabel.testing import check_detector
 from prelabel.tiling import TiledDetector, Tiles, windows

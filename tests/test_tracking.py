@@ -14,7 +14,8 @@ from prelabel.detections import Detections, concatenate
 from prelabel.errors import TrackError
 from prelabel.frames import VideoInfo
 from prelabel.geometry import GeometryOffer, Keypoints
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.label_map import build_label_map
+from prelabel.ontology import Ontology
 from prelabel.scenes import CLASS_NAMES, SceneSpec, cut_frame_index, render_frames
 from prelabel.shaping import Dropped, Shaped, shape_detections
 from prelabel.trackers.bytetrack import ByteTrackTracker

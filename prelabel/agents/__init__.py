@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prelabel.agents.task_agent import TaskAgent
-    from prelabel.assemble import Assembly
+    from prelabel.assembly import Assembly
     from prelabel.interrupts import StopSignal
     from prelabel.progress import Progress
 

@@ -15,10 +15,10 @@ from prelabel.agents.full_batches import Classified, FullBatches
 from prelabel.agents.pictures import EndOfTask, Picture, PictureReader
 from prelabel.agents.task_agent import Decision, Fetched, Looked
 from prelabel.answers import PlacedAnswer
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
+from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.capabilities import CountsUsage, WritesFiles, metadata_of, warnings_of
 from prelabel.class_store import ClassRecord, read_classes, write_classes
-from prelabel.classifier_parts import ClassifierParts
 from prelabel.errors import PrelabelError
 from prelabel.interrupts import StopSignal
 from prelabel.kept import classes_path

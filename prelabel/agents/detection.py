@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from prelabel.agents.task_agent import Decision, Fetched, Looked
-from prelabel.assemble import Assembly
-from prelabel.batch_runner import BatchRunner
+from prelabel.assembly import Assembly
+from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.capabilities import WritesFiles, metadata_of, moves_tasks, warnings_of
-from prelabel.decoding import Video
 from prelabel.detections import VideoDetections
-from prelabel.detector_parts import DetectorParts
 from prelabel.errors import PrelabelError, SaveError
 from prelabel.frames import VideoInfo
 from prelabel.interrupts import StopSignal
 from prelabel.kept import kept_record, raw_path, shape_raw
 from prelabel.ledger import Step
 from prelabel.pipeline import Inference, Pipeline
+from prelabel.pipeline.batch_runner import BatchRunner
+from prelabel.pipeline.decoding import Video
 from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import ModelRecord, Task
 from prelabel.raw_store import RawOrigin, RawRecord, write_raw

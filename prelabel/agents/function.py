@@ -14,7 +14,7 @@ from prelabel.agents.parameters import NEEDS_MEDIA, PLATFORM_ONLY, read_signatur
 from prelabel.agents.rows import Rows, make_rows, no_info
 from prelabel.agents.task_agent import Decision, Fetched, Looked
 from prelabel.agents.task_media import TaskMedia
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
 from prelabel.capabilities import ChecksPathways, ListsInfo, metadata_of
 from prelabel.config import EncordSection
 from prelabel.errors import AccountError, AnswerError, ConfigError, PluginError, PrelabelError

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prelabel.agents.returned import Answer
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
 from prelabel.files import write_text_atomically
 from prelabel.protocols import Task
 

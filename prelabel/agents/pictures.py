@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from prelabel.agents.task_agent import Fetched
 from prelabel.config import ReaderSection
-from prelabel.decoding import count_complaint, select_frames, timed
 from prelabel.errors import FrameCountError, ReadError
 from prelabel.frames import FrameBatch, VideoInfo
 from prelabel.interrupts import Stopped, StopSignal
+from prelabel.pipeline.decoding import count_complaint, select_frames, timed
 from prelabel.protocols import Task
 from prelabel.reading import open_media, read_in_order
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
 from prelabel.encord_api.tasks import as_encord_task
 from prelabel.errors import SaveError
 from prelabel.frames import VideoInfo
+from prelabel.label_map import NO_BOXES
 from prelabel.label_row import LabelRow, WrittenRow, check_row_size
-from prelabel.ontology import NO_BOXES
 from prelabel.protocols import Task
 from prelabel.sinks.encord import EncordSink
 from prelabel.sinks.folder import LABELS_ENDING, FolderSink, write_row

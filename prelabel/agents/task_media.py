@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config import ReaderSection
-from prelabel.decoding import select_frames
 from prelabel.errors import FrameCountError, ReadError
 from prelabel.frames import Media, VideoInfo
 from prelabel.interrupts import StopSignal
+from prelabel.pipeline.decoding import select_frames
 from prelabel.progress import Progress
 from prelabel.reading import OpenMedia, open_media, read_in_order
 

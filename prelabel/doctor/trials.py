@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.assemble import assemble
+from prelabel.assembly import assemble
 from prelabel.config import check_config
 from prelabel.errors import MachineError, ReadError
 from prelabel.frames import FrameBatch, Media

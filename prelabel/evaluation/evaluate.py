@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import prelabel
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
+from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.config import DemoSection, EncordSection, FolderSection
 from prelabel.detections import VideoDetections
-from prelabel.detector_parts import DetectorParts
 from prelabel.errors import ConfigError, TaskError
 from prelabel.evaluation.boxes import Boxes, boxes_of_corners, boxes_of_row
 from prelabel.evaluation.coco_file import CocoFile
@@ -38,9 +38,9 @@ from prelabel.evaluation.worst import worst_of_all, worst_of_video
 from prelabel.formats.coco import write_coco
 from prelabel.frames import VideoInfo
 from prelabel.kept import check_classes, kept_entries, kept_videos, raw_path, shape_raw, shape_unwritten, titles_apart
+from prelabel.label_map import LabelMap
 from prelabel.label_row import LabelRow, write_detections
 from prelabel.ledger import Entry
-from prelabel.ontology import LabelMap
 from prelabel.raw_store import RawRecord, read_raw
 from prelabel.shaping import class_thresholds
 from prelabel.sinks.offline_row import encord_ontology, new_label_row

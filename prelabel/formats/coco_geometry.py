@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.geometry import Geometry, Keypoints, Mask, Polygons, RotatedBox
-from prelabel.run_lengths import text_down_columns
+from prelabel.geometry.run_lengths import text_down_columns
 
 SEEN_FROM = 0.5
 """Confidence from which a keypoint has COCO's visibility 2, below it 1: labelled, but not visible."""

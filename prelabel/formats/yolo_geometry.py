@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.boxes import xyxy_to_xywh_norm
-from prelabel.contours import trace_mask
 from prelabel.geometry import Geometry, Keypoints, Mask, Polygons, RotatedBox
+from prelabel.geometry.contours import trace_mask
+from prelabel.label_map import LabelMap
 from prelabel.labelled import LabelledVideo
-from prelabel.ontology import LabelMap
 
 TOLERANCE_PX = 1.0
 """How far the polygon of a bitmask may lie from its edge."""

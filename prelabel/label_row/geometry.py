@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from prelabel.boxes import GRID
 from prelabel.geometry import Geometry, Keypoints, Mask, Polygons, RotatedBox
+from prelabel.geometry.run_lengths import text_along_rows
 from prelabel.ontology import OntologyObject
-from prelabel.run_lengths import text_along_rows
 
 Size = tuple[int, int]
 """Width and height in pixels."""

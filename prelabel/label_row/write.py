@@ -14,6 +14,7 @@ from prelabel.boxes import GRID, corners_on_grid
 from prelabel.detections import VideoDetections
 from prelabel.errors import LabelError
 from prelabel.frames import VideoInfo
+from prelabel.label_map import LabelMap
 from prelabel.label_row.geometry import geometry_keys
 from prelabel.label_row.own import (
     IMAGE_TYPES,
@@ -28,7 +29,7 @@ from prelabel.label_row.own import (
     without_objects,
 )
 from prelabel.label_row.shapes import Corners, box_geometry
-from prelabel.ontology import LabelMap, OntologyObject
+from prelabel.ontology import OntologyObject
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from prelabel.answers import PlacedAnswer
+from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.class_store import ClassRecord
-from prelabel.classifier_parts import ClassifierParts
 from prelabel.pages.pictures import Picture, Place
 from prelabel.pages.video import NUM_PICTURES, VideoView, facts_of_media
 from prelabel.preview import spread_evenly

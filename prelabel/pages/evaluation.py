@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
 from prelabel.evaluation.edits import Edits
 from prelabel.evaluation.result import Evaluation, Mark, MarkedBox, WorstFrame
 from prelabel.evaluation.thresholds import ThresholdCurve

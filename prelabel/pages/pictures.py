@@ -11,11 +11,11 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
 from prelabel.config import EncordSection
-from prelabel.drawn_geometry import SEEN_FROM, rings_of
 from prelabel.errors import PrelabelError
 from prelabel.geometry import Geometry, Keypoints
+from prelabel.geometry.drawn import SEEN_FROM, rings_of
 from prelabel.kept import kept_classes, kept_record
 from prelabel.preview import read_pictures
 from prelabel.protocols import Task

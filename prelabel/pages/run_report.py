@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prelabel.assemble import Assembly
+from prelabel.assembly import Assembly
 from prelabel.errors import PrelabelError
 from prelabel.files import write_text_atomically
 from prelabel.kept import kept_classes, label_raw, raw_path

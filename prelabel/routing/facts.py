@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from prelabel.detections import VideoDetections
 from prelabel.frames import VideoInfo
-from prelabel.ontology import LabelMap
+from prelabel.label_map import LabelMap
 
 Value: TypeAlias = float | str | bool | None
 """Of an expression; None: there is none."""

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.contours import trace_mask
 from prelabel.detections import VideoDetections
 from prelabel.errors import DetectError
 from prelabel.frames import VideoInfo
 from prelabel.geometry import Geometry, Keypoints, Mask, Polygons, RotatedBox, clip_geometry
-from prelabel.ontology import LabelMap
+from prelabel.geometry.contours import trace_mask
+from prelabel.label_map import LabelMap
 
 
 def check_geometry(found: VideoDetections, label_map: LabelMap) -> None:

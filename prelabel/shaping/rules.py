@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import OntologyError, did_you_mean
-from prelabel.ontology import LabelMap
+from prelabel.label_map import LabelMap
 from prelabel.shaping.flicker import Flicker
 from prelabel.shaping.size import SizeLimits
 from prelabel.shaping.zones import Zones

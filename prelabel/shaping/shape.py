@@ -12,7 +12,7 @@ from prelabel.boxes import clip_boxes, corners_on_grid
 from prelabel.detections import VideoDetections
 from prelabel.errors import DetectError
 from prelabel.frames import VideoInfo
-from prelabel.ontology import LabelMap
+from prelabel.label_map import LabelMap
 from prelabel.shaping.fit import check_geometry, held_geometry, lacks_keypoints
 from prelabel.shaping.flicker import flickering
 from prelabel.shaping.overlaps import most_confident_first, over_max_per_frame, overlapping

@@ -12,6 +12,7 @@ from prelabel.encord_api.labels import labels_as_sent
 from prelabel.encord_api.tasks import EncordRow, EncordTask, as_encord_task
 from prelabel.errors import LabelError, OntologyError, PrelabelError, SaveError, TakenError
 from prelabel.frames import VideoInfo
+from prelabel.label_map import LabelMap
 from prelabel.label_row import (
     LabelRow,
     RowChange,
@@ -22,7 +23,7 @@ from prelabel.label_row import (
     unless_begun,
     write_detections,
 )
-from prelabel.ontology import LabelMap, Ontology
+from prelabel.ontology import Ontology
 from prelabel.protocols import Task
 from prelabel.sinks.handed_row import HandedRow, labels_of
 from prelabel.sinks.model_note import ModelNote

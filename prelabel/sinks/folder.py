@@ -11,6 +11,7 @@ from prelabel.detections import VideoDetections
 from prelabel.errors import LabelError
 from prelabel.files import OutputNames, whole_file
 from prelabel.frames import VideoInfo
+from prelabel.label_map import LabelMap
 from prelabel.label_row import (
     LabelRow,
     RowChange,
@@ -21,7 +22,7 @@ from prelabel.label_row import (
     unless_begun,
     write_detections,
 )
-from prelabel.ontology import LabelMap, Ontology
+from prelabel.ontology import Ontology
 from prelabel.protocols import Task
 from prelabel.sinks.handed_row import HandedRow
 from prelabel.sinks.offline_row import data_hash_of, detached_row, encord_ontology, new_label_row

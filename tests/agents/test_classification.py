@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prelabel.assemble import Assembly, assemble
-from prelabel.checks import look_through, prepare
+from prelabel.assembly import Assembly, assemble
+from prelabel.checks import prepare
 from prelabel.class_store import ClassRecord
 from prelabel.commands import run_config
 from prelabel.config import check_config, load_config
 from prelabel.errors import SetupError
 from prelabel.frames import VideoInfo
+from prelabel.inspection import look_through
 from prelabel.pages.run_report import page_of
 from prelabel.progress import NullProgress
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, LostAnswer, Status

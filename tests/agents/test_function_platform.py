@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assemble import assemble
-from prelabel.checks import look_through
+from prelabel.assembly import assemble
 from prelabel.commands import run_config
 from prelabel.config import load_config
 from prelabel.errors import SetupError
+from prelabel.inspection import look_through
 from tests.agents.platforms import reasons, report_of, write_config
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW, Refusal, Status
 from tests.encord_server.fixtures import NUM_FRAMES

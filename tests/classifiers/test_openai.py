@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from prelabel.assemble import Assembly, assemble
+from prelabel.assembly import Assembly, assemble
 from prelabel.checks import prepare
 from prelabel.classifiers.openai import OpenAIClassifier
 from prelabel.classifiers.openai_answers import read_answer

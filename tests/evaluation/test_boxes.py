@@ -6,8 +6,8 @@ import pytest
 from prelabel.boxes import GRID
 from prelabel.errors import LabelError
 from prelabel.evaluation.boxes import boxes_of_row
+from prelabel.label_map import build_label_map
 from prelabel.label_row import write_detections
-from prelabel.ontology import build_label_map
 from tests.geometries import POSE, POSE_OFFER, skeleton_ontology, with_geometry
 from tests.labelling import MEDIA, NOW, SHAPES, detections, map_of_shapes, new_row
 

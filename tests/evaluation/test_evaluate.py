@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assemble import Assembly, assemble
+from prelabel.assembly import Assembly, assemble
 from prelabel.config import check_config
 from prelabel.errors import ConfigError
 from prelabel.evaluation.edits import Edits

@@ -11,8 +11,9 @@ import pytest
 from prelabel.detections import VideoDetections
 from prelabel.formats.coco import write_coco
 from prelabel.frames import VideoInfo
+from prelabel.label_map import build_label_map
 from prelabel.labelled import LabelledVideo
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.ontology import Ontology
 from tests.labelling import IMAGE_GROUP, VIDEO, detections
 
 CLASSES = ["person", "car", "truck"]

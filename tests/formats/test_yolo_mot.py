@@ -10,8 +10,9 @@ import yaml
 from prelabel.formats.mot import write_mot
 from prelabel.formats.yolo import write_yolo
 from prelabel.frames import VideoInfo
+from prelabel.label_map import build_label_map
 from prelabel.labelled import LabelledVideo
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.ontology import Ontology
 from tests.labelling import detections
 
 INFO = VideoInfo(width=100, height=50, num_frames=20, average_fps=12.5, duration_seconds=1.6)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.media import NUM_FRAMES, RECIPES, write_clip
+from tests.run.test_run import DETECTOR, assembly_of
 from tests.running import run_whole
-from tests.test_run import DETECTOR, assembly_of
 
 pytestmark = pytest.mark.timeout(120)
 

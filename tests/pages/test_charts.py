@@ -8,7 +8,7 @@ import pytest
 from prelabel.pages import charts, render
 from prelabel.pages.charts import MAX_BINS, Bins
 from prelabel.pages.video import timeline_of
-from tests.test_preview import labelled
+from tests.preview.test_preview import labelled
 
 
 @pytest.mark.parametrize("module", [charts, render])

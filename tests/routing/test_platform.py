@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assemble import assemble
-from prelabel.checks import look_through
+from prelabel.assembly import assemble
 from prelabel.commands import run_config
 from prelabel.config import load_config
+from prelabel.inspection import look_through
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW, Status
 from tests.encord_server.populated import Platform
 

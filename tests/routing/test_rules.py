@@ -7,7 +7,8 @@ import pytest
 
 from prelabel.config import check_config, make_router
 from prelabel.errors import ConfigError, OntologyError
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.label_map import build_label_map
+from prelabel.ontology import Ontology
 from prelabel.routing import Facts, Router, facts_of, read_router
 from tests.labelling import VIDEO, detections
 

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from prelabel.cards import ModelCard, model_folders, read_card
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.label_map import build_label_map
+from prelabel.ontology import Ontology
 from prelabel.scaffold.class_guess import COCO_NAMES, Proposal, known_classes, propose_map
 from tests.encord_server.ontologies import editor, ontology_object
 

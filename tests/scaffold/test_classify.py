@@ -10,12 +10,12 @@ import yaml
 from PIL import Image
 from torchvision.models import get_model
 
-from prelabel.assemble import assemble
-from prelabel.checks import look_through
+from prelabel.assembly import assemble
 from prelabel.commands import write_config
 from prelabel.config import ClassifierSection, Config, EncordSection, ReaderSection, load_config, load_configs
 from prelabel.encord_api.connection import connect
 from prelabel.errors import OntologyError
+from prelabel.inspection import look_through
 from prelabel.scaffold.class_guess import classes_of_options
 from prelabel.scaffold.classify import classifying_config_for_folder, classifying_config_for_project
 from prelabel.scaffold.parts import card_of

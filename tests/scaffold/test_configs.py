@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from prelabel.assemble import assemble
-from prelabel.checks import look_through
+from prelabel.assembly import assemble
 from prelabel.config import (
     Config,
     EncordSection,
@@ -19,6 +18,7 @@ from prelabel.config import (
 from prelabel.encord_api.client import EncordProject
 from prelabel.encord_api.connection import connect
 from prelabel.errors import AccountError, ConfigError
+from prelabel.inspection import look_through
 from prelabel.scaffold.configs import config_for_folder, config_for_project
 from tests.encord_server import AGENT, EncordServer
 from tests.encord_server.ontologies import editor, ontology_object

@@ -9,7 +9,8 @@ import pytest
 
 from prelabel.errors import DetectError, OntologyError
 from prelabel.geometry import BOXES_ALONE, GeometryOffer, Keypoints, Mask, Polygons
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.label_map import build_label_map
+from prelabel.ontology import Ontology
 from prelabel.shaping import fit_geometry, shape_detections
 from tests.geometries import (
     DISC,

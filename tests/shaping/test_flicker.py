@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from prelabel.frames import VideoInfo
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.label_map import build_label_map
+from prelabel.ontology import Ontology
 from prelabel.shaping import Flicker, ShapingRules, shape_detections
 from prelabel.shaping.flicker import flickering
 from tests.labelling import detections

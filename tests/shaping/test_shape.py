@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from prelabel.boxes import GRID, corners_on_grid
 from prelabel.errors import DetectError, OntologyError
 from prelabel.frames import VideoInfo
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.label_map import build_label_map
+from prelabel.ontology import Ontology
 from prelabel.shaping import ShapingRules, SizeLimits, shape_detections
 from tests.labelling import detections
 

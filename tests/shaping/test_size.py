@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from prelabel.frames import VideoInfo
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.label_map import build_label_map
+from prelabel.ontology import Ontology
 from prelabel.shaping import ShapingRules, SizeLimits, shape_detections
 from tests.labelling import detections
 

@@ -11,7 +11,8 @@ import pytest
 
 from prelabel.errors import LabelError, OntologyError, RowTooLargeError
 from prelabel.frames import VideoInfo
-from prelabel.ontology import Ontology, build_label_map
+from prelabel.label_map import build_label_map
+from prelabel.ontology import Ontology
 from prelabel.sinks.folder import FolderSink
 from prelabel.sinks.offline_row import detached_row, encord_ontology, new_label_row
 from tests.labelling import (

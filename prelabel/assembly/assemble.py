@@ -1,0 +1,197 @@
+"""From a config to the parts of a run, each made when it is first asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prelabel.assembly.classifier_parts import ClassifierParts
+from prelabel.assembly.detector_parts import DetectorParts
+from prelabel.assembly.finders import LoadedDetector
+from prelabel.assembly.shared import Shared
+from prelabel.assembly.task_parts import ProjectParts, TaskParts, WaitingTasks
+from prelabel.config import Config, EncordSection
+from prelabel.errors import ConfigError, OntologyError
+from prelabel.files import DRY_RUN, OutputNames
+from prelabel.label_map import NO_BOXES
+from prelabel.ontology import Ontology
+from prelabel.plugins import Plugin, load_plugin
+from prelabel.protocols import LabelSink, ModelRecord, TaskSource
+from prelabel.routing import Router
+
+if TYPE_CHECKING:
+    from prelabel.encord_api.client import EncordProject
+    from prelabel.sinks.encord import EncordSink
+    from prelabel.sinks.folder import FolderSink
+    from prelabel.sinks.model_note import ModelNote
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a run, each made when first asked for, and once: tasks, a model, a sink.
+
+    Attributes:
+        config: what to make.
+        folder: the config's folder, to which plug-in paths are relative.
+        dry_run: labels go to files below the output, and nothing on the platform changes.
+        found_in: where what the model found is kept.
+        project: which the source is of.
+        tasks: where tasks come from, and which way they go.
+        detection: the parts of an agent that detects.
+        classification: the parts of an agent that classifies.
+    """
+
+    config: Config
+    folder: Path
+    dry_run: bool
+    found_in: Path
+    project: ProjectParts
+    tasks: TaskParts
+    detection: DetectorParts
+    classification: ClassifierParts
+
+    @property
+    def output(self) -> Path:
+        """Where everything that a run writes goes."""
+        return output_of(self.config, self.dry_run)
+
+    @property
+    def stage(self) -> str:
+        """Title or uuid of the agent stage, as the config has it; empty of files."""
+        source = self.config.source
+        return source.stage if isinstance(source, EncordSection) else ""
+
+    @cached_property
+    def names(self) -> OutputNames:
+        """Which task's files have which name."""
+        return OutputNames(self.output)
+
+    @cached_property
+    def found_names(self) -> OutputNames:
+        """Which task's files have which name there where what was found is kept."""
+        return self.names if self.found_in == self.output else OutputNames(self.found_in)
+
+    @property
+    def encord(self) -> EncordProject:
+        """The project on the platform."""
+        return self.project.encord
+
+    @cached_property
+    def source(self) -> TaskSource:
+        """Where tasks come from."""
+        return self.tasks.source
+
+    @property
+    def router(self) -> Router:
+        """Which pathway a task takes."""
+        return self.tasks.router
+
+    @cached_property
+    def agent_plugin(self) -> Plugin:
+        """What the config names as its agent.
+
+        Raises:
+            ConfigError: it names none.
+        """
+        if self.config.agent is None:
+            raise ConfigError("agent: is missing: this config has no function of your own")
+        return load_plugin("agent", self.config.agent.use, self.folder)
+
+    @property
+    def model(self) -> ModelRecord:
+        """Which model makes the labels."""
+        if self.config.agent is not None:
+            return self.agent_plugin.model
+        return self.classification.model if self.config.classifier is not None else self.detection.finder.model
+
+    @property
+    def ontology(self) -> Ontology:
+        """What may be labelled: the project's, the config's, or made from the model's classes."""
+        if self.config.classifier is not None:
+            return self.classification.ontology
+        if self.config.agent is None:
+            return self.detection.ontology
+        if self.project.ontology is None:
+            raise OntologyError("source.ontology: is missing: the function gets label rows, and these need one")
+        return self.project.ontology
+
+    @cached_property
+    def sink(self) -> LabelSink:
+        """Where labels go."""
+        if self.config.sink is not None and not self.dry_run:
+            plugin = load_plugin("sink", self.config.sink.use, self.folder)
+            sink = plugin.build(options=self.config.sink.options)
+            if not isinstance(sink, LabelSink):
+                raise ConfigError(f"sink.use: {plugin.use!r} lacks `write(task, info, detections)`")
+            return sink
+        return self.rows
+
+    @cached_property
+    def rows(self) -> EncordSink | FolderSink:
+        """Where label rows are: on the platform, or in files."""
+        label_map = self.detection.label_map if self.config.detector is not None else NO_BOXES
+        skips_begun = self.config.labels.skips_begun
+        if not self.writes_files:
+            from prelabel.sinks.encord import EncordSink
+
+            return EncordSink(self.encord, label_map, self.max_row_bytes, self.model_note, skips_begun=skips_begun)
+        from prelabel.sinks.folder import FolderSink
+
+        return FolderSink(
+            self.output, self.ontology, label_map, self.max_row_bytes, self.names, skips_begun=skips_begun
+        )
+
+    @property
+    def writes_files(self) -> bool:
+        """Whether labels go to files below the output."""
+        return self.dry_run or (self.config.sink is None and not isinstance(self.config.source, EncordSection))
+
+    @property
+    def max_row_bytes(self) -> int:
+        """Largest label row that may be written."""
+        return int(self.config.labels.max_row_mb * 1e6)
+
+    @property
+    def model_note(self) -> ModelNote | None:
+        """What puts the model on record beside the labels; None if nothing is to."""
+        section = self.config.source
+        if not isinstance(section, EncordSection) or not section.record:
+            return None
+        from prelabel.sinks.model_note import ModelNote
+
+        record = {
+            "model": self.model.name,
+            "weights_sha256": self.model.weights_sha256,
+            "config_sha256": self.config.digest(),
+        }
+        return ModelNote(self.encord, record)
+
+
+def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared | None = None) -> Assembly:
+    """Returns the parts of a run of a config.
+
+    Args:
+        config: what to make.
+        folder: the config's, to which plug-in paths are relative.
+        dry_run: labels go to files below the output, and nothing on the platform changes.
+        shared: parts that other assemblies of the same run may have, too.
+    """
+    shared = Shared() if shared is None else shared
+    project = ProjectParts(config, shared)
+    return Assembly(
+        config=config,
+        folder=folder,
+        dry_run=dry_run,
+        found_in=output_of(config, dry_run),
+        project=project,
+        tasks=WaitingTasks(config, project),
+        detection=DetectorParts(config, folder, LoadedDetector(config, folder, shared), lambda: project.ontology),
+        classification=ClassifierParts(config, folder, lambda: project.ontology, shared),
+    )
+
+
+def output_of(config: Config, dry_run: bool) -> Path:
+    """Returns where everything that a run of a config writes goes."""
+    return config.source.output / DRY_RUN if dry_run else config.source.output

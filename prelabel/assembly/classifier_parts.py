@@ -1,0 +1,171 @@
+"""The parts of an agent that classifies, each made when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.answers import AnswerMap, PlacedAnswer, answer_thresholds, build_answer_map
+from prelabel.assembly.shared import Shared
+from prelabel.capabilities import TakesClasses, model_of, preferred_batch_size
+from prelabel.cards import plugin_for
+from prelabel.class_store import ClassRecord
+from prelabel.classification import find_classification, ontology_of_options
+from prelabel.config import WHETHER_KEYS, ClassifierSection, Config
+from prelabel.errors import ConfigError
+from prelabel.fingerprints import digest_of, reader_decides
+from prelabel.ontology import Ontology
+from prelabel.plugins import Plugin, load_plugin
+from prelabel.protocols import Classifier, ModelRecord
+
+DEFAULT_BATCH_SIZE = 32
+DEFAULT_CLASSIFICATION = "Class"
+
+
+@dataclass(frozen=True)
+class ClassifierParts:
+    """What a config with a classifier names.
+
+    Attributes:
+        config: which has a classifier.
+        folder: the config's, to which plug-in paths are relative.
+        find_ontology: returns the one that is given, by the project or the config; None: it is made.
+        shared: parts that other assemblies of the same run may have, too.
+    """
+
+    config: Config
+    folder: Path
+    find_ontology: Callable[[], Ontology | None]
+    shared: Shared = field(default_factory=Shared)
+
+    @property
+    def section(self) -> ClassifierSection:
+        """The config's."""
+        if self.config.classifier is None:
+            raise ConfigError("classifier: is missing: answers come from a classifier, and this config has none")
+        return self.config.classifier
+
+    @cached_property
+    def plugin(self) -> Plugin:
+        """What the config names as its classifier, or as the model card does."""
+        use = self.section.use or plugin_for(
+            "classifier", self.section.options.get("weights"), "torchvision, ultralytics, openai"
+        )
+        return load_plugin("classifier", use, self.folder, self.section.own_keys)
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The classifier, its weights loaded. One that knows no classes of its own gets the ontology's options."""
+        options = self.section.options
+        factory: object = self.plugin.factory
+        if isinstance(factory, TakesClasses) and factory.takes_classes and "classes" not in options:
+            options = {**options, "classes": self._classes_to_ask_for()}
+        built = self.shared.once(("classifier", self.plugin.use, options), lambda: self.plugin.build(options=options))
+        if not isinstance(built, Classifier):
+            raise ConfigError(f"classifier.use: {self.plugin.use!r} lacks `class_names` or `classify(images)`")
+        self.plugin.check_class_names(built.class_names)
+        return built
+
+    @cached_property
+    def model(self) -> ModelRecord:
+        """Which model makes the answers."""
+        return model_of(self.classifier) or self.plugin.model
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures a batch: the config's, else what the classifier prefers."""
+        size = self.section.batch_size
+        return preferred_batch_size(self.classifier, DEFAULT_BATCH_SIZE) if size == "auto" else size
+
+    @cached_property
+    def given_ontology(self) -> Ontology | None:
+        """The project's or the config's; None where it is made of the options that classes become."""
+        return self.find_ontology()
+
+    @cached_property
+    def ontology(self) -> Ontology:
+        """What may be answered."""
+        if self.given_ontology is not None:
+            return self.given_ontology
+        labels = self.config.labels
+        options = [labels.classes[name] for name in labels.classes] or list(self.classifier.class_names)
+        named = [option for option in options if option is not None]
+        return ontology_of_options(labels.classification or DEFAULT_CLASSIFICATION, named)
+
+    @cached_property
+    def answer_map(self) -> AnswerMap:
+        """Which class becomes which option."""
+        labels = self.config.labels
+        classification = find_classification(self.ontology, labels.classification)
+        if classification.is_global and labels.answers == "per_frame":
+            raise ConfigError(
+                f"labels.answers: {classification.name!r} is answered once for all frames: set answers: range"
+            )
+        return build_answer_map(self.classifier.class_names, classification, labels.classes, unmapped=labels.unmapped)
+
+    @cached_property
+    def thresholds(self) -> NDArray[np.float32]:
+        """Least score of each choice, float32 (K,)."""
+        return answer_thresholds(self.section.conf, self.config.labels.conf, self.answer_map)
+
+    def place_answers(self, record: ClassRecord) -> list[PlacedAnswer]:
+        """Returns the answers of a task under the config of today, in the order of their frames."""
+        if not len(record.frame_index):
+            return []
+        scores = self.answer_map.scores(record.probabilities)
+        if self.config.labels.answers == "range":
+            answer = self.answer_map.answer(scores.mean(axis=0), self.thresholds)
+            last = 0 if self.answer_map.classification.is_global else record.info.num_frames - 1
+            return [PlacedAnswer(answer, 0, last)] if answer is not None else []
+        found = zip(record.frame_index.tolist(), scores, strict=True)
+        answers = [(frame_index, self.answer_map.answer(row, self.thresholds)) for frame_index, row in found]
+        return [PlacedAnswer(answer, frame, frame) for frame, answer in answers if answer is not None]
+
+    def likeliest(self, record: ClassRecord) -> tuple[str, float]:
+        """Returns the class that is most probable over all pictures, and how probable it is; ("", 0.0) of none."""
+        if not len(record.frame_index):
+            return "", 0.0
+        mean = record.probabilities.mean(axis=0)
+        best = int(mean.argmax())
+        return self.classifier.class_names[best], float(mean[best])
+
+    @cached_property
+    def raw_fingerprint(self) -> str:
+        """Of all that decides what the classifier says of given media."""
+        section = self.section.model_dump(mode="json", exclude={"batch_size", "conf"})
+        return digest_of(
+            {
+                **reader_decides(self.config, self.folder),
+                "classifier": section,
+                "weights_sha256": self.model.weights_sha256,
+                "plugin_sha256": self.plugin.source_sha256,
+                "class_names": list(self.classifier.class_names),
+            }
+        )
+
+    @cached_property
+    def label_fingerprint(self) -> str:
+        """Of all that decides what the answers on given media say."""
+        return digest_of(
+            {
+                "raw": self.raw_fingerprint,
+                "conf": self.section.conf,
+                "labels": self.config.labels.model_dump(mode="json", exclude=WHETHER_KEYS),
+                "ontology": self.ontology.structure,
+            }
+        )
+
+    def _classes_to_ask_for(self) -> list[str]:
+        labels = self.config.labels
+        if labels.classes:
+            return list(labels.classes)
+        if self.given_ontology is None:
+            raise ConfigError(f"classifier.classes: is missing: {self.plugin.use!r} knows no classes of its own")
+        choices = find_classification(self.given_ontology, labels.classification).choices
+        with_nested = {choice.steps[:-1] for choice in choices}
+        return [choice.name for choice in choices if choice.steps not in with_nested]

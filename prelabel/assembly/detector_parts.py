@@ -1,0 +1,159 @@
+"""The parts of an agent that detects, each made when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prelabel.assembly.finders import Finder, detector_section
+from prelabel.capabilities import FitsBatches, GivesGeometryOnRequest, HasDevice, geometry_offer, preferred_batch_size
+from prelabel.config import WHETHER_KEYS, Config
+from prelabel.errors import ConfigError
+from prelabel.fingerprints import digest_of
+from prelabel.frames import VideoInfo
+from prelabel.geometry import BOXES_ALONE, GeometryOffer
+from prelabel.label_map import LabelMap, build_label_map
+from prelabel.ontology import BOX_SHAPES, Ontology
+from prelabel.plugins import Plugin, load_plugin
+from prelabel.protocols import Detector, Tracker
+from prelabel.tiling import TiledDetector
+from prelabel.tracking import Linking
+
+DEFAULT_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class DetectorParts:
+    """What a config with a detector names.
+
+    Attributes:
+        config: which has a detector.
+        folder: the config's, to which plug-in paths are relative.
+        finder: what finds the boxes, or has found them.
+        find_ontology: returns the one that is given, by the project or the config; None: it is made.
+    """
+
+    config: Config
+    folder: Path
+    finder: Finder
+    find_ontology: Callable[[], Ontology | None]
+
+    @cached_property
+    def detector(self) -> Detector:
+        """What frames go through: the detector, in tiles where the config asks for them."""
+        tiles = detector_section(self.config).tiles
+        return self.asked_detector if tiles is None else TiledDetector(self.asked_detector, tiles)
+
+    @cached_property
+    def asked_detector(self) -> Detector:
+        """The detector, which gives beyond boxes what the labels hold."""
+        detector = self.finder.detector
+        if isinstance(detector, GivesGeometryOnRequest) and self._asked:
+            return detector.with_geometry(self._asked)
+        return detector
+
+    @property
+    def _asked(self) -> frozenset[int]:
+        """The classes of which a detector is asked for more than boxes; none of one that does not wait to be asked."""
+        waits = isinstance(self.finder.detector, GivesGeometryOnRequest)
+        return self.label_map.wants_geometry if waits else frozenset()
+
+    @property
+    def given_geometry(self) -> GeometryOffer:
+        """What the detector tells beyond boxes, as it is asked."""
+        waits = isinstance(self.finder.detector, GivesGeometryOnRequest)
+        return BOXES_ALONE if waits and not self._asked else geometry_offer(self.finder.detector)
+
+    @cached_property
+    def raw_fingerprint(self) -> str:
+        """Of all that decides what is found in given media."""
+        found = self.finder.fingerprint
+        return digest_of({"found": found, "geometry": sorted(self._asked)}) if self._asked else found
+
+    @property
+    def device(self) -> str | None:
+        """Where the detector wants its frames, such as `cuda:0`; None where it does not say."""
+        detector = self.finder.detector
+        return str(detector.device) if isinstance(detector, HasDevice) else None
+
+    @property
+    def batch_size(self) -> int:
+        """Frames a batch: the config's, else what the detector prefers."""
+        size = detector_section(self.config).batch_size
+        return preferred_batch_size(self.finder.detector, DEFAULT_BATCH_SIZE) if size == "auto" else size
+
+    @property
+    def fit_batch(self) -> Callable[[int, int], int] | None:
+        """What gives the frames a batch for a height and a width, where a detector can and the config lets it."""
+        detector, size = self.finder.detector, detector_section(self.config).batch_size
+        return detector.fit_batch if size == "auto" and isinstance(detector, FitsBatches) else None
+
+    @cached_property
+    def ontology(self) -> Ontology:
+        """What may be labelled."""
+        given = self.find_ontology()
+        if given is not None:
+            return given
+        named = dict(self.config.labels.classes)
+        detector = self.finder.detector
+        targets = [named.get(name, name) for name in detector.class_names]
+        names = list(dict.fromkeys(target for target in targets if target is not None))
+        offer, renamed = geometry_offer(detector), self.config.labels.keypoints
+        points = [renamed.get(name, name) for name in offer.keypoint_names]
+        shape = offer.shapes[0] if offer.kind is not None and (points or offer.kind != "keypoints") else BOX_SHAPES[0]
+        return Ontology.from_classes(names, shape=shape, point_names=points)
+
+    @cached_property
+    def label_map(self) -> LabelMap:
+        """Which class becomes which object."""
+        labels = self.config.labels
+        return build_label_map(
+            self.finder.detector.class_names,
+            self.ontology,
+            labels.classes,
+            unmapped=labels.unmapped,
+            offer=geometry_offer(self.finder.detector),
+            keypoints=labels.keypoints,
+        )
+
+    @cached_property
+    def tracker_plugin(self) -> Plugin:
+        """What the config names as its tracker."""
+        section = self.config.tracker
+        return load_plugin("tracker", section.use, self.folder, section.own_keys)
+
+    @cached_property
+    def linking(self) -> Linking | None:
+        """How boxes become tracks; None where each is an instance of its own."""
+        if self.config.labels.instances == "per_frame":
+            return None
+        return Linking(
+            new_tracker=self._new_tracker,
+            max_gap_seconds=self.config.tracker.max_gap_seconds,
+            min_length=self.config.tracker.min_length,
+            smooth_seconds=self.config.tracker.smooth_seconds,
+            keyframes=self.config.labels.keyframes,
+        )
+
+    def _new_tracker(self, info: VideoInfo) -> Tracker:
+        built = self.tracker_plugin.build(info, options=self.config.tracker.options)
+        if not isinstance(built, Tracker):
+            raise ConfigError(f"tracker.use: {self.tracker_plugin.use!r} lacks `update(detections, frame_index)`")
+        return built
+
+    @cached_property
+    def label_fingerprint(self) -> str:
+        """Of all that decides what the labels of given media say."""
+        decides: dict[str, Any] = {
+            "raw": self.raw_fingerprint,
+            "threshold": self.finder.threshold,
+            "labels": self.config.labels.model_dump(mode="json", exclude=WHETHER_KEYS),
+            "ontology": self.ontology.structure,
+        }
+        if self.linking is not None:
+            decides["tracker"] = self.config.tracker.model_dump(mode="json")
+            decides["tracker_sha256"] = self.tracker_plugin.source_sha256
+        return digest_of(decides)

@@ -1,0 +1,82 @@
+"""Masks, polygons, turned boxes and keypoints on pictures: outlines that stand out, over areas to be seen through."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from prelabel.geometry.contours import trace_mask
+from prelabel.geometry.kinds import Geometry, Keypoints, Mask, Polygons, RotatedBox
+
+TOLERANCE_PX = 0.75
+"""How far a mask's drawn outline may lie from its edge."""
+SEEN_FROM = 0.5
+"""Confidence from which a keypoint is drawn full; below it, as a circle."""
+_AREA = 70  # of 255: how much of an area's colour is laid over the picture
+
+Colour = tuple[int, int, int]
+Ring = NDArray[np.float32]
+
+
+def rings_of(geometry: Geometry) -> list[Ring]:
+    """Returns the rings around a thing and around its holes, (K, 2) each, in pixels of the frame; none of keypoints."""
+    match geometry:
+        case Mask():
+            traced = trace_mask(geometry, TOLERANCE_PX)
+            return [] if traced is None else rings_of(traced)
+        case Polygons(parts=parts):
+            return [ring for rings in parts for ring in rings]
+        case RotatedBox():
+            return [geometry.corners]
+        case Keypoints():
+            return []
+
+
+def draw_geometry(
+    picture: Image.Image, geometry: Geometry, scale: NDArray[np.float64], colour: Colour, line_px: int
+) -> None:
+    """Draws a thing into the picture.
+
+    Args:
+        picture: RGB.
+        geometry: in pixels of the frame.
+        scale: (2,), pixels of the picture to one of the frame, across and down.
+        colour: of lines and areas.
+        line_px: width of lines.
+    """
+    rings = [ring * scale for ring in rings_of(geometry)]
+    if rings:
+        _draw_rings(picture, rings, colour, line_px)
+    if isinstance(geometry, Keypoints):
+        _draw_points(picture, geometry.xy * scale, geometry.confidence, colour, line_px)
+
+
+def _draw_rings(picture: Image.Image, rings: list[NDArray[np.float64]], colour: Colour, line_px: int) -> None:
+    left, top = (int(value) for value in np.floor(np.min([ring.min(axis=0) for ring in rings], axis=0)))
+    right, bottom = (int(value) + 1 for value in np.ceil(np.max([ring.max(axis=0) for ring in rings], axis=0)))
+    area = np.zeros((bottom - top, right - left), np.bool_)
+    for ring in rings:
+        inside = Image.new("1", (right - left, bottom - top))
+        ImageDraw.Draw(inside).polygon([*map(tuple, (ring - (left, top)).tolist())], fill=1)
+        area ^= np.asarray(inside)  # a hole is set twice
+    picture.paste(colour, (left, top), Image.fromarray((area * _AREA).astype(np.uint8)))
+    canvas = ImageDraw.Draw(picture, "RGBA")
+    for ring in rings:
+        points = [*map(tuple, ring.tolist())]
+        canvas.line([*points, points[0]], fill=(0, 0, 0, 110), width=line_px + 2)
+        canvas.line([*points, points[0]], fill=colour, width=line_px, joint="curve")
+
+
+def _draw_points(
+    picture: Image.Image,
+    points: NDArray[np.float64],
+    confidence: NDArray[np.float32],
+    colour: Colour,
+    line_px: int,
+) -> None:
+    canvas = ImageDraw.Draw(picture, "RGBA")
+    reach = line_px * 2
+    for (x, y), is_seen in zip(points.tolist(), (confidence >= SEEN_FROM).tolist(), strict=True):
+        corners = (x - reach, y - reach, x + reach, y + reach)
+        canvas.ellipse(corners, fill=colour if is_seen else None, outline=(0, 0, 0) if is_seen else colour)

@@ -1,0 +1,87 @@
+"""Passes over the stages of a config: one, or again and again until somebody asks to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+
+from prelabel.assembly import Assembly
+from prelabel.files import DRY_RUN
+from prelabel.interrupts import StopSignal, stop_on_signals
+from prelabel.ledger import LEDGER, Ledger
+from prelabel.outputs import complete, write_stages_report
+from prelabel.progress import Progress, Several, show_progress
+from prelabel.report import RunReport
+from prelabel.run.choice import Choice
+from prelabel.run.news import News
+from prelabel.run.run import run_tasks
+
+
+def run_passes(
+    assemblies: Sequence[Assembly],
+    stop: StopSignal,
+    choose: Choice,
+    also: Sequence[Progress],
+    *,
+    limit: int | None,
+    watch_seconds: float | None,
+    page: bool,
+) -> Iterator[tuple[Assembly, RunReport]]:
+    """Yields a report a stage for the first pass, and for each later one in which something happened there."""
+    first, left = True, limit
+    news = [News() for _ in assemblies]
+    with ExitStack() as stack:
+        ledgers = [stack.enter_context(_ledger(assembly)) for assembly in assemblies]
+        while True:
+            reports: dict[str, RunReport] = {}
+            over = True
+            for assembly, ledger, told in zip(assemblies, ledgers, news, strict=True):
+                report = _pass(
+                    assembly, ledger, stop, told, choose=choose, also=also, limit=left, tell=first, page=page
+                )
+                left = None if left is None else left - report.num_worked_on
+                over = over and bool(report.aborted) and not report.is_outage
+                if first or _has_happened(report):
+                    reports[assembly.stage] = report
+                    yield assembly, report
+                if stop.is_set or left == 0:
+                    break
+            if len(assemblies) > 1 and reports:
+                write_stages_report(_folder_of_stages(assemblies[0]), reports)
+            if watch_seconds is None or stop.is_set or left == 0 or over:
+                return
+            first = False
+            stop.wait(watch_seconds)
+
+
+def _pass(
+    assembly: Assembly,
+    ledger: Ledger | None,
+    stop: StopSignal,
+    news: News,
+    *,
+    choose: Choice,
+    also: Sequence[Progress],
+    limit: int | None,
+    tell: bool,
+    page: bool,
+) -> RunReport:
+    """Returns how one pass over one stage ended; its outputs are written if something happened, or `tell` says so."""
+    with show_progress() as shown, stop_on_signals(stop, lambda text: shown.event("stopping", message=text)):
+        progress = news.of_pass(Several(shown, *also))
+        report = run_tasks(assembly, ledger, progress, stop, limit, choose=choose)
+        return complete(assembly, report, progress, page=page) if tell or _has_happened(report) else report
+
+
+def _folder_of_stages(assembly: Assembly) -> Path:
+    common = assembly.config.source.output.parent
+    return common / DRY_RUN if assembly.dry_run else common
+
+
+def _has_happened(report: RunReport) -> bool:
+    return report.num_worked_on > 0 or bool(report.aborted)
+
+
+def _ledger(assembly: Assembly) -> AbstractContextManager[Ledger | None]:
+    return nullcontext() if assembly.dry_run else Ledger(assembly.output / LEDGER)

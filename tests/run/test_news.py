@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from prelabel.progress import NullProgress
+from prelabel.run.news import News
+
+
+class Noting(NullProgress):
+    """Notes what it is told: events with their task, and the tasks that begin."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def begin(self, title, num_frames, task_id=""):
+        self.told.append(("begin", title))
+
+    def event(self, name, **values):
+        self.told.append((name, *(values[key] for key in ("task_id", "tasks") if key in values)))
+
+
+@pytest.fixture
+def news() -> News:
+    return News()
+
+
+def tell(news: News, *events: tuple[str, str]) -> list[tuple[object, ...]]:
+    """Tells a pass in which these events happen to these tasks; returns what was told of it."""
+    noting = Noting()
+    told = news.of_pass(noting)
+    told.event("run_started", tasks=9)
+    for name, task in events:
+        told.event(name, task_id=task, reason="r") if name == "task_left" else told.event(name, task_id=task)
+    return noting.told
+
+
+def test_the_first_pass_is_told_whole(news):
+    events = [("task_skipped", "a"), ("warning", "a"), ("task_left", "b"), ("task_done", "c")]
+    assert tell(news, *events) == [("run_started", 9), *events]
+
+
+def test_a_later_pass_tells_what_is_new_and_that_it_began(news):
+    tell(news, ("task_skipped", "a"), ("task_left", "b"), ("task_done", "c"))
+    old = [("task_skipped", "a"), ("warning", "a"), ("task_left", "b"), ("task_skipped", "c")]
+    assert tell(news, *old) == []
+    assert tell(news, *old, ("task_done", "d")) == [("run_started", None), ("task_done", "d")]
+    assert tell(news, *old, ("task_skipped", "d")) == []
+
+
+def test_what_stands_otherwise_than_before_is_told(news):
+    tell(news, ("task_left", "a"))
+    assert tell(news, ("task_skipped", "a"), ("warning", "a"))[1:] == [("task_skipped", "a"), ("warning", "a")]
+    assert tell(news, ("task_left", "a"))[1:] == [("task_left", "a")]
+
+
+def test_a_task_that_begins_is_told_after_the_start(news):
+    tell(news)
+    noting = Noting()
+    told = news.of_pass(noting)
+    told.event("run_started", tasks=9)
+    told.event("stopping", message="soon")
+    told.begin("a.mp4", 10)
+    assert noting.told == [("stopping",), ("run_started", None), ("begin", "a.mp4")]
