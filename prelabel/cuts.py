@@ -25,7 +25,8 @@ NUM_NEIGHBOURS = 2
 class CutFinder:
     """Looks at frames as they come, in batches, and tells at the end where shots begin; holds no frame.
 
-    What it computes stays on the frames' device until then, so that nobody waits for it.
+    What it computes stays on the frames' device until then, so that nobody waits for it. Frames may be added on another
+    thread, and on another stream, than the one that asks for cuts once it has awaited them all.
     """
 
     def __init__(self) -> None:

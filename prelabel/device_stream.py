@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 from prelabel.frames import FrameBatch
 
+Look = Callable[[FrameBatch], None]
+"""Computes something of a batch's frames, on the current stream where they are on a GPU."""
 
-def to_device(batches: Iterable[FrameBatch], device: str | None) -> Generator[FrameBatch, None, None]:
+
+def to_device(
+    batches: Iterable[FrameBatch], device: str | None, look: Look | None = None
+) -> Generator[FrameBatch, None, None]:
     """Yields batches on a GPU, decoded and copied there on a stream of their own; as they are where there is none.
 
     Args:
         batches: on the host or on the device, made by the thread that asks for them.
         device: the detector's, such as `cuda:0`; None: it takes frames wherever they are.
+        look: called with each batch, on the stream that made it; whoever awaits the frames awaits what it computes.
     """
     iterator = iter(batches)
+    look = look or _pass_over
     try:
         if device is None or not device.startswith("cuda"):
-            yield from iterator
+            yield from _where_they_are(iterator, look)
         else:
-            yield from _on_own_stream(iterator, device)
+            yield from _on_own_stream(iterator, device, look)
     finally:
         if isinstance(iterator, Generator):
             iterator.close()
@@ -36,7 +43,19 @@ def await_frames(batch: FrameBatch) -> None:
     batch.data.record_stream(stream)  # else its memory could be given to the next frames while it is read
 
 
-def _on_own_stream(batches: Iterator[FrameBatch], device: str) -> Iterator[FrameBatch]:
+def _pass_over(_: FrameBatch) -> None:
+    pass
+
+
+def _where_they_are(batches: Iterator[FrameBatch], look: Look) -> Iterator[FrameBatch]:
+    for batch in batches:
+        await_frames(batch)
+        look(batch)
+        yield batch
+        del batch
+
+
+def _on_own_stream(batches: Iterator[FrameBatch], device: str, look: Look) -> Iterator[FrameBatch]:
     import torch
 
     stream = torch.cuda.Stream(torch.device(device))
@@ -48,6 +67,7 @@ def _on_own_stream(batches: Iterator[FrameBatch], device: str) -> Iterator[Frame
             if batch.ready is not None:  # the reader has streams of its own
                 stream.wait_event(batch.ready)
             data = batch.data.to(device, non_blocking=True)
+            look(FrameBatch(data, batch.frame_indices, batch.pts_seconds))
             ready = torch.cuda.Event()
             ready.record(stream)
         if data is not batch.data:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config import ReaderSection
+from prelabel.cuts import CutFinder
 from prelabel.device_stream import to_device
 from prelabel.errors import FrameCountError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
@@ -55,6 +56,7 @@ class BeginOfVideo:
         began: `time.perf_counter()` when its decoding began.
         seconds: busy time by stage, decode; final when the video ends.
         given_up: to be set by who needs no more of its batches.
+        finder: of cuts, which sees each batch before it is handed on; None: pictures, none of which follows another.
     """
 
     video: Video
@@ -65,6 +67,7 @@ class BeginOfVideo:
     began: float
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0})
     given_up: threading.Event = field(default_factory=threading.Event)
+    finder: CutFinder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +178,13 @@ class VideoDecoding:
     def _read(self, opened: _OpenVideo) -> Iterator[BeginOfVideo | FrameBatch]:
         reader, video, wanted = opened.media.reader, opened.video, opened.wanted
         info = reader.info
-        begin = BeginOfVideo(video, info, opened.media.choice, wanted, opened.complaint, time.perf_counter())
+        finder = CutFinder() if video.media.kind == "video" else None
+        began = time.perf_counter()
+        begin = BeginOfVideo(video, info, opened.media.choice, wanted, opened.complaint, began, finder=finder)
         yield begin
         read = read_in_order(reader, wanted, self.batch_size(info), video.title)
-        batches = timed(to_device(read, self.device), begin.seconds, "decode")
+        look = None if finder is None else lambda batch: finder.add(batch.data, batch.frame_indices)
+        batches = timed(to_device(read, self.device, look), begin.seconds, "decode")
         with closing(batches):
             for batch in batches:
                 if begin.given_up.is_set():

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config import ReaderSection
-from prelabel.cuts import CutFinder
 from prelabel.detections import Detections, VideoDetections, concatenate
 from prelabel.device_stream import await_frames
 from prelabel.errors import FrameCountError, ReadError
@@ -137,12 +136,11 @@ class Pipeline:
     def _detect(self, video: BeginOfVideo, batches: Iterable[FrameBatch]) -> Inference:
         title = video.video.title
         self.progress.begin(title, len(video.wanted), video.video.task_id)
-        finder = CutFinder() if video.video.media.kind == "video" else None  # pictures do not follow one from another
         results: list[tuple[int, Detections]] = []
         began, busy_before = time.perf_counter(), self.runner.busy_seconds
         damage = ""
         try:
-            for found in self.runner.run(self._watch(batches, finder), title):
+            for found in self.runner.run(self._watch(batches), title):
                 results.extend(found)
                 self.progress.frames(len(found))
         except FrameCountError:  # frame numbers are not to be trusted, under any policy
@@ -159,15 +157,13 @@ class Pipeline:
             partial="; ".join(text for text in (video.complaint, damage) if text) or None,
             seconds={**video.seconds, "detect": self.runner.busy_seconds - busy_before},
             began={"decode": video.began, "detect": began},
-            cuts=finder.cuts() if finder is not None else np.zeros(0, np.int64),
+            cuts=np.zeros(0, np.int64) if video.finder is None else video.finder.cuts(),
         )
 
-    def _watch(self, batches: Iterable[FrameBatch], finder: CutFinder | None) -> Iterator[FrameBatch]:
+    def _watch(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
         for batch in batches:
             self.stop.check()
             await_frames(batch)
-            if finder is not None:
-                finder.add(batch.data, batch.frame_indices)
             yield batch
             del batch
 
