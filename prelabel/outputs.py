@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from prelabel.progress import Progress
 from prelabel.raw_store import read_raw
 from prelabel.report import RunReport, TaskReport
 from prelabel.sources.demo import TRUTH_NAME
+
+REPORT = "report.json"
+"""Of a run, in its output; of several stages, above theirs."""
 
 
 def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page: bool = False) -> RunReport:
@@ -48,7 +51,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         outputs += _previews(assembly, report, progress)
     except PrelabelError as error:
         warnings.append(str(error))
-    outputs += [path := assembly.output / "report.json", *([assembly.output / "report.html"] if page else [])]
+    outputs += [path := assembly.output / REPORT, *([assembly.output / "report.html"] if page else [])]
     finished = replace(
         report,
         score=score,
@@ -75,28 +78,26 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
     return finished
 
 
-def write_stages_report(folder: Path, reports: Mapping[str, RunReport]) -> Path:
+def write_stages_report(folder: Path, ended: Sequence[tuple[Assembly, RunReport]]) -> Path:
     """Writes how a run over several stages ended, with the place of each stage's own report.
 
     Args:
         folder: where those of the stages lie below.
-        reports: by title of the stage.
+        ended: the stages, and how each ended.
     """
-    totals: Counter[str] = Counter()
-    for report in reports.values():
-        totals.update(task.status for task in report.tasks)
+    totals = Counter(task.status for _, report in ended for task in report.tasks)
     stages = {
-        title: {
+        assembly.stage: {
             "tasks": dict(Counter(task.status for task in report.tasks)),
             "pathways": report.pathways,
             "instances": report.instances,
             "failed": {task.title: task.reason for task in report.failed},
             "aborted": report.aborted,
-            "report": next(path for path in report.outputs if path.endswith("report.json")),
+            "report": str(assembly.output / REPORT),
         }
-        for title, report in reports.items()
+        for assembly, report in ended
     }
-    path = folder / "report.json"
+    path = folder / REPORT
     write_text_atomically(path, json.dumps({"tasks": dict(totals), "stages": stages}, indent=2, ensure_ascii=False))
     return path
 
@@ -114,7 +115,7 @@ def _write_found(assembly: Assembly, report: RunReport) -> Path:
 
 def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledVideo]:
     """Yields the videos that the run labelled, or an earlier one had, one at a time from the raw store."""
-    labelled = [task for task in report.tasks if task.status in ("done", "already done")]
+    labelled = [task for task in report.tasks if task.is_done]
     titles = titles_apart(labelled)
     for task in labelled:
         raw = read_raw(raw_path(assembly.found_names, task.key, task.title))

@@ -34,7 +34,7 @@ def run_passes(
     with ExitStack() as stack:
         ledgers = [stack.enter_context(_ledger(assembly)) for assembly in assemblies]
         while True:
-            reports: dict[str, RunReport] = {}
+            ended: list[tuple[Assembly, RunReport]] = []
             over = True
             for assembly, ledger, told in zip(assemblies, ledgers, news, strict=True):
                 report = _pass(
@@ -43,12 +43,12 @@ def run_passes(
                 left = None if left is None else left - report.num_worked_on
                 over = over and bool(report.aborted) and not report.is_outage
                 if first or _has_happened(report):
-                    reports[assembly.stage] = report
+                    ended.append((assembly, report))
                     yield assembly, report
                 if stop.is_set or left == 0:
                     break
-            if len(assemblies) > 1 and reports:
-                write_stages_report(_folder_of_stages(assemblies[0]), reports)
+            if len(assemblies) > 1 and ended:
+                write_stages_report(_folder_of_stages(assemblies[0]), ended)
             if watch_seconds is None or stop.is_set or left == 0 or over:
                 return
             first = False

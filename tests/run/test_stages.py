@@ -98,6 +98,18 @@ def test_a_task_goes_through_both_stages_in_one_run(project: Project, tmp_path: 
     assert show_status(config) == 0
 
 
+def test_a_run_that_finds_nothing_to_do_points_to_the_reports_of_the_one_before(
+    project: Project, tmp_path: Path
+) -> None:
+    config = write_config(project, tmp_path)
+    run_config(config)
+    before = report_of(tmp_path / "out" / SORT)
+    assert run_config(config) == 0
+    report = report_of(tmp_path / "out")
+    assert report["stages"][SORT]["report"] == str(tmp_path / "out" / SORT / "report.json")
+    assert report_of(tmp_path / "out" / SORT) == before
+
+
 def test_a_limit_counts_over_all_stages(project: Project, tmp_path: Path) -> None:
     assert run_config(write_config(project, tmp_path), limit=4) == 0
     assert (project.titles_at(SORT), len(project.titles_at(AGENT)), len(project.titles_at(ANNOTATE))) == ([], 1, 1)
