@@ -30,13 +30,13 @@ def write_predictions(path: Path, assembly: Assembly, report: RunReport) -> None
     Args:
         path: the CSV file.
         assembly: of a config with a classifier.
-        report: of the run; its tasks that did not fail are written.
+        report: of the run; its tasks that are done are written.
     """
     with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for task in report.tasks:
-            if task.status != "failed":
+            if task.is_done:
                 writer.writerows(_rows(assembly, task))
 
 

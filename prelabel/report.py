@@ -66,6 +66,11 @@ class TaskReport:
     row_bytes: int | None = None
 
     @property
+    def is_done(self) -> bool:
+        """Whether its labels are written, by this run or an earlier one."""
+        return self.status in ("done", "already done")
+
+    @property
     def reason_beside_title(self) -> str:
         """Why it is not done, where its title stands beside."""
         return reason_beside(self.title, self.reason)

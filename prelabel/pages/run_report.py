@@ -115,7 +115,7 @@ def _views(assembly: Assembly, report: RunReport) -> Iterator[VideoView]:
 
 def _labelled(assembly: Assembly, task: TaskReport) -> LabelledVideo | None:
     path = raw_path(assembly.found_names, task.key, task.title)
-    if assembly.config.detector is None or task.status not in ("done", "already done") or not path.exists():
+    if assembly.config.detector is None or not task.is_done or not path.exists():
         return None
     try:
         return label_raw(assembly.detection, task.title, read_raw(path))
@@ -124,7 +124,7 @@ def _labelled(assembly: Assembly, task: TaskReport) -> LabelledVideo | None:
 
 
 def _answered(assembly: Assembly, task: TaskReport) -> AnsweredMedia | None:
-    if assembly.config.classifier is None or task.status not in ("done", "already done"):
+    if assembly.config.classifier is None or not task.is_done:
         return None
     try:
         record = kept_classes(assembly, task)
@@ -137,7 +137,7 @@ def _unanswered(assembly: Assembly, report: RunReport) -> dict[str, int]:
     """Returns how many tasks a classifier was not sure of; nothing where it was of all, or where there is none."""
     if assembly.config.classifier is None:
         return {}
-    number = sum(task.status in ("done", "already done") and not task.instances for task in report.tasks)
+    number = sum(task.is_done and not task.instances for task in report.tasks)
     return {"no answer": number} if number else {}
 
 

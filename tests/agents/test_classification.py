@@ -21,6 +21,7 @@ from prelabel.frames import VideoInfo
 from prelabel.inspection import look_through
 from prelabel.pages.run_report import page_of
 from prelabel.progress import NullProgress
+from prelabel.run.leases import LEASES, Leases
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, LostAnswer, Status
 from tests.encord_server.ontologies import editor, radio_classification
 from tests.kept import write_grey_clip
@@ -108,6 +109,14 @@ def test_a_picture_that_is_none_costs_itself_only(photos):
     report = run_whole(assembly_of(photos))
     assert [task.title for task in report.failed] == ["bad.png"]
     assert report.instances == {"Warm": 2, "Cold": 1}
+
+
+def test_the_table_leaves_out_what_another_worker_has_in_hand(photos):
+    with Leases(Path(photos["output"]) / LEASES) as other:
+        other.take("a.png")
+        report = run_whole(assembly_of(photos))
+    assert {task.title: task.status for task in report.tasks}["a.png"] == "left to others"
+    assert {row["task"] for row in table(photos["output"])} == {"b.png", "c/blue.png", "grey.png", "video.mp4"}
 
 
 def test_pictures_of_all_tasks_share_batches(photos):
