@@ -1,7 +1,9 @@
-"""What README and docs show is what is there, and runs."""
+"""What README, docs and docstrings show is what is there, and runs."""
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -38,6 +40,7 @@ from tests.media import NUM_FRAMES, RECIPES, write_clip
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITH_EXAMPLES = sorted(path for path in (ROOT / "prelabel").rglob("*.py") if ">>> " in path.read_text())
 
 
 def blocks(language: str) -> list[str]:
@@ -110,6 +113,12 @@ def test_every_key_of_the_config_is_explained(section: type[BaseModel]):
     text = (ROOT / "docs" / "config.md").read_text()
     for key in section.model_fields:
         assert f"`{key}" in text, key
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_examples_in_docstrings_hold(path: Path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    assert doctest.testmod(module).failed == 0
 
 
 def test_pyproject_and_package_tell_one_version():

@@ -48,7 +48,8 @@ def class_thresholds(conf: float | Mapping[str, float], label_map: LabelMap) -> 
     Raises:
         OntologyError: if `conf` names an object that no class becomes.
 
-    >>> from prelabel.ontology import Ontology, build_label_map
+    >>> from prelabel.label_map import build_label_map
+    >>> from prelabel.ontology import Ontology
     >>> label_map = build_label_map(["car", "bus"], Ontology.from_classes(["Vehicle"]), {"car": "Vehicle"})
     >>> class_thresholds({"Vehicle": 0.5}, label_map).tolist()
     [0.5, 0.0]

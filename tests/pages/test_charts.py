@@ -1,19 +1,11 @@
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 
-from prelabel.pages import charts, render
 from prelabel.pages.charts import MAX_BINS, Bins
 from prelabel.pages.video import timeline_of
 from tests.preview.test_preview import labelled
-
-
-@pytest.mark.parametrize("module", [charts, render])
-def test_examples_hold(module):
-    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, MAX_BINS, 1001])
