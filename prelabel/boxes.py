@@ -34,7 +34,7 @@ def xyxy_to_xywh_norm(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> ND
     >>> xyxy_to_xywh_norm(np.array([[10, 20, 60, 40]], np.float32), np.array([100, 200])).tolist()
     [[0.1, 0.1, 0.5, 0.1]]
     """
-    corners = np.asarray(xyxy, np.float64).reshape(-1, 4) / np.tile(np.asarray(sizes, np.float64), 2)
+    corners = _fractions(xyxy, sizes)
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
@@ -48,8 +48,26 @@ def corners_on_grid(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDAr
     >>> corners_on_grid(np.array([[10, 20, 60, 40]], np.float32), np.array([100, 200])).tolist()
     [[10000, 10000, 60000, 20000]]
     """
-    fractions = np.asarray(xyxy, np.float64).reshape(-1, 4) / np.tile(np.asarray(sizes, np.float64), 2)
-    return np.rint(fractions * GRID).astype(np.int64)
+    return np.rint(_fractions(xyxy, sizes) * GRID).astype(np.int64)
+
+
+def has_area(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Returns which boxes have an area at five decimals, bool (N,): one that these do not show is none.
+
+    Args:
+        xyxy: (N, 4) corners in pixels of the displayed frame.
+        sizes: (N, 2) or (2,), width and height of each box's frame in pixels.
+
+    >>> has_area(np.array([[0, 0, 9, 9], [5, 5, 5.001, 9]], np.float32), np.array([1000, 1000])).tolist()
+    [True, False]
+    """
+    grid = corners_on_grid(xyxy, sizes)
+    has: NDArray[np.bool_] = np.all(grid[:, 2:] > grid[:, :2], axis=1)
+    return has
+
+
+def _fractions(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(xyxy, np.float64).reshape(-1, 4) / np.tile(np.asarray(sizes, np.float64), 2)
 
 
 def box_areas(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -64,12 +82,7 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     >>> round(float(iou_matrix(box, np.array([[1, 0, 3, 2]], np.float32))[0, 0]), 4)
     0.3333
     """
-    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    sides = np.clip(bottom_right - top_left, 0, None)
-    overlap = sides[..., 0] * sides[..., 1]
-    union = box_areas(a)[:, None] + box_areas(b)[None, :] - overlap
-    return np.where(union > 0, overlap / np.where(union > 0, union, 1), 0).astype(np.float32)
+    return paired_iou(a[:, None], b[None]).astype(np.float32)
 
 
 def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np.integer]) -> NDArray[np.float64]:

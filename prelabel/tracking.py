@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.boxes import corners_on_grid
+from prelabel.boxes import has_area
 from prelabel.detections import Detections, VideoDetections, merge
 from prelabel.errors import TrackError
 from prelabel.frames import VideoInfo
@@ -202,9 +202,7 @@ def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float)
     start, end = tracked.frame_index[before], tracked.frame_index[after]
     part = ((frame_index - start) / (end - start))[:, None]
     xyxy = (tracked.xyxy[before] * (1 - part) + tracked.xyxy[after] * part).astype(np.float32)
-    # An area that five decimals do not show is none (shaping drops such boxes as well).
-    grid = corners_on_grid(xyxy, info.sizes(frame_index))
-    shows = np.all(grid[:, 2:] > grid[:, :2], axis=1)
+    shows = has_area(xyxy, info.sizes(frame_index))
     in_order = np.flatnonzero(shows)[np.argsort(frame_index[shows], kind="stable")]
     before, frame_index, xyxy = before[in_order], frame_index[in_order], xyxy[in_order]
     filled = VideoDetections(

@@ -145,7 +145,7 @@ def _compare(
     raw = read_raw(raw_path(assembly.found_names, entry.key, entry.title))
     check_classes(parts, title, raw)
     shaped = shape_raw(parts, raw).detections
-    frames = np.union1d(shaped.inferred_frames, shaped.frame_index)
+    frames = shaped.frames_looked_at
     if isinstance(standing, CocoTruth):
         current, frames = standing.boxes_of(title, raw.info, frames)
         written = _boxes_of(shaped, raw.info, parts.label_map)

@@ -56,10 +56,10 @@ def _write_lists(videos: Iterable[LabelledVideo], images: IO[str], annotations: 
     for video in videos:
         for category in video.label_map.categories:
             category_ids.setdefault(category, len(category_ids) + 1)
-        for image in _images(video, num_images + 1):
+        first_image_id = num_images + 1
+        for image in _images(video, first_image_id):
             images.write((",\n" if num_images else "\n") + json.dumps(image))
             num_images += 1
-        first_image_id = num_images - len(_frames(video)) + 1
         for annotation in _annotations(video, category_ids, first_image_id, num_annotations + 1):
             annotations.write((",\n" if num_annotations else "\n") + json.dumps(annotation))
             num_annotations += 1
@@ -72,12 +72,8 @@ def _category(category: OntologyObject, number: int) -> dict[str, Any]:
     return {**entry, "keypoints": points, "skeleton": []} if points else entry
 
 
-def _frames(video: LabelledVideo) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.union1d(video.detections.inferred_frames, video.detections.frame_index)
-
-
 def _images(video: LabelledVideo, first_id: int) -> Iterator[dict[str, Any]]:
-    frames = _frames(video)
+    frames = video.detections.frames_looked_at
     sizes = video.info.sizes(frames).tolist()
     for number, (frame_index, (width, height)) in enumerate(zip(frames.tolist(), sizes, strict=True)):
         yield {
@@ -96,7 +92,7 @@ def _annotations(
     found = video.detections
     ids = np.array([0 if obj is None else category_ids[obj] for obj in video.label_map.objects], np.int64)
     columns = (
-        (np.searchsorted(_frames(video), found.frame_index) + first_image_id).tolist(),
+        (np.searchsorted(found.frames_looked_at, found.frame_index) + first_image_id).tolist(),
         ids[found.class_id].tolist(),
         found.xyxy.astype(np.float64).tolist(),
         box_areas(found.xyxy).astype(np.float64).tolist(),

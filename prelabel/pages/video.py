@@ -93,8 +93,7 @@ def view_of_video(task: TaskReport, video: LabelledVideo | None, sources: Mappin
 def timeline_of(video: LabelledVideo) -> Timeline:
     """Returns the chart of a video."""
     found, info = video.detections, video.info
-    seen = np.union1d(found.inferred_frames, found.frame_index)
-    bins = Bins.of(info.num_frames, seen)
+    bins = Bins.of(info.num_frames, found.frames_looked_at)
     category = video.label_map.category_index[found.class_id]
     present = [index for index in range(len(video.label_map.categories)) if (category == index).any()]
     heights = [bins.sums(found.frame_index[category == index]) / np.maximum(bins.num_frames, 1) for index in present]

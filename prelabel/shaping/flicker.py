@@ -61,7 +61,7 @@ def _seen_around(found: VideoDetections, category: NDArray[np.int64], flicker: F
     reach = flicker.of - 1
     seen = np.zeros((len(found), 2 * reach + 1), np.bool_)
     seen[:, reach] = True
-    frames = np.union1d(found.inferred_frames, found.frame_index)
+    frames = found.frames_looked_at
     bounds = np.append(np.searchsorted(found.frame_index, frames), len(found)).tolist()
     boxes_of = list(pairwise(bounds))
     for distance in range(1, flicker.of):

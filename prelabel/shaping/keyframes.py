@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from prelabel.boxes import corners_on_grid, paired_iou
+from prelabel.boxes import has_area, paired_iou
 from prelabel.detections import VideoDetections, merge
 from prelabel.frames import VideoInfo
 from prelabel.shaping.fewest import fewest_boxes
@@ -117,8 +117,7 @@ def _between(tracked: VideoDetections, chosen: NDArray[np.int64], info: VideoInf
     at = tracked.frame_index[chosen]
     frames = np.setdiff1d(np.arange(at[0], at[-1] + 1), at)
     xyxy = _on_lines(tracked, chosen, frames)
-    grid = corners_on_grid(xyxy, info.sizes(frames))
-    shows = np.all(grid[:, 2:] > grid[:, :2], axis=1)
+    shows = has_area(xyxy, info.sizes(frames))
     num = int(shows.sum())
     return VideoDetections(
         frame_index=frames[shows],

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.boxes import clip_boxes, corners_on_grid
+from prelabel.boxes import clip_boxes, corners_on_grid, has_area
 from prelabel.detections import VideoDetections
 from prelabel.errors import DetectError
 from prelabel.frames import VideoInfo
@@ -44,7 +44,8 @@ def shape_detections(
         OntologyError: if `rules.conf` names an object that no class becomes.
         DetectError: if a `class_id` is not one of the detector's, or a geometry not of the kind that it says it gives.
 
-    >>> from prelabel.ontology import Ontology, build_label_map
+    >>> from prelabel.label_map import build_label_map
+    >>> from prelabel.ontology import Ontology
     >>> label_map = build_label_map(["person", "car"], Ontology.from_classes(["person", "car"]), {"car": None})
     >>> found = VideoDetections(
     ...     frame_index=np.array([0, 0, 1]),
@@ -80,7 +81,7 @@ def _rules_in_order(info: VideoInfo, label_map: LabelMap, rules: ShapingRules) -
         "unmapped": lambda found: category[found.class_id] < 0,
         "no_keypoints": lambda found: lacks_keypoints(found, label_map),
         "low_confidence": lambda found: found.confidence < least[found.class_id],
-        "empty": lambda found: _has_no_area(found, info),
+        "empty": lambda found: ~has_area(found.xyxy, info.sizes(found.frame_index)),
         "too_small": lambda found: too_small(found.xyxy, info.sizes(found.frame_index), size),
         "too_large": lambda found: too_large(found.xyxy, info.sizes(found.frame_index), size),
         "aspect": lambda found: of_odd_aspect(found.xyxy, size),
@@ -102,12 +103,6 @@ def _check_class_ids(detections: VideoDetections, label_map: LabelMap) -> None:
             f"class_id: got {detections.class_id.max()}, expected an index into the detector's "
             f"{len(label_map.class_names)} class_names"
         )
-
-
-def _has_no_area(found: VideoDetections, info: VideoInfo) -> NDArray[np.bool_]:
-    grid = corners_on_grid(found.xyxy, info.sizes(found.frame_index))
-    has_none: NDArray[np.bool_] = np.any(grid[:, 2:] <= grid[:, :2], axis=1)
-    return has_none
 
 
 def _repeats(found: VideoDetections, category: NDArray[np.int64], info: VideoInfo) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.boxes import clip_boxes, corners_on_grid
+from prelabel.boxes import clip_boxes, has_area
 from prelabel.detections import VideoDetections
 from prelabel.frames import VideoInfo
 from prelabel.shaping.runs import runs
@@ -34,9 +34,7 @@ def smooth_boxes(tracked: VideoDetections, info: VideoInfo, smooth_seconds: floa
         xyxy[rows] = fit_locally(seconds, tracked.xyxy[rows].astype(np.float64), smooth_seconds)
     sizes = info.sizes(tracked.frame_index)
     xyxy = clip_boxes(xyxy, sizes)
-    grid = corners_on_grid(xyxy, sizes)
-    shows = np.all(grid[:, 2:] > grid[:, :2], axis=1, keepdims=True)
-    return np.where(shows, xyxy, tracked.xyxy)
+    return np.where(has_area(xyxy, sizes)[:, None], xyxy, tracked.xyxy)
 
 
 def fit_locally(at: NDArray[np.float64], values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
