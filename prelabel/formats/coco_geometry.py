@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.geometry import Geometry, Keypoints, Mask, Polygons, RotatedBox
+from prelabel.geometry import SEEN_FROM, Geometry, Keypoints, Mask, Polygons, RotatedBox
 from prelabel.geometry.run_lengths import text_down_columns
-
-SEEN_FROM = 0.5
-"""Confidence from which a keypoint has COCO's visibility 2, below it 1: labelled, but not visible."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -20,6 +17,8 @@ Size = tuple[int, int]
 
 def coco_keys(geometry: Geometry, size: Size) -> dict[str, Any]:
     """Returns an annotation's keys that carry a geometry, in pixels of the displayed frame.
+
+    A keypoint that is seen has COCO's visibility 2, any other 1: labelled, but not visible.
 
     Args:
         geometry: within its frame.

@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.boxes import xyxy_to_xywh_norm
-from prelabel.geometry import Geometry, Keypoints, Mask, Polygons, RotatedBox
+from prelabel.geometry import SEEN_FROM, Geometry, Keypoints, Mask, Polygons, RotatedBox
 from prelabel.geometry.contours import trace_mask
 from prelabel.label_map import LabelMap
 from prelabel.labelled import LabelledVideo
 
 TOLERANCE_PX = 1.0
 """How far the polygon of a bitmask may lie from its edge."""
-SEEN_FROM = 0.5
-"""Confidence from which a keypoint has the visibility 2, below it 1: labelled, but not visible."""
 
 Values = NDArray[np.float64]
 """Of one line, in fractions of the frame."""
@@ -52,6 +50,7 @@ def _box(box: Values, known: Geometry | None, xyxy: Values, size: Values) -> Val
 
 
 def _pose(num: int, box: Values, known: Geometry | None, xyxy: Values, size: Values) -> Values:
+    """Returns box and points; visibility is 2 of those that are seen, 1 of others: labelled, but not visible."""
     points = np.zeros((num, 3))
     if isinstance(known, Keypoints):
         points[:, :2], points[:, 2] = known.xy / size, np.where(known.confidence >= SEEN_FROM, 2, 1)

@@ -3,6 +3,7 @@
 from prelabel.geometry.kinds import (
     BOXES_ALONE,
     GEOMETRY_KINDS,
+    SEEN_FROM,
     Geometry,
     GeometryKind,
     GeometryOffer,
@@ -18,6 +19,7 @@ from prelabel.geometry.kinds import (
 __all__ = [
     "BOXES_ALONE",
     "GEOMETRY_KINDS",
+    "SEEN_FROM",
     "Geometry",
     "GeometryKind",
     "GeometryOffer",

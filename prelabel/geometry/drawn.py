@@ -7,12 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from prelabel.geometry.contours import trace_mask
-from prelabel.geometry.kinds import Geometry, Keypoints, Mask, Polygons, RotatedBox
+from prelabel.geometry.kinds import SEEN_FROM, Geometry, Keypoints, Mask, Polygons, RotatedBox
 
 TOLERANCE_PX = 0.75
 """How far a mask's drawn outline may lie from its edge."""
-SEEN_FROM = 0.5
-"""Confidence from which a keypoint is drawn full; below it, as a circle."""
 _AREA = 70  # of 255: how much of an area's colour is laid over the picture
 
 Colour = tuple[int, int, int]
@@ -75,6 +73,7 @@ def _draw_points(
     colour: Colour,
     line_px: int,
 ) -> None:
+    """Draws those that are seen full, the others as circles."""
     canvas = ImageDraw.Draw(picture, "RGBA")
     reach = line_px * 2
     for (x, y), is_seen in zip(points.tolist(), (confidence >= SEEN_FROM).tolist(), strict=True):

@@ -20,6 +20,9 @@ SHAPES_OF: dict[GeometryKind, tuple[str, ...]] = {
 }
 """Shapes of an ontology that hold more of such a geometry than its box, the preferred one first."""
 
+SEEN_FROM = 0.5
+"""Confidence from which a keypoint counts as seen, Ultralytics' own when it draws them."""
+
 
 @dataclass(frozen=True, slots=True)
 class GeometryOffer:

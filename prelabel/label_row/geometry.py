@@ -8,15 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.boxes import GRID
-from prelabel.geometry import Geometry, Keypoints, Mask, Polygons, RotatedBox
+from prelabel.geometry import SEEN_FROM, Geometry, Keypoints, Mask, Polygons, RotatedBox
 from prelabel.geometry.run_lengths import text_along_rows
 from prelabel.ontology import OntologyObject
 
 Size = tuple[int, int]
 """Width and height in pixels."""
-
-SEEN_FROM = 0.5
-"""Confidence from which a keypoint counts as seen, Ultralytics' own when it draws them."""
 
 
 def geometry_keys(geometry: Geometry, category: OntologyObject, frame: Size, unit: Size) -> dict[str, Any]:

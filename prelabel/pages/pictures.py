@@ -14,8 +14,8 @@ from PIL import Image
 from prelabel.assembly import Assembly
 from prelabel.config import EncordSection
 from prelabel.errors import PrelabelError
-from prelabel.geometry import Geometry, Keypoints
-from prelabel.geometry.drawn import SEEN_FROM, rings_of
+from prelabel.geometry import SEEN_FROM, Geometry, Keypoints
+from prelabel.geometry.drawn import rings_of
 from prelabel.kept import kept_classes, kept_record
 from prelabel.preview import read_pictures
 from prelabel.protocols import Task
