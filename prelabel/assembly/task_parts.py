@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from prelabel.assembly.shared import Shared
 from prelabel.config import Config, DemoSection, EncordSection, FolderSection, make_router
+from prelabel.label_row import KINDS_WITH_FRAMES
 from prelabel.ontology import Ontology
 from prelabel.protocols import TaskSource
 from prelabel.routing import Router
@@ -92,7 +93,7 @@ class WaitingTasks:
     def _waiting_at(self, section: EncordSection) -> TaskSource:
         from prelabel.sources.encord import EncordSource
         from prelabel.sources.encord_fetching import Fetching
-        from prelabel.sources.encord_listing import LABELLED_KINDS, Wanted
+        from prelabel.sources.encord_listing import Wanted
 
         is_shuffled, is_function = section.order == "shuffled", self.config.agent is not None
         fetching = Fetching(
@@ -103,7 +104,7 @@ class WaitingTasks:
             refuses_moved=is_shuffled,
         )
         wanted = Wanted(
-            kinds=None if is_function else LABELLED_KINDS,
+            kinds=None if is_function else KINDS_WITH_FRAMES,
             with_metadata=self.router.asks_metadata or is_function,
             is_shuffled=is_shuffled,
         )

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from encord.workflow.stages.agent import AgentPathway
     from encord.workflow.workflow import WorkflowStage
 
+ROWS_A_REQUEST = 100
+"""Label rows asked for at once; Encord's own agents found errors above that."""
+
 
 @dataclass(frozen=True)
 class EncordProject:

@@ -14,6 +14,7 @@ from prelabel.encord_api.client import EncordProject
 from prelabel.encord_api.tasks import EncordTask
 from prelabel.errors import FetchError
 from prelabel.frames import Media
+from prelabel.label_row import KINDS_WITH_FRAMES
 from prelabel.transfer.disk_cache import DiskCache
 from prelabel.transfer.download import Patience, download, session_for_links
 
@@ -48,7 +49,7 @@ class MediaFetcher:
             paths = tuple(self._bring(files, folder, task.title))
             # A group without a file of its own is a file a picture; all else, image sequences included, is one file.
             as_pictures = task.kind == "image" or files != [item]
-            has_frames = task.kind in ("video", "image", "img_group")
+            has_frames = task.kind in KINDS_WITH_FRAMES
             yield Media(("images" if as_pictures else "video") if has_frames else "file", paths)
 
     def _files_of(self, task: EncordTask, item: StorageItem) -> list[StorageItem]:

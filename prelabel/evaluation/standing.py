@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.encord_api.client import ROWS_A_REQUEST, EncordProject
 from prelabel.errors import ConfigError, FetchError, TaskError
 from prelabel.evaluation.boxes import Boxes, boxes_of_corners
 from prelabel.evaluation.coco_file import CocoFile
@@ -24,10 +25,6 @@ from prelabel.sinks.offline_row import data_hash_of
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2
-
-    from prelabel.encord_api.client import EncordProject
-
-ROWS_A_REQUEST = 100
 
 
 class NotThereError(TaskError):

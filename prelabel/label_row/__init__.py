@@ -8,15 +8,17 @@ the SDK writes for the same input.
 
 from prelabel.label_row.answers import find_own_answers, remove_own_answers, write_answers
 from prelabel.label_row.begun import refuse_begun, unless_begun
-from prelabel.label_row.own import LabelRow, find_own, remove_own
+from prelabel.label_row.own import KINDS_WITH_FRAMES, LabelRow, as_row_time, find_own, remove_own
 from prelabel.label_row.size import check_row_size, row_num_bytes
 from prelabel.label_row.text import json_pieces
 from prelabel.label_row.write import RowChange, WrittenRow, write_detections
 
 __all__ = [
+    "KINDS_WITH_FRAMES",
     "LabelRow",
     "RowChange",
     "WrittenRow",
+    "as_row_time",
     "check_row_size",
     "find_own",
     "find_own_answers",

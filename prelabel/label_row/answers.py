@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from prelabel.answers import Answer, PlacedAnswer
 from prelabel.classification import Classification, Step
 from prelabel.errors import LabelError
-from prelabel.label_row.own import IMAGE_TYPES, NUM_NONCES, LabelRow
+from prelabel.label_row.own import NUM_NONCES, LabelRow, as_row_time, check_kind
 from prelabel.label_row.write import WrittenRow
 
 AnswerEntry = dict[str, Any]
@@ -40,10 +40,7 @@ def write_answers(
     Raises:
         LabelError: the row is of another kind.
     """
-    if row.get("data_type") not in ("video", *IMAGE_TYPES):
-        raise LabelError(
-            f"label row {row.get('data_title')!r}: got {row.get('data_type')!r}, expected video, image or img_group"
-        )
+    check_kind(row)
     own = find_own_answers(row, classification.feature_hash)
     base = _without(row, own)
     others = [
@@ -51,7 +48,7 @@ def write_answers(
         for entry in base["classification_answers"].values()
         if entry.get("featureHash") == classification.feature_hash
     ]
-    made_at = now.astimezone(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
+    made_at = as_row_time(now)
     added: dict[str, AnswerEntry] = {}
     num_taken_over = 0
     for placed in answers:

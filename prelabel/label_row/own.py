@@ -18,6 +18,7 @@ import base64
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from prelabel.errors import LabelError
@@ -34,6 +35,9 @@ Placed: TypeAlias = Mapping[Place, dict[str, Any]]
 
 NUM_NONCES = 4
 IMAGE_TYPES = ("image", "img_group")
+KINDS_WITH_FRAMES: tuple[str, ...] = ("video", *IMAGE_TYPES)
+"""Kinds of data on whose rows labels are put."""
+
 INTERPOLATED_CONFIDENCE = 0.99
 """By this the platform's editor, and its SDK (`encord.objects.interpolation`), mark a label that was interpolated."""
 
@@ -61,21 +65,39 @@ def object_hashes(placed: Placed) -> list[str]:
     return hashes
 
 
+def check_kind(row: LabelRow) -> None:
+    """Checks that a row is one of video, image or image group.
+
+    Raises:
+        LabelError: it is not, or no label row.
+    """
+    kind = row.get("data_type")
+    if kind not in KINDS_WITH_FRAMES:
+        raise LabelError(
+            f"label row {row.get('data_title')!r}: data_type: got {kind!r}, expected video, image or img_group"
+        )
+
+
+def as_row_time(time: datetime) -> str:
+    """Returns a time as label rows carry it.
+
+    >>> as_row_time(datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC))
+    'Thu, 02 Jan 2025 03:04:05 UTC'
+    """
+    return time.astimezone(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
+
+
 def iterate_frames(row: LabelRow) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yields (key of the data unit, frame index, labels on the frame) of a row of video, image or image group.
 
     Raises:
         LabelError: if the row is of another kind, or not a label row.
     """
-    kind = row.get("data_type")
-    if kind not in ("video", *IMAGE_TYPES):
-        raise LabelError(
-            f"label row {row.get('data_title')!r}: data_type: got {kind!r}, expected video, image or img_group"
-        )
+    check_kind(row)
     try:
         for unit_hash, unit in row["data_units"].items():
             labels = unit.get("labels") or {}
-            if kind == "video":
+            if row["data_type"] == "video":
                 yield from ((unit_hash, int(frame), on_frame) for frame, on_frame in labels.items())
             else:
                 yield unit_hash, int(unit["data_sequence"]), labels

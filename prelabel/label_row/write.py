@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ from prelabel.label_row.own import (
     LabelRow,
     Place,
     Placed,
+    as_row_time,
     find_own,
     iterate_frames,
     object_hashes,
@@ -86,7 +87,7 @@ def write_detections(
     corners = _checked_corners(row, detections, info)
     confidence = np.where(detections.interpolated, INTERPOLATED_CONFIDENCE, detections.confidence.astype(np.float64))
     confidence = np.rint(confidence * GRID) / GRID
-    made_at = now.astimezone(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
+    made_at = as_row_time(now)
     class_ids, instances = detections.class_id.tolist(), detections.instance.tolist()
     frames, geometries = detections.frame_index.tolist(), detections.geometry.tolist()
     columns = (instances, frames, corners, confidence.tolist(), class_ids, geometries)

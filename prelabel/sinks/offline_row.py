@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prelabel.errors import LabelError, OntologyError
 from prelabel.frames import VideoInfo
-from prelabel.label_row import LabelRow
+from prelabel.label_row import LabelRow, as_row_time
 from prelabel.ontology import Ontology
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _with_identity(blank: LabelRow, task_key: str, title: str, now: datetime) ->
         unit_hash = _uuid(f"frame {number}", task_key) if is_one_of_many else data_hash_of(task_key)
         unit_title = f"{title}#{number:06d}" if is_one_of_many else title
         units[unit_hash] = {**unit, "data_hash": unit_hash, "data_title": unit_title}
-    made_at = now.astimezone(UTC).strftime("%a, %d %b %Y %H:%M:%S UTC")
+    made_at = as_row_time(now)
     return {
         **row,
         "label_hash": _uuid("label", task_key),

@@ -11,10 +11,11 @@ from random import Random
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from prelabel.encord_api.client import EncordProject
+from prelabel.encord_api.client import ROWS_A_REQUEST, EncordProject
 from prelabel.encord_api.tasks import EncordTask
 from prelabel.errors import AccountError
 from prelabel.frames import Media
+from prelabel.label_row import KINDS_WITH_FRAMES
 from prelabel.protocols import LeftAlone
 
 if TYPE_CHECKING:
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from encord.workflow.stages.agent import AgentTask
 
 _LOG = logging.getLogger(__name__)
-
-ROWS_A_REQUEST = 100
-"""Label rows asked for at once; Encord's own agents found errors above that."""
-
-LABELLED_KINDS: tuple[str, ...] = ("video", "image", "img_group")
-"""Kinds of data that have frames to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +37,7 @@ class Wanted:
             ones.
     """
 
-    kinds: Collection[str] | None = LABELLED_KINDS
+    kinds: Collection[str] | None = KINDS_WITH_FRAMES
     with_metadata: bool = False
     is_shuffled: bool = False
 

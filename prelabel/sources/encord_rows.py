@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from prelabel.encord_api.client import EncordProject
+from prelabel.encord_api.client import ROWS_A_REQUEST, EncordProject
 from prelabel.encord_api.tasks import EncordRow
 from prelabel.errors import AccountError
 from prelabel.protocols import LeftAlone, Task
-from prelabel.sources.encord_listing import ROWS_A_REQUEST
 from prelabel.sources.kept import KeptTask
 
 if TYPE_CHECKING:
