@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from prelabel.assembly import Assembly
 from prelabel.errors import ConfigError
-from prelabel.files import OutputNames, safe_name, whole_file
+from prelabel.files import OutputNames, safe_name
 from prelabel.formats.coco import write_coco
 from prelabel.formats.mot import write_mot
 from prelabel.formats.yolo import write_yolo
 from prelabel.kept import kept_videos
 from prelabel.label_row import write_detections
 from prelabel.labelled import LabelledVideo
-from prelabel.ontology import Ontology
+from prelabel.sinks.folder import LABELS_ENDING, write_row
+from prelabel.sinks.offline_row import encord_ontology, new_label_row
+
+if TYPE_CHECKING:
+    from encord.ontology import Ontology as EncordOntology
 
 ExportFormat = Literal["coco", "yolo", "mot", "encord"]
 
@@ -53,10 +56,9 @@ def export_run(assembly: Assembly, format: ExportFormat, target: Path) -> list[P
             write_mot(target, _noting_titles(videos, titles))
             return [target / safe_name(title) / "det" / "det.txt" for title in titles]
         case "encord":
-            names = OutputNames(target)
+            names, ontology = OutputNames(target), encord_ontology(assembly.ontology)
             return [
-                _write_row(names.path(video.title, video.title, ".labels.json"), video, assembly.ontology)
-                for video in videos
+                _write_row(names.path(video.title, video.title, LABELS_ENDING), video, ontology) for video in videos
             ]
 
 
@@ -66,12 +68,9 @@ def _noting_titles(videos: Iterable[LabelledVideo], titles: list[str]) -> Iterat
         yield video
 
 
-def _write_row(path: Path, video: LabelledVideo, ontology: Ontology) -> Path:
-    from prelabel.sinks.offline_row import encord_ontology, new_label_row  # loads the SDK
-
+def _write_row(path: Path, video: LabelledVideo, ontology: EncordOntology) -> Path:
     now = datetime.now(UTC)
-    blank = new_label_row(video.title, video.title, video.info, encord_ontology(ontology), now=now)
+    blank = new_label_row(video.title, video.title, video.info, ontology, now=now)
     row = write_detections(blank, video.detections, video.info, video.label_map, now=now).row
-    with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(row), encoding="utf-8")
+    write_row(path, row)
     return path
