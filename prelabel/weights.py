@@ -63,7 +63,7 @@ def resolve_weights(weights: str, *, folders: Sequence[Path] | None = None) -> W
     """
     folders = model_folders() if folders is None else folders
     if not weights.strip():
-        raise ConfigError("detector.weights: got nothing, expected a model's name, a path or an address")
+        raise ConfigError("weights: got nothing, expected a model's name, a path or an address")
     if re.match(r"^https?://", weights):
         return _from_address(weights)
     card = find_card(weights, folders)
@@ -165,9 +165,9 @@ def _from_address(address: str) -> Weights:
     name = Path(urlsplit(url).path).name
     key, _, sha256 = fragment.partition("=")
     if fragment and (key != "sha256" or not re.fullmatch(r"[0-9a-f]{64}", sha256)):
-        raise ConfigError(f"detector.weights: got #{fragment}, expected #sha256= and 64 lower-case hexadecimal digits")
+        raise ConfigError(f"weights: got #{fragment}, expected #sha256= and 64 lower-case hexadecimal digits")
     if not name:
-        raise ConfigError(f"detector.weights: {shown(url)} names no file")
+        raise ConfigError(f"weights: {shown(url)} names no file")
     if not sha256 and not _is_inert(name):
         raise WeightsError(
             f"{shown(url)}: weights can run code when they are loaded, so they are fetched only with their sha256: "
