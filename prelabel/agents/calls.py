@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from prelabel.encord_api.client import EncordProject
 from prelabel.encord_api.tasks import as_encord_task
 from prelabel.errors import AgentError, PrelabelError
 from prelabel.interrupts import Stopped
+from prelabel.progress import prints_apart
 from prelabel.protocols import Task
 from prelabel.redact import redact
 from prelabel.sinks.handed_row import HandedRow
@@ -76,7 +76,7 @@ class Call:
         try:
             with ExitStack() as stack:
                 values = self.function.signature.values(self._hand, stack)
-                with _own_output():
+                with prints_apart():
                     returned = self.function.function(**values, **self.function.options)
         except (PrelabelError, Stopped):
             raise
@@ -136,11 +136,6 @@ class Call:
 
 def _refuse_to_move(*_: object, **__: object) -> None:
     raise AgentError("the run moves the task along a pathway of its stage, once its labels are saved: return that")
-
-
-def _own_output() -> AbstractContextManager[object]:
-    """Returns a context in which what the function prints stays out of the JSON lines on standard output."""
-    return nullcontext() if sys.stdout.isatty() else redirect_stdout(sys.stderr)
 
 
 def _their_frames(media: TaskMedia) -> Iterator[object]:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from prelabel.cards import ModelCard, find_card, model_folders
+from prelabel.cards import ModelCard, card_names, find_card
 from prelabel.config import Config, FolderSection, LabelsSection, ReaderSection
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.scaffold.commented_yaml import comment, description, entry, field, idle_field
@@ -29,8 +29,7 @@ def card_of(weights: str) -> ModelCard | None:
             f"models/{Path(weights).stem}.yaml with file, licence, use: torchvision, builder and classes"
         )
     if not Path(weights).suffix and not Path(weights).exists():
-        names = [path.stem for folder in model_folders() for path in folder.glob("*.yaml")]
-        raise ConfigError(f"weights '{weights}': no model of this name; {did_you_mean(weights, names)}")
+        raise ConfigError(f"weights '{weights}': no model of this name; {did_you_mean(weights, card_names())}")
     return None
 
 
