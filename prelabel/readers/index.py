@@ -54,8 +54,6 @@ class VideoIndex:
         orientation: how a stored picture is laid to be displayed.
         is_interlaced: the first frame holds two fields.
         has_timestamps: packets carry times that can be trusted; else frames can only be counted.
-        has_reordering: frames are stored in another order than shown (B-frames).
-        has_open_gops: some frames are shown before the keyframe that they are stored after.
         has_unshown_packets: frames that an edit list discards, VP8 hides, or that refer to what is
             not in the file.
         has_duration: the container says how long it is.
@@ -80,8 +78,6 @@ class VideoIndex:
     orientation: Orientation
     is_interlaced: bool
     has_timestamps: bool
-    has_reordering: bool
-    has_open_gops: bool
     has_unshown_packets: bool
     has_duration: bool
 
@@ -142,8 +138,7 @@ def _build_index(
         packets = drop_lost_start(packets, first.pts)
     timeline = lay_out(packets, timed=timed)
     keyframes, cut_points = find_keyframes(packets, timeline)
-    reordered = bool((np.diff(timeline.packet) < 0).any()) if timed else bool(stream.codec_context.has_b_frames)
-    if reordered and not timed:
+    if not timed and stream.codec_context.has_b_frames:
         keyframes = cut_points = keyframes[keyframes == 0]
     orientation = _orientation(first)
     width, height = orientation.displayed_size(first.width, first.height)
@@ -167,8 +162,6 @@ def _build_index(
         orientation=orientation,
         is_interlaced=first.interlaced_frame,
         has_timestamps=timed,
-        has_reordering=reordered,
-        has_open_gops=len(cut_points) < len(keyframes),
         has_unshown_packets=not bool(packets.is_shown.all()),
         has_duration=stream.duration is not None or container.duration is not None,
     )
