@@ -35,15 +35,13 @@ from prelabel.protocols import VideoReader
 from prelabel.reader_choice import build_reader, choose_reader
 from prelabel.readers.batching import PooledReader
 
-_NICENESS = 10
-"""The detector's threads wait for each other, so that one of them held up holds up all; decoding fits in between."""
 _F_SETSIG = 10  # of Linux's fcntl.h; Python has no name for it
 
 
 def main() -> None:
-    """Serves the socket whose handle is the first argument."""
+    """Serves the socket whose handle is the first argument, with the niceness that is the second."""
     _die_with_the_run()
-    os.nice(_NICENESS)
+    os.nice(int(sys.argv[2]))
     _be_first_when_memory_is_short()
     with socket.socket(fileno=int(sys.argv[1])) as connection, suppress(EOFError, BrokenPipeError):
         server = _Server()

@@ -24,6 +24,8 @@ MAX_SILENCES = 20
 """However much of the file it reads, after so many times `stall_seconds` without an answer a process is ended."""
 CAN_ISOLATE = hasattr(os, "memfd_create")
 """Whether the system has what it takes: Linux has."""
+BESIDE_CPU_MODEL = 10
+"""Niceness: such a model's threads wait for each other, so that one held up holds up all; decoding fits in between."""
 _LOOK_SECONDS = 0.25
 _MAX_IDLE = 2
 
@@ -75,7 +77,8 @@ class _Watch:
 class ReaderProcess:
     """A process that decodes. Started at once, ended by `kill`, at the latest when this process ends in any way.
 
-    It is never forked: threads and CUDA of this process are no concern of it. It gets no signal of the terminal's.
+    It is never forked: threads and CUDA of this process are no concern of it. It gets no signal of the terminal's. It
+    gives way to the threads of a model that runs on the CPU; one on a GPU waits for nothing but frames.
 
     Attributes:
         owner: number of the process that started it.
@@ -88,7 +91,7 @@ class ReaderProcess:
         self._connection = ours
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "prelabel.isolation.child", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "prelabel.isolation.child", str(theirs.fileno()), str(_niceness())],
                 stdin=subprocess.PIPE,
                 stdout=sys.__stderr__.fileno() if sys.__stderr__ is not None else subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -163,6 +166,12 @@ class ReaderProcess:
             return f"ended with exit code {code}"
         name = signal.Signals(-code).name
         return f"was killed by {name}" + (", probably for want of memory" if -code == signal.SIGKILL else "")
+
+
+def _niceness() -> int:
+    """Returns that of a new process: models are loaded before media are opened, so that CUDA tells of one on a GPU."""
+    torch = sys.modules.get("torch")
+    return 0 if torch is not None and torch.cuda.is_initialized() else BESIDE_CPU_MODEL
 
 
 def resident_bytes(pid: int) -> int:

@@ -299,6 +299,18 @@ def test_config_says_where_frames_are_decoded(clip: Media) -> None:
     assert where == {"auto": "IsolatedReader", "always": "IsolatedReader", "never": "PyAVReader"}
 
 
+@pytest.mark.parametrize(("cuda_is_in_use", "more"), [(False, 10), (True, 0)])
+def test_it_gives_way_to_a_model_on_the_cpu_alone(
+    clip: Media, monkeypatch: pytest.MonkeyPatch, cuda_is_in_use: bool, more: int
+) -> None:
+    end_idle_processes()
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: cuda_is_in_use)
+    with isolated(clip) as reader:
+        niceness = os.getpriority(os.PRIO_PROCESS, reader.process_id)
+    end_idle_processes()
+    assert niceness == min(os.getpriority(os.PRIO_PROCESS, 0) + more, 19)
+
+
 def test_keyframes_come_along(clip: Media) -> None:
     with open_media(clip, ReaderSection(only_keyframes=True, device="cpu"), Path()) as opened:
         assert opened.keyframes is not None
