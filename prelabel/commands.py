@@ -75,8 +75,7 @@ def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) ->
     if not chosen:
         person().print("no task was set aside")
         return ALL_DONE
-    keys = frozenset(entry.key for entry in chosen)
-    return _run([assembly], SetAside(keys, with_done=assembly.writes_files))
+    return _run([assembly], SetAside(frozenset(entry.key for entry in chosen)))
 
 
 def _failed_entries(assembly: Assembly) -> list[Entry]:

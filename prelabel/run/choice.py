@@ -52,20 +52,14 @@ class DueAgain:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """Takes up the tasks of these keys, whose entries say that they failed; of others at most what is done already.
+    """Takes up the tasks of these keys, whose entries say that they failed.
 
     Attributes:
         keys: of the tasks.
-        with_done: whether to list tasks that are done as they are, so that files about all of a run stay whole.
     """
 
     keys: frozenset[str]
-    with_done: bool = False
 
     def __call__(self, task: Task, entry: Entry | None, fingerprint: str) -> bool:
         """Tells whether to take the task up."""
-        if entry is None:
-            return False
-        if entry.step == "done":
-            return self.with_done and entry.fingerprint == fingerprint
-        return task.key in self.keys and entry.step == "failed"
+        return entry is not None and task.key in self.keys and entry.step == "failed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import groupby
@@ -21,6 +21,7 @@ from prelabel.prefetch import map_ahead, prefetch
 from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import Task, TaskSource
 from prelabel.run.choice import Choice
+from prelabel.run.finished import FinishedTasks
 from prelabel.run.leases import Leases
 from prelabel.run.outcomes import Outcome, failed_outcome
 from prelabel.run.records import TaskRecords
@@ -34,6 +35,7 @@ class LookAhead(Generic[Found]):
         source: where the tasks are from.
         agent: what looks at them.
         records: what is known of tasks, and kept.
+        finished: tells of which tasks nothing is left to do.
         leases: what is in hand here and elsewhere; None in a dry run.
         progress: told of all that happens.
         stop: asked between tasks; what is fetched, but not looked at by then, is let go.
@@ -44,6 +46,7 @@ class LookAhead(Generic[Found]):
     source: TaskSource
     agent: TaskAgent[Found]
     records: TaskRecords
+    finished: FinishedTasks[Found]
     leases: Leases | None
     progress: Progress
     stop: StopSignal
@@ -91,6 +94,9 @@ class LookAhead(Generic[Found]):
                 return
 
     def _begin(self, task: Task) -> Task | Looked[Found] | Outcome:
+        finished = self.finished.report(task)
+        if finished is not None:  # nobody has to be kept off it
+            return Outcome(task, finished)
         if self.leases is not None and not self.leases.take(task.key):
             return failed_outcome(task, BusyError(f"{task.title}: another worker has it in hand"))
         known = self._known(task)
@@ -98,20 +104,14 @@ class LookAhead(Generic[Found]):
 
     def _known(self, task: Task) -> Looked[Found] | Outcome | None:
         """Returns what an earlier run, or another worker, has left of this task under the same fingerprint."""
-        entry = self.records.entry_of_today(task)
+        finished = self.finished.report(task)  # by another worker, a moment before it was in hand here
+        if finished is not None:
+            return Outcome(task, finished)
+        entry, began_at = self.records.entry_of_today(task), self.began_at.isoformat(timespec="milliseconds")
+        if entry is not None and entry.step == "done" and entry.updated_at >= began_at:
+            return failed_outcome(task, TakenError(f"{task.title}: another worker has done it since this run began"))
         found = self.agent.recall(task, None if entry is None else entry.step)
-        if entry is not None and entry.step == "done":
-            if found is not None and self.agent.holds(task):
-                return self._already_done(task, found)
-            if entry.updated_at >= self.began_at.isoformat(timespec="milliseconds"):
-                error = TakenError(f"{task.title}: another worker has done it since this run began")
-                return failed_outcome(task, error)
         return Looked(task, found) if found is not None else None  # it came back, or its outputs are gone
-
-    def _already_done(self, task: Task, found: Found) -> Outcome:
-        decision = self.agent.decide(task, found)
-        pathway, priority = decision.pathway, decision.priority
-        return Outcome(task, replace(decision.report, status="already done", pathway=pathway, priority=priority))
 
     def _bring(
         self, opened: WeakSet[ExitStack], item: Task | Looked[Found] | Outcome

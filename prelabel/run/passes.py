@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prelabel.assembly import Assembly
@@ -14,8 +15,26 @@ from prelabel.outputs import complete, write_stages_report
 from prelabel.progress import Progress, Several, show_progress
 from prelabel.report import RunReport
 from prelabel.run.choice import Choice
+from prelabel.run.finished import KnownReport
 from prelabel.run.news import News
 from prelabel.run.run import run_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What the passes over a stage have in common.
+
+    Attributes:
+        assembly: the parts.
+        ledger: what is done; None in a dry run.
+        news: what was told.
+        known: of finished tasks, by task key.
+    """
+
+    assembly: Assembly
+    ledger: Ledger | None
+    news: News = field(default_factory=News)
+    known: dict[str, KnownReport] = field(default_factory=dict)
 
 
 def run_passes(
@@ -30,21 +49,18 @@ def run_passes(
 ) -> Iterator[tuple[Assembly, RunReport]]:
     """Yields a report a stage for the first pass, and for each later one in which something happened there."""
     first, left = True, limit
-    news = [News() for _ in assemblies]
     with ExitStack() as stack:
-        ledgers = [stack.enter_context(_ledger(assembly)) for assembly in assemblies]
+        stages = [_Stage(assembly, stack.enter_context(_ledger(assembly))) for assembly in assemblies]
         while True:
             ended: list[tuple[Assembly, RunReport]] = []
             over = True
-            for assembly, ledger, told in zip(assemblies, ledgers, news, strict=True):
-                report = _pass(
-                    assembly, ledger, stop, told, choose=choose, also=also, limit=left, tell=first, page=page
-                )
+            for stage in stages:
+                report = _pass(stage, stop, choose=choose, also=also, limit=left, tell=first, page=page)
                 left = None if left is None else left - report.num_worked_on
                 over = over and bool(report.aborted) and not report.is_outage
                 if first or _has_happened(report):
-                    ended.append((assembly, report))
-                    yield assembly, report
+                    ended.append((stage.assembly, report))
+                    yield stage.assembly, report
                 if stop.is_set or left == 0:
                     break
             if len(assemblies) > 1 and ended:
@@ -56,10 +72,8 @@ def run_passes(
 
 
 def _pass(
-    assembly: Assembly,
-    ledger: Ledger | None,
+    stage: _Stage,
     stop: StopSignal,
-    news: News,
     *,
     choose: Choice,
     also: Sequence[Progress],
@@ -69,9 +83,9 @@ def _pass(
 ) -> RunReport:
     """Returns how one pass over one stage ended; its outputs are written if something happened, or `tell` says so."""
     with show_progress() as shown, stop_on_signals(stop, lambda text: shown.event("stopping", message=text)):
-        progress = news.of_pass(Several(shown, *also))
-        report = run_tasks(assembly, ledger, progress, stop, limit, choose=choose)
-        return complete(assembly, report, progress, page=page) if tell or _has_happened(report) else report
+        progress = stage.news.of_pass(Several(shown, *also))
+        report = run_tasks(stage.assembly, stage.ledger, progress, stop, limit, choose=choose, known=stage.known)
+        return complete(stage.assembly, report, progress, page=page) if tell or _has_happened(report) else report
 
 
 def _folder_of_stages(assembly: Assembly) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from prelabel.protocols import Task
 from prelabel.report import RunReport, TaskReport
 from prelabel.run.choice import Choice, every_task
 from prelabel.run.events import tell_end, tell_retry
+from prelabel.run.finished import FinishedTasks, KnownReport, WholeReports
 from prelabel.run.leases import LEASES, Leases
 from prelabel.run.look_ahead import LookAhead
 from prelabel.run.outcomes import Outcome, failed_outcome
@@ -44,6 +45,7 @@ def run_tasks(
     limit: int | None = None,
     *,
     choose: Choice = every_task,
+    known: dict[str, KnownReport] | None = None,
 ) -> RunReport:
     """Runs a config's agent over the tasks that wait, and returns how it went.
 
@@ -54,9 +56,11 @@ def run_tasks(
         stop: asked between tasks and between batches.
         limit: tasks to work on at most, those done already not counted.
         choose: which of the tasks that wait to take up.
+        known: of finished tasks, by task key, from earlier runs in this process; this one adds to it.
     """
+    known = {} if known is None else known
     with nullcontext() if ledger is None else Leases(assembly.output / LEASES) as leases:
-        return Run(assembly, make_agent(assembly, progress, stop), ledger, leases, progress, stop, choose)(limit)
+        return Run(assembly, make_agent(assembly, progress, stop), ledger, leases, progress, stop, choose, known)(limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class Run(Generic[Found]):
         progress: told of all that happens.
         stop: asked between tasks and between batches.
         choose: which of the tasks that wait to take up.
+        known: of finished tasks, by task key.
         began_at: when the run began.
     """
 
@@ -81,11 +86,16 @@ class Run(Generic[Found]):
     progress: Progress
     stop: StopSignal
     choose: Choice = every_task
+    known: dict[str, KnownReport] = field(default_factory=dict)
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def _records(self) -> TaskRecords:
         return TaskRecords(self.ledger, self.agent.fingerprint)
+
+    @property
+    def _finished(self) -> FinishedTasks[Found]:
+        return FinishedTasks(self.agent, self._records, self.known)
 
     def __call__(self, limit: int | None = None) -> RunReport:
         """Works on the tasks that wait and returns how it went; at most on `limit`, those done already not counted."""
@@ -112,6 +122,8 @@ class Run(Generic[Found]):
             self._record_failure(outcome)
             reports.append(outcome.report)
             tell_end(self.progress, outcome.report, dry_run=self.assembly.dry_run)
+        seconds = round(time.perf_counter() - began, 3)
+        whole = self._with_finished(reports)
         source = self.assembly.source
         return RunReport(
             prelabel=prelabel.__version__,
@@ -119,16 +131,22 @@ class Run(Generic[Found]):
             config_sha256=self.assembly.config.digest(),
             model=asdict(self.agent.model),
             dry_run=self.assembly.dry_run,
-            seconds=round(time.perf_counter() - began, 3),
-            tasks=tuple(reports),
+            seconds=seconds,
+            tasks=whole.reports,
             left_alone=tuple(source.left_alone) if isinstance(source, LeavesAlone) else (),
-            warnings=(*self.agent.warnings, *warnings_of(source)),
+            warnings=(*self.agent.warnings, *warnings_of(source), *whole.notes),
             instances_are=self.assembly.config.labels.instances,
             usage=_since(counted_before, self._usage()),
             stopped=stopped or self.stop.is_set,
             aborted=aborted,
             is_outage=is_outage,
         )
+
+    def _with_finished(self, reports: Sequence[TaskReport]) -> WholeReports:
+        """Returns the reports, with those of tasks done before that the run did not come to where files are of all."""
+        if self.ledger is None or not self.assembly.writes_files:
+            return WholeReports(tuple(reports))
+        return self._finished.beside(reports, self.assembly.source.tasks())
 
     def _usage(self) -> dict[str, float]:
         """Returns what the agent's model has counted up to now, for other runs, too."""
@@ -173,6 +191,7 @@ class Run(Generic[Found]):
             source=self.assembly.source,
             agent=self.agent,
             records=self._records,
+            finished=self._finished,
             leases=self.leases,
             progress=self.progress,
             stop=self.stop,

@@ -104,6 +104,22 @@ def test_a_second_run_looks_at_nothing_again_and_a_new_threshold_at_no_picture(p
     assert len(table(photos["output"])) == 5
 
 
+def test_a_picture_in_another_worker_s_hand_is_left_out_of_the_table(photos):
+    with Leases(Path(photos["output"]) / LEASES) as other:
+        other.take("a.png")
+        report = run_whole(assembly_of(photos))
+    assert [task.title for task in report.tasks if task.status == "left to others"] == ["a.png"]
+    assert {row["task"] for row in table(photos["output"])} == {"b.png", "c/blue.png", "grey.png", "video.mp4"}
+
+
+def test_a_run_with_a_limit_keeps_the_answers_of_earlier_ones_in_the_table(photos):
+    run_whole(assembly_of(photos))
+    paint(Path(photos["path"]) / "0.png", RED)
+    run_whole(assembly_of(photos), limit=1)
+    rows = {row["task"]: row["pathway"] for row in table(photos["output"])}
+    assert (len(rows), rows["0.png"], rows["c/blue.png"]) == (6, "Annotate 1", "Annotate 2")
+
+
 def test_a_picture_that_is_none_costs_itself_only(photos):
     (Path(photos["path"]) / "bad.png").write_bytes(b"no picture")
     report = run_whole(assembly_of(photos))

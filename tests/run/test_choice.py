@@ -44,9 +44,3 @@ def test_a_retry_takes_only_what_is_set_aside():
     assert not SetAside(frozenset({"a.mp4"}))(TASK, entry("done"), "f1")
     assert not SetAside(frozenset({"b.mp4"}))(TASK, entry(), "f1")
     assert not SetAside(frozenset({"a.mp4"}))(TASK, None, "f1")
-
-
-def test_a_retry_that_writes_files_lists_what_is_done_as_it_is() -> None:
-    assert SetAside(frozenset(), with_done=True)(TASK, entry("done"), "f1")
-    assert not SetAside(frozenset(), with_done=True)(TASK, entry("done"), "f2")
-    assert not SetAside(frozenset(), with_done=True)(TASK, entry(), "f1")
