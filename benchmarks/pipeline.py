@@ -5,7 +5,8 @@ Each way goes over the same clip in turn, round after round, so that a noisy nei
     uv run python -m benchmarks.pipeline --clip street.mp4 --weights yolo11n --rounds 5
 
 Ways:
-    limit          the detector alone, on frames that are in memory already
+    limit          the detector alone, on frames that are in memory already, all cores on a batch at a time
+    streams        the same, as a run has it on a CPU: parts of a batch beside each other, the next batch begun ahead
     decode         the reader alone
     run            `prelabel run`: decode, detect, raw store, label row
     predict        `ultralytics predict(stream=True)` on the file, by batch size and number of threads
@@ -38,6 +39,7 @@ from prelabel.assembly import Assembly, assemble
 from prelabel.config import check_config
 from prelabel.frames import FrameBatch, Media
 from prelabel.interrupts import StopSignal
+from prelabel.pipeline.batch_runner import BatchRunner
 from prelabel.progress import NullProgress
 from prelabel.readers.pyav import PyAVReader
 from prelabel.run import run_tasks
@@ -53,6 +55,7 @@ def main() -> None:
     assembly = _assembly(args.clip, args.weights, Path(tempfile.mkdtemp()))
     batches = _read_all(args.clip, assembly.detection.batch_size, args.frames)
     num_frames = sum(len(batch) for batch in batches)
+    assembly.detection.asked_detector.detect(batches[0])
     assembly.detection.detector.detect(batches[0])
     ways = _ways(args, assembly, batches)
     rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -70,6 +73,7 @@ def main() -> None:
         "torch": torch.__version__,
         "frames_per_second": {name: round(statistics.median(values), 2) for name, values in rates.items()},
         "ratio_to_limit": _ratios(rates, "limit"),
+        "ratio_to_streams": _ratios(rates, "streams"),
         "all": {name: [round(value, 2) for value in values] for name, values in rates.items()},
     }
     _print(result)
@@ -109,7 +113,8 @@ def _read_all(clip: Path, batch_size: int, num_frames: int) -> list[FrameBatch]:
 def _ways(args: argparse.Namespace, assembly: Assembly, batches: list[FrameBatch]) -> dict[str, Way]:
     num_frames = sum(len(batch) for batch in batches)
     ways: dict[str, Way] = {
-        "limit": lambda: sum(len(assembly.detection.detector.detect(batch)) for batch in batches),
+        "limit": lambda: sum(len(assembly.detection.asked_detector.detect(batch)) for batch in batches),
+        "streams": lambda: sum(map(len, BatchRunner(assembly.detection.detector).run(batches, args.clip.name))),
         "decode": lambda: _decode(args.clip, assembly.detection.batch_size, num_frames),
         "run": lambda: _run(args.clip, args.weights, assembly, num_frames),
     }
@@ -226,8 +231,10 @@ def _print(result: dict) -> None:
     )
     table.add_column("frames/s", justify="right")
     table.add_column("to limit", justify="right")
+    table.add_column("to streams", justify="right")
     for name, rate in result["frames_per_second"].items():
-        table.add_row(name, f"{rate:.1f}", f"{result['ratio_to_limit'][name]:.3f}")
+        ratios = (result[f"ratio_to_{base}"][name] for base in ("limit", "streams"))
+        table.add_row(name, f"{rate:.1f}", *(f"{ratio:.3f}" for ratio in ratios))
     Console(highlight=False).print(table)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from prelabel.detections import Detections
 from prelabel.frames import FrameBatch, VideoInfo
@@ -65,6 +65,14 @@ class CountsUsage(Protocol):
     @property
     def usage(self) -> Mapping[str, float]:
         """What was counted so far: requests, tokens, cost."""
+
+
+@runtime_checkable
+class HasTwins(Protocol):
+    """One that can stand several times on the same weights, so that a CPU computes several batches at once."""
+
+    def twin(self) -> Self | None:
+        """Returns one that gives the same, and may be called from a thread of its own; None: not on this device."""
 
 
 # Of a detector.

@@ -11,6 +11,7 @@ from typing import Any
 from prelabel.assembly.finders import Finder, detector_section
 from prelabel.capabilities import FitsBatches, GivesGeometryOnRequest, HasDevice, geometry_offer, preferred_batch_size
 from prelabel.config import WHETHER_KEYS, Config
+from prelabel.cpu_streams import detector_on_streams
 from prelabel.errors import ConfigError
 from prelabel.fingerprints import digest_of
 from prelabel.frames import VideoInfo
@@ -43,9 +44,10 @@ class DetectorParts:
 
     @cached_property
     def detector(self) -> Detector:
-        """What frames go through: the detector, in tiles where the config asks for them."""
-        tiles = detector_section(self.config).tiles
-        return self.asked_detector if tiles is None else TiledDetector(self.asked_detector, tiles)
+        """What frames go through: the detector, on streams of a CPU, in tiles where the config asks for them."""
+        section = detector_section(self.config)
+        detector = detector_on_streams(self.asked_detector, section.streams)
+        return detector if section.tiles is None else TiledDetector(detector, section.tiles)
 
     @cached_property
     def asked_detector(self) -> Detector:

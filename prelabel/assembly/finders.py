@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from prelabel.assembly.shared import Shared
 from prelabel.capabilities import KeepsUnsureBoxes, model_of
 from prelabel.cards import find_card, plugin_for
-from prelabel.config import Config, DetectorSection
+from prelabel.config import COMPUTING_KEYS, Config, DetectorSection
 from prelabel.errors import ConfigError
 from prelabel.fingerprints import digest_of, reader_decides
 from prelabel.plugins import Plugin, load_plugin
@@ -109,7 +109,7 @@ class LoadedDetector:
     @property
     def _options_decide(self) -> dict[str, Any]:
         """The detector's options, without the threshold that is applied to what it gives."""
-        options = detector_section(self.config).model_dump(mode="json", exclude={"batch_size"})
+        options = detector_section(self.config).model_dump(mode="json", exclude=COMPUTING_KEYS)
         if self.threshold is None:
             return options
         unbound = {name: value for name, value in options.items() if name not in ("conf", "keep_conf")}

@@ -4,6 +4,7 @@ from prelabel.config.failures import OnFailureSection, RetriesSection
 from prelabel.config.load import check_config, load_config, load_configs
 from prelabel.config.routing import RuleSection, make_router
 from prelabel.config.sections import (
+    COMPUTING_KEYS,
     WHETHER_KEYS,
     AgentSection,
     ClassifierSection,
@@ -17,6 +18,7 @@ from prelabel.config.sections import (
 from prelabel.config.sources import DemoSection, EncordSection, FolderSection
 
 __all__ = [
+    "COMPUTING_KEYS",
     "WHETHER_KEYS",
     "AgentSection",
     "ClassifierSection",

@@ -18,6 +18,9 @@ from prelabel.tiling import Tiles
 DECODING_KEYS = {"isolate", "stall_seconds", "max_memory_gb", "sessions"}
 """Of the reader section; they say where and how frames are decoded, and change none."""
 
+COMPUTING_KEYS = {"batch_size", "streams"}
+"""Of the sections detector and classifier; they say how much is computed at once, and change no result."""
+
 VIDEO_READERS = ("decord", "pyav", "torchcodec")
 """Built-in readers of videos, each of which can begin at any keyframe."""
 
@@ -70,6 +73,11 @@ class DetectorSection(PluginSection):
 
     use: str = Field("", description="ultralytics | torchvision | module:Name | mine.py:Mine; default: the card's")
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="frames a batch")
+    streams: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="on a CPU, parts of a batch that are computed beside each other, each on its share of the cores: "
+        "auto: one a core, up to 4, where the detector can; 1: all cores on one",
+    )
     tiles: Tiles | None = Field(None, description="look at each frame in overlapping tiles too, for small things")
 
 
@@ -266,6 +274,8 @@ class Config(Section):
         where: dict[str, Any] = {
             "source": place,
             "reader": DECODING_KEYS,
+            "detector": COMPUTING_KEYS,
+            "classifier": COMPUTING_KEYS,
             "labels": WHETHER_KEYS,
             "retries": True,
             "on_failure": True,

@@ -21,6 +21,7 @@ from prelabel.frames import FrameBatch
 from prelabel.networks.device import pick_device
 from prelabel.networks.state_dict import read_state_dict
 from prelabel.networks.torchvision_models import builder_name
+from prelabel.networks.twins import twin_of
 from prelabel.protocols import ModelRecord
 from prelabel.weights import resolve_weights
 
@@ -99,6 +100,14 @@ class TorchvisionDetector:
         asked = copy.copy(self)
         asked._asked = class_ids
         return asked
+
+    def twin(self) -> TorchvisionDetector | None:
+        """Returns a detector on the same weights for another thread, on a CPU."""
+        if self._device.type != "cpu":
+            return None
+        twin = copy.copy(self)
+        twin._network, twin._light = twin_of(self._network), twin_of(self._light)
+        return twin
 
     @property
     def device(self) -> str:

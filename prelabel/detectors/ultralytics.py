@@ -143,6 +143,14 @@ class UltralyticsDetector:
             asked._loaded = self._load_in_torch()
         return asked
 
+    def twin(self) -> UltralyticsDetector | None:
+        """Returns a detector on the same weights for another thread: of a checkpoint in torch on a CPU."""
+        if self._device.type != "cpu" or self._loaded.twin is None:
+            return None
+        twin = copy.copy(self)
+        twin._loaded = self._loaded.twin()
+        return twin
+
     @property
     def device(self) -> str:
         """Where the network runs: `cpu`, `cuda:0` and so on."""

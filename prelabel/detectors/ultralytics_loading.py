@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from prelabel.errors import MachineError, WeightsError
+from prelabel.networks.twins import twin_of
 from prelabel.networks.ultralytics_checkpoint import contained, load_checkpoint, names_in_order
 
 # What loading a format needs besides torch: (module, what to install). Ultralytics would install it unasked.
@@ -68,6 +69,7 @@ class LoadedModel:
         engine: what runs it and in which precision, in words.
         forward_masks: as `forward`, but gives the prototypes of masks, (N, C, H / 4, W / 4), besides; None where the
             engine, or the model, has none.
+        twin: makes a model on the same weights, for another thread; None: the engine has none.
     """
 
     facts: ModelFacts
@@ -76,6 +78,7 @@ class LoadedModel:
     input_size: tuple[int, int] | None
     engine: str
     forward_masks: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None
+    twin: Callable[[], LoadedModel] | None = None
 
 
 def load_model(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> LoadedModel:
@@ -115,10 +118,9 @@ def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> Lo
     network.eval()
     task = getattr(source, "task", None) or network.task
     check_task(path, task)
-    fixed = network.format != "pt" and not network.dynamic
-    precision = "float16" if network.fp16 else "float32"
-    return LoadedModel(
-        facts=ModelFacts(
+    return _ready(
+        network,
+        ModelFacts(
             class_names=names_in_order(network.names),
             task=task,
             stride=int(network.stride),
@@ -127,11 +129,20 @@ def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> Lo
             licence=checkpoint.get("license") or network.metadata.get("license"),
             **keypoint_facts(getattr(network, "kpt_shape", None), _keypoint_names(source, network)),
         ),
+    )
+
+
+def _ready(network: Any, facts: ModelFacts) -> LoadedModel:
+    is_checkpoint, has_masks = network.format == "pt", facts.task == "segment"
+    precision = "float16" if network.fp16 else "float32"
+    return LoadedModel(
+        facts=facts,
         forward=lambda inputs: _own(_boxes_of(network(inputs)), network.format),
-        forward_masks=(lambda inputs: _with_prototypes(network(inputs), network.format)) if task == "segment" else None,
+        forward_masks=(lambda inputs: _with_prototypes(network(inputs), network.format)) if has_masks else None,
         dtype=torch.float16 if network.fp16 else torch.float32,
-        input_size=_height_and_width(network.imgsz) if fixed else None,
-        engine=f"torch {torch.__version__}, {precision}" if network.format == "pt" else f"{network.format} export",
+        input_size=None if is_checkpoint or network.dynamic else _height_and_width(network.imgsz),
+        engine=f"torch {torch.__version__}, {precision}" if is_checkpoint else f"{network.format} export",
+        twin=(lambda: _ready(twin_of(network), facts)) if is_checkpoint else None,
     )
 
 

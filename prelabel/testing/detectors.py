@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.boxes import iou_matrix
-from prelabel.capabilities import GivesGeometryOnRequest, geometry_offer
+from prelabel.capabilities import GivesGeometryOnRequest, HasTwins, geometry_offer
 from prelabel.detections import Detections
 from prelabel.frames import FrameBatch
 from prelabel.geometry import GeometryOffer, Keypoints, Mask
@@ -19,12 +21,14 @@ from prelabel.testing.pictures import textured_frames
 _SAME_BOX_IOU = 0.9
 _SAME_CONFIDENCE = 0.02
 _STRAYS_PER_BOX = 0.1  # rounding differs between batch sizes: near a threshold a box may come or go
+_TIMES_BESIDE = 3
 
 
 def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) -> None:
     """Checks that a detector keeps its contract: one result a frame, in order, boxes on the frame, known classes.
 
-    What it gives beyond boxes is of the kind that it names; one that waits to be asked for it is asked, too.
+    What it gives beyond boxes is of the kind that it names; one that waits to be asked for it is asked, too. Twins, of
+    one that has them, find the same beside each other.
 
     Args:
         detector: ready to run.
@@ -46,9 +50,14 @@ def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) 
         (alone,) = _detect(detector, frames[frame_number : frame_number + 1])
         _check_same(detections, alone, frame_number)
     # Pictures of one task may differ in size, and no side need be even.
-    smaller = frames[:1, : frames.shape[1] * 2 // 3 | 1, : frames.shape[2] // 2 | 1]
-    for detections in _detect(detector, np.ascontiguousarray(smaller)):
+    smaller = np.ascontiguousarray(frames[:1, : frames.shape[1] * 2 // 3 | 1, : frames.shape[2] // 2 | 1])
+    of_smaller = _detect(detector, smaller)
+    for detections in of_smaller:
         _check_detections(detections, smaller.shape[2], smaller.shape[1], len(detector.class_names), 0)
+    twins = [detector.twin() for _ in range(2)] if isinstance(detector, HasTwins) else []
+    known = [twin for twin in twins if twin is not None]
+    if known:  # on another device there may be none
+        _check_twins(known, [(frames, together), (smaller, of_smaller)])
 
 
 def _detect(detector: Detector, frames: NDArray[np.uint8]) -> list[Detections]:
@@ -87,6 +96,16 @@ def _check_asked(detector: Detector, frames: NDArray[np.uint8]) -> None:
         _check_geometry(detections, geometry_offer(detector), frames.shape[2], frames.shape[1], frame_number)
 
 
+def _check_twins(twins: Sequence[Detector], pictures: Sequence[tuple[NDArray[np.uint8], list[Detections]]]) -> None:
+    """Has each twin look at pictures of its own at the same time as the others; each comes with what is on them."""
+    with ThreadPoolExecutor(len(twins)) as threads:
+        for _ in range(_TIMES_BESIDE):
+            begun = [threads.submit(_detect, twin, frames) for twin, (frames, _) in zip(twins, pictures, strict=True)]
+            for found, (_, expected) in zip(begun, pictures, strict=True):
+                for frame_number, (these, those) in enumerate(zip(found.result(), expected, strict=True)):
+                    _check_same(these, those, frame_number, ("by a twin", "by the detector"))
+
+
 def _check_geometry(detections: Detections, offer: GeometryOffer, width: int, height: int, frame_number: int) -> None:
     for geometry in detections.geometry[detections.geometry.astype(np.bool_)]:
         where = f"frame {frame_number} of {width} x {height}: geometry"
@@ -103,12 +122,14 @@ def _check_geometry(detections: Detections, offer: GeometryOffer, width: int, he
                 assert is_in, f"{where}: a mask lies outside: cut it to the frame"
 
 
-def _check_same(together: Detections, alone: Detections, frame_number: int) -> None:
-    for these, those, how in ((together, alone, "in a batch"), (alone, together, "alone")):
+def _check_same(
+    together: Detections, alone: Detections, frame_number: int, how: tuple[str, str] = ("in a batch", "alone")
+) -> None:
+    for these, those, only in ((together, alone, how[0]), (alone, together, how[1])):
         strays = these.xyxy[~_has_counterpart(these, those)]
         assert len(strays) <= _STRAYS_PER_BOX * len(these), (
-            f"frame {frame_number}: box {strays[0].tolist()} is found {how} only: results must not depend on the other "
-            "frames of a batch, and must come in the batch's order"
+            f"frame {frame_number}: box {strays[0].tolist()} is found {only} only: results must not depend on what "
+            "else is looked at, and must come in the batch's order"
         )
 
 

@@ -1,0 +1,110 @@
+"""A CPU's cores as several streams: parts of a batch computed beside each other, each on its share of the cores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Generic, Literal, TypeVar
+
+from prelabel.capabilities import HasTwins
+from prelabel.detections import Detections
+from prelabel.errors import ConfigError
+from prelabel.frames import FrameBatch
+from prelabel.protocols import Detector
+
+MOST_STREAMS = 4
+"""Unless a config asks for more: a CPU's batch has 4 frames where nobody says otherwise."""
+
+_Part = TypeVar("_Part")
+_Result = TypeVar("_Result")
+
+
+class Streams(Generic[_Part]):
+    """Threads, each with one of several twins and a share of the cores.
+
+    Cores that share each layer wait for each other at its end, and idle in what a network does between layers; cores
+    with pictures of their own do neither.
+
+    Args:
+        twins: which all give the same; one a stream.
+        num_threads: of each for its layers.
+    """
+
+    def __init__(self, twins: Sequence[_Part], num_threads: int) -> None:
+        self.num = len(twins)
+        spare, self._own = list(twins), threading.local()
+
+        def begin() -> None:
+            import torch
+
+            torch.set_num_threads(num_threads)  # of this thread
+            self._own.twin = spare.pop()
+
+        self._pool = ThreadPoolExecutor(self.num, "stream", begin)
+
+    def begin(self, num_items: int, work: Callable[[_Part, slice], _Result]) -> Callable[[], list[_Result]]:
+        """Has each stream work on its share of so many items, with its twin; returns what waits for their results."""
+        awaited = [self._pool.submit(self._work, work, share) for share in shares(num_items, self.num)]
+        return lambda: [part.result() for part in awaited]
+
+    def _work(self, work: Callable[[_Part, slice], _Result], share: slice) -> _Result:
+        return work(self._own.twin, share)
+
+
+def shares(num_items: int, num_streams: int) -> list[slice]:
+    """Returns which items go to which stream, as evenly as it goes; to fewer streams where there are fewer items.
+
+    >>> shares(5, 2)
+    [slice(0, 2, None), slice(2, 5, None)]
+    """
+    cuts = [num_items * stream // num_streams for stream in range(num_streams + 1)]
+    return [slice(start, stop) for start, stop in pairwise(cuts) if start < stop]
+
+
+class StreamedDetector:
+    """A detector that computes parts of a batch beside each other."""
+
+    def __init__(self, streams: Streams[Detector], class_names: Sequence[str]) -> None:
+        self._streams, self.class_names = streams, class_names
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        """Returns one `Detections` a frame, in the batch's order."""
+        return self.start(batch)()
+
+    def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
+        """Begins with a batch and returns what waits for its detections."""
+
+        def look(twin: Detector, share: slice) -> list[Detections]:
+            return twin.detect(batch.part(share.start, share.stop))
+
+        finish = self._streams.begin(len(batch), look)
+        return lambda: [found for part in finish() for found in part]
+
+
+def detector_on_streams(detector: Detector, num: int | Literal["auto"]) -> Detector:
+    """Returns the detector on so many streams; `auto`: one a core that torch uses, up to `MOST_STREAMS`.
+
+    Raises:
+        ConfigError: several are asked for, and the detector has no twins.
+    """
+    streams = make_streams(detector, num)
+    if streams is not None:
+        return StreamedDetector(streams, detector.class_names)
+    if num in ("auto", 1):
+        return detector
+    raise ConfigError(f"detector.streams: got {num}, but this detector has one stream here: leave streams out")
+
+
+def make_streams(part: _Part, num: int | Literal["auto"]) -> Streams[_Part] | None:
+    """Returns streams of a part's twins; None where one stream is enough, or the part has no twins."""
+    if num == 1 or not isinstance(part, HasTwins):
+        return None
+    import torch
+
+    num_cores = torch.get_num_threads()
+    wanted = min(num_cores, MOST_STREAMS) if num == "auto" else num
+    twins = [part.twin() for _ in range(wanted if wanted > 1 else 0)]
+    known = [twin for twin in twins if twin is not None]
+    return Streams(known, max(1, num_cores // wanted)) if known else None

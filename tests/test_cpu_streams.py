@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from prelabel import Detections
+from prelabel.assembly import assemble
+from prelabel.config import check_config
+from prelabel.cpu_streams import StreamedDetector, Streams, detector_on_streams, shares
+from prelabel.errors import ConfigError
+from prelabel.frames import FrameBatch
+from prelabel.tiling import TiledDetector
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@dataclass
+class Numbers:
+    """Finds a box as wide as each frame's number is high; waits until all streams are at work, and notes threads."""
+
+    together: threading.Barrier | None = None
+    has_twins: bool = True
+    class_names = ("number",)
+
+    def twin(self) -> Numbers | None:
+        return Numbers(self.together) if self.has_twins else None
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        if self.together is not None:
+            self.together.wait(timeout=30)
+        self.threads = torch.get_num_threads()
+        return [Detections([[0, 0, 1 + number, 1]], [0.5], [0]) for number in batch.frame_indices]
+
+
+def frames(num: int) -> FrameBatch:
+    return FrameBatch(torch.zeros((num, 4, 4, 3), dtype=torch.uint8), np.arange(num), np.arange(num) / 25)
+
+
+def numbers_of(found: list[Detections]) -> list[int]:
+    return [int(detections.xyxy[0, 2]) - 1 for detections in found]
+
+
+@pytest.fixture
+def four_cores():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_parts_of_a_batch_are_computed_beside_each_other_and_come_in_order(four_cores):
+    detector = detector_on_streams(Numbers(threading.Barrier(2)), 2)
+    begun = [detector.start(frames(num)) for num in (5, 2)]  # each part waits for another
+    assert [numbers_of(finish()) for finish in begun] == [[0, 1, 2, 3, 4], [0, 1]]
+
+
+def test_each_stream_has_its_share_of_the_cores_and_the_caller_keeps_all(four_cores):
+    twins = [Numbers(), Numbers()]
+    StreamedDetector(Streams(twins, 2), Numbers.class_names).detect(frames(8))
+    assert {twin.threads for twin in twins if hasattr(twin, "threads")} == {2}
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize(("num_items", "sizes"), [(0, []), (1, [1]), (3, [1, 1, 1]), (9, [2, 2, 2, 3])])
+def test_shares_differ_by_one_at_most(num_items, sizes):
+    assert sorted(share.stop - share.start for share in shares(num_items, 4)) == sizes
+
+
+def test_what_a_stream_raises_is_raised_where_its_batch_is_awaited():
+    class Fails(Numbers):
+        def twin(self) -> Fails:
+            return Fails()
+
+        def detect(self, batch: FrameBatch) -> list[Detections]:
+            if 2 in batch.frame_indices:
+                raise RuntimeError("no such layer")
+            return super().detect(batch)
+
+    detector = detector_on_streams(Fails(), 2)
+    failing = detector.start(frames(4))
+    assert numbers_of(detector.start(frames(2))()) == [0, 1]
+    with pytest.raises(RuntimeError, match="no such layer"):
+        failing()
+
+
+def test_a_detector_without_twins_stays_as_it_is(four_cores):
+    alone = Numbers(has_twins=False)
+    assert detector_on_streams(alone, "auto") is alone
+    with pytest.raises(ConfigError, match=r"detector\.streams: got 2, but this detector has one stream here"):
+        detector_on_streams(alone, 2)
+
+
+def test_streams_are_a_line_of_the_config(four_cores):
+    def parts(**section: object):
+        values = {"source": {"use": "demo"}, "detector": {"weights": "demo", "device": "cpu", **section}}
+        return assemble(check_config(values, "test"), None).detection
+
+    assert isinstance(parts().detector, StreamedDetector)
+    assert isinstance(parts(tiles={"size": 200}).detector, TiledDetector)
+    alone = parts(streams=1)
+    assert alone.detector is alone.asked_detector
+    assert parts(streams=3).raw_fingerprint == alone.raw_fingerprint
