@@ -119,7 +119,7 @@ def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False
     assembly = assemble_kept(without_previews(loaded), config.parent, dry_run)
     check_labels(assembly)
     stop = StopSignal()
-    ((_, report),) = run_passes([assembly], stop, every_task, (), limit=None, watch_seconds=None, page=False)
+    ((_, report),) = run_passes([assembly], stop, every_task, ())
     show_report(report)
     show_idle_settings(idle_settings(settings))
     return INTERRUPTED if stop.is_set else _exit_code(report)

@@ -43,28 +43,28 @@ def run_passes(
     choose: Choice,
     also: Sequence[Progress],
     *,
-    limit: int | None,
-    watch_seconds: float | None,
-    page: bool,
+    limit: int | None = None,
+    watch_seconds: float | None = None,
+    page: bool = False,
 ) -> Iterator[tuple[Assembly, RunReport]]:
     """Yields a report a stage for the first pass, and for each later one in which something happened there."""
     first, left = True, limit
+    latest: dict[str, tuple[Assembly, RunReport]] = {}
     with ExitStack() as stack:
         stages = [_Stage(assembly, stack.enter_context(_ledger(assembly))) for assembly in assemblies]
         while True:
-            ended: list[tuple[Assembly, RunReport]] = []
-            over = True
+            over, is_news = True, False
             for stage in stages:
                 report = _pass(stage, stop, choose=choose, also=also, limit=left, tell=first, page=page)
                 left = None if left is None else left - report.num_worked_on
                 over = over and bool(report.aborted) and not report.is_outage
                 if first or _has_happened(report):
-                    ended.append((stage.assembly, report))
+                    latest[stage.assembly.stage], is_news = (stage.assembly, report), True
                     yield stage.assembly, report
                 if stop.is_set or left == 0:
                     break
-            if len(assemblies) > 1 and ended:
-                write_stages_report(_folder_of_stages(assemblies[0]), ended)
+            if len(assemblies) > 1 and is_news:
+                write_stages_report(_folder_of_stages(assemblies[0]), list(latest.values()))
             if watch_seconds is None or stop.is_set or left == 0 or over:
                 return
             first = False

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
+from prelabel.assembly import assemble
 from prelabel.commands import check_config_file, run_config, show_status
 from prelabel.config import load_config, load_configs
 from prelabel.errors import AccountError, ConfigError
+from prelabel.interrupts import StopSignal
+from prelabel.run.choice import every_task
+from prelabel.run.passes import run_passes
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, EncordServer, Status
 from tests.encord_server.ontologies import editor, radio_classification
 from tests.encord_server.records import Project
@@ -108,6 +112,24 @@ def test_a_run_that_finds_nothing_to_do_points_to_the_reports_of_the_one_before(
     report = report_of(tmp_path / "out")
     assert report["stages"][SORT]["report"] == str(tmp_path / "out" / SORT / "report.json")
     assert report_of(tmp_path / "out" / SORT) == before
+
+
+def test_a_watch_keeps_a_stage_in_the_report_of_all_when_only_another_has_work(
+    project: Project, encord_server: EncordServer, encord_clip: Path, tmp_path: Path
+) -> None:
+    configs = load_configs(write_config(project, tmp_path))
+    stop = StopSignal()
+    assemblies = [assemble(config, tmp_path) for config in configs]
+    passes = run_passes(assemblies, stop, every_task, (), watch_seconds=0.01)
+    assert [next(passes)[0].stage for _ in assemblies] == [SORT, AGENT]
+    world = encord_server.world
+    world.add_task(project.stage(AGENT), world.add_video(encord_clip, title="late.mp4"))
+    assert next(passes)[0].stage == AGENT
+    stop.ask()
+    assert list(passes) == []
+    report = report_of(tmp_path / "out")
+    assert report["stages"][SORT]["pathways"] == {"Label it": 2, "Leave it": 1}
+    assert report["stages"][AGENT]["tasks"] == {"done": 1}
 
 
 def test_a_limit_counts_over_all_stages(project: Project, tmp_path: Path) -> None:
