@@ -227,10 +227,12 @@ def evaluate_labels(
     """Compares what runs wrote with what stands there now."""
     from prelabel.evaluation.evaluate import Asked, evaluate_run
     from prelabel.pages.evaluation import write_evaluation_page
-    from prelabel.relabel import assemble_detectorless
+    from prelabel.relabel import assemble_detectorless, refuse_answers
 
+    loaded = load_config(config, settings)
+    refuse_answers(loaded, "the page of a run shows pictures with their answers: prelabel preview --kind report")
     asked = Asked(against, tuple(stages), min_iou, accept_iou)
-    assembly = assemble_detectorless(load_config(config, settings), config.parent)
+    assembly = assemble_detectorless(loaded, config.parent)
     with waiting("reading the labels, comparing …"):
         evaluation = evaluate_run(assembly, asked)
         path, page = assembly.output / "evaluation.json", assembly.output / "evaluation.html"

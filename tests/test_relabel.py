@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prelabel import Detections, FrameBatch
-from prelabel.commands import draw_previews, export_labels, relabel_kept, run_config
+from prelabel.commands import draw_previews, evaluate_labels, export_labels, relabel_kept, run_config
 from prelabel.config import check_config
 from prelabel.errors import ConfigError
 from prelabel.ledger import LEDGER, Ledger
@@ -177,6 +177,8 @@ def test_a_classifier_s_config_is_told_where_its_answers_are(tmp_path):
         relabel_kept(path, ())
     with pytest.raises(ConfigError, match="this is for boxes: --kind report shows"):
         draw_previews(path, (), (), "all")
+    with pytest.raises(ConfigError, match="this is for boxes: the page of a run shows"):
+        evaluate_labels(path, (), against=None, stages=(), min_iou=0.5, accept_iou=0.8)
     with pytest.raises(ConfigError, match=r"this is for boxes: answers are in classifications\.csv"):
         export_labels(path, (), "coco", tmp_path / "all.json")
 
