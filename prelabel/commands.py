@@ -32,7 +32,7 @@ from prelabel.show import (
     show_entries,
     show_evaluation,
     show_findings,
-    show_idle_settings,
+    show_idle_keys,
     show_paths,
     show_report,
     show_stage,
@@ -112,7 +112,7 @@ def _run(
 
 def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
     """Labels anew, by the config of today, all that earlier runs have found."""
-    from prelabel.relabel import assemble_kept, idle_settings, refuse_answers, without_previews
+    from prelabel.relabel import assemble_kept, idle_keys, refuse_answers, without_previews
 
     loaded = load_config(config, settings)
     refuse_answers(loaded, "prelabel run takes another threshold or class map, and looks at no picture again")
@@ -121,7 +121,7 @@ def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False
     stop = StopSignal()
     ((_, report),) = run_passes([assembly], stop, every_task, ())
     show_report(report)
-    show_idle_settings(idle_settings(settings))
+    show_idle_keys(idle_keys(assembly))
     return INTERRUPTED if stop.is_set else _exit_code(report)
 
 
@@ -205,13 +205,13 @@ def draw_previews(
 def export_labels(config: Path, settings: Sequence[str], format: str, target: Path, *, dry_run: bool = False) -> int:
     """Writes what an earlier run found in another format."""
     from prelabel.export import export_run
-    from prelabel.relabel import assemble_detectorless, idle_settings, refuse_answers
+    from prelabel.relabel import assemble_detectorless, idle_keys, refuse_answers
 
     loaded = load_config(config, settings)
     refuse_answers(loaded, "answers are in classifications.csv, and in the label rows")
     assembly = assemble_detectorless(loaded, config.parent, dry_run)
     show_paths(export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target))
-    show_idle_settings(idle_settings(settings))
+    show_idle_keys(idle_keys(assembly))
     return ALL_DONE
 
 

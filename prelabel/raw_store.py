@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ class RawOrigin:
         lowest_conf: confidence down to which boxes are kept, of a detector that gives more than become labels; None of
             one whose every box becomes a label.
         offer: what the detector can tell beyond boxes.
+        digests: of the config's values that decided what was found, by key; empty in files of before they were kept.
     """
 
     class_names: tuple[str, ...]
@@ -45,6 +46,7 @@ class RawOrigin:
     fingerprint: str
     lowest_conf: float | None = None
     offer: GeometryOffer = BOXES_ALONE
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def detector_fingerprint(self) -> str:
@@ -144,6 +146,7 @@ def _read_origin(values: Mapping[str, Any]) -> RawOrigin:
         fingerprint=values["fingerprint"],
         lowest_conf=values["lowest_conf"],
         offer=_read_offer(values["offer"]) if "offer" in values else BOXES_ALONE,  # of before there was any
+        digests=values.get("digests", {}),
     )
 
 

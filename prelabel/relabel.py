@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from prelabel.config import Config, EncordSection, make_router
 from prelabel.detections import Detections
 from prelabel.errors import ConfigError, DetectError
 from prelabel.files import OutputNames
+from prelabel.fingerprints import digests_by_key
 from prelabel.frames import FrameBatch
 from prelabel.geometry import GeometryKind
 from prelabel.kept import NEXT_STEP, kept_entries, raw_path
@@ -112,6 +113,16 @@ class EarlierRuns:
         """Of all that decided what the detector found."""
         return self._latest.detector_fingerprint
 
+    @property
+    def idle_keys(self) -> list[str]:
+        """The config's keys that say otherwise than when the boxes were found, and change nothing of these.
+
+        The threshold is none of them, where less sure boxes are kept.
+        """
+        found, today = self._latest.digests, digests_by_key(self.config)
+        changed = [key for key in {**found, **today} if found and today.get(key) != found.get(key)]
+        return [key for key in changed if key != "detector.conf" or self.lowest_conf is None]
+
 
 @dataclass(frozen=True)
 class KeptTasks:
@@ -181,14 +192,10 @@ def refuse_answers(config: Config, instead: str) -> None:
         raise ConfigError(f"classifier: gives answers, and this is for boxes: {instead}")
 
 
-def idle_settings(settings: Sequence[str]) -> list[str]:
-    """Returns the keys that say how media are looked at, which changes nothing of what was found in them earlier.
-
-    >>> idle_settings(["reader.stride=2", "detector.conf=0.4", "detector.imgsz=960", "labels.size={min_side_px: 8}"])
-    ['reader.stride', 'detector.imgsz']
-    """
-    keys = [setting.partition("=")[0].strip() for setting in settings]
-    return [key for key in keys if key.startswith(("reader", "detector.")) and key != "detector.conf"]
+def idle_keys(assembly: Assembly) -> list[str]:
+    """Returns the config's keys that say otherwise than when earlier runs found what stands for the detector."""
+    finder = assembly.detection.finder
+    return finder.idle_keys if isinstance(finder, EarlierRuns) else []
 
 
 def without_previews(config: Config) -> Config:

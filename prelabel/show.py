@@ -48,11 +48,11 @@ def show_checks(checks: Sequence[Check]) -> None:
     _console().print(table)
 
 
-def show_idle_settings(keys: Sequence[str]) -> None:
-    """Prints which settings have changed nothing of what earlier runs found."""
+def show_idle_keys(keys: Sequence[str]) -> None:
+    """Prints which keys have changed nothing of what earlier runs found."""
     if keys:
-        kept = "is without effect here: boxes stay as earlier runs found them; a run with it looks at the media anew"
-        person().print(f"[yellow]note[/] --set {escape(', '.join(keys))} {kept}")
+        kept = "without effect here: boxes stay as they were found; `prelabel run` looks at the media anew"
+        person().print(f"[yellow]note[/] {escape(', '.join(keys))}: set otherwise than when boxes were found, {kept}")
 
 
 def show_stage(title: str) -> None:

@@ -34,6 +34,7 @@ def record(*rows, info=VIDEO, inferred_frames=(), partial=None, cuts=(), **origi
         "model": ModelRecord("yolo11n", "ab" * 32, "AGPL-3.0"),
         "fingerprint": "f1:i1",
         "lowest_conf": 0.05,
+        "digests": {"reader.stride": "0a1b"},
     }
     found = detections(*rows, inferred_frames=inferred_frames)
     return RawRecord(info, found, RawOrigin(**{**values, **origin}), partial, cuts)

@@ -49,6 +49,17 @@ class Other(Unsure):
         return [Detections([(2, 2, 20, 20)], [0.9], [0]) for _ in batch.frame_indices]
 
 
+class Sure:
+    """Gives no box but those that become labels."""
+
+    class_names = ("Pedestrian",)
+
+    def __init__(self, conf: float = 0.5): ...
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        return [Detections([(2, 2, 20, 20)], [0.9], [0]) for _ in batch.frame_indices]
+
+
 def config_file(folder: Path, **sections) -> Path:
     values = {
         "source": {"path": str(folder / "clips"), "output": str(folder / "out")},
@@ -102,14 +113,34 @@ def test_a_threshold_under_what_is_kept_is_an_error(folder):
 
 
 def test_settings_for_looking_anew_are_said_to_be_without_effect(folder, capfd):
-    settings = ["reader.stride=2", "detector.conf=0.2"]
+    settings = ["reader.stride=2", "detector.conf=0.2", "reader.sessions=3", "detector.batch_size=4"]
+    said = "note reader.stride: set otherwise than when boxes were found, without effect here"
     assert relabel_kept(config_file(folder), settings) == 0
     assert num_instances(folder) == 12
-    assert "note --set reader.stride is without effect here" in capfd.readouterr().err
+    assert said in capfd.readouterr().err
     assert export_labels(config_file(folder), settings, "coco", folder / "all.json") == 0
-    assert "note --set reader.stride is without effect here" in capfd.readouterr().err
+    assert said in capfd.readouterr().err
     assert relabel_kept(config_file(folder), settings[1:]) == 0
     assert "without effect" not in capfd.readouterr().err
+
+
+def test_so_are_those_that_a_changed_config_has(folder, capfd):
+    changed = {"detector": {"use": "tests.test_relabel:Unsure", "conf": 0.2, "imgsz": 960}, "frames": "warn"}
+    with pytest.raises(ConfigError, match=r"detector\.imgsz"):
+        relabel_kept(config_file(folder, **changed), ())
+    changed["detector"] = {"use": "tests.test_relabel:Other"}
+    assert relabel_kept(config_file(folder, **changed), ()) == 0
+    assert num_instances(folder) == 6
+    assert "note detector.use, frames: set otherwise than when boxes were found" in capfd.readouterr().err
+
+
+def test_a_threshold_below_which_nothing_is_kept_is_without_effect(tmp_path, capfd):
+    write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
+    detector = {"use": "tests.test_relabel:Sure"}
+    assert run_config(config_file(tmp_path, detector={**detector, "conf": 0.5})) == 0
+    assert relabel_kept(config_file(tmp_path, detector={**detector, "conf": 0.95}), ()) == 0
+    assert num_instances(tmp_path) == 6
+    assert "note detector.conf: set otherwise" in capfd.readouterr().err
 
 
 def test_a_threshold_that_the_config_leaves_to_the_detector_is_the_detectors(folder):

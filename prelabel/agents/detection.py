@@ -18,6 +18,7 @@ from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.capabilities import WritesFiles, metadata_of, moves_tasks, warnings_of
 from prelabel.detections import VideoDetections
 from prelabel.errors import PrelabelError, SaveError
+from prelabel.fingerprints import digests_by_key
 from prelabel.frames import VideoInfo
 from prelabel.interrupts import StopSignal
 from prelabel.kept import kept_record, raw_path, shape_raw
@@ -160,6 +161,7 @@ class DetectionAgent:
                     fingerprint=self._raw_fingerprint(task),
                     lowest_conf=self._parts.finder.lowest_conf,
                     offer=self._parts.given_geometry,
+                    digests=digests_by_key(self.assembly.config),
                 ),
                 partial=result.partial,
                 cuts=tuple(result.cuts.tolist()),
