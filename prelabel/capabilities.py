@@ -68,6 +68,19 @@ class CountsUsage(Protocol):
 
 
 @runtime_checkable
+class WarnsOfUsage(Protocol):
+    """One that counts usage, and knows what of it somebody should know."""
+
+    def usage_warnings(self, usage: Mapping[str, float]) -> Sequence[str]:
+        """Returns it in sentences, from what was counted in one run: the model may be that of others, too."""
+
+
+def usage_warnings(part: object, usage: Mapping[str, float]) -> list[str]:
+    """Returns what a part has to say of what it counted in a run; nothing of one that does not warn."""
+    return list(part.usage_warnings(usage)) if isinstance(part, WarnsOfUsage) else []
+
+
+@runtime_checkable
 class HasTwins(Protocol):
     """One that can stand several times on the same weights, so that a CPU computes several batches at once."""
 

@@ -17,7 +17,7 @@ from prelabel.agents.task_agent import Decision, Fetched, Looked
 from prelabel.answers import PlacedAnswer
 from prelabel.assembly import Assembly
 from prelabel.assembly.classifier_parts import ClassifierParts
-from prelabel.capabilities import CountsUsage, WritesFiles, metadata_of, warnings_of
+from prelabel.capabilities import CountsUsage, WritesFiles, metadata_of, usage_warnings, warnings_of
 from prelabel.class_store import ClassRecord, read_classes, write_classes
 from prelabel.errors import PrelabelError
 from prelabel.interrupts import StopSignal
@@ -83,6 +83,10 @@ class ClassificationAgent:
         """What a classifier behind a service has counted; empty of others."""
         classifier = self.parts.classifier
         return classifier.usage if isinstance(classifier, CountsUsage) else {}
+
+    def usage_warnings(self, usage: Mapping[str, float]) -> Sequence[str]:
+        """Returns what the classifier has to say of what it counted in this run."""
+        return usage_warnings(self.parts.classifier, usage)
 
     @property
     def reads_media(self) -> bool:

@@ -43,7 +43,6 @@ class OpenAIClassifier:
         class_names: the options.
         model: the service's name for its model.
         default_batch_size: pictures in hand at a time.
-        warnings: what somebody should know after a run.
         usage: requests, tokens, cost and answers that were none, by name; grows while a run goes on.
     """
 
@@ -108,10 +107,9 @@ class OpenAIClassifier:
         self._answered: OrderedDict[str, Said] = OrderedDict()
         self._lock = threading.Lock()
 
-    @property
-    def warnings(self) -> list[str]:
-        """That confidences were not measured, where they were not."""
-        unmeasured = int(self.usage.get("unmeasured_answers", 0))
+    def usage_warnings(self, usage: Mapping[str, float]) -> list[str]:
+        """Returns that confidences were not measured, where they were not."""
+        unmeasured = int(usage.get("unmeasured_answers", 0))
         if not unmeasured:
             return []
         return [

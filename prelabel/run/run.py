@@ -20,6 +20,7 @@ from prelabel.capabilities import (
     LeavesAlone,
     Prioritises,
     moves_tasks,
+    usage_warnings,
     warnings_of,
 )
 from prelabel.errors import AccountError, OntologyError, OutageError
@@ -123,7 +124,7 @@ class Run(Generic[Found]):
             reports.append(outcome.report)
             tell_end(self.progress, outcome.report, dry_run=self.assembly.dry_run)
         seconds = round(time.perf_counter() - began, 3)
-        whole = self._with_finished(reports)
+        whole, usage = self._with_finished(reports), _since(counted_before, self._usage())
         source = self.assembly.source
         return RunReport(
             prelabel=prelabel.__version__,
@@ -134,9 +135,9 @@ class Run(Generic[Found]):
             seconds=seconds,
             tasks=whole.reports,
             left_alone=tuple(source.left_alone) if isinstance(source, LeavesAlone) else (),
-            warnings=(*self.agent.warnings, *warnings_of(source), *whole.notes),
+            warnings=(*self.agent.warnings, *usage_warnings(self.agent, usage), *warnings_of(source), *whole.notes),
             instances_are=self.assembly.config.labels.instances,
-            usage=_since(counted_before, self._usage()),
+            usage=usage,
             stopped=stopped or self.stop.is_set,
             aborted=aborted,
             is_outage=is_outage,

@@ -134,7 +134,7 @@ def test_a_confidence_that_was_not_measured_is_told(server):
     server.script = [lambda: (200, {}, completion("red"))]
     classifier = asking()
     assert classifier.classify([picture(*RED)]).tolist() == [[1, 0]]
-    assert "1 answers came without log-probabilities" in classifier.warnings[0]
+    assert "1 answers came without log-probabilities" in classifier.usage_warnings(classifier.usage)[0]
 
 
 def test_tokens_may_fall_anywhere_and_letters_may_be_escaped():

@@ -50,6 +50,9 @@ class Counting:
         self.usage["requests"] = self.usage.get("requests", 0) + len(images)
         return [[0.9, 0.1] for _ in images]
 
+    def usage_warnings(self, usage):
+        return [f"{usage['requests']} are many"]
+
 def sort(task):
     return "Label it" if task.title.endswith(".mp4") else "Leave it"
 """
@@ -175,7 +178,9 @@ def test_a_service_that_two_stages_share_is_counted_once(
     )
     assert run_config(config) == 0
     assert made.titles_at(ANNOTATE) == ["0.mp4"]
-    assert [report_of(tmp_path / "out" / stage)["usage"] for stage in (SORT, AGENT)] == [{"requests": 3}] * 2
+    reports = [report_of(tmp_path / "out" / stage) for stage in (SORT, AGENT)]
+    assert [report["usage"] for report in reports] == [{"requests": 3}] * 2
+    assert [report["warnings"] for report in reports] == [["3 are many"]] * 2
 
 
 def test_a_stage_s_failure_costs_no_other(project: Project, encord_server: EncordServer, tmp_path: Path) -> None:
