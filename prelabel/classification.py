@@ -149,7 +149,7 @@ def find_classification(ontology: Ontology, name: str | None) -> Classification:
     return found[0]
 
 
-def ontology_of_options(name: str, options: Sequence[str], title: str = "Classifier") -> Ontology:
+def ontology_of_options(name: str, options: Sequence[str]) -> Ontology:
     """Returns an ontology of one radio with these options: the same names give the same hashes."""
     radio = {
         "id": "1.1",
@@ -169,7 +169,7 @@ def ontology_of_options(name: str, options: Sequence[str], title: str = "Classif
         ],
     }
     classification = {"id": "1", "featureNodeHash": made_feature_hash("classification", name), "attributes": [radio]}
-    return Ontology.from_structure({"objects": [], "classifications": [classification]}, title)
+    return Ontology.from_structure({"objects": [], "classifications": [classification]}, "Classifier")
 
 
 def _read(entry: Mapping[str, Any]) -> Classification | None:

@@ -83,7 +83,6 @@ class Ontology:
     def from_classes(
         cls,
         class_names: Sequence[str],
-        title: str = "Detector",
         shape: str = "bounding_box",
         point_names: Sequence[str] = (),
     ) -> Ontology:
@@ -91,7 +90,6 @@ class Ontology:
 
         Args:
             class_names: of the objects.
-            title: what people call it.
             shape: of all of them.
             point_names: of each, where they are skeletons.
         """
@@ -118,7 +116,7 @@ class Ontology:
                 )
                 for name in names
             ]
-        return cls.from_structure(structure, title)
+        return cls.from_structure(structure, "Detector")
 
     @classmethod
     def load(cls, path: Path) -> Ontology:

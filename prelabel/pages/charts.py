@@ -55,10 +55,9 @@ class Bins:
         """Returns the part of each frame, int64 (N,)."""
         return np.searchsorted(self.edges, frame_index, side="right") - 1
 
-    def sums(self, frame_index: NDArray[np.int64], weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """Returns how many of the frames are in each part, or the sum of their weights, float64 (B,)."""
-        found = np.bincount(self.place(frame_index), weights=weights, minlength=len(self.num_frames))
-        return found.astype(np.float64)
+    def count(self, frame_index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns how many of the frames are in each part, int64 (B,)."""
+        return np.bincount(self.place(frame_index), minlength=len(self.num_frames))
 
 
 def stack(heights: Sequence[NDArray[np.float64]], top: float) -> list[str]:

@@ -18,6 +18,7 @@ from prelabel.preview import sheet_frames
 from prelabel.report import TaskReport
 
 NUM_PICTURES = 4
+NUM_TICKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def timeline_of(video: LabelledVideo) -> Timeline:
     bins = Bins.of(info.num_frames, found.frames_looked_at)
     category = video.label_map.category_index[found.class_id]
     present = [index for index in range(len(video.label_map.categories)) if (category == index).any()]
-    heights = [bins.sums(found.frame_index[category == index]) / np.maximum(bins.num_frames, 1) for index in present]
+    heights = [bins.count(found.frame_index[category == index]) / np.maximum(bins.num_frames, 1) for index in present]
     total = np.sum(heights, axis=0) if heights else np.zeros(len(bins.num_frames))
     most = max(float(total.max()), 1.0)
     low, mean, high = _confidence(video, bins)
@@ -129,9 +130,9 @@ def _confidence(video: LabelledVideo, bins: Bins) -> tuple[NDArray[np.float64], 
     return low, mean, high
 
 
-def _ticks(video: LabelledVideo, num: int = 5) -> tuple[str, ...]:
+def _ticks(video: LabelledVideo) -> tuple[str, ...]:
     info = video.info
-    parts = np.linspace(0, 1, num)
+    parts = np.linspace(0, 1, NUM_TICKS)
     if info.average_fps <= 0:
         return tuple(f"{round(part * (info.num_frames - 1)) + 1}" for part in parts)
     return tuple(duration(part * info.duration_seconds) for part in parts.tolist())

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 Frame = TypeVar("Frame")
 
+RANGES_SHOWN = 8
+
 
 class BatchMemory(Protocol):
     """Where batches' memory comes from."""
@@ -159,8 +161,8 @@ class MissingFrames:
         )
 
 
-def format_ranges(indices: list[int], limit: int = 8) -> str:
-    """Returns rising numbers as ranges.
+def format_ranges(indices: list[int]) -> str:
+    """Returns rising numbers as ranges, the first of many.
 
     >>> format_ranges([1, 2, 3, 7, 9, 10])
     '1-3, 7, 9-10'
@@ -171,5 +173,6 @@ def format_ranges(indices: list[int], limit: int = 8) -> str:
             ranges[-1][1] = index
         else:
             ranges.append([index, index])
-    words = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:limit]]
-    return ", ".join(words) + (f" and {len(ranges) - limit} more stretches" if len(ranges) > limit else "")
+    words = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    more = f" and {len(words) - RANGES_SHOWN} more stretches" if len(words) > RANGES_SHOWN else ""
+    return ", ".join(words[:RANGES_SHOWN]) + more

@@ -15,7 +15,7 @@ def test_every_frame_is_in_one_part(num_frames: int, stride: int):
     bins = Bins.of(num_frames, seen)
     assert bins.num_frames.sum() == len(seen)
     assert bins.num_frames.min() >= 1
-    assert bins.sums(seen).tolist() == bins.num_frames.tolist()
+    assert bins.count(seen).tolist() == bins.num_frames.tolist()
 
 
 def test_a_video_without_boxes_has_an_empty_timeline():
