@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,14 +44,10 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
     score = None
     if report.tasks and assembly.writes_files and assembly.config.agent is None:
         outputs.append(_write_found(assembly, report))
-        try:
+        with _noted(warnings):
             score = _score(assembly)
-        except PrelabelError as error:
-            warnings.append(str(error))
-    try:
+    with _noted(warnings):
         outputs += _previews(assembly, report, progress)
-    except PrelabelError as error:
-        warnings.append(str(error))
     outputs += [path := assembly.output / REPORT, *([assembly.output / "report.html"] if page else [])]
     finished = replace(
         report,
@@ -65,17 +62,29 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         finished.write(path)
         if page:
             _write_page(assembly, finished, outputs[-1])
+    _tell_end(progress, finished)
+    return finished
+
+
+@contextmanager
+def _noted(warnings: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except PrelabelError as error:
+        warnings.append(str(error))
+
+
+def _tell_end(progress: Progress, report: RunReport) -> None:
     progress.event(
         "run_done",
         done=sum(task.status == "done" for task in report.tasks),
         failed=len(report.failed),
-        instances=finished.instances,
-        frames_per_second=round(finished.frames_per_second, 2),
-        limit=finished.limit,
-        score=None if score is None else score["map_50_95"],
-        outputs=list(finished.outputs),
+        instances=report.instances,
+        frames_per_second=round(report.frames_per_second, 2),
+        limit=report.limit,
+        score=None if report.score is None else report.score["map_50_95"],
+        outputs=list(report.outputs),
     )
-    return finished
 
 
 def write_stages_report(folder: Path, ended: Sequence[tuple[Assembly, RunReport]]) -> Path:

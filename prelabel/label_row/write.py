@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -83,11 +83,25 @@ def write_detections(
     base = without_objects(row, own)
     held, num_kept = _held_hashes(base)
     draft = _Draft(own, held)
+    for on_frames in _instances(row, detections, info, label_map, as_row_time(now)):
+        draft.add(on_frames)
+    return WrittenRow(
+        row=_with_labels(base, draft.on_frames, _answers(row, draft.hashes)),
+        num_instances=len(draft.hashes),
+        num_replaced=len(own),
+        num_kept=num_kept,
+        num_taken_over=draft.num_taken_over,
+    )
+
+
+def _instances(
+    row: LabelRow, detections: VideoDetections, info: VideoInfo, label_map: LabelMap, made_at: str
+) -> Sequence[Placed]:
+    """Returns the instances that detections become, without their hashes."""
     units = _UnitsByFrame(row)
     corners = _checked_corners(row, detections, info)
     confidence = np.where(detections.interpolated, INTERPOLATED_CONFIDENCE, detections.confidence.astype(np.float64))
     confidence = np.rint(confidence * GRID) / GRID
-    made_at = as_row_time(now)
     class_ids, instances = detections.class_id.tolist(), detections.instance.tolist()
     frames, geometries = detections.frame_index.tolist(), detections.geometry.tolist()
     columns = (instances, frames, corners, confidence.tolist(), class_ids, geometries)
@@ -102,15 +116,7 @@ def write_detections(
         else:
             geometry = geometry_keys(known, category, info.size_of(frame_index), unit_size)
         _place(placed[instance], (unit_hash, frame_index), _label(category, score, made_at, geometry))
-    for on_frames in placed:
-        draft.add(on_frames)
-    return WrittenRow(
-        row=_with_labels(base, draft.on_frames, _answers(row, draft.hashes)),
-        num_instances=len(draft.hashes),
-        num_replaced=len(own),
-        num_kept=num_kept,
-        num_taken_over=draft.num_taken_over,
-    )
+    return placed
 
 
 @dataclass(slots=True)
