@@ -183,13 +183,14 @@ def assemble_kept(config: Config, folder: Path, dry_run: bool = False) -> Assemb
 
 
 def refuse_answers(config: Config, instead: str) -> None:
-    """Refuses a config whose classifier gives answers, where boxes are asked for.
+    """Refuses a config whose classifier gives answers, or that has no detector, where boxes are asked for.
 
     Raises:
-        ConfigError: it has a classifier; it says what to do instead.
+        ConfigError: there will be no boxes; of a classifier it says what to do instead.
     """
     if config.classifier is not None:
         raise ConfigError(f"classifier: gives answers, and this is for boxes: {instead}")
+    detector_section(config)
 
 
 def idle_keys(assembly: Assembly) -> list[str]:

@@ -196,7 +196,7 @@ def test_what_the_project_does_not_have_is_answered_with_what_it_has(
 
 
 def test_a_config_that_is_not_there_or_is_a_folder(folder, monkeypatch, capsys):
-    for name, said in (("nowhere.yaml", "there is no such config"), ("clips", "cannot be read")):
+    for name, said in (("nowhere.yaml", "there is no such config"), ("clips", "is a folder, expected a config")):
         monkeypatch.setattr("sys.argv", ["prelabel", "run", name])
         with pytest.raises(SystemExit) as ended:
             cli.main()

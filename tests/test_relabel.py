@@ -214,6 +214,20 @@ def test_a_classifier_s_config_is_told_where_its_answers_are(tmp_path):
         export_labels(path, (), "coco", tmp_path / "all.json")
 
 
+def test_a_config_without_a_detector_is_not_told_to_run_first(tmp_path):
+    values = {"source": {"path": str(tmp_path)}, "agent": {"use": "mine.py:handle"}}
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(values))
+    for command in (
+        lambda: relabel_kept(path, ()),
+        lambda: draw_previews(path, (), (), "all"),
+        lambda: export_labels(path, (), "coco", tmp_path / "all.json"),
+        lambda: evaluate_labels(path, (), against=None, stages=(), min_iou=0.5, accept_iou=0.8),
+    ):
+        with pytest.raises(ConfigError, match=r"^detector: is missing: boxes come from a detector"):
+            command()
+
+
 def test_nothing_kept_is_said(tmp_path):
     with pytest.raises(ConfigError, match="holds no detections yet: `prelabel run CONFIG` first"):
         relabel_kept(config_file(tmp_path), ())

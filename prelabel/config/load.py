@@ -94,6 +94,8 @@ def _with_source_use(values: Mapping[str, Any]) -> dict[str, Any]:
 def _read_sections(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{path}: there is no such config; `prelabel init` writes one")
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder, expected a config; `prelabel init --folder {path}` writes one")
     values = read_yaml(path, ConfigError)
     if not isinstance(values, dict):
         got = "nothing" if values is None else type(values).__name__
