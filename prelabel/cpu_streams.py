@@ -6,13 +6,19 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prelabel.capabilities import HasTwins
 from prelabel.detections import Detections
 from prelabel.errors import ConfigError
 from prelabel.frames import FrameBatch
-from prelabel.protocols import Detector
+from prelabel.protocols import Classifier, Detector
+
+if TYPE_CHECKING:
+    import torch
 
 MOST_STREAMS = 4
 """Unless a config asks for more: a CPU's batch has 4 frames where nobody says otherwise."""
@@ -83,28 +89,50 @@ class StreamedDetector:
         return lambda: [found for part in finish() for found in part]
 
 
+class StreamedClassifier:
+    """A classifier that computes parts of a batch beside each other."""
+
+    def __init__(self, streams: Streams[Classifier], class_names: Sequence[str]) -> None:
+        self._streams, self.class_names = streams, class_names
+
+    def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
+        """Returns how probable each class is, float32 (N, C), a row a picture, in their order."""
+        parts = self._streams.begin(len(images), lambda twin, share: twin.classify(images[share]))()
+        return np.concatenate([np.zeros((0, len(self.class_names)), np.float32), *parts])
+
+
 def detector_on_streams(detector: Detector, num: int | Literal["auto"]) -> Detector:
     """Returns the detector on so many streams; `auto`: one a core that torch uses, up to `MOST_STREAMS`.
 
     Raises:
         ConfigError: several are asked for, and the detector has no twins.
     """
-    streams = make_streams(detector, num)
-    if streams is not None:
-        return StreamedDetector(streams, detector.class_names)
-    if num in ("auto", 1):
-        return detector
-    raise ConfigError(f"detector.streams: got {num}, but this detector has one stream here: leave streams out")
+    streams = _make_streams("detector", detector, num)
+    return detector if streams is None else StreamedDetector(streams, detector.class_names)
 
 
-def make_streams(part: _Part, num: int | Literal["auto"]) -> Streams[_Part] | None:
-    """Returns streams of a part's twins; None where one stream is enough, or the part has no twins."""
-    if num == 1 or not isinstance(part, HasTwins):
+def classifier_on_streams(classifier: Classifier, num: int | Literal["auto"]) -> Classifier:
+    """Returns the classifier on so many streams; `auto`: one a core that torch uses, up to `MOST_STREAMS`.
+
+    Raises:
+        ConfigError: several are asked for, and the classifier has no twins.
+    """
+    streams = _make_streams("classifier", classifier, num)
+    return classifier if streams is None else StreamedClassifier(streams, classifier.class_names)
+
+
+def _make_streams(section: str, part: _Part, num: int | Literal["auto"]) -> Streams[_Part] | None:
+    """Returns streams of a part's twins; None where there is to be one stream, or where it has no twins."""
+    if num == 1:
         return None
-    import torch
+    if isinstance(part, HasTwins):
+        import torch
 
-    num_cores = torch.get_num_threads()
-    wanted = min(num_cores, MOST_STREAMS) if num == "auto" else num
-    twins = [part.twin() for _ in range(wanted if wanted > 1 else 0)]
-    known = [twin for twin in twins if twin is not None]
-    return Streams(known, max(1, num_cores // wanted)) if known else None
+        num_cores = torch.get_num_threads()
+        wanted = min(num_cores, MOST_STREAMS) if num == "auto" else num
+        twins = [twin for _ in range(wanted) if (twin := part.twin()) is not None]
+        if len(twins) > 1:
+            return Streams(twins, max(1, num_cores // wanted))
+    if num == "auto":
+        return None
+    raise ConfigError(f"{section}.streams: got {num}, but this {section} has one stream here: leave streams out")

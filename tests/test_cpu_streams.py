@@ -10,9 +10,17 @@ import torch
 from prelabel import Detections
 from prelabel.assembly import assemble
 from prelabel.config import check_config
-from prelabel.cpu_streams import StreamedDetector, Streams, detector_on_streams, shares
+from prelabel.cpu_streams import (
+    StreamedClassifier,
+    StreamedDetector,
+    Streams,
+    classifier_on_streams,
+    detector_on_streams,
+    shares,
+)
 from prelabel.errors import ConfigError
 from prelabel.frames import FrameBatch
+from prelabel.testing import check_classifier
 from prelabel.tiling import TiledDetector
 
 pytestmark = pytest.mark.timeout(60)
@@ -92,6 +100,28 @@ def test_a_detector_without_twins_stays_as_it_is(four_cores):
     assert detector_on_streams(alone, "auto") is alone
     with pytest.raises(ConfigError, match=r"detector\.streams: got 2, but this detector has one stream here"):
         detector_on_streams(alone, 2)
+
+
+class Brightness:
+    """Tells the dark from the bright."""
+
+    class_names = ("dark", "bright")
+
+    def twin(self) -> Brightness:
+        return Brightness()
+
+    def classify(self, images) -> np.ndarray:
+        bright = [float(image.float().mean()) / 255 for image in images]
+        return np.array([[1 - value, value] for value in bright], np.float32)
+
+
+def test_pictures_are_told_apart_on_streams_in_their_order(four_cores):
+    pictures = [torch.full((2 + n, 3, 3), 51 * n, dtype=torch.uint8) for n in range(5)]
+    classifier = classifier_on_streams(Brightness(), "auto")
+    assert isinstance(classifier, StreamedClassifier)
+    np.testing.assert_allclose(classifier.classify(pictures)[:, 1], [0, 0.2, 0.4, 0.6, 0.8], atol=1e-6)
+    assert classifier.classify([]).shape == (0, 2)
+    check_classifier(Brightness())
 
 
 def test_streams_are_a_line_of_the_config(four_cores):

@@ -125,7 +125,7 @@ class ClassificationAgent:
             tell_waiting=partial(self.progress.waiting, "decode"),
         )
         with closing(pictures):
-            batches = FullBatches(self.parts.classifier, self.parts.batch_size)
+            batches = FullBatches(self.parts.streamed, self.parts.batch_size)
             for seen in batches.run(pictures):
                 yield self._keep(seen)
 

@@ -68,16 +68,21 @@ class ReaderSection(PluginSection):
         return self
 
 
+NumStreams = Annotated[
+    Annotated[int, Field(ge=1)] | Literal["auto"],
+    Field(
+        description="on a CPU, parts of a batch that are computed beside each other, each on its share of the cores: "
+        "auto: one a core, up to 4, where the model can; 1: all cores on one"
+    ),
+]
+
+
 class DetectorSection(PluginSection):
     """What finds the boxes."""
 
     use: str = Field("", description="ultralytics | torchvision | module:Name | mine.py:Mine; default: the card's")
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="frames a batch")
-    streams: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto",
-        description="on a CPU, parts of a batch that are computed beside each other, each on its share of the cores: "
-        "auto: one a core, up to 4, where the detector can; 1: all cores on one",
-    )
+    streams: NumStreams = "auto"
     tiles: Tiles | None = Field(None, description="look at each frame in overlapping tiles too, for small things")
 
 
@@ -90,6 +95,7 @@ class ClassifierSection(PluginSection):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="pictures a batch, of as many tasks as it takes to fill one"
     )
+    streams: NumStreams = "auto"
     conf: Fraction = Field(0.5, description="least confidence of an answer; below it the task goes `otherwise`")
     frames_per_video: Annotated[int, Field(ge=1)] | None = Field(
         8, description="frames looked at in a video, spread evenly; null: all that the section reader leaves"
