@@ -1,4 +1,4 @@
-"""What the command line sets of its process: freed tensors are used again, not fetched from the system anew."""
+"""What the command line sets of its process: threads as a container may use, freed tensors used again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+
+from prelabel import process_settings
 
 NUM_PAGES = 20_000
 PROGRAM = f"""
@@ -32,7 +34,7 @@ thread.start()
 thread.join()
 """
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such settings")
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such settings")
 
 
 def faults(**environment: str) -> list[int]:
@@ -44,6 +46,7 @@ def faults(**environment: str) -> list[int]:
     return [int(number) for number in done.stdout.split()]
 
 
+@needs_glibc
 def test_freed_memory_is_used_again_until_it_is_given_back() -> None:
     first, again, after = faults()
     assert first > NUM_PAGES / 2
@@ -51,6 +54,39 @@ def test_freed_memory_is_used_again_until_it_is_given_back() -> None:
     assert after > NUM_PAGES / 2
 
 
+@needs_glibc
 def test_the_users_own_settings_stay() -> None:
     _, again, _ = faults(MALLOC_MMAP_THRESHOLD_="131072")
     assert again > NUM_PAGES / 2
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "20000 100000"}, 1),
+        ({"cpu.max": "6400000 100000"}, 8),
+        ({"cpu.max": "what?"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({}, 8),
+    ],
+)
+def test_a_containers_quota_says_how_many_cores_may_be_used(tmp_path, monkeypatch, files, cores):
+    monkeypatch.setattr(process_settings, "machine_cores", lambda: 8)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert process_settings.usable_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("usable", "given", "expected"), [(2, None, "2"), (2, "5", "5"), (8, None, None)])
+def test_openmp_starts_no_more_threads_than_a_container_may_use(monkeypatch, usable, given, expected):
+    monkeypatch.setattr(process_settings, "machine_cores", lambda: 8)
+    monkeypatch.setattr(process_settings, "usable_cores", lambda: usable)
+    monkeypatch.setattr(
+        os, "environ", {"MALLOC_ARENA_MAX": "1"} | ({} if given is None else {"OMP_NUM_THREADS": given})
+    )
+    process_settings.set_up_process()
+    assert os.environ.get("OMP_NUM_THREADS") == expected

@@ -19,6 +19,7 @@ from prelabel.doctor import trials
 from prelabel.doctor.probes import Probe, run_probes
 from prelabel.encord_api.key import KEY_FILE, KEY_TEXT, read_key
 from prelabel.errors import AccountError, WeightsError
+from prelabel.process_settings import machine_cores, usable_cores
 from prelabel.weights import cache_folder
 
 Status = Literal["ok", "warn", "missing"]
@@ -91,9 +92,10 @@ def _look_at_python() -> Iterable[Finding]:
 
 
 def _look_at_machine() -> Iterable[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    usable, cores = usable_cores(), machine_cores()
+    limit = f", the time of {usable} for this container" if usable < cores else ""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    yield Finding("CPU", "ok", f"{cores} cores, {memory_gb:.0f} GB memory")
+    yield Finding("CPU", "ok", f"{cores} cores{limit}, {memory_gb:.0f} GB memory")
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
     enough = free_gb >= LEAST_FREE_GB
     mend = "" if enough else f"make room: a run needs {LEAST_FREE_GB:g} GB here, and downloads need more"

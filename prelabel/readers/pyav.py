@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from prelabel.errors import FrameCountError, MachineError
 from prelabel.frames import FrameBatch, Media, VideoInfo
+from prelabel.process_settings import usable_cores
 from prelabel.readers.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
 from prelabel.readers.container import demux, open_video
 from prelabel.readers.convert import FrameConverter
@@ -46,7 +46,7 @@ class PyAVReader:
         if reason is not None:
             raise MachineError(f"reader pyav on device {device!r}: {reason}")
         self._path = media.paths[0]
-        self._threads = threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
+        self._threads = threads or min(MAX_THREADS, usable_cores())
         self.pool: BatchMemory = FramePool()
         self._index: VideoIndex | None = None
 
