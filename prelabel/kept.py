@@ -125,7 +125,9 @@ def label_raw(parts: DetectorParts, title: str, record: RawRecord) -> LabelledVi
     check_classes(parts, title, record)
     lowest, threshold = record.origin.lowest_conf, parts.finder.threshold
     if lowest is not None and threshold is not None and threshold < lowest:
-        raise ConfigError(f"{title}: detector.conf: got {threshold:g}, boxes are kept from {lowest:g} on: {NEXT_STEP}")
+        raise ConfigError(
+            f"{title}: detector.conf: got {threshold:g}, detections are kept from {lowest:g} on: {NEXT_STEP}"
+        )
     return LabelledVideo(title, record.info, shape_raw(parts, record).detections, parts.label_map)
 
 

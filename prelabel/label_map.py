@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prelabel.errors import OntologyError, did_you_mean
 from prelabel.geometry import BOXES_ALONE, GeometryOffer
 from prelabel.geometry.skeletons import match_keypoints
-from prelabel.ontology import BOX_SHAPES, Ontology, OntologyObject
+from prelabel.ontology import BOX_SHAPES, Ontology, OntologyObject, noun_of
 
 NAMES_IN_SHORT = 8
 
@@ -64,6 +64,11 @@ class LabelMap:
     def short_notes(self) -> tuple[str, ...]:
         """The same for the end of a run; of many dropped classes the first are named."""
         return self._notes(NAMES_IN_SHORT)
+
+    @property
+    def noun(self) -> tuple[str, str]:
+        """What one label is called by the shapes of the objects, such as a box, and several of them."""
+        return noun_of(category.shape for category in self.categories)
 
     def _notes(self, num_names: int) -> tuple[str, ...]:
         said = [

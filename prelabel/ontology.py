@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,24 @@ from prelabel.geometry.skeletons import SkeletonPoint, read_skeletons, skeleton_
 
 BOX_SHAPES = ("bounding_box", "rotatable_bounding_box", "polygon", "bitmask")
 """Shapes that a box can be written as, the preferred one first."""
+
+_NOUNS = {
+    "bounding_box": ("box", "boxes"),
+    "rotatable_bounding_box": ("box", "boxes"),
+    "polygon": ("polygon", "polygons"),
+    "bitmask": ("mask", "masks"),
+    "skeleton": ("skeleton", "skeletons"),
+}
+
+
+def noun_of(shapes: Iterable[str]) -> tuple[str, str]:
+    """Returns what a thing of these shapes is called where people read of it, and several of them.
+
+    >>> noun_of(["polygon"]), noun_of(["bounding_box", "rotatable_bounding_box"]), noun_of(["bounding_box", "bitmask"])
+    (('polygon', 'polygons'), ('box', 'boxes'), ('shape', 'shapes'))
+    """
+    nouns = {_NOUNS.get(shape, ("shape", "shapes")) for shape in shapes}
+    return nouns.pop() if len(nouns) == 1 else ("shape", "shapes")
 
 
 def made_feature_hash(kind: str, name: str) -> str:

@@ -54,6 +54,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         score=score,
         warnings=tuple(warnings),
         outputs=tuple(map(str, outputs)),
+        shapes=_shapes(assembly),
         device="" if assembly.config.detector is None else assembly.detection.device or "",
     )
     if _tells_nothing(report) and path.exists():
@@ -131,6 +132,12 @@ def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledV
         yield LabelledVideo(
             titles[task.key], raw.info, shape_raw(assembly.detection, raw).detections, assembly.detection.label_map
         )
+
+
+def _shapes(assembly: Assembly) -> tuple[str, ...]:
+    if assembly.config.detector is None:
+        return ()
+    return tuple(dict.fromkeys(category.shape for category in assembly.detection.label_map.categories))
 
 
 def _write_page(assembly: Assembly, report: RunReport, path: Path) -> None:

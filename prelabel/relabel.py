@@ -100,7 +100,7 @@ class EarlierRuns:
             return None
         conf = _configured_conf(detector_plugin(self.config, self.folder), detector_section(self.config).options)
         if conf < lowest:
-            raise ConfigError(f"detector.conf: got {conf:g}, boxes are kept from {lowest:g} on: {NEXT_STEP}")
+            raise ConfigError(f"detector.conf: got {conf:g}, detections are kept from {lowest:g} on: {NEXT_STEP}")
         return conf
 
     @property
@@ -147,7 +147,9 @@ class KeptTasks:
             if origin.detector_fingerprint == self.earlier.fingerprint:
                 tasks.append(KeptTask(entry.key, entry.title, origin.media_identity, entry.num_instances))
             else:
-                others.append(LeftAlone(entry.title, f"its boxes are of another detector or reader: {NEXT_STEP}"))
+                others.append(
+                    LeftAlone(entry.title, f"what was found in it is of another detector or reader: {NEXT_STEP}")
+                )
         if not isinstance(self.config.source, EncordSection):
             return KeptSource(tasks, others)
         from prelabel.sources.encord_rows import EncordRowSource

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from prelabel.errors import ConfigError
 from prelabel.files import read_json, write_text_atomically
+from prelabel.ontology import noun_of
 from prelabel.plugins import describe_first
 from prelabel.progress import reason_beside
 from prelabel.protocols import LeftAlone
@@ -94,6 +95,7 @@ class RunReport:
         usage: what a model behind a service counted: requests, tokens, cost and so on, by name.
         stopped: somebody asked to stop before all was done.
         aborted: why the run ended before its time; else empty.
+        shapes: of the ontology objects that a detector labels; empty of answers.
         device: that the detector ran on, `cuda:0` or `cpu`; empty where it does not say.
         is_outage: the platform stayed away, which is why; a later run may go on.
         score: against the ground truth, where one was given: mAP and AP by class.
@@ -113,6 +115,7 @@ class RunReport:
     usage: Mapping[str, float] = field(default_factory=dict)
     stopped: bool = False
     aborted: str = ""
+    shapes: tuple[str, ...] = ()
     device: str = ""
     is_outage: bool = False
     score: Mapping[str, float] | None = None
@@ -154,6 +157,11 @@ class RunReport:
     def num_boxes(self) -> int:
         """Boxes of these instances, on all frames."""
         return sum(task.num_boxes for task in self.tasks)
+
+    @property
+    def noun(self) -> tuple[str, str]:
+        """What one of these boxes is called by its shape, and several of them."""
+        return noun_of(self.shapes)
 
     @property
     def num_interpolated(self) -> int:

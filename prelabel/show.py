@@ -51,8 +51,8 @@ def show_checks(checks: Sequence[Check]) -> None:
 def show_idle_keys(keys: Sequence[str]) -> None:
     """Prints which keys have changed nothing of what earlier runs found."""
     if keys:
-        kept = "without effect here: boxes stay as they were found; `prelabel run` looks at the media anew"
-        person().print(f"[yellow]note[/] {escape(', '.join(keys))}: set otherwise than when boxes were found, {kept}")
+        then = "not as in the run whose detections these are, and without effect here"
+        person().print(f"[yellow]note[/] {escape(', '.join(keys))}: {then}: `prelabel run` looks at the media anew")
 
 
 def show_stage(title: str) -> None:
@@ -197,15 +197,16 @@ def _summary(report: RunReport) -> str:
     if report.num_inferred and report.seconds:
         pace = f"{report.num_inferred:,} frames in {report.seconds:.1f} s: {report.frames_per_second:.1f} frames/s"
         parts.append(f"{pace}, limited by {report.limit}")
+    _, many = report.noun
     if report.instances_are == "tracks":
-        tracks = f"{sum(report.instances.values()):,} tracks of {report.num_boxes:,} boxes"
+        tracks = f"{sum(report.instances.values()):,} tracks of {report.num_boxes:,} {many}"
         parts.append(f"{tracks}, {report.num_interpolated:,} of them filled in")
     if (thinning := report.thinning) is not None:
-        kept = f"{thinning.num_kept:,} of {thinning.num_found:,} boxes kept as keyframes"
+        kept = f"{thinning.num_kept:,} of {thinning.num_found:,} {many} kept as keyframes"
         parts.append(f"{kept}, overlap with those found {thinning.mean_iou:.3f} (least {thinning.min_iou:.2f})")
     if report.dropped:
         left_out = (f"{number:,} {reason.replace('_', ' ')}" for reason, number in report.dropped.items())
-        parts.append(f"boxes left out: {', '.join(left_out)}")
+        parts.append(f"detections left out: {', '.join(left_out)}")
     if report.usage:
         counted = {name.replace("_", " "): number for name, number in report.usage.items() if number}
         parts.append(

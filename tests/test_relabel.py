@@ -108,13 +108,15 @@ def test_relabelling_and_running_know_what_the_other_has_done(folder):
 
 
 def test_a_threshold_under_what_is_kept_is_an_error(folder):
-    with pytest.raises(ConfigError, match=r"detector\.conf: got 0\.05, boxes are kept from 0\.1 on: `prelabel run"):
+    with pytest.raises(
+        ConfigError, match=r"detector\.conf: got 0\.05, detections are kept from 0\.1 on: `prelabel run"
+    ):
         relabel_kept(config_file(folder), ["detector.conf=0.05"])
 
 
 def test_settings_for_looking_anew_are_said_to_be_without_effect(folder, capfd):
     settings = ["reader.stride=2", "detector.conf=0.2", "reader.sessions=3", "detector.batch_size=4"]
-    said = "note reader.stride: set otherwise than when boxes were found, without effect here"
+    said = "note reader.stride: not as in the run whose detections these are, and without effect"
     assert relabel_kept(config_file(folder), settings) == 0
     assert num_instances(folder) == 12
     assert said in capfd.readouterr().err
@@ -131,7 +133,7 @@ def test_so_are_those_that_a_changed_config_has(folder, capfd):
     changed["detector"] = {"use": "tests.test_relabel:Other"}
     assert relabel_kept(config_file(folder, **changed), ()) == 0
     assert num_instances(folder) == 6
-    assert "note detector.use, frames: set otherwise than when boxes were found" in capfd.readouterr().err
+    assert "note detector.use, frames: not as in the run" in capfd.readouterr().err
 
 
 def test_a_threshold_below_which_nothing_is_kept_is_without_effect(tmp_path, capfd):
@@ -140,7 +142,7 @@ def test_a_threshold_below_which_nothing_is_kept_is_without_effect(tmp_path, cap
     assert run_config(config_file(tmp_path, detector={**detector, "conf": 0.5})) == 0
     assert relabel_kept(config_file(tmp_path, detector={**detector, "conf": 0.95}), ()) == 0
     assert num_instances(tmp_path) == 6
-    assert "note detector.conf: set otherwise" in capfd.readouterr().err
+    assert "note detector.conf: not as in the run" in capfd.readouterr().err
 
 
 def test_a_threshold_that_the_config_leaves_to_the_detector_is_the_detectors(folder):
@@ -166,7 +168,10 @@ def test_boxes_of_an_earlier_detector_are_left_alone(folder):
     report = report_of(folder)
     assert [task["title"] for task in report["tasks"]] == ["b.mp4"]
     (left,) = report["left_alone"]
-    assert (left["title"], left["kind"].split(":")[0]) == ("a.mp4", "its boxes are of another detector or reader")
+    assert (left["title"], left["kind"].split(":")[0]) == (
+        "a.mp4",
+        "what was found in it is of another detector or reader",
+    )
 
 
 def test_a_dry_run_of_it_leaves_labels_and_ledger_as_they_are(folder):

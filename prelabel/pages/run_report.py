@@ -159,18 +159,20 @@ def _tiles(report: RunReport, videos: Sequence[VideoView]) -> list[Tile]:
         pace = f"{report.frames_per_second:,.1f} a second"
         tiles.append(Tile("frames looked at", f"{report.num_inferred:,}", pace))
     if report.num_boxes:
-        note = f"{report.num_boxes:,} boxes" if report.instances_are == "tracks" else ""
+        note = f"{report.num_boxes:,} {report.noun[1]}" if report.instances_are == "tracks" else ""
         tiles.append(Tile(_unit(report), f"{sum(report.instances.values()):,}", note))
     if (thinning := report.thinning) is not None:
         kept = f"{thinning.num_kept:,} of {thinning.num_found:,}"
-        tiles.append(Tile("boxes kept of tracks", kept, f"overlap with those found {thinning.mean_iou:.3f}"))
+        tiles.append(
+            Tile(f"{report.noun[1]} kept of tracks", kept, f"overlap with those found {thinning.mean_iou:.3f}")
+        )
     if report.score:
         tiles.append(Tile("mAP", f"{report.score['map_50_95']:.3f}", f"AP50 {report.score['map_50']:.3f}"))
     return [*tiles, Tile("took", duration(report.seconds)), _cost(report, videos)]
 
 
 def _unit(report: RunReport) -> str:
-    return "tracks" if report.instances_are == "tracks" else "boxes"
+    return "tracks" if report.instances_are == "tracks" else report.noun[1]
 
 
 def _cost(report: RunReport, videos: Sequence[VideoView]) -> Tile:

@@ -23,11 +23,12 @@ NUM_TICKS = 5
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Boxes and confidences over a video.
+    """How many things there are, and confidences, over a video.
 
     Attributes:
-        areas: of boxes a frame, a class each, stacked.
-        most: boxes a frame that reach the top.
+        areas: of things a frame, a class each, stacked.
+        most: things a frame that reach the top.
+        many: what several of them are called, such as boxes.
         mean: path of the mean confidence.
         spread: path from the 10th to the 90th percentile of confidence.
         ticks: times or frame numbers below, from left to right at equal distances.
@@ -36,6 +37,7 @@ class Timeline:
 
     areas: tuple[Area, ...]
     most: float
+    many: str
     mean: str
     spread: str
     ticks: tuple[str, ...]
@@ -101,16 +103,18 @@ def timeline_of(video: LabelledVideo) -> Timeline:
     total = np.sum(heights, axis=0) if heights else np.zeros(len(bins.num_frames))
     most = max(float(total.max()), 1.0)
     low, mean, high = _confidence(video, bins)
+    _, many = video.label_map.noun
     return Timeline(
         areas=tuple(
             Area(video.label_map.categories[index].name, video.label_map.categories[index].color, path)
             for index, path in zip(present, stack(heights, most), strict=True)
         ),
         most=most,
+        many=many,
         mean=line(mean),
         spread=band(low, high),
         ticks=_ticks(video),
-        description=_describe(total, mean),
+        description=_describe(total, mean, many),
     )
 
 
@@ -138,11 +142,11 @@ def _ticks(video: LabelledVideo) -> tuple[str, ...]:
     return tuple(duration(part * info.duration_seconds) for part in parts.tolist())
 
 
-def _describe(total: NDArray[np.float64], mean: NDArray[np.float64]) -> str:
+def _describe(total: NDArray[np.float64], mean: NDArray[np.float64], many: str) -> str:
     if not total.any():
-        return "No boxes."
+        return f"No {many}."
     measured = mean[~np.isnan(mean)]
-    said = f"{total.min():.1f} to {total.max():.1f} boxes a frame"
+    said = f"{total.min():.1f} to {total.max():.1f} {many} a frame"
     return f"{said}, mean confidence {measured.min():.2f} to {measured.max():.2f}." if len(measured) else f"{said}."
 
 
@@ -179,7 +183,7 @@ def _picture(video: LabelledVideo, frame: int, source: str) -> Picture:
             outlines.append(Outline(*place, "filled-in" if is_filled_in else "found", category.color, text, path))
             if isinstance(known, Keypoints):  # points alone do not show what is whose
                 outlines.append(Outline(*place, "points", category.color, text, svg_path(known)))
-    shown = counted(here.stop - here.start, "box", "boxes")
+    shown = counted(here.stop - here.start, *video.label_map.noun)
     return Picture(source, width, height, _caption(video, frame), f"Frame {frame} with {shown}", tuple(outlines))
 
 

@@ -273,7 +273,7 @@ class _Reading:
         with open_media(self.media, section, self.assembly.folder) as opened:
             reader = opened.reader
             if reader.info != self.record.info:
-                raise ReadError(f"{self.title}: has changed since its boxes were found: {NEXT_STEP}")
+                raise ReadError(f"{self.title}: has changed since the detector looked at it: {NEXT_STEP}")
             try:
                 yield from reader.batches(frame_indices, BATCH_SIZE)
             except ReadError:

@@ -99,7 +99,7 @@ def _describe(video: LabelledVideo) -> str:
         parts.append(_counted(info.num_frames, "picture", "pictures"))
     if seen and seen != info.num_frames:
         parts.append(f"{seen:,} looked at")
-    parts.append(_counted(len(video.detections), "box", "boxes"))
+    parts.append(_counted(len(video.detections), *video.label_map.noun))
     return " · ".join(parts)
 
 

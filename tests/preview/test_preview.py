@@ -326,7 +326,7 @@ def test_media_that_have_changed_since_are_refused(tmp_path):
     assembly = assembly_of(tmp_path / "media", tmp_path / "out")
     run(assembly)
     write_grey_clip(tmp_path / "media" / "a.mp4", 96, 64, 5)
-    with pytest.raises(ReadError, match=r"a\.mp4: has changed since its boxes were found"):
+    with pytest.raises(ReadError, match=r"a\.mp4: has changed since the detector looked at it"):
         preview_run(assembly, [], "clip")
     assert not (tmp_path / "out" / "a.preview.mp4").exists()
 

@@ -17,9 +17,11 @@ from prelabel.config import check_config
 from prelabel.errors import ConfigError
 from prelabel.export import export_run
 from prelabel.inspection import look_through
+from prelabel.pages.run_report import page_of
 from prelabel.raw_store import read_raw
 from prelabel.relabel import assemble_kept
 from prelabel.report import RunReport
+from prelabel.show import show_report
 from tests.detectors.checkpoints import blocky_frames, make_checkpoint
 from tests.encord_server import AGENT, ANNOTATE
 from tests.encord_server.populated import Platform
@@ -257,6 +259,21 @@ def test_labels_anew_are_the_runs_own_and_take_another_tolerance(folder):
     assert (
         run_folder(folder, "Asked", "polygon", labels={"polygon_tolerance_px": 4.0}).tasks[0].status == "already done"
     )
+
+
+def test_people_read_of_labels_by_their_shape(folder, capsys):
+    tracks = {"labels": {"instances": "tracks"}, "tracker": {"max_gap_seconds": 1.0}}
+    assembly = assemble(check_config(values_of(folder, "Discs", "bitmask", **tracks), "test.yaml"), folder)
+    report = run_whole(assembly)
+
+    show_report(report)
+    assert "1 tracks of 5 masks" in "".join(capsys.readouterr())
+    page = page_of(assembly, report)
+    assert ("tracks", "1", "5 masks") in [(tile.name, tile.value, tile.note) for tile in page.tiles]
+    timeline = page.videos[0].timeline
+    assert timeline is not None
+    assert (timeline.many, timeline.description.split(",")[0]) == ("masks", "0.0 to 1.0 masks a frame")
+    assert RunReport.read(folder / "out" / "report.json").noun == ("mask", "masks")
 
 
 def test_a_gap_between_two_masks_stays_empty_and_the_track_goes_on(folder):
