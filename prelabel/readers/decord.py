@@ -5,23 +5,18 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
-from itertools import islice, pairwise
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import av
 import numpy as np
-from av.packet import Packet
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from prelabel.errors import MachineError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
 from prelabel.readers.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
-from prelabel.readers.container import demux, open_video
 from prelabel.readers.index import VideoIndex, index_video
+from prelabel.readers.pieces import cut_pieces, from_seek_point
 
 if TYPE_CHECKING:
     import torch
@@ -32,9 +27,6 @@ GPU_CODECS = ("h264", "hevc", "mpeg4", "vp9")
 GPU_COLOR_SPACES = ("smpte170m", "bt470bg", "unknown")
 EOF_RETRIES = 1_000_000
 """Looks at an empty queue before decord gives the last frames up; its own 10,240 can be over before a GPU has them."""
-
-MAX_COPIED_BYTES = 256_000_000
-"""Of a part of a file that is handed to a GPU's decoder by itself."""
 
 
 def probe(ordinal: int) -> str | None:
@@ -162,7 +154,7 @@ class DecordReader:
 
     def _cpu_frames(self, index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         shape = (index.info.height, index.info.width, 3)
-        for start, piece in _cut(index, wanted):
+        for start, piece in cut_pieces(index, wanted):
             for number, frame in self._read_on(piece, start, {"num_threads": 1}):
                 if frame.shape != shape:
                     height, width, _ = frame.shape
@@ -197,7 +189,7 @@ class DecordReader:
 
         # decord doubles frames without a word when it stumbles; any fault_tol above 0 makes that an error.
         options = {"ctx": decord.gpu(ordinal), "num_threads": 1, "fault_tol": 1e-9}
-        start, source = _from_seek_point(index, wanted)
+        start, source = from_seek_point(index, wanted)
         frames = pick_frames(self._read_on(source, start, options), wanted)
         turns = -index.info.rotation_degrees // 90
         for numbers in (wanted[at : at + batch_size] for at in range(0, len(wanted), batch_size)):
@@ -229,87 +221,6 @@ def _gpu_ordinal(device: str) -> int | None:
     if why_not is not None:
         raise MachineError(f"reader decord on device {device!r}: {why_not}: use torchcodec, or device: cpu")
     return ordinal
-
-
-def _cut(index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, io.BytesIO]]:
-    """Yields the pieces of a video that hold wanted frames, each an MP4 in memory, with its first frame's number."""
-    if not len(wanted):
-        return
-    first = _seek_point(index, wanted)
-    edges = [*index.cut_points[index.cut_points >= first].tolist(), index.info.num_frames]
-    with closing(_packets_from(index, first)) as packets:
-        for start, end in pairwise(edges):
-            if start > wanted[-1]:
-                return
-            # No frame crosses a cut point, so packets and frames have the same numbers there.
-            piece = list(islice(packets, end - start))
-            if np.searchsorted(wanted, start) < np.searchsorted(wanted, end):
-                yield start, _copy_packets(index, start, piece)
-
-
-def _from_seek_point(index: VideoIndex, wanted: NDArray[np.int64]) -> tuple[int, io.BytesIO | str]:
-    """Returns what to give decord so that it begins near the first wanted frame, and its first frame's number.
-
-    That is the file itself, from its beginning, where the copy of a part would be large.
-    """
-    first = _seek_point(index, wanted) if len(wanted) else 0
-    if first:
-        behind = index.cut_points[index.cut_points > wanted[-1]]
-        end = int(behind[0]) if len(behind) else index.info.num_frames
-        with closing(_packets_from(index, first)) as packets:
-            piece = _take_small(islice(packets, end - first))
-            if piece:
-                return first, _copy_packets(index, first, piece)
-    return 0, str(index.path)
-
-
-def _take_small(packets: Iterable[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
-    """Returns the packets; none if they are too large to be copied."""
-    taken: list[Packet[VideoStream]] = []
-    num_bytes = 0
-    for packet in packets:
-        num_bytes += packet.size
-        if num_bytes > MAX_COPIED_BYTES:
-            return []
-        taken.append(packet)
-    return taken
-
-
-def _seek_point(index: VideoIndex, wanted: NDArray[np.int64]) -> int:
-    return int(index.seek_points[index.seek_points <= wanted[0]][-1])
-
-
-def _packets_from(index: VideoIndex, first: int) -> Generator[Packet[VideoStream], None, None]:
-    """Yields the packets from a cut point on; reads over those before it where seeking leads elsewhere."""
-    if first:
-        with open_video(index.path) as (container, stream):
-            container.seek(int(index.pts[first]), stream=stream)
-            packets = (packet for packet in demux(container, stream) if packet.size)
-            packet = next(packets, None)
-            if packet is not None and packet.pts == index.pts[first]:
-                yield packet
-                yield from packets
-                return
-    with open_video(index.path) as (container, stream):
-        yield from islice((packet for packet in demux(container, stream) if packet.size), first, None)
-
-
-def _copy_packets(index: VideoIndex, start: int, packets: Sequence[Packet[VideoStream]]) -> io.BytesIO:
-    """Returns an MP4 in memory that holds these packets, the first of which is frame `start`."""
-    memory = io.BytesIO()
-    try:
-        with av.open(memory, "w", format="mp4") as output:
-            target = output.add_stream_from_template(packets[0].stream)
-            for packet in packets:
-                packet.stream = target
-                output.mux(packet)
-    except av.error.FFmpegError as error:
-        raise ReadError(
-            f"{index.path.name}: frames from {start} on cannot be handed to decord: {error.strerror}: "
-            "set reader.use: pyav"
-        ) from error
-    memory.seek(0)
-    return memory
 
 
 def _first_line(error: BaseException) -> str:

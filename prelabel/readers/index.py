@@ -88,6 +88,10 @@ class VideoIndex:
             return np.union1d(self.cut_points, 0)
         return np.zeros(1, np.int64)
 
+    def seek_point(self, wanted: NDArray[np.int64]) -> int:
+        """Returns the frame from which to decode so that the first of the wanted ones, int64 (M,), comes soonest."""
+        return int(self.seek_points[self.seek_points <= wanted[0]][-1]) if len(wanted) else 0
+
 
 def index_video(path: Path) -> VideoIndex:
     """Returns the index of a video. Reads the whole file once, decodes its first frame only.

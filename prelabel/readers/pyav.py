@@ -117,7 +117,7 @@ class PyAVReader:
             # Frame threads swallow frames after an error (FFmpeg 8.1), so a gap is read again without them.
             thread_type="AUTO",
             skip_frame="NONKEY" if only_keyframes else "DEFAULT",
-            start=int(index.seek_points[index.seek_points <= wanted[0]][-1]) if len(wanted) else 0,
+            start=index.seek_point(wanted),
         )
 
     def _decode(

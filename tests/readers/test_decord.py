@@ -9,7 +9,7 @@ import pytest
 
 from prelabel.errors import MachineError, ReadError
 from prelabel.frames import Media
-from prelabel.readers import decord
+from prelabel.readers import pieces
 from prelabel.readers.decord import DecordReader, probe, refuse
 from prelabel.readers.index import index_video
 from tests.media import Recipe, cut_off, read_number, remux, spoil, write_clip
@@ -82,14 +82,14 @@ def test_what_a_gpu_is_given_of_a_file_begins_at_a_keyframe(
 ):
     path = remux(clip("h264").path, tmp_path / "long.mp4", times=5)
     index = index_video(path)
-    start, source = decord._from_seek_point(index, np.arange(85, 100))
+    start, source = pieces.from_seek_point(index, np.arange(85, 100))
     assert start == 84
     with DecordReader(Media("video", (path,)), device="cpu") as reader:
         frames = [(number, read_number(frame.numpy())) for number, frame in reader._read_on(source, start, {})]
     assert frames == [(number, number % 30) for number in range(84, 102)]
-    assert decord._from_seek_point(index, np.arange(5, 100)) == (0, str(path))
-    monkeypatch.setattr(decord, "MAX_COPIED_BYTES", 1)
-    assert decord._from_seek_point(index, np.arange(85, 100)) == (0, str(path))
+    assert pieces.from_seek_point(index, np.arange(5, 100)) == (0, str(path))
+    monkeypatch.setattr(pieces, "MAX_COPIED_BYTES", 1)
+    assert pieces.from_seek_point(index, np.arange(85, 100)) == (0, str(path))
 
 
 def test_a_gpu_that_decord_lacks_is_refused_with_the_reason(clip: BuildClip):
