@@ -73,7 +73,7 @@ class DiskCache:
         """Deletes what processes that are gone have left here."""
         if self._folder.is_dir():
             with self._folder_locked():
-                self._num_bytes_taken()
+                self._sweep_and_count()
 
     def close(self) -> None:
         """Ends all waiting for room, and deletes all that this process has here, also what nobody gave back.
@@ -94,7 +94,7 @@ class DiskCache:
         waited, taken_before, num_closed = 0.0, -1, self._num_closed
         while self._num_closed == num_closed:
             with self._folder_locked():
-                taken = self._num_bytes_taken()
+                taken = self._sweep_and_count()
                 if taken + num_bytes <= self._max_bytes:
                     return self._set_aside(num_bytes)
             waited = waited + _POLL_SECONDS if taken == taken_before else 0.0
@@ -118,8 +118,8 @@ class DiskCache:
         place.mkdir()
         return place
 
-    def _num_bytes_taken(self) -> int:
-        """Returns the bytes set aside by all processes that live; deletes what the others left."""
+    def _sweep_and_count(self) -> int:
+        """Deletes what processes that are gone have left; returns the bytes set aside by all that live."""
         taken = 0
         for process in self._folder.iterdir():
             if not process.is_dir():
