@@ -11,7 +11,7 @@ from typing import Any
 
 from prelabel.errors import OntologyError
 from prelabel.files import read_json
-from prelabel.geometry.skeletons import SkeletonPoint, read_skeletons, skeleton_template
+from prelabel.geometry.skeletons import Edge, Skeleton, SkeletonPoint, read_skeletons, skeleton_template
 
 BOX_SHAPES = ("bounding_box", "rotatable_bounding_box", "polygon", "bitmask")
 """Shapes that a box can be written as, the preferred one first."""
@@ -52,6 +52,7 @@ class OntologyObject:
         value: the name as label rows carry it: lower case, spaces as underscores.
         required_attributes: names of the attributes that an annotator has to fill.
         skeleton: the points of one of shape `skeleton`, in the order of its template; else empty.
+        skeleton_edges: between these points, by their numbers.
     """
 
     name: str
@@ -61,6 +62,7 @@ class OntologyObject:
     value: str
     required_attributes: tuple[str, ...] = ()
     skeleton: tuple[SkeletonPoint, ...] = ()
+    skeleton_edges: tuple[Edge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +154,15 @@ class Ontology:
             raise OntologyError(f"{path}: {error}") from error
 
 
-def _read_object(entry: object, skeletons: Mapping[str, tuple[SkeletonPoint, ...]], where: str) -> OntologyObject:
+def _read_object(entry: object, skeletons: Mapping[str, Skeleton], where: str) -> OntologyObject:
     if not isinstance(entry, Mapping):
         raise OntologyError(f"{where}: got a {type(entry).__name__}, expected an object")
     for key in ("id", "name", "color", "shape", "featureNodeHash"):
         if not isinstance(entry.get(key), str):
             raise OntologyError(f"{where}: {key}: got {entry.get(key)!r}, expected text")
     attributes = entry.get("attributes") or []
+    by_name = skeletons.get(entry["name"], Skeleton()) if entry["shape"] == "skeleton" else Skeleton()
+    skeleton = skeletons.get(entry["featureNodeHash"], by_name)
     return OntologyObject(
         name=entry["name"],
         color=entry["color"],
@@ -166,7 +170,8 @@ def _read_object(entry: object, skeletons: Mapping[str, tuple[SkeletonPoint, ...
         feature_hash=entry["featureNodeHash"],
         value=entry["name"].lower().replace(" ", "_"),
         required_attributes=tuple(str(attribute.get("name")) for attribute in attributes if attribute.get("required")),
-        skeleton=skeletons.get(entry["featureNodeHash"]) or skeletons.get(entry["name"], ()),
+        skeleton=skeleton.points,
+        skeleton_edges=skeleton.edges,
     )
 
 

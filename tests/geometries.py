@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,8 +31,8 @@ def with_geometry(*rows: tuple[int, Sequence[float], float, int, Geometry | None
     return replace(detections(*(row[:4] for row in rows), **more), geometry=column(*(row[4] for row in rows)))
 
 
-def skeleton_ontology(*, with_box: bool = False) -> Ontology:
-    """Returns an ontology of a skeleton `Person` of three points."""
+def skeleton_ontology(*, with_box: bool = False, edges: Mapping[str, object] | None = None) -> Ontology:
+    """Returns an ontology of a skeleton `Person` of three points; `edges` as its template has them."""
     template = {
         "name": "Person",
         "width": 1.0,
@@ -48,7 +48,7 @@ def skeleton_ontology(*, with_box: bool = False) -> Ontology:
             }
             for n, name in enumerate(POINTS)
         },
-        "skeletonEdges": {},
+        "skeletonEdges": edges or {},
         "feature_node_hash": "obj00001",
         "shape": "skeleton",
     }

@@ -10,6 +10,7 @@ from encord.objects import OntologyStructure
 from prelabel.errors import OntologyError
 from prelabel.label_map import build_label_map
 from prelabel.ontology import Ontology
+from tests.geometries import skeleton_ontology
 from tests.labelling import attribute_json, object_json
 
 
@@ -152,6 +153,23 @@ def test_file_that_is_no_ontology_is_named_with_what_is_wrong(tmp_path, text, me
         path.write_text(text)
     with pytest.raises(OntologyError, match=f"roads.json: .*{message}"):
         Ontology.load(path)
+
+
+def test_a_skeleton_has_the_edges_of_its_template():
+    edges = {"0": {"2": {"color": "#00000"}, "7": {"color": "#00000"}}, "2": {"1": {"color": "#00000"}}}
+    (person,) = skeleton_ontology(edges=edges).objects
+    assert person.skeleton_edges == ((0, 2), (2, 1))
+
+
+def test_without_edges_in_its_template_it_has_those_of_a_person_by_its_points_names():
+    (person,) = skeleton_ontology().objects
+    assert person.skeleton_edges == ((0, 1), (0, 2), (1, 2))
+
+
+def test_a_box_called_like_a_skeleton_has_no_points():
+    person, box = skeleton_ontology(with_box=True).objects
+    assert (len(person.skeleton), box.name) == (3, person.name)
+    assert (box.skeleton, box.skeleton_edges) == ((), ())
 
 
 def test_of_many_dropped_classes_a_run_names_the_first():

@@ -69,7 +69,8 @@ def _write_lists(videos: Iterable[LabelledVideo], images: IO[str], annotations: 
 def _category(category: OntologyObject, number: int) -> dict[str, Any]:
     entry = {"id": number, "name": category.name, "supercategory": "", "feature_hash": category.feature_hash}
     points = [point.name for point in category.skeleton]
-    return {**entry, "keypoints": points, "skeleton": []} if points else entry
+    edges = [[one + 1, other + 1] for one, other in category.skeleton_edges]
+    return {**entry, "keypoints": points, "skeleton": edges} if points else entry
 
 
 def _images(video: LabelledVideo, first_id: int) -> Iterator[dict[str, Any]]:

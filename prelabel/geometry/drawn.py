@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from prelabel.geometry.contours import trace_mask
 from prelabel.geometry.kinds import SEEN_FROM, Geometry, Keypoints, Mask, Polygons, RotatedBox
+from prelabel.geometry.skeletons import Edge
 
 TOLERANCE_PX = 0.75
 """How far a mask's drawn outline may lie from its edge."""
@@ -32,7 +35,13 @@ def rings_of(geometry: Geometry) -> list[Ring]:
 
 
 def draw_geometry(
-    picture: Image.Image, geometry: Geometry, scale: NDArray[np.float64], colour: Colour, line_px: int
+    picture: Image.Image,
+    geometry: Geometry,
+    scale: NDArray[np.float64],
+    colour: Colour,
+    line_px: int,
+    *,
+    edges: Sequence[Edge] = (),
 ) -> None:
     """Draws a thing into the picture.
 
@@ -42,12 +51,22 @@ def draw_geometry(
         scale: (2,), pixels of the picture to one of the frame, across and down.
         colour: of lines and areas.
         line_px: width of lines.
+        edges: between keypoints, by their numbers; drawn where both are seen.
     """
     rings = [ring * scale for ring in rings_of(geometry)]
     if rings:
         _draw_rings(picture, rings, colour, line_px)
     if isinstance(geometry, Keypoints):
-        _draw_points(picture, geometry.xy * scale, geometry.confidence, colour, line_px)
+        points = geometry.xy * scale
+        for ends in seen_edges(geometry, edges):
+            _draw_line(picture, points[list(ends)], colour, line_px)
+        _draw_points(picture, points, geometry.confidence, colour, line_px)
+
+
+def seen_edges(pose: Keypoints, edges: Sequence[Edge]) -> list[Edge]:
+    """Returns the edges between points that are seen."""
+    seen = pose.confidence >= SEEN_FROM
+    return [(one, other) for one, other in edges if seen[one] and seen[other]]
 
 
 def _draw_rings(picture: Image.Image, rings: list[NDArray[np.float64]], colour: Colour, line_px: int) -> None:
@@ -59,11 +78,16 @@ def _draw_rings(picture: Image.Image, rings: list[NDArray[np.float64]], colour: 
         ImageDraw.Draw(inside).polygon([*map(tuple, (ring - (left, top)).tolist())], fill=1)
         area ^= np.asarray(inside)  # a hole is set twice
     picture.paste(colour, (left, top), Image.fromarray((area * _AREA).astype(np.uint8)))
-    canvas = ImageDraw.Draw(picture, "RGBA")
     for ring in rings:
-        points = [*map(tuple, ring.tolist())]
-        canvas.line([*points, points[0]], fill=(0, 0, 0, 110), width=line_px + 2)
-        canvas.line([*points, points[0]], fill=colour, width=line_px, joint="curve")
+        _draw_line(picture, np.vstack([ring, ring[:1]]), colour, line_px)
+
+
+def _draw_line(picture: Image.Image, points: NDArray[np.float64], colour: Colour, line_px: int) -> None:
+    """Draws a line through points, with a dark edge, so that it stands out on any ground."""
+    canvas = ImageDraw.Draw(picture, "RGBA")
+    through = [*map(tuple, points.tolist())]
+    canvas.line(through, fill=(0, 0, 0, 110), width=line_px + 2)
+    canvas.line(through, fill=colour, width=line_px, joint="curve")
 
 
 def _draw_points(

@@ -10,6 +10,30 @@ from typing import Any
 
 from prelabel.errors import OntologyError, did_you_mean
 
+Edge = tuple[int, int]
+"""Two points of a skeleton, by number, that belong together."""
+
+# The edges of a person in COCO's annotations of keypoints (person_keypoints_val2017.json, `categories`).
+_EDGES_OF_A_PERSON = tuple(
+    (one, other)
+    for one, others in {
+        "nose": "left_eye right_eye",
+        "left_eye": "right_eye left_ear",
+        "right_eye": "right_ear",
+        "left_ear": "left_shoulder",
+        "right_ear": "right_shoulder",
+        "left_shoulder": "right_shoulder left_elbow left_hip",
+        "right_shoulder": "right_elbow right_hip",
+        "left_elbow": "left_wrist",
+        "right_elbow": "right_wrist",
+        "left_hip": "right_hip left_knee",
+        "right_hip": "right_knee",
+        "left_knee": "left_ankle",
+        "right_knee": "right_ankle",
+    }.items()
+    for other in others.split()
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SkeletonPoint:
@@ -24,24 +48,58 @@ class SkeletonPoint:
     feature_hash: str
 
 
-def read_skeletons(structure: Mapping[str, Any]) -> dict[str, tuple[SkeletonPoint, ...]]:
-    """Returns the points of each skeleton in the order of its template: by the feature hash of its object, and by name.
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """What a template says of a skeleton.
+
+    Attributes:
+        points: in the template's order.
+        edges: between points; those of a person, by the points' names, where the template has none.
+    """
+
+    points: tuple[SkeletonPoint, ...] = ()
+    edges: tuple[Edge, ...] = ()
+
+
+def read_skeletons(structure: Mapping[str, Any]) -> dict[str, Skeleton]:
+    """Returns each skeleton by the feature hash of its object, and by name.
 
     A template of no known form is left out: it is missed where a pose is to be written by it, and nowhere else.
 
     Args:
         structure: the editor's JSON of an ontology.
     """
-    skeletons: dict[str, tuple[SkeletonPoint, ...]] = {}
+    skeletons: dict[str, Skeleton] = {}
     for entry in structure.get("skeleton_templates") or ():
         with suppress(AttributeError, KeyError, TypeError, ValueError):
             template = entry["template"]
-            points = [template["skeleton"][key] for key in sorted(template["skeleton"], key=int)]
-            read = tuple(SkeletonPoint(str(point["name"]), str(point["featureHash"])) for point in points)
+            keys = sorted(template["skeleton"], key=int)
+            listed = [template["skeleton"][key] for key in keys]
+            points = tuple(SkeletonPoint(str(point["name"]), str(point["featureHash"])) for point in listed)
+            read = Skeleton(points, _edges_of(template, keys) or _edges_of_a_person(points))
             skeletons.setdefault(template["name"], read)
             if template.get("feature_node_hash"):
                 skeletons[template["feature_node_hash"]] = read
     return skeletons
+
+
+def _edges_of(template: Mapping[str, Any], keys: Sequence[str]) -> tuple[Edge, ...]:
+    """Returns what stands as `{"0": {"1": {…}}}`; edges to points that are not there are left out."""
+    numbers = {key: number for number, key in enumerate(keys)}
+    listed = template.get("skeletonEdges") or {}
+    pairs = ((one, other) for one, others in listed.items() for other in others)
+    return tuple((numbers[one], numbers[other]) for one, other in pairs if one in numbers and other in numbers)
+
+
+def _edges_of_a_person(points: Sequence[SkeletonPoint]) -> tuple[Edge, ...]:
+    """Returns the edges of COCO's person between the points of its names; none of others.
+
+    >>> _edges_of_a_person([SkeletonPoint(name, "") for name in ("Left Knee", "tail", "left-ankle")])
+    ((0, 2),)
+    """
+    numbers = {_plain(point.name): number for number, point in enumerate(points)}
+    pairs = ((_plain(one), _plain(other)) for one, other in _EDGES_OF_A_PERSON)
+    return tuple((numbers[one], numbers[other]) for one, other in pairs if one in numbers and other in numbers)
 
 
 def skeleton_template(object_name: str, feature_hash: str, points: Sequence[SkeletonPoint]) -> dict[str, Any]:

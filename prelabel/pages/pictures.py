@@ -15,7 +15,8 @@ from prelabel.assembly import Assembly
 from prelabel.config import EncordSection
 from prelabel.errors import PrelabelError
 from prelabel.geometry import SEEN_FROM, Geometry, Keypoints
-from prelabel.geometry.drawn import rings_of
+from prelabel.geometry.drawn import rings_of, seen_edges
+from prelabel.geometry.skeletons import Edge
 from prelabel.kept import kept_classes, kept_record
 from prelabel.preview import read_pictures
 from prelabel.protocols import Task
@@ -120,6 +121,16 @@ def svg_path(geometry: Geometry) -> str:
         return "".join(f"M{x} {y}h0" for x, y in seen)
     rings = (ring.round(1).tolist() for ring in rings_of(geometry))
     return "".join("M" + "L".join(f"{x} {y}" for x, y in ring) + "Z" for ring in rings)
+
+
+def svg_edges(pose: Keypoints, edges: Sequence[Edge]) -> str:
+    """Returns the SVG path of the edges between points that are seen; empty where there is none.
+
+    >>> svg_edges(Keypoints(np.array([[2, 3.0], [4, 8], [9, 9]]), np.array([0.9, 0.8, 0.1])), [(0, 1), (1, 2)])
+    'M2.0 3.0L4.0 8.0'
+    """
+    points = pose.xy.round(1).tolist()
+    return "".join("M{} {}L{} {}".format(*points[one], *points[other]) for one, other in seen_edges(pose, edges))
 
 
 def _as_address(picture: Image.Image) -> str:

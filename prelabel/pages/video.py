@@ -12,7 +12,7 @@ from prelabel.frames import VideoInfo
 from prelabel.geometry import Keypoints
 from prelabel.labelled import LabelledVideo
 from prelabel.pages.charts import Area, Bins, band, line, stack
-from prelabel.pages.pictures import Outline, Picture, Place, svg_path
+from prelabel.pages.pictures import Outline, Picture, Place, svg_edges, svg_path
 from prelabel.pages.render import counted, duration
 from prelabel.preview import sheet_frames
 from prelabel.report import TaskReport
@@ -182,6 +182,8 @@ def _picture(video: LabelledVideo, frame: int, source: str) -> Picture:
             path = "" if known is None or isinstance(known, Keypoints) else svg_path(known)
             outlines.append(Outline(*place, "filled-in" if is_filled_in else "found", category.color, text, path))
             if isinstance(known, Keypoints):  # points alone do not show what is whose
+                if edges := svg_edges(known, category.skeleton_edges):
+                    outlines.append(Outline(*place, "found", category.color, text, edges))
                 outlines.append(Outline(*place, "points", category.color, text, svg_path(known)))
     shown = counted(here.stop - here.start, *video.label_map.noun)
     return Picture(source, width, height, _caption(video, frame), f"Frame {frame} with {shown}", tuple(outlines))

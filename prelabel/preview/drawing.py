@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -11,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from prelabel.geometry import Keypoints
+from prelabel.geometry import Keypoints, RotatedBox
 from prelabel.geometry.drawn import draw_geometry
 from prelabel.label_map import LabelMap
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Colour = tuple[int, int, int]
 Box = NDArray[np.float64]
+Corners = NDArray[np.float64]
 
 DARK: Colour = (20, 22, 26)
 LIGHT: Colour = (240, 242, 245)
@@ -89,16 +91,21 @@ class Pen:
         """
         tracks = np.full(len(xyxy), -1) if track_id is None else track_id
         order = np.argsort(confidence, kind="stable")
+        per_px = np.ones(2) if scale is None else scale
         canvas = ImageDraw.Draw(picture, "RGBA")
         for row in order.tolist():
-            colour, known = colour_of(self.label_map, int(class_id[row])), None if geometry is None else geometry[row]
+            category, known = self.label_map.objects[class_id[row]], None if geometry is None else geometry[row]
+            assert category is not None
+            colour = parse_colour(category.color)
             if known is not None:
-                draw_geometry(picture, known, np.ones(2) if scale is None else scale, colour, self.line_px)
+                draw_geometry(picture, known, per_px, colour, self.line_px, edges=category.skeleton_edges)
             if known is None or isinstance(known, Keypoints):  # points alone do not show what is whose
                 self._draw_box(canvas, xyxy[row], colour, self.line_px if known is None else 1)
         columns = (class_id[order[::-1]], confidence[order[::-1]], tracks[order[::-1]])
         plates = [self._plate(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
-        places = self._place(xyxy[order[::-1]], plates)
+        known_of = [None] * len(order) if geometry is None else geometry[order[::-1]]
+        turned = [known.corners * per_px if isinstance(known, RotatedBox) else None for known in known_of]
+        places = self._place(xyxy[order[::-1]], turned, plates)
         for plate, place in zip(reversed(plates), reversed(places), strict=True):
             picture.paste(plate, place)
 
@@ -122,26 +129,46 @@ class Pen:
             self._plates[key] = text_plate(text, self.font_px, colour_of(self.label_map, class_id))
         return self._plates[key]
 
-    def _place(self, boxes: NDArray[np.float64], plates: list[Image.Image]) -> list[tuple[int, int]]:
-        """Returns where the plates go, top left: each where it hides the least of those before it."""
+    def _place(
+        self, boxes: NDArray[np.float64], turned: Sequence[Corners | None], plates: list[Image.Image]
+    ) -> list[tuple[int, int]]:
+        """Returns where the plates go, top left: each where it hides the least of those before it.
+
+        Args:
+            boxes: (N, 4) in pixels of the picture.
+            turned: the corners of each that is turned.
+            plates: N.
+        """
         taken = np.zeros((len(plates), 4))
         places = []
-        for number, (box, plate) in enumerate(zip(boxes, plates, strict=True)):
-            corners = self._candidates(box, plate.width, plate.height)
+        for number, (box, ring, plate) in enumerate(zip(boxes, turned, plates, strict=True)):
+            wanted = _beside(box, *plate.size) if ring is None else _beside_turned(ring, *plate.size)
+            corners = np.clip(wanted, 0, np.maximum([self.width - plate.width, self.height - plate.height], 0))
             rectangles = np.hstack([corners, corners + np.array(plate.size)])
             best = int(np.argmin(_hidden_px(rectangles, taken[:number])))
             taken[number] = rectangles[best]
             places.append((int(corners[best, 0]), int(corners[best, 1])))
         return places
 
-    def _candidates(self, box: Box, width: int, height: int) -> NDArray[np.float64]:
-        """Returns top left corners, (6, 2), inside the picture, the preferred first: above, below, within the box."""
-        x1, y1, x2, y2 = np.floor(box)
-        right, above, below = x2 - width, y1 - height, y2 + 1
-        corners = np.array([[x1, above], [right, above], [x1, below], [right, below], [x1, y1], [x1, y2 - height]])
-        limits = np.maximum([self.width - width, self.height - height], 0)
-        inside: NDArray[np.float64] = np.clip(corners, 0, limits)
-        return inside
+
+def _beside(box: Box, width: int, height: int) -> NDArray[np.float64]:
+    """Returns top left corners, (6, 2), for a plate at a box, the preferred first: above, below, within it."""
+    x1, y1, x2, y2 = np.floor(box)
+    right, above, below = x2 - width, y1 - height, y2 + 1
+    return np.array([[x1, above], [right, above], [x1, below], [right, below], [x1, y1], [x1, y2 - height]])
+
+
+def _beside_turned(corners: Corners, width: int, height: int) -> NDArray[np.float64]:
+    """Returns top left corners, (5, 2), for a plate at a turned box: its corners, the highest first, and within it."""
+    (top_x, top_y), (low_x, low_y) = corners[corners[:, 1].argmin()], corners[corners[:, 1].argmax()]
+    (left_x, left_y), (right_x, right_y) = corners[corners[:, 0].argmin()], corners[corners[:, 0].argmax()]
+    x, y = corners.mean(axis=0)
+    above = [top_x if top_x <= x else top_x - width, top_y - height]
+    below = [low_x if low_x <= x else low_x - width, low_y + 1]
+    half = height / 2
+    beside = [[right_x + 1, right_y - half], [left_x - width - 1, left_y - half], [x - width / 2, y - half]]
+    places: NDArray[np.float64] = np.floor(np.array([above, below, *beside]))
+    return places
 
 
 def colour_of(label_map: LabelMap, class_id: int) -> Colour:

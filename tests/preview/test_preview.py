@@ -12,15 +12,15 @@ from PIL import Image
 
 from prelabel.errors import ConfigError, LabelError, ReadError
 from prelabel.frames import FrameBatch, VideoInfo
-from prelabel.geometry import Keypoints, Mask
+from prelabel.geometry import GeometryOffer, Keypoints, Mask, RotatedBox
 from prelabel.kept import raw_path
 from prelabel.label_map import LabelMap, build_label_map
 from prelabel.labelled import LabelledVideo
 from prelabel.ontology import Ontology
 from prelabel.preview import preview_run, sheet_frames, write_clip, write_sheet
-from prelabel.preview.drawing import Pen, fit_text, text_width
+from prelabel.preview.drawing import Pen, fit_text, parse_colour, text_width
 from tests.builders import video_detections
-from tests.geometries import column, disc, ring
+from tests.geometries import POSE_OFFER, column, disc, map_to, ring
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 
 pytestmark = pytest.mark.timeout(120)
@@ -356,6 +356,34 @@ def test_a_label_names_the_track_where_there_is_one():
     assert drawn(np.array([12])) - drawn(None) == pytest.approx(
         text_width(" #12", Pen(label_map(), 320, 240).font_px), abs=2
     )
+
+
+def test_edges_join_the_points_of_a_pose_that_are_seen():
+    picture = Image.new("RGB", (320, 240), GREY)
+    pose = Keypoints([[100, 100], [200, 100], [150, 200]], [0.9, 0.8, 0.1])
+    pen = Pen(map_to("skeleton", POSE_OFFER), 320, 240)
+    box = np.array([[90.0, 90, 210, 210]])
+    pen.draw(picture, box, np.array([0.9], np.float32), np.array([0]), geometry=column(pose))
+    pixels = np.asarray(picture)
+    colour = parse_colour(pen.label_map.categories[0].color)
+    assert is_near(pixels[100, 150], colour)
+    assert is_near(pixels[150, 125], GREY)
+    assert is_near(pixels[150, 175], GREY)
+
+
+@pytest.mark.parametrize(("angle_degrees", "beside_px"), [(45, 2), (-45, -2)])
+def test_the_label_of_a_turned_box_is_at_its_highest_corner(angle_degrees, beside_px):
+    picture = Image.new("RGB", (320, 240), GREY)
+    turned = RotatedBox(160, 140, 160, 20, angle_degrees)
+    corners = turned.corners.astype(int)
+    hull = np.hstack([corners.min(0), corners.max(0)])
+    pen = Pen(map_to("rotatable_bounding_box", GeometryOffer("rotated_box")), 320, 240)
+    pen.draw(picture, hull[None].astype(float), np.array([0.9], np.float32), np.array([0]), geometry=column(turned))
+    x, y = corners[corners[:, 1].argmin()]
+    pixels = np.asarray(picture)
+    assert is_near(pixels[y - 4, x + beside_px], parse_colour(pen.label_map.categories[0].color))
+    away = hull[0] + 2 if angle_degrees < 0 else hull[2] - 2
+    assert is_near(pixels[y - 4, away], GREY)
 
 
 def test_what_is_known_beyond_a_box_is_drawn_in_its_place():

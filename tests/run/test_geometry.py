@@ -207,7 +207,15 @@ def test_poses_become_skeletons(folder):
     ]
     coco = coco_of(folder)
     assert coco["categories"][0]["keypoints"] == ["Nose", "Left Eye", "Right Eye"]
+    assert coco["categories"][0]["skeleton"] == [[1, 2], [1, 3], [2, 3]]
     assert coco["annotations"][0]["keypoints"] == [14, 20, 2, 10, 10, 2, 19, 10, 1]
+
+
+def test_the_page_of_a_run_has_the_edges_between_points_that_are_seen(folder):
+    assembly = assemble(check_config(values_of(folder, "Poses", "skeleton"), "test.yaml"), folder)
+    page = page_of(assembly, run_whole(assembly))
+    drawn = [(outline.style, outline.path) for outline in page.videos[0].pictures[0].outlines]
+    assert drawn == [("found", ""), ("found", "M14.0 20.0L10.0 10.0"), ("points", "M14.0 20.0h0M10.0 10.0h0")]
 
 
 def test_without_an_ontology_poses_become_skeletons_of_all_points(folder):
