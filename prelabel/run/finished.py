@@ -88,10 +88,12 @@ class FinishedTasks(Generic[Found]):
         finished: dict[str, TaskReport] = {}
         num_old = 0
         for task in tasks:
-            report = self.report(task) if task.key not in ended else None
+            if task.key in ended:
+                continue
+            report = self.report(task)
             if report is not None:
                 finished[task.key] = report
-            elif task.key not in ended:
+            else:
                 num_old += self._was_done_otherwise(task)
         notes = (f"{num_old} {_LABELLED_OTHERWISE}",) if num_old else ()
         return WholeReports((*(report for report in reports if report.key not in finished), *finished.values()), notes)
