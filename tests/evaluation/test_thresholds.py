@@ -13,7 +13,6 @@ from prelabel.evaluation.edits import Edits, count_edits
 from prelabel.evaluation.thresholds import ThresholdCurve, threshold_curves, weigh_boxes
 from tests.evaluation.plans import Plan, compare, plans
 
-FRAME = 100_000
 NOTHING = Boxes(
     *(np.zeros(shape, kind) for shape, kind in [(0, int), ((0, 4), int), *[(0, "U1")] * 2, (0, float), (0, np.uint64)])
 )
