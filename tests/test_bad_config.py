@@ -195,10 +195,20 @@ def test_what_the_project_does_not_have_is_answered_with_what_it_has(
     assert platform.server.calls_of("download") == platform.server.calls_of("act_on_tasks") == []
 
 
-def test_a_config_that_is_not_there_or_is_a_folder(folder, monkeypatch, capsys):
-    for name, said in (("nowhere.yaml", "there is no such config"), ("clips", "is a folder, expected a config")):
-        monkeypatch.setattr("sys.argv", ["prelabel", "run", name])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert ended.value.code == 2
-        assert said in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere.yaml", "there is no such config"),
+        ("clips", "is a folder, expected a config; `prelabel init --folder clips`"),
+        ("clip.mp4", "is a video, expected a config; `prelabel init --folder clip.mp4`"),
+        ("photo.jpg", "is a picture, expected a config"),
+    ],
+)
+def test_what_is_no_config_is_told_apart(folder, name, said, monkeypatch, capsys):
+    for media in ("clip.mp4", "photo.jpg"):
+        (folder / media).touch()
+    monkeypatch.setattr("sys.argv", ["prelabel", "run", name])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err

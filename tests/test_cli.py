@@ -102,7 +102,7 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("init",), "got neither of --folder FOLDER and --project HASH"),
         (("init", "--folder", ".", "--project", "x"), "got both of"),
         (("init", "--folder", "nowhere", "-o", "new.yaml"), "there is nothing at nowhere"),
-        (("run", "clips/a.mp4"), "is no text, expected YAML"),
+        (("run", "clips/a.mp4"), "is a video, expected a config; `prelabel init --folder"),
     ],
 )
 def test_what_is_wrong_is_exit_2_and_one_line_with_the_next_step(folder, prelabel, capsys, words, complaint):

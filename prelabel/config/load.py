@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import mimetypes
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,13 +95,20 @@ def _with_source_use(values: Mapping[str, Any]) -> dict[str, Any]:
 def _read_sections(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{path}: there is no such config; `prelabel init` writes one")
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder, expected a config; `prelabel init --folder {path}` writes one")
+    kind = _kind_of_media(path)
+    if kind:
+        raise ConfigError(f"{path}: is {kind}, expected a config; `prelabel init --folder {path}` writes one")
     values = read_yaml(path, ConfigError)
     if not isinstance(values, dict):
         got = "nothing" if values is None else type(values).__name__
         raise ConfigError(f"{path}: got {got}, expected sections: source, detector, …")
     return values
+
+
+def _kind_of_media(path: Path) -> str:
+    """Returns what could be labelled but is no config, in words; empty of all else."""
+    family = (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
+    return "a folder" if path.is_dir() else {"video": "a video", "image": "a picture"}.get(family, "")
 
 
 def _lay_over(values: dict[str, Any], setting: str) -> None:

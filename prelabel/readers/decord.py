@@ -86,6 +86,9 @@ class DecordReader:
         self._path = media.paths[0]
         self._max_buffered_mb = max_buffered_mb
         self.pool: BatchMemory = FramePool()
+        no_gpu = _no_gpu(device)
+        if no_gpu is not None:
+            raise MachineError(f"reader decord on device {device!r}: {no_gpu}")
         self._gpu = _gpu_ordinal(device)
         self._index: VideoIndex | None = None
 
@@ -93,11 +96,10 @@ class DecordReader:
     def why_not(device: str) -> str | None:
         """Returns why this machine has no decord for `device`; None if it has."""
         try:
-            _gpu_ordinal(device)
             _load()
-        except (MachineError, ImportError, OSError) as error:
+        except (ImportError, OSError) as error:
             return str(error)
-        return None
+        return _no_gpu(device)
 
     def __enter__(self) -> Self:
         index = index_video(self._path)
@@ -212,18 +214,21 @@ def _load() -> Any:
     return decord
 
 
+def _no_gpu(device: str) -> str | None:
+    """Returns why the GPU that is asked for cannot be used; None if it can, or if none is asked for."""
+    ordinal = None if device == "auto" else _gpu_ordinal(device)
+    reason = None if ordinal is None else probe(ordinal)
+    return None if reason is None else f"{reason}: use torchcodec, or device: cpu"
+
+
 def _gpu_ordinal(device: str) -> int | None:
     """Returns the GPU to decode on, None for the CPU."""
     if device == "cpu" or (device == "auto" and probe(0) is not None):
         return None
-    ordinal = int(device.partition(":")[2] or 0) if device != "auto" else 0
-    why_not = probe(ordinal)
-    if why_not is not None:
-        raise MachineError(f"reader decord on device {device!r}: {why_not}: use torchcodec, or device: cpu")
-    return ordinal
+    return int(device.partition(":")[2] or 0)
 
 
 def _first_line(error: BaseException) -> str:
     """Returns what went wrong without decord's clock times and source lines."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"\[[\d:]+\] \S+: ", "", lines[0])
+    return re.sub(r"\[[\d:]+\] \S+: ", "", lines[0]).rstrip(".")

@@ -97,6 +97,8 @@ def test_a_gpu_that_decord_lacks_is_refused_with_the_reason(clip: BuildClip):
         pytest.skip("this decord has a GPU")
     with pytest.raises(MachineError, match="reader decord on device 'cuda': the installed decord has no GPU 0: "):
         DecordReader(Media("video", (clip("h264").path,)), device="cuda")
+    assert str(DecordReader.why_not("cuda")).startswith("the installed decord has no GPU 0: ")
+    assert DecordReader.why_not("auto") is None
 
 
 @pytest.mark.needs_cuda
