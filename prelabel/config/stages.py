@@ -43,11 +43,11 @@ def split_stages(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     if repeated is not None:
         raise ConfigError(f"{STAGES}: {repeated!r} is there {names.count(repeated)} times: name each stage once")
     common = {key: value for key, value in values.items() if key not in (STAGES, STAGE)}
-    chosen = values.get(STAGE, names)
-    for name in [chosen] if isinstance(chosen, str) else chosen:
-        if name not in names:
-            raise ConfigError(f"{STAGE}: {name!r} is none of the stages of this config: {did_you_mean(name, names)}")
-    return [_merged(common, entry) for entry, name in zip(entries, names, strict=True) if name in (chosen, *chosen)]
+    chosen = str(values.get(STAGE, ""))
+    if STAGE in values and chosen not in names:
+        raise ConfigError(f"{STAGE}: {chosen!r} is none of the stages of this config: {did_you_mean(chosen, names)}")
+    wanted = [chosen] if STAGE in values else names
+    return [_merged(common, entry) for entry, name in zip(entries, names, strict=True) if name in wanted]
 
 
 def _name_of(entry: object, place: int) -> str:

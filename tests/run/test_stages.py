@@ -212,6 +212,7 @@ def test_a_stage_that_is_not_there_is_named_before_anything_runs(project: Projec
     [
         ("stages: {stage: Sort}", (), "stages: got {'stage': 'Sort'}, expected a list"),
         ("stages: [Sort]", (), "stages.0: got 'Sort', expected sections"),
+        (STAGES, ["stage=1"], "stage: '1' is none of the stages of this config"),
         ("stages: [{pathway: A}]", (), "stages.0.stage: got None, expected the title or uuid"),
         ("stages: [{stage: A, pathway: A}, {stage: A, pathway: A}]", (), "'A' is there 2 times"),
         ("stages: [{stage: A, pathwya: A}]", (), "stages.0.pathwya: is not a key of a stage: did you mean 'pathway'?"),
@@ -227,6 +228,12 @@ def test_a_mistake_is_named(
     with pytest.raises(ConfigError) as caught:
         load_configs(write_config(project, tmp_path, stages), settings)
     assert complaint in str(caught.value)
+
+
+def test_a_stage_is_chosen_by_its_whole_title(project: Project, tmp_path: Path) -> None:
+    stages = "stages:\n  - {stage: AB, pathway: A}\n  - {stage: A, pathway: A}\n"
+    (config,) = load_configs(write_config(project, tmp_path, stages), ["stage=AB"])
+    assert config.source.output == tmp_path / "out" / "AB"
 
 
 def test_commands_for_one_stage_say_how_to_choose(project: Project, tmp_path: Path) -> None:
