@@ -102,6 +102,17 @@ def test_a_task_that_is_still_being_worked_on_is_not_compared(platform: Platform
         evaluate_run(on_platform, Asked(stages=("Nowhere",)))
 
 
+def test_files_that_share_the_output_of_a_project_are_left_out(
+    platform: Platform, on_platform: Assembly, encord_clip: Path
+):
+    source = {"path": str(encord_clip), "output": str(on_platform.output)}
+    run(assemble(check_config({"source": source, "detector": {"use": "mine.py:Alternating"}}, "t"), on_platform.folder))
+    finish(platform)
+    evaluation = evaluate_run(on_platform, Asked())
+    assert [video.num_frames for video in evaluation.videos] == [NUM_FRAMES]
+    assert [task.reason for task in evaluation.skipped] == ["is not in the project, or not any more"]
+
+
 def test_exported_rows_of_a_project_say_the_same(platform: Platform, on_platform: Assembly, tmp_path: Path):
     correct(platform)
     row = platform.initialised_row()
