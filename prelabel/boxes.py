@@ -85,8 +85,10 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     return paired_iou(a[:, None], b[None]).astype(np.float32)
 
 
-def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np.integer]) -> NDArray[np.float64]:
+def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np.integer]) -> NDArray[np.floating]:
     """Returns the intersection over union of each box of `a` with the one of `b` that stands at its place.
+
+    As exact as the corners: float32 of float32, else float64.
 
     Args:
         a: (..., 4) corners.
@@ -99,7 +101,7 @@ def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np
     overlap = sides[..., 0] * sides[..., 1]
     areas = [(box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (a, b)]
     union = areas[0] + areas[1] - overlap
-    ious: NDArray[np.float64] = np.where(union > 0, overlap / np.where(union > 0, union, 1), 0.0)
+    ious: NDArray[np.floating] = np.where(union > 0, overlap / np.where(union > 0, union, 1), 0.0)
     return ious
 
 

@@ -83,7 +83,7 @@ def thin_tracks(
     """
     is_kept = np.zeros(len(tracked), np.bool_)
     track_id = tracked.track_id.copy()
-    ious: list[NDArray[np.float64]] = [np.zeros(0)]
+    ious: list[NDArray[np.floating]] = [np.zeros(0)]
     lines: list[VideoDetections] = []
     for number, rows in enumerate(runs(tracked)):
         found = rows[~tracked.interpolated[rows]]
@@ -100,7 +100,7 @@ def thin_tracks(
     return replace(few, track_id=few.instance + 1), _thinning(np.concatenate(ious), int(is_kept.sum()))
 
 
-def _thinning(iou: NDArray[np.float64], num_kept: int) -> Thinning:
+def _thinning(iou: NDArray[np.floating], num_kept: int) -> Thinning:
     if not len(iou):
         return Thinning(0, 0, 1.0, 1.0)
     return Thinning(len(iou), num_kept, float(iou.mean()), float(iou.min()))
