@@ -160,8 +160,7 @@ def _score(assembly: Assembly) -> dict[str, float] | None:
         truth = source.truth
     if truth is None:
         return None
-    score = score_coco(assembly.output / "coco.json", truth)
-    return {"map_50_95": score.map_50_95, "map_50": score.map_50, **score.by_class}
+    return score_coco(assembly.output / "coco.json", truth).figures
 
 
 def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list[Path]:

@@ -35,6 +35,11 @@ class Score:
     num_images: int
     left_out: tuple[str, ...] = ()
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """As reports have them: `map_50_95`, `map_50`, and AP by class."""
+        return {"map_50_95": self.map_50_95, "map_50": self.map_50, **self.by_class}
+
 
 def score_coco(predictions: Path, truth: Path) -> Score:
     """Returns the score of a COCO file with `score` in its annotations against a COCO file of ground truth.

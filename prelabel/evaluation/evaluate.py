@@ -241,8 +241,7 @@ def _score(assembly: Assembly, standing: StandingRows | CocoTruth) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         predictions = Path(folder) / "coco.json"
         write_coco(predictions, kept_videos(assembly))
-        score = score_coco(predictions, standing.file.path)
-    return {"map_50_95": score.map_50_95, "map_50": score.map_50, **score.by_class}
+        return score_coco(predictions, standing.file.path).figures
 
 
 def _add_left_out(parts: Sequence[LeftOut]) -> LeftOut:
