@@ -22,7 +22,7 @@ time.sleep(60)
 
 
 def test_a_task_is_in_one_hand_at_a_time(tmp_path):
-    with Leases(tmp_path) as one, Leases(tmp_path) as other:
+    with Leases(tmp_path / "leases") as one, Leases(tmp_path / "leases") as other:
         assert one.take("a")
         assert one.take("a")
         assert not other.take("a")
@@ -31,15 +31,18 @@ def test_a_task_is_in_one_hand_at_a_time(tmp_path):
         assert other.take("a")
 
 
-def test_leaving_gives_all_back_and_leaves_no_file(tmp_path):
-    with Leases(tmp_path) as leases:
+def test_leaving_gives_all_back_and_the_file_stays_empty(tmp_path):
+    with Leases(tmp_path / "leases") as leases:
         leases.take("a")
         leases.take("b")
-    assert list(tmp_path.iterdir()) == []
+    assert (tmp_path / "leases").read_bytes() == b""
+    with Leases(tmp_path / "leases") as leases:
+        assert leases.take("a")
+        assert leases.take("b")
 
 
 def test_giving_back_what_another_holds_does_nothing(tmp_path):
-    with Leases(tmp_path) as one, Leases(tmp_path) as other:
+    with Leases(tmp_path / "leases") as one, Leases(tmp_path / "leases") as other:
         one.take("a")
         other.give_back("a")
         assert not other.take("a")
@@ -47,10 +50,10 @@ def test_giving_back_what_another_holds_does_nothing(tmp_path):
 
 @pytest.mark.timeout(60)
 def test_a_killed_worker_holds_up_nobody(tmp_path):
-    worker = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    worker = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "leases")], stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     assert worker.stdout.readline() == "taken\n"
-    with Leases(tmp_path) as leases:
+    with Leases(tmp_path / "leases") as leases:
         assert not leases.take("a")
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
