@@ -13,9 +13,9 @@ import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from prelabel.frames import VideoInfo
 from prelabel.reader_choice import ReaderChoice
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from prelabel.readers.select import MachineFacts
 
 _LENGTH = struct.Struct("!Q")
+_RECEIVED_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,9 @@ class Failed:
 
 
 Answer = Opened | Batch | Done | Failed
-_ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer, config=ConfigDict(ser_json_inf_nan="constants"))
+_ANSWER: TypeAdapter[Answer] = TypeAdapter(
+    Annotated[Answer, Field(discriminator="kind")], config=ConfigDict(ser_json_inf_nan="constants")
+)
 
 
 def send_command(connection: socket.socket, command: Command) -> None:
@@ -183,20 +186,21 @@ def receive_answer(connection: socket.socket) -> tuple[Answer, int | None]:
 
 
 def _send(connection: socket.socket, body: bytes, handle: int | None) -> None:
-    head = _LENGTH.pack(len(body))
-    if handle is None:
-        connection.sendall(head)
-    else:
-        socket.send_fds(connection, [head], [handle])
-    connection.sendall(body)
+    # In one piece where it fits: who waits for it is woken once.
+    message = _LENGTH.pack(len(body)) + body
+    sent = 0 if handle is None else socket.send_fds(connection, [message], [handle])
+    connection.sendall(memoryview(message)[sent:])
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, int | None]:
-    head, handles, _, _ = socket.recv_fds(connection, _LENGTH.size, 1)
-    head += _receive_exactly(connection, _LENGTH.size - len(head)) if head else b""
-    if not head:
+    """Returns a message and the handle that came with it. Nothing is sent after one before it is answered."""
+    message, handles, _, _ = socket.recv_fds(connection, _RECEIVED_AT_ONCE, 1)
+    if not message:
         raise EOFError
-    return _receive_exactly(connection, *_LENGTH.unpack(head)), handles[0] if handles else None
+    message += _receive_exactly(connection, _LENGTH.size - len(message))
+    (num_bytes,) = _LENGTH.unpack_from(message)
+    body = message[_LENGTH.size :]
+    return body + _receive_exactly(connection, num_bytes - len(body)), handles[0] if handles else None
 
 
 def _receive_exactly(connection: socket.socket, num_bytes: int) -> bytes:
