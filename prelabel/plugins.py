@@ -126,7 +126,7 @@ class Plugin:
 
     def _as_annotated(self, parameter: inspect.Parameter, value: object) -> object:
         """Returns the value as the type that the parameter is annotated with, where pydantic knows that type."""
-        if parameter.annotation is parameter.empty or (value is None and parameter.default is None):
+        if parameter.annotation in (parameter.empty, type(value)) or (value is None and parameter.default is None):
             return value
         try:
             return TypeAdapter(parameter.annotation).validate_python(value)
