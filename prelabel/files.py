@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from prelabel.errors import MachineError, PrelabelError
 
@@ -31,26 +31,27 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     It is there after a loss of power, too. After an error the unfinished file is gone and `path` is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    folder = path.parent
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{path.name}.{os.getpid()}.tmp"
     try:
         yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(unfinished)
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    _sync(folder)
 
 
 PREVIEW_SUFFIXES = (".preview.mp4", ".preview.jpg")
 """Of pictures that lie beside the labels."""
 
 
-def _sync_folder(folder: Path) -> None:
-    """Waits until the folder's names are on disk: a rename alone may be lost with the power."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Waits until a file, or a folder's names, are on disk: a rename alone may be lost with the power."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -97,7 +98,13 @@ class OutputNames:
         self._key_by_name: dict[str, str] = {}
         self._name_by_task: dict[tuple[str, str], str] = {}  # of this run: a task is asked for again and again
         self._num_bytes_read = 0
-        self._read_on()
+        try:
+            with self._path.open("rb") as note:
+                self._read_on(note)
+        except (FileNotFoundError, NotADirectoryError):  # none was given yet
+            pass
+        except OSError as error:
+            raise MachineError(f"{self._path}: cannot be read: {error.strerror}") from error
 
     def of(self, task_key: str, task_title: str) -> str:
         """Returns the name of the task's files, a relative path; it is on disk when this returns."""
@@ -114,11 +121,11 @@ class OutputNames:
         with self._lock:
             name = self._first_free(names, task_key)
             if name not in self._key_by_name:
-                with self._held_from_others():
-                    self._read_on()
+                with self._held_from_others() as note:
+                    self._read_on(note)
                     name = self._first_free(names, task_key)
                     if name not in self._key_by_name:
-                        self._append(name, task_key)
+                        self._append(note, name, task_key)
         return name
 
     def path(self, task_key: str, task_title: str, ending: str) -> Path:
@@ -126,46 +133,38 @@ class OutputNames:
         return self.output / f"{self.of(task_key, task_title)}{ending}"
 
     @contextmanager
-    def _held_from_others(self) -> Iterator[None]:
-        """Holds other processes that work in this folder off, until the block is left."""
+    def _held_from_others(self) -> Iterator[BinaryIO]:
+        """Gives the note, and holds other processes that work in this folder off it until the block is left."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lock = self._path.with_suffix(".lock").open("wb")
+            if not self._path.parent.is_dir():
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a+b") as note:
+                fcntl.flock(note, fcntl.LOCK_EX)
+                yield note
         except OSError as error:
             raise MachineError(f"{self._path}: cannot be written: {error.strerror}") from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def _first_free(self, names: tuple[str, ...], task_key: str) -> str:
         return next(name for name in names if self._key_by_name.get(name, task_key) == task_key)
 
-    def _append(self, name: str, task_key: str) -> None:
+    def _append(self, note: BinaryIO, name: str, task_key: str) -> None:
         line = json.dumps([name, task_key]).encode() + b"\n"
-        try:
-            is_new = not self._path.exists()
-            with self._path.open("ab") as file:
-                file.truncate(self._num_bytes_read)  # what a loss of power has left of a line
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            if is_new:
-                _sync_folder(self._path.parent)
-        except OSError as error:
-            raise MachineError(f"{self._path}: cannot be written: {error.strerror}") from error
+        note.truncate(self._num_bytes_read)  # what a loss of power has left of a line
+        note.write(line)
+        note.flush()
+        os.fsync(note.fileno())
+        if not self._num_bytes_read:
+            _sync(self._path.parent)
         self._key_by_name[name] = task_key
         self._num_bytes_read += len(line)
 
-    def _read_on(self) -> None:
+    def _read_on(self, note: BinaryIO) -> None:
         """Reads the names that were given since this was last called, here or elsewhere."""
+        note.seek(self._num_bytes_read)
+        whole_lines, end, _ = note.read().rpartition(b"\n")
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._num_bytes_read)
-                whole_lines, end, _ = file.read().rpartition(b"\n")
             self._key_by_name.update(json.loads(line) for line in whole_lines.splitlines())
-        except (FileNotFoundError, NotADirectoryError):  # none was given yet
-            return
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise MachineError(f"{self._path}: which output belongs to which task cannot be read: {error}") from error
         self._num_bytes_read += len(whole_lines) + len(end)
 
