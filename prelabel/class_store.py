@@ -65,8 +65,8 @@ def read_classes(path: Path) -> ClassRecord:
     """
     import pyarrow.parquet as pq
 
-    with reading(path):
-        table = pq.read_table(path)
+    with reading(path), pq.ParquetFile(path) as file:
+        table = file.read()
         facts = facts_of(path, table.schema, _FORMAT)
         column = table.column("probabilities").combine_chunks()
         return ClassRecord(

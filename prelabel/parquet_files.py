@@ -38,8 +38,9 @@ def write_columns(
     import pyarrow.parquet as pq
 
     table = pa.table(dict(columns)).replace_schema_metadata({_METADATA_KEY: json.dumps(facts)})
-    with whole_file(path) as unfinished:
-        pq.write_table(table, unfinished, compression="zstd", use_dictionary=values_repeat)
+    # A file that is open already: pyarrow looks into what kind of file system a path lies on, each time.
+    with whole_file(path) as unfinished, pa.OSFile(str(unfinished), "wb") as file:
+        pq.write_table(table, file, compression="zstd", use_dictionary=values_repeat)
 
 
 @contextmanager
@@ -73,7 +74,7 @@ def facts_of(path: Path, schema: pyarrow.Schema, format: int) -> dict[str, Any]:
 
 def info_as_facts(info: VideoInfo) -> dict[str, Any]:
     """Returns what JSON can hold of a video's facts."""
-    return dataclasses.asdict(info)
+    return {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
 
 
 def info_of_facts(facts: Mapping[str, Any]) -> VideoInfo:

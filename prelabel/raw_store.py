@@ -103,8 +103,8 @@ def read_raw(path: Path) -> RawRecord:
     """
     import pyarrow.parquet as pq
 
-    with reading(path):
-        table = pq.read_table(path)
+    with reading(path), pq.ParquetFile(path) as file:
+        table = file.read()
         facts = facts_of(path, table.schema, _FORMAT)
         return RawRecord(
             info=info_of_facts(facts["info"]),
