@@ -39,7 +39,7 @@ ON CONFLICT (key) DO UPDATE SET
     title = excluded.title,
     step = excluded.step,
     fingerprint = excluded.fingerprint,
-    num_instances = excluded.num_instances,
+    num_instances = CASE WHEN ? THEN tasks.num_instances ELSE excluded.num_instances END,
     reason = excluded.reason,
     updated_at = excluded.updated_at,
     num_failures = CASE excluded.step WHEN 'done' THEN 0 ELSE tasks.num_failures + excluded.num_failures END
@@ -99,13 +99,18 @@ class Ledger:
         """Returns all entries, the latest last."""
         return list(self._select("ORDER BY updated_at, key"))
 
-    def record(self, entry: Entry) -> None:
-        """Writes an entry over the task's earlier one; the time is set here, and failures are counted here."""
+    def record(self, entry: Entry, *, keeps_instances: bool = False) -> None:
+        """Writes an entry over the task's earlier one; the time is set here, and failures are counted here.
+
+        Args:
+            entry: where the task stands now.
+            keeps_instances: whether an earlier `num_instances` stays.
+        """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         failures = int(entry.step == "failed")
         values = (entry.key, entry.title, entry.step, entry.fingerprint, entry.num_instances, entry.reason)
         synchronous: Synchronous = "NORMAL" if entry.step == "inferred" else "FULL"
-        self._execute(_RECORD, (*values, now, failures), synchronous)
+        self._execute(_RECORD, (*values, now, failures, keeps_instances), synchronous)
 
     def close(self) -> None:
         """Closes the file; the write-ahead log is folded in."""

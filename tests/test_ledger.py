@@ -90,3 +90,13 @@ def test_a_ledger_of_the_first_version_is_taken_over(tmp_path):
         connection.commit()
     with Ledger(path) as ledger:
         assert (ledger.entry("a").num_instances, ledger.entry("a").num_failures) == (3, 0)
+
+
+def test_instances_of_an_earlier_entry_stay_where_it_is_asked_for(tmp_path):
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        ledger.record(Entry("a", "a.mp4", "inferred", "f1"), keeps_instances=True)
+        first = ledger.entry("a").num_instances
+        ledger.record(Entry("a", "a.mp4", "done", "f1", 12))
+        ledger.record(Entry("a", "a.mp4", "failed", "f2", 3, "why"), keeps_instances=True)
+        entry = ledger.entry("a")
+    assert (first, entry.num_instances, entry.step) == (0, 12, "failed")

@@ -32,9 +32,6 @@ class TaskRecords:
 
     def record(self, task: Task, step: Step, num_instances: int | None = None, reason: str = "") -> None:
         """Writes where a task stands; what stays on its row unless `num_instances` were written now."""
-        if self.ledger is None:
-            return
-        if num_instances is None:
-            earlier = self.ledger.entry(task.key)
-            num_instances = earlier.num_instances if earlier is not None else 0
-        self.ledger.record(Entry(task.key, task.title, step, self.fingerprint(task), num_instances, reason))
+        if self.ledger is not None:
+            entry = Entry(task.key, task.title, step, self.fingerprint(task), num_instances or 0, reason)
+            self.ledger.record(entry, keeps_instances=num_instances is None)
