@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import functools
+import json
 import mimetypes
 import uuid
 from datetime import UTC, datetime
@@ -38,7 +38,8 @@ def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: EncordOn
     """
     if info.num_frames == 0:
         raise LabelError(f"{title}: got no frames, expected 1 or more")
-    return _with_identity(_blank_row(_file_type(title), info, ontology), task_key, title, now)
+    blank: LabelRow = json.loads(_blank_row(_file_type(title), info, ontology))
+    return _with_identity(blank, task_key, title, now)
 
 
 def data_hash_of(task_key: str) -> str:
@@ -152,26 +153,26 @@ def _detached_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntolo
 
 
 @functools.lru_cache(maxsize=64)  # a folder's pictures have few sizes
-def _blank_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntology) -> LabelRow:
-    """Returns a row as the SDK writes it once it has loaded one from a platform; nobody may change it."""
+def _blank_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntology) -> str:
+    """Returns the JSON of a row as the SDK writes it once it has loaded one from a platform."""
     row = _detached_row(mime_type, info, ontology)
     row.from_labels_dict({**row.to_encord_dict(), "dataset_hash": _uuid("dataset", ""), "dataset_title": "prelabel"})
-    return row.to_encord_dict()
+    return json.dumps(row.to_encord_dict())
 
 
 def _with_identity(blank: LabelRow, task_key: str, title: str, now: datetime) -> LabelRow:
     """Returns a row with the identity that a platform would have given, as the SDK writes that."""
-    row, units = copy.deepcopy(blank), {}
-    for number, unit in enumerate(row["data_units"].values()):
-        is_one_of_many = row["data_type"] == "img_group"
-        unit_hash = _uuid(f"frame {number}", task_key) if is_one_of_many else data_hash_of(task_key)
+    data_hash, units = data_hash_of(task_key), {}
+    for number, unit in enumerate(blank["data_units"].values()):
+        is_one_of_many = blank["data_type"] == "img_group"
+        unit_hash = _uuid(f"frame {number}", task_key) if is_one_of_many else data_hash
         unit_title = f"{title}#{number:06d}" if is_one_of_many else title
         units[unit_hash] = {**unit, "data_hash": unit_hash, "data_title": unit_title}
     made_at = as_row_time(now)
     return {
-        **row,
+        **blank,
         "label_hash": _uuid("label", task_key),
-        "data_hash": data_hash_of(task_key),
+        "data_hash": data_hash,
         "data_title": title,
         "created_at": made_at,
         "last_edited_at": made_at,
