@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from prelabel.encord_api.client import ROWS_A_REQUEST, EncordProject
 from prelabel.errors import ConfigError, FetchError, TaskError
 from prelabel.evaluation.boxes import Boxes, boxes_of_corners
 from prelabel.evaluation.coco_file import CocoFile
-from prelabel.files import read_json
+from prelabel.files import DRY_RUN, read_json
 from prelabel.formats.coco import frame_file_name
 from prelabel.frames import VideoInfo
 from prelabel.label_row import LabelRow
@@ -121,7 +121,8 @@ class RowFiles:
     """Label rows in files: as a run leaves them, or as the SDK or the web app exports them, one or several a file.
 
     Attributes:
-        path: a JSON file, or a folder that is searched through; other JSON files in it are passed over.
+        path: a JSON file, or a folder that is searched through; other JSON files in it are passed over, and so is what
+            a dry run left there.
     """
 
     path: Path
@@ -143,7 +144,7 @@ class RowFiles:
 
     @cached_property
     def _by_hash(self) -> dict[str, LabelRow]:
-        paths = sorted(self.path.rglob("*.json")) if self.path.is_dir() else [self.path]
+        paths = sorted(_json_files_below(self.path)) if self.path.is_dir() else [self.path]
         rows = {row["data_hash"]: row for path in paths for row in _rows_in(read_json(path, ConfigError))}
         if not rows:
             raise ConfigError(f"{self.path}: got no Encord label row, expected JSON with data_units and object_answers")
@@ -222,6 +223,10 @@ def explain_skipped(reasons: Sequence[str]) -> str:
     "2: is at stage 'A'; 1: is gone"
     """
     return "; ".join(f"{num}: {reason}" for reason, num in Counter(reasons).most_common())
+
+
+def _json_files_below(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*.json") if path.relative_to(folder).parts[0] != DRY_RUN)
 
 
 def _rows_in(document: object) -> list[LabelRow]:

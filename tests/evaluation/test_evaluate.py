@@ -167,6 +167,15 @@ def test_rows_edited_in_the_output_are_compared_with_what_was_written(in_files: 
     assert by_title["still.png"].actions == 0
 
 
+def test_rows_of_a_dry_run_do_not_stand_for_those_in_the_output(in_files: Assembly):
+    run(assemble(in_files.config, in_files.folder, dry_run=True))
+    assert (in_files.output / "dry-run" / "first.labels.json").exists()
+    edit_row(in_files.output / "first.labels.json", "1", moved)
+    edit_row(in_files.output / "day 2" / "second.labels.json", "3", moved)
+    assert evaluate_run(in_files, Asked()).total.moved == 2
+    assert evaluate_run(in_files, Asked(against=in_files.output / "dry-run")).total.moved == 0
+
+
 def test_rows_under_other_hashes_meet_by_title_and_their_boxes_by_overlap(in_files: Assembly, tmp_path: Path):
     """As after an import elsewhere, which numbers data and objects anew."""
     text = (in_files.output / "first.labels.json").read_text()
