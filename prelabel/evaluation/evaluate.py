@@ -27,6 +27,7 @@ from prelabel.evaluation.result import Evaluation, LeftOut, ModelEdits, Skipped,
 from prelabel.evaluation.standing import (
     CocoTruth,
     NotThereError,
+    OutputRows,
     ProjectRows,
     RowFiles,
     StandingRows,
@@ -124,11 +125,14 @@ def _standing(assembly: Assembly, asked: Asked, entries: Sequence[Entry]) -> Sta
     if against is None and isinstance(source, DemoSection):
         against = source.output / TRUTH_NAME
     elif against is None and isinstance(source, FolderSection):
-        against = source.truth or assembly.output
-    if against is None:
+        against = source.truth
+    if against is None and isinstance(source, EncordSection):
         return ProjectRows(assembly.encord, asked.stages, entries)
     if asked.stages:
-        raise ConfigError(f"--stage {asked.stages[0]}: {against} has no stages, only a project's label rows do")
+        place = against or assembly.output
+        raise ConfigError(f"--stage {asked.stages[0]}: {place} has no stages, only a project's label rows do")
+    if against is None:
+        return OutputRows(assembly.names)
     if not against.exists():
         raise ConfigError(f"{against}: there is nothing: name label rows, a file or a folder, or a COCO ground truth")
     if is_coco(against):

@@ -16,11 +16,12 @@ from prelabel.encord_api.client import ROWS_A_REQUEST, EncordProject
 from prelabel.errors import ConfigError, FetchError, TaskError
 from prelabel.evaluation.boxes import Boxes, boxes_of_corners
 from prelabel.evaluation.coco_file import CocoFile
-from prelabel.files import DRY_RUN, read_json
+from prelabel.files import DRY_RUN, OutputNames, read_json
 from prelabel.formats.coco import frame_file_name
 from prelabel.frames import VideoInfo
 from prelabel.label_row import LabelRow
 from prelabel.ledger import Entry
+from prelabel.sinks.folder import LABELS_ENDING
 from prelabel.sinks.offline_row import data_hash_of
 
 if TYPE_CHECKING:
@@ -117,8 +118,33 @@ class ProjectRows:
 
 
 @dataclass(frozen=True)
+class OutputRows:
+    """Label rows in the files in which a run left them, read one at a time.
+
+    Attributes:
+        names: of the run's output.
+    """
+
+    names: OutputNames
+
+    def row_of(self, entry: Entry) -> LabelRow:
+        """Returns the row of the task's file."""
+        path = self.names.path(entry.key, entry.title, LABELS_ENDING)
+        if not path.exists():
+            raise NotThereError(f"has no label row in {self.names.output} any more")
+        rows = _rows_in(read_json(path, NotThereError))
+        if len(rows) != 1:
+            raise NotThereError(f"{path} is no label row")
+        return rows[0]
+
+    def describe(self) -> str:
+        """Returns the folder."""
+        return f"the label rows in {self.names.output}"
+
+
+@dataclass(frozen=True)
 class RowFiles:
-    """Label rows in files: as a run leaves them, or as the SDK or the web app exports them, one or several a file.
+    """Label rows in files, as the SDK, the web app or `prelabel export` writes them, one or several a file.
 
     Attributes:
         path: a JSON file, or a folder that is searched through; other JSON files in it are passed over, and so is what

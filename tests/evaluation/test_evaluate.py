@@ -176,6 +176,16 @@ def test_rows_of_a_dry_run_do_not_stand_for_those_in_the_output(in_files: Assemb
     assert evaluate_run(in_files, Asked(against=in_files.output / "dry-run")).total.moved == 0
 
 
+def test_a_row_that_is_gone_or_damaged_is_left_out_with_the_reason(in_files: Assembly):
+    (in_files.output / "first.labels.json").unlink()
+    (in_files.output / "still.labels.json").write_text("{")
+    evaluation = evaluate_run(in_files, Asked())
+    assert [video.title for video in evaluation.videos] == ["day 2/second.mp4"]
+    reasons = {task.title: task.reason for task in evaluation.skipped}
+    assert "has no label row in" in reasons["first.mp4"]
+    assert "is not JSON" in reasons["still.png"]
+
+
 def test_rows_under_other_hashes_meet_by_title_and_their_boxes_by_overlap(in_files: Assembly, tmp_path: Path):
     """As after an import elsewhere, which numbers data and objects anew."""
     text = (in_files.output / "first.labels.json").read_text()
