@@ -18,5 +18,8 @@ def labels_as_sent(row: LabelRowV2) -> LabelRow:
     documents: list[LabelRow] = []
     # The SDK (encord 0.1.211) hands what it got to this method, which would parse it.
     row.from_labels_dict = documents.append  # type: ignore[method-assign,assignment]
-    row.initialise_labels(include_archived=True)  # else a save would delete the labels of archived features
+    try:
+        row.initialise_labels(include_archived=True)  # else a save would delete the labels of archived features
+    finally:
+        del row.from_labels_dict  # the class's own again; else the row would hold its labels for as long as it lives
     return dict(documents[0])

@@ -270,7 +270,7 @@ def _changed(task: Target, document: LabelRow, change: RowChange) -> WrittenRow:
 
 
 def _save_through_types(row: LabelRowV2, document: LabelRow) -> None:
-    type(row).from_labels_dict(row, document)
+    row.from_labels_dict(document)
     row.save(validate_before_saving=True)
 
 

@@ -34,7 +34,6 @@ class HandedRow:
     priority: object = None
 
     def __post_init__(self) -> None:
-        vars(self.sdk).pop("from_labels_dict", None)  # where the sink had its own in place, to see what is sent
         self.sdk.from_labels_dict(self.sent)
         self.before = self.sdk.to_encord_dict()
         # Methods of this one object; the class is the SDK's (encord 0.1.211).
