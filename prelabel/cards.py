@@ -115,10 +115,14 @@ def read_card(path: Path) -> ModelCard:
         raise WeightsError(f"{path}: {where}: {first['msg']}") from error
 
 
+def named_model_folders() -> list[Path]:
+    """Returns the folders that the environment names."""
+    return [Path(name).expanduser() for name in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if name]
+
+
 def model_folders() -> list[Path]:
     """Returns the folders where cards and weights are looked for, in order."""
-    named = [Path(name).expanduser() for name in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if name]
     package = Path(__file__).resolve().parent
     # A source checkout has models/ beside the package; a wheel has the same files inside it.
-    candidates = [*named, Path.cwd() / "models", package.parent / "models", package / "model_cards"]
+    candidates = [*named_model_folders(), Path.cwd() / "models", package.parent / "models", package / "model_cards"]
     return list(dict.fromkeys(candidates))

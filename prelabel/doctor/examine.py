@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import prelabel
-from prelabel.cards import MODELS_VARIABLE, model_folders, read_card
+from prelabel.cards import MODELS_VARIABLE, model_folders, named_model_folders, read_card
 from prelabel.doctor import trials
 from prelabel.doctor.probes import Probe, run_probes
 from prelabel.encord_api.key import KEY_FILE, KEY_TEXT, read_key
@@ -203,7 +203,7 @@ def look_at_models() -> Iterable[Finding]:
         try:
             if folder.is_dir():
                 yield Finding("models", "ok", f"{folder}: {_list_models(folder)}")
-            elif str(folder) in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep):
+            elif folder in named_model_folders():
                 yield Finding("models", "warn", f"{folder}: is no folder", f"${MODELS_VARIABLE} names it: mend that")
         except WeightsError as error:
             yield Finding("models", "warn", str(error), "mend this card, or take it away")

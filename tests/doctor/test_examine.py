@@ -95,7 +95,8 @@ def test_a_broken_card_and_a_wrong_folder_do_not_hide_the_others(
     (tmp_path / "broken" / "bad.yaml").write_text("file: [")
     (tmp_path / "good").mkdir()
     (tmp_path / "good" / "mine.pt").touch()
-    folders = [str(tmp_path / name) for name in ("broken", "nowhere", "good")]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folders = [str(tmp_path / "broken"), "~/nowhere/", str(tmp_path / "good")]
     monkeypatch.setenv("PRELABEL_MODELS", os.pathsep.join(folders))
     broken, nowhere, good, *_ = look_at_models()
     assert broken.status == nowhere.status == "warn"
