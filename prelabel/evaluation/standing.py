@@ -131,7 +131,7 @@ class OutputRows:
         """Returns the row of the task's file."""
         path = self.names.path(entry.key, entry.title, LABELS_ENDING)
         if not path.exists():
-            raise NotThereError(f"has no label row in {self.names.output} any more")
+            raise NotThereError(f"has no label row in {self.names.output}")
         rows = _rows_in(read_json(path, NotThereError))
         if len(rows) != 1:
             raise NotThereError(f"{path} is no label row")
