@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prelabel.detections import Detections
 from prelabel.frames import FrameBatch, VideoInfo
 from prelabel.geometry import BOXES_ALONE, GEOMETRY_KINDS, GeometryKind, GeometryOffer
 from prelabel.protocols import Detector, LeftAlone, ModelRecord, Task, TaskSource
+
+if TYPE_CHECKING:
+    import torch
 
 
 @runtime_checkable
@@ -86,6 +92,17 @@ class HasTwins(Protocol):
 
     def twin(self) -> Self | None:
         """Returns one that gives the same, and may be called from a thread of its own; None: not on this device."""
+
+
+# Of a classifier.
+
+
+@runtime_checkable
+class StartsPictures(Protocol):
+    """A classifier that can begin with pictures while those before are awaited."""
+
+    def start(self, images: Sequence[torch.Tensor]) -> Callable[[], NDArray[np.float32]]:
+        """Begins with pictures and returns what waits for what `classify` would have returned."""
 
 
 # Of a detector.

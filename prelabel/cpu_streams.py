@@ -97,8 +97,13 @@ class StreamedClassifier:
 
     def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         """Returns how probable each class is, float32 (N, C), a row a picture, in their order."""
-        parts = self._streams.begin(len(images), lambda twin, share: twin.classify(images[share]))()
-        return np.concatenate([np.zeros((0, len(self.class_names)), np.float32), *parts])
+        return self.start(images)()
+
+    def start(self, images: Sequence[torch.Tensor]) -> Callable[[], NDArray[np.float32]]:
+        """Begins with pictures and returns what waits for their probabilities."""
+        finish = self._streams.begin(len(images), lambda twin, share: twin.classify(images[share]))
+        none = np.zeros((0, len(self.class_names)), np.float32)
+        return lambda: np.concatenate([none, *finish()])
 
 
 def detector_on_streams(detector: Detector, num: int | Literal["auto"]) -> Detector:
