@@ -146,7 +146,7 @@ def _run(values: Mapping[str, object]) -> RawRecord:
     with Ledger(assembly.output / LEDGER) as ledger:
         report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
     assert not report.failed, report.failed
-    (entry,) = kept_entries(assembly.found_names)
+    (entry,) = kept_entries(assembly.found_names, assembly.config.source).of_source
     return read_raw(raw_path(assembly.found_names, entry.key, entry.title))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,9 @@ import numpy as np
 from prelabel.assembly import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.class_store import ClassRecord, read_classes
+from prelabel.config import DemoSection, EncordSection, Source
 from prelabel.detections import VideoDetections
+from prelabel.encord_api.connection import project_uuid
 from prelabel.errors import ConfigError
 from prelabel.files import OutputNames
 from prelabel.labelled import LabelledVideo
@@ -21,6 +23,7 @@ from prelabel.protocols import Task
 from prelabel.raw_store import RawRecord, read_raw
 from prelabel.report import RunReport, TaskReport
 from prelabel.shaping import Shaped, class_thresholds, fit_geometry, shape_detections
+from prelabel.sources.demo import CLIP_NAME
 from prelabel.tracking import track_detections
 
 NEXT_STEP = "`prelabel run CONFIG` first"
@@ -62,7 +65,7 @@ def kept_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
     Raises:
         ConfigError: there is none, or one is of a detector with other classes.
     """
-    entries = kept_entries(assembly.found_names)
+    entries = kept_entries(assembly.found_names, assembly.config.source).of_source
     titles = titles_apart(entries)
     for entry in entries:
         yield label_raw(
@@ -70,17 +73,49 @@ def kept_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
         )
 
 
-def kept_entries(names: OutputNames) -> list[Entry]:
-    """Returns the tasks of which a run has kept what was found in the output of these names, in the order of titles.
+@dataclass(frozen=True, slots=True)
+class KeptEntries:
+    """The tasks of which runs have kept what was found in one output, which several sources may share.
+
+    Attributes:
+        of_source: those of the config's source, in the order of titles.
+        num_others: those of other sources.
+        output: where what was found is kept.
+    """
+
+    of_source: list[Entry]
+    num_others: int
+    output: Path
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said of the others."""
+        if not self.num_others:
+            return ()
+        num_kept = len(self.of_source) + self.num_others
+        return (f"{self.num_others} of {num_kept} tasks kept in {self.output} were left out: of another source",)
+
+
+def kept_entries(names: OutputNames, source: Source) -> KeptEntries:
+    """Returns the tasks of which a run has kept what was found in the output of these names.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none of this source.
     """
     entries = sorted(_entries(names.output), key=lambda entry: (entry.title, entry.key))
     kept = [entry for entry in entries if raw_path(names, entry.key, entry.title).exists()]
-    if not kept:
-        raise ConfigError(f"{names.output}: holds no detections yet: {NEXT_STEP}")
-    return kept
+    of_source = [entry for entry in kept if _is_of(source, entry)]
+    if not of_source:
+        others = ", but for those of another source" if kept else ""
+        raise ConfigError(f"{names.output}: holds no detections yet{others}: {NEXT_STEP}")
+    return KeptEntries(of_source, len(kept) - len(of_source), names.output)
+
+
+def _is_of(source: Source, entry: Entry) -> bool:
+    """Tells whether a task is of a source, by its key: the media, and the platform, need not be there."""
+    if isinstance(source, EncordSection):
+        return entry.key.startswith(f"{project_uuid(source.project_hash)}/")
+    return entry.key == (CLIP_NAME if isinstance(source, DemoSection) else entry.title)
 
 
 def titles_apart(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from prelabel.files import OutputNames
 from prelabel.fingerprints import digests_by_key
 from prelabel.frames import FrameBatch
 from prelabel.geometry import GeometryKind
-from prelabel.kept import NEXT_STEP, kept_entries, raw_path
+from prelabel.kept import NEXT_STEP, KeptEntries, kept_entries, raw_path
 from prelabel.ledger import LEDGER, Entry
 from prelabel.plugins import Plugin
 from prelabel.protocols import LeftAlone, ModelRecord, TaskSource
@@ -64,14 +64,26 @@ class EarlierRuns:
     found_in: Path
 
     @cached_property
+    def kept(self) -> KeptEntries:
+        """The tasks of which boxes are kept.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        return kept_entries(self._names, self.config.source)
+
+    @cached_property
     def origins(self) -> dict[Entry, RawOrigin]:
         """Under which circumstances each task's boxes were found.
 
         Raises:
             ConfigError: none are kept.
         """
-        names = OutputNames(self.found_in)
-        return {entry: read_origin(raw_path(names, entry.key, entry.title)) for entry in kept_entries(names)}
+        return {entry: read_origin(raw_path(self._names, entry.key, entry.title)) for entry in self.kept.of_source}
+
+    @cached_property
+    def _names(self) -> OutputNames:
+        return OutputNames(self.found_in)
 
     @cached_property
     def _latest(self) -> RawOrigin:
@@ -126,7 +138,7 @@ class EarlierRuns:
 
 @dataclass(frozen=True)
 class KeptTasks:
-    """The tasks of which boxes are kept; what another detector found is left alone, and none is moved.
+    """The tasks of a source of which boxes are kept; what another detector found is left alone, and none is moved.
 
     Attributes:
         config: whose source they are of.
@@ -151,10 +163,10 @@ class KeptTasks:
                     LeftAlone(entry.title, f"what was found in it is of another detector or reader: {NEXT_STEP}")
                 )
         if not isinstance(self.config.source, EncordSection):
-            return KeptSource(tasks, others)
+            return KeptSource(tasks, others, self.earlier.kept.warnings)
         from prelabel.sources.encord_rows import EncordRowSource
 
-        return EncordRowSource(self.project.encord, self.config.source.stage, tasks, others)
+        return EncordRowSource(self.project.encord, self.config.source.stage, tasks, others, self.earlier.kept.warnings)
 
     @cached_property
     def router(self) -> Router:

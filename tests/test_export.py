@@ -8,8 +8,8 @@ import pytest
 from prelabel.errors import ConfigError
 from prelabel.export import export_run
 from prelabel.frames import VideoInfo
-from prelabel.kept import raw_path
-from prelabel.ledger import LEDGER, Entry, Ledger
+from prelabel.kept import titles_apart
+from prelabel.ledger import Entry
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 from tests.labelling import load_in_sdk
 
@@ -36,18 +36,13 @@ def test_coco_has_every_frame_of_every_task(ran, tmp_path):
     assert coco["annotations"][0]["bbox"] == [10, 20, 40, 40]
 
 
-def test_tasks_of_one_title_are_told_apart(tmp_path):
-    write_grey_clip(tmp_path / "media" / "a.mp4", 96, 64, 2)
-    assembly = assembly_of(tmp_path / "media", tmp_path / "out")
-    run(assembly)
-    with Ledger(assembly.output / LEDGER) as ledger:
-        ledger.record(Entry("another", "a.mp4", "done", ""))
-    raw_path(assembly.found_names, "another", "a.mp4").write_bytes(
-        raw_path(assembly.found_names, "a.mp4", "a.mp4").read_bytes()
-    )
-    (path,) = export_run(assembly, "coco", tmp_path / "all.json")
-    images = json.loads(path.read_text())["images"]
-    assert {image["video"] for image in images} == {"a.mp4 [a.mp4]", "a.mp4 [another]"}
+def test_tasks_of_one_title_are_told_apart():
+    tasks = [
+        Entry("P/1/main", "a.mp4", "done", ""),
+        Entry("P/2/main", "a.mp4", "done", ""),
+        Entry("c", "c", "done", ""),
+    ]
+    assert titles_apart(tasks) == {"P/1/main": "a.mp4 [P/1/main]", "P/2/main": "a.mp4 [P/2/main]", "c": "c"}
 
 
 def test_coco_goes_into_a_folder_under_its_usual_name(ran, tmp_path):

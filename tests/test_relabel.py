@@ -302,3 +302,33 @@ def test_a_row_that_somebody_is_assigned_to_or_that_has_gone_on_is_left_alone(la
     report = relabel(labelled, tmp_path)
     assert [left.kind for left in report.left_alone] == ["has gone on to 'Review 1'"]
     assert (report.tasks, num_objects(labelled)) == ((), NUM_FRAMES)
+
+
+# In an output that several sources share
+
+
+def test_relabelling_files_leaves_out_a_project_s_tasks_and_the_other_way_round(labelled, tmp_path, capfd):
+    write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
+    config = config_file(tmp_path, detector={"use": "tests.test_relabel:Other"})
+    said = f"1 of 2 tasks kept in {tmp_path / 'out'} were left out: of another source"
+    assert run_config(config) == 0
+    assert relabel_kept(config, ["labels.nms_iou=0.9"]) == 0
+    report = report_of(tmp_path)
+    assert [task["title"] for task in report["tasks"]] == ["a.mp4"]
+    assert (report["left_alone"], report["warnings"]) == ([], [said])
+    assert said in capfd.readouterr().err
+    of_project = relabel(labelled, tmp_path)  # though what was found last is of the files' detector
+    assert [(task.title, task.status) for task in of_project.tasks] == [("clip.mp4", "done")]
+    assert (of_project.left_alone, of_project.warnings) == ((), (said,))
+    assert num_objects(labelled) == 2 * NUM_FRAMES
+
+
+def test_exported_files_are_without_a_project_s_tasks(labelled, tmp_path):
+    write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
+    config = config_file(tmp_path)
+    with pytest.raises(ConfigError, match="holds no detections yet, but for those of another source: `prelabel run"):
+        export_labels(config, (), "coco", tmp_path / "all.json")
+    assert run_config(config) == 0
+    assert export_labels(config, (), "coco", tmp_path / "all.json") == 0
+    images = json.loads((tmp_path / "all.json").read_text())["images"]
+    assert {image["video"] for image in images} == {"a.mp4"}

@@ -15,7 +15,7 @@ from prelabel.config.sections import (
     SinkSection,
     TrackerSection,
 )
-from prelabel.config.sources import DemoSection, EncordSection, FolderSection
+from prelabel.config.sources import DemoSection, EncordSection, FolderSection, Source
 
 __all__ = [
     "COMPUTING_KEYS",
@@ -33,6 +33,7 @@ __all__ = [
     "RetriesSection",
     "RuleSection",
     "SinkSection",
+    "Source",
     "TrackerSection",
     "check_config",
     "load_config",

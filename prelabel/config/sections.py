@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from prelabel.config.base import ClassName, Fraction, PluginSection, Section
 from prelabel.config.failures import OnFailureSection, RetriesSection
 from prelabel.config.routing import NumberExpression, Rules
-from prelabel.config.sources import DemoSection, EncordSection, FolderSection
+from prelabel.config.sources import DemoSection, EncordSection, FolderSection, Source
 from prelabel.shaping import Flicker, Keyframes, ShapingRules, SizeLimits, Zones
 from prelabel.tiling import Tiles
 
@@ -206,7 +206,7 @@ AGENT_SECTIONS = ("detector", "classifier", "agent")
 class Config(Section):
     """A whole config."""
 
-    source: Annotated[FolderSection | DemoSection | EncordSection, Field(discriminator="use")]
+    source: Annotated[Source, Field(discriminator="use")]
     reader: ReaderSection = ReaderSection()
     detector: DetectorSection | None = None
     classifier: ClassifierSection | None = None

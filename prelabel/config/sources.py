@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
@@ -77,4 +77,5 @@ class EncordSection(Section):
         return self
 
 
+Source: TypeAlias = FolderSection | DemoSection | EncordSection
 SOURCES: dict[object, type[BaseModel]] = {"folder": FolderSection, "demo": DemoSection, "encord": EncordSection}

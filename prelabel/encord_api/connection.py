@@ -35,7 +35,7 @@ def connect(project_hash: str, domain: str | None = None, *, retry: Retry | None
     """
     keep_links_out_of_logs()
     address = _checked_domain(domain or DEFAULT_DOMAIN)
-    uuid = _checked_uuid(project_hash)
+    uuid = project_uuid(project_hash)
     client = _make_client(read_key(), address)
     caller = Caller(address, retry or Retry())
     project = caller.call(f"project {uuid}", lambda: _get_project(client, uuid, address), AccountError)
@@ -104,7 +104,12 @@ def _checked_domain(domain: str) -> str:
     return address
 
 
-def _checked_uuid(project_hash: str) -> UUID:
+def project_uuid(project_hash: str) -> UUID:
+    """Returns the uuid that a config has written out.
+
+    Raises:
+        AccountError: it is none.
+    """
     try:
         return UUID(project_hash)
     except ValueError:

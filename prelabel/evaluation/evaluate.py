@@ -85,7 +85,8 @@ def evaluate_run(assembly: Assembly, asked: Asked) -> Evaluation:
         ConfigError: nothing was written, nothing can be compared, or `against` is neither label rows nor COCO.
         AccountError: the platform cannot be reached.
     """
-    entries = kept_entries(assembly.found_names)
+    kept = kept_entries(assembly.found_names, assembly.config.source)
+    entries = kept.of_source
     standing = _standing(assembly, asked, entries)
     titles = titles_apart(entries)
     found: list[_Compared] = []
@@ -115,7 +116,7 @@ def evaluate_run(assembly: Assembly, asked: Asked) -> Evaluation:
         worst_frames=worst_of_all([frame for task in found for frame in task.worst]),
         skipped=tuple(skipped),
         left_out=_add_left_out([task.left_out for task in found]),
-        warnings=_warnings(assembly, entries),
+        warnings=(*kept.warnings, *_warnings(assembly, entries)),
     )
 
 

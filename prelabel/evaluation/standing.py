@@ -67,7 +67,7 @@ class ProjectRows:
 
         row = self._rows.get(entry.key)
         if row is None:
-            raise NotThereError("is not in the project, or not any more")
+            raise NotThereError("is not in the project any more")
         if row.label_hash is None:
             raise NotThereError("has no labels on the platform yet")
         node = row.workflow_graph_node
@@ -101,10 +101,8 @@ class ProjectRows:
     def _rows(self) -> dict[str, LabelRowV2]:
         hashes: dict[str, list[str]] = {}
         for entry in self.entries:
-            project_hash, _, place = entry.key.partition("/")
-            if project_hash == self.project.project_hash:  # else of another source with this output
-                data_hash, _, branch = place.partition("/")
-                hashes.setdefault(branch, []).append(data_hash)
+            _, data_hash, branch = entry.key.split("/", 2)
+            hashes.setdefault(branch, []).append(data_hash)
         return {
             f"{self.project.project_hash}/{row.data_hash}/{branch}": row
             for branch, all_of in hashes.items()

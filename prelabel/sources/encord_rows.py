@@ -24,18 +24,25 @@ class EncordRowSource:
 
     Attributes:
         left_alone: tasks whose rows are elsewhere, gone, or somebody's.
+        warnings: what else somebody should know of what is kept.
     """
 
     def __init__(
-        self, project: EncordProject, stage: str, kept: Sequence[KeptTask], left_alone: Sequence[LeftAlone] = ()
+        self,
+        project: EncordProject,
+        stage: str,
+        kept: Sequence[KeptTask],
+        left_alone: Sequence[LeftAlone],
+        warnings: Sequence[str],
     ) -> None:
         """Finds the stage, and where its pathways lead.
 
         Args:
             project: whose rows.
             stage: title or uuid of the agent stage at which they were written.
-            kept: tasks of which boxes are kept; those of other projects are left alone.
+            kept: tasks of the project of which boxes are kept.
             left_alone: tasks that are left alone for other reasons.
+            warnings: what is to be said.
 
         Raises:
             AccountError: there is no such agent stage; those that exist are named.
@@ -43,6 +50,7 @@ class EncordRowSource:
         self._project, self._kept = project, kept
         self._near = project.where_nobody_has_looked(project.agent_stage(stage))
         self.left_alone = list(left_alone)
+        self.warnings = tuple(warnings)
 
     def tasks(self) -> Iterator[Task]:
         """Yields a task for each row that may be written.
@@ -52,11 +60,7 @@ class EncordRowSource:
         """
         by_branch: dict[str, list[KeptTask]] = defaultdict(list)
         for task in self._kept:
-            project_hash, _, place = task.key.partition("/")
-            if project_hash == self._project.project_hash:
-                by_branch[place.partition("/")[2]].append(task)
-            else:
-                self.left_alone.append(LeftAlone(task.title, "of another project"))
+            by_branch[task.key.split("/", 2)[2]].append(task)
         for branch, tasks in by_branch.items():
             for start in range(0, len(tasks), ROWS_A_REQUEST):
                 yield from self._with_rows(tasks[start : start + ROWS_A_REQUEST], branch)

@@ -38,11 +38,13 @@ class KeptSource:
 
     Attributes:
         left_alone: tasks that are not labelled anew, and why.
+        warnings: what else somebody should know of them.
     """
 
-    def __init__(self, tasks: Sequence[KeptTask], left_alone: Sequence[LeftAlone] = ()) -> None:
+    def __init__(self, tasks: Sequence[KeptTask], left_alone: Sequence[LeftAlone], warnings: Sequence[str]) -> None:
         self._tasks = tasks
         self.left_alone = list(left_alone)
+        self.warnings = tuple(warnings)
 
     def tasks(self) -> Iterator[Task]:
         """Yields each task once."""

@@ -110,7 +110,8 @@ def test_files_that_share_the_output_of_a_project_are_left_out(
     finish(platform)
     evaluation = evaluate_run(on_platform, Asked())
     assert [video.num_frames for video in evaluation.videos] == [NUM_FRAMES]
-    assert [task.reason for task in evaluation.skipped] == ["is not in the project, or not any more"]
+    said = f"1 of 2 tasks kept in {on_platform.output} were left out: of another source"
+    assert (evaluation.skipped, evaluation.warnings) == ((), (said,))
 
 
 def test_exported_rows_of_a_project_say_the_same(platform: Platform, on_platform: Assembly, tmp_path: Path):
