@@ -128,7 +128,7 @@ def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False
 def _exit_code(report: RunReport) -> int:
     if report.aborted and not report.tasks:
         return NOTHING_RAN
-    return SOME_FAILED if report.failed or report.aborted else ALL_DONE
+    return SOME_FAILED if report.failed or report.aborted or report.unwritten else ALL_DONE
 
 
 def check_config_file(config: Path, settings: Sequence[str]) -> int:

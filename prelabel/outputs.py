@@ -20,6 +20,7 @@ from prelabel.labelled import LabelledVideo
 from prelabel.predictions import write_predictions
 from prelabel.progress import Progress
 from prelabel.raw_store import read_raw
+from prelabel.redact import redact
 from prelabel.report import RunReport, TaskReport
 from prelabel.sources.demo import TRUTH_NAME
 
@@ -30,8 +31,8 @@ REPORT = "report.json"
 def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page: bool = False) -> RunReport:
     """Writes what concerns the whole run, and returns the report with it.
 
-    A score or a picture that cannot be had is a warning: labels are worth more than either. Where no task was come to,
-    what the run before left stays.
+    A score or a picture that cannot be had is a warning: labels are worth more than either. The report is written
+    whatever fails before. Where no task was come to, what the run before left stays.
 
     Args:
         assembly: of the run's config.
@@ -40,12 +41,16 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         page: whether to write it as a page, too.
     """
     outputs: list[Path] = []
-    warnings = list(report.warnings)
+    warnings, unwritten = list(report.warnings), list[str]()
     score = None
     if report.tasks and assembly.writes_files and assembly.config.agent is None:
-        outputs.append(_write_found(assembly, report))
-        with _noted(warnings):
-            score = _score(assembly)
+        found = _found_path(assembly)
+        with _noted(unwritten, f"{found}: "):
+            _write_found(found, assembly, report)
+            outputs.append(found)
+        if not unwritten:
+            with _noted(warnings):
+                score = _score(assembly)
     with _noted(warnings):
         outputs += _previews(assembly, report, progress)
     outputs += [path := assembly.output / REPORT, *([assembly.output / "report.html"] if page else [])]
@@ -53,6 +58,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         report,
         score=score,
         warnings=tuple(warnings),
+        unwritten="".join(unwritten),
         outputs=tuple(map(str, outputs)),
         shapes=_shapes(assembly),
         device="" if assembly.config.detector is None else assembly.detection.device or "",
@@ -68,11 +74,14 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
 
 
 @contextmanager
-def _noted(warnings: list[str]) -> Iterator[None]:
+def _noted(notes: list[str], where: str = "") -> Iterator[None]:
     try:
         yield
-    except PrelabelError as error:
-        warnings.append(str(error))
+    except (
+        Exception
+    ) as error:  # a tracker of the user's own, or the disk: what was labelled goes on record all the same
+        reason = str(error) if isinstance(error, PrelabelError) else f"{type(error).__name__}: {error}"
+        notes.append(redact(where + reason))
 
 
 def _tell_end(progress: Progress, report: RunReport) -> None:
@@ -103,6 +112,7 @@ def write_stages_report(folder: Path, ended: Sequence[tuple[Assembly, RunReport]
             "instances": report.instances,
             "failed": {task.title: task.reason for task in report.failed},
             "aborted": report.aborted,
+            "unwritten": report.unwritten,
             "report": str(assembly.output / REPORT),
         }
         for assembly, report in ended
@@ -112,15 +122,16 @@ def write_stages_report(folder: Path, ended: Sequence[tuple[Assembly, RunReport]
     return path
 
 
-def _write_found(assembly: Assembly, report: RunReport) -> Path:
-    """Writes all that was found into one file, of the kind that fits it."""
+def _found_path(assembly: Assembly) -> Path:
+    """Returns the one file for all that was found, of the kind that fits it."""
+    return assembly.output / ("classifications.csv" if assembly.config.classifier is not None else "coco.json")
+
+
+def _write_found(path: Path, assembly: Assembly, report: RunReport) -> None:
     if assembly.config.classifier is not None:
-        table = assembly.output / "classifications.csv"
-        write_predictions(table, assembly, report)
-        return table
-    coco = assembly.output / "coco.json"
-    write_coco(coco, labelled_videos(assembly, report))
-    return coco
+        write_predictions(path, assembly, report)
+    else:
+        write_coco(path, labelled_videos(assembly, report))
 
 
 def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledVideo]:

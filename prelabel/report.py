@@ -99,6 +99,7 @@ class RunReport:
         device: that the detector ran on, `cuda:0` or `cpu`; empty where it does not say.
         is_outage: the platform stayed away, which is why; a later run may go on.
         score: against the ground truth, where one was given: mAP and AP by class.
+        unwritten: why the labels of all tasks could not be written into one file, though those of each are; else empty.
         outputs: files of the run itself.
     """
 
@@ -119,6 +120,7 @@ class RunReport:
     device: str = ""
     is_outage: bool = False
     score: Mapping[str, float] | None = None
+    unwritten: str = ""
     outputs: tuple[str, ...] = ()
 
     @property

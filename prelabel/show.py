@@ -117,6 +117,8 @@ def show_report(report: RunReport) -> None:
         console.print(f"[yellow]note[/] {escape(warning)}")
     if report.aborted:
         console.print(f"[red]ended early[/] {escape(report.aborted)}")
+    if report.unwritten:
+        console.print(f"[red]not written[/] {escape(report.unwritten)}")
     if report.dry_run:
         console.print("dry run: nothing was saved or moved on the platform")
     for output in (*_task_outputs(report), *_run_outputs(report)):

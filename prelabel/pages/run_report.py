@@ -146,6 +146,8 @@ def _state(report: RunReport) -> str:
         return "ended early"
     if report.failed:
         return f"{len(report.failed)} failed"
+    if report.unwritten:
+        return "not all written"
     return "stopped" if report.stopped else "all done"
 
 
