@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from prelabel.assembly import Assembly
-from prelabel.config import DemoSection, EncordSection, FolderSection
+from prelabel.config import EncordSection
 from prelabel.errors import PrelabelError
-from prelabel.evaluation.coco_score import score_coco
+from prelabel.evaluation.coco_score import score_coco, truth_of
 from prelabel.files import PREVIEW_SUFFIXES, write_text_atomically
 from prelabel.formats.coco import write_coco
 from prelabel.kept import raw_path, shape_raw, titles_apart
@@ -22,7 +22,7 @@ from prelabel.progress import Progress
 from prelabel.raw_store import read_raw
 from prelabel.redact import redact
 from prelabel.report import RunReport, TaskReport
-from prelabel.sources.demo import TRUTH_NAME
+from prelabel.score import Score
 
 REPORT = "report.json"
 """Of a run, in its output; of several stages, above theirs."""
@@ -92,7 +92,7 @@ def _tell_end(progress: Progress, report: RunReport) -> None:
         instances=report.instances,
         frames_per_second=round(report.frames_per_second, 2),
         limit=report.limit,
-        score=None if report.score is None else report.score["map_50_95"],
+        score=None if report.score is None else report.score.map_50_95,
         outputs=list(report.outputs),
     )
 
@@ -161,17 +161,9 @@ def _tells_nothing(report: RunReport) -> bool:
     return not (report.tasks or report.left_alone or report.aborted)
 
 
-def _score(assembly: Assembly) -> dict[str, float] | None:
-    """Returns mAP and AP by class against the ground truth that the source names; None if it names none."""
-    source = assembly.config.source
-    truth: Path | None = None
-    if isinstance(source, DemoSection):
-        truth = source.output / TRUTH_NAME
-    elif isinstance(source, FolderSection):
-        truth = source.truth
-    if truth is None:
-        return None
-    return score_coco(assembly.output / "coco.json", truth).figures
+def _score(assembly: Assembly) -> Score | None:
+    truth = truth_of(assembly.config.source)
+    return None if truth is None else score_coco(_found_path(assembly), truth)
 
 
 def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list[Path]:

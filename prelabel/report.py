@@ -17,6 +17,7 @@ from prelabel.ontology import noun_of
 from prelabel.plugins import describe_first
 from prelabel.progress import reason_beside
 from prelabel.protocols import LeftAlone
+from prelabel.score import ScoreOfFigures
 from prelabel.shaping import Thinning, sum_up
 
 Status = Literal["done", "already done", "failed", "left to others"]
@@ -98,7 +99,7 @@ class RunReport:
         shapes: of the ontology objects that a detector labels; empty of answers.
         device: that the detector ran on, `cuda:0` or `cpu`; empty where it does not say.
         is_outage: the platform stayed away, which is why; a later run may go on.
-        score: against the ground truth, where one was given: mAP and AP by class.
+        score: against the ground truth, where one was given.
         unwritten: why the labels of all tasks could not be written into one file, though those of each are; else empty.
         outputs: files of the run itself.
     """
@@ -119,7 +120,7 @@ class RunReport:
     shapes: tuple[str, ...] = ()
     device: str = ""
     is_outage: bool = False
-    score: Mapping[str, float] | None = None
+    score: ScoreOfFigures | None = None
     unwritten: str = ""
     outputs: tuple[str, ...] = ()
 
@@ -220,6 +221,7 @@ class RunReport:
         """Writes the report as JSON."""
         values = {
             **asdict(self),
+            "score": None if self.score is None else self.score.figures,
             "instances": self.instances,
             "pathways": self.pathways,
             "num_boxes": self.num_boxes,

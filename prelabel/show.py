@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -100,7 +100,7 @@ def show_entries(output: Path, entries: Sequence[Entry]) -> None:
 def show_report(report: RunReport) -> None:
     """Prints how a run ended: instances by class, the score, the pace, failures, and where everything is."""
     console = person()
-    if report.instances or report.score:
+    if report.instances or report.score is not None:
         console.print(_class_table(report))
     if len(report.pathways) > 1:
         console.print(_pathway_table(report))
@@ -163,15 +163,15 @@ def show_paths(paths: Sequence[Path]) -> None:
 
 
 def _class_table(report: RunReport) -> Table:
-    scored = report.score is not None
     table = Table("class", box=None, pad_edge=False)
     table.add_column("tracks" if report.instances_are == "tracks" else "instances", justify="right")
-    if scored:
+    precision: Mapping[str, float] = {}
+    if report.score is not None:
         table.add_column("AP", justify="right")
-    score = dict(report.score or {})
-    for name in dict.fromkeys([*report.instances, *(key for key in score if not key.startswith("map_"))]):
-        cells = [escape(name), f"{report.instances.get(name, 0):,}"]
-        table.add_row(*cells, *([f"{score[name]:.3f}" if name in score else ""] if scored else []))
+        precision = report.score.by_class
+    for name in dict.fromkeys([*report.instances, *precision]):
+        measured = [f"{precision[name]:.3f}"] if name in precision else []
+        table.add_row(escape(name), f"{report.instances.get(name, 0):,}", *measured)
     return table
 
 
@@ -214,8 +214,8 @@ def _summary(report: RunReport) -> str:
         parts.append(
             ", ".join(f"{num:,.4f} {name}" if num % 1 else f"{num:,.0f} {name}" for name, num in counted.items())
         )
-    if report.score:
-        parts.append(f"mAP {report.score['map_50_95']:.3f} (AP50 {report.score['map_50']:.3f}) against the truth")
+    if (score := report.score) is not None:
+        parts.append(f"mAP {score.map_50_95:.3f} (AP50 {score.map_50:.3f}) against the truth")
     if len(report.pathways) == 1:
         parts.append(f"pathway: '{next(iter(report.pathways))}'")
     return "; ".join(parts)

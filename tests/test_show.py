@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from prelabel.doctor.examine import Finding
+from prelabel.errors import ConfigError
 from prelabel.ledger import Entry
 from prelabel.protocols import LeftAlone
 from prelabel.report import RunReport, TaskReport
+from prelabel.score import Score
 from prelabel.show import show_entries, show_findings, show_paths, show_report
 
 
@@ -29,6 +32,30 @@ def test_names_in_brackets_are_shown_as_they_are(capsys):
     assert "[x].mp4" in told
     show_paths([Path("out [1]/a.jpg")])
     assert "out [1]/a.jpg" in capsys.readouterr().err
+
+
+def test_the_score_of_a_class_is_shown_whatever_its_name(capsys, tmp_path):
+    scored = report(score=Score(0.5, 0.75, {"map_pin": 0.25, "car": 0.75}))
+    scored.write(tmp_path / "report.json")
+    values = json.loads((tmp_path / "report.json").read_text())
+    assert values["score"] == {"map_50_95": 0.5, "map_50": 0.75, "map_pin": 0.25, "car": 0.75}
+    assert RunReport.read(tmp_path / "report.json") == scored
+    show_report(scored)
+    said = capsys.readouterr().err
+    assert [line.split() for line in said.splitlines() if "map_pin" in line or "car" in line] == [
+        ["map_pin", "0", "0.250"],
+        ["car", "0", "0.750"],
+    ]
+    assert "mAP 0.500 (AP50 0.750)" in said
+
+
+@pytest.mark.parametrize("score", [[0.5], {"map_50": 0.5}, {"map_50_95": "x", "map_50": 0.5}])
+def test_a_report_with_a_score_of_another_form_is_refused(tmp_path, score):
+    report().write(tmp_path / "report.json")
+    values = json.loads((tmp_path / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps({**values, "score": score}))
+    with pytest.raises(ConfigError, match="is not a report of this version: run again"):
+        RunReport.read(tmp_path / "report.json")
 
 
 def test_what_became_no_label_is_said_with_its_reason(capsys):

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.config import DemoSection, FolderSection, Source
 from prelabel.errors import ConfigError
 from prelabel.evaluation.coco_file import CocoFile
+from prelabel.score import Score
+from prelabel.sources.demo import TRUTH_NAME
 
 MAX_DETECTIONS = 100
 """An image, the most confident first, as COCO has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Average precision over the images and the categories that predictions and truth have in common.
-
-    Attributes:
-        map_50_95: mean over categories and over IoU thresholds 0.50, 0.55, ... 0.95.
-        map_50: mean over categories at IoU 0.50.
-        by_class: AP over IoU 0.50 to 0.95 by the truth's category name; only categories that the images show.
-        num_images: images in common; the truth's others are left out, as a stride leaves frames out.
-        left_out: categories of the truth that the predictions know nothing of.
-    """
-
-    map_50_95: float
-    map_50: float
-    by_class: Mapping[str, float]
-    num_images: int
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """As reports have them: `map_50_95`, `map_50`, and AP by class."""
-        return {"map_50_95": self.map_50_95, "map_50": self.map_50, **self.by_class}
+def truth_of(source: Source) -> Path | None:
+    """Returns the ground truth that a source names, or that is made with it; None where there is none."""
+    if isinstance(source, DemoSection):
+        return source.output / TRUTH_NAME
+    return source.truth if isinstance(source, FolderSection) else None
 
 
 def score_coco(predictions: Path, truth: Path) -> Score:
@@ -52,7 +37,6 @@ def score_coco(predictions: Path, truth: Path) -> Score:
     """
     found, wanted = CocoFile.read(predictions, ("score",)), CocoFile.read(truth)
     images, names = _common_images(found, wanted), _common_categories(found, wanted)
-    scored = {name.casefold() for name in names}
     precision = _precision(wanted.select(images, names), found.select(images, names))
     shown = precision.max(axis=(0, 1)) > -1
     if not shown.any():
@@ -62,8 +46,6 @@ def score_coco(predictions: Path, truth: Path) -> Score:
         map_50_95=float(by_class.mean()),
         map_50=float(precision[0][:, shown].mean()),
         by_class={name: float(ap) for name, ap in zip(np.array(names)[shown].tolist(), by_class, strict=True)},
-        num_images=len(images),
-        left_out=tuple(name for name in wanted.category_names.values() if name.casefold() not in scored),
     )
 
 

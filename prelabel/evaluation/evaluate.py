@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 import prelabel
 from prelabel.assembly import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.config import DemoSection, EncordSection, FolderSection
+from prelabel.config import EncordSection
 from prelabel.detections import VideoDetections
 from prelabel.errors import ConfigError, TaskError
 from prelabel.evaluation.boxes import Boxes, boxes_of_corners, boxes_of_row
 from prelabel.evaluation.coco_file import CocoFile
-from prelabel.evaluation.coco_score import score_coco
+from prelabel.evaluation.coco_score import score_coco, truth_of
 from prelabel.evaluation.compare import compare_boxes
 from prelabel.evaluation.edits import add_edits, count_edits
 from prelabel.evaluation.result import Evaluation, LeftOut, ModelEdits, Skipped, VideoEdits, WorstFrame
@@ -43,9 +43,9 @@ from prelabel.label_map import LabelMap
 from prelabel.label_row import LabelRow, write_detections
 from prelabel.ledger import Entry
 from prelabel.raw_store import RawRecord, read_raw
+from prelabel.score import Score
 from prelabel.shaping import class_thresholds
 from prelabel.sinks.offline_row import encord_ontology, new_label_row
-from prelabel.sources.demo import TRUTH_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +123,8 @@ def evaluate_run(assembly: Assembly, asked: Asked) -> Evaluation:
 def _standing(assembly: Assembly, asked: Asked, entries: Sequence[Entry]) -> StandingRows | CocoTruth:
     """Returns what was asked for, else the source's ground truth, its project's rows, or the rows in the output."""
     source, against = assembly.config.source, asked.against
-    if against is None and isinstance(source, DemoSection):
-        against = source.output / TRUTH_NAME
-    elif against is None and isinstance(source, FolderSection):
-        against = source.truth
+    if against is None:
+        against = truth_of(source)
     if against is None and isinstance(source, EncordSection):
         return ProjectRows(assembly.encord, asked.stages, entries)
     if asked.stages:
@@ -240,13 +238,13 @@ def _lowest(parts: DetectorParts, found: Sequence[_Compared]) -> dict[str, float
     return dict.fromkeys(_class_names(parts), max(task.lowest_conf for task in found))
 
 
-def _score(assembly: Assembly, standing: StandingRows | CocoTruth) -> dict[str, float] | None:
+def _score(assembly: Assembly, standing: StandingRows | CocoTruth) -> Score | None:
     if not isinstance(standing, CocoTruth):
         return None
     with tempfile.TemporaryDirectory() as folder:
         predictions = Path(folder) / "coco.json"
         write_coco(predictions, kept_videos(assembly))
-        return score_coco(predictions, standing.file.path).figures
+        return score_coco(predictions, standing.file.path)
 
 
 def _add_left_out(parts: Sequence[LeftOut]) -> LeftOut:

@@ -11,6 +11,7 @@ from typing import Literal
 from prelabel.evaluation.edits import Edits
 from prelabel.evaluation.thresholds import ThresholdCurve
 from prelabel.files import write_text_atomically
+from prelabel.score import Score
 
 Mark = Literal["untouched", "moved from", "moved to", "reclassed from", "reclassed to", "deleted", "added"]
 
@@ -133,7 +134,7 @@ class Evaluation:
         models: by version of the model.
         videos: by task.
         thresholds: by class.
-        score: mAP and AP by class, where a ground truth was given.
+        score: where a ground truth was given.
         worst_frames: those with the most corrections, the worst first.
         skipped: tasks that were not compared.
         left_out: boxes that were not.
@@ -150,7 +151,7 @@ class Evaluation:
     models: tuple[ModelEdits, ...]
     videos: tuple[VideoEdits, ...]
     thresholds: Mapping[str, ThresholdCurve]
-    score: Mapping[str, float] | None
+    score: Score | None
     worst_frames: tuple[WorstFrame, ...]
     skipped: tuple[Skipped, ...]
     left_out: LeftOut
@@ -173,6 +174,7 @@ class Evaluation:
                 )
                 for entry in self.videos
             ],
+            "score": None if self.score is None else self.score.figures,
             "thresholds": {name: _told(curve) for name, curve in self.thresholds.items()},
         }
         write_text_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

@@ -50,9 +50,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         )
     if total.written and not total.actions:
         yield "nothing differs from what was written: has anybody looked at these labels yet?"
-    if evaluation.score:
-        score = evaluation.score
-        yield f"mAP {score['map_50_95']:.3f} (AP50 {score['map_50']:.3f}) against the truth"
+    if (score := evaluation.score) is not None:
+        yield f"mAP {score.map_50_95:.3f} (AP50 {score.map_50:.3f}) against the truth"
     if evaluation.left_out.on_other_frames:
         yield f"{evaluation.left_out.on_other_frames:,} boxes on frames that the model was not shown: not counted"
     for name, number in evaluation.left_out.of_other_classes.items():

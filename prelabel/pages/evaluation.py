@@ -130,9 +130,8 @@ def _tiles(evaluation: Evaluation) -> list[Tile]:
     for name, value in (("precision", total.precision), ("recall", total.recall), ("F1", total.f1)):
         if value is not None:
             tiles.append(Tile(name, f"{value:.3f}"))
-    if evaluation.score:
-        note = f"AP50 {evaluation.score['map_50']:.3f}"
-        tiles.append(Tile("mAP", f"{evaluation.score['map_50_95']:.3f}", note))
+    if (score := evaluation.score) is not None:
+        tiles.append(Tile("mAP", f"{score.map_50_95:.3f}", f"AP50 {score.map_50:.3f}"))
     if evaluation.instances_are == "tracks":
         num = total.instances_untouched + total.instances_edited + total.instances_deleted
         tiles.append(Tile("tracks untouched", f"{total.instances_untouched:,}", f"of {num:,}"))

@@ -168,8 +168,8 @@ def _tiles(report: RunReport, videos: Sequence[VideoView]) -> list[Tile]:
         tiles.append(
             Tile(f"{report.noun[1]} kept of tracks", kept, f"overlap with those found {thinning.mean_iou:.3f}")
         )
-    if report.score:
-        tiles.append(Tile("mAP", f"{report.score['map_50_95']:.3f}", f"AP50 {report.score['map_50']:.3f}"))
+    if (score := report.score) is not None:
+        tiles.append(Tile("mAP", f"{score.map_50_95:.3f}", f"AP50 {score.map_50:.3f}"))
     return [*tiles, Tile("took", duration(report.seconds)), _cost(report, videos)]
 
 

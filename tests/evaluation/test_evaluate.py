@@ -282,7 +282,9 @@ def test_a_ground_truth_has_boxes_that_would_be_left_and_others_that_would_be_mo
     assert (things.untouched, things.moved, things.deleted, things.added) == (1, 1, 1, 1)
     assert evaluation.models[0].by_class["other"].deleted == 2  # of frames 0 and 2; the truth has no frame 3
     assert evaluation.left_out.of_other_classes == {"cow": 1}
-    assert set(evaluation.score) == {"map_50_95", "map_50", "Thing"}
+    assert set(evaluation.score.by_class) == {"Thing"}
+    evaluation.write(tmp_path / "evaluation.json")
+    assert set(json.loads((tmp_path / "evaluation.json").read_text())["score"]) == {"map_50_95", "map_50", "Thing"}
     assert evaluation.thresholds["other"].suggested > 0.25
 
 

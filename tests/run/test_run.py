@@ -635,4 +635,4 @@ def test_a_gpu_decodes_and_detects_the_demo_as_well_as_a_cpu(tmp_path):
     assert task.status == "done", task.reason
     assert task.reader.startswith(("decord", "torchcodec"))
     assert report.score is not None
-    assert report.score["map_50_95"] == pytest.approx(0.729, abs=0.03)  # a CPU's
+    assert report.score.map_50_95 == pytest.approx(0.729, abs=0.03)  # a CPU's
