@@ -113,7 +113,7 @@ class TaskMedia:
             frame_indices: which, rising; default: those that the config's section `reader` says, all if it says none.
 
         Raises:
-            ReadError: as soon as one cannot be had; a stream never ends short.
+            ReadError: as soon as one cannot be had; a stream ends short only under `frames: warn`.
         """
         with self._open() as opened:
             wanted = self._wanted(opened, frame_indices)
@@ -130,13 +130,20 @@ class TaskMedia:
                 raise FrameCountError(f"{self.title}: the reader ended after {num_read} of {len(wanted)} frames")
 
     def image(self, frame_index: int = 0) -> Image:
-        """Returns a frame as Pillow has it."""
+        """Returns a frame as Pillow has it; raises as `frame` does."""
         return self.frame(frame_index).image
 
     def frame(self, frame_index: int = 0) -> Frame:
-        """Returns a frame."""
-        (found,) = self.frames([frame_index])
-        return found
+        """Returns a frame.
+
+        Raises:
+            ReadError: it cannot be had, under `frames: warn` too.
+        """
+        found = list(self.frames([frame_index]))
+        if not found:
+            ended = f"the reader ended before it, of {self._seen[-1].num_frames} frames that it promised"
+            raise FrameCountError(f"{self.title}: frame {frame_index}: {ended}")
+        return found[0]
 
     @contextmanager
     def _open(self) -> Iterator[OpenMedia]:

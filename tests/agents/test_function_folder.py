@@ -119,3 +119,25 @@ def test_a_page_tells_which_way_they_went(config: Path) -> None:
     page = (config.parent / "out" / "report.html").read_text()
     assert "Captioned" in page
     assert "a.mp4" in page
+
+
+ENDING_READER = """
+from prelabel.readers.pyav import PyAVReader
+
+class EndsEarly(PyAVReader):
+    def batches(self, frame_indices, batch_size):
+        return super().batches(frame_indices[frame_indices < 2], batch_size)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_frame_before_which_the_reader_ended_is_named(config: Path) -> None:
+    (config.parent / "mine.py").write_text(ENDING_READER)
+    (config.parent / "my_agent.py").write_text(
+        "def handle(media):\n    media.frame(1)\n    assert len(list(media.frames())) == 2\n    media.frame(3)\n"
+    )
+    (config.parent / "clips" / "b.png").unlink()
+    run_config(config, ["source.ontology=null", "reader.use=mine.py:EndsEarly", "frames=warn"])
+    (task,) = json.loads((config.parent / "out" / "report.json").read_text())["tasks"]
+    said = "a.mp4: frame 3: the reader ended before it, of 4 frames that it promised"
+    assert (task["status"], task["reason"]) == ("failed", said)
