@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,21 +14,12 @@ from prelabel.config.sections import VIDEO_READERS
 from prelabel.frames import Media
 from prelabel.plugins import load_plugin
 from prelabel.protocols import VideoReader
+from prelabel.readers.choice import ReaderChoice
 
 if TYPE_CHECKING:
     from prelabel.readers.select import MachineFacts
 
 CPU_READERS = ("images", "pyav")
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderChoice:
-    """Which reader reads a video, where, and why that one; in how many places at once."""
-
-    use: str
-    device: str
-    reason: str
-    sessions: int = 1
 
 
 def choose_reader(
@@ -66,9 +57,8 @@ def _choose(
         alone = index_video(media.paths[0]).keyframes if wants_keyframes else None
         return ReaderChoice(section.use, section.device, "the config names it"), alone
     index = index_video(media.paths[0]) if media.kind == "video" else None
-    choice = select_reader(index, section.device, machine)
     alone = index.keyframes if index is not None and wants_keyframes else None
-    return ReaderChoice(choice.use, choice.device, choice.reason), alone
+    return select_reader(index, section.device, machine), alone
 
 
 def _count_sessions(choice: ReaderChoice, media: Media, section: ReaderSection) -> int:

@@ -16,7 +16,8 @@ from prelabel.frames import FrameBatch, Media
 from prelabel.isolation.process import CAN_ISOLATE
 from prelabel.isolation.reader import IsolatedReader
 from prelabel.protocols import VideoReader
-from prelabel.reader_choice import CPU_READERS, ReaderChoice, build_reader, choose_reader
+from prelabel.reader_choice import CPU_READERS, build_reader, choose_reader
+from prelabel.readers.choice import ReaderChoice
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from prelabel.pipeline.decoding import Video
 from prelabel.progress import Progress, tell_stage
 from prelabel.protocols import ModelRecord, Task
 from prelabel.raw_store import RawOrigin, RawRecord, write_raw
-from prelabel.reader_choice import ReaderChoice
+from prelabel.readers.choice import ReaderChoice
 from prelabel.report import TaskReport
 from prelabel.routing import facts_of
 from prelabel.shaping import Shaped

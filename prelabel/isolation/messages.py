@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from prelabel.frames import VideoInfo
-from prelabel.reader_choice import ReaderChoice
+from prelabel.readers.choice import ReaderChoice
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,7 +17,7 @@ from prelabel.errors import PrelabelError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
 from prelabel.isolation.messages import Answer, Batch, Close, Command, Done, Failed, Next, Open, Opened, Read, Setup
 from prelabel.isolation.process import Limits, ProcessLostError, ReaderProcess, reader_process
-from prelabel.reader_choice import ReaderChoice
+from prelabel.readers.choice import ReaderChoice
 
 if TYPE_CHECKING:
     from prelabel.readers.select import MachineFacts

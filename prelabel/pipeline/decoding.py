@@ -20,7 +20,7 @@ from prelabel.errors import FrameCountError, ReadError
 from prelabel.frames import FrameBatch, Media, VideoInfo
 from prelabel.interrupts import Stopped
 from prelabel.prefetch import one_ahead
-from prelabel.reader_choice import ReaderChoice
+from prelabel.readers.choice import ReaderChoice
 from prelabel.reading import OpenMedia, open_media, read_in_order
 
 

@@ -25,7 +25,7 @@ from prelabel.pipeline.decoding import BeginOfVideo, Decoded, EndOfVideo, Video,
 from prelabel.prefetch import prefetch
 from prelabel.process_settings import give_memory_back
 from prelabel.progress import Progress
-from prelabel.reader_choice import ReaderChoice
+from prelabel.readers.choice import ReaderChoice
 
 MAX_WAITING_BATCHES = 2
 MAX_WAITING_BYTES = 512_000_000

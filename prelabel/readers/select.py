@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from prelabel.errors import MachineError
 from prelabel.readers import decord, torchcodec
+from prelabel.readers.choice import ReaderChoice
 from prelabel.readers.index import VideoIndex
 
 GPU_READERS = ("decord", "torchcodec")
@@ -25,15 +26,6 @@ class MachineFacts:
     num_gpus: int
     no_decord: str | None
     no_torchcodec: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A reader, where it decodes, and why, as a sentence for the report."""
-
-    use: str
-    device: str
-    reason: str
 
 
 def probe_machine() -> MachineFacts:
@@ -78,7 +70,7 @@ def gpu_of(use: str, device: str) -> str | None:
     return "cuda:0" if use == "torchcodec" or decord.probe(0) is None else None
 
 
-def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts | None = None) -> Choice:
+def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts | None = None) -> ReaderChoice:
     """Returns the reader for `use: auto`.
 
     Args:
@@ -90,21 +82,21 @@ def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts |
         MachineError: a GPU is asked for that is not there.
     """
     if index is not None and device == "cpu":
-        return Choice("pyav", "cpu", "The config asks for decoding on the CPU.")
+        return ReaderChoice("pyav", "cpu", "The config asks for decoding on the CPU.")
     machine = machine or probe_machine()
     check_device(device, machine.num_gpus)
     if index is None:
-        return Choice("images", "cpu", "Pillow reads pictures.")
+        return ReaderChoice("images", "cpu", "Pillow reads pictures.")
     if not machine.num_gpus:
-        return Choice("pyav", "cpu", "This machine has no GPU, and PyAV reads every file in bounded memory.")
+        return ReaderChoice("pyav", "cpu", "This machine has no GPU, and PyAV reads every file in bounded memory.")
     gpu = "cuda:0" if device in {"auto", "cuda"} else device
     no_decord = machine.no_decord or decord.refuse(index, on_gpu=True)
     if no_decord is None:
-        return Choice("decord", gpu, f"decord decodes {index.codec} on the GPU.")
+        return ReaderChoice("decord", gpu, f"decord decodes {index.codec} on the GPU.")
     no_torchcodec = machine.no_torchcodec or torchcodec.refuse(index) or _no_nvdec(index)
     if no_torchcodec is None:
-        return Choice("torchcodec", gpu, f"torchcodec decodes on the GPU; decord does not: {no_decord}.")
-    return Choice("pyav", "cpu", f"No GPU decoder takes it: decord: {no_decord}; torchcodec: {no_torchcodec}.")
+        return ReaderChoice("torchcodec", gpu, f"torchcodec decodes on the GPU; decord does not: {no_decord}.")
+    return ReaderChoice("pyav", "cpu", f"No GPU decoder takes it: decord: {no_decord}; torchcodec: {no_torchcodec}.")
 
 
 # What NVDEC of Hopper takes (Video Codec SDK, support matrix): no AV1, H.264 only with 8 bits and 4:2:0.

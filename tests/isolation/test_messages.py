@@ -19,7 +19,7 @@ from prelabel.isolation.messages import (
     send_answer,
     send_command,
 )
-from prelabel.reader_choice import ReaderChoice
+from prelabel.readers.choice import ReaderChoice
 
 BATCH = Batch(memory=3, shape=(1, 2, 3, 3), frame_indices=(7,), pts_seconds=(0.5,), dropped=(1, 2), is_last=True)
 
