@@ -124,9 +124,16 @@ class ClassificationAgent:
             name="decode",
             tell_waiting=partial(self.progress.waiting, "decode"),
         )
-        with closing(pictures):
-            batches = FullBatches(self.parts.streamed, self.parts.batch_size)
-            for seen in batches.run(pictures):
+        batches = FullBatches(self.parts.streamed, self.parts.batch_size)
+        classified = prefetch(  # so that the classifier does not wait for the disk
+            batches.run(pictures),
+            max_items=self.parts.batch_size,
+            max_bytes=MAX_WAITING_BYTES,
+            num_bytes=lambda seen: seen.probabilities.nbytes,
+            name="classify",
+        )
+        with closing(pictures), closing(classified):
+            for seen in classified:
                 yield self._keep(seen)
 
     def decide(self, task: Task, found: Seen) -> Decision:

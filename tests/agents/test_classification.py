@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prelabel.agents.classification import ClassificationAgent
+from prelabel.agents.task_agent import Fetched
 from prelabel.assembly import Assembly, assemble
 from prelabel.checks import prepare
 from prelabel.class_store import ClassRecord
 from prelabel.commands import run_config
 from prelabel.config import check_config, load_config
 from prelabel.errors import SetupError
-from prelabel.frames import VideoInfo
+from prelabel.frames import Media, VideoInfo
 from prelabel.inspection import look_through
+from prelabel.interrupts import StopSignal
 from prelabel.pages.run_report import page_of
 from prelabel.progress import NullProgress
 from prelabel.run.leases import LEASES, Leases
@@ -143,6 +149,32 @@ def test_pictures_of_all_tasks_share_batches(photos):
     sizes = assembly.classification.classifier.batch_sizes
     assert sum(sizes) == 4 + 8 + 20
     assert set(sizes[:-1]) == {4}
+
+
+class NotesItsSecondBatch:
+    class_names = ("red", "blue")
+
+    def __init__(self) -> None:
+        self.has_begun, self.second = False, threading.Event()
+
+    def classify(self, images: Sequence[Any]) -> np.ndarray:
+        if self.has_begun:
+            self.second.set()
+        self.has_begun = True
+        return np.full((len(images), 2), 0.5, np.float32)
+
+
+@pytest.mark.timeout(60)
+def test_the_classifier_goes_on_while_what_it_found_is_kept(photos):
+    assembly = assembly_of(photos, classifier={**SECTIONS["classifier"], "batch_size": 1})
+    assembly.classification.__dict__["classifier"] = classifier = NotesItsSecondBatch()
+    agent = ClassificationAgent(assembly, NullProgress(), StopSignal())
+    media = [(task, Media("images", (task.path,))) for task in assembly.source.tasks() if task.title.endswith(".png")]
+    looked = agent.look([Fetched(task, pictures, ExitStack(), 0.0) for task, pictures in media])
+    assert next(looked).task.title == "a.png"
+    assert classifier.second.wait(10)
+    looked.close()
+    assert not {"classify", "decode"} & {thread.name for thread in threading.enumerate()}
 
 
 def test_a_video_may_be_answered_frame_by_frame(photos):
