@@ -68,10 +68,10 @@ def main() -> None:
     busy: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(args.rounds):
         for name, way in ways.items():
-            began, used = time.perf_counter(), _processor_seconds()
+            began, used = time.perf_counter(), processor_seconds()
             done = way()
             wall[name].append(done / (time.perf_counter() - began))
-            busy[name].append(1000 * (_processor_seconds() - used) / done)
+            busy[name].append(1000 * (processor_seconds() - used) / done)
     ratios = {
         name: statistics.median(value / limit for value, limit in zip(values, wall["limit"], strict=True))
         for name, values in wall.items()
@@ -92,7 +92,7 @@ def main() -> None:
     shutil.rmtree(folder)
 
 
-def _processor_seconds() -> float:
+def processor_seconds() -> float:
     """Returns the processor time of this process and of those that it has started: one decodes (proc(5), `stat`)."""
     ticks = 0
     for process in Path("/proc").glob("[0-9]*/stat"):
