@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol, Self, runtime_checkable
 
 from prelabel.detections import Detections
 from prelabel.frames import FrameBatch, VideoInfo
 from prelabel.geometry import BOXES_ALONE, GEOMETRY_KINDS, GeometryKind, GeometryOffer
 from prelabel.protocols import Detector, LeftAlone, ModelRecord, Task, TaskSource
-
-if TYPE_CHECKING:
-    import torch
 
 
 @runtime_checkable
@@ -86,26 +80,15 @@ def usage_warnings(part: object, usage: Mapping[str, float]) -> list[str]:
     return list(part.usage_warnings(usage)) if isinstance(part, WarnsOfUsage) else []
 
 
+# Of a detector.
+
+
 @runtime_checkable
 class HasTwins(Protocol):
-    """One that can stand several times on the same weights, so that a CPU computes several batches at once."""
+    """A detector that can stand several times on the same weights, so that a CPU computes parts of a batch at once."""
 
     def twin(self) -> Self | None:
         """Returns one that gives the same, and may be called from a thread of its own; None: not on this device."""
-
-
-# Of a classifier.
-
-
-@runtime_checkable
-class StartsPictures(Protocol):
-    """A classifier that can begin with pictures while those before are awaited."""
-
-    def start(self, images: Sequence[torch.Tensor]) -> Callable[[], NDArray[np.float32]]:
-        """Begins with pictures and returns what waits for what `classify` would have returned."""
-
-
-# Of a detector.
 
 
 @runtime_checkable

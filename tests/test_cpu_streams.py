@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +11,9 @@ import torch
 from prelabel import Detections
 from prelabel.assembly import assemble
 from prelabel.config import check_config
-from prelabel.cpu_streams import (
-    StreamedClassifier,
-    StreamedDetector,
-    Streams,
-    classifier_on_streams,
-    detector_on_streams,
-    shares,
-)
+from prelabel.cpu_streams import StreamedDetector, on_streams, shares
 from prelabel.errors import ConfigError
 from prelabel.frames import FrameBatch
-from prelabel.testing import check_classifier
 from prelabel.tiling import TiledDetector
 
 pytestmark = pytest.mark.timeout(60)
@@ -28,7 +21,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @dataclass
 class Numbers:
-    """Finds a box as wide as each frame's number is high; waits until all streams are at work, and notes threads."""
+    """Finds a box as wide as each frame's number is high, and notes its threads; waits until all streams are at it."""
 
     together: threading.Barrier | None = None
     has_twins: bool = True
@@ -40,7 +33,7 @@ class Numbers:
     def detect(self, batch: FrameBatch) -> list[Detections]:
         if self.together is not None:
             self.together.wait(timeout=30)
-        self.threads = torch.get_num_threads()
+        self.num_threads = torch.get_num_threads()
         return [Detections([[0, 0, 1 + number, 1]], [0.5], [0]) for number in batch.frame_indices]
 
 
@@ -61,21 +54,24 @@ def four_cores():
 
 
 def test_parts_of_a_batch_are_computed_beside_each_other_and_come_in_order(four_cores):
-    detector = detector_on_streams(Numbers(threading.Barrier(2)), 2)
+    detector = on_streams(Numbers(threading.Barrier(2)), 2)
     begun = [detector.start(frames(num)) for num in (5, 2)]  # each part waits for another
     assert [numbers_of(finish()) for finish in begun] == [[0, 1, 2, 3, 4], [0, 1]]
 
 
-def test_each_stream_has_its_share_of_the_cores_and_the_caller_keeps_all(four_cores):
-    twins = [Numbers(), Numbers()]
-    StreamedDetector(Streams(twins, 2), Numbers.class_names).detect(frames(8))
-    assert {twin.threads for twin in twins if hasattr(twin, "threads")} == {2}
+def test_each_stream_has_its_share_of_the_cores_and_all_others_keep_theirs(four_cores):
+    together = threading.Barrier(2)
+    twins = [Numbers(together), Numbers(together)]
+    StreamedDetector(twins, 2).detect(frames(8))
+    assert [twin.num_threads for twin in twins] == [2, 2]
     assert torch.get_num_threads() == 4
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == 4
 
 
-@pytest.mark.parametrize(("num_items", "sizes"), [(0, []), (1, [1]), (3, [1, 1, 1]), (9, [2, 2, 2, 3])])
-def test_shares_differ_by_one_at_most(num_items, sizes):
-    assert sorted(share.stop - share.start for share in shares(num_items, 4)) == sizes
+@pytest.mark.parametrize(("num_frames", "sizes"), [(0, []), (1, [1]), (3, [1, 1, 1]), (9, [2, 2, 2, 3])])
+def test_shares_differ_by_one_at_most(num_frames, sizes):
+    assert sorted(stop - start for start, stop in shares(num_frames, 4)) == sizes
 
 
 def test_what_a_stream_raises_is_raised_where_its_batch_is_awaited():
@@ -88,7 +84,7 @@ def test_what_a_stream_raises_is_raised_where_its_batch_is_awaited():
                 raise RuntimeError("no such layer")
             return super().detect(batch)
 
-    detector = detector_on_streams(Fails(), 2)
+    detector = on_streams(Fails(), 2)
     failing = detector.start(frames(4))
     assert numbers_of(detector.start(frames(2))()) == [0, 1]
     with pytest.raises(RuntimeError, match="no such layer"):
@@ -97,31 +93,9 @@ def test_what_a_stream_raises_is_raised_where_its_batch_is_awaited():
 
 def test_a_detector_without_twins_stays_as_it_is(four_cores):
     alone = Numbers(has_twins=False)
-    assert detector_on_streams(alone, "auto") is alone
+    assert on_streams(alone, "auto") is alone
     with pytest.raises(ConfigError, match=r"detector\.streams: got 2, but this detector has one stream here"):
-        detector_on_streams(alone, 2)
-
-
-class Brightness:
-    """Tells the dark from the bright."""
-
-    class_names = ("dark", "bright")
-
-    def twin(self) -> Brightness:
-        return Brightness()
-
-    def classify(self, images) -> np.ndarray:
-        bright = [float(image.float().mean()) / 255 for image in images]
-        return np.array([[1 - value, value] for value in bright], np.float32)
-
-
-def test_pictures_are_told_apart_on_streams_in_their_order(four_cores):
-    pictures = [torch.full((2 + n, 3, 3), 51 * n, dtype=torch.uint8) for n in range(5)]
-    classifier = classifier_on_streams(Brightness(), "auto")
-    assert isinstance(classifier, StreamedClassifier)
-    np.testing.assert_allclose(classifier.classify(pictures)[:, 1], [0, 0.2, 0.4, 0.6, 0.8], atol=1e-6)
-    assert classifier.classify([]).shape == (0, 2)
-    check_classifier(Brightness())
+        on_streams(alone, 2)
 
 
 def test_streams_are_a_line_of_the_config(four_cores):

@@ -124,7 +124,7 @@ class ClassificationAgent:
             name="decode",
             tell_waiting=partial(self.progress.waiting, "decode"),
         )
-        batches = FullBatches(self.parts.streamed, self.parts.batch_size)
+        batches = FullBatches(self.parts.classifier, self.parts.batch_size)
         classified = prefetch(  # so that the classifier does not wait for the disk
             batches.run(pictures),
             max_items=self.parts.batch_size,

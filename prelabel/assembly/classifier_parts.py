@@ -16,8 +16,7 @@ from prelabel.capabilities import TakesClasses, model_of, preferred_batch_size
 from prelabel.cards import plugin_for
 from prelabel.class_store import ClassRecord
 from prelabel.classification import find_classification, ontology_of_options
-from prelabel.config import COMPUTING_KEYS, WHETHER_KEYS, ClassifierSection, Config
-from prelabel.cpu_streams import classifier_on_streams
+from prelabel.config import WHETHER_KEYS, ClassifierSection, Config
 from prelabel.errors import ConfigError
 from prelabel.fingerprints import digest_of, reader_decides
 from prelabel.ontology import Ontology
@@ -71,11 +70,6 @@ class ClassifierParts:
             raise ConfigError(f"classifier.use: {self.plugin.use!r} lacks `class_names` or `classify(images)`")
         self.plugin.check_class_names(built.class_names)
         return built
-
-    @cached_property
-    def streamed(self) -> Classifier:
-        """What pictures go through: the classifier, on streams of a CPU."""
-        return classifier_on_streams(self.classifier, self.section.streams)
 
     @cached_property
     def model(self) -> ModelRecord:
@@ -143,7 +137,7 @@ class ClassifierParts:
     @cached_property
     def raw_fingerprint(self) -> str:
         """Of all that decides what the classifier says of given media."""
-        section = self.section.model_dump(mode="json", exclude={*COMPUTING_KEYS, "conf"})
+        section = self.section.model_dump(mode="json", exclude={"batch_size", "conf"})
         return digest_of(
             {
                 **reader_decides(self.config, self.folder),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,6 @@ from prelabel.classifiers.torchvision_loading import build_network, find_publish
 from prelabel.networks.device import pick_device
 from prelabel.networks.state_dict import read_state_dict
 from prelabel.networks.torchvision_models import builder_name
-from prelabel.networks.twins import twin_of
 from prelabel.protocols import ModelRecord
 from prelabel.weights import resolve_weights
 
@@ -69,14 +67,6 @@ class TorchvisionClassifier:
         self.model = ModelRecord(weights.name, weights.sha256, weights.licence)
         # Larger ones are slower on a CPU: what is between two layers does not stay in its caches.
         self.default_batch_size = 16 if self._device.type == "cpu" else 128
-
-    def twin(self) -> TorchvisionClassifier | None:
-        """Returns a classifier on the same weights for another thread, on a CPU."""
-        if self._device.type != "cpu":
-            return None
-        twin = copy.copy(self)
-        twin._network = twin_of(self._network)
-        return twin
 
     def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         """Returns the softmax of the network's outputs, float32 (N, C)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from prelabel.classifiers.forward import forward
 from prelabel.classifiers.preparation import Preparation
 from prelabel.errors import MachineError, WeightsError
 from prelabel.networks.device import pick_device
-from prelabel.networks.twins import twin_of
 from prelabel.networks.ultralytics_checkpoint import contained, load_checkpoint, names_in_order
 from prelabel.protocols import ModelRecord
 from prelabel.weights import resolve_weights
@@ -59,14 +57,6 @@ class UltralyticsClassifier:
         self._network = network.float().fuse().eval().to(self._device)
         self.model = ModelRecord(weights.name, weights.sha256, weights.licence or checkpoint.get("license"))
         self.default_batch_size = 32 if self._device.type == "cpu" else 128
-
-    def twin(self) -> UltralyticsClassifier | None:
-        """Returns a classifier on the same weights for another thread, on a CPU."""
-        if self._device.type != "cpu":
-            return None
-        twin = copy.copy(self)
-        twin._network = twin_of(self._network)
-        return twin
 
     def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         """Returns the network's probabilities, float32 (N, C)."""

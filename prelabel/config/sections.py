@@ -19,7 +19,7 @@ DECODING_KEYS = {"isolate", "stall_seconds", "max_memory_gb", "sessions"}
 """Of the reader section; they say where and how frames are decoded, and change none."""
 
 COMPUTING_KEYS = {"batch_size", "streams"}
-"""Of the sections detector and classifier; they say how much is computed at once, and change no result."""
+"""Of a detector or a classifier; they say how much is computed at once, and change no result."""
 
 VIDEO_READERS = ("decord", "pyav", "torchcodec")
 """Built-in readers of videos, each of which can begin at any keyframe."""
@@ -68,21 +68,16 @@ class ReaderSection(PluginSection):
         return self
 
 
-NumStreams = Annotated[
-    Annotated[int, Field(ge=1)] | Literal["auto"],
-    Field(
-        description="on a CPU, parts of a batch that are computed beside each other, each on its share of the cores: "
-        "auto: one a core, up to 4, where the model can; 1: all cores on one"
-    ),
-]
-
-
 class DetectorSection(PluginSection):
     """What finds the boxes."""
 
     use: str = Field("", description="ultralytics | torchvision | module:Name | mine.py:Mine; default: the card's")
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="frames a batch")
-    streams: NumStreams = "auto"
+    streams: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="on a CPU, parts of a batch that are computed beside each other, each on its share of the cores: "
+        "auto: one a core, up to 4, where the detector can; 1: all cores on one",
+    )
     tiles: Tiles | None = Field(None, description="look at each frame in overlapping tiles too, for small things")
 
 
@@ -95,7 +90,6 @@ class ClassifierSection(PluginSection):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="pictures a batch, of as many tasks as it takes to fill one"
     )
-    streams: NumStreams = "auto"
     conf: Fraction = Field(0.5, description="least confidence of an answer; below it the task goes `otherwise`")
     frames_per_video: Annotated[int, Field(ge=1)] | None = Field(
         8, description="frames looked at in a video, spread evenly; null: all that the section reader leaves"

@@ -128,7 +128,6 @@ def _classifier_section(weights: str, card: ModelCard | None) -> Iterable[str]:
     yield field(ClassifierSection, "conf", 0.5)
     yield field(ClassifierSection, "frames_per_video", 8)
     yield field(ClassifierSection, "batch_size", "auto")
-    yield field(ClassifierSection, "streams", "auto")
     yield entry("device", "auto", "auto | cpu | cuda | cuda:N")
     yield comment(_OPENAI, indent=2)
     yield ""

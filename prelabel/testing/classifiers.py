@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.capabilities import HasTwins
 from prelabel.protocols import Classifier
 from prelabel.testing.class_names import check_class_names
 from prelabel.testing.pictures import textured_frames
@@ -19,8 +17,6 @@ _SAME_PROBABILITY = 0.02
 
 def check_classifier(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]] | None = None) -> None:
     """Checks that a classifier keeps its contract: a row of probabilities a picture, in order, whatever their sizes.
-
-    Twins, of one that has them, tell the same beside each other.
 
     Args:
         classifier: ready to run.
@@ -40,22 +36,6 @@ def check_classifier(classifier: Classifier, pictures: Sequence[NDArray[np.uint8
             f"picture {number}: a probability differs by {difference:.3f} alone and in a batch: results must not "
             "depend on the other pictures of a batch, and must come in the batch's order"
         )
-    twins = [classifier.twin() for _ in range(2)] if isinstance(classifier, HasTwins) else []
-    known = [twin for twin in twins if twin is not None]
-    if known:  # on another device there may be none
-        _check_twins(known, pictures, together)
-
-
-def _check_twins(
-    twins: Sequence[Classifier], pictures: Sequence[NDArray[np.uint8]], together: NDArray[np.float32]
-) -> None:
-    with ThreadPoolExecutor(len(twins)) as threads:
-        begun = [threads.submit(_classify, twin, pictures[n:]) for n, twin in enumerate(twins)]
-        for n, found in enumerate(begun):
-            difference = float(np.abs(found.result() - together[n:]).max())
-            assert difference <= _SAME_PROBABILITY, (
-                f"twin {n}: a probability differs by {difference:.3f} from the classifier's: twins share weights alone"
-            )
 
 
 def _classify(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

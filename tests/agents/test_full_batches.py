@@ -64,33 +64,6 @@ def test_a_task_that_could_not_be_read_keeps_its_reason():
     assert [str(seen.error) for seen in found] == ["cut off", "None"]
 
 
-class Ahead(ColourClassifier):
-    """Begins with a batch, and tells its probabilities when it is asked."""
-
-    def __init__(self):
-        super().__init__()
-        self.num_begun = 0
-
-    def start(self, images):
-        self.num_begun += 1
-        return lambda: self.classify(images)
-
-
-def test_the_next_batch_is_begun_before_the_tasks_of_the_last_are_handed_on():
-    classifier = Ahead()
-    found = FullBatches(classifier, 2).run(tasks([1], [2], [3], [4], [5]))
-    first = next(found)
-    assert (first.end.task, means(first), classifier.num_begun) == (0, [1], 2)
-    assert [means(seen) for seen in found] == [[2], [3], [4], [5]]
-    assert classifier.batch_sizes == [2, 2, 1]
-
-
-def test_what_fails_when_it_is_awaited_costs_its_task_only():
-    found = run(tasks([1, 2, 13], [3], [4, 5], [6]), Ahead(), batch_size=2)
-    assert [seen.error is None for seen in found] == [False, True, True, True]
-    assert [means(seen) for seen in found[1:]] == [[3], [4, 5], [6]]
-
-
 def test_large_pictures_make_small_batches(monkeypatch):
     monkeypatch.setattr("prelabel.agents.full_batches.MAX_BATCH_BYTES", 2 * picture().num_bytes)
     classifier = ColourClassifier()
