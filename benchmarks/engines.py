@@ -26,9 +26,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from prelabel.cpu_streams import on_streams
 from prelabel.detections import Detections
 from prelabel.detectors.ultralytics import UltralyticsDetector
 from prelabel.frames import FrameBatch, Media
+from prelabel.pipeline.batch_runner import BatchRunner
+from prelabel.protocols import Detector
 from prelabel.readers.pyav import PyAVReader
 
 ENGINES: dict[str, dict[str, object]] = {
@@ -51,14 +54,18 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     detectors = _detectors(args)
     batches = _read(args.clip, args.batch_size, args.frames)
-    wall: dict[str, list[float]] = {name: [] for name in detectors}
-    processor: dict[str, list[float]] = {name: [] for name in detectors}
-    for detector in detectors.values():
+    ways: dict[str, Detector] = {**detectors}
+    streamed = on_streams(detectors["torch"], "auto")
+    if streamed is not detectors["torch"]:
+        ways["torch, in streams"] = streamed
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    processor: dict[str, list[float]] = {name: [] for name in ways}
+    for detector in ways.values():
         detector.detect(batches[0])
     for _ in range(args.rounds):
-        for name, detector in detectors.items():
+        for name, detector in ways.items():
             began, began_processor = time.perf_counter(), time.process_time()
-            num_frames = sum(len(detector.detect(batch)) for batch in batches)
+            num_frames = sum(map(len, BatchRunner(detector).run(batches, args.clip.name)))
             wall[name].append(1000 * (time.perf_counter() - began) / num_frames)
             processor[name].append(1000 * (time.process_time() - began_processor) / num_frames)
     result = {
