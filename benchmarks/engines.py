@@ -26,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.cpu_streams import on_streams
+from prelabel.cpu_streams import count_streams, on_streams
 from prelabel.detections import Detections
 from prelabel.detectors.ultralytics import UltralyticsDetector
 from prelabel.frames import FrameBatch, Media
@@ -55,9 +55,9 @@ def main() -> None:
     detectors = _detectors(args)
     batches = _read(args.clip, args.batch_size, args.frames)
     ways: dict[str, Detector] = {**detectors}
-    streamed = on_streams(detectors["torch"], "auto")
-    if streamed is not detectors["torch"]:
-        ways["torch, in streams"] = streamed
+    num_streams = count_streams(detectors["torch"], "auto")
+    if num_streams > 1:
+        ways["torch, in streams"] = on_streams(detectors["torch"], num_streams)
     wall: dict[str, list[float]] = {name: [] for name in ways}
     processor: dict[str, list[float]] = {name: [] for name in ways}
     for detector in ways.values():

@@ -72,22 +72,28 @@ def shares(num_frames: int, num_streams: int) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in pairwise(cuts) if start < stop]
 
 
-def on_streams(detector: Detector, num: int | Literal["auto"]) -> Detector:
-    """Returns the detector on so many streams; `auto`: one a core that torch uses, up to `MOST_STREAMS`.
+def count_streams(detector: Detector, asked: int | Literal["auto"]) -> int:
+    """Returns on how many streams a detector runs; `auto`: one a core that torch uses, up to `MOST_STREAMS`.
 
     Raises:
         ConfigError: several are asked for, and the detector has no twins.
     """
-    if num == 1:
-        return detector
-    if isinstance(detector, HasTwins):
+    if asked == 1:
+        return 1
+    if isinstance(detector, HasTwins) and detector.twin() is not None:
         import torch
 
-        num_cores = torch.get_num_threads()
-        wanted = min(num_cores, MOST_STREAMS) if num == "auto" else num
-        twins = [twin for _ in range(wanted) if (twin := detector.twin()) is not None]
-        if len(twins) > 1:
-            return StreamedDetector(twins, max(1, num_cores // wanted))
-    if num == "auto":
+        return min(torch.get_num_threads(), MOST_STREAMS) if asked == "auto" else asked
+    if asked == "auto":
+        return 1
+    raise ConfigError(f"detector.streams: got {asked}, but this detector has one stream here: leave streams out")
+
+
+def on_streams(detector: Detector, num: int) -> Detector:
+    """Returns a detector that has twins on so many streams; of one stream it is the detector itself."""
+    if num == 1 or not isinstance(detector, HasTwins):
         return detector
-    raise ConfigError(f"detector.streams: got {num}, but this detector has one stream here: leave streams out")
+    import torch
+
+    twins = [twin for _ in range(num) if (twin := detector.twin()) is not None]
+    return StreamedDetector(twins, max(1, torch.get_num_threads() // num))

@@ -87,7 +87,8 @@ def _describe_source(assembly: Assembly) -> str:
 def _describe_detector(assembly: Assembly) -> str:
     parts = assembly.detection
     described = _describe_model(parts.finder.model, len(parts.finder.detector.class_names), parts.batch_size)
-    return "; ".join([described, *warnings_of(parts.finder.detector)])
+    streams = f" in {parts.num_streams} streams" if parts.num_streams > 1 else ""
+    return "; ".join([described + streams, *warnings_of(parts.finder.detector)])
 
 
 def _describe_model(model: ModelRecord, num_classes: int, batch_size: int) -> str:

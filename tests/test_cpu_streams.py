@@ -11,9 +11,10 @@ import torch
 from prelabel import Detections
 from prelabel.assembly import assemble
 from prelabel.config import check_config
-from prelabel.cpu_streams import StreamedDetector, on_streams, shares
+from prelabel.cpu_streams import StreamedDetector, count_streams, on_streams, shares
 from prelabel.errors import ConfigError
 from prelabel.frames import FrameBatch
+from prelabel.inspection import Check, look_through
 from prelabel.tiling import TiledDetector
 
 pytestmark = pytest.mark.timeout(60)
@@ -93,9 +94,17 @@ def test_what_a_stream_raises_is_raised_where_its_batch_is_awaited():
 
 def test_a_detector_without_twins_stays_as_it_is(four_cores):
     alone = Numbers(has_twins=False)
-    assert on_streams(alone, "auto") is alone
+    assert count_streams(alone, "auto") == 1
+    assert on_streams(alone, 1) is alone
     with pytest.raises(ConfigError, match=r"detector\.streams: got 2, but this detector has one stream here"):
-        on_streams(alone, 2)
+        count_streams(alone, 2)
+
+
+@pytest.mark.parametrize(("num_cores", "num_streams"), [(1, 1), (2, 2), (3, 3), (16, 4)])
+def test_there_is_a_stream_for_each_core_but_no_more_than_a_batch_has_frames(four_cores, num_cores, num_streams):
+    torch.set_num_threads(num_cores)
+    assert count_streams(Numbers(), "auto") == num_streams
+    assert count_streams(Numbers(), 7) == 7
 
 
 def test_streams_are_a_line_of_the_config(four_cores):
@@ -108,3 +117,14 @@ def test_streams_are_a_line_of_the_config(four_cores):
     alone = parts(streams=1)
     assert alone.detector is alone.asked_detector
     assert parts(streams=3).raw_fingerprint == alone.raw_fingerprint
+
+
+def test_check_tells_of_streams_before_a_run_does(four_cores):
+    def weights(**section: object) -> Check:
+        values = {"source": {"use": "demo"}, "detector": {"use": "tests.test_cpu_streams:Numbers", **section}}
+        checks = look_through(assemble(check_config(values, "test"), None))
+        return next(check for check in checks if check.name == "weights")
+
+    assert weights(streams=3).detail.endswith("batches of 8 in 3 streams")
+    refused = weights(streams=2, has_twins=False)
+    assert refused.detail.startswith("detector.streams: got 2, but this detector has one stream here")

@@ -11,7 +11,7 @@ from typing import Any
 from prelabel.assembly.finders import Finder, detector_section
 from prelabel.capabilities import FitsBatches, GivesGeometryOnRequest, HasDevice, geometry_offer, preferred_batch_size
 from prelabel.config import WHETHER_KEYS, Config
-from prelabel.cpu_streams import on_streams
+from prelabel.cpu_streams import count_streams, on_streams
 from prelabel.errors import ConfigError
 from prelabel.fingerprints import digest_of
 from prelabel.frames import VideoInfo
@@ -46,7 +46,7 @@ class DetectorParts:
     def detector(self) -> Detector:
         """What frames go through: the detector, on streams of a CPU, in tiles where the config asks for them."""
         section = detector_section(self.config)
-        detector = on_streams(self.asked_detector, section.streams)
+        detector = on_streams(self.asked_detector, self.num_streams)
         return detector if section.tiles is None else TiledDetector(detector, section.tiles)
 
     @cached_property
@@ -86,6 +86,11 @@ class DetectorParts:
         """Frames a batch: the config's, else what the detector prefers."""
         size = detector_section(self.config).batch_size
         return preferred_batch_size(self.finder.detector, DEFAULT_BATCH_SIZE) if size == "auto" else size
+
+    @cached_property
+    def num_streams(self) -> int:
+        """Parts of a batch that are computed beside each other."""
+        return count_streams(self.finder.detector, detector_section(self.config).streams)
 
     @property
     def fit_batch(self) -> Callable[[int, int], int] | None:
