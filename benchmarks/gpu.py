@@ -198,7 +198,7 @@ def _decode_ways(args: argparse.Namespace, clip: Path) -> dict[str, Way]:
     if decord.probe(0) is None and decord.refuse(index, on_gpu=True) is None:
         makers["decord, cuda"] = partial(DecordReader, media, device="cuda")
     device = "cuda" if ON_GPU else "cpu"
-    if torchcodec.probe(device) is None and torchcodec.refuse(index) is None:
+    if torchcodec.probe(device) is None and torchcodec.refuse(index, on_gpu=ON_GPU) is None:
         makers[f"torchcodec, {device}"] = partial(TorchCodecReader, media, device=device)
 
     def way(make: Callable[[], VideoReader], sessions: int, gpu: str | None) -> int:

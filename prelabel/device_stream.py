@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from prelabel.frames import FrameBatch
 
+if TYPE_CHECKING:
+    import torch
+
 Look = Callable[[FrameBatch], None]
 """Computes something of a batch's frames, on the current stream where they are on a GPU."""
+
+
+_idle_streams: defaultdict[str, list[torch.cuda.Stream]] = defaultdict(list)
+"""By device. torch keeps freed memory for the stream that it was of: with a new one for each video it would grow."""
 
 
 def to_device(
@@ -55,22 +65,38 @@ def _where_they_are(batches: Iterator[FrameBatch], look: Look) -> Iterator[Frame
         del batch
 
 
+@contextmanager
+def _lent_stream(device: str) -> Iterator[torch.cuda.Stream]:
+    """Gives a stream that nobody else has for the while."""
+    import torch
+
+    idle = _idle_streams[device]
+    try:
+        stream = idle.pop()
+    except IndexError:
+        stream = torch.cuda.Stream(torch.device(device))
+    try:
+        yield stream
+    finally:
+        idle.append(stream)
+
+
 def _on_own_stream(batches: Iterator[FrameBatch], device: str, look: Look) -> Iterator[FrameBatch]:
     import torch
 
-    stream = torch.cuda.Stream(torch.device(device))
-    while True:
-        with torch.cuda.stream(stream):
-            batch = next(batches, None)
-            if batch is None:
-                return
-            if batch.ready is not None:  # the reader has streams of its own
-                stream.wait_event(batch.ready)
-            data = batch.data.to(device, non_blocking=True)
-            look(FrameBatch(data, batch.frame_indices, batch.pts_seconds))
-            ready = torch.cuda.Event()
-            ready.record(stream)
-        if data is not batch.data:
-            ready.synchronize()  # the reader may use the host's memory again
-        yield FrameBatch(data, batch.frame_indices, batch.pts_seconds, ready)
-        del batch, data
+    with _lent_stream(device) as stream:
+        while True:
+            with torch.cuda.stream(stream):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                if batch.ready is not None:  # the reader has streams of its own
+                    stream.wait_event(batch.ready)
+                data = batch.data.to(device, non_blocking=True)
+                look(FrameBatch(data, batch.frame_indices, batch.pts_seconds))
+                ready = torch.cuda.Event()
+                ready.record(stream)
+            if data is not batch.data:
+                ready.synchronize()  # the reader may use the host's memory again
+            yield FrameBatch(data, batch.frame_indices, batch.pts_seconds, ready)
+            del batch, data

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 import torch
+
+from prelabel import device_stream
 
 
 class FakeStream:
@@ -42,6 +45,7 @@ class FakeCuda:
         self.default = FakeStream()
         self._numbers = itertools.count()
         self._of_thread = threading.local()
+        monkeypatch.setattr(device_stream, "_idle_streams", defaultdict(list))
         monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
         monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
         monkeypatch.setattr(torch.cuda, "stream", self.use)

@@ -11,7 +11,7 @@ import torch
 from prelabel.errors import DeviceMemoryError
 from prelabel.frames import FrameBatch
 
-SMALLEST, LARGEST = 8, 64
+SMALLEST, LARGEST = 8, 32
 LEAST_GAIN = 1.05
 """A batch twice as large must be quicker, a frame, by this much; larger ones only hold frames back."""
 _REPEATS = 3
@@ -26,7 +26,7 @@ def fit_batch_size(seconds_of: Callable[[int], float], smallest: int = SMALLEST,
         largest: to end with.
 
     >>> fit_batch_size(lambda size: 1 + size / 16)  # a start-up of as much as 16 frames
-    64
+    32
     >>> fit_batch_size(lambda size: float(size))
     8
     """

@@ -39,7 +39,8 @@ def count_engines(device: str, codec: str) -> int:
     import torch
 
     with torch.cuda.device(device):
-        torch.empty(1, device=device)  # the driver answers for the current context, which this makes
+        # The driver answers for this thread's context, which a call of the runtime makes; torch may have memory left.
+        torch.cuda.mem_get_info(device)
         try:
             return ask_driver(ctypes.CDLL("libnvcuvid.so.1"), codec)
         except OSError:

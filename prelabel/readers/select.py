@@ -93,7 +93,7 @@ def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts |
     no_decord = machine.no_decord or decord.refuse(index, on_gpu=True)
     if no_decord is None:
         return ReaderChoice("decord", gpu, f"decord decodes {index.codec} on the GPU.")
-    no_torchcodec = machine.no_torchcodec or torchcodec.refuse(index) or _no_nvdec(index)
+    no_torchcodec = machine.no_torchcodec or torchcodec.refuse(index, on_gpu=True) or _no_nvdec(index)
     if no_torchcodec is None:
         return ReaderChoice("torchcodec", gpu, f"torchcodec decodes on the GPU; decord does not: {no_decord}.")
     return ReaderChoice("pyav", "cpu", f"No GPU decoder takes it: decord: {no_decord}; torchcodec: {no_torchcodec}.")

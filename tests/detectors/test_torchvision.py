@@ -14,6 +14,7 @@ from prelabel.cards import ModelCard
 from prelabel.detectors.torchvision import TorchvisionDetector
 from prelabel.detectors.torchvision_loading import published_categories
 from prelabel.errors import ConfigError, WeightsError
+from prelabel.scenes import SceneSpec, render_frames
 from prelabel.testing import check_detector
 from tests.detectors.checkpoints import as_batch, blocky_frames
 
@@ -164,13 +165,18 @@ def test_trained_weights_find_the_bottles(test_data):
 
 
 @pytest.mark.needs_cuda
-def test_a_gpu_finds_what_the_cpu_finds(weights):
-    frames = as_batch(blocky_frames(2))
+def test_a_gpu_finds_what_the_cpu_finds():
+    scene = render_frames(SceneSpec(seed=1, width=320, height=180, num_frames=2))
+    frames = as_batch(np.stack([frame.image for frame in scene]))
 
-    found = small(weights, device="cuda").detect(frames)
+    ours, theirs = (TorchvisionDetector(weights="demo", device=device).detect(frames) for device in ("cuda", "cpu"))
 
-    for ours, theirs in zip(found, small(weights).detect(frames), strict=True):
-        np.testing.assert_allclose(np.sort(ours.confidence), np.sort(theirs.confidence), atol=1e-2)
+    # Of weights that nobody trained, boxes are all as sure as each other, and which of them stay is chance.
+    for found, expected in zip(ours, theirs, strict=True):
+        sure = expected.confidence > 0.5
+        assert sure.any()
+        assert (found.confidence > 0.5).sum() == sure.sum()
+        np.testing.assert_allclose(found.confidence[: sure.sum()], expected.confidence[sure], atol=1e-2)
 
 
 SMALL = {"min_size": 64, "max_size": 96, "rpn_post_nms_top_n_test": 20, "box_detections_per_img": 6}

@@ -33,7 +33,7 @@ def _needs_torchcodec() -> None:
     ],
 )
 def test_a_refusal_says_why(name: str, reason: str | None, clip: BuildClip):
-    assert refuse(index_video(clip(name).path)) == reason
+    assert refuse(index_video(clip(name).path), on_gpu=False) == reason
 
 
 def test_a_file_that_is_cut_off_is_refused(tmp_path: Path):
@@ -64,8 +64,15 @@ def test_a_gpu_gives_the_frame_of_the_number(clip: BuildClip):
     assert [read_number(frame.cpu().numpy()) for batch in batches for frame in batch.data] == list(range(30))
 
 
+@pytest.mark.parametrize("name", ["h264 full range", "h264 BT.709"])
+def test_colours_that_a_file_names_are_left_to_the_cpu(name: str, clip: BuildClip):
+    index = index_video(clip(name).path)
+    assert refuse(index, on_gpu=False) is None
+    assert refuse(index, on_gpu=True) == "it names its colours, and a GPU gave a wrong frame of such files"
+
+
 @pytest.mark.needs_cuda
-@pytest.mark.parametrize("name", ["h264", "h264 full range", "h264 variable rate", "h264 rotated 90", "h264 mkv"])
+@pytest.mark.parametrize("name", ["h264", "h264 variable rate", "h264 rotated 90", "h264 mkv"])
 def test_a_gpu_gives_the_pictures_of_the_cpu(name: str, clip: BuildClip):
     media = Media("video", (clip(name).path,))
     pictures = {}
