@@ -24,7 +24,7 @@ NEITHER = MachineFacts(1, "the installed decord has no GPU 0", "FFmpeg's librari
         ("h264", BOTH, "cuda:1", "decord", "cuda:1", "decord decodes h264 on the GPU"),
         ("h264", PYPI, "auto", "torchcodec", "cuda:0", "decord does not: the installed decord has no GPU 0"),
         ("h264", NEITHER, "auto", "pyav", "cpu", "torchcodec: FFmpeg's libraries are not installed"),
-        ("h264 BT.709", BOTH, "cuda", "torchcodec", "cuda:0", "decord does not: its colours are bt709"),
+        ("h264 BT.709", BOTH, "cuda", "pyav", "cpu", "torchcodec: it names its colours"),
         ("h264 TS", BOTH, "auto", "pyav", "cpu", "torchcodec: its container is mpegts"),
         ("h264 10-bit", BOTH, "auto", "pyav", "cpu", "the GPU does not decode h264 with pixels of yuv420p10le"),
         ("hevc 10-bit", BOTH, "auto", "torchcodec", "cuda:0", "its components have 10 bits"),
