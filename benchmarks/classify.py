@@ -28,7 +28,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from prelabel.process_settings import set_up_process
+from prelabel.runtime.process_settings import set_up_process
 
 set_up_process()  # as the command line does, for all ways alike
 
@@ -37,18 +37,18 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.assembly import Assembly, assemble
-from prelabel.classifiers.forward import forward
-from prelabel.classifiers.torchvision import TorchvisionClassifier
-from prelabel.config import check_config
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.networks.state_dict import read_state_dict
-from prelabel.progress import NullProgress
-from prelabel.readers.images import read_picture
-from prelabel.run import run_tasks
-from prelabel.sinks.offline_row import encord_ontology
-from prelabel.weights import resolve_weights
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.config.load import check_config
+from prelabel.labels.row.offline import encord_ontology
+from prelabel.media.images import read_picture
+from prelabel.models.classifiers.forward import forward
+from prelabel.models.classifiers.torchvision import TorchvisionClassifier
+from prelabel.models.networks import read_state_dict
+from prelabel.models.weights import resolve_weights
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
+from prelabel.store.ledger import LEDGER, Ledger
 
 Way = Callable[[], int]
 CLASSES = {"tabby": "Cat", "Egyptian cat": "Cat", "beagle": "Dog"}

@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.classify import processor_seconds
-from prelabel.assembly import assemble
-from prelabel.config import check_config
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.progress import NullProgress
-from prelabel.run import run_tasks
+from prelabel.assembly.assemble import assemble
+from prelabel.config.load import check_config
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
+from prelabel.store.ledger import LEDGER, Ledger
 
 SIZE = (64, 64)
 

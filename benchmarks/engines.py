@@ -16,7 +16,7 @@ import statistics
 import time
 from pathlib import Path
 
-from prelabel.process_settings import set_up_process
+from prelabel.runtime.process_settings import set_up_process
 
 set_up_process()  # as the command line does, for all ways alike
 
@@ -26,13 +26,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.cpu_streams import count_streams, on_streams
-from prelabel.detections import Detections
-from prelabel.detectors.ultralytics import UltralyticsDetector
-from prelabel.frames import FrameBatch, Media
-from prelabel.pipeline.batch_runner import BatchRunner
-from prelabel.protocols import Detector
-from prelabel.readers.pyav import PyAVReader
+from prelabel.data.detections import Detections
+from prelabel.data.frames import FrameBatch, Media
+from prelabel.inference.batch_runner import BatchRunner
+from prelabel.media.pyav import PyAVReader
+from prelabel.models.detectors.ultralytics import UltralyticsDetector
+from prelabel.models.replicas import count_streams, on_streams
+from prelabel.plugins.protocols import Detector
 
 ENGINES: dict[str, dict[str, object]] = {
     "torch": {},

@@ -30,7 +30,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from prelabel.process_settings import set_up_process
+from prelabel.runtime.process_settings import set_up_process
 
 set_up_process()  # as the command line does, for all ways alike
 
@@ -40,21 +40,21 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.moving_clip import write_moving_clip
-from prelabel.assembly import assemble
-from prelabel.config import check_config
-from prelabel.detectors.ultralytics import UltralyticsDetector
-from prelabel.frames import FrameBatch, Media
-from prelabel.interrupts import StopSignal
-from prelabel.pipeline.batch_runner import BatchRunner
-from prelabel.progress import NullProgress
-from prelabel.protocols import VideoReader
-from prelabel.readers import decord, torchcodec
-from prelabel.readers.index import index_video
-from prelabel.readers.nvdec import count_engines
-from prelabel.readers.select import select_reader
-from prelabel.readers.split import SplitReader
-from prelabel.run import run_tasks
-from prelabel.weights import resolve_weights
+from prelabel.assembly.assemble import assemble
+from prelabel.config.load import check_config
+from prelabel.data.frames import FrameBatch, Media
+from prelabel.inference.batch_runner import BatchRunner
+from prelabel.media import decord, torchcodec
+from prelabel.media.index import index_video
+from prelabel.media.nvdec import count_engines
+from prelabel.media.parallel import ParallelReader
+from prelabel.media.select import select_reader
+from prelabel.models.detectors.ultralytics import UltralyticsDetector
+from prelabel.models.weights import resolve_weights
+from prelabel.plugins.protocols import VideoReader
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
 
 Way = Callable[[], int]
 ON_GPU = torch.cuda.is_available()
@@ -175,7 +175,7 @@ def _detector(args: argparse.Namespace, half: bool) -> UltralyticsDetector:
 
 def _frames_on_device(clip: Path, batch_size: int, num_frames: int) -> Iterable[FrameBatch]:
     """Yields the clip's frames on the device, no more of them than four batches."""
-    from prelabel.readers.pyav import PyAVReader
+    from prelabel.media.pyav import PyAVReader
 
     with PyAVReader(Media("video", (clip,))) as reader:
         wanted = np.arange(min(num_frames, 4 * batch_size))
@@ -188,9 +188,9 @@ def _cut(batches: list[FrameBatch], size: int) -> list[FrameBatch]:
 
 
 def _decode_ways(args: argparse.Namespace, clip: Path) -> dict[str, Way]:
-    from prelabel.readers.decord import DecordReader
-    from prelabel.readers.pyav import PyAVReader
-    from prelabel.readers.torchcodec import TorchCodecReader
+    from prelabel.media.decord import DecordReader
+    from prelabel.media.pyav import PyAVReader
+    from prelabel.media.torchcodec import TorchCodecReader
 
     media = Media("video", (clip,))
     index = index_video(clip)
@@ -202,7 +202,7 @@ def _decode_ways(args: argparse.Namespace, clip: Path) -> dict[str, Way]:
         makers[f"torchcodec, {device}"] = partial(TorchCodecReader, media, device=device)
 
     def way(make: Callable[[], VideoReader], sessions: int, gpu: str | None) -> int:
-        with make() if sessions == 1 else SplitReader(media, make, sessions, 8e9, gpu) as reader:
+        with make() if sessions == 1 else ParallelReader(media, make, sessions, 8e9, gpu) as reader:
             return sum(len(batch) for batch in reader.batches(np.arange(args.frames), min(args.batches)))
 
     print(f"auto: {select_reader(index, 'auto')}")

@@ -19,11 +19,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.config import ReaderSection
-from prelabel.frames import Media
-from prelabel.isolation.process import end_idle_processes
-from prelabel.isolation.reader import IsolatedReader
-from prelabel.reading import open_media
+from prelabel.config.sections import ReaderSection
+from prelabel.data.frames import Media
+from prelabel.media.isolation.process import end_idle_processes
+from prelabel.media.isolation.reader import IsolatedReader
+from prelabel.media.open import open_media
 
 
 def main() -> None:

@@ -27,13 +27,13 @@ from encord.objects.coordinates import BoundingBoxCoordinates
 from encord.orm.label_row import LabelRow as LabelRowRecord
 from encord.orm.storage import CustomerProvidedVideoMetadata
 
-from prelabel.boxes import xyxy_to_xywh_norm
-from prelabel.detections import VideoDetections
-from prelabel.frames import VideoInfo
-from prelabel.label_map import build_label_map
-from prelabel.label_row import write_detections
-from prelabel.ontology import Ontology
-from prelabel.sinks.offline_row import encord_ontology, new_label_row
+from prelabel.data.boxes import xyxy_to_xywh_norm
+from prelabel.data.detections import VideoDetections
+from prelabel.data.frames import VideoInfo
+from prelabel.data.label_map import build_label_map
+from prelabel.data.ontology import Ontology
+from prelabel.labels.row.offline import encord_ontology, new_label_row
+from prelabel.labels.row.write import write_detections
 
 CLASSES = ("person", "car", "bicycle")
 PER_FRAME = 10

@@ -24,12 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from prelabel import VideoDetections, VideoInfo
-from prelabel.commands import run_config
-from prelabel.encord_api.connection import connect
-from prelabel.label_map import build_label_map
-from prelabel.sinks.encord import EncordSink
-from prelabel.sources.encord import EncordSource
-from prelabel.sources.encord_fetching import Fetching
+from prelabel.cli.commands import run_config
+from prelabel.data.label_map import build_label_map
+from prelabel.encord.connection import connect
+from prelabel.encord.sink import EncordSink
+from prelabel.encord.source import EncordSource, Fetching
 from tests.encord_server import AGENT, EncordServer
 from tests.killing import NUM_FRAMES, Scene
 

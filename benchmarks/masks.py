@@ -22,15 +22,16 @@ from pathlib import Path
 
 import numpy as np
 
-from prelabel.detections import VideoDetections
-from prelabel.frames import VideoInfo
-from prelabel.geometry import GeometryOffer, Mask
-from prelabel.label_map import LabelMap, build_label_map
-from prelabel.label_row import write_detections
-from prelabel.ontology import Ontology
-from prelabel.raw_store import RawOrigin, RawRecord, read_raw, write_raw
-from prelabel.shaping import fit_geometry, shape_detections
-from prelabel.sinks.offline_row import encord_ontology, new_label_row
+from prelabel.data.detections import VideoDetections
+from prelabel.data.frames import VideoInfo
+from prelabel.data.geometry import Mask, OutputSpec
+from prelabel.data.label_map import LabelMap, build_label_map
+from prelabel.data.ontology import Ontology
+from prelabel.labels.filter import filter_detections
+from prelabel.labels.fit import fit_geometry
+from prelabel.labels.row.offline import encord_ontology, new_label_row
+from prelabel.labels.row.write import write_detections
+from prelabel.store.raw_detections import DetectionProvenance, RawRecord, read_raw, write_raw
 
 HEIGHT, WIDTH, PER_FRAME = 400, 170, 10
 Step = Callable[[], object]
@@ -67,16 +68,16 @@ def make_found(num: int, pixels: list[np.ndarray]) -> tuple[VideoInfo, VideoDete
 
 def map_to(shape: str) -> tuple[Ontology, LabelMap]:
     ontology = Ontology.from_classes(["person"], shape=shape)
-    return ontology, build_label_map(["person"], ontology, {}, offer=GeometryOffer("mask"))
+    return ontology, build_label_map(["person"], ontology, {}, offer=OutputSpec("mask"))
 
 
 def fit(found: VideoDetections, info: VideoInfo, label_map: LabelMap) -> VideoDetections:
-    return fit_geometry(shape_detections(found, info, label_map).detections, info, label_map, 1.0)
+    return fit_geometry(filter_detections(found, info, label_map).detections, info, label_map, 1.0)
 
 
 def steps_of(info: VideoInfo, found: VideoDetections, pixels: list[np.ndarray], folder: Path) -> dict[str, Step]:
     path = folder / "clip.parquet"
-    record = RawRecord(info, found, RawOrigin(("person",), None, "f", offer=GeometryOffer("mask")))
+    record = RawRecord(info, found, DetectionProvenance(("person",), None, "f", offer=OutputSpec("mask")))
     steps: dict[str, Step] = {
         "to run lengths": lambda: [Mask.of(shape) for shape in pixels],
         "kept": lambda: write_raw(path, record),
@@ -96,8 +97,8 @@ def detector_steps(weights: str) -> dict[str, Step]:
     import torch
     from ultralytics import YOLO
 
-    from prelabel.detectors.ultralytics import UltralyticsDetector
-    from prelabel.frames import FrameBatch
+    from prelabel.data.frames import FrameBatch
+    from prelabel.models.detectors.ultralytics import UltralyticsDetector
 
     frames = np.random.default_rng(2).integers(0, 256, (4, 27, 48, 3), np.uint8).repeat(40, axis=1).repeat(40, axis=2)
     batch = FrameBatch(torch.from_numpy(frames), np.arange(4), np.arange(4) / 25)

@@ -65,14 +65,14 @@ def _parse() -> argparse.Namespace:
 
 
 def _measure(clip: Path, folder: Path) -> dict[str, float]:
-    from prelabel.assembly import assemble
-    from prelabel.checks import prepare
-    from prelabel.config import check_config
-    from prelabel.interrupts import StopSignal
-    from prelabel.isolation.process import end_idle_processes
-    from prelabel.process_settings import set_up_process
-    from prelabel.progress import NullProgress
-    from prelabel.run import run_tasks
+    from prelabel.assembly.assemble import assemble
+    from prelabel.config.load import check_config
+    from prelabel.media.isolation.process import end_idle_processes
+    from prelabel.run.checks import prepare
+    from prelabel.run.runner import run_tasks
+    from prelabel.runtime.interrupts import StopSignal
+    from prelabel.runtime.process_settings import set_up_process
+    from prelabel.runtime.progress import NullProgress
 
     set_up_process()
     (folder / "five.py").write_text(DETECTOR)

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from prelabel.commands import run_config
+from prelabel.cli.commands import run_config
 from tests.encord_server import EncordServer
 from tests.mixed_tasks import MixedTasks
 

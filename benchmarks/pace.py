@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from prelabel.process_settings import set_up_process
+from prelabel.runtime.process_settings import set_up_process
 
 set_up_process()  # as the command line does, for all ways alike
 
@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import waiting
-from prelabel.assembly import assemble
-from prelabel.config import check_config
+from prelabel.assembly.assemble import assemble
+from prelabel.config.load import check_config
 from prelabel.config.sections import ReaderSection
-from prelabel.frames import FrameBatch, Media
-from prelabel.interrupts import StopSignal
-from prelabel.progress import NullProgress
-from prelabel.reading import open_media
-from prelabel.run import run_tasks
+from prelabel.data.frames import FrameBatch, Media
+from prelabel.media.open import open_media
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from prelabel.process_settings import set_up_process
+from prelabel.runtime.process_settings import set_up_process
 
 set_up_process()  # as the command line does, for all ways alike
 
@@ -35,15 +35,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.assembly import Assembly, assemble
-from prelabel.config import check_config
-from prelabel.frames import FrameBatch, Media
-from prelabel.interrupts import StopSignal
-from prelabel.pipeline.batch_runner import BatchRunner
-from prelabel.progress import NullProgress
-from prelabel.readers.pyav import PyAVReader
-from prelabel.run import run_tasks
-from prelabel.sinks.offline_row import encord_ontology
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.config.load import check_config
+from prelabel.data.frames import FrameBatch, Media
+from prelabel.inference.batch_runner import BatchRunner
+from prelabel.labels.row.offline import encord_ontology
+from prelabel.media.pyav import PyAVReader
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
 
 Way = Callable[[], int]
 
@@ -119,7 +119,7 @@ def _ways(args: argparse.Namespace, assembly: Assembly, batches: list[FrameBatch
         "run": lambda: _run(args.clip, args.weights, assembly, num_frames),
     }
     if args.peers:
-        from prelabel.weights import resolve_weights
+        from prelabel.models.weights import resolve_weights
 
         weights = resolve_weights(args.weights).path
         clip = _cut(args.clip, num_frames)

@@ -21,19 +21,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.assembly import Assembly, assemble
-from prelabel.checks import prepare
-from prelabel.config import check_config
-from prelabel.detections import Detections, concatenate
-from prelabel.frames import FrameBatch, Media, VideoInfo
-from prelabel.interrupts import StopSignal
-from prelabel.kept import raw_path
-from prelabel.ledger import LEDGER, Entry, Ledger
-from prelabel.progress import NullProgress
-from prelabel.raw_store import RawOrigin, RawRecord, write_raw
-from prelabel.readers.pyav import PyAVReader
-from prelabel.relabel import assemble_kept
-from prelabel.run import run_tasks
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.assembly.relabel import assemble_stored
+from prelabel.assembly.stored import raw_path
+from prelabel.config.load import check_config
+from prelabel.data.detections import Detections, concatenate
+from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.media.pyav import PyAVReader
+from prelabel.run.checks import prepare
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
+from prelabel.store.ledger import LEDGER, Entry, Ledger
+from prelabel.store.raw_detections import DetectionProvenance, RawRecord, write_raw
 
 WAYS: Mapping[str, Mapping[str, object]] = {
     "boxes, another threshold": {},
@@ -110,7 +110,7 @@ def _keep(live: Assembly, video: tuple[VideoInfo, list[Detections]]) -> None:
     """Writes what a run over such a video would have kept."""
     info, found = video
     key = "clip.mp4"
-    origin = RawOrigin(
+    origin = DetectionProvenance(
         tuple(live.detection.detector.class_names), live.model, f"{live.detection.finder.fingerprint}:media", 0.05
     )
     write_raw(raw_path(live.found_names, key, key), RawRecord(info, concatenate(enumerate(found)), origin))
@@ -119,7 +119,7 @@ def _keep(live: Assembly, video: tuple[VideoInfo, list[Detections]]) -> None:
 
 
 def _relabel(args: argparse.Namespace, output: Path, name: str, labels: Mapping[str, object]) -> dict[str, Any]:
-    assembly = assemble_kept(check_config(_config(args, output, labels), "benchmark"), output)
+    assembly = assemble_stored(check_config(_config(args, output, labels), "benchmark"), output)
     began = time.process_time()
     with Ledger(output / LEDGER) as ledger:
         report = run_tasks(assembly, ledger, NullProgress(), StopSignal())

@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.waiting import WaitingDetector
-from prelabel.config import ReaderSection
-from prelabel.frames import Media
-from prelabel.interrupts import StopSignal
-from prelabel.pipeline import Pipeline
-from prelabel.pipeline.batch_runner import BatchRunner
-from prelabel.pipeline.decoding import Video
-from prelabel.progress import NullProgress
+from prelabel.config.sections import ReaderSection
+from prelabel.data.frames import Media
+from prelabel.inference.batch_runner import BatchRunner
+from prelabel.inference.decoding import Video
+from prelabel.inference.pipeline import Pipeline
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
 
 
 def main() -> None:

@@ -25,24 +25,26 @@ from rich.console import Console
 from rich.table import Table
 from trackers.eval import evaluate_mot_sequences
 
-from prelabel.assembly import assemble
-from prelabel.checks import prepare
-from prelabel.config import check_config
-from prelabel.detections import VideoDetections
-from prelabel.interrupts import StopSignal
-from prelabel.kept import kept_entries, raw_path
-from prelabel.label_map import LabelMap, build_label_map
-from prelabel.label_row import row_num_bytes, write_detections
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.ontology import Ontology
-from prelabel.progress import NullProgress
-from prelabel.raw_store import RawRecord, read_raw
-from prelabel.run import run_tasks
-from prelabel.scenes import SceneSpec, render_frames
-from prelabel.shaping import Keyframes, Shaped, ShapingRules, Thinning, shape_detections, sum_up
-from prelabel.sinks.offline_row import encord_ontology, new_label_row
-from prelabel.trackers.bytetrack import ByteTrackTracker
-from prelabel.tracking import Linking, track_detections
+from prelabel.assembly.assemble import assemble
+from prelabel.assembly.stored import raw_path, stored_entries
+from prelabel.config.load import check_config
+from prelabel.data.detections import VideoDetections
+from prelabel.data.label_map import LabelMap, build_label_map
+from prelabel.data.ontology import Ontology
+from prelabel.labels.filter import FilterRules, Shaped, filter_detections
+from prelabel.labels.keyframes import Keyframes, KeyframeStats, sum_up
+from prelabel.labels.row.offline import encord_ontology, new_label_row
+from prelabel.labels.row.size import row_num_bytes
+from prelabel.labels.row.write import write_detections
+from prelabel.labels.tracking import Linking, track_detections
+from prelabel.models.trackers.bytetrack import ByteTrackTracker
+from prelabel.run.checks import prepare
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
+from prelabel.store.ledger import LEDGER, Ledger
+from prelabel.store.raw_detections import RawRecord, read_raw
+from prelabel.testing.scenes import SceneSpec, render_frames
 
 CONF = 0.1
 SURE_FROM = {"high_conf_det_threshold": 0.25}
@@ -68,7 +70,7 @@ class Video:
         """Returns what a run with this stride would make labels of."""
         found = self.raw.detections.where(self.raw.detections.frame_index % stride == 0)
         found = replace(found, inferred_frames=found.inferred_frames[found.inferred_frames % stride == 0])
-        return shape_detections(found, self.raw.info, self.label_map, ShapingRules(conf=CONF))
+        return filter_detections(found, self.raw.info, self.label_map, FilterRules(conf=CONF))
 
 
 Way = Callable[[Video], Shaped]
@@ -146,7 +148,7 @@ def _run(values: Mapping[str, object]) -> RawRecord:
     with Ledger(assembly.output / LEDGER) as ledger:
         report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
     assert not report.failed, report.failed
-    (entry,) = kept_entries(assembly.found_names, assembly.config.source).of_source
+    (entry,) = stored_entries(assembly.found_names, assembly.config.source).of_source
     return read_raw(raw_path(assembly.found_names, entry.key, entry.title))
 
 
@@ -171,7 +173,7 @@ def _by_library(video: Video, tracker_class: type, options: Mapping[str, float])
 
 
 def _score(videos: list[Video], way: Way, folder: Path) -> dict[str, float]:
-    thinnings: list[Thinning] = []
+    thinnings: list[KeyframeStats] = []
     num_tracks = num_boxes = 0
     for video in videos:
         shaped = way(video)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prelabel.detections import Detections
-from prelabel.frames import FrameBatch
+from prelabel.data.detections import Detections
+from prelabel.data.frames import FrameBatch
 
 
 class WaitingDetector:

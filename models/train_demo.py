@@ -23,7 +23,8 @@ import yaml
 from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from prelabel.scenes import CLASS_NAMES, SceneFrame, SceneSpec, coco_truth, random_frames
+from prelabel.testing.scene_art import CLASS_NAMES, SceneFrame
+from prelabel.testing.scenes import SceneSpec, coco_truth, random_frames
 
 HERE = Path(__file__).resolve().parent
 WEIGHTS, CARD = HERE / "demo_shapes.pth", HERE / "demo.yaml"

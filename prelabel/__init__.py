@@ -1,9 +1,18 @@
 """GPU video pre-labelling for Encord: frames in, object instances with measured confidences out."""
 
-from prelabel.detections import Detections, VideoDetections
-from prelabel.frames import FrameBatch, Media, VideoInfo
-from prelabel.geometry import Keypoints, Mask, Polygons, RotatedBox
-from prelabel.protocols import Classifier, Detector, LabelSink, ModelRecord, Task, TaskSource, Tracker, VideoReader
+from prelabel.data.detections import Detections, VideoDetections
+from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.data.geometry import Keypoints, Mask, Polygons, RotatedBox
+from prelabel.plugins.protocols import (
+    Classifier,
+    Detector,
+    LabelSink,
+    ModelRecord,
+    Task,
+    TaskSource,
+    Tracker,
+    VideoReader,
+)
 
 __version__ = "0.1.0"
 

@@ -75,7 +75,7 @@ class TaskError(PrelabelError):
         may_pass: whether another try, from fresh media and a fresh label row, may end otherwise.
     """
 
-    may_pass = True
+    retryable = True
 
 
 class FetchError(TaskError):
@@ -105,7 +105,7 @@ class DeviceMemoryError(DetectError):
 class TrackError(TaskError):
     """The tracker raised, or returned what its contract does not allow."""
 
-    may_pass = False
+    retryable = False
 
 
 class AgentError(TaskError):
@@ -115,13 +115,13 @@ class AgentError(TaskError):
 class AnswerError(AgentError):
     """The user's function returned what it may not."""
 
-    may_pass = False
+    retryable = False
 
 
 class LabelError(TaskError):
     """The labels cannot be written as they are."""
 
-    may_pass = False
+    retryable = False
 
 
 class RowTooLargeError(LabelError):
@@ -135,13 +135,13 @@ class SaveError(TaskError):
 class TakenError(TaskError):
     """The task is another's now: it was moved on, or done, since it was listed. Nothing was saved."""
 
-    may_pass = False
+    retryable = False
 
 
 class BusyError(TakenError):
     """Another worker has the task in hand; should it end before the task is done, it may be had."""
 
-    may_pass = True
+    retryable = True
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from prelabel.ontology import Ontology
+from prelabel.data.ontology import Ontology
 from tests.labelling import object_json
 
 CLASS_NAMES = ("red", "green", "blue")

@@ -3,7 +3,7 @@
     uv run python -m tests.fuzz --minutes 5 --seed 1     # a line of JSON at the end; exit 1 if anything is wrong
     uv run python -m tests.fuzz --seed 1 --case 4711            # one of them again
 
-Clips of every kind that tests/media.py builds (and those given with --clips) are damaged in one to four ways: bits
+Clips of every kind that tests/make_media.py builds (and those given with --clips) are damaged in one to four ways: bits
 flipped, stretches overwritten, cut out, doubled, swapped, taken from another clip, sizes and times in headers replaced,
 the end cut off.
 
@@ -30,12 +30,12 @@ from pathlib import Path
 
 import numpy as np
 
-from prelabel.config import ReaderSection
+from prelabel.config.sections import ReaderSection
+from prelabel.data.frames import Media
 from prelabel.errors import PrelabelError
-from prelabel.frames import Media
-from prelabel.isolation.process import end_idle_processes, resident_bytes
-from prelabel.reading import open_media, read_in_order
-from tests.media import CLIPS, build_clip
+from prelabel.media.isolation.process import end_idle_processes, resident_bytes
+from prelabel.media.open import open_media, read_in_order
+from tests.make_media import CLIPS, build_clip
 
 Random = np.random.Generator
 LIMITS = {"isolate": "always", "device": "cpu", "stall_seconds": 10, "max_memory_gb": 2}

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from prelabel.detections import VideoDetections
-from prelabel.geometry import Geometry, GeometryOffer, Keypoints, Mask, Polygons, RotatedBox
-from prelabel.label_map import LabelMap, build_label_map
-from prelabel.ontology import Ontology
+from prelabel.data.detections import VideoDetections
+from prelabel.data.geometry import Geometry, Keypoints, Mask, OutputSpec, Polygons, RotatedBox
+from prelabel.data.label_map import LabelMap, build_label_map
+from prelabel.data.ontology import Ontology
 from tests.labelling import detections, object_json
 
 POINTS = ("Nose", "Left Eye", "Right Eye")
 KEYPOINT_NAMES = ("left_eye", "right_eye", "nose", "tail")
-POSE_OFFER = GeometryOffer("keypoints", KEYPOINT_NAMES)
+POSE_OFFER = OutputSpec("keypoints", KEYPOINT_NAMES)
 
 
 def column(*values: Geometry | None) -> np.ndarray:
@@ -57,7 +57,7 @@ def skeleton_ontology(*, with_box: bool = False, edges: Mapping[str, object] | N
     return Ontology.from_structure(structure, "Poses")
 
 
-def map_to(shape: str, offer: GeometryOffer) -> LabelMap:
+def map_to(shape: str, offer: OutputSpec) -> LabelMap:
     """Returns the map of a detector of one class, `thing`, to an object of a shape."""
     if shape == "skeleton":
         return build_label_map(["person"], skeleton_ontology(), {}, offer=offer)

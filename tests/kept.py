@@ -10,9 +10,9 @@ import av
 from PIL import Image
 
 from prelabel import Detections, FrameBatch
-from prelabel.assembly import Assembly, assemble
-from prelabel.config import check_config
-from prelabel.report import RunReport
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.config.load import check_config
+from prelabel.store.report import RunReport
 from tests import running
 
 GREY = (128, 128, 128)

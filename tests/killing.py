@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Literal
 
 from prelabel import Detections, FrameBatch
-from prelabel.commands import run_config
-from prelabel.ledger import LEDGER, Ledger
+from prelabel.cli.commands import run_config
+from prelabel.store.ledger import LEDGER, Ledger
 from tests.encord_server import AGENT, EncordServer
 from tests.encord_server.faults import TROUBLE, AnyOf, CarryOut
 from tests.encord_server.probe import probe_video
 from tests.encord_server.records import LabelRow, Project
 from tests.encord_server.wire import Answer, ConnectionCutError
-from tests.media import Recipe, write_clip
+from tests.make_media import Recipe, write_clip
 
 NUM_FRAMES = 12
 REQUESTS = (
@@ -50,9 +50,9 @@ REQUESTS = (
 STEPS = {
     "batch": ("tests.killing", "Fixed", "detect"),
     "rename": ("pathlib", "Path", "replace"),
-    "ledger": ("prelabel.ledger", "Ledger", "record"),
-    "lease": ("prelabel.run.leases", "Leases", "take"),
-    "lease back": ("prelabel.run.leases", "Leases", "give_back"),
+    "ledger": ("prelabel.store.ledger", "Ledger", "record"),
+    "lease": ("prelabel.store.leases", "Leases", "take"),
+    "lease back": ("prelabel.store.leases", "Leases", "give_back"),
 }
 """Methods that part one state on disk from the next, by the name of the step."""
 
@@ -63,11 +63,11 @@ PRELOADED = (
     "torch",
     "av",
     "pyarrow.parquet",
-    "prelabel.encord_api.client",
-    "prelabel.encord_api.connection",
-    "prelabel.readers.pyav",
-    "prelabel.sinks.encord",
-    "prelabel.sources.encord",
+    "prelabel.encord.client",
+    "prelabel.encord.connection",
+    "prelabel.media.pyav",
+    "prelabel.encord.sink",
+    "prelabel.encord.source",
 )
 """What a run imports: most of the time that it takes to start."""
 

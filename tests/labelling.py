@@ -17,14 +17,13 @@ from encord.objects.coordinates import (
 )
 from encord.orm.label_row import LabelRowMetadata, LabelStatus
 
-from prelabel.boxes import corners_on_grid
-from prelabel.detections import VideoDetections
-from prelabel.frames import VideoInfo
-from prelabel.label_map import LabelMap, build_label_map
-from prelabel.label_row import LabelRow
-from prelabel.label_row.own import iterate_frames
-from prelabel.ontology import Ontology
-from prelabel.sinks.offline_row import encord_ontology, new_label_row
+from prelabel.data.boxes import corners_on_grid
+from prelabel.data.detections import VideoDetections
+from prelabel.data.frames import VideoInfo
+from prelabel.data.label_map import LabelMap, build_label_map
+from prelabel.data.ontology import Ontology
+from prelabel.labels.row.offline import encord_ontology, new_label_row
+from prelabel.labels.row.own import LabelRow, iterate_frames
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 SHAPES = ("bounding_box", "rotatable_bounding_box", "polygon", "bitmask")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, EncordServer
 from tests.encord_server.records import DataUnit, Project
-from tests.media import Recipe, write_clip
+from tests.make_media import Recipe, write_clip
 
 SORT = "Sort"
 KINDS = ("video", "image", "img_group", "audio", "pdf", "plain_text")

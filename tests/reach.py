@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from prelabel.encord_api.calls import Retry
-from prelabel.encord_api.client import EncordProject
-from prelabel.encord_api.connection import connect
-from prelabel.label_map import LabelMap, build_label_map
+from prelabel.data.label_map import LabelMap, build_label_map
+from prelabel.encord.calls import Retry
+from prelabel.encord.client import EncordProject
+from prelabel.encord.connection import connect
 from tests.encord_server.populated import Platform
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from prelabel.assembly import Assembly
-from prelabel.checks import prepare
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.outputs import complete
-from prelabel.progress import NullProgress, Progress
-from prelabel.report import RunReport
-from prelabel.run import run_tasks
-from prelabel.run.choice import Choice, every_task
+from prelabel.assembly.assemble import Assembly
+from prelabel.run.checks import prepare
+from prelabel.run.outputs import complete
+from prelabel.run.records import TaskFilter, every_task
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress, Progress
+from prelabel.store.ledger import LEDGER, Ledger
+from prelabel.store.report import RunReport
 
 
 def run(
@@ -21,7 +21,7 @@ def run(
     progress: Progress | None = None,
     stop: StopSignal | None = None,
     limit: int | None = None,
-    choose: Choice = every_task,
+    choose: TaskFilter = every_task,
 ) -> RunReport:
     """Runs over the tasks, with the output's ledger unless it is a dry run."""
     with nullcontext() if assembly.dry_run else Ledger(assembly.output / LEDGER) as ledger:

@@ -7,15 +7,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from prelabel.assembly import Assembly, assemble
-from prelabel.cards import find_card
-from prelabel.config import load_config, load_configs
-from prelabel.detections import Detections
-from prelabel.frames import FrameBatch
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.config.load import load_config, load_configs
+from prelabel.data.detections import Detections
+from prelabel.data.frames import FrameBatch
+from prelabel.models.cards import find_card
+from prelabel.models.weights import cache_folder
 from prelabel.testing import check_detector
-from prelabel.weights import cache_folder
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[0] / "configs").glob("*.yaml"))
 NEEDS_NOTHING = ["demo", "own_detector"]
 
 

@@ -16,9 +16,9 @@ import yaml
 from compose_spec import PyCompose
 from prometheus_client import CollectorRegistry
 
-from prelabel.telemetry.metrics import Metrics
+from prelabel.runtime.telemetry import Metrics
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[0]
 DEPLOY = ROOT / "docs" / "deploy"
 DOCKERFILE = ROOT / "Dockerfile.cuda"
 KUBERNETES = ("job", "cronjob", "work")

@@ -13,32 +13,33 @@ import yaml
 from pydantic import BaseModel
 
 import prelabel
-from prelabel.assembly import assemble
-from prelabel.checks import prepare
-from prelabel.config import (
+from prelabel.assembly.assemble import assemble
+from prelabel.config.base import (
+    DemoSection,
+    EncordSection,
+    FolderSection,
+    OnFailureSection,
+    RetriesSection,
+    RuleSection,
+)
+from prelabel.config.load import check_config, load_config
+from prelabel.config.sections import (
     AgentSection,
     ClassifierSection,
     Config,
-    DemoSection,
     DetectorSection,
-    EncordSection,
-    FolderSection,
     LabelsSection,
-    OnFailureSection,
     ReaderSection,
-    RetriesSection,
-    RuleSection,
     TrackerSection,
-    check_config,
-    load_config,
 )
-from prelabel.interrupts import StopSignal
-from prelabel.progress import NullProgress
-from prelabel.run import run_tasks
+from prelabel.run.checks import prepare
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
 from prelabel.testing import check_detector
-from tests.media import NUM_FRAMES, RECIPES, write_clip
+from tests.make_media import NUM_FRAMES, RECIPES, write_clip
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[0]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_EXAMPLES = sorted(path for path in (ROOT / "prelabel").rglob("*.py") if ">>> " in path.read_text())
 

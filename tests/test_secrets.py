@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow.parquet as pq
 import pytest
 
-from prelabel import cli
+from prelabel.cli import app as cli
 from tests.encord_server import AGENT, LostAnswer, MalformedJson, Status, Truncated
 from tests.encord_server.populated import Platform
 
@@ -112,7 +112,7 @@ def test_run_with_faults_leaves_and_shows_no_secret(platform: Platform, home: Pa
     again, more = prelabel(home, "status", "config.yaml")
     assert "RuntimeError: <private key>" in again
     assert "https://bucket.example/…" in again
-    assert any("prelabel.isolation.child" in title for title in titles)
+    assert any("prelabel.media.isolation.child" in title for title in titles)
     texts = [("said", (said + again).encode()), ("titles", "\n".join(titles | more).encode()), *everything_in(home)]
     assert len(texts) > 8
     assert platform.server.world.links

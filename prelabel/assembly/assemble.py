@@ -2,30 +2,129 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.finders import LoadedDetector
-from prelabel.assembly.shared import Shared
-from prelabel.assembly.task_parts import ProjectParts, TaskParts, WaitingTasks
-from prelabel.config import Config, EncordSection
+from prelabel.assembly.finders import LiveDetector, Shared
+from prelabel.config.base import DemoSection, EncordSection, FolderSection, make_router
+from prelabel.config.sections import Config
+from prelabel.data.label_map import NO_BOXES
+from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, OntologyError
-from prelabel.files import DRY_RUN, OutputNames
-from prelabel.label_map import NO_BOXES
-from prelabel.ontology import Ontology
-from prelabel.plugins import Plugin, load_plugin
-from prelabel.protocols import LabelSink, ModelRecord, TaskSource
-from prelabel.routing import Router
+from prelabel.labels.row.own import KINDS_WITH_FRAMES
+from prelabel.plugins.load import Plugin, load_plugin
+from prelabel.plugins.protocols import LabelSink, ModelRecord, TaskSource
+from prelabel.routing.rules import Router
+from prelabel.runtime.files import DRY_RUN, OutputNames
 
 if TYPE_CHECKING:
-    from prelabel.encord_api.client import EncordProject
-    from prelabel.sinks.encord import EncordSink
-    from prelabel.sinks.folder import FolderSink
-    from prelabel.sinks.model_note import ModelNote
+    from prelabel.encord.client import EncordProject
+    from prelabel.encord.model_note import ModelNote
+    from prelabel.encord.sink import EncordSink
+    from prelabel.files.folder_sink import FolderSink
+
+
+@dataclass(frozen=True)
+class ProjectParts:
+    """What a config's source belongs to.
+
+    Attributes:
+        config: whose source it is.
+        shared: parts that other assemblies of the same run may have, too.
+    """
+
+    config: Config
+    shared: Shared = field(default_factory=Shared)
+
+    @cached_property
+    def encord(self) -> EncordProject:
+        """The project on the platform."""
+        from prelabel.encord.connection import connect
+
+        source = self.config.source
+        assert isinstance(source, EncordSection)
+        made_of = ("project", source.project_hash, source.domain)
+        return self.shared.once(made_of, lambda: connect(source.project_hash, source.domain or None))
+
+    @cached_property
+    def ontology(self) -> Ontology | None:
+        """The project's or the config's; None where it is made from the model's classes."""
+        section = self.config.source
+        if isinstance(section, EncordSection):
+            return self.encord.ontology()
+        if isinstance(section, FolderSection) and section.ontology is not None:
+            return Ontology.load(section.ontology)
+        return None
+
+
+class TaskParts(Protocol):
+    """Where tasks come from, and which way they go."""
+
+    @property
+    def source(self) -> TaskSource:
+        """Gives the tasks, and moves them."""
+        ...
+
+    @property
+    def router(self) -> Router:
+        """Which pathway a task takes."""
+        ...
+
+
+@dataclass(frozen=True)
+class WaitingTasks:
+    """The tasks that wait where a config says.
+
+    Attributes:
+        config: what to make.
+        project: which the source is of.
+    """
+
+    config: Config
+    project: ProjectParts
+
+    @cached_property
+    def source(self) -> TaskSource:
+        """Where tasks come from."""
+        section = self.config.source
+        if isinstance(section, FolderSection):
+            from prelabel.files.folder_source import FolderSource
+
+            return FolderSource(section.path, section.output)
+        if isinstance(section, DemoSection):
+            from prelabel.files.demo import DemoSource
+
+            return DemoSource(section.output, section.seed, section.num_frames)
+        return self._waiting_at(section)
+
+    def _waiting_at(self, section: EncordSection) -> TaskSource:
+        from prelabel.encord.listing import Wanted
+        from prelabel.encord.source import EncordSource, Fetching
+
+        is_shuffled, is_function = section.order == "shuffled", self.config.agent is not None
+        fetching = Fetching(
+            cache=section.output / ".prelabel" / "cache",
+            max_cache_bytes=int(section.cache_gb * 1e9),
+            num_workers=section.fetch_workers,
+            refuses_begun=self.config.labels.skips_begun,
+            refuses_moved=is_shuffled,
+        )
+        wanted = Wanted(
+            kinds=None if is_function else KINDS_WITH_FRAMES,
+            with_metadata=self.router.asks_metadata or is_function,
+            is_shuffled=is_shuffled,
+        )
+        return EncordSource(self.project.encord, section.stage, fetching, wanted, self.config.on_failure)
+
+    @cached_property
+    def router(self) -> Router:
+        """Which pathway a task takes; of files, which have nowhere to go, only what rules would say is of interest."""
+        moves = isinstance(self.config.source, EncordSection)
+        return make_router(self.config.routing, self.config.pathway if moves else None, self.config.priority)
 
 
 @dataclass(frozen=True)
@@ -134,10 +233,10 @@ class Assembly:
         label_map = self.detection.label_map if self.config.detector is not None else NO_BOXES
         skips_begun = self.config.labels.skips_begun
         if not self.writes_files:
-            from prelabel.sinks.encord import EncordSink
+            from prelabel.encord.sink import EncordSink
 
             return EncordSink(self.encord, label_map, self.max_row_bytes, self.model_note, skips_begun=skips_begun)
-        from prelabel.sinks.folder import FolderSink
+        from prelabel.files.folder_sink import FolderSink
 
         return FolderSink(
             self.output, self.ontology, label_map, self.max_row_bytes, self.names, skips_begun=skips_begun
@@ -159,7 +258,7 @@ class Assembly:
         section = self.config.source
         if not isinstance(section, EncordSection) or not section.record:
             return None
-        from prelabel.sinks.model_note import ModelNote
+        from prelabel.encord.model_note import ModelNote
 
         record = {
             "model": self.model.name,
@@ -187,7 +286,7 @@ def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared
         found_in=output_of(config, dry_run),
         project=project,
         tasks=WaitingTasks(config, project),
-        detection=DetectorParts(config, folder, LoadedDetector(config, folder, shared), lambda: project.ontology),
+        detection=DetectorParts(config, folder, LiveDetector(config, folder, shared), lambda: project.ontology),
         classification=ClassifierParts(config, folder, lambda: project.ontology, shared),
     )
 

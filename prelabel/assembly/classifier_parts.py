@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.answers import AnswerMap, PlacedAnswer, answer_thresholds, build_answer_map
-from prelabel.assembly.shared import Shared
-from prelabel.capabilities import TakesClasses, model_of, preferred_batch_size
-from prelabel.cards import plugin_for
-from prelabel.class_store import ClassRecord
-from prelabel.classification import find_classification, ontology_of_options
-from prelabel.config import WHETHER_KEYS, ClassifierSection, Config
+from prelabel.assembly.finders import Shared
+from prelabel.config.fingerprints import digest_of, reader_decides
+from prelabel.config.sections import WHETHER_KEYS, ClassifierSection, Config
+from prelabel.data.classification import find_classification, ontology_of_options
+from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError
-from prelabel.fingerprints import digest_of, reader_decides
-from prelabel.ontology import Ontology
-from prelabel.plugins import Plugin, load_plugin
-from prelabel.protocols import Classifier, ModelRecord
+from prelabel.labels.answers import AnswerMap, PlacedAnswer, answer_thresholds, build_answer_map
+from prelabel.models.cards import plugin_for
+from prelabel.plugins.capabilities import TakesClasses, model_of, preferred_batch_size
+from prelabel.plugins.load import Plugin, load_plugin
+from prelabel.plugins.protocols import Classifier, ModelRecord
+from prelabel.store.class_probabilities import ClassRecord
 
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_CLASSIFICATION = "Class"

@@ -8,20 +8,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prelabel.assembly.finders import Finder, detector_section
-from prelabel.capabilities import FitsBatches, GivesGeometryOnRequest, HasDevice, geometry_offer, preferred_batch_size
-from prelabel.config import WHETHER_KEYS, Config
-from prelabel.cpu_streams import count_streams, on_streams
+from prelabel.assembly.finders import DetectorProvider, detector_section
+from prelabel.config.fingerprints import digest_of
+from prelabel.config.sections import WHETHER_KEYS, Config
+from prelabel.data.frames import VideoInfo
+from prelabel.data.geometry import BOXES_ONLY, OutputSpec
+from prelabel.data.label_map import LabelMap, build_label_map
+from prelabel.data.ontology import BOX_SHAPES, Ontology
 from prelabel.errors import ConfigError
-from prelabel.fingerprints import digest_of
-from prelabel.frames import VideoInfo
-from prelabel.geometry import BOXES_ALONE, GeometryOffer
-from prelabel.label_map import LabelMap, build_label_map
-from prelabel.ontology import BOX_SHAPES, Ontology
-from prelabel.plugins import Plugin, load_plugin
-from prelabel.protocols import Detector, Tracker
-from prelabel.tiling import TiledDetector
-from prelabel.tracking import Linking
+from prelabel.labels.tracking import Linking
+from prelabel.models.replicas import count_streams, on_streams
+from prelabel.models.tiling import TiledDetector
+from prelabel.plugins.capabilities import (
+    FitsBatches,
+    GivesGeometryOnRequest,
+    HasDevice,
+    output_spec,
+    preferred_batch_size,
+)
+from prelabel.plugins.load import Plugin, load_plugin
+from prelabel.plugins.protocols import Detector, Tracker
 
 DEFAULT_BATCH_SIZE = 8
 
@@ -39,7 +45,7 @@ class DetectorParts:
 
     config: Config
     folder: Path
-    finder: Finder
+    finder: DetectorProvider
     find_ontology: Callable[[], Ontology | None]
 
     @cached_property
@@ -64,10 +70,10 @@ class DetectorParts:
         return self.label_map.wants_geometry if waits else frozenset()
 
     @property
-    def given_geometry(self) -> GeometryOffer:
+    def given_geometry(self) -> OutputSpec:
         """What the detector tells beyond boxes, as it is asked."""
         waits = isinstance(self.finder.detector, GivesGeometryOnRequest)
-        return BOXES_ALONE if waits and not self._asked else geometry_offer(self.finder.detector)
+        return BOXES_ONLY if waits and not self._asked else output_spec(self.finder.detector)
 
     @cached_property
     def raw_fingerprint(self) -> str:
@@ -108,7 +114,7 @@ class DetectorParts:
         detector = self.finder.detector
         targets = [named.get(name, name) for name in detector.class_names]
         names = list(dict.fromkeys(target for target in targets if target is not None))
-        offer, renamed = geometry_offer(detector), self.config.labels.keypoints
+        offer, renamed = output_spec(detector), self.config.labels.keypoints
         points = [renamed.get(name, name) for name in offer.keypoint_names]
         shape = offer.shapes[0] if offer.kind is not None and (points or offer.kind != "keypoints") else BOX_SHAPES[0]
         return Ontology.from_classes(names, shape=shape, point_names=points)
@@ -122,7 +128,7 @@ class DetectorParts:
             self.ontology,
             labels.classes,
             unmapped=labels.unmapped,
-            offer=geometry_offer(self.finder.detector),
+            offer=output_spec(self.finder.detector),
             keypoints=labels.keypoints,
         )
 

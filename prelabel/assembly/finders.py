@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
-from prelabel.assembly.shared import Shared
-from prelabel.capabilities import KeepsUnsureBoxes, model_of
-from prelabel.cards import find_card, plugin_for
-from prelabel.config import COMPUTING_KEYS, Config, DetectorSection
+from prelabel.config.fingerprints import digest_of, reader_decides
+from prelabel.config.sections import COMPUTING_KEYS, Config, DetectorSection
 from prelabel.errors import ConfigError
-from prelabel.fingerprints import digest_of, reader_decides
-from prelabel.plugins import Plugin, load_plugin
-from prelabel.protocols import Detector, ModelRecord
+from prelabel.models.cards import find_card, plugin_for
+from prelabel.plugins.capabilities import RawThreshold, model_of
+from prelabel.plugins.load import Plugin, load_plugin
+from prelabel.plugins.protocols import Detector, ModelRecord
+
+Part = TypeVar("Part")
+
+
+class Shared:
+    """Parts by what they are made of. Used from one thread."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, object] = {}
+
+    def once(self, made_of: tuple[object, ...], make: Callable[[], Part]) -> Part:
+        """Returns what was made of the same before, else what `make` returns.
+
+        >>> shared = Shared()
+        >>> shared.once(("a", {"conf": 0.5}), list) is shared.once(("a", {"conf": 0.5}), list)
+        True
+        """
+        key = json.dumps(made_of, sort_keys=True, default=str)
+        if key not in self._made:
+            self._made[key] = make()
+        return cast(Part, self._made[key])
+
 
 ULTRALYTICS_ENDINGS = (".pt", ".onnx", ".engine", ".torchscript", "_openvino_model", "_openvino_model/")
 
 
-class Finder(Protocol):
+class DetectorProvider(Protocol):
     """What finds boxes, or has found them in an earlier run."""
 
     @property
@@ -49,7 +72,7 @@ class Finder(Protocol):
 
 
 @dataclass(frozen=True)
-class LoadedDetector:
+class LiveDetector:
     """The detector that a config names.
 
     Attributes:
@@ -85,12 +108,12 @@ class LoadedDetector:
     @property
     def threshold(self) -> float | None:
         """The confidence from which boxes become labels, of a detector that gives lower ones too; None of others."""
-        return self.detector.conf if isinstance(self.detector, KeepsUnsureBoxes) else None
+        return self.detector.conf if isinstance(self.detector, RawThreshold) else None
 
     @property
     def lowest_conf(self) -> float | None:
         """The confidence down to which such a detector gives boxes; None of others."""
-        return self.detector.lowest_conf if isinstance(self.detector, KeepsUnsureBoxes) else None
+        return self.detector.lowest_conf if isinstance(self.detector, RawThreshold) else None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,10 +1,16 @@
-"""What a section of the config is: frozen, checked, closed to unknown keys or open to a plug-in's own."""
+"""Where tasks go: rules over what was found, read when the config is."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from prelabel.routing.parser import parse_condition, parse_number
+from prelabel.routing.rules import OTHERWISE, Router, has_class, read_router
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -36,3 +42,160 @@ class PluginSection(BaseModel):
     def own_keys(self) -> list[str]:
         """What the section knows besides."""
         return list(type(self).model_fields)
+
+
+class RetriesSection(Section):
+    """How often a task that failed is tried again, where that may end otherwise."""
+
+    attempts: int = Field(2, ge=1, le=20, description="tries that a run gives a task, each from fresh media")
+    wait_seconds: float = Field(
+        5.0, ge=0, le=3600, description="wait before the second try, when all others are through; then doubled"
+    )
+    watch_minutes: float = Field(
+        10.0, gt=0, description="with --watch: how long a task that is set aside rests; doubled each time, up to a day"
+    )
+
+
+class OnFailureSection(Section):
+    """What becomes of a task that is set aside."""
+
+    pathway: str | None = Field(None, description="name or uuid of the pathway that it goes down; default: it stays")
+    issue: bool = Field(False, description="open an issue on it, with the reason")
+
+    @property
+    def asks_something(self) -> bool:
+        """Whether anything is to be done with the task."""
+        return self.issue or self.pathway is not None
+
+
+PreviewKind = Literal["none", "sheet", "clip", "both"]
+
+
+def _not_empty(path: object) -> object:
+    if path == "":
+        raise ValueError("is empty, expected a file, a folder or a glob")  # else it would be all that lies here
+    return path
+
+
+class FolderSection(Section):
+    """Videos and pictures on this machine."""
+
+    use: Literal["folder"] = "folder"
+    path: Annotated[Path, BeforeValidator(_not_empty)] = Field(
+        description="a file, a folder (searched through) or a glob such as clips/*.mp4"
+    )
+    ontology: Path | None = Field(
+        None, description="Encord ontology as JSON; default: made from the detector's classes"
+    )
+    truth: Path | None = Field(None, description="COCO ground truth to score against; file_name as in coco.json")
+    output: Path = Field(Path("out"), description="folder for label rows, raw detections, coco.json and report.json")
+    preview: PreviewKind = Field("none", description="draw the boxes after the run: clip | sheet | both | none")
+
+
+class DemoSection(Section):
+    """A short clip with known contents, made on the spot."""
+
+    use: Literal["demo"] = "demo"
+    seed: int = Field(1, description="another seed is another clip")
+    num_frames: int = Field(150, ge=2, le=10_000, description="length of the clip")
+    output: Path = Field(Path("out/demo"), description="folder for the clip and for everything that a run writes")
+    preview: PreviewKind = Field("both", description="draw the boxes after the run: clip | sheet | both | none")
+
+
+class EncordSection(Section):
+    """An agent stage of an Encord workflow."""
+
+    use: Literal["encord"] = "encord"
+    project_hash: str = Field("", description="or from ENCORD_PROJECT_HASH")
+    stage: str = Field(description="title or uuid of the agent stage")
+    domain: str = Field("", description="the API's address, or from ENCORD_DOMAIN; default: the EU platform")
+    output: Path = Field(Path("out"), description="folder for raw detections, the ledger and report.json")
+    cache_gb: float = Field(20.0, gt=0, description="disk that downloads may take, in 10^9 bytes")
+    fetch_workers: int = Field(4, ge=1, le=64, description="tasks whose media are fetched at the same time")
+    order: Literal["listed", "shuffled"] = Field(
+        "listed",
+        description="in which tasks are taken up: listed: the platform's; shuffled: each run its own, for several "
+        "workers that share no output, and each task is looked up again before it is fetched",
+    )
+    record: bool = Field(True, description="note model and version in the item's client metadata, key 'prelabel'")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_environment(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            known = {"project_hash": "ENCORD_PROJECT_HASH", "domain": "ENCORD_DOMAIN"}
+            found = {key: os.environ[name] for key, name in known.items() if os.environ.get(name)}
+            return {**found, **{key: value for key, value in values.items() if value not in ("", None)}}
+        return values
+
+    @model_validator(mode="after")
+    def _has_project(self) -> EncordSection:
+        if not self.project_hash:
+            raise ValueError("has no project_hash: set it, or ENCORD_PROJECT_HASH in the environment")
+        return self
+
+
+Source: TypeAlias = FolderSection | DemoSection | EncordSection
+SOURCES: dict[object, type[BaseModel]] = {"folder": FolderSection, "demo": DemoSection, "encord": EncordSection}
+
+
+class RuleSection(Section):
+    """Where the tasks go of which a condition holds; or, as the last rule, all that are left."""
+
+    when: str | None = Field(None, description="a condition over what was found, such as count(Person) > 3")
+    pathway: str | None = Field(None, description="name or uuid of the pathway that such a task takes")
+    otherwise: str | None = Field(None, description="name or uuid of the pathway of the tasks that no rule took")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> RuleSection:
+        given = {name for name in ("when", "pathway", OTHERWISE) if getattr(self, name) is not None}
+        if given not in ({"when", "pathway"}, {OTHERWISE}):
+            got = ", ".join(sorted(given)) or "nothing"
+            raise ValueError(f"got {got}; expected when and pathway, or for the last rule otherwise alone")
+        if self.when is not None:
+            parse_condition(self.when)
+        return self
+
+
+def _as_rules(value: object) -> object:
+    """Returns `class: pathway` as the rules that it stands for."""
+    if not isinstance(value, Mapping):
+        return value
+    return [_as_rule(str(name), pathway) for name, pathway in value.items()]
+
+
+def _as_rule(name: str, pathway: Any) -> dict[str, Any]:
+    if not isinstance(pathway, str):
+        raise ValueError(f"{name}: got {pathway!r}, expected the name or uuid of a pathway")
+    return {OTHERWISE: pathway} if name == OTHERWISE else {"when": has_class(name), "pathway": pathway}
+
+
+def _ends_with_otherwise(rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
+    places = [place for place, rule in enumerate(rules, start=1) if rule.otherwise is not None]
+    if not places:
+        raise ValueError(
+            f"{OTHERWISE} is missing: name there the pathway of tasks that no rule takes, as the last rule"
+        )
+    if places != [len(rules)]:
+        raise ValueError(f"{OTHERWISE} is rule {places[0]} of {len(rules)}, expected once, as the last")
+    return rules
+
+
+def _as_number(value: object) -> object:
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str):
+        parse_number(value)
+    return value
+
+
+Rules = Annotated[tuple[RuleSection, ...], BeforeValidator(_as_rules), AfterValidator(_ends_with_otherwise)]
+NumberExpression = Annotated[str, BeforeValidator(_as_number)]
+
+
+def make_router(rules: tuple[RuleSection, ...], pathway: str | None, priority: str | None) -> Router:
+    """Returns what sends tasks on: by the rules, or all of them down one pathway; nowhere if there is neither."""
+    written = [(rule.when, rule.pathway or rule.otherwise or "") for rule in rules]
+    if not written and pathway is not None:
+        written = [(None, pathway)]
+    return read_router(written, priority)

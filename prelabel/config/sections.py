@@ -8,12 +8,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from prelabel.config.base import ClassName, Fraction, PluginSection, Section
-from prelabel.config.failures import OnFailureSection, RetriesSection
-from prelabel.config.routing import NumberExpression, Rules
-from prelabel.config.sources import DemoSection, EncordSection, FolderSection, Source
-from prelabel.shaping import Flicker, Keyframes, ShapingRules, SizeLimits, Zones
-from prelabel.tiling import Tiles
+from prelabel.config.base import (
+    ClassName,
+    DemoSection,
+    EncordSection,
+    FolderSection,
+    Fraction,
+    NumberExpression,
+    OnFailureSection,
+    PluginSection,
+    RetriesSection,
+    Rules,
+    Section,
+    Source,
+)
+from prelabel.labels.filter import FilterRules
+from prelabel.labels.flicker import Flicker
+from prelabel.labels.keyframes import Keyframes
+from prelabel.labels.size_and_zones import SizeLimits, Zones
+from prelabel.models.tiling import Tiles
 
 DECODING_KEYS = {"isolate", "stall_seconds", "max_memory_gb", "sessions"}
 """Of the reader section; they say where and how frames are decoded, and change none."""
@@ -181,9 +194,9 @@ class LabelsSection(Section):
         return self.if_begun == "skip"
 
     @property
-    def rules(self) -> ShapingRules:
+    def rules(self) -> FilterRules:
         """What a detection must be like to become a label."""
-        return ShapingRules(
+        return FilterRules(
             conf=self.conf,
             size=self.size,
             zones=self.zones,

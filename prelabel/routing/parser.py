@@ -1,26 +1,15 @@
-"""A small language of comparisons, read by a parser of its own and checked before anything runs.
-
-condition  = all-of { "or" all-of }           all-of = one { "and" one }          one = [ "not" ] comparison
-comparison = sum { ("==" | "!=" | "<" | "<=" | ">" | ">=") sum }
-           | sum [ "not" ] ("like" | "matches") TEXT
-           | sum [ "not" ] "in" "[" constant { "," constant } "]"
-sum        = product { ("+" | "-") product }  product = signed { ("*" | "/") signed }
-signed     = [ "-" ] signed | NUMBER | TEXT | "true" | "false" | "(" condition ")" | word
-word       = property | ("has" | "count" | "boxes" | "frame_share") [ classes ]
-           | "confidence" [ classes ] "." ("min" | "max" | "mean" | "median" | "p" 0…100)
-           | "metadata" ( "." NAME | "[" TEXT "]" ) …
-classes    = "(" class { "," class } ")"      a class is words, or a TEXT where it holds other signs
-"""
+"""Rules as data: conditions and numbers, read from text and asked of what was found."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from prelabel.errors import did_you_mean
-from prelabel.routing.cursor import Cursor
-from prelabel.routing.nodes import (
+from prelabel.routing.expressions import (
     COMPARISONS,
     COUNTS,
     NUMBER_PROPERTIES,
@@ -31,6 +20,7 @@ from prelabel.routing.nodes import (
     Calculated,
     Compared,
     Counted,
+    Facts,
     Joined,
     Literally,
     Metadata,
@@ -38,9 +28,77 @@ from prelabel.routing.nodes import (
     Node,
     Not,
     Property,
+    RuleError,
+    Token,
     ValueKind,
+    read_tokens,
+    walk,
 )
-from prelabel.routing.tokens import Token
+
+MAX_DEPTH = 40
+
+
+class Cursor:
+    """Goes over a text's tokens from front to back.
+
+    Raises:
+        RuleError: the text is not made of tokens.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = read_tokens(text)
+        self._place = 0
+        self._depth = 0
+
+    @property
+    def next(self) -> Token:
+        """The token that comes next; the last is the end, which never goes by."""
+        return self._tokens[self._place]
+
+    def advance(self) -> Token:
+        """Takes the next token, whatever it is."""
+        token = self.next
+        self._place = min(self._place + 1, len(self._tokens) - 1)
+        return token
+
+    def take(self, value: str) -> bool:
+        """Takes the next token if it is this one, a name or a sign."""
+        found = self.next.value == value and self.next.kind in ("name", "sign")
+        if found:
+            self.advance()
+        return found
+
+    def expect(self, value: str) -> None:
+        """Takes the next token.
+
+        Raises:
+            RuleError: it is not this one.
+        """
+        if not self.take(value):
+            raise self.unexpected(repr(value))
+
+    @contextmanager
+    def deeper(self) -> Iterator[None]:
+        """Goes one deeper into what is nested, until the block is left.
+
+        Raises:
+            RuleError: that is too deep.
+        """
+        if self._depth == MAX_DEPTH:
+            raise self.error(self.next, f"is nested more than {MAX_DEPTH} deep")
+        self._depth += 1
+        yield
+        self._depth -= 1
+
+    def unexpected(self, wanted: str) -> RuleError:
+        """Returns that something else was to come next."""
+        return self.error(self.next, f"got {self.next}, expected {wanted}")
+
+    def error(self, token: Token, complaint: str) -> RuleError:
+        """Returns what is wrong with a token, and where it is."""
+        return RuleError(self._text, token.column, complaint)
+
 
 _WORDS = (*TEXT_PROPERTIES, *NUMBER_PROPERTIES, *COUNTS, "has", "confidence", "metadata")
 _RESERVED = ("and", "or", "not", "in", "true", "false", *PATTERNS)
@@ -249,3 +307,65 @@ class Parser:
         if node.kind not in (kind, "any"):
             raise self._at.error(first, f"is {_KINDS[node.kind]}, expected {_KINDS[kind]}")
         return node
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A rule's condition or a number, read and checked.
+
+    Attributes:
+        text: as it was written.
+        root: what it says.
+    """
+
+    text: str
+    root: Node
+
+    def holds(self, facts: Facts) -> bool:
+        """Tells whether it is so; what has no value is not."""
+        return bool(self.root.value(facts))
+
+    def number(self, facts: Facts) -> float | None:
+        """Returns the number that it comes to; None where there is none, as of a mean of nothing."""
+        value = self.root.value(facts)
+        return float(value) if isinstance(value, float | int) and not isinstance(value, bool) else None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that it names, in their order."""
+        named = [name for node in walk(self.root) if isinstance(node, Counted) for name in node.classes]
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def asks_metadata(self) -> bool:
+        """Whether it looks at the client metadata."""
+        return any(isinstance(node, Metadata) for node in walk(self.root))
+
+
+def parse_condition(text: str) -> Expression:
+    """Returns a condition.
+
+    Raises:
+        RuleError: it cannot be read, or is none; column and nearest known word are named.
+
+    >>> from prelabel.routing.expressions import Facts
+    >>> parse_condition('title like "night_*" and count == 0').holds(Facts("night_04.mp4"))
+    True
+    >>> parse_condition("confidnce.p10 < 0.4")
+    Traceback (most recent call last):
+    RuleError: 'confidnce.p10 < 0.4', column 1: no word 'confidnce': did you mean 'confidence'?
+    """
+    return Expression(text, Parser(text).whole("truth"))
+
+
+def parse_number(text: str) -> Expression:
+    """Returns an expression that comes to a number.
+
+    Raises:
+        RuleError: it cannot be read, or is none; column and nearest known word are named.
+
+    >>> from prelabel.routing.expressions import Facts
+    >>> parse_number("1 - count / 4").number(Facts("a.mp4"))
+    1.0
+    """
+    return Expression(text, Parser(text).whole("number"))

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from prelabel.errors import OntologyError, did_you_mean
-from prelabel.routing.expressions import Expression, parse_condition, parse_number
-from prelabel.routing.facts import Facts
+from prelabel.routing.expressions import Facts
+from prelabel.routing.parser import Expression, parse_condition, parse_number
 
 OTHERWISE = "otherwise"
 

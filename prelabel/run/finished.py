@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic
 
-from prelabel.agents.task_agent import Found, TaskAgent
-from prelabel.protocols import Task
-from prelabel.report import TaskReport
+from prelabel.plugins.protocols import Task
+from prelabel.run.agents.agent import Found, TaskAgent
 from prelabel.run.records import TaskRecords
+from prelabel.store.report import TaskReport
 
 _LABELLED_OTHERWISE = (
     "of the files are labelled as an earlier config had it, or have changed since: what is written about all leaves "

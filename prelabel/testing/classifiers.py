@@ -8,9 +8,26 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.protocols import Classifier
-from prelabel.testing.class_names import check_class_names
-from prelabel.testing.pictures import textured_frames
+from prelabel.plugins.protocols import Classifier
+
+
+def textured_frames() -> NDArray[np.uint8]:
+    """Returns uint8 (3, 184, 320, 3) of textured noise."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (3, 23, 40, 3), dtype=np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def check_class_names(class_names: Sequence[str]) -> None:
+    """Raises: AssertionError: there are none, or they are no names, or not each its own."""
+    assert not isinstance(class_names, str), f"class_names: got the text {class_names!r}, expected a sequence of names"
+    assert len(class_names) > 0, "class_names: got none, expected one or more"
+    for name in class_names:
+        assert isinstance(name, str), f"class_names: got {name!r}, expected text"
+        assert name.strip(), f"class_names: got {name!r}, expected a name"
+    doubled = sorted({name for name in class_names if list(class_names).count(name) > 1})
+    assert not doubled, f"class_names: {doubled} come more than once"
+
 
 _SAME_PROBABILITY = 0.02
 

@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.boxes import iou_matrix
-from prelabel.capabilities import GivesGeometryOnRequest, HasTwins, geometry_offer
-from prelabel.detections import Detections
-from prelabel.frames import FrameBatch
-from prelabel.geometry import GeometryOffer, Keypoints, Mask
-from prelabel.protocols import Detector
-from prelabel.testing.class_names import check_class_names
-from prelabel.testing.pictures import textured_frames
+from prelabel.data.boxes import iou_matrix
+from prelabel.data.detections import Detections
+from prelabel.data.frames import FrameBatch
+from prelabel.data.geometry import Keypoints, Mask, OutputSpec
+from prelabel.plugins.capabilities import GivesGeometryOnRequest, Replicable, output_spec
+from prelabel.plugins.protocols import Detector
+from prelabel.testing.classifiers import check_class_names, textured_frames
 
 _SAME_BOX_IOU = 0.9
 _SAME_CONFIDENCE = 0.02
@@ -40,12 +39,12 @@ def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) 
     """
     frames = textured_frames() if frames is None else frames
     check_class_names(detector.class_names)
-    if isinstance(detector, GivesGeometryOnRequest) and geometry_offer(detector).kind is not None:
+    if isinstance(detector, GivesGeometryOnRequest) and output_spec(detector).kind is not None:
         _check_asked(detector.with_geometry(frozenset(range(len(detector.class_names)))), frames)
     together = _detect(detector, frames)
     for frame_number, detections in enumerate(together):
         _check_detections(detections, frames.shape[2], frames.shape[1], len(detector.class_names), frame_number)
-        _check_geometry(detections, geometry_offer(detector), frames.shape[2], frames.shape[1], frame_number)
+        _check_geometry(detections, output_spec(detector), frames.shape[2], frames.shape[1], frame_number)
     for frame_number, detections in enumerate(together):
         (alone,) = _detect(detector, frames[frame_number : frame_number + 1])
         _check_same(detections, alone, frame_number)
@@ -54,8 +53,8 @@ def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) 
     of_smaller = _detect(detector, smaller)
     for detections in of_smaller:
         _check_detections(detections, smaller.shape[2], smaller.shape[1], len(detector.class_names), 0)
-    twins = [detector.twin() for _ in range(2)] if isinstance(detector, HasTwins) else []
-    known = [twin for twin in twins if twin is not None]
+    replicas = [detector.replicate() for _ in range(2)] if isinstance(detector, Replicable) else []
+    known = [replica for replica in replicas if replica is not None]
     if known:  # on another device there may be none
         _check_twins(known, [(frames, together), (smaller, of_smaller)])
 
@@ -93,20 +92,23 @@ def _check_detections(detections: Detections, width: int, height: int, num_class
 
 def _check_asked(detector: Detector, frames: NDArray[np.uint8]) -> None:
     for frame_number, detections in enumerate(_detect(detector, frames)):
-        _check_geometry(detections, geometry_offer(detector), frames.shape[2], frames.shape[1], frame_number)
+        _check_geometry(detections, output_spec(detector), frames.shape[2], frames.shape[1], frame_number)
 
 
-def _check_twins(twins: Sequence[Detector], pictures: Sequence[tuple[NDArray[np.uint8], list[Detections]]]) -> None:
+def _check_twins(replicas: Sequence[Detector], pictures: Sequence[tuple[NDArray[np.uint8], list[Detections]]]) -> None:
     """Has each twin look at pictures of its own at the same time as the others; each comes with what is on them."""
-    with ThreadPoolExecutor(len(twins)) as threads:
+    with ThreadPoolExecutor(len(replicas)) as threads:
         for _ in range(_TIMES_BESIDE):
-            begun = [threads.submit(_detect, twin, frames) for twin, (frames, _) in zip(twins, pictures, strict=True)]
+            begun = [
+                threads.submit(_detect, replica, frames)
+                for replica, (frames, _) in zip(replicas, pictures, strict=True)
+            ]
             for found, (_, expected) in zip(begun, pictures, strict=True):
                 for frame_number, (these, those) in enumerate(zip(found.result(), expected, strict=True)):
                     _check_same(these, those, frame_number, ("by a twin", "by the detector"))
 
 
-def _check_geometry(detections: Detections, offer: GeometryOffer, width: int, height: int, frame_number: int) -> None:
+def _check_geometry(detections: Detections, offer: OutputSpec, width: int, height: int, frame_number: int) -> None:
     for geometry in detections.geometry[detections.geometry.astype(np.bool_)]:
         where = f"frame {frame_number} of {width} x {height}: geometry"
         assert geometry.kind == offer.kind, (

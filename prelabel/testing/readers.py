@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.data.frames import Media
 from prelabel.errors import PrelabelError
-from prelabel.frames import Media
-from prelabel.protocols import VideoReader
+from prelabel.plugins.protocols import VideoReader
 
 
 def check_reader(

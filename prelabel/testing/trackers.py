@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.detections import Detections
-from prelabel.frames import VideoInfo
-from prelabel.protocols import Tracker
+from prelabel.data.detections import Detections
+from prelabel.data.frames import VideoInfo
+from prelabel.plugins.protocols import Tracker
 
 
 def check_tracker(make_tracker: Callable[[VideoInfo], Tracker]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assembly.shared import Shared
-from prelabel.assembly.task_parts import ProjectParts, WaitingTasks
-from prelabel.config import check_config
+from prelabel.assembly.assemble import ProjectParts, WaitingTasks
+from prelabel.assembly.finders import Shared
+from prelabel.config.load import check_config
 from prelabel.errors import TakenError
 from tests.encord_server import AGENT, COMPLETE
 from tests.encord_server.populated import Platform

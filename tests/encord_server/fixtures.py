@@ -54,7 +54,7 @@ def encord_environment(encord_server: EncordServer, encord_key: str, monkeypatch
 @pytest.fixture(scope="session")
 def encord_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of `NUM_FRAMES` frames."""
-    from tests.media import Recipe, write_clip
+    from tests.make_media import Recipe, write_clip
 
     return write_clip(tmp_path_factory.mktemp("encord") / "clip.mp4", Recipe(num_frames=NUM_FRAMES)).path
 

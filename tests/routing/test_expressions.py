@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prelabel.frames import VideoInfo
-from prelabel.routing import Facts, RuleError, parse_condition, parse_number
+from prelabel.data.frames import VideoInfo
+from prelabel.routing.expressions import Facts, RuleError
+from prelabel.routing.parser import parse_condition, parse_number
 
 VIDEO = VideoInfo(width=1920, height=1080, num_frames=100, average_fps=25.0, duration_seconds=4.0)
 # Three cars (one on two frames), a person; confidences 0.1 … 0.5.

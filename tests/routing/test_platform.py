@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assembly import assemble
-from prelabel.commands import run_config
-from prelabel.config import load_config
-from prelabel.inspection import look_through
+from prelabel.assembly.assemble import assemble
+from prelabel.cli.commands import run_config
+from prelabel.config.load import load_config
+from prelabel.run.inspection import run_checks
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW, Status
 from tests.encord_server.populated import Platform
 
@@ -94,7 +94,7 @@ def test_a_priority_that_is_not_taken_fails_the_task_where_it_is(platform: Platf
 
 def test_a_check_shows_the_rules(platform: Platform, tmp_path: Path) -> None:
     path = write_config(platform, tmp_path)
-    (check,) = [check for check in look_through(assemble(load_config(path), tmp_path)) if check.name == "routing"]
+    (check,) = [check for check in run_checks(assemble(load_config(path), tmp_path)) if check.name == "routing"]
     assert check.passed
     assert "1. count == 0 → Nothing to label; 2. " in check.detail
     assert check.detail.endswith("3. otherwise → Annotate 1; priority: 1 - confidence.mean")
@@ -102,12 +102,12 @@ def test_a_check_shows_the_rules(platform: Platform, tmp_path: Path) -> None:
 
 def test_a_check_shows_where_tasks_and_labels_go(platform: Platform, tmp_path: Path) -> None:
     path = write_config(platform, tmp_path, "pathway: Annotate 1\non_failure: {pathway: Nothing to label}")
-    checks = {check.name: check.detail for check in look_through(assemble(load_config(path), tmp_path))}
+    checks = {check.name: check.detail for check in run_checks(assemble(load_config(path), tmp_path))}
     assert checks["pathway"] == (
         "'Annotate 1', to stage 'Annotate 1'; tasks that are set aside: 'Nothing to label', to stage 'Complete'"
     )
     assert checks["labels"] == f"onto the label rows of project {platform.project.title!r}; what people put there stays"
-    dry = {check.name: check.detail for check in look_through(assemble(load_config(path), tmp_path, dry_run=True))}
+    dry = {check.name: check.detail for check in run_checks(assemble(load_config(path), tmp_path, dry_run=True))}
     assert dry["labels"].endswith("dry-run: NAME.labels.json, a file a task")
 
 
@@ -124,7 +124,7 @@ def test_what_is_not_there_is_named_before_the_first_task(
     platform: Platform, tmp_path: Path, rules: str, complaint: str
 ) -> None:
     path = write_config(platform, tmp_path, rules)
-    checks = look_through(assemble(load_config(path), tmp_path))
+    checks = run_checks(assemble(load_config(path), tmp_path))
     assert complaint in "\n".join(check.detail for check in checks if not check.passed)
     with pytest.raises(Exception, match=complaint.replace("?", r"\?")):
         run_config(path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prelabel.config import check_config, make_router
+from prelabel.config.base import make_router
+from prelabel.config.load import check_config
+from prelabel.data.label_map import build_label_map
+from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, OntologyError
-from prelabel.label_map import build_label_map
-from prelabel.ontology import Ontology
-from prelabel.routing import Facts, Router, facts_of, read_router
+from prelabel.routing.expressions import Facts, facts_of
+from prelabel.routing.rules import Router, read_router
 from tests.labelling import VIDEO, detections
 
 LABEL_MAP = build_label_map(["person", "car", "truck"], Ontology.from_classes(["Vehicle", "Person"]), {

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from prelabel import Detections, FrameBatch
-from prelabel.assembly import Assembly, assemble
-from prelabel.config import check_config
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.config.load import check_config
+from prelabel.data.frames import VideoInfo
 from prelabel.errors import ConfigError, TakenError
-from prelabel.frames import VideoInfo
 from tests.encord_server import AGENT, ANNOTATE
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform

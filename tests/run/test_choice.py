@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.ledger import Entry
-from prelabel.run.choice import DueAgain, SetAside
-from prelabel.sources.folder import FolderTask
+from prelabel.files.folder_source import FolderTask
+from prelabel.run.records import OnlyFailed, RetryBackoff
+from prelabel.store.ledger import Entry
 
 FAILED_AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TASK = FolderTask(Path("a.mp4"), "a.mp4", "1:2")
@@ -19,7 +19,7 @@ def entry(step="failed", num_failures=1, key="a.mp4"):
 
 def is_due(minutes, found, fingerprint="f1"):
     now = FAILED_AT + timedelta(minutes=minutes)
-    return DueAgain(timedelta(minutes=10), lambda: now)(TASK, found, fingerprint)
+    return RetryBackoff(timedelta(minutes=10), lambda: now)(TASK, found, fingerprint)
 
 
 @pytest.mark.parametrize(("num_failures", "longest"), [(1, 10), (2, 20), (4, 80), (9, 24 * 60), (200, 24 * 60)])
@@ -35,12 +35,12 @@ def test_what_did_not_fail_under_today_s_config_is_due():
 
 
 def test_tasks_that_failed_together_are_not_due_together():
-    due = DueAgain(timedelta(minutes=10))
+    due = RetryBackoff(timedelta(minutes=10))
     assert len({due.wait(entry(key=str(number))) for number in range(20)}) == 20
 
 
 def test_a_retry_takes_only_what_is_set_aside():
-    assert SetAside(frozenset({"a.mp4"}))(TASK, entry(), "f2")
-    assert not SetAside(frozenset({"a.mp4"}))(TASK, entry("done"), "f1")
-    assert not SetAside(frozenset({"b.mp4"}))(TASK, entry(), "f1")
-    assert not SetAside(frozenset({"a.mp4"}))(TASK, None, "f1")
+    assert OnlyFailed(frozenset({"a.mp4"}))(TASK, entry(), "f2")
+    assert not OnlyFailed(frozenset({"a.mp4"}))(TASK, entry("done"), "f1")
+    assert not OnlyFailed(frozenset({"b.mp4"}))(TASK, entry(), "f1")
+    assert not OnlyFailed(frozenset({"a.mp4"}))(TASK, None, "f1")

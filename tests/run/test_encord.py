@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assembly import assemble
-from prelabel.commands import run_config
-from prelabel.config import check_config
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.report import RunReport
+from prelabel.assembly.assemble import assemble
+from prelabel.cli.commands import run_config
+from prelabel.config.load import check_config
+from prelabel.store.ledger import LEDGER, Ledger
+from prelabel.store.report import RunReport
 from tests.encord_server import AGENT, ANNOTATE, REVIEW, LostAnswer, MalformedJson, Status, Truncated
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from prelabel import Detections
-from prelabel.agents import detection
-from prelabel.assembly import Assembly, assemble
-from prelabel.checks import prepare
-from prelabel.config import check_config
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.outputs import complete
-from prelabel.progress import NullProgress, Progress
-from prelabel.report import RunReport
-from prelabel.run import run_tasks
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.config.load import check_config
+from prelabel.run.agents import detection
+from prelabel.run.checks import prepare
 from prelabel.run.finished import KnownReport
-from prelabel.run.leases import LEASES, Leases
+from prelabel.run.outputs import complete
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress, Progress
+from prelabel.store.leases import LEASES, Leases
+from prelabel.store.ledger import LEDGER, Ledger
+from prelabel.store.report import RunReport
 from tests.kept import write_grey_clip
 from tests.running import run, run_whole
 
@@ -136,8 +136,10 @@ def look_again(folder: Path, known: dict[str, KnownReport], progress: Progress |
 def test_a_second_look_at_finished_tasks_reads_nothing_that_was_found(folder, monkeypatch):
     known: dict[str, KnownReport] = {}
     read: list[str] = []
-    kept_record = detection.kept_record
-    monkeypatch.setattr(detection, "kept_record", lambda parts, task: read.append(task.key) or kept_record(parts, task))
+    load_detections = detection.load_detections
+    monkeypatch.setattr(
+        detection, "kept_record", lambda parts, task: read.append(task.key) or load_detections(parts, task)
+    )
     assert set(look_again(folder, known).values()) == {"done"}
     assert set(look_again(folder, known).values()) == {"already done"}
     read.clear()

@@ -11,23 +11,23 @@ from encord.objects.bitmask import BitmaskCoordinates
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
-from prelabel.assembly import assemble
-from prelabel.checks import prepare
-from prelabel.config import check_config
+from prelabel.assembly.assemble import assemble
+from prelabel.assembly.relabel import assemble_stored
+from prelabel.cli.show import show_report
+from prelabel.config.load import check_config
 from prelabel.errors import ConfigError
-from prelabel.export import export_run
-from prelabel.inspection import look_through
-from prelabel.pages.run_report import page_of
-from prelabel.raw_store import read_raw
-from prelabel.relabel import assemble_kept
-from prelabel.report import RunReport
-from prelabel.show import show_report
-from tests.detectors.checkpoints import blocky_frames, make_checkpoint
+from prelabel.export.export import export_run
+from prelabel.reports.run_page import page_of
+from prelabel.run.checks import prepare
+from prelabel.run.inspection import run_checks
+from prelabel.store.raw_detections import read_raw
+from prelabel.store.report import RunReport
 from tests.encord_server import AGENT, ANNOTATE
 from tests.encord_server.populated import Platform
 from tests.geometries import KEYPOINT_NAMES, disc, skeleton_ontology
 from tests.kept import write_grey_clip
 from tests.labelling import object_json
+from tests.models.detectors.checkpoints import blocky_frames, make_checkpoint
 from tests.running import run_whole
 
 pytestmark = pytest.mark.timeout(120)
@@ -124,7 +124,7 @@ def coco_of(folder: Path) -> dict:
     return json.loads((folder / "out" / "coco.json").read_text())
 
 
-@pytest.mark.parametrize("detector", ["Discs", "Asked"])
+@pytest.mark.parametrize("detector", ["Discs", "EvaluateOptions"])
 def test_masks_become_bitmasks_of_their_very_pixels(folder, detector):
     report = run_folder(folder, detector, "bitmask")
 
@@ -140,7 +140,7 @@ def test_masks_become_bitmasks_of_their_very_pixels(folder, detector):
 
 
 def test_masks_become_polygons_with_their_holes(folder):
-    run_folder(folder, "Asked", "polygon")
+    run_folder(folder, "EvaluateOptions", "polygon")
 
     for frame, (label,) in objects_by_frame(folder).items():
         ((outer, hole),) = label["polygons"]
@@ -155,7 +155,7 @@ def test_masks_become_polygons_with_their_holes(folder):
 
 
 def test_detector_that_waits_to_be_asked_is_not_where_labels_are_boxes(folder):
-    run_folder(folder, "Asked", "bounding_box")
+    run_folder(folder, "EvaluateOptions", "bounding_box")
 
     raw = read_raw(folder / "out" / "clip.detections.parquet")
     assert not raw.detections.has_geometry.any()
@@ -164,9 +164,9 @@ def test_detector_that_waits_to_be_asked_is_not_where_labels_are_boxes(folder):
 
 
 def test_other_shapes_ask_the_detector_anew(folder):
-    run_folder(folder, "Asked", "bounding_box")
+    run_folder(folder, "EvaluateOptions", "bounding_box")
 
-    report = run_folder(folder, "Asked", "polygon")
+    report = run_folder(folder, "EvaluateOptions", "polygon")
 
     assert [task.status for task in report.tasks] == ["done"]
     assert read_raw(folder / "out" / "clip.detections.parquet").detections.has_geometry.all()
@@ -254,18 +254,19 @@ def test_segmentation_weights_give_polygons_from_a_config_alone(folder):
 
 
 def test_labels_anew_are_the_runs_own_and_take_another_tolerance(folder):
-    run_folder(folder, "Asked", "polygon")
+    run_folder(folder, "EvaluateOptions", "polygon")
     fine = objects_by_frame(folder)
-    values = values_of(folder, "Asked", "polygon", labels={"polygon_tolerance_px": 4.0})
+    values = values_of(folder, "EvaluateOptions", "polygon", labels={"polygon_tolerance_px": 4.0})
 
-    run_whole(assemble_kept(check_config(values, "test.yaml"), folder))
+    run_whole(assemble_stored(check_config(values, "test.yaml"), folder))
 
     coarse = objects_by_frame(folder)
     assert sorted(coarse) == sorted(fine)
     assert all(len(coarse[frame]) == 1 for frame in coarse)
     assert len(coarse[0][0]["polygon"]) < len(fine[0][0]["polygon"])
     assert (
-        run_folder(folder, "Asked", "polygon", labels={"polygon_tolerance_px": 4.0}).tasks[0].status == "already done"
+        run_folder(folder, "EvaluateOptions", "polygon", labels={"polygon_tolerance_px": 4.0}).tasks[0].status
+        == "already done"
     )
 
 
@@ -296,19 +297,19 @@ def test_a_gap_between_two_masks_stays_empty_and_the_track_goes_on(folder):
 
 
 def test_keyframes_of_masks_are_refused_before_the_first_frame(folder):
-    values = values_of(folder, "Asked", "polygon", labels={"instances": "tracks", "keyframes": {}})
+    values = values_of(folder, "EvaluateOptions", "polygon", labels={"instances": "tracks", "keyframes": {}})
     assembly = assemble(check_config(values, "test.yaml"), folder)
 
     with pytest.raises(ConfigError, match=r"labels.keyframes: .* labels.classes makes 'Road sign' the polygon"):
         prepare(assembly)
-    assert not all(check.passed for check in look_through(assembly))
+    assert not all(check.passed for check in run_checks(assembly))
 
 
 def test_export_as_label_rows_is_the_runs_own(folder):
     values = values_of(folder, "Discs", "polygon")
     run_folder(folder, "Discs", "polygon")
 
-    (path,) = export_run(assemble_kept(check_config(values, "test.yaml"), folder), "encord", folder / "exported")
+    (path,) = export_run(assemble_stored(check_config(values, "test.yaml"), folder), "encord", folder / "exported")
 
     (unit,) = json.loads(path.read_text())["data_units"].values()
     exported = {int(frame): labels["objects"][0]["polygons"] for frame, labels in unit["labels"].items()}
@@ -319,13 +320,18 @@ def test_check_says_what_each_object_is_made_of(folder):
     said = {
         (detector, shape): next(
             check.detail
-            for check in look_through(assemble(check_config(values_of(folder, detector, shape), "test.yaml"), folder))
+            for check in run_checks(assemble(check_config(values_of(folder, detector, shape), "test.yaml"), folder))
             if check.name == "classes"
         )
-        for detector, shape in (("Asked", "polygon"), ("Turned", "bitmask"), ("Poses", "skeleton"), ("Discs", None))
+        for detector, shape in (
+            ("EvaluateOptions", "polygon"),
+            ("Turned", "bitmask"),
+            ("Poses", "skeleton"),
+            ("Discs", None),
+        )
     }
 
-    assert "polygon from masks: Road sign" in said["Asked", "polygon"]
+    assert "polygon from masks: Road sign" in said["EvaluateOptions", "polygon"]
     assert "bitmask from boxes, filled: Road sign" in said["Turned", "bitmask"]
     assert "skeleton from keypoints: Person" in said["Poses", "skeleton"]
     assert "polygon from masks: Road sign, person" in said["Discs", None]

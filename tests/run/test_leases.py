@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from prelabel.errors import MachineError
-from prelabel.run.leases import Leases
+from prelabel.store.leases import Leases
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from prelabel.run.leases import Leases
+from prelabel.store.leases import Leases
 leases = Leases(Path(sys.argv[1]))
 assert leases.take("a")
 print("taken", flush=True)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from prelabel.progress import NullProgress
-from prelabel.run.news import News
+from prelabel.run.passes import WatchProgress
+from prelabel.runtime.progress import NullProgress
 
 
 class Noting(NullProgress):
@@ -20,11 +20,11 @@ class Noting(NullProgress):
 
 
 @pytest.fixture
-def news() -> News:
-    return News()
+def news() -> WatchProgress:
+    return WatchProgress()
 
 
-def tell(news: News, *events: tuple[str, str]) -> list[tuple[object, ...]]:
+def tell(news: WatchProgress, *events: tuple[str, str]) -> list[tuple[object, ...]]:
     """Tells a pass in which these events happen to these tasks; returns what was told of it."""
     noting = Noting()
     told = news.of_pass(noting)

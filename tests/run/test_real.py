@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prelabel.assembly import assemble
-from prelabel.config import check_config
-from prelabel.interrupts import StopSignal
-from prelabel.outputs import complete
-from prelabel.progress import NullProgress
-from prelabel.run import run_tasks
+from prelabel.assembly.assemble import assemble
+from prelabel.config.load import check_config
+from prelabel.run.outputs import complete
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
 
 pytestmark = [pytest.mark.needs_test_data, pytest.mark.timeout(240)]
 

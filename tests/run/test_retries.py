@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assembly import Assembly, assemble
-from prelabel.commands import retry_failed, run_config, show_status
-from prelabel.config import check_config
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.cli.commands import retry_failed, run_config, show_status
+from prelabel.config.load import check_config
 from prelabel.errors import ConfigError, LabelError
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Entry, Ledger
-from prelabel.progress import NullProgress
-from prelabel.run.choice import DueAgain
-from prelabel.run.leases import LEASES, Leases
+from prelabel.run.records import RetryBackoff
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
+from prelabel.store.leases import LEASES, Leases
+from prelabel.store.ledger import LEDGER, Entry, Ledger
 from tests.kept import write_grey_clip
 from tests.running import run
 
@@ -120,7 +120,7 @@ def test_others_are_through_before_a_failed_task_is_tried_again(folder):
 def test_a_plain_run_takes_up_what_was_set_aside_and_a_watching_one_lets_it_rest(folder):
     (folder / "luck").write_text("x")
     run(assembly_of(folder, attempts=1))
-    assert run(assembly_of(folder), choose=DueAgain(timedelta(minutes=10))).tasks == ()
+    assert run(assembly_of(folder), choose=RetryBackoff(timedelta(minutes=10))).tasks == ()
     assert entry(folder).step == "failed"
     assert [task.status for task in run(assembly_of(folder)).tasks] == ["done"]
     assert entry(folder).num_failures == 0

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.label_row import row_num_bytes
-from prelabel.pages.run_report import write_run_report
-from prelabel.report import RunReport
+from prelabel.labels.row.size import row_num_bytes
+from prelabel.reports.run_page import write_run_report
+from prelabel.store.report import RunReport
 from tests.encord_server import AGENT
 from tests.encord_server.populated import Platform
 from tests.kept import assembly_of, run, write_grey_clip

@@ -13,20 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from prelabel import Detections
-from prelabel.assembly import Assembly, assemble
-from prelabel.checks import prepare
-from prelabel.config import check_config
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.config.load import check_config
 from prelabel.errors import ConfigError, MachineError, OntologyError, WeightsError
-from prelabel.inspection import look_through
-from prelabel.interrupts import StopSignal
-from prelabel.ledger import LEDGER, Ledger
-from prelabel.outputs import complete
-from prelabel.progress import NullProgress
-from prelabel.run import run_tasks
-from prelabel.sources.folder import FolderSource
+from prelabel.files.folder_source import FolderSource
+from prelabel.run.checks import prepare
+from prelabel.run.inspection import run_checks
+from prelabel.run.outputs import complete
+from prelabel.run.runner import run_tasks
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress
+from prelabel.store.ledger import LEDGER, Ledger
 from tests.kept import write_grey_clip
 from tests.labelling import object_json
-from tests.media import NUM_FRAMES, RECIPES, cut_off, remux, write_clip
+from tests.make_media import NUM_FRAMES, RECIPES, cut_off, remux, write_clip
 from tests.running import run, run_whole
 
 pytestmark = pytest.mark.timeout(120)
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(120)
 DETECTOR = '''
 from pathlib import Path
 from prelabel import Detections
-from tests.media import read_number
+from tests.make_media import read_number
 
 class Reads:
     """Finds a box whose place tells the number that the frame shows; notes every frame that it was given."""
@@ -280,7 +280,7 @@ def test_a_task_called_like_the_folder_of_dry_runs_meets_none_of_theirs(folder):
 def test_pictures_get_boxes_too(folder):
     from PIL import Image
 
-    from tests.media import draw_number
+    from tests.make_media import draw_number
 
     Image.fromarray(draw_number(5)).save(folder / "clips" / "p.png")
     run_whole(assembly_of(folder))
@@ -307,14 +307,14 @@ def test_what_is_wrong_is_known_before_frame_0(folder, sections, error, complain
     assembly = assembly_of(folder, **sections)
     with pytest.raises(error, match=complaint):
         prepare(assembly)
-    checks = look_through(assembly_of(folder, **sections))
+    checks = run_checks(assembly_of(folder, **sections))
     assert any(not check.passed for check in checks)
     assert num_batches(folder) == 0
 
 
 def test_a_check_says_what_is_wrong_once(folder):
     add_clip(folder)
-    wrong = [check for check in look_through(assembly_of(folder, detector={"cnof": 0.5})) if not check.passed]
+    wrong = [check for check in run_checks(assembly_of(folder, detector={"cnof": 0.5})) if not check.passed]
     assert "did you mean 'conf'" in wrong[0].detail
     assert [check.detail for check in wrong[1:]] == ["waits for weights, above"] * 2
 
@@ -418,7 +418,7 @@ def test_a_run_that_is_given_up_leaves_no_thread(folder):
 
 def test_a_changed_reader_is_looked_through_again(folder):
     add_clip(folder)
-    reader = "from prelabel.readers.pyav import PyAVReader\n\nclass Mine(PyAVReader):\n    '''One.'''\n"
+    reader = "from prelabel.media.pyav import PyAVReader\n\nclass Mine(PyAVReader):\n    '''One.'''\n"
     (folder / "reads.py").write_text(reader)
     section = {"use": "reads.py:Mine"}
     run_whole(assembly_of(folder, reader=section))
@@ -457,7 +457,7 @@ def test_a_persons_labels_on_other_footage_are_not_carried_over(folder):
 def test_pictures_are_read_as_pictures_whichever_video_reader_is_named(folder):
     from PIL import Image
 
-    from tests.media import draw_number
+    from tests.make_media import draw_number
 
     add_clip(folder)
     Image.fromarray(draw_number(5)).save(folder / "clips" / "p.png")

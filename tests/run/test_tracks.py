@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.checks import prepare
+from prelabel.assembly.stored import raw_path
+from prelabel.cli.show import show_report
 from prelabel.errors import ConfigError, PluginError
-from prelabel.export import export_run
-from prelabel.inspection import look_through
-from prelabel.kept import raw_path
-from prelabel.pages.run_report import page_of
-from prelabel.raw_store import read_raw, write_raw
-from prelabel.show import show_report
+from prelabel.export.export import export_run
+from prelabel.reports.run_page import page_of
+from prelabel.run.checks import prepare
+from prelabel.run.inspection import run_checks
+from prelabel.store.raw_detections import read_raw, write_raw
 from tests.kept import assembly_of, run, write_grey_clip
 from tests.running import run_whole
 
@@ -141,7 +141,7 @@ def test_a_tracker_of_ones_own_is_named_by_its_file(clips):
 def test_a_tracker_that_cannot_be_is_an_error_before_frame_0(clips, tracker, error, complaint):
     with pytest.raises(error, match=complaint):
         prepare(assembly(clips, tracker=tracker))
-    checks = {check.name: check.passed for check in look_through(assembly(clips, tracker=tracker))}
+    checks = {check.name: check.passed for check in run_checks(assembly(clips, tracker=tracker))}
     assert checks["tracks"] is False
 
 

@@ -13,11 +13,22 @@ import numpy as np
 import pytest
 
 from prelabel.errors import ReadError
-from prelabel.raw_store import read_raw
-from prelabel.readers.index import index_video
-from prelabel.report import TaskReport
-from prelabel.sources.folder import FolderSource
-from tests.media import CLIPS, NUM_FRAMES, RECIPES, Recipe, build_clip, cut_off, remux, spoil, write_audio, write_clip
+from prelabel.files.folder_source import FolderSource
+from prelabel.media.index import index_video
+from prelabel.store.raw_detections import read_raw
+from prelabel.store.report import TaskReport
+from tests.make_media import (
+    CLIPS,
+    NUM_FRAMES,
+    RECIPES,
+    Recipe,
+    build_clip,
+    cut_off,
+    remux,
+    spoil,
+    write_audio,
+    write_clip,
+)
 from tests.run.test_run import DETECTOR, assembly_of
 from tests.running import run_whole
 

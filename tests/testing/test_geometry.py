@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prelabel import Detections, FrameBatch
-from prelabel.geometry import Mask
+from prelabel.data.geometry import Mask
 from prelabel.testing import check_detector
 from tests.geometries import POSE, TURNED
 

@@ -1,0 +1,234 @@
+"""Labels anew from what earlier runs have found: no detector is loaded, no media are fetched, no task is moved."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prelabel.assembly.assemble import Assembly, ProjectParts, assemble
+from prelabel.assembly.finders import detector_plugin, detector_section
+from prelabel.assembly.stored import NEXT_STEP, StoredEntries, raw_path, stored_entries
+from prelabel.config.base import EncordSection, make_router
+from prelabel.config.fingerprints import digests_by_key
+from prelabel.config.sections import Config
+from prelabel.data.detections import Detections
+from prelabel.data.frames import FrameBatch
+from prelabel.data.geometry import GeometryKind
+from prelabel.errors import ConfigError, DetectError
+from prelabel.plugins.load import Plugin
+from prelabel.plugins.protocols import LeftAlone, ModelRecord, TaskSource
+from prelabel.routing.rules import Router
+from prelabel.runtime.files import OutputNames
+from prelabel.store.ledger import LEDGER, Entry
+from prelabel.store.raw_detections import DetectionProvenance, read_origin
+from prelabel.store.stored_tasks import StoredSource, StoredTask
+
+
+@dataclass(frozen=True)
+class ReplayDetector:
+    """What stands for the detector where its boxes are here already.
+
+    Attributes:
+        class_names: of the detector that found them.
+        geometry: the kind of what is kept beyond boxes.
+        keypoint_names: of the points of each `Keypoints`.
+    """
+
+    class_names: tuple[str, ...]
+    geometry: GeometryKind | None
+    keypoint_names: tuple[str, ...]
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        """Raises a DetectError: nothing is looked at again."""
+        raise DetectError(f"boxes are not found anew here: {NEXT_STEP}")
+
+
+@dataclass(frozen=True)
+class StoredDetector:
+    """The detector of earlier runs, by what is kept of it beside what it found; of several, that of the latest.
+
+    Fingerprints are those that a run with the same config would make, so that each knows what the other has done.
+
+    Attributes:
+        config: which names the detector.
+        folder: the config's, to which plug-in paths are relative.
+        found_in: the output in which those runs kept what they found.
+    """
+
+    config: Config
+    folder: Path
+    found_in: Path
+
+    @cached_property
+    def kept(self) -> StoredEntries:
+        """The tasks of which boxes are kept.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        return stored_entries(self._names, self.config.source)
+
+    @cached_property
+    def origins(self) -> dict[Entry, DetectionProvenance]:
+        """Under which circumstances each task's boxes were found.
+
+        Raises:
+            ConfigError: none are kept.
+        """
+        return {entry: read_origin(raw_path(self._names, entry.key, entry.title)) for entry in self.kept.of_source}
+
+    @cached_property
+    def _names(self) -> OutputNames:
+        return OutputNames(self.found_in)
+
+    @cached_property
+    def _latest(self) -> DetectionProvenance:
+        return self.origins[max(self.origins, key=lambda entry: entry.updated_at)]
+
+    @property
+    def detector(self) -> ReplayDetector:
+        """What stands for the detector."""
+        origin = self._latest
+        return ReplayDetector(origin.class_names, origin.offer.kind, origin.offer.keypoint_names)
+
+    @property
+    def model(self) -> ModelRecord:
+        """Which model found the boxes."""
+        return self._latest.model or detector_plugin(self.config, self.folder).model
+
+    @cached_property
+    def threshold(self) -> float | None:
+        """The confidence from which boxes become labels; None where all that were found do.
+
+        Raises:
+            ConfigError: it is under the one down to which boxes are kept.
+        """
+        lowest = self.lowest_conf
+        if lowest is None:
+            return None
+        conf = _configured_conf(detector_plugin(self.config, self.folder), detector_section(self.config).options)
+        if conf < lowest:
+            raise ConfigError(f"detector.conf: got {conf:g}, detections are kept from {lowest:g} on: {NEXT_STEP}")
+        return conf
+
+    @property
+    def lowest_conf(self) -> float | None:
+        """The confidence down to which boxes are kept; None where the detector did not say."""
+        return self._latest.lowest_conf
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decided what the detector found."""
+        return self._latest.detector_fingerprint
+
+    @property
+    def ignored_keys(self) -> list[str]:
+        """The config's keys that say otherwise than when the boxes were found, and change nothing of these.
+
+        The threshold is none of them, where less sure boxes are kept.
+        """
+        found, today = self._latest.digests, digests_by_key(self.config)
+        changed = [key for key in {**found, **today} if found and today.get(key) != found.get(key)]
+        return [key for key in changed if key != "detector.conf" or self.lowest_conf is None]
+
+
+@dataclass(frozen=True)
+class KeptTasks:
+    """The tasks of a source of which boxes are kept; what another detector found is left alone, and none is moved.
+
+    Attributes:
+        config: whose source they are of.
+        project: which that source is of.
+        earlier: the runs that found the boxes.
+    """
+
+    config: Config
+    project: ProjectParts
+    earlier: StoredDetector
+
+    @cached_property
+    def source(self) -> TaskSource:
+        """The tasks of which boxes are kept."""
+        tasks: list[StoredTask] = []
+        others: list[LeftAlone] = []
+        for entry, origin in self.earlier.origins.items():
+            if origin.detector_fingerprint == self.earlier.fingerprint:
+                tasks.append(StoredTask(entry.key, entry.title, origin.media_identity, entry.num_instances))
+            else:
+                others.append(
+                    LeftAlone(entry.title, f"what was found in it is of another detector or reader: {NEXT_STEP}")
+                )
+        if not isinstance(self.config.source, EncordSection):
+            return StoredSource(tasks, others, self.earlier.kept.warnings)
+        from prelabel.encord.stored_source import EncordRowSource
+
+        return EncordRowSource(self.project.encord, self.config.source.stage, tasks, others, self.earlier.kept.warnings)
+
+    @cached_property
+    def router(self) -> Router:
+        """None of the rules."""
+        return make_router((), None, None)
+
+
+def assemble_without_detector(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
+    """Returns the parts of a config, but for its detector: what is to be known of it is kept beside what it found."""
+    live = assemble(config, folder, dry_run)
+    return replace(live, detection=replace(live.detection, finder=StoredDetector(config, folder, live.found_in)))
+
+
+def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
+    """Returns the parts of a run over what earlier runs have found.
+
+    A dry run takes what is in the output of the other runs; what dry runs found only where there were no others.
+    """
+    live = assemble(config, folder, dry_run)
+    output = config.source.output
+    earlier = StoredDetector(config, folder, output if (output / LEDGER).exists() else live.output)
+    return replace(
+        live,
+        found_in=earlier.found_in,
+        tasks=KeptTasks(config, live.project, earlier),
+        detection=replace(live.detection, finder=earlier),
+    )
+
+
+def refuse_answers(config: Config, instead: str) -> None:
+    """Refuses a config whose classifier gives answers, or that has no detector, where boxes are asked for.
+
+    Raises:
+        ConfigError: there will be no boxes; of a classifier it says what to do instead.
+    """
+    if config.classifier is not None:
+        raise ConfigError(f"classifier: gives answers, and this is for boxes: {instead}")
+    detector_section(config)
+
+
+def ignored_keys(assembly: Assembly) -> list[str]:
+    """Returns the config's keys that say otherwise than when earlier runs found what stands for the detector."""
+    finder = assembly.detection.finder
+    return finder.ignored_keys if isinstance(finder, StoredDetector) else []
+
+
+def without_previews(config: Config) -> Config:
+    """Returns the config with nothing drawn after the run: that would need the videos."""
+    if isinstance(config.source, EncordSection):
+        return config
+    return config.model_copy(update={"source": config.source.model_copy(update={"preview": "none"})})
+
+
+def _configured_conf(plugin: Plugin, options: Mapping[str, Any]) -> float:
+    """Returns the detector's threshold as it would have it, without building it."""
+    checked = plugin.check_options(options)
+    if "conf" in checked:
+        return float(checked["conf"])
+    model = getattr(plugin.factory, "Options", None)
+    if model is not None and "conf" in model.model_fields:
+        return float(model.model_fields["conf"].default)
+    parameter = inspect.signature(plugin.factory).parameters.get("conf")
+    if parameter is None or parameter.default is parameter.empty:
+        raise ConfigError("detector.conf: is missing: name the confidence from which boxes become labels")
+    return float(parameter.default)

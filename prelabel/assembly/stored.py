@@ -1,0 +1,181 @@
+"""What runs keep in an output folder, shaped by the config of today: no video and no GPU needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from prelabel.assembly.assemble import Assembly
+from prelabel.assembly.detector_parts import DetectorParts
+from prelabel.config.base import DemoSection, EncordSection, Source
+from prelabel.data.detections import VideoDetections
+from prelabel.data.label_map import LabelledVideo
+from prelabel.encord.connection import project_uuid
+from prelabel.errors import ConfigError
+from prelabel.files.demo import CLIP_NAME
+from prelabel.labels.filter import Shaped, class_thresholds, filter_detections
+from prelabel.labels.fit import fit_geometry
+from prelabel.labels.tracking import track_detections
+from prelabel.plugins.protocols import Task
+from prelabel.runtime.files import OutputNames
+from prelabel.store.class_probabilities import ClassRecord, read_classes
+from prelabel.store.ledger import LEDGER, Entry, Ledger
+from prelabel.store.raw_detections import RawRecord, read_raw
+from prelabel.store.report import RunReport, TaskReport
+
+NEXT_STEP = "`prelabel run CONFIG` first"
+
+
+def raw_path(names: OutputNames, task_key: str, task_title: str) -> Path:
+    """Returns where the raw detections of a task are kept, in the output of these names."""
+    return names.path(task_key, task_title, ".detections.parquet")
+
+
+def classes_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
+    """Returns where it is kept how probable each class is on a task's pictures."""
+    return assembly.names.path(task_key, task_title, ".classes.parquet")
+
+
+def label_detections(parts: DetectorParts, raw: RawRecord) -> Shaped:
+    """Returns what becomes labels: above the detector's threshold, by the config's shaping, in tracks if it says so."""
+    found = raw.detections.where(raw.detections.confidence >= np.float32(parts.finder.threshold or 0.0))
+    shaped = filter_detections(found, raw.info, parts.label_map, parts.config.labels.rules)
+    if parts.linking is not None:
+        shaped = track_detections(shaped, raw.info, parts.label_map, raw.cuts, parts.linking)
+    tolerance_px = parts.config.labels.polygon_tolerance_px
+    return replace(shaped, detections=fit_geometry(shaped.detections, raw.info, parts.label_map, tolerance_px))
+
+
+def unlabelled_detections(parts: DetectorParts, raw: RawRecord) -> VideoDetections:
+    """Returns the boxes that became no labels for their confidence alone, as single boxes."""
+    label_map, rules = parts.label_map, parts.config.labels.rules
+    found = filter_detections(raw.detections, raw.info, label_map, replace(rules, conf=0.0)).detections
+    least = np.maximum(class_thresholds(rules.conf, label_map), np.float32(parts.finder.threshold or 0.0))
+    return found.where(found.confidence < least[found.class_id])
+
+
+def stored_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
+    """Yields every video of which a run has kept what was found, one at a time, in the order of their titles.
+
+    A title that several tasks bear is told apart by their keys.
+
+    Raises:
+        ConfigError: there is none, or one is of a detector with other classes.
+    """
+    entries = stored_entries(assembly.found_names, assembly.config.source).of_source
+    titles = titles_apart(entries)
+    for entry in entries:
+        yield label_stored(
+            assembly.detection, titles[entry.key], read_raw(raw_path(assembly.found_names, entry.key, entry.title))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntries:
+    """The tasks of which runs have kept what was found in one output, which several sources may share.
+
+    Attributes:
+        of_source: those of the config's source, in the order of titles.
+        num_others: those of other sources.
+        output: where what was found is kept.
+    """
+
+    of_source: list[Entry]
+    num_others: int
+    output: Path
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said of the others."""
+        if not self.num_others:
+            return ()
+        num_kept = len(self.of_source) + self.num_others
+        return (f"{self.num_others} of {num_kept} tasks kept in {self.output} were left out: of another source",)
+
+
+def stored_entries(names: OutputNames, source: Source) -> StoredEntries:
+    """Returns the tasks of which a run has kept what was found in the output of these names.
+
+    Raises:
+        ConfigError: there is none of this source.
+    """
+    entries = sorted(_entries(names.output), key=lambda entry: (entry.title, entry.key))
+    kept = [entry for entry in entries if raw_path(names, entry.key, entry.title).exists()]
+    of_source = [entry for entry in kept if _is_of(source, entry)]
+    if not of_source:
+        others = ", but for those of another source" if kept else ""
+        raise ConfigError(f"{names.output}: holds no detections yet{others}: {NEXT_STEP}")
+    return StoredEntries(of_source, len(kept) - len(of_source), names.output)
+
+
+def _is_of(source: Source, entry: Entry) -> bool:
+    """Tells whether a task is of a source, by its key: the media, and the platform, need not be there."""
+    if isinstance(source, EncordSection):
+        return entry.key.startswith(f"{project_uuid(source.project_hash)}/")
+    return entry.key == (CLIP_NAME if isinstance(source, DemoSection) else entry.title)
+
+
+def titles_apart(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:
+    """Returns titles by key; one that several tasks bear is told apart by their keys."""
+    times = Counter(task.title for task in tasks)
+    return {task.key: task.title if times[task.title] == 1 else f"{task.title} [{task.key}]" for task in tasks}
+
+
+def _entries(folder: Path) -> list[Entry]:
+    if (folder / LEDGER).exists():
+        with Ledger(folder / LEDGER) as ledger:
+            return ledger.entries()
+    report = folder / "report.json"  # a dry run keeps no ledger
+    if not report.exists():
+        return []
+    return [Entry(task.key, task.title, "done", "") for task in RunReport.read(report).tasks if task.status == "done"]
+
+
+def load_detections(assembly: Assembly, task: Task) -> RawRecord | None:
+    """Returns what was found in a task's media; None if no run has kept it."""
+    path = raw_path(assembly.found_names, task.key, task.title)
+    return read_raw(path) if path.exists() else None
+
+
+def load_probabilities(assembly: Assembly, task: Task | TaskReport) -> ClassRecord | None:
+    """Returns how probable each class is on a task's pictures; None if no run has kept it."""
+    path = classes_path(assembly, task.key, task.title)
+    return read_classes(path) if path.exists() else None
+
+
+def label_stored(parts: DetectorParts, title: str, record: RawRecord) -> LabelledVideo:
+    """Returns the video with the detections that become labels under the config of today.
+
+    Args:
+        parts: of the config.
+        title: the task's.
+        record: of a run under this or an earlier form of the config.
+
+    Raises:
+        ConfigError: it is of a detector with other classes, or has no boxes as unsure as the config asks for.
+    """
+    check_classes(parts, title, record)
+    lowest, threshold = record.origin.lowest_conf, parts.finder.threshold
+    if lowest is not None and threshold is not None and threshold < lowest:
+        raise ConfigError(
+            f"{title}: detector.conf: got {threshold:g}, detections are kept from {lowest:g} on: {NEXT_STEP}"
+        )
+    return LabelledVideo(title, record.info, label_detections(parts, record).detections, parts.label_map)
+
+
+def check_classes(parts: DetectorParts, title: str, record: RawRecord) -> None:
+    """Checks that a record is of a detector with the classes of the config's.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    names, known = tuple(parts.detector.class_names), record.origin.class_names
+    if known != names:
+        raise ConfigError(
+            f"{title}: was labelled by a detector of {len(known)} classes ({known[0]}, …), "
+            f"the config's has {len(names)} ({names[0]}, …): {NEXT_STEP}"
+        )

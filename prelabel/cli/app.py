@@ -1,0 +1,262 @@
+"""The command line: each command a few lines; exit 0: all done, 1: some task failed, 2: nothing ran."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prelabel import __version__
+from prelabel.errors import PrelabelError, SetupError
+from prelabel.runtime.process_settings import set_up_process
+from prelabel.runtime.redact import hide_secrets, redact
+
+app = typer.Typer(
+    name="prelabel",
+    help="Puts boxes on videos before people do: from a folder, or from an agent stage of an Encord workflow.",
+    epilog="First steps: prelabel run configs/demo.yaml needs no account, no GPU and no footage.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML config; `prelabel init` writes one")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="lay a value over the config's, e.g. detector.conf=0.4; repeatable"
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="write labels to files; save and move nothing on the platform")]
+
+OfDryRun = Annotated[bool, typer.Option("--dry-run", help="of what the last dry run found")]
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    settings: Settings = None,
+    *,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="work on at most N tasks")] = None,
+    dry_run: DryRun = False,
+    watch: Annotated[
+        float | None, typer.Option(min=1, metavar="SECONDS", help="when no task waits, look again every so often")
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, metavar="PORT", envvar="PRELABEL_METRICS_PORT", help="serve Prometheus metrics"),
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="write report.html beside report.json")] = False,
+) -> None:
+    """Label what waits: videos in, label rows out, tasks moved on.
+
+    An interrupted run goes on where it was. Ctrl-C stops after what is in hand, twice between two batches, a third
+    time at once.
+    """
+    from prelabel.cli.commands import run_config
+
+    code = run_config(
+        config,
+        settings or (),
+        limit=limit,
+        dry_run=dry_run,
+        watch_seconds=watch,
+        metrics_port=metrics_port,
+        page=report,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def retry(
+    config: ConfigPath,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="titles or keys; default: all that were set aside")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Take up again tasks that failed and were set aside; `status` lists them with their reasons."""
+    from prelabel.cli.commands import retry_failed
+
+    raise typer.Exit(retry_failed(config, settings or (), tasks or ()))
+
+
+@app.command()
+def check(config: ConfigPath, settings: Settings = None) -> None:
+    """Look at all that can be known before frame 0: key, project, stage, pathway, classes, weights, decoder, GPU."""
+    from prelabel.cli.commands import check_config_file
+
+    raise typer.Exit(check_config_file(config, settings or ()))
+
+
+@app.command()
+def relabel(config: ConfigPath, settings: Settings = None, *, dry_run: DryRun = False) -> None:
+    """Label anew what earlier runs found: other thresholds, classes, shaping, tracks, keyframes or sink.
+
+    No detector, no GPU and no video is needed, and no task is moved. On Encord, rows that nobody has begun to work on.
+    """
+    from prelabel.cli.commands import relabel_kept
+
+    raise typer.Exit(relabel_kept(config, settings or (), dry_run=dry_run))
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this machine: decoders, devices, FFmpeg, weights, settings, and how to mend what is missing."""
+    from prelabel.cli.commands import examine_machine
+
+    raise typer.Exit(examine_machine())
+
+
+@app.command()
+def status(
+    where: Annotated[
+        Path, typer.Argument(metavar="[CONFIG|FOLDER]", help="a config, or a folder below which runs wrote")
+    ] = Path(),
+) -> None:
+    """Show where every task stands, and why those that failed did."""
+    from prelabel.cli.commands import show_status
+
+    raise typer.Exit(show_status(where))
+
+
+@app.command()
+def preview(
+    config: ConfigPath,
+    titles: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="which tasks; default: all")] = None,
+    settings: Settings = None,
+    kind: Annotated[str, typer.Option(help="clip | sheet | both | report | all")] = "all",
+    *,
+    dry_run: OfDryRun = False,
+) -> None:
+    """Draw the boxes of an earlier run: an annotated clip, a contact sheet, and a page of the run."""
+    from prelabel.cli.commands import draw_previews
+
+    raise typer.Exit(draw_previews(config, settings or (), titles or (), kind, dry_run=dry_run))
+
+
+@app.command()
+def export(
+    config: ConfigPath,
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="file or folder to write to")],
+    format: Annotated[str, typer.Option("--format", "-f", help="coco | yolo | mot | encord")] = "coco",
+    settings: Settings = None,
+    *,
+    dry_run: OfDryRun = False,
+) -> None:
+    """Write what an earlier run found in another format; thresholds and classes may be changed with --set."""
+    from prelabel.cli.commands import export_labels
+
+    raise typer.Exit(export_labels(config, settings or (), format, target, dry_run=dry_run))
+
+
+@app.command()
+def evaluate(
+    config: ConfigPath,
+    *,
+    settings: Settings = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="label rows, a file or a folder of them, or a COCO ground truth; default: the project's label rows, "
+            "the source's ground truth, or the label rows in the output",
+        ),
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help="compare tasks at this stage of the project; repeatable; default: where its workflow ends"),
+    ] = None,
+    min_iou: Annotated[
+        float, typer.Option(min=0.01, max=1, help="overlap from which boxes of different instances are one thing")
+    ] = 0.5,
+    accept_iou: Annotated[
+        float, typer.Option(min=0.01, max=1, help="overlap with a ground truth from which nobody would move a box")
+    ] = 0.8,
+) -> None:
+    """Compare what runs wrote with what stands there after people's corrections: what was kept, what to change."""
+    from prelabel.cli.commands import evaluate_labels
+
+    code = evaluate_labels(
+        config, settings or (), against=against, stages=stage or (), min_iou=min_iou, accept_iou=accept_iou
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path | None, typer.Option(metavar="FOLDER", help="label the videos of this folder")] = None,
+    project: Annotated[str | None, typer.Option(metavar="HASH", help="label an Encord project's agent stage")] = None,
+    stage: Annotated[str | None, typer.Option(help="title or uuid of the agent stage")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="model card, path or URL; default: yolo11n, yolo11n-seg for masks, mobilenet_v2 to classify"),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="the config to write")] = Path("prelabel.yaml"),
+    *,
+    classify: Annotated[
+        bool, typer.Option("--classify", help="answer a classification; default where an ontology has no boxes")
+    ] = False,
+) -> None:
+    """Write a commented config: for a folder, or from a project's stages, pathways and ontology."""
+    from prelabel.cli.commands import write_config
+
+    raise typer.Exit(write_config(folder, project, stage, weights, output, classify=classify))
+
+
+@app.command(name="export-model")
+def export_model(
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="model card, path or URL")],
+    engine: Annotated[str, typer.Option(help="auto | onnx | openvino | tensorrt")] = "auto",
+    imgsz: Annotated[int, typer.Option(help="longest side of the network's input, in pixels")] = 640,
+    half: Annotated[bool | None, typer.Option(help="16 bits; default: on a GPU")] = None,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N")] = "auto",
+) -> None:
+    """Build a faster engine from a model's weights, ahead of the run that uses it.
+
+    It is kept, and built again when weights, versions, device or precision change. A config uses it by
+    `detector.engine`.
+    """
+    from prelabel.cli.commands import build_engine
+
+    options = {"engine": engine, "imgsz": imgsz, "half": "auto" if half is None else half, "device": device}
+    raise typer.Exit(build_engine(weights, options))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the config, for editors."""
+    import json
+
+    from prelabel.config.schema import config_schema
+
+    typer.echo(json.dumps(config_schema(), indent=2))
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line; what a user can meet is one line on standard error."""
+    set_up_process()
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except SetupError as error:
+        print(f"prelabel: {hide_secrets(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except PrelabelError as error:
+        print(f"prelabel: {hide_secrets(str(error))}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Exception:  # a bug: whoever reports it should not have to look for secrets in it
+        import traceback
+
+        print(redact(traceback.format_exc()), file=sys.stderr)
+        raise SystemExit(1) from None

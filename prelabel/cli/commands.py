@@ -1,0 +1,312 @@
+"""What the commands do, and what they say; each returns its exit code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from glob import glob
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from rich.markup import escape
+
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.assembly.finders import Shared, detector_for
+from prelabel.cli.show import (
+    person,
+    show_checks,
+    show_entries,
+    show_evaluation,
+    show_findings,
+    show_idle_keys,
+    show_paths,
+    show_report,
+    show_stage,
+    waiting,
+)
+from prelabel.config.load import load_config, load_configs
+from prelabel.errors import ConfigError, did_you_mean
+from prelabel.plugins.load import load_plugin
+from prelabel.run.checks import check_labels, prepare_stages
+from prelabel.run.inspection import run_checks
+from prelabel.run.passes import run_passes
+from prelabel.run.records import OnlyFailed, RetryBackoff, TaskFilter, every_task
+from prelabel.runtime.files import write_text_atomically
+from prelabel.runtime.interrupts import StopSignal, stop_on_signals
+from prelabel.runtime.observers import observers
+from prelabel.runtime.progress import show_progress, stdout_to_stderr
+from prelabel.store.ledger import LEDGER, Entry, Ledger
+from prelabel.store.report import RunReport
+
+Word = TypeVar("Word", bound=str)
+
+ALL_DONE, SOME_FAILED, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_config(
+    config: Path,
+    settings: Sequence[str] = (),
+    *,
+    limit: int | None = None,
+    dry_run: bool = False,
+    watch_seconds: float | None = None,
+    metrics_port: int | None = None,
+    page: bool = False,
+) -> int:
+    """Runs a config, stage after stage, once, or again and again until somebody asks to stop."""
+    shared = Shared()
+    assemblies = [assemble(stage, config.parent, dry_run, shared) for stage in load_configs(config, settings)]
+    rest = timedelta(minutes=assemblies[0].config.retries.watch_minutes)
+    choose = every_task if watch_seconds is None else RetryBackoff(rest)
+    return _run(assemblies, choose, limit=limit, watch_seconds=watch_seconds, metrics_port=metrics_port, page=page)
+
+
+def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) -> int:
+    """Runs a config over tasks that earlier runs have set aside: those named by title or key, or all."""
+    assembly = assemble(load_config(config, settings), config.parent)
+    failed = _failed_entries(assembly)
+    chosen = [entry for entry in failed if not named or {entry.title, entry.key} & set(named)]
+    for name in named:
+        if not any(name in (entry.title, entry.key) for entry in chosen):
+            hint = did_you_mean(name, [entry.title for entry in failed])
+            raise ConfigError(f"{name}: is no task that was set aside, {hint}")
+    if not chosen:
+        person().print("no task was set aside")
+        return ALL_DONE
+    return _run([assembly], OnlyFailed(frozenset(entry.key for entry in chosen)))
+
+
+def _failed_entries(assembly: Assembly) -> list[Entry]:
+    path = assembly.output / LEDGER
+    if not path.exists():
+        raise _nothing_written(assembly.output)
+    with Ledger(path) as ledger:
+        return [entry for entry in ledger.entries() if entry.step == "failed"]
+
+
+def _run(
+    assemblies: Sequence[Assembly],
+    choose: TaskFilter,
+    *,
+    limit: int | None = None,
+    watch_seconds: float | None = None,
+    metrics_port: int | None = None,
+    page: bool = False,
+) -> int:
+    stop = StopSignal()
+    codes = [ALL_DONE]
+    with observers(metrics_port) as also:
+        with waiting("loading the model, looking at the source …"), stdout_to_stderr():
+            prepare_stages(assemblies)
+        with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
+            passes = run_passes(assemblies, stop, choose, also, limit=limit, watch_seconds=watch_seconds, page=page)
+            for assembly, report in passes:
+                if len(assemblies) > 1:
+                    show_stage(assembly.stage)
+                show_report(report)
+                codes.append(_exit_code(report))
+    return INTERRUPTED if stop.is_set and watch_seconds is None else max(codes)
+
+
+def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
+    """Labels anew, by the config of today, all that earlier runs have found."""
+    from prelabel.assembly.relabel import assemble_stored, ignored_keys, refuse_answers, without_previews
+
+    loaded = load_config(config, settings)
+    refuse_answers(loaded, "prelabel run takes another threshold or class map, and looks at no picture again")
+    assembly = assemble_stored(without_previews(loaded), config.parent, dry_run)
+    check_labels(assembly)
+    stop = StopSignal()
+    ((_, report),) = run_passes([assembly], stop, every_task, ())
+    show_report(report)
+    show_idle_keys(ignored_keys(assembly))
+    return INTERRUPTED if stop.is_set else _exit_code(report)
+
+
+def _exit_code(report: RunReport) -> int:
+    if report.aborted and not report.tasks:
+        return NOTHING_RAN
+    return SOME_FAILED if report.failed or report.aborted or report.unwritten else ALL_DONE
+
+
+def check_config_file(config: Path, settings: Sequence[str]) -> int:
+    """Shows all that can be known before frame 0."""
+    shared, passed = Shared(), []
+    assemblies = [assemble(stage, config.parent, shared=shared) for stage in load_configs(config, settings)]
+    for assembly in assemblies:
+        with waiting("loading the model, looking at the source …"):
+            checks = run_checks(assembly)
+        if len(assemblies) > 1:
+            show_stage(assembly.stage)
+        show_checks(checks)
+        passed += [check.passed for check in checks]
+    return ALL_DONE if all(passed) else NOTHING_RAN
+
+
+def examine_machine() -> int:
+    """Shows what this machine has."""
+    from prelabel.cli.doctor import examine, has_blocking
+
+    with waiting("trying every decoder and device, each in a process of its own …"):
+        findings = examine()
+    show_findings(findings)
+    return NOTHING_RAN if has_blocking(findings) else ALL_DONE
+
+
+def show_status(where: Path) -> int:
+    """Shows every ledger of a config, or below a folder; exit 1 if a task failed."""
+    roots = [config.source.output for config in load_configs(where)] if where.is_file() else [where]
+    paths = sorted(path for root in roots if root.is_dir() for path in root.rglob(str(LEDGER)))
+    if not paths:
+        raise _nothing_written(roots[0])
+    failed = False
+    for path in paths:
+        with Ledger(path) as ledger:
+            entries = ledger.entries()
+        show_entries(path.parent.parent, entries)
+        failed = failed or any(entry.step == "failed" for entry in entries)
+    return SOME_FAILED if failed else ALL_DONE
+
+
+_PICTURES: Mapping[str, Literal["clip", "sheet", "both"]] = {
+    "clip": "clip",
+    "sheet": "sheet",
+    "both": "both",
+    "all": "both",
+}
+
+
+def draw_previews(
+    config: Path, settings: Sequence[str], titles: Sequence[str], kind: str, *, dry_run: bool = False
+) -> int:
+    """Draws the boxes of an earlier run, and makes a page of it."""
+    from prelabel.assembly.relabel import assemble_without_detector, refuse_answers
+    from prelabel.reports.previews import preview_run
+    from prelabel.reports.run_page import write_run_report
+
+    loaded = load_config(config, settings)
+    wanted = _one_of("--kind", kind, (*_PICTURES, "report"))
+    if wanted != "report":
+        refuse_answers(loaded, "--kind report shows pictures with their answers")
+    assembly = assemble_without_detector(loaded, config.parent, dry_run)
+    paths: list[Path] = []
+    if wanted in _PICTURES:
+        with show_progress() as progress:
+            paths += preview_run(assembly, titles, _PICTURES[wanted], progress)
+    if wanted in ("report", "all"):
+        paths.append(page := assembly.output / "report.html")
+        write_run_report(assembly, RunReport.read(assembly.output / "report.json"), page)
+    show_paths(paths)
+    return ALL_DONE
+
+
+def export_labels(config: Path, settings: Sequence[str], format: str, target: Path, *, dry_run: bool = False) -> int:
+    """Writes what an earlier run found in another format."""
+    from prelabel.assembly.relabel import assemble_without_detector, ignored_keys, refuse_answers
+    from prelabel.export.export import export_run
+
+    loaded = load_config(config, settings)
+    refuse_answers(loaded, "answers are in classifications.csv, and in the label rows")
+    assembly = assemble_without_detector(loaded, config.parent, dry_run)
+    show_paths(export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target))
+    show_idle_keys(ignored_keys(assembly))
+    return ALL_DONE
+
+
+def evaluate_labels(
+    config: Path,
+    settings: Sequence[str],
+    *,
+    against: Path | None,
+    stages: Sequence[str],
+    min_iou: float,
+    accept_iou: float,
+) -> int:
+    """Compares what runs wrote with what stands there now."""
+    from prelabel.assembly.relabel import assemble_without_detector, refuse_answers
+    from prelabel.evaluate.evaluate import EvaluateOptions, evaluate_run
+    from prelabel.reports.evaluation_page import write_evaluation_page
+
+    loaded = load_config(config, settings)
+    refuse_answers(loaded, "the page of a run shows pictures with their answers: prelabel preview --kind report")
+    asked = EvaluateOptions(against, tuple(stages), min_iou, accept_iou)
+    assembly = assemble_without_detector(loaded, config.parent)
+    with waiting("reading the labels, comparing …"):
+        evaluation = evaluate_run(assembly, asked)
+        path, page = assembly.output / "evaluation.json", assembly.output / "evaluation.html"
+        evaluation.write(path)
+        write_evaluation_page(assembly, evaluation, page)
+    show_evaluation(evaluation)
+    show_paths([path, page])
+    return ALL_DONE
+
+
+def write_config(
+    folder: Path | None, project: str | None, stage: str | None, weights: str | None, output: Path, *, classify: bool
+) -> int:
+    """Writes a commented config, never over one that stands."""
+    if (folder is None) == (project is None):
+        got = "neither" if folder is None else "both"
+        raise ConfigError(f"init: got {got} of --folder FOLDER and --project HASH, expected one: what to label")
+    if output.exists():
+        raise ConfigError(f"{output}: stands already; name another with --output")
+    if project is not None:
+        text = _config_for_project(project, stage, weights, classify=classify)
+    else:
+        assert folder is not None
+        if not glob(str(folder), recursive=True):
+            raise ConfigError(f"--folder: there is nothing at {folder}")
+        text = _config_for_folder(folder, weights, classify=classify)
+    write_text_atomically(output, text)
+    person().print(escape(f"wrote {output}; look it over, then: prelabel check {output}"))
+    return ALL_DONE
+
+
+def _config_for_project(project: str, stage: str | None, weights: str | None, *, classify: bool) -> str:
+    from prelabel.cli.init.classifier import asks_for_answers, classifying_config_for_project
+    from prelabel.cli.init.detector import config_for_project
+    from prelabel.encord.connection import connect
+
+    connected = connect(project, os.environ.get("ENCORD_DOMAIN"))
+    chosen = {} if weights is None else {"weights": weights}
+    if classify or asks_for_answers(connected.ontology()):
+        return classifying_config_for_project(connected, stage=stage, **chosen)
+    return config_for_project(connected, stage=stage, **chosen)
+
+
+def _config_for_folder(folder: Path, weights: str | None, *, classify: bool) -> str:
+    from prelabel.cli.init.classifier import classifying_config_for_folder
+    from prelabel.cli.init.detector import config_for_folder
+
+    write = classifying_config_for_folder if classify else config_for_folder
+    return write(folder) if weights is None else write(folder, weights=weights)
+
+
+def build_engine(weights: str, options: Mapping[str, object]) -> int:
+    """Builds an engine for a model, or finds the one that is kept; exit 1 where it would run in torch."""
+    from prelabel.models.engines.cache import engines_folder
+
+    plugin = load_plugin("detector", detector_for(weights), Path())
+    with waiting("building the engine; TensorRT takes minutes …"):
+        detector = plugin.build(options={"weights": weights, **options})
+    for warning in detector.warnings:
+        person().print(escape(warning), style="yellow")
+    if detector.warnings:
+        return SOME_FAILED
+    model, engine = detector.model, detector.model.engine.partition(" ")[0]
+    person().print(escape(f"{model.name} runs in {model.engine}"))
+    if engine != "torch":
+        person().print(escape(f"kept below {engines_folder()}; a config uses it by detector: {{engine: {engine}}}"))
+    return ALL_DONE
+
+
+def _nothing_written(output: Path) -> ConfigError:
+    return ConfigError(f"{output}: no run has written here yet; `prelabel run CONFIG` does")
+
+
+def _one_of(option: str, value: str, allowed: tuple[Word, ...]) -> Word:
+    for word in allowed:
+        if word == value:
+            return word
+    raise ConfigError(f"{option}: got {value!r}, expected {' | '.join(allowed)}")

@@ -1,0 +1,161 @@
+"""What the doctor tries, each in words: imports, GPUs, decoders on a generated clip, the demo's detector."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import time
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.assembly.assemble import assemble
+from prelabel.config.load import check_config
+from prelabel.data.frames import FrameBatch, Media
+from prelabel.errors import MachineError, ReadError
+from prelabel.plugins.load import load_plugin
+from prelabel.plugins.protocols import VideoReader
+from prelabel.testing.scenes import SceneSpec, render_frames, write_clip
+
+# Few frames, far apart in time: no two look alike, so a frame in another's place shows. NVDEC takes this size.
+CLIP = SceneSpec(width=256, height=144, num_frames=24, fps=4.0, seed=3)
+BATCH_SIZE = 8
+FFMPEG_CODEC_VERSIONS = range(63, 57, -1)  # of libavcodec in FFmpeg 9 down to 4, those that torchcodec loads
+
+
+def import_torch() -> str:
+    """Imports torch and torchvision, and calls an operator that torchvision adds to torch."""
+    import torch
+    import torchvision
+
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.9]])
+    kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.5).tolist()
+    if kept != [0]:
+        raise MachineError(f"torchvision.ops.nms kept boxes {kept}, expected [0]")
+    build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    return f"torch {torch.__version__} ({build}), torchvision {torchvision.__version__}: they work together"
+
+
+def list_gpus() -> str:
+    """Returns the GPUs that torch can use, and the driver's version; raises where there is none."""
+    import torch
+
+    from prelabel.media.nvdec import count_engines
+
+    if not torch.cuda.is_available():
+        raise MachineError(f"torch {torch.__version__} {_why_no_gpu()}")
+    named = []
+    for number in range(torch.cuda.device_count()):
+        gpu, engines = torch.cuda.get_device_properties(number), count_engines(f"cuda:{number}", "h264")
+        named.append(
+            f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, compute capability {gpu.major}.{gpu.minor}, "
+            f"H.264 decoding engines: {engines}"
+        )
+    return "; ".join([*named, f"driver {_driver_version()}"])
+
+
+def _why_no_gpu() -> str:
+    import torch
+
+    if not torch.version.cuda:
+        return "is built without CUDA"
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:  # a driver that is too old says so here only
+        return f"sees none: {str(error).partition('. ')[0]}"
+    return "sees none"
+
+
+def _driver_version() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return "of a version that nvidia-smi does not tell"
+    return ", ".join(dict.fromkeys(said.split()))
+
+
+def draw_clip(clip: Path) -> str:
+    """Writes the clip that the decoders are tried on."""
+    write_clip(CLIP, clip, clip.with_suffix(".json"))
+    return f"{CLIP.num_frames} frames of H.264, {CLIP.width} x {CLIP.height}"
+
+
+def decode(reader: str, device: str, clip: Path) -> str:
+    """Reads the whole clip with a reader of the project's, and compares every frame with what was drawn."""
+    frames = []
+    with _open(reader, device, clip) as video:
+        for batch in video.batches(np.arange(video.info.num_frames, dtype=np.int64), BATCH_SIZE):
+            frames.append(batch.data.float().mean(dim=3).cpu().numpy())
+    check_frames(np.concatenate(frames) if frames else np.zeros((0, CLIP.height, CLIP.width), np.float32))
+    return f"decoded {CLIP.num_frames} of {CLIP.num_frames} frames, each the right one"
+
+
+def detect_on_gpus(clip: Path) -> str:
+    """Sends a batch through the detector of the demo, on each GPU."""
+    import torch
+
+    numbers = range(torch.cuda.device_count())
+    if not numbers:
+        raise MachineError("torch sees no GPU")
+    return "; ".join(f"cuda:{number}: {detect(f'cuda:{number}', clip)}" for number in numbers)
+
+
+def detect(device: str, clip: Path) -> str:
+    """Sends a batch through the detector of the demo."""
+    config = check_config({"source": {"use": "demo"}, "detector": {"weights": "demo", "device": device}}, "demo")
+    detector = assemble(config, Path()).detection.detector
+    with _open("pyav", "cpu", clip) as video:
+        batch: FrameBatch = next(iter(video.batches(np.arange(BATCH_SIZE, dtype=np.int64), BATCH_SIZE)))
+        num_boxes = sum(map(len, detector.detect(batch)))  # the first batch also warms up
+        began = time.perf_counter()
+        detector.detect(batch)
+        seconds = time.perf_counter() - began
+    return f"{num_boxes} boxes on {len(batch)} frames, {1000 * seconds / len(batch):.0f} ms a frame"
+
+
+def load_ffmpeg() -> str:
+    """Loads the FFmpeg that the system has, as torchcodec does."""
+    for version in FFMPEG_CODEC_VERSIONS:
+        try:
+            ctypes.CDLL(f"libavcodec.so.{version}")
+        except OSError:
+            continue
+        return f"libavcodec.so.{version}"
+    raise MachineError("no libavcodec.so of FFmpeg 4 to 9")
+
+
+def load_nvcuvid() -> str:
+    """Loads the library by which NVDEC is reached; it comes with the driver."""
+    capabilities = os.environ.get("NVIDIA_DRIVER_CAPABILITIES", "not set")
+    try:
+        ctypes.CDLL("libnvcuvid.so.1")
+    except OSError as error:
+        raise MachineError(f"no libnvcuvid.so.1; NVIDIA_DRIVER_CAPABILITIES: {capabilities}") from error
+    return "libnvcuvid.so.1"
+
+
+def _open(reader: str, device: str, clip: Path) -> VideoReader:
+    plugin = load_plugin("reader", reader, Path())
+    opened: VideoReader = plugin.build(Media("video", (clip,)), options={"device": device})
+    return opened
+
+
+def check_frames(decoded: NDArray[np.float32]) -> None:
+    """Checks decoded grey frames (N, H, W) against those that were drawn: their number, and each by its looks."""
+    if len(decoded) != CLIP.num_frames:
+        raise ReadError(f"decoded {len(decoded)} of {CLIP.num_frames} frames")
+    drawn = draw_grey_frames()
+    for number, frame in enumerate(decoded):
+        nearest = int(np.abs(drawn - frame).mean(axis=(1, 2)).argmin())
+        if nearest != number:
+            raise ReadError(f"frame {nearest} came in the place of frame {number}")
+
+
+@cache
+def draw_grey_frames() -> NDArray[np.float32]:
+    """Draws the clip's frames, grey (N, H, W), 0..255."""
+    return np.stack([frame.image.mean(axis=2, dtype=np.float32) for frame in render_frames(CLIP)])

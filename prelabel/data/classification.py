@@ -1,0 +1,218 @@
+"""The classifications of an ontology, and all that each may say."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from prelabel.data.ontology import Ontology, made_feature_hash
+from prelabel.errors import OntologyError, did_you_mean
+
+AttributeKind = Literal["radio", "checklist", "text"]
+PATH_SIGN = " > "
+"""Between the labels of a nested option's path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one attribute says: an option, or a text.
+
+    Attributes:
+        attribute_name: what annotators see.
+        attribute_hash: identifies the attribute on the platform.
+        label: the option's, or the text.
+        value: the option's, as label rows carry it; of a text the text.
+        option_hash: identifies the option on the platform; empty for a text.
+    """
+
+    attribute_name: str
+    attribute_hash: str
+    label: str
+    value: str
+    option_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """One thing that a classification may say.
+
+    Attributes:
+        name: what configs and reports call it: its label, or its path where another choice bears the same label.
+        steps: from the root attribute down to the choice's own option; a nested option implies those above it.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+
+    @property
+    def path(self) -> str:
+        """The labels from the root down: `Cat > Tabby`."""
+        return PATH_SIGN.join(step.label for step in self.steps)
+
+    @property
+    def names(self) -> set[str]:
+        """All that it may be called: its name, path, label and feature hash."""
+        return {self.name, self.path, self.steps[-1].label, self.steps[-1].option_hash}
+
+
+@dataclass(frozen=True)
+class Classification:
+    """A question that annotators answer for a whole picture or a range of frames.
+
+    Attributes:
+        name: what annotators see.
+        feature_hash: identifies it on the platform.
+        kind: of its root attribute.
+        choices: all that it may say, nested options after the one that they belong to; empty for a text.
+        is_global: it is answered once for all frames.
+        root: name and hash of its root attribute.
+    """
+
+    name: str
+    feature_hash: str
+    kind: AttributeKind
+    choices: tuple[TaskFilter, ...]
+    is_global: bool
+    root: tuple[str, str]
+
+    def find(self, target: str) -> TaskFilter | None:
+        """Returns the choice of this label, path or feature hash, whatever its case; a text takes any.
+
+        Raises:
+            OntologyError: several choices bear the label.
+        """
+        if self.kind == "text":
+            return TaskFilter(target, (Step(*self.root, target, target),))
+        found = self._by_name.get(target) or self._by_folded_name.get(target.casefold()) or []
+        if len(found) > 1:
+            listed = ", ".join(repr(choice.path) for choice in found)
+            raise OntologyError(f"classification {self.name!r} has several options {target!r}: name one of {listed}")
+        return found[0] if found else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[TaskFilter]]:
+        return _grouped((name, choice) for choice in self.choices for name in choice.names)
+
+    @cached_property
+    def _by_folded_name(self) -> dict[str, list[TaskFilter]]:
+        return _grouped(
+            (name, choice)
+            for choice in self.choices
+            for name in {choice.path.casefold(), choice.steps[-1].label.casefold()}
+        )
+
+
+def classifications_of(ontology: Ontology) -> tuple[Classification, ...]:
+    """Returns the classifications that are not archived, and that options or a text answer.
+
+    Raises:
+        OntologyError: one is not as Encord's editor writes them.
+    """
+    found = []
+    for number, entry in enumerate(ontology.structure.get("classifications", ())):
+        try:
+            classification = _read(entry)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            where = f"ontology {ontology.title!r}: classifications[{number}]"
+            raise OntologyError(f"{where}: is not as Encord's editor writes it: {error!r}") from error
+        if classification is not None:
+            found.append(classification)
+    return tuple(found)
+
+
+def find_classification(ontology: Ontology, name: str | None) -> Classification:
+    """Returns the classification of this name or feature hash; by default the only one.
+
+    Raises:
+        OntologyError: there is none, or several and none is named; those that exist are named.
+    """
+    known = classifications_of(ontology)
+    names = [classification.name for classification in known]
+    if name is None:
+        if len(known) == 1:
+            return known[0]
+        there = f"has {len(known)}: name one: {', '.join(names)}" if known else "has none: add one there"
+        raise OntologyError(f"labels.classification: is missing, and ontology {ontology.title!r} {there}")
+    found = [entry for entry in known if name in (entry.name, entry.feature_hash)] or [
+        entry for entry in known if name.casefold() == entry.name.casefold()
+    ]
+    if not found:
+        raise OntologyError(
+            f"labels.classification: ontology {ontology.title!r} has no {name!r}: {did_you_mean(name, names)}"
+        )
+    if len(found) > 1:
+        listed = ", ".join(entry.feature_hash for entry in found)
+        raise OntologyError(f"labels.classification: {len(found)} are called {name!r}: name one by its hash: {listed}")
+    return found[0]
+
+
+def ontology_of_options(name: str, options: Sequence[str]) -> Ontology:
+    """Returns an ontology of one radio with these options: the same names give the same hashes."""
+    radio = {
+        "id": "1.1",
+        "name": name,
+        "type": "radio",
+        "required": False,
+        "dynamic": False,
+        "featureNodeHash": made_feature_hash("radio", name),
+        "options": [
+            {
+                "id": f"1.1.{number}",
+                "label": option,
+                "value": option.lower().replace(" ", "_"),
+                "featureNodeHash": made_feature_hash("option", f"{name}\n{option}"),
+            }
+            for number, option in enumerate(dict.fromkeys(options), start=1)
+        ],
+    }
+    classification = {"id": "1", "featureNodeHash": made_feature_hash("classification", name), "attributes": [radio]}
+    return Ontology.from_structure({"objects": [], "classifications": [classification]}, "Classifier")
+
+
+def _read(entry: Mapping[str, Any]) -> Classification | None:
+    attributes = [attribute for attribute in entry["attributes"] if not attribute.get("archived")]
+    if entry.get("archived") or not attributes or attributes[0]["type"] not in ("radio", "checklist", "text"):
+        return None
+    root = attributes[0]
+    return Classification(
+        name=root["name"],
+        feature_hash=entry["featureNodeHash"],
+        kind=root["type"],
+        choices=_named_apart(list(_choices(root, ()))),
+        is_global=entry.get("level") == "global",
+        root=(root["name"], root["featureNodeHash"]),
+    )
+
+
+def _choices(attribute: Mapping[str, Any], above: tuple[Step, ...]) -> Iterator[TaskFilter]:
+    """Yields the options of an attribute, and those of the radios nested in them."""
+    for option in attribute.get("options") or ():
+        if option.get("archived"):
+            continue
+        step = Step(
+            attribute["name"],
+            attribute["featureNodeHash"],
+            option["label"],
+            option["value"],
+            option["featureNodeHash"],
+        )
+        steps = (*above, step)
+        yield TaskFilter(option["label"], steps)
+        for nested in option.get("options") or ():
+            if nested["type"] == "radio" and not nested.get("archived"):
+                yield from _choices(nested, steps)
+
+
+def _named_apart(choices: Sequence[TaskFilter]) -> tuple[TaskFilter, ...]:
+    times = Counter(choice.name for choice in choices)
+    return tuple(choice if times[choice.name] == 1 else replace(choice, name=choice.path) for choice in choices)
+
+
+def _grouped(named: Iterable[tuple[str, TaskFilter]]) -> dict[str, list[TaskFilter]]:
+    groups: dict[str, list[TaskFilter]] = defaultdict(list)
+    for name, choice in named:
+        groups[name].append(choice)
+    return dict(groups)

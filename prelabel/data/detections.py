@@ -1,0 +1,187 @@
+"""Boxes of one frame, and of a whole video as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prelabel.data.geometry import as_geometry_column
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+ROW_COLUMNS = ("frame_index", "xyxy", "confidence", "class_id", "track_id", "interpolated", "geometry")
+"""Fields of `VideoDetections` with an entry a row."""
+
+
+def _no_geometry() -> NDArray[np.object_]:
+    return np.zeros(0, object)
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What a detector found on one frame. Lists and host tensors are taken too and become arrays.
+
+    Attributes:
+        xyxy: float32 (N, 4), corners x1, y1, x2, y2 in pixels of the displayed frame.
+        confidence: float32 (N,), 0..1.
+        class_id: int64 (N,), index into the detector's `class_names`.
+        geometry: object (N,), what is known beyond the box: a `Mask`, `Polygons`, a `RotatedBox` or `Keypoints`, as
+            `prelabel.data.geometry` has them; None: nothing. The box is around it. By default nothing is known of any.
+
+    Raises:
+        ValueError: shapes differ, a value is not finite, a box is inside out, or a confidence is outside 0..1.
+    """
+
+    xyxy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    class_id: NDArray[np.int64]
+    geometry: NDArray[np.object_] = field(default_factory=_no_geometry)
+
+    def __post_init__(self) -> None:
+        xyxy = _as_boxes(self.xyxy)
+        object.__setattr__(self, "xyxy", xyxy)
+        object.__setattr__(self, "confidence", _as_column(self.confidence, np.float32, len(xyxy), "confidence"))
+        object.__setattr__(self, "class_id", _as_column(self.class_id, np.int64, len(xyxy), "class_id"))
+        object.__setattr__(self, "geometry", as_geometry_column(self.geometry, len(xyxy)))
+        _check_values(self.xyxy, self.confidence, self.class_id)
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """Returns the detections of a frame on which nothing was found."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class VideoDetections:
+    """What was found in a video: one row a detection, in frame order.
+
+    Attributes:
+        frame_index: int64 (N,), 0-based, presentation order, not falling.
+        xyxy: float32 (N, 4), corners in pixels of the displayed frame.
+        confidence: float32 (N,), 0..1.
+        class_id: int64 (N,).
+        track_id: int64 (N,), -1: belongs to no track.
+        inferred_frames: int64 (M,), rising: the frames that the detector has seen, those without detections included.
+        interpolated: bool (N,): not found by the detector but filled in between two boxes of a track; confidence 0.
+            By default none is.
+        geometry: object (N,), what is known beyond the box, as of `Detections`.
+    """
+
+    frame_index: NDArray[np.int64]
+    xyxy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    class_id: NDArray[np.int64]
+    track_id: NDArray[np.int64]
+    inferred_frames: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    interpolated: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    geometry: NDArray[np.object_] = field(default_factory=_no_geometry)
+
+    def __post_init__(self) -> None:
+        num = len(self.frame_index)
+        if not len(self.interpolated):
+            object.__setattr__(self, "interpolated", np.zeros(num, np.bool_))
+        if not len(self.geometry):
+            object.__setattr__(self, "geometry", np.full(num, None, object))
+        for name in ROW_COLUMNS:
+            if len(getattr(self, name)) != num:
+                raise ValueError(f"{name}: got {len(getattr(self, name))} rows, expected {num}")
+        if num and np.any(np.diff(self.frame_index) < 0):
+            raise ValueError("frame_index: falls, expected presentation order")
+
+    def __len__(self) -> int:
+        return len(self.frame_index)
+
+    def where(self, keep: NDArray[np.bool_]) -> VideoDetections:
+        """Returns the rows for which `keep`, bool (N,), is true; `inferred_frames` stays."""
+        return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
+
+    @property
+    def has_geometry(self) -> NDArray[np.bool_]:
+        """Of which rows more is known than the box, bool (N,)."""
+        return self.geometry.astype(np.bool_)
+
+    @property
+    def frames_looked_at(self) -> NDArray[np.int64]:
+        """The frames that the detector has seen, or that have a row, int64, rising."""
+        return np.union1d(self.inferred_frames, self.frame_index)
+
+    @property
+    def instance(self) -> NDArray[np.int64]:
+        """Which object instance each row belongs to, int64 (N,): one a track, one for each row without a track.
+
+        Numbered from 0 by the first row.
+        """
+        key = np.where(self.track_id >= 0, self.track_id, -1 - np.arange(len(self)))
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        rank = np.empty(len(first), np.int64)
+        rank[np.argsort(first)] = np.arange(len(first))
+        return rank[inverse.reshape(-1)]
+
+
+def concatenate(frames: Iterable[tuple[int, Detections]]) -> VideoDetections:
+    """Returns the columns of frames given in presentation order as (frame_index, detections)."""
+    indices: list[int] = []
+    found: list[Detections] = []
+    for frame_index, detections in frames:
+        indices.append(frame_index)
+        found.append(detections)
+    counts = [len(detections) for detections in found]
+    inferred = np.asarray(indices, np.int64)
+    return VideoDetections(
+        frame_index=np.repeat(inferred, counts),
+        xyxy=_stack([d.xyxy for d in found], np.zeros((0, 4), np.float32)),
+        confidence=_stack([d.confidence for d in found], np.zeros(0, np.float32)),
+        class_id=_stack([d.class_id for d in found], np.zeros(0, np.int64)),
+        track_id=np.full(sum(counts), -1, np.int64),
+        inferred_frames=inferred,
+        geometry=_stack([d.geometry for d in found], _no_geometry()),
+    )
+
+
+def merge(parts: Sequence[VideoDetections]) -> VideoDetections:
+    """Returns the rows of several parts of one video, one or more, in frame order; of one frame, in the parts' order.
+
+    Args:
+        parts: with the `inferred_frames` of the first.
+    """
+    order = np.argsort(np.concatenate([part.frame_index for part in parts]), kind="stable")
+    columns = {name: np.concatenate([getattr(part, name) for part in parts])[order] for name in ROW_COLUMNS}
+    return replace(parts[0], **columns)
+
+
+def _stack(arrays: Sequence[NDArray[Scalar]], empty: NDArray[Scalar]) -> NDArray[Scalar]:
+    return np.concatenate(arrays) if arrays else empty
+
+
+def _as_boxes(values: ArrayLike) -> NDArray[np.float32]:
+    boxes = np.asarray(values, dtype=np.float32)
+    if boxes.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"xyxy: got shape {boxes.shape}, expected (N, 4)")
+    return boxes
+
+
+def _as_column(values: ArrayLike, dtype: type[np.generic], num: int, name: str) -> NDArray[np.generic]:
+    column = np.asarray(values, dtype=dtype)
+    if column.shape != (num,):
+        raise ValueError(f"{name}: got shape {column.shape}, expected ({num},)")
+    return column
+
+
+def _check_values(xyxy: NDArray[np.float32], confidence: NDArray[np.float32], class_id: NDArray[np.int64]) -> None:
+    if not np.isfinite(xyxy).all():
+        raise ValueError("xyxy: got NaN or infinity, expected pixels")
+    if (xyxy[:, 2:] < xyxy[:, :2]).any():
+        raise ValueError("xyxy: got x2 < x1 or y2 < y1, expected corners x1, y1, x2, y2")
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("confidence: got a value outside 0..1")
+    if (class_id < 0).any():
+        raise ValueError("class_id: got a negative value, expected an index into class_names")

@@ -1,0 +1,128 @@
+"""What a reader says of a video, and what it hands on of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+MediaKind = Literal["video", "images", "file", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """Files on this machine that are one task's frames.
+
+    Attributes:
+        kind: `video`: one file of many frames; `images`: one file a frame; `file`: one that has no frames, as of sound
+            or a document; `none`: nothing was brought here, since nobody asks for it.
+        paths: the video's file, or the pictures' files in frame order.
+    """
+
+    kind: MediaKind
+    paths: tuple[Path, ...]
+
+    def __post_init__(self) -> None:
+        may_be = {"none": (0, 0), "images": (1, len(self.paths))}.get(self.kind, (1, 1))
+        if not may_be[0] <= len(self.paths) <= may_be[1]:
+            raise ValueError(f"media of kind {self.kind!r}: got {len(self.paths)} files")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """A video as it is shown.
+
+    Attributes:
+        width: pixels of the displayed frame, rotation applied.
+        height: pixels of the displayed frame, rotation applied.
+        num_frames: frames that are shown, as FFmpeg decodes them one by one.
+        average_fps: frames a second over the whole video; 0.0 for pictures.
+        duration_seconds: from the first shown frame to the end of the last; 0.0 for pictures.
+        rotation_degrees: clockwise turn that the file asks for: 0, 90, 180 or 270; already applied to frames.
+        frame_sizes: (width, height) of each frame where pictures of one task differ in size; else empty.
+    """
+
+    width: int
+    height: int
+    num_frames: int
+    average_fps: float = 0.0
+    duration_seconds: float = 0.0
+    rotation_degrees: int = 0
+    frame_sizes: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"size: got {self.width} x {self.height}, expected 1 x 1 or more")
+        if self.num_frames < 0:
+            raise ValueError(f"num_frames: got {self.num_frames}, expected 0 or more")
+        if self.rotation_degrees not in (0, 90, 180, 270):
+            raise ValueError(f"rotation_degrees: got {self.rotation_degrees}, expected 0, 90, 180 or 270")
+        if self.frame_sizes and len(self.frame_sizes) != self.num_frames:
+            raise ValueError(f"frame_sizes: got {len(self.frame_sizes)} for {self.num_frames} frames")
+
+    def sizes(self, frame_index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns width and height in pixels, int64 (N, 2), of the frames asked for.
+
+        >>> VideoInfo(width=4, height=3, num_frames=2).sizes(np.array([1, 0])).tolist()
+        [[4, 3], [4, 3]]
+        """
+        if self.frame_sizes:
+            return np.asarray(self.frame_sizes, np.int64)[frame_index]
+        return np.tile(np.array([self.width, self.height], np.int64), (len(frame_index), 1))
+
+    def size_of(self, frame_index: int) -> tuple[int, int]:
+        """Returns width and height in pixels of one frame."""
+        return self.frame_sizes[frame_index] if self.frame_sizes else (self.width, self.height)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBatch:
+    """Frames that go through a detector together. Numbers and times may be lists, too, and become arrays.
+
+    Whoever holds a batch may read it, never write it. Its memory may be used again once the detector has returned.
+
+    Attributes:
+        data: uint8 tensor (N, H, W, 3), RGB, displayed orientation, on the host or on a device.
+        frame_indices: int64 (N,), 0-based, presentation order, rising.
+        pts_seconds: float64 (N,), time at which each frame is shown, from the first shown frame.
+        ready: on a GPU, the event after which the data may be read; None: they may be read now. A detector need not
+            look at it: its thread's current stream waits already.
+    """
+
+    data: torch.Tensor
+    frame_indices: NDArray[np.int64]
+    pts_seconds: NDArray[np.float64]
+    ready: torch.cuda.Event | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frame_indices", np.asarray(self.frame_indices, np.int64))
+        object.__setattr__(self, "pts_seconds", np.asarray(self.pts_seconds, np.float64))
+        num = len(self.frame_indices)
+        shape = tuple(self.data.shape)
+        if len(shape) != 4 or shape[0] != num or shape[3] != 3:
+            raise ValueError(f"data: got shape {shape}, expected ({num}, H, W, 3)")
+        if not str(self.data.dtype).endswith("uint8"):
+            raise ValueError(f"data: got {self.data.dtype}, expected uint8")
+        if len(self.pts_seconds) != num:
+            raise ValueError(f"pts_seconds: got {len(self.pts_seconds)} values for {num} frames")
+
+    def __len__(self) -> int:
+        return len(self.frame_indices)
+
+    def part(self, start: int, stop: int) -> FrameBatch:
+        """Returns the frames from `start` to before `stop`, counted within the batch; the pictures are not copied."""
+        place = slice(start, stop)
+        return FrameBatch(self.data[place], self.frame_indices[place], self.pts_seconds[place], self.ready)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the pictures."""
+        num, height, width, channels = self.data.shape
+        return int(num * height * width * channels)

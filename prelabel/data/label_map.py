@@ -1,0 +1,236 @@
+"""A video with the detections that become its labels: what every export writes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.data.detections import VideoDetections
+from prelabel.data.frames import VideoInfo
+from prelabel.data.geometry import BOXES_ONLY, OutputSpec
+from prelabel.data.ontology import BOX_SHAPES, Ontology, OntologyObject, noun_of
+from prelabel.data.skeletons import match_keypoints
+from prelabel.errors import OntologyError, did_you_mean
+
+NAMES_IN_SHORT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMap:
+    """Which ontology object each of the detector's classes becomes.
+
+    Attributes:
+        class_names: the detector's, by `class_id`.
+        objects: by `class_id`; None where a class is not labelled.
+        ignored: classes that the config leaves out by choice.
+        unmapped: classes that meet no object.
+        categories: the objects that at least one class becomes, each once, in the ontology's order.
+        offer: what the detector can tell beyond boxes.
+        keypoints: by `class_id`, the detector's keypoint for each point of the object's skeleton; empty where the
+            object is none, and altogether where none is.
+    """
+
+    class_names: tuple[str, ...]
+    objects: tuple[OntologyObject | None, ...]
+    ignored: tuple[str, ...]
+    unmapped: tuple[str, ...]
+    categories: tuple[OntologyObject, ...]
+    offer: OutputSpec = BOXES_ONLY
+    keypoints: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def wants_geometry(self) -> frozenset[int]:
+        """The classes whose objects hold more of what the detector can tell than a box."""
+        return frozenset(
+            class_id
+            for class_id, found in enumerate(self.objects)
+            if found is not None and found.shape in self.offer.shapes
+        )
+
+    @property
+    def category_index(self) -> NDArray[np.int64]:
+        """Index into `categories` by `class_id`, int64; -1 where a class is not labelled."""
+        places = {category: index for index, category in enumerate(self.categories)}
+        return np.array([-1 if found is None else places[found] for found in self.objects], np.int64)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the map before a run, one sentence each; every dropped class is named."""
+        return self._notes(len(self.unmapped))
+
+    @property
+    def short_notes(self) -> tuple[str, ...]:
+        """The same for the end of a run; of many dropped classes the first are named."""
+        return self._notes(NAMES_IN_SHORT)
+
+    @property
+    def noun(self) -> tuple[str, str]:
+        """What one label is called by the shapes of the objects, such as a box, and several of them."""
+        return noun_of(category.shape for category in self.categories)
+
+    def _notes(self, num_names: int) -> tuple[str, ...]:
+        said = [
+            f"{category.name}: {', '.join(map(repr, category.required_attributes))} left for annotators to fill"
+            for category in self.categories
+            if category.required_attributes
+        ]
+        if self.unmapped:
+            more = f" and {len(self.unmapped) - num_names} more" if len(self.unmapped) > num_names else ""
+            said.append(f"not in the ontology, dropped and counted: {', '.join(self.unmapped[:num_names])}{more}")
+        return tuple(said)
+
+
+NO_BOXES = LabelMap((), (), (), (), ())
+"""Of agents that write no boxes."""
+
+
+def build_label_map(
+    class_names: Sequence[str],
+    ontology: Ontology,
+    classes: Mapping[str, str | None],
+    *,
+    unmapped: Literal["ignore", "error"] = "ignore",
+    offer: OutputSpec = BOXES_ONLY,
+    keypoints: Mapping[str, str] | None = None,
+) -> LabelMap:
+    """Returns the map from a detector's classes to an ontology's objects.
+
+    A class becomes the object of its own name (as written, else whatever the case) unless `classes` says otherwise.
+
+    Args:
+        class_names: the detector's, by `class_id`.
+        ontology: where the objects are.
+        classes: by class, the object's name or feature hash; None: leave the class out.
+        unmapped: whether a class that meets no object is counted or refused.
+        offer: what the detector can tell beyond boxes; of several objects of a name the one that holds it is meant.
+        keypoints: by the detector's keypoint, the skeleton's point; default: that of its own name.
+
+    Raises:
+        OntologyError: if a class, an object or a skeleton's point is not there or not clear, or if nothing is left to
+            label.
+    """
+    for name in classes:
+        if name not in class_names:
+            raise OntologyError(
+                f"labels.classes: the detector has no class {name!r}: {did_you_mean(name, class_names)}"
+            )
+    shapes = tuple(dict.fromkeys([*offer.shapes, *BOX_SHAPES]))
+    objects = [_object_for(name, ontology, classes, shapes) for name in class_names]
+    missing = [
+        name
+        for name, found in zip(class_names, objects, strict=True)
+        if found is None and classes.get(name, name) is not None
+    ]
+    if missing and unmapped == "error":
+        raise OntologyError(_missing_text(missing[0], ontology, shapes))
+    if not any(objects):
+        raise OntologyError(_nothing_text(class_names, ontology, shapes))
+    return LabelMap(
+        class_names=tuple(class_names),
+        objects=tuple(objects),
+        ignored=tuple(name for name in class_names if name in classes and classes[name] is None),
+        unmapped=tuple(missing),
+        categories=tuple(found for found in ontology.objects if found in objects),
+        offer=offer,
+        keypoints=_keypoints_of(objects, offer, keypoints or {}),
+    )
+
+
+def _keypoints_of(
+    objects: Sequence[OntologyObject | None], offer: OutputSpec, renamed: Mapping[str, str]
+) -> tuple[tuple[int, ...], ...]:
+    if not any(found is not None and found.shape == "skeleton" for found in objects):
+        if renamed:
+            raise OntologyError("labels.keypoints: no class becomes a skeleton: leave it out")
+        return ()
+    return tuple(
+        match_keypoints(found.skeleton, found.name, offer.keypoint_names, renamed)
+        if found is not None and found.shape == "skeleton"
+        else ()
+        for found in objects
+    )
+
+
+def _object_for(
+    name: str, ontology: Ontology, classes: Mapping[str, str | None], shapes: Sequence[str]
+) -> OntologyObject | None:
+    if name not in classes:
+        return _find_object(name, ontology, shapes)
+    target = classes[name]
+    if target is None:
+        return None
+    found = _find_object(target, ontology, shapes)
+    if found is None:
+        absence = _absence_text(target, ontology, shapes)
+        raise OntologyError(f"labels.classes: {name!r} is mapped to {target!r}, {absence}")
+    return found
+
+
+def _find_object(target: str, ontology: Ontology, shapes: Sequence[str]) -> OntologyObject | None:
+    usable = [candidate for candidate in ontology.objects if candidate.shape in shapes]
+    exact = [candidate for candidate in usable if target in (candidate.name, candidate.feature_hash)]
+    matches = exact or [candidate for candidate in usable if candidate.name.casefold() == target.casefold()]
+    if not matches:
+        return None
+    best = min(shapes.index(candidate.shape) for candidate in matches)
+    matches = [candidate for candidate in matches if shapes.index(candidate.shape) == best]
+    if len(matches) > 1:
+        listed = ", ".join(f"{candidate.name!r} = {candidate.feature_hash}" for candidate in matches)
+        raise OntologyError(
+            f"class {target!r}: ontology {ontology.title!r} has {len(matches)} such objects of shape "
+            f"{matches[0].shape}: name one by its feature hash in labels.classes: {listed}"
+        )
+    return matches[0]
+
+
+def _absence_text(target: str, ontology: Ontology, shapes: Sequence[str]) -> str:
+    for candidate in ontology.objects:
+        if candidate.name.casefold() == target.casefold():
+            return (
+                f"which ontology {ontology.title!r} has as a {candidate.shape}: "
+                f"what is found can be written as {', '.join(shapes)}"
+            )
+    return f"which is not in ontology {ontology.title!r}: {did_you_mean(target, _usable_names(ontology, shapes))}"
+
+
+def _missing_text(name: str, ontology: Ontology, shapes: Sequence[str]) -> str:
+    hint = did_you_mean(name, _usable_names(ontology, shapes))
+    return (
+        f"class {name!r} is not in ontology {ontology.title!r}: add it there, or map it: "
+        f"labels: {{classes: {{{name}: null}}}}; {hint}"
+    )
+
+
+def _nothing_text(class_names: Sequence[str], ontology: Ontology, shapes: Sequence[str]) -> str:
+    names = _usable_names(ontology, shapes)
+    shown = ", ".join(class_names[:10]) + (", …" if len(class_names) > 10 else "")
+    return (
+        f"none of the detector's classes ({shown}) becomes an object of ontology {ontology.title!r} "
+        f"({', '.join(names) or 'it has none of shape ' + ', '.join(shapes)}): map them: "
+        f"labels: {{classes: {{{class_names[0] if class_names else 'person'}: {names[0] if names else '…'}}}}}"
+    )
+
+
+def _usable_names(ontology: Ontology, shapes: Sequence[str]) -> list[str]:
+    return [candidate.name for candidate in ontology.objects if candidate.shape in shapes]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledVideo:
+    """A video, shaped and mapped.
+
+    Attributes:
+        title: what people call it; unique in an export.
+        info: the video as it is shown.
+        detections: after shaping: every class is mapped, every box lies in its frame.
+        label_map: from the detector's classes to ontology objects.
+    """
+
+    title: str
+    info: VideoInfo
+    detections: VideoDetections
+    label_map: LabelMap

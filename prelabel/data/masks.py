@@ -1,0 +1,126 @@
+"""Masks into polygons that a person can edit: traced along the pixels' edges and simplified by OpenCV."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.data.geometry import Mask, Polygons
+
+_BITS = 5
+_MOST_DIGITS = 7  # of 32 bits
+
+
+def text_along_rows(mask: Mask, width: int, height: int) -> str:
+    """Returns the run lengths of the whole frame, row by row, as `encord.common.bitmask_operations` writes them.
+
+    Args:
+        mask: within the frame.
+        width: pixels of the frame.
+        height: pixels of the frame.
+
+    >>> text_along_rows(Mask(1, 1, 2, 2, np.array([0, 4], np.int32)), width=4, height=4)
+    '52203'
+    """
+    return counts_as_text(_counts(mask.pixels, (mask.top, mask.left), (height, width)))
+
+
+def text_down_columns(mask: Mask, width: int, height: int) -> str:
+    """Returns the run lengths of the whole frame, column by column, as COCO's tools write them.
+
+    Args:
+        mask: within the frame.
+        width: pixels of the frame.
+        height: pixels of the frame.
+    """
+    return counts_as_text(_counts(mask.pixels.T, (mask.left, mask.top), (width, height)))
+
+
+def _counts(window: NDArray[np.bool_], begin: tuple[int, int], size: tuple[int, int]) -> NDArray[np.int64]:
+    """Returns the run lengths, line by line and unset first, of a picture in which a window is set.
+
+    Args:
+        window: bool (lines, places).
+        begin: line and place at which it begins.
+        size: lines of the picture, and places of a line.
+    """
+    padded = np.zeros((window.shape[0], window.shape[1] + 2), np.int8)
+    padded[:, 1:-1] = window
+    change = np.diff(padded, axis=1)
+    starts, ends = (_places(change == sign, begin, size[1]) for sign in (1, -1))
+    goes_on = np.flatnonzero(ends[:-1] == starts[1:])  # from one line's last place to the next line's first
+    starts, ends = np.delete(starts, goes_on + 1), np.delete(ends, goes_on)
+    edges = np.column_stack([starts, ends]).reshape(-1)
+    rest = size[0] * size[1] - edges[-1]
+    return np.diff(np.concatenate([[0], edges, [edges[-1] + rest] if rest else []])).astype(np.int64)
+
+
+def _places(is_edge: NDArray[np.bool_], begin: tuple[int, int], num_places: int) -> NDArray[np.int64]:
+    lines, places = np.nonzero(is_edge)
+    flat: NDArray[np.int64] = (lines + begin[0]) * num_places + places + begin[1]
+    return flat
+
+
+def counts_as_text(counts: NDArray[np.int64]) -> str:
+    """Returns run lengths as COCO's text: from the fourth on the difference to the one two before, five bits a letter.
+
+    >>> counts_as_text(np.array([5, 2, 2, 2, 5]))
+    '52203'
+    """
+    left = counts.copy()
+    left[3:] -= counts[1:-2]
+    letters = np.zeros((len(left), _MOST_DIGITS), np.uint8)
+    is_used = np.zeros(letters.shape, np.bool_)
+    goes_on = np.ones(len(left), np.bool_)
+    for digit in range(_MOST_DIGITS):
+        bits, left = left & 0x1F, left >> _BITS
+        is_used[:, digit] = goes_on
+        goes_on = goes_on & (left != np.where(bits & 0x10, -1, 0))
+        letters[:, digit] = bits + 48 + 0x20 * goes_on
+    return letters[is_used].tobytes().decode()
+
+
+def trace_mask(mask: Mask, tolerance_px: float) -> Polygons | None:
+    """Returns the outlines of a mask, of as few corners as the tolerance allows; None if that leaves nothing.
+
+    Outlines are followed by Suzuki and Abe's method (1985) and simplified by Douglas and Peucker's (1973). Parts and
+    holes that the tolerance makes a line or a point are left out.
+
+    Args:
+        mask: as the model gave it.
+        tolerance_px: farthest that an outline may lie from the mask's edge, in pixels of the frame.
+
+    >>> square = Mask(2, 1, 4, 3, np.array([0, 12], np.int32))
+    >>> trace_mask(square, 1.0).parts[0][0].tolist()
+    [[2.0, 1.0], [2.0, 4.0], [6.0, 4.0], [6.0, 1.0]]
+    """
+    import cv2
+
+    contours, hierarchy = cv2.findContours(_pixel_corners(mask.pixels), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    rings: dict[int, NDArray[np.float32]] = {}
+    for number, contour in enumerate(contours):
+        ring = cv2.approxPolyDP(contour, tolerance_px, True)
+        if len(ring) > 2 and cv2.contourArea(ring) > 0:
+            rings[number] = ring.reshape(-1, 2).astype(np.float32) + np.array([mask.left, mask.top], np.float32)
+    parents = [] if hierarchy is None else hierarchy[0, :, 3].tolist()
+    outer = sorted(
+        (number for number in rings if parents[number] < 0), key=lambda number: -float(cv2.contourArea(rings[number]))
+    )
+    if not outer:
+        return None
+    return Polygons(
+        tuple((rings[part], *(ring for hole, ring in rings.items() if parents[hole] == part)) for part in outer)
+    )
+
+
+def _pixel_corners(pixels: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Returns uint8 (H + 1, W + 1): which corners of pixels belong to one that is set.
+
+    An outline through the pixels' centres, as OpenCV would follow it, is half a pixel too small on every side.
+    """
+    height, width = pixels.shape
+    corners = np.zeros((height + 1, width + 1), np.uint8)
+    for rows in (slice(0, height), slice(1, height + 1)):
+        for columns in (slice(0, width), slice(1, width + 1)):
+            corners[rows, columns] |= pixels
+    return corners

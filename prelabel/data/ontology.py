@@ -1,0 +1,184 @@
+"""What may be labelled: an ontology's objects and their shapes."""
+
+from __future__ import annotations
+
+import colorsys
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prelabel.data.skeletons import Edge, Skeleton, SkeletonPoint, read_skeletons, skeleton_template
+from prelabel.errors import OntologyError
+from prelabel.runtime.files import read_json
+
+BOX_SHAPES = ("bounding_box", "rotatable_bounding_box", "polygon", "bitmask")
+"""Shapes that a box can be written as, the preferred one first."""
+
+_NOUNS = {
+    "bounding_box": ("box", "boxes"),
+    "rotatable_bounding_box": ("box", "boxes"),
+    "polygon": ("polygon", "polygons"),
+    "bitmask": ("mask", "masks"),
+    "skeleton": ("skeleton", "skeletons"),
+}
+
+
+def noun_of(shapes: Iterable[str]) -> tuple[str, str]:
+    """Returns what a thing of these shapes is called where people read of it, and several of them.
+
+    >>> noun_of(["polygon"]), noun_of(["bounding_box", "rotatable_bounding_box"]), noun_of(["bounding_box", "bitmask"])
+    (('polygon', 'polygons'), ('box', 'boxes'), ('shape', 'shapes'))
+    """
+    nouns = {_NOUNS.get(shape, ("shape", "shapes")) for shape in shapes}
+    return nouns.pop() if len(nouns) == 1 else ("shape", "shapes")
+
+
+def made_feature_hash(kind: str, name: str) -> str:
+    """Returns the feature hash of a part that prelabel makes itself: the same kind and name give the same one."""
+    return hashlib.sha256(f"prelabel\n{kind}\n{name}".encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class OntologyObject:
+    """A kind of object that annotators label.
+
+    Attributes:
+        name: what annotators see.
+        color: `#RRGGBB`.
+        shape: `bounding_box` and so on.
+        feature_hash: identifies it on the platform.
+        value: the name as label rows carry it: lower case, spaces as underscores.
+        required_attributes: names of the attributes that an annotator has to fill.
+        skeleton: the points of one of shape `skeleton`, in the order of its template; else empty.
+        skeleton_edges: between these points, by their numbers.
+    """
+
+    name: str
+    color: str
+    shape: str
+    feature_hash: str
+    value: str
+    required_attributes: tuple[str, ...] = ()
+    skeleton: tuple[SkeletonPoint, ...] = ()
+    skeleton_edges: tuple[Edge, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ontology:
+    """The objects of an Encord ontology.
+
+    Attributes:
+        title: what people call it.
+        objects: those that are not archived, in the ontology's order.
+        structure: the editor JSON as it came; the SDK's `OntologyStructure` loads it.
+    """
+
+    title: str
+    objects: tuple[OntologyObject, ...]
+    structure: Mapping[str, Any]
+
+    @classmethod
+    def from_structure(cls, document: Mapping[str, Any], title: str) -> Ontology:
+        """Returns the ontology of editor JSON, or of a whole ontology document with the JSON under `editor`.
+
+        Raises:
+            OntologyError: if it is neither.
+        """
+        structure = document.get("editor", document)
+        if not isinstance(structure, Mapping) or not isinstance(structure.get("objects"), list):
+            raise OntologyError(f"ontology {title!r}: got no list 'objects', expected the JSON of Encord's editor")
+        skeletons = read_skeletons(structure)
+        listed = [
+            _read_object(entry, skeletons, f"ontology {title!r}: objects[{n}]")
+            for n, entry in enumerate(structure["objects"])
+        ]
+        objects = tuple(
+            found for found, entry in zip(listed, structure["objects"], strict=True) if not entry.get("archived")
+        )
+        return cls(title, objects, {**structure, "classifications": structure.get("classifications") or []})
+
+    @classmethod
+    def from_classes(
+        cls,
+        class_names: Sequence[str],
+        shape: str = "bounding_box",
+        point_names: Sequence[str] = (),
+    ) -> Ontology:
+        """Returns an ontology of one object a class: the same names and shape give the same hashes and colours.
+
+        Args:
+            class_names: of the objects.
+            shape: of all of them.
+            point_names: of each, where they are skeletons.
+        """
+        names = list(dict.fromkeys(class_names))
+        entries = [
+            {
+                "id": str(number + 1),
+                "name": name,
+                "color": _color(number),
+                "shape": shape,
+                "featureNodeHash": made_feature_hash(shape, name),
+                "required": False,
+                "archived": False,
+            }
+            for number, name in enumerate(names)
+        ]
+        structure: dict[str, Any] = {"objects": entries, "classifications": []}
+        if shape == "skeleton":
+            structure["skeleton_templates"] = [
+                skeleton_template(
+                    name,
+                    made_feature_hash(shape, name),
+                    [SkeletonPoint(point, made_feature_hash(f"point of {name}", point)) for point in point_names],
+                )
+                for name in names
+            ]
+        return cls.from_structure(structure, "Detector")
+
+    @classmethod
+    def load(cls, path: Path) -> Ontology:
+        """Returns the ontology of a JSON file; it is called by its own title, or by the file's name.
+
+        Raises:
+            OntologyError: if there is no such file, or it is not an ontology.
+        """
+        document = read_json(path, OntologyError)
+        if not isinstance(document, dict):
+            raise OntologyError(f"{path}: got a {type(document).__name__}, expected an ontology: {{objects: […]}}")
+        try:
+            return cls.from_structure(document, str(document.get("title") or path.stem))
+        except OntologyError as error:
+            raise OntologyError(f"{path}: {error}") from error
+
+
+def _read_object(entry: object, skeletons: Mapping[str, Skeleton], where: str) -> OntologyObject:
+    if not isinstance(entry, Mapping):
+        raise OntologyError(f"{where}: got a {type(entry).__name__}, expected an object")
+    for key in ("id", "name", "color", "shape", "featureNodeHash"):
+        if not isinstance(entry.get(key), str):
+            raise OntologyError(f"{where}: {key}: got {entry.get(key)!r}, expected text")
+    attributes = entry.get("attributes") or []
+    by_name = skeletons.get(entry["name"], Skeleton()) if entry["shape"] == "skeleton" else Skeleton()
+    skeleton = skeletons.get(entry["featureNodeHash"], by_name)
+    return OntologyObject(
+        name=entry["name"],
+        color=entry["color"],
+        shape=entry["shape"],
+        feature_hash=entry["featureNodeHash"],
+        value=entry["name"].lower().replace(" ", "_"),
+        required_attributes=tuple(str(attribute.get("name")) for attribute in attributes if attribute.get("required")),
+        skeleton=skeleton.points,
+        skeleton_edges=skeleton.edges,
+    )
+
+
+def _color(number: int) -> str:
+    # Steps of the golden ratio keep neighbours in a list far apart in hue, however long the list; three lightnesses
+    # keep hues that come close apart, and all three are legible on a picture and under white text.
+    hue = number * 0.6180339887498949 % 1.0
+    lightness = (0.45, 0.35, 0.55)[number % 3]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
+    return f"#{round(red * 255):02X}{round(green * 255):02X}{round(blue * 255):02X}"

@@ -1,0 +1,185 @@
+"""The way to a project: address, key and permission, each checked with the next step in its error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import prelabel
+from prelabel.encord.calls import Caller, Retry, explain, is_never_connected
+from prelabel.encord.client import EncordProject
+from prelabel.errors import AccountError
+from prelabel.runtime.redact import keep_links_out_of_logs
+
+if TYPE_CHECKING:
+    from encord import EncordUserClient, Project
+    from encord.http.constants import RequestsSettings
+
+
+KEY_TEXT, KEY_FILE = "ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE"
+_NEXT_STEP = "use a key as `ssh-keygen -t ed25519` makes it, its public half added to the user or service account"
+
+
+def read_key(environment: Mapping[str, str] = os.environ) -> str:
+    """Returns the text of an Ed25519 private key: that of `ENCORD_SSH_KEY`, else of the file `ENCORD_SSH_KEY_FILE`.
+
+    The text goes before the file, as it does in `encord-agents`.
+
+    Raises:
+        AccountError: there is none, it cannot be read, or it is not such a key. The key is in no message.
+    """
+    text, path = environment.get(KEY_TEXT, ""), environment.get(KEY_FILE, "")
+    if text.strip():
+        key, where = text, KEY_TEXT
+        if "\n" not in text.strip():
+            key = text.replace("\\n", "\n")  # how .env files and secret stores often carry line ends
+    elif "PRIVATE KEY" in path:
+        raise AccountError(f"{KEY_FILE} holds a key's text, it wants the path of a file: set {KEY_TEXT} to the text")
+    elif path.strip():
+        key, where = _read_file(Path(path.strip()).expanduser()), f"{KEY_FILE}: {path.strip()}"
+    else:
+        raise AccountError(f"no Encord key: set {KEY_FILE} to a private key's file, or {KEY_TEXT} to its text")
+    complaint = _complaint(key)
+    if complaint:
+        raise AccountError(f"{where}: {complaint}")
+    return key
+
+
+def _read_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        raise AccountError(f"{KEY_FILE}: there is no file {path}") from None
+    except UnicodeDecodeError:
+        pass  # raised below, without the bytes that the error carries
+    except OSError as error:
+        raise AccountError(f"{KEY_FILE}: {path} cannot be read: {error.strerror}") from error
+    raise AccountError(f"{KEY_FILE}: {path} is not a private key: {_NEXT_STEP}")
+
+
+def _complaint(key: str) -> str:
+    """Returns what is wrong with a key, empty if nothing is. No error of the library gets out: some quote the key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import ssh
+
+    if key.lstrip().startswith(("ssh-", "ecdsa-")):
+        return "is the public half of a key: name the private one, the file without .pub"
+    try:
+        loaded = ssh.load_ssh_private_key(key.strip().encode() + b"\n", None)
+    except (TypeError, UnsupportedAlgorithm):
+        return (
+            "is locked with a passphrase, which an unattended run cannot type: use a service account's key, "
+            "or a copy unlocked with `ssh-keygen -p -N '' -f COPY`"
+        )
+    except ValueError:
+        return f"is not an OpenSSH private key: {_NEXT_STEP}"
+    if not isinstance(loaded, Ed25519PrivateKey):
+        return f"is a key of another kind, Encord takes Ed25519 only: {_NEXT_STEP}"
+    return ""
+
+
+DEFAULT_DOMAIN = "https://api.encord.com"
+
+_CLOSED_STATUSES = ("paused", "cancelled", "archived")
+
+
+def connect(project_hash: str, domain: str | None = None, *, retry: Retry | None = None) -> EncordProject:
+    """Returns a project, reached with the key in the environment.
+
+    Args:
+        project_hash: uuid of a workflow project.
+        domain: the API's address; None: the EU platform's.
+        retry: how long calls go on through passing trouble; default: a minute or two.
+
+    Raises:
+        AccountError: key, address, project or permission are not as they must be; the message says the next step.
+    """
+    keep_links_out_of_logs()
+    address = _checked_domain(domain or DEFAULT_DOMAIN)
+    uuid = project_uuid(project_hash)
+    client = _make_client(read_key(), address)
+    caller = Caller(address, retry or Retry())
+    project = caller.call(f"project {uuid}", lambda: _get_project(client, uuid, address), AccountError)
+    _check_project(project)
+    return EncordProject(project, client, replace(caller, look=lambda: _check_project(_enter(client, uuid, address))))
+
+
+def _make_client(key: str, domain: str) -> EncordUserClient:
+    from encord import EncordUserClient
+
+    return EncordUserClient.create_with_ssh_private_key(
+        ssh_private_key=key,
+        domain=domain,
+        requests_settings=_request_settings(),
+        user_agent_suffix=f"prelabel/{prelabel.__version__}",
+    )
+
+
+def _request_settings() -> RequestsSettings:
+    from encord.http.constants import RequestsSettings
+
+    # The SDK waits 180 s for a connection and tries that four times: a wrong address would look like a hang.
+    return RequestsSettings(connect_timeout=20, read_timeout=120, write_timeout=180)
+
+
+def _get_project(client: EncordUserClient, project_hash: UUID, domain: str) -> Project:
+    from encord import exceptions as sdk
+
+    try:
+        return _enter(client, project_hash, domain)
+    except sdk.RequestException as error:
+        if is_never_connected(error):  # the SDK has tried for 9 s: a wrong address more likely than passing trouble
+            raise AccountError(f"project {project_hash}: {explain(error, domain)}") from None
+        raise
+
+
+def _enter(client: EncordUserClient, project_hash: UUID, domain: str) -> Project:
+    from encord import exceptions as sdk
+
+    try:
+        return client.get_project(project_hash)
+    except (sdk.ResourceNotFoundError, sdk.AuthorisationError):
+        raise AccountError(
+            f"source.project_hash: {domain} has no project {project_hash} that this key's user may enter: check the "
+            "hash (it stands in the project's address in the web app), add the user or service account to the project, "
+            "or name the platform that the project is on: source.domain or ENCORD_DOMAIN"
+        ) from None
+
+
+def _check_project(project: Project) -> None:
+    if project.status.value in _CLOSED_STATUSES:
+        raise AccountError(
+            f"project {project.title!r} is {project.status.value}: resume it in the web app, or name another"
+        )
+    if project.project_type.value != "workflow":
+        raise AccountError(f"project {project.title!r} has no workflow, and so no agent stage: name a workflow project")
+
+
+def _checked_domain(domain: str) -> str:
+    address = domain.strip().rstrip("/")
+    if not address.startswith(("https://", "http://")):
+        raise AccountError(f"source.domain: got {domain!r}, expected an address such as {DEFAULT_DOMAIN}")
+    if "://app." in address:
+        api = address.replace("://app.", "://api.")
+        raise AccountError(f"source.domain: {address} is the web app's address, expected the API's: {api}")
+    return address
+
+
+def project_uuid(project_hash: str) -> UUID:
+    """Returns the uuid that a config has written out.
+
+    Raises:
+        AccountError: it is none.
+    """
+    try:
+        return UUID(project_hash)
+    except ValueError:
+        raise AccountError(
+            f"source.project_hash: got {project_hash!r}, expected a uuid such as "
+            "4f8ac2d1-0000-4000-8000-000000000000; it stands in the project's address in the web app"
+        ) from None

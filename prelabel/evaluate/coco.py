@@ -1,0 +1,186 @@
+"""The score of a run's labels against ground truth: mean average precision as COCO defines it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.config.base import DemoSection, FolderSection, Source
+from prelabel.errors import ConfigError
+from prelabel.files.demo import TRUTH_NAME
+from prelabel.runtime.files import read_json
+from prelabel.store.report import Score
+
+_NAMES: Mapping[type, str] = {int: "number", float: "number", Real: "number", str: "text", list: "list", dict: "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class CocoFile:
+    """A COCO file, checked.
+
+    Attributes:
+        path: what errors call it.
+        image_names: `file_name` by image id.
+        category_names: by category id.
+        annotations: as they stand.
+    """
+
+    path: Path
+    image_names: dict[int, str]
+    category_names: dict[int, str]
+    annotations: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path, numbers: Sequence[str] = ()) -> CocoFile:
+        """Returns the file's content; each annotation has the `numbers` asked for."""
+        document = read_json(path, ConfigError)
+        if not isinstance(document, dict):
+            raise ConfigError(f"{path}: got {_kind(document)}, expected COCO: images, annotations, categories")
+        images = _entries(document, "images", {"id": int, "file_name": str}, path)
+        categories = _entries(document, "categories", {"id": int, "name": str}, path)
+        keys = {"image_id": int, "category_id": int, "bbox": list, **dict.fromkeys(numbers, Real)}
+        return cls(
+            path,
+            {image["id"]: image["file_name"] for image in images},
+            {category["id"]: category["name"] for category in categories},
+            _entries(document, "annotations", keys, path),
+        )
+
+    def select(self, image_names: Sequence[str], category_names: Sequence[str]) -> dict[str, Any]:
+        """Returns COCO of these images and categories alone, under ids from 1 in the given order.
+
+        Annotations are numbered from 1 too: the evaluation takes 0 for "no match".
+        """
+        images = {name: number for number, name in enumerate(image_names, 1)}
+        categories = {name.casefold(): number for number, name in enumerate(category_names, 1)}
+        annotations: list[dict[str, Any]] = []
+        for entry in self.annotations:
+            image_id = images.get(self.image_names.get(entry["image_id"], ""))
+            category_id = categories.get(self.category_names.get(entry["category_id"], "").casefold())
+            if image_id is not None and category_id is not None:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_id,
+                        "category_id": category_id,
+                        "bbox": entry["bbox"],
+                        "area": entry["bbox"][2] * entry["bbox"][3],
+                        "iscrowd": int(bool(entry.get("iscrowd"))),
+                        "score": entry.get("score", 0),
+                    }
+                )
+        return {
+            "images": [{"id": number} for number in images.values()],
+            "categories": [{"id": number} for number in categories.values()],
+            "annotations": annotations,
+        }
+
+
+def _entries(document: Mapping[str, Any], key: str, wanted: Mapping[str, type], path: Path) -> list[dict[str, Any]]:
+    entries = document.get(key)
+    if not isinstance(entries, list):
+        raise ConfigError(f"{path}: {key}: got {_kind(entries)}, expected COCO's list")
+    for number, entry in enumerate(entries):
+        for name, kind in wanted.items():
+            value: Any = entry.get(name) if isinstance(entry, dict) else None
+            if not issubclass(type(value), kind):
+                raise ConfigError(f"{path}: {key}[{number}].{name}: got {_kind(value)}, expected {_NAMES[kind]}")
+            if name == "bbox" and not _is_box(value):
+                raise ConfigError(f"{path}: {key}[{number}].bbox: got {value}, expected [x, y, width, height]")
+    return entries
+
+
+def _is_box(values: Sequence[object]) -> bool:
+    return len(values) == 4 and all(isinstance(value, Real) for value in values)
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {_NAMES.get(type(value), type(value).__name__)}"
+
+
+MAX_DETECTIONS = 100
+"""An image, the most confident first, as COCO has it."""
+
+
+def truth_of(source: Source) -> Path | None:
+    """Returns the ground truth that a source names, or that is made with it; None where there is none."""
+    if isinstance(source, DemoSection):
+        return source.output / TRUTH_NAME
+    return source.truth if isinstance(source, FolderSection) else None
+
+
+def score_coco(predictions: Path, truth: Path) -> Score:
+    """Returns the score of a COCO file with `score` in its annotations against a COCO file of ground truth.
+
+    Images meet by `file_name` and categories by name, whatever their ids and the name's case. Detections on a crowd
+    region (`iscrowd`) of their category are neither right nor wrong.
+
+    Raises:
+        ConfigError: if a file is not COCO, or the two have no image or no category in common.
+    """
+    found, wanted = CocoFile.read(predictions, ("score",)), CocoFile.read(truth)
+    images, names = _common_images(found, wanted), _common_categories(found, wanted)
+    precision = _precision(wanted.select(images, names), found.select(images, names))
+    shown = precision.max(axis=(0, 1)) > -1
+    if not shown.any():
+        raise ConfigError(f"{truth}: annotations: the {len(images)} images in common show none of: {', '.join(names)}")
+    by_class = precision[:, :, shown].mean(axis=(0, 1))
+    return Score(
+        map_50_95=float(by_class.mean()),
+        map_50=float(precision[0][:, shown].mean()),
+        by_class={name: float(ap) for name, ap in zip(np.array(names)[shown].tolist(), by_class, strict=True)},
+    )
+
+
+def _common_images(found: CocoFile, wanted: CocoFile) -> list[str]:
+    asked = set(wanted.image_names.values())
+    common = [name for name in dict.fromkeys(found.image_names.values()) if name in asked]
+    if not common:
+        raise ConfigError(
+            f"{wanted.path}: images: no file_name is one of those in {found.path}: "
+            f"got {_few(wanted.image_names, 1)}, expected such as {_few(found.image_names, 1)}"
+        )
+    return common
+
+
+def _common_categories(found: CocoFile, wanted: CocoFile) -> list[str]:
+    """Returns the categories in common as the truth writes them, each once whatever the case."""
+    known = {name.casefold() for name in found.category_names.values()}
+    common = {name.casefold(): name for name in wanted.category_names.values() if name.casefold() in known}
+    if not common:
+        raise ConfigError(
+            f"{wanted.path}: categories: no name is one of those in {found.path}: "
+            f"got {_few(wanted.category_names)}, expected some of {_few(found.category_names)}"
+        )
+    return list(common.values())
+
+
+def _few(names: Mapping[int, str], most: int = 8) -> str:
+    listed = [repr(name) for name in names.values()]
+    return ", ".join(listed[:most]) + (", …" if len(listed) > most > 1 else "") if listed else "none"
+
+
+def _precision(truth: dict[str, Any], found: dict[str, Any]) -> NDArray[np.float64]:
+    """Returns precision by IoU threshold, recall and category, float64 (10, 101, K); -1 where there is no truth.
+
+    Thresholds and recalls are COCO's own: https://cocodataset.org/#detection-eval.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    evaluation = COCOeval_faster(COCO(truth), COCO(found), iouType="bbox", print_function=_quiet)
+    evaluation.params.maxDets = [MAX_DETECTIONS]
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision: NDArray[np.float64] = evaluation.eval["precision"][:, :, :, 0, 0]
+    return precision
+
+
+def _quiet(text: str) -> None:
+    """Says nothing."""

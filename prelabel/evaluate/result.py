@@ -1,0 +1,269 @@
+"""An evaluation for people at a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich.markup import escape
+from rich.table import Table
+
+from prelabel.evaluate.edits import Edits
+from prelabel.evaluate.thresholds import ThresholdCurve
+from prelabel.runtime.files import write_text_atomically
+from prelabel.store.report import Score
+
+Mark = Literal["untouched", "moved from", "moved to", "reclassed from", "reclassed to", "deleted", "added"]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedBox:
+    """A box of a frame to look at.
+
+    Attributes:
+        mark: what became of it, or where it comes from.
+        class_name: then, for boxes that were written; now, for those that stand.
+        xyxy: corners in fractions of the frame.
+        confidence: with which it was written; None for boxes that stand.
+    """
+
+    mark: Mark
+    class_name: str
+    xyxy: tuple[float, float, float, float]
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorstFrame:
+    """A frame that took many corrections.
+
+    Attributes:
+        key: the task's.
+        title: the task's.
+        frame_index: 0-based.
+        width: pixels of the frame.
+        height: pixels of the frame.
+        num_corrections: boxes moved, reclassed, deleted or added on it.
+        boxes: all on it, before and after.
+    """
+
+    key: str
+    title: str
+    frame_index: int
+    width: int
+    height: int
+    num_corrections: int
+    boxes: tuple[MarkedBox, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoEdits:
+    """What became of one task's labels.
+
+    Attributes:
+        key: the task's.
+        title: the task's, told apart from others of that title.
+        model: name of the model that found the boxes, with the start of its weights' hash.
+        num_frames: frames compared.
+        by_class: the counts.
+    """
+
+    key: str
+    title: str
+    model: str
+    num_frames: int
+    by_class: Mapping[str, Edits]
+
+    @property
+    def total(self) -> Edits:
+        """Over all classes."""
+        return sum(self.by_class.values(), Edits())
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEdits:
+    """What became of the labels of one version of a model.
+
+    Attributes:
+        model: its name, with the start of its weights' hash.
+        by_class: the counts.
+    """
+
+    model: str
+    by_class: Mapping[str, Edits]
+
+    @property
+    def total(self) -> Edits:
+        """Over all classes."""
+        return sum(self.by_class.values(), Edits())
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A task that was not compared, and why."""
+
+    title: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Boxes that stand now and say nothing of the model.
+
+    Attributes:
+        on_other_frames: on frames that it was not shown.
+        of_other_classes: of classes that it does not know, by class.
+    """
+
+    on_other_frames: int = 0
+    of_other_classes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What became of a config's labels.
+
+    Attributes:
+        prelabel: version.
+        made_at: UTC, ISO 8601.
+        config_sha256: of what decides what the labels say.
+        against: where the labels that stand now are.
+        min_iou: overlap from which boxes of different instances were taken for the same thing.
+        accept_iou: overlap from which a box that was only estimated to be left alone was.
+        instances_are: `per_frame`: one a box; `tracks`: one a thing, over all its frames.
+        models: by version of the model.
+        videos: by task.
+        thresholds: by class.
+        score: where a ground truth was given.
+        worst_frames: those with the most corrections, the worst first.
+        skipped: tasks that were not compared.
+        left_out: boxes that were not.
+        warnings: what somebody should know before they trust the figures.
+    """
+
+    prelabel: str
+    made_at: str
+    config_sha256: str
+    against: str
+    min_iou: float
+    accept_iou: float
+    instances_are: Literal["per_frame", "tracks"]
+    models: tuple[ModelEdits, ...]
+    videos: tuple[VideoEdits, ...]
+    thresholds: Mapping[str, ThresholdCurve]
+    score: Score | None
+    worst_frames: tuple[WorstFrame, ...]
+    skipped: tuple[Skipped, ...]
+    left_out: LeftOut
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> Edits:
+        """Over all models and classes."""
+        return sum((model.total for model in self.models), Edits())
+
+    def write(self, path: Path) -> None:
+        """Writes it as JSON; counts come with the shares that follow from them."""
+        values = {
+            **asdict(self),
+            "total": _with_shares(self.total),
+            "models": [_counted(entry, {"model": entry.model}) for entry in self.models],
+            "videos": [
+                _counted(
+                    entry, {"key": entry.key, "title": entry.title, "model": entry.model, "frames": entry.num_frames}
+                )
+                for entry in self.videos
+            ],
+            "score": None if self.score is None else self.score.figures,
+            "thresholds": {name: _told(curve) for name, curve in self.thresholds.items()},
+        }
+        write_text_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _counted(entry: ModelEdits | VideoEdits, named: Mapping[str, str | int]) -> dict[str, object]:
+    by_class = {name: _with_shares(edits) for name, edits in entry.by_class.items()}
+    return {**named, "total": _with_shares(entry.total), "by_class": by_class}
+
+
+def _with_shares(edits: Edits) -> dict[str, object]:
+    shares = {name: getattr(edits, name) for name in ("precision", "recall", "f1", "saved")}
+    return {
+        **asdict(edits),
+        "written": edits.written,
+        "current": edits.current,
+        **{name: None if value is None else round(value, 5) for name, value in shares.items()},
+    }
+
+
+def _told(curve: ThresholdCurve) -> dict[str, object]:
+    return {
+        **asdict(curve),
+        "actions_in_force": curve.actions_at(curve.in_force),
+        "actions_suggested": curve.actions_at(curve.suggested),
+    }
+
+
+COLUMNS = ("boxes", "kept", "moved", "reclassed", "deleted", "added", "P", "R", "F1", "saved")
+
+
+def edit_tables(evaluation: Evaluation) -> Iterator[Table]:
+    """Yields what became of the boxes: a table a model, a line a class, and their sum.
+
+    P and R are precision and recall as people's corrections have them.
+    """
+    for entry in evaluation.models:
+        table = _table("class", *COLUMNS, title=f"made by {entry.model}")
+        for name, edits in entry.by_class.items():
+            table.add_row(escape(name), *_cells(edits))
+        if len(entry.by_class) > 1:
+            table.add_row("all", *_cells(entry.total), style="bold")
+        yield table
+
+
+def threshold_table(evaluation: Evaluation) -> Table | None:
+    """Returns which thresholds would have cost fewer corrections; None where none would."""
+    table = _table("class", "threshold", "suggested", "actions", "with it", "of boxes found")
+    for name, curve in evaluation.thresholds.items():
+        if curve.suggested != curve.in_force:
+            before, after = curve.actions_at(curve.in_force), curve.actions_at(curve.suggested)
+            thresholds = (f"{curve.in_force:.2f}", f"{curve.suggested:.2f}")
+            table.add_row(escape(name), *thresholds, f"{before:,.0f}", f"{after:,.0f}", f"{curve.num_boxes:,}")
+    return table if table.row_count else None
+
+
+def remarks(evaluation: Evaluation) -> Iterator[str]:
+    """Yields what else there is to say, a line each."""
+    total = evaluation.total
+    num = len(evaluation.videos)
+    yield f"compared {num} task{'s' if num > 1 else ''} with {evaluation.against}"
+    if total.saved is not None:
+        yield (
+            f"{total.actions:,} actions to correct, {total.from_scratch:,} from scratch: "
+            f"{total.saved:.0%} saved (how this is counted: docs/evaluation.md)"
+        )
+    if total.written and not total.actions:
+        yield "nothing differs from what was written: has anybody looked at these labels yet?"
+    if (score := evaluation.score) is not None:
+        yield f"mAP {score.map_50_95:.3f} (AP50 {score.map_50:.3f}) against the truth"
+    if evaluation.left_out.on_other_frames:
+        yield f"{evaluation.left_out.on_other_frames:,} boxes on frames that the model was not shown: not counted"
+    for name, number in evaluation.left_out.of_other_classes.items():
+        yield f"{number:,} boxes of {name!r}, which the model does not know: not counted"
+
+
+def _cells(edits: Edits) -> list[str]:
+    counts = (edits.written, edits.untouched, edits.moved, edits.reclassed, edits.deleted, edits.added)
+    shares = (edits.precision, edits.recall, edits.f1)
+    saved = "" if edits.saved is None else f"{edits.saved:.0%}"
+    return [*(f"{count:,}" for count in counts), *("" if value is None else f"{value:.2f}" for value in shares), saved]
+
+
+def _table(first: str, *numbers: str, title: str | None = None) -> Table:
+    shown = None if title is None else escape(title)
+    table = Table(first, box=None, pad_edge=False, title=shown, title_justify="left")
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table

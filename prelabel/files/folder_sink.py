@@ -1,0 +1,162 @@
+"""Labels into a folder: one Encord label row a task."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prelabel.data.detections import VideoDetections
+from prelabel.data.frames import VideoInfo
+from prelabel.data.label_map import LabelMap
+from prelabel.data.ontology import Ontology
+from prelabel.errors import LabelError
+from prelabel.labels.row.answers import remove_own_answers, unless_begun
+from prelabel.labels.row.editable import EditableRow
+from prelabel.labels.row.offline import data_hash_of, detached_row, encord_ontology, new_label_row
+from prelabel.labels.row.own import LabelRow, remove_own
+from prelabel.labels.row.size import check_row_size, json_pieces
+from prelabel.labels.row.write import RowChange, write_detections
+from prelabel.plugins.protocols import Task
+from prelabel.runtime.files import OutputNames, atomic_write
+
+LABELS_ENDING = ".labels.json"
+"""Of the file of a task's label row."""
+
+
+class FolderSink:
+    """Writes `NAME.labels.json` for each task.
+
+    A label row that stands there already is treated as the platform's would be: what prelabel wrote and nobody touched
+    is replaced, all else is kept.
+
+    Raises:
+        OntologyError: if the Encord SDK does not load the ontology.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        ontology: Ontology,
+        label_map: LabelMap,
+        max_row_bytes: int,
+        names: OutputNames | None = None,
+        *,
+        skips_begun: bool = False,
+    ) -> None:
+        """Makes no file.
+
+        Args:
+            output: where label rows go.
+            ontology: that they are of.
+            label_map: from the detector's classes to its objects.
+            max_row_bytes: the largest row that is written.
+            names: which task's files have which name.
+            skips_begun: whether rows with labels of anybody else are left as they are.
+        """
+        self._skips_begun = skips_begun
+        self._ontology = ontology
+        self._sdk_ontology = encord_ontology(ontology)  # what the SDK does not load is an error before the first task
+        self._label_map = label_map
+        self._max_row_bytes = max_row_bytes
+        self._output = output
+        self._names = names or OutputNames(output)
+
+    def describe(self) -> str:
+        """Returns where labels go, in words."""
+        return f"into {self._output}: NAME{LABELS_ENDING}, a file a task"
+
+    def holds(self, task: Task) -> bool:
+        """Tells whether the task's label row is there."""
+        return self.path_of(task).exists()
+
+    def path_of(self, task: Task) -> Path:
+        """Returns where the task's label row is, or will be."""
+        return self._names.path(task.key, task.title, LABELS_ENDING)
+
+    def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
+        """Writes boxes onto the task's label row; see `edit`, also for what it returns."""
+        return self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
+
+    def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
+        """Writes the task's label row with a change on it: all or nothing, and the same when repeated.
+
+        Args:
+            task: whose row; made if there is none.
+            info: of its media.
+            change: returns the row as it is to be.
+
+        Returns:
+            Bytes of the row, as it would be sent to the platform.
+
+        Raises:
+            LabelError: if the labels cannot be written, or the row that stands there is not one of the task, or
+                somebody has worked on it and the media are others now.
+            TakenError: if somebody has begun to work on it, and such rows are left as they are.
+        """
+        now = datetime.now(UTC)
+        change = unless_begun(task.title, change) if self._skips_begun else change
+        written = change(self._read_or_make(task, info, now), now)
+        num_bytes = check_row_size(written.row, self._max_row_bytes)
+        write_row(self.path_of(task), written.row)
+        return num_bytes
+
+    def checkout(self, task: Task, info: VideoInfo) -> EditableRow:
+        """Returns a task's row for somebody else's code to change.
+
+        Raises:
+            LabelError: as `edit`.
+        """
+        row = self._read_or_make(task, info, datetime.now(UTC))
+        return EditableRow(detached_row(task.title, info, encord_ontology(self._ontology)), row)
+
+    def _read_or_make(self, task: Task, info: VideoInfo, now: datetime) -> LabelRow:
+        path = self.path_of(task)
+        row = _read_row(path, task) if path.exists() else None
+        if row is not None and not _is_of(row, info):
+            _refuse_work_of_others(path, row, info)
+            row = None
+        return row if row is not None else new_label_row(task.key, task.title, info, self._sdk_ontology, now=now)
+
+
+def write_row(path: Path, row: LabelRow) -> None:
+    """Writes a label row, whole or not at all."""
+    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        file.writelines(json_pieces(row))
+
+
+def _read_row(path: Path, task: Task) -> LabelRow:
+    """Returns the label row that stands there. Somebody's work may be in it: one that is not clear is not replaced."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabelError(f"{path}: not a label row: {error}; it is left as it is: move it away") from error
+    parts = ("data_units", "object_answers", "classification_answers", "object_actions")
+    if not isinstance(row, dict) or not all(isinstance(row.get(part), dict) for part in parts):
+        raise LabelError(f"{path}: not a label row: expected {', '.join(parts)}; it is left as it is: move it away")
+    if row.get("data_hash") != data_hash_of(task.key):
+        raise LabelError(f"{path}: the label row of other data, {row.get('data_title')!r}: move it away")
+    return row
+
+
+def _is_of(row: LabelRow, info: VideoInfo) -> bool:
+    """Tells whether the row is of media of this size and length: a file may have been replaced under its name."""
+    units = sorted(row["data_units"].values(), key=lambda unit: int(unit["data_sequence"]))
+    sizes = info.frame_sizes or ((info.width, info.height),) * (1 if info.average_fps > 0 else info.num_frames)
+    if [(unit.get("width"), unit.get("height")) for unit in units] != list(sizes):
+        return False
+    if (row["data_type"] == "video") != (info.average_fps > 0):
+        return False
+    return info.average_fps == 0 or math.isclose(units[0].get("data_duration") or 0.0, info.duration_seconds)
+
+
+def _refuse_work_of_others(path: Path, row: LabelRow, info: VideoInfo) -> None:
+    others = remove_own_answers(remove_own(row))
+    if others["object_answers"] or others["classification_answers"]:
+        unit = next(iter(row["data_units"].values()))
+        raise LabelError(
+            f"{path}: somebody has worked on it, and it is of other media: {unit.get('width')} x {unit.get('height')} "
+            f"pixels, {unit.get('data_duration') or 0:.2f} s; now they are {info.width} x {info.height}, "
+            f"{info.duration_seconds:.2f} s: move it away"
+        )

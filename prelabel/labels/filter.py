@@ -1,0 +1,279 @@
+"""Boxes on one frame that lie on each other, or are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.data.boxes import clip_boxes, corners_on_grid, has_area, iou_matrix
+from prelabel.data.detections import VideoDetections
+from prelabel.data.frames import VideoInfo
+from prelabel.data.label_map import LabelMap
+from prelabel.errors import DetectError, OntologyError, did_you_mean
+from prelabel.labels.fit import check_geometry, held_geometry, lacks_keypoints
+from prelabel.labels.flicker import Flicker, flickering
+from prelabel.labels.keyframes import KeyframeStats
+from prelabel.labels.size_and_zones import SizeLimits, Zones, of_odd_aspect, out_of_zone, too_large, too_small
+
+DropReason = Literal[
+    "ignored",
+    "unmapped",
+    "no_keypoints",
+    "low_confidence",
+    "empty",
+    "too_small",
+    "too_large",
+    "aspect",
+    "out_of_zone",
+    "duplicate",
+    "overlapping",
+    "flicker",
+    "over_max_per_frame",
+    "untracked",
+    "short_track",
+]
+"""In the order in which they are looked at; the last two are of `prelabel.labels.tracking`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """How many detections were left out, and why.
+
+    Attributes:
+        counts: by reason, then by the detector's class name; only what is not zero.
+    """
+
+    counts: Mapping[DropReason, Mapping[str, int]]
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(sum(by_class.values()) for by_class in self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """Detections that become labels, and the count of those that do not.
+
+    Attributes:
+        detections: within their frames, of mapped classes, each with an area at five decimals.
+        dropped: all others, counted.
+        thinning: what keeping few boxes of each track has saved; None where all are kept.
+    """
+
+    detections: VideoDetections
+    dropped: Dropped
+    thinning: KeyframeStats | None = None
+
+
+def count_by_class(class_id: NDArray[np.int64], class_names: tuple[str, ...]) -> dict[str, int]:
+    """Returns how often each class comes; only what is not zero.
+
+    >>> count_by_class(np.array([1, 1]), ("car", "bus"))
+    {'bus': 2}
+    """
+    counts = np.bincount(class_id, minlength=len(class_names))
+    return {name: int(num) for name, num in zip(class_names, counts, strict=True) if num}
+
+
+ANY_SIZE, ANYWHERE = SizeLimits(), Zones()
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRules:
+    """All rules; by default each lets everything through.
+
+    Attributes:
+        conf: least confidence, one for all or by name of the ontology object.
+        size: how large a box must be and may be.
+        zones: where in the frame it must lie and must not lie.
+        nms_iou: of two boxes on a frame that overlap more than this, whatever their objects, the more confident stays.
+        flicker: on how many frames around its own a thing must be seen.
+        max_per_frame: how many boxes a frame may have.
+    """
+
+    conf: float | Mapping[str, float] = 0.0
+    size: SizeLimits = ANY_SIZE
+    zones: Zones = ANYWHERE
+    nms_iou: float | None = None
+    flicker: Flicker | None = None
+    max_per_frame: int | None = None
+
+
+def class_thresholds(conf: float | Mapping[str, float], label_map: LabelMap) -> NDArray[np.float32]:
+    """Returns the least confidence by `class_id`, float32.
+
+    Args:
+        conf: one for all, or by name of the ontology object; 0 where none is given.
+        label_map: from the detector's classes to ontology objects.
+
+    Raises:
+        OntologyError: if `conf` names an object that no class becomes.
+
+    >>> from prelabel.data.label_map import build_label_map
+    >>> from prelabel.data.ontology import Ontology
+    >>> label_map = build_label_map(["car", "bus"], Ontology.from_classes(["Vehicle"]), {"car": "Vehicle"})
+    >>> class_thresholds({"Vehicle": 0.5}, label_map).tolist()
+    [0.5, 0.0]
+    """
+    if not isinstance(conf, Mapping):
+        return np.full(len(label_map.class_names), conf, np.float32)
+    names = [category.name for category in label_map.categories]
+    for name in conf:
+        if name not in names:
+            raise OntologyError(f"labels.conf: no class becomes an object {name!r}: {did_you_mean(name, names)}")
+    return np.array([0.0 if found is None else conf.get(found.name, 0.0) for found in label_map.objects], np.float32)
+
+
+NO_RULES = FilterRules()
+
+Rule = Callable[[VideoDetections], NDArray[np.bool_]]
+"""Tells which boxes, of those that no rule before has dropped, become no label."""
+
+
+def filter_detections(
+    detections: VideoDetections, info: VideoInfo, label_map: LabelMap, rules: FilterRules = NO_RULES
+) -> Shaped:
+    """Returns what is left to label. Each detection that is not is counted once, by the first reason that holds.
+
+    Rules look at boxes. Of what is known beyond the box is left what the object's shape holds.
+
+    Args:
+        detections: as the detector found them.
+        info: the video that they were found in.
+        label_map: from the detector's classes to ontology objects.
+        rules: what a box must be like.
+
+    Raises:
+        OntologyError: if `rules.conf` names an object that no class becomes.
+        DetectError: if a `class_id` is not one of the detector's, or a geometry not of the kind that it says it gives.
+
+    >>> from prelabel.data.label_map import build_label_map
+    >>> from prelabel.data.ontology import Ontology
+    >>> label_map = build_label_map(["person", "car"], Ontology.from_classes(["person", "car"]), {"car": None})
+    >>> found = VideoDetections(
+    ...     frame_index=np.array([0, 0, 1]),
+    ...     xyxy=np.array([[-5, 2, 12, 8], [1, 1, 3, 3], [20, 1, 30, 3]], np.float32),
+    ...     confidence=np.array([0.9, 0.8, 0.7], np.float32),
+    ...     class_id=np.array([0, 1, 0]),
+    ...     track_id=np.array([-1, -1, -1]),
+    ... )
+    >>> shaped = filter_detections(found, VideoInfo(width=10, height=6, num_frames=2), label_map)
+    >>> shaped.detections.xyxy.tolist()
+    [[0.0, 2.0, 10.0, 6.0]]
+    >>> shaped.dropped.counts
+    {'ignored': {'car': 1}, 'empty': {'person': 1}}
+    """
+    _check_class_ids(detections, label_map)
+    check_geometry(detections, label_map)
+    found = replace(detections, xyxy=clip_boxes(detections.xyxy, info.sizes(detections.frame_index)))
+    counts: dict[DropReason, dict[str, int]] = {}
+    for reason, rule in _rules_in_order(info, label_map, rules).items():
+        is_dropped = rule(found)
+        if is_dropped.any():
+            counts[reason] = count_by_class(found.class_id[is_dropped], label_map.class_names)
+            found = found.where(~is_dropped)
+    return Shaped(replace(found, geometry=held_geometry(found, label_map)), Dropped(counts))
+
+
+def _rules_in_order(info: VideoInfo, label_map: LabelMap, rules: FilterRules) -> dict[DropReason, Rule]:
+    least = class_thresholds(rules.conf, label_map)
+    is_ignored = np.isin(np.array(label_map.class_names, object), label_map.ignored)
+    category, size = label_map.category_index, rules.size
+    in_order: dict[DropReason, Rule] = {
+        "ignored": lambda found: is_ignored[found.class_id],
+        "unmapped": lambda found: category[found.class_id] < 0,
+        "no_keypoints": lambda found: lacks_keypoints(found, label_map),
+        "low_confidence": lambda found: found.confidence < least[found.class_id],
+        "empty": lambda found: ~has_area(found.xyxy, info.sizes(found.frame_index)),
+        "too_small": lambda found: too_small(found.xyxy, info.sizes(found.frame_index), size),
+        "too_large": lambda found: too_large(found.xyxy, info.sizes(found.frame_index), size),
+        "aspect": lambda found: of_odd_aspect(found.xyxy, size),
+        "out_of_zone": lambda found: out_of_zone(found.xyxy, info.sizes(found.frame_index), rules.zones),
+        "duplicate": lambda found: _repeats(found, category[found.class_id], info),
+    }
+    if (nms_iou := rules.nms_iou) is not None:
+        in_order["overlapping"] = lambda found: overlapping(found, nms_iou)
+    if (flicker := rules.flicker) is not None and info.average_fps > 0:  # of pictures, none follows another
+        in_order["flicker"] = lambda found: flickering(found, category[found.class_id], flicker)
+    if (max_per_frame := rules.max_per_frame) is not None:
+        in_order["over_max_per_frame"] = lambda found: over_max_per_frame(found, max_per_frame)
+    return in_order
+
+
+def _check_class_ids(detections: VideoDetections, label_map: LabelMap) -> None:
+    if len(detections) and detections.class_id.max() >= len(label_map.class_names):
+        raise DetectError(
+            f"class_id: got {detections.class_id.max()}, expected an index into the detector's "
+            f"{len(label_map.class_names)} class_names"
+        )
+
+
+def _repeats(found: VideoDetections, category: NDArray[np.int64], info: VideoInfo) -> NDArray[np.bool_]:
+    """Returns, of boxes of one object that are equal at five decimals on one frame, all but the most confident."""
+    order = most_confident_first(found)
+    grid = corners_on_grid(found.xyxy, info.sizes(found.frame_index))
+    columns = np.column_stack([found.frame_index, category, grid])[order]
+    _, first = np.unique(columns, axis=0, return_index=True)
+    repeats = np.ones(len(found), np.bool_)
+    repeats[order[first]] = False
+    return repeats
+
+
+def most_confident_first(found: VideoDetections) -> NDArray[np.int64]:
+    """Returns the order, int64 (N,), by frame, then falling confidence; of equals the earlier row first."""
+    order: NDArray[np.int64] = np.lexsort((-found.confidence, found.frame_index))
+    return order
+
+
+def overlapping(found: VideoDetections, max_iou: float) -> NDArray[np.bool_]:
+    """Returns which boxes a more confident one of their frame that stays overlaps by more than `max_iou`, bool (N,).
+
+    That is non-maximum suppression over all classes together.
+
+    >>> found = VideoDetections(
+    ...     frame_index=np.array([0, 0, 0]),
+    ...     xyxy=np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10]], np.float32),
+    ...     confidence=np.array([0.5, 0.9, 0.7], np.float32),
+    ...     class_id=np.array([0, 1, 0]),
+    ...     track_id=np.array([-1, -1, -1]),
+    ... )
+    >>> overlapping(found, 0.8).tolist()
+    [True, False, False]
+    """
+    order = most_confident_first(found)
+    frames = found.frame_index[order]
+    suppressed = np.zeros(len(found), np.bool_)
+    for rows in np.split(order, np.flatnonzero(np.diff(frames)) + 1):
+        on_others = np.triu(iou_matrix(found.xyxy[rows], found.xyxy[rows]) > max_iou, k=1)
+        gone = suppressed[rows]
+        for rank in np.flatnonzero(on_others.any(axis=1)):
+            if not gone[rank]:
+                gone |= on_others[rank]
+        suppressed[rows] = gone
+    return suppressed
+
+
+def over_max_per_frame(found: VideoDetections, max_per_frame: int) -> NDArray[np.bool_]:
+    """Returns which boxes come after the `max_per_frame` most confident ones of their frame, bool (N,).
+
+    >>> found = VideoDetections(
+    ...     frame_index=np.array([0, 0, 1]),
+    ...     xyxy=np.array([[0, 0, 1, 1]] * 3, np.float32),
+    ...     confidence=np.array([0.5, 0.9, 0.3], np.float32),
+    ...     class_id=np.array([0, 0, 0]),
+    ...     track_id=np.array([-1, -1, -1]),
+    ... )
+    >>> over_max_per_frame(found, 1).tolist()
+    [True, False, False]
+    """
+    order = most_confident_first(found)
+    frames = found.frame_index[order]
+    rank = np.arange(len(order)) - np.searchsorted(frames, frames)
+    over = np.empty(len(order), np.bool_)
+    over[order] = rank >= max_per_frame
+    return over

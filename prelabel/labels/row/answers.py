@@ -1,0 +1,199 @@
+"""Rows that people have begun to work on, told by what stands on them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from prelabel.data.classification import Classification, Step
+from prelabel.errors import LabelError, TakenError
+from prelabel.labels.answers import Answer, PlacedAnswer
+from prelabel.labels.row.own import NUM_NONCES, LabelRow, as_row_time, check_kind, iterate_frames, remove_own
+from prelabel.labels.row.write import RowChange, WrittenRow
+
+AnswerEntry = dict[str, Any]
+"""An entry of `classification_answers`; its form is the SDK's."""
+
+
+def write_answers(
+    row: LabelRow, answers: Sequence[PlacedAnswer], classification: Classification, *, now: datetime
+) -> WrittenRow:
+    """Returns the row with a classification instance for each answer, in place of prelabel's earlier ones.
+
+    All else on the row is kept as it stands. Where a person has answered the same classification on one of an answer's
+    frames, theirs stands and the answer is left out. One that would be written again just so is kept with its date.
+
+    Args:
+        row: of a video, an image or an image group; stays as it is.
+        answers: no two on one frame.
+        classification: that they answer.
+        now: when they were made.
+
+    Raises:
+        LabelError: the row is of another kind.
+    """
+    check_kind(row)
+    own = find_own_answers(row, classification.feature_hash)
+    base = _without(row, own)
+    others = [
+        entry
+        for entry in base["classification_answers"].values()
+        if entry.get("featureHash") == classification.feature_hash
+    ]
+    made_at = as_row_time(now)
+    added: dict[str, AnswerEntry] = {}
+    num_taken_over = 0
+    for placed in answers:
+        if any(_overlaps(placed, entry, classification) for entry in others):
+            num_taken_over += 1
+            continue
+        entry = _entry(placed, classification, made_at)
+        key = _free_hash(row, entry, base["classification_answers"])
+        added[key] = own.get(key) or {**entry, "classificationHash": key}
+    return WrittenRow(
+        row={**base, "classification_answers": {**base["classification_answers"], **added}},
+        num_instances=len(added),
+        num_replaced=len(own),
+        num_kept=len(base["classification_answers"]) + len(base["object_answers"]),
+        num_taken_over=num_taken_over,
+    )
+
+
+def find_own_answers(row: LabelRow, feature_hash: str | None = None) -> dict[str, AnswerEntry]:
+    """Returns prelabel's own untouched answers by their hash; those of one classification, or of all."""
+    return {
+        key: entry
+        for key, entry in (row.get("classification_answers") or {}).items()
+        if feature_hash in (None, entry.get("featureHash"))
+        and entry.get("manualAnnotation") is False
+        and not entry.get("spaces")
+        and key in _hashes_of(row, entry)
+    }
+
+
+def remove_own_answers(row: LabelRow) -> LabelRow:
+    """Returns the row without prelabel's own untouched answers; the given one stays as it is."""
+    return _without(row, find_own_answers(row))
+
+
+def _without(row: LabelRow, own: Mapping[str, AnswerEntry]) -> LabelRow:
+    left = {key: entry for key, entry in row["classification_answers"].items() if key not in own}
+    return {**row, "classification_answers": left}
+
+
+def _entry(placed: PlacedAnswer, classification: Classification, made_at: str) -> AnswerEntry:
+    """Returns the entry as `LabelRowV2.to_encord_dict` writes it, but for its hash."""
+    return {
+        "classifications": _attribute_answers(placed.answer),
+        "featureHash": classification.feature_hash,
+        "spaces": {},
+        "range": [[placed.first_frame, placed.last_frame]],
+        "createdBy": None,
+        "createdAt": made_at,
+        "lastEditedBy": None,
+        "lastEditedAt": made_at,
+        "confidence": round(placed.answer.confidence, 5),
+        "manualAnnotation": False,
+    }
+
+
+def _attribute_answers(answer: Answer) -> list[dict[str, Any]]:
+    """Returns what each attribute says: nested ones first, as the SDK writes them."""
+    by_attribute: dict[str, list[Step]] = {}
+    for choice in answer.choices:
+        for step in choice.steps:
+            by_attribute.setdefault(step.attribute_hash, []).append(step)
+    return [_attribute_answer(steps) for steps in reversed(by_attribute.values())]
+
+
+def _attribute_answer(steps: Sequence[Step]) -> dict[str, Any]:
+    said: str | list[dict[str, str]] = steps[0].label
+    if steps[0].option_hash:
+        said = [{"name": step.label, "value": step.value, "featureHash": step.option_hash} for step in steps]
+    return {
+        "name": steps[0].attribute_name,
+        "value": steps[0].attribute_name.lower().replace(" ", "_"),
+        "answers": said,
+        "featureHash": steps[0].attribute_hash,
+        "manualAnnotation": False,
+    }
+
+
+def _overlaps(placed: PlacedAnswer, entry: AnswerEntry, classification: Classification) -> bool:
+    ranges = entry.get("range")
+    if classification.is_global or not ranges:
+        return True
+    return any(first <= placed.last_frame and placed.first_frame <= last for first, last in ranges)
+
+
+def _free_hash(row: LabelRow, entry: AnswerEntry, taken: Mapping[str, AnswerEntry]) -> str:
+    for key in _hashes_of(row, entry):
+        if key not in taken:
+            return key
+    raise LabelError(f"label row {row.get('data_title')!r}: somebody holds all hashes that an answer may have")
+
+
+def _hashes_of(row: LabelRow, entry: AnswerEntry) -> list[str]:
+    """Returns the hashes that an answer may have; none where it is of no form that prelabel writes."""
+    try:
+        said = sorted(_said(answer) for answer in entry["classifications"])
+        content = "\n".join(
+            [
+                "prelabel answer",
+                str(row["data_hash"]),
+                entry["featureHash"],
+                " ".join(f"{first}-{last}" for first, last in entry["range"]),
+                *said,
+                f"{entry['confidence']:.5f}",
+            ]
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return []
+    digests = (hashlib.sha256(f"{content}\n{nonce}".encode()).digest() for nonce in range(NUM_NONCES))
+    return [base64.b64encode(digest[:6]).decode() for digest in digests]
+
+
+def _said(answer: Mapping[str, Any]) -> str:
+    said = answer["answers"]
+    options = said if isinstance(said, str) else " ".join(sorted(option["featureHash"] for option in said))
+    return f"{answer['featureHash']} {options}"
+
+
+def count_labels_of_others(row: LabelRow) -> int:
+    """Returns how many objects and classifications stand on a row that are not prelabel's own and untouched.
+
+    Raises:
+        LabelError: if the row is of another kind than video, image or image group.
+    """
+    left = remove_own_answers(remove_own(row))
+    hashes = {*(left.get("object_answers") or ()), *(left.get("classification_answers") or ())}
+    for _, _, labels in iterate_frames(left):
+        hashes.update(label["objectHash"] for label in labels.get("objects") or ())
+    return len(hashes)
+
+
+def refuse_begun(title: str, row: LabelRow) -> None:
+    """Returns if all that stands on a row is prelabel's own and untouched.
+
+    Raises:
+        TakenError: somebody has begun to work on it.
+    """
+    count = count_labels_of_others(row)
+    if count:
+        raise TakenError(
+            f"{title}: {count} {'label' if count == 1 else 'labels'} on its row that prelabel did not write or that "
+            "somebody has changed: left as it is, nothing was saved (labels.if_begun: merge would add to it)"
+        )
+
+
+def unless_begun(title: str, change: RowChange) -> RowChange:
+    """Returns the change, which raises a TakenError now on a row that somebody has begun to work on."""
+
+    def change_unbegun(row: LabelRow, now: datetime) -> WrittenRow:
+        refuse_begun(title, row)
+        return change(row, now)
+
+    return change_unbegun

@@ -1,0 +1,185 @@
+"""A label row as the Encord SDK makes it, without a platform."""
+
+from __future__ import annotations
+
+import functools
+import json
+import mimetypes
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from prelabel.data.frames import VideoInfo
+from prelabel.data.ontology import Ontology
+from prelabel.errors import LabelError, OntologyError
+from prelabel.labels.row.own import LabelRow, as_row_time
+
+if TYPE_CHECKING:
+    from encord.objects import LabelRowV2
+    from encord.ontology import Ontology as EncordOntology
+
+
+_NAMESPACE = uuid.UUID("8f2d1c5e-7a60-4c0b-9b53-5d8f7f0b6a11")
+
+
+def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: EncordOntology, *, now: datetime) -> LabelRow:
+    """Returns an empty label row, as `to_encord_dict()` of a real `LabelRowV2` gives it.
+
+    A video without a frame rate is pictures: one is an image, several are an image group.
+
+    Args:
+        task_key: the row's uuids are made from it: the same in every run.
+        title: of the data unit.
+        info: of the media.
+        ontology: that the labels are of, as `encord_ontology` gives it.
+        now: when the row was made.
+
+    Raises:
+        LabelError: if there is no frame to label.
+    """
+    if info.num_frames == 0:
+        raise LabelError(f"{title}: got no frames, expected 1 or more")
+    blank: LabelRow = json.loads(_blank_row(_file_type(title), info, ontology))
+    return _with_identity(blank, task_key, title, now)
+
+
+def data_hash_of(task_key: str) -> str:
+    """Returns the uuid by which an offline row names its data."""
+    return _uuid("data", task_key)
+
+
+def encord_ontology(ontology: Ontology) -> EncordOntology:
+    """Returns the SDK's ontology of the same structure.
+
+    Raises:
+        OntologyError: if the SDK does not take the structure.
+    """
+    from encord.objects import OntologyStructure
+    from encord.ontology import Ontology as EncordOntology
+    from encord.orm.ontology import Ontology as OntologyRecord
+
+    try:
+        structure = OntologyStructure.from_dict(dict(ontology.structure))
+    except (KeyError, TypeError, ValueError) as error:
+        raise OntologyError(f"ontology {ontology.title!r}: the Encord SDK does not load it: {error}") from error
+    epoch = datetime.fromtimestamp(0, UTC)
+    record = OntologyRecord(
+        title=ontology.title,
+        structure=structure,
+        ontology_hash=str(uuid.uuid5(_NAMESPACE, ontology.title)),
+        created_at=epoch,
+        last_edited_at=epoch,
+    )
+    return EncordOntology(record, api_client=None)  # type: ignore[arg-type]
+
+
+def blank_labels(row: LabelRowV2, ontology: Ontology) -> LabelRow:
+    """Returns the labels of a row that the platform has not made yet, as it would make them.
+
+    Args:
+        row: as it was listed, with its pictures.
+        ontology: the project's.
+
+    Raises:
+        LabelError: it is of a kind of which the SDK makes no rows.
+    """
+    from encord.objects import LabelRowV2
+
+    blank = LabelRowV2.from_media_metadata(encord_ontology(ontology), _media_metadata(row)).to_encord_dict()
+    row.from_labels_dict(blank, preserve_identity=True)
+    return row.to_encord_dict()
+
+
+def _media_metadata(row: LabelRowV2) -> Any:
+    """Returns what the SDK makes a row of, by the facts that the platform lists of it."""
+    from encord.orm import storage as sdk
+
+    mime_type = row.file_type or ""
+    match row.data_type.value:
+        case "video":
+            return sdk.CustomerProvidedVideoMetadata(
+                fps=row.fps, duration=row.duration, width=row.width, height=row.height, file_size=0, mime_type=mime_type
+            )
+        case "image":
+            return sdk.CustomerProvidedImageMetadata(
+                mime_type=mime_type, file_size=0, width=row.width, height=row.height
+            )
+        case "img_group":
+            pictures = sorted(row.get_frames_metadata(), key=lambda picture: picture.frame_number)
+            return [
+                sdk.CustomerProvidedImageMetadata(
+                    mime_type=picture.file_type, file_size=0, width=picture.width, height=picture.height
+                )
+                for picture in pictures
+            ]
+        case "pdf":
+            return sdk.CustomerProvidedPdfMetadata(file_size=0, num_pages=row.number_of_frames)
+        case "plain_text":
+            return sdk.CustomerProvidedTextMetadata(file_size=0, mime_type=mime_type)
+        case kind:
+            raise LabelError(
+                f"{row.data_title}: has no label row yet; a dry run makes none, and one of {kind} only the platform can"
+            )
+
+
+def detached_row(title: str, info: VideoInfo, ontology: EncordOntology) -> LabelRowV2:
+    """Returns the SDK's row of media, without labels and without a platform."""
+    return _detached_row(_file_type(title), info, ontology)
+
+
+def _file_type(title: str) -> str | None:
+    return mimetypes.guess_type(title)[0]
+
+
+def _detached_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntology) -> LabelRowV2:
+    from encord.objects import LabelRowV2
+    from encord.orm.storage import CustomerProvidedImageMetadata, CustomerProvidedVideoMetadata
+
+    if info.average_fps > 0:
+        video = CustomerProvidedVideoMetadata(
+            fps=info.average_fps,
+            duration=info.duration_seconds,
+            width=info.width,
+            height=info.height,
+            file_size=0,  # wanted by the type, not part of a label row
+            mime_type=mime_type or "video/mp4",
+        )
+        return LabelRowV2.from_media_metadata(ontology, video)
+    sizes = info.frame_sizes or ((info.width, info.height),) * info.num_frames
+    pictures = [
+        CustomerProvidedImageMetadata(mime_type=mime_type or "image/jpeg", file_size=0, width=width, height=height)
+        for width, height in sizes
+    ]
+    return LabelRowV2.from_media_metadata(ontology, pictures if len(pictures) > 1 else pictures[0])
+
+
+@functools.lru_cache(maxsize=64)  # a folder's pictures have few sizes
+def _blank_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntology) -> str:
+    """Returns the JSON of a row as the SDK writes it once it has loaded one from a platform."""
+    row = _detached_row(mime_type, info, ontology)
+    row.from_labels_dict({**row.to_encord_dict(), "dataset_hash": _uuid("dataset", ""), "dataset_title": "prelabel"})
+    return json.dumps(row.to_encord_dict())
+
+
+def _with_identity(blank: LabelRow, task_key: str, title: str, now: datetime) -> LabelRow:
+    """Returns a row with the identity that a platform would have given, as the SDK writes that."""
+    data_hash, units = data_hash_of(task_key), {}
+    for number, unit in enumerate(blank["data_units"].values()):
+        is_one_of_many = blank["data_type"] == "img_group"
+        unit_hash = _uuid(f"frame {number}", task_key) if is_one_of_many else data_hash
+        unit_title = f"{title}#{number:06d}" if is_one_of_many else title
+        units[unit_hash] = {**unit, "data_hash": unit_hash, "data_title": unit_title}
+    made_at = as_row_time(now)
+    return {
+        **blank,
+        "label_hash": _uuid("label", task_key),
+        "data_hash": data_hash,
+        "data_title": title,
+        "created_at": made_at,
+        "last_edited_at": made_at,
+        "data_units": units,
+    }
+
+
+def _uuid(kind: str, task_key: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{kind}\n{task_key}"))

@@ -1,0 +1,179 @@
+"""Frames into batches: one copy each, into memory that is used again."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.data.frames import FrameBatch
+from prelabel.errors import ReadError
+
+if TYPE_CHECKING:
+    import torch
+
+
+Picture = NDArray[np.uint8]
+Frame = TypeVar("Frame")
+
+RANGES_SHOWN = 8
+
+
+class BatchMemory(Protocol):
+    """Where batches' memory comes from."""
+
+    def take(self, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        """Returns a uint8 array of this shape, contents undefined."""
+
+    def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
+        """Returns what a `FrameBatch` holds of an array that was taken here; it keeps the array alive."""
+
+
+@runtime_checkable
+class PooledReader(Protocol):
+    """A reader whose batches' memory comes from `pool`, which may be another one's until the reader is entered."""
+
+    pool: BatchMemory
+
+
+class FramePool:
+    """Memory for batches, handed out again once nobody holds the tensor that lay in it. For any number of threads."""
+
+    def __init__(self) -> None:
+        self._free: deque[NDArray[np.uint8]] = deque()
+
+    def take(self, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        """Returns a uint8 array of this shape, contents undefined."""
+        num_bytes = math.prod(shape)
+        memory = self._take_free()
+        if memory is None or memory.nbytes < num_bytes:
+            memory = np.empty(num_bytes, np.uint8)
+        array = memory[:num_bytes].reshape(shape)
+        # Every tensor and view made of `array` keeps it alive, so this runs when the last of them is gone.
+        weakref.finalize(array, self._free.append, memory).atexit = False
+        return array
+
+    def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
+        """Returns the array as a tensor."""
+        import torch
+
+        return torch.from_numpy(array)
+
+    def _take_free(self) -> NDArray[np.uint8] | None:
+        try:
+            return self._free.popleft()
+        except IndexError:
+            return None
+
+
+def check_request(frame_indices: NDArray[np.int64], batch_size: int, num_frames: int) -> NDArray[np.int64]:
+    """Returns the asked frames as int64.
+
+    Raises:
+        ValueError: they do not rise, lie outside the video, or the batch is empty.
+    """
+    wanted = np.asarray(frame_indices, np.int64)
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}, expected 1 or more")
+    if len(wanted) and (wanted[0] < 0 or wanted[-1] >= num_frames or (np.diff(wanted) <= 0).any()):
+        raise ValueError(f"frame_indices: expected rising numbers within 0 .. {num_frames - 1}, got {wanted}")
+    return wanted
+
+
+def pick_frames(decoded: Iterable[tuple[int, Frame]], wanted: NDArray[np.int64]) -> Iterator[tuple[int, Frame | None]]:
+    """Yields the wanted frames of a stream in order, None for each that the stream passes over.
+
+    >>> list(pick_frames([(0, "a"), (1, "b"), (3, "d")], np.array([1, 2, 3])))
+    [(1, 'b'), (2, None), (3, 'd')]
+    """
+    left = deque(wanted.tolist())
+    for index, frame in decoded:
+        while left and left[0] < index:
+            yield left.popleft(), None
+        if left and left[0] == index:
+            yield left.popleft(), frame
+        if not left:
+            return
+    for index in left:
+        yield index, None
+
+
+def stack_batches(
+    pictures: Iterable[tuple[int, Picture | None]], pts_seconds: NDArray[np.float64], batch_size: int, pool: BatchMemory
+) -> Iterator[FrameBatch]:
+    """Yields pictures as batches on the host; a batch ends early where the size changes.
+
+    Args:
+        pictures: frame index and picture (H, W, 3); None for a picture that is missing, which is left out.
+        pts_seconds: float64, by frame index.
+        batch_size: pictures a batch, the last ones fewer.
+        pool: where the batches' memory comes from.
+    """
+    indices: list[int] = []
+    array = np.empty((0, 0, 0, 3), np.uint8)
+    for index, picture in pictures:
+        if picture is None:
+            continue
+        if indices and (len(indices) == batch_size or picture.shape != array.shape[1:]):
+            yield _batch(array, indices, pts_seconds, pool)
+            indices = []
+        if not indices:
+            array = pool.take((batch_size, picture.shape[0], picture.shape[1], 3))
+        array[len(indices)] = picture
+        indices.append(index)
+    if indices:
+        yield _batch(array, indices, pts_seconds, pool)
+
+
+def _batch(
+    array: NDArray[np.uint8], indices: list[int], pts_seconds: NDArray[np.float64], pool: BatchMemory
+) -> FrameBatch:
+    frame_indices = np.array(indices, np.int64)
+    return FrameBatch(pool.as_tensor(array)[: len(indices)], frame_indices, pts_seconds[frame_indices])
+
+
+class MissingFrames:
+    """Notes which frames a stream could not give, and says so at its end."""
+
+    def __init__(self, name: str, num_frames: int, num_present: int) -> None:
+        self._name, self._num_frames, self._num_present = name, num_frames, num_present
+        self._missing: list[int] = []
+
+    def watch(self, frames: Iterable[tuple[int, Frame | None]]) -> Iterator[tuple[int, Frame | None]]:
+        """Hands on frames and notes those that are None."""
+        for index, frame in frames:
+            if frame is None:
+                self._missing.append(index)
+            yield index, frame
+
+    def raise_if_any(self) -> None:
+        """Raises: ReadError: if a frame was missing."""
+        if not self._missing:
+            return
+        cut = "; the file is cut off" if self._missing[-1] >= self._num_present else ""
+        raise ReadError(
+            f"{self._name}: {len(self._missing)} of {self._num_frames} frames could not be decoded: "
+            f"{format_ranges(self._missing)}{cut}"
+        )
+
+
+def format_ranges(indices: list[int]) -> str:
+    """Returns rising numbers as ranges, the first of many.
+
+    >>> format_ranges([1, 2, 3, 7, 9, 10])
+    '1-3, 7, 9-10'
+    """
+    ranges: list[list[int]] = []
+    for index in indices:
+        if ranges and index == ranges[-1][1] + 1:
+            ranges[-1][1] = index
+        else:
+            ranges.append([index, index])
+    words = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    more = f" and {len(words) - RANGES_SHOWN} more stretches" if len(words) > RANGES_SHOWN else ""
+    return ", ".join(words[:RANGES_SHOWN]) + more

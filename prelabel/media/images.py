@@ -1,0 +1,117 @@
+"""Pictures as frames: one file a frame, each in its own size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.errors import MachineError, ReadError
+from prelabel.media.batching import BatchMemory, FramePool, check_request, stack_batches
+
+# EXIF orientations 5 to 8 swap width and height (CIPA DC-008, 4.6.4).
+TURNED = (5, 6, 7, 8)
+# ImportError: where ultralytics was imported, its `Image.open` looks for a package at the sight of no picture.
+UNREADABLE = (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError)
+
+
+class ImageReader:
+    """Reads pictures in the order of their files, turned as EXIF asks; a batch ends where the size changes.
+
+    A picture that cannot be read is left out, and once all others are out a ReadError names it.
+
+    Args:
+        media: pictures.
+        device: `auto` or `cpu`.
+
+    Raises:
+        MachineError: another device is asked for.
+    """
+
+    def __init__(self, media: Media, *, device: str = "auto") -> None:
+        if device not in {"auto", "cpu"}:
+            raise MachineError(f"reader images decodes on the CPU, got device {device!r}: set reader.device: auto")
+        self._paths = media.paths
+        self.pool: BatchMemory = FramePool()
+        self._info: VideoInfo | None = None
+
+    def __enter__(self) -> Self:
+        sizes = [_displayed_size(path) for path in self._paths]
+        known = [size for size in sizes if size is not None]
+        if not known:
+            raise ReadError(f"{self._paths[0].name}: not a picture that Pillow can open ({len(sizes)} files, none can)")
+        # A picture that cannot be opened is never handed out; for its size the first one's stands in.
+        frame_sizes = tuple(size or known[0] for size in sizes)
+        self._info = VideoInfo(
+            width=known[0][0],
+            height=known[0][1],
+            num_frames=len(sizes),
+            frame_sizes=frame_sizes if len(set(frame_sizes)) > 1 else (),
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._info = None
+
+    @property
+    def info(self) -> VideoInfo:
+        """The pictures as they are shown; `frame_sizes` is set where they differ."""
+        if self._info is None:
+            raise ValueError("the reader is not open: read inside `with`")
+        return self._info
+
+    def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
+        """Yields the asked pictures in order; their `pts_seconds` are 0.
+
+        Raises:
+            ReadError: after all pictures that can be read, if some could not.
+        """
+        num_frames = self.info.num_frames
+        wanted = check_request(frame_indices, batch_size, num_frames)
+        failures: list[str] = []
+        pictures = self._read(wanted, failures)
+        size = min(batch_size, max(len(wanted), 1))  # no memory for eight pictures where there is one
+        yield from stack_batches(pictures, np.zeros(num_frames), size, self.pool)
+        if failures:
+            raise ReadError(f"{len(failures)} of {num_frames} pictures could not be read: {'; '.join(failures[:8])}")
+
+    def _read(self, wanted: NDArray[np.int64], failures: list[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        for number in wanted.tolist():
+            try:
+                yield number, read_picture(self._paths[number])
+            except UNREADABLE as error:
+                failures.append(f"{self._paths[number].name}: {error}")
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """Returns a picture, (H, W, 3) RGB, turned as EXIF asks.
+
+    Raises:
+        OSError: the file is missing, cut off or no picture; Pillow raises the other `UNREADABLE` for some damages.
+    """
+    with Image.open(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)  # a copy, even of an upright picture, costs as much as decoding
+        if image.mode == "RGB":
+            return np.asarray(image)
+        if image.mode.startswith("I;16"):
+            # Pillow's own conversion clips 16 bits at 255.
+            return np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"))
+        return np.asarray(image.convert("RGB"))
+
+
+def _displayed_size(path: Path) -> tuple[int, int] | None:
+    """Returns width and height after EXIF's turn, from the file's head; None if it is no picture."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
+            return (image.height, image.width) if turned else image.size
+    except UNREADABLE:
+        return None

@@ -1,0 +1,199 @@
+"""The index of a video: which frames are shown and when. The only source of frame numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.buffer import Buffer
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from prelabel.data.frames import VideoInfo
+from prelabel.errors import ReadError
+from prelabel.media.container import demux, open_video
+from prelabel.media.packets import (
+    NO_TIME,
+    Packets,
+    Timeline,
+    demux_packets,
+    drop_lost_start,
+    find_keyframes,
+    lay_out,
+)
+from prelabel.media.pixels import Orientation
+
+# AVCOL_SPC_* and AVCOL_RANGE_* of libavutil/pixfmt.h, by FFmpeg's own names.
+COLOR_SPACES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
+COLOR_RANGES = {1: "tv", 2: "pc"}
+# AVI stores no times: FFmpeg's guess is right for MPEG-4 and without B-frames, wrong for these with them.
+GUESSED_IN_AVI = ("h264", "hevc")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoIndex:
+    """What a demux pass tells of a video.
+
+    Frame `i` is the i-th that FFmpeg shows: packets that no edit list discards, in the order of their time.
+
+    Attributes:
+        path: the file.
+        stream_index: the video's stream among all streams of the file.
+        info: the video as it is shown; `num_frames` counts frames that were cut off the file's end too.
+        pts: int64 (N,), time of each frame in units of the stream; not in order of time where timestamps start anew.
+        pts_seconds: float64 (N,), time of each frame, from the first.
+        start_seconds: time of the first frame by the file's own clock.
+        keyframes: int64 (K,), frames that can be decoded alone; only those whose number is sure.
+        closed_gop_starts: int64 (C,), keyframes that no frame crosses: what is before decodes without what is after.
+        num_present: frames 0 .. num_present - 1 lie in the file whole, the others were cut off.
+        container: FFmpeg's name of the container, e.g. `mov,mp4,m4a,3gp,3g2,mj2`.
+        codec: FFmpeg's name of the codec, e.g. `h264`.
+        pixel_format: FFmpeg's name, e.g. `yuv420p`.
+        bits: bits of one colour component.
+        color_space: FFmpeg's name of the matrix, e.g. `bt709`; `unknown` where the file does not say.
+        color_range: `tv`, `pc` or `unknown`.
+        coded_size: (width, height) in pixels as stored, before the turn.
+        orientation: how a stored picture is laid to be displayed.
+        is_interlaced: the first frame holds two fields.
+        has_timestamps: packets carry times that can be trusted; else frames can only be counted.
+        has_unshown_packets: frames that an edit list discards, VP8 hides, or that refer to what is
+            not in the file.
+        has_duration: the container says how long it is.
+    """
+
+    path: Path
+    stream_index: int
+    info: VideoInfo
+    pts: NDArray[np.int64]
+    pts_seconds: NDArray[np.float64]
+    start_seconds: float
+    keyframes: NDArray[np.int64]
+    closed_gop_starts: NDArray[np.int64]
+    num_present: int
+    container: str
+    codec: str
+    pixel_format: str
+    bits: int
+    color_space: str
+    color_range: str
+    coded_size: tuple[int, int]
+    orientation: Orientation
+    is_interlaced: bool
+    has_timestamps: bool
+    has_unshown_packets: bool
+    has_duration: bool
+
+    @property
+    def seek_points(self) -> NDArray[np.int64]:
+        """Frames from which decoding may begin, int64 (C,), rising; the first frame alone where seeking is not sure."""
+        if self.has_timestamps and self.container.startswith(("mov", "matroska")):
+            return np.union1d(self.closed_gop_starts, 0)
+        return np.zeros(1, np.int64)
+
+    def seek_point(self, wanted: NDArray[np.int64]) -> int:
+        """Returns the frame from which to decode so that the first of the wanted ones, int64 (M,), comes soonest."""
+        return int(self.seek_points[self.seek_points <= wanted[0]][-1]) if len(wanted) else 0
+
+
+def index_video(path: Path) -> VideoIndex:
+    """Returns the index of a video. Reads the whole file once, decodes its first frame only.
+
+    The last few indices are kept, so that a choice of reader and the reader itself share one pass.
+
+    Raises:
+        ReadError: the file is missing, empty, no video, or holds no frame that can be decoded.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ReadError(f"{path.name}: no such file: {path}") from error
+    return _index_video(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _index_video(path: Path, size: int, mtime_ns: int) -> VideoIndex:
+    first = _decode_first_frame(path)
+    with open_video(path) as (container, stream):
+        packets = demux_packets(container, stream)
+        if not packets.is_shown.any():
+            raise ReadError(f"{path.name}: no frames: the video stream is empty")
+        return _build_index(path, container, stream, packets, first)
+
+
+def _decode_first_frame(path: Path) -> VideoFrame:
+    """Returns the first frame that decodes: only it tells the true size, the display matrix and interlacing."""
+    with open_video(path) as (container, stream):
+        stream.thread_type = "SLICE"
+        stream.codec_context.thread_count = 1
+        for packet in demux(container, stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                continue
+            if frames:
+                return frames[0]
+    raise ReadError(f"{path.name}: no frames: nothing in the video stream could be decoded")
+
+
+def _build_index(
+    path: Path, container: InputContainer, stream: VideoStream, packets: Packets, first: VideoFrame
+) -> VideoIndex:
+    codec = stream.codec_context.codec.canonical_name
+    timed = bool((packets.pts != NO_TIME).all()) and not (container.format.name == "avi" and codec in GUESSED_IN_AVI)
+    if timed:
+        packets = drop_lost_start(packets, first.pts)
+    timeline = lay_out(packets, timed=timed)
+    keyframes, closed_gop_starts = find_keyframes(packets, timeline)
+    if not timed and stream.codec_context.has_b_frames:
+        keyframes = closed_gop_starts = keyframes[keyframes == 0]
+    orientation = _orientation(first)
+    width, height = orientation.displayed_size(first.width, first.height)
+    return VideoIndex(
+        path=path,
+        stream_index=stream.index,
+        info=_info(width, height, timeline, packets.frame_seconds, orientation.rotation_degrees),
+        pts=timeline.pts,
+        pts_seconds=timeline.seconds,
+        start_seconds=float(timeline.pts[0] * packets.time_base) if timed else 0.0,
+        keyframes=keyframes,
+        closed_gop_starts=closed_gop_starts,
+        num_present=len(timeline.packet),
+        container=container.format.name,
+        codec=codec,
+        pixel_format=first.format.name,
+        bits=first.format.components[0].bits,
+        color_space=COLOR_SPACES.get(int(first.colorspace), "unknown"),
+        color_range=COLOR_RANGES.get(int(first.color_range), "unknown"),
+        coded_size=(first.width, first.height),
+        orientation=orientation,
+        is_interlaced=first.interlaced_frame,
+        has_timestamps=timed,
+        has_unshown_packets=not bool(packets.is_shown.all()),
+        has_duration=stream.duration is not None or container.duration is not None,
+    )
+
+
+def _info(width: int, height: int, timeline: Timeline, frame_seconds: float, rotation_degrees: int) -> VideoInfo:
+    num_frames = len(timeline.seconds)
+    duration = float(timeline.seconds[-1] + frame_seconds)
+    return VideoInfo(
+        width=width,
+        height=height,
+        num_frames=num_frames,
+        average_fps=num_frames / duration if duration > 0 else 0.0,
+        duration_seconds=duration,
+        rotation_degrees=rotation_degrees,
+    )
+
+
+def _orientation(first: VideoFrame) -> Orientation:
+    matrix = first.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return Orientation()
+    return Orientation.from_display_matrix(np.frombuffer(bytes(cast(Buffer, matrix)), np.int32).tolist())

@@ -1,0 +1,183 @@
+"""Memory for frames that two processes see: anonymous files, which vanish with the last process that holds them."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import threading
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.media.isolation.messages import Batch
+
+if TYPE_CHECKING:
+    import torch
+
+    from prelabel.data.frames import FrameBatch
+
+
+Shape = tuple[int, int, int, int]
+KEPT_BYTES = 128_000_000
+"""Memory that nobody holds and that waits for the next media: new memory is cleared, and mapped page by page, twice."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """A piece of shared memory, as the process that fills it sees it.
+
+    Attributes:
+        number: what both processes call it.
+        handle: of the anonymous file.
+        pixels: its bytes.
+        in_use: it was taken, and the run has not freed it yet.
+        is_held: the run has a batch that lies there.
+        is_known: the run has its handle.
+    """
+
+    number: int
+    handle: int
+    pixels: NDArray[np.uint8]
+    in_use: bool = False
+    is_held: bool = False
+    is_known: bool = False
+
+
+class SharedFramePool:
+    """Memory for batches, in the process that decodes: used again once the run has freed it, for the next media, too.
+
+    Stands in for `FramePool`; any number of threads may take from it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._memories: dict[int, _Memory] = {}
+        self._num_made = 0
+        self._dropped: list[int] = []
+
+    def take(self, shape: Shape) -> NDArray[np.uint8]:
+        """Returns a uint8 array of this shape, contents undefined."""
+        num_bytes = math.prod(shape)
+        with self._lock:
+            memory = self._free_memory(num_bytes) or self._make(num_bytes)
+            memory.in_use = True
+        return memory.pixels[:num_bytes].reshape(shape)
+
+    def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
+        """Returns the array itself: torch takes seconds and hundreds of MB to load, for nothing here."""
+        return cast("torch.Tensor", array)
+
+    def free(self, numbers: tuple[int, ...]) -> None:
+        """Takes note that the run holds these no more."""
+        with self._lock:
+            for memory in (self._memories[number] for number in numbers if number in self._memories):
+                memory.in_use = memory.is_held = False
+
+    def free_unsent(self) -> None:
+        """Takes back what lies in batches that were decoded ahead for a reading which is over."""
+        with self._lock:
+            for memory in self._memories.values():
+                memory.in_use = memory.is_held
+
+    def share(self, batch: FrameBatch) -> tuple[Batch, int | None]:
+        """Returns where the batch's frames lie, copied there if they lay elsewhere, and a handle that is new."""
+        shape = cast(Shape, tuple(batch.data.shape))
+        with self._lock:
+            memory = self._memory_at(batch.data)
+            if memory is None:
+                pixels = self.take(shape)
+                pixels[:] = batch.data if isinstance(batch.data, np.ndarray) else batch.data.numpy(force=True)
+                memory = self._memory_at(pixels)
+                assert memory is not None
+            handle = None if memory.is_known else memory.handle
+            memory.is_known = memory.is_held = True
+            dropped, self._dropped = tuple(self._dropped), []
+        indices, seconds = batch.frame_indices.tolist(), batch.pts_seconds.tolist()
+        return Batch(memory.number, shape, tuple(indices), tuple(seconds), dropped), handle
+
+    def trim(self) -> None:
+        """Gives back free memory, but for `KEPT_BYTES` of it."""
+        num_bytes = 0
+        with self._lock:
+            for memory in sorted(self._memories.values(), key=lambda memory: memory.pixels.nbytes):
+                if memory.in_use:
+                    continue
+                num_bytes += memory.pixels.nbytes
+                if num_bytes > KEPT_BYTES:
+                    self._drop(memory)
+
+    def _memory_at(self, data: object) -> _Memory | None:
+        """Returns the memory at whose beginning these pixels lie; None if they lie elsewhere."""
+        if not isinstance(data, np.ndarray) or not data.flags.c_contiguous:
+            return None
+        place = data.ctypes.data
+        return next((memory for memory in self._memories.values() if memory.pixels.ctypes.data == place), None)
+
+    def _free_memory(self, num_bytes: int) -> _Memory | None:
+        """Returns free memory that is large enough; drops what is too small: the frames' size has changed."""
+        for memory in list(self._memories.values()):
+            if memory.in_use:
+                continue
+            if memory.pixels.nbytes >= num_bytes:
+                return memory
+            self._drop(memory)
+        return None
+
+    def _drop(self, memory: _Memory) -> None:
+        os.close(memory.handle)
+        del self._memories[memory.number]
+        if memory.is_known:
+            self._dropped.append(memory.number)
+
+    def _make(self, num_bytes: int) -> _Memory:
+        handle = os.memfd_create("prelabel frames")
+        os.ftruncate(handle, max(num_bytes, 1))
+        pixels = np.frombuffer(mmap.mmap(handle, max(num_bytes, 1)), np.uint8)
+        self._num_made += 1
+        memory = self._memories[self._num_made] = _Memory(self._num_made, handle, pixels)
+        return memory
+
+
+class MappedFrames:
+    """The same memory, as the run sees it."""
+
+    def __init__(self) -> None:
+        self._pixels: dict[int, NDArray[np.uint8]] = {}
+        self._freed: deque[int] = deque()
+
+    def tensor(self, batch: Batch, handle: int | None) -> torch.Tensor:
+        """Returns the frames, uint8 (N, H, W, 3), where they lie. The memory is free once nobody holds the tensor.
+
+        Raises:
+            ValueError: what the process says of them does not hold.
+        """
+        import torch
+
+        for number in batch.dropped:
+            self._pixels.pop(number, None)
+        if handle is not None:
+            self._pixels[batch.memory] = _map(handle)
+        num_bytes = math.prod(batch.shape)
+        pixels = self._pixels.get(batch.memory)
+        if pixels is None or min(batch.shape) < 0 or num_bytes > pixels.nbytes:
+            raise ValueError(f"frames of shape {batch.shape} do not lie in memory {batch.memory}")
+        array = pixels[:num_bytes].reshape(batch.shape)
+        # Every tensor and view made of `array` keeps it alive, so this runs when the last of them is gone.
+        weakref.finalize(array, self._freed.append, batch.memory).atexit = False
+        return torch.from_numpy(array)
+
+    def take_freed(self) -> tuple[int, ...]:
+        """Returns the memory that nobody here holds any more, each once."""
+        return tuple(self._freed.popleft() for _ in range(len(self._freed)))
+
+
+def _map(handle: int) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(mmap.mmap(handle, 0), np.uint8)
+    finally:
+        os.close(handle)

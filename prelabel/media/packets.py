@@ -1,0 +1,273 @@
+"""The packets of a video stream, as numbers: which are shown, when, and which were cut off the file's end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from prelabel.media.container import OPEN_OPTIONS, declared_bytes, demux
+
+SLICE, PARTITION_A, IDR_SLICE = 1, 2, 5  # nal_unit_type, table 7-1
+INTRA = (2, 4, 7, 9)  # slice_type I and SI, table 7-6
+
+
+def has_inter_slice(packet: bytes, extradata: bytes | None) -> bool:
+    """Returns whether a picture's first slice refers to others.
+
+    An encoder that refreshes pictures column by column (x264's `intra-refresh`) marks those as keyframes with which it
+    begins anew, and none but the first decodes alone.
+
+    Args:
+        packet: one picture.
+        extradata: the stream's; tells whether NAL units come with their lengths or between start codes.
+    """
+    for unit in _units(packet, extradata):
+        kind = unit[0] & 31
+        if kind in (SLICE, PARTITION_A):
+            return _slice_type(unit[1:17]) not in INTRA
+        if kind == IDR_SLICE:
+            return False
+    return False
+
+
+def _units(packet: bytes, extradata: bytes | None) -> Iterator[bytes]:
+    if extradata is None or len(extradata) < 5 or extradata[0] != 1:
+        yield from (unit for unit in packet.split(b"\0\0\1")[1:] if unit)
+        return
+    num_length_bytes = (extradata[4] & 3) + 1  # ISO/IEC 14496-15, 5.3.3.1
+    at = 0
+    while at + num_length_bytes < len(packet):
+        length = int.from_bytes(packet[at : at + num_length_bytes])
+        at += num_length_bytes
+        if length:
+            yield packet[at : at + length]
+        at += length
+
+
+def _slice_type(header: bytes) -> int:
+    """Returns the second of two Exp-Golomb numbers (9.1), after `first_mb_in_slice`."""
+    bits = "".join(f"{byte:08b}" for byte in header)
+    value = at = 0
+    for _ in range(2):
+        num_zeros = bits.find("1", at) - at
+        if num_zeros < 0:
+            return -1
+        at += num_zeros
+        value = int(bits[at : at + num_zeros + 1], 2) - 1
+        at += num_zeros + 1
+    return value
+
+
+NO_TIME = np.iinfo(np.int64).min
+# Most frames that H.264 and HEVC may hold back to put them in order (max_dec_frame_buffering, A.3.1 of H.264).
+MAX_REORDERED = 16
+# Four days at 30 frames a second: a head that promises more than is there and this many besides is itself damaged.
+MAX_MISSING = 10_000_000
+# A clock that jumps back by more was set anew, as where two broadcasts are joined.
+CLOCK_JUMP_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packets:
+    """A stream's packets in stored order, P of them.
+
+    Attributes:
+        pts: int64 (P,), when shown, in units of `time_base`; NO_TIME where unknown.
+        dts: int64 (P,), when decoded.
+        is_key: bool (P,), is marked to decode alone.
+        is_refresh: bool (P,), is so marked and does not: H.264 whose pictures are refreshed little by little.
+        is_shown: bool (P,), holds a frame that is displayed.
+        time_base: seconds a unit.
+        frame_seconds: how long a frame is usually shown.
+        missing_dts: int64 (M,), when the frames were to be decoded that were cut off the end.
+    """
+
+    pts: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    is_key: NDArray[np.bool_]
+    is_refresh: NDArray[np.bool_]
+    is_shown: NDArray[np.bool_]
+    time_base: Fraction
+    frame_seconds: float
+    missing_dts: NDArray[np.int64]
+
+
+def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
+    """Returns the stream's packets. Reads on to the end of the file, decodes nothing."""
+    rows: list[tuple[int, int, int, bool, bool, bool]] = []
+    is_mov = container.format.name.startswith("mov")
+    codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata
+    for packet in demux(container, stream):
+        # In MP4 only a packet that the file's end cuts in two is marked corrupt.
+        if packet.size and not (is_mov and packet.is_corrupt):
+            shown = not packet.is_discard and not (codec == "vp8" and _is_hidden_vp8(packet))
+            refresh = packet.is_keyframe and codec == "h264" and has_inter_slice(bytes(packet), extradata)
+            times = _time(packet.pts), _time(packet.dts), packet.duration or 0
+            rows.append((*times, packet.is_keyframe, refresh, shown))
+    pts, dts, durations = (np.array([row[at] for row in rows], np.int64) for at in range(3))
+    is_key, is_refresh, is_shown = (np.array([row[at] for row in rows], bool) for at in range(3, 6))
+    time_base = stream.time_base or Fraction(1)
+    frame_seconds = _frame_seconds(stream, durations, time_base)
+    missing = _missing_dts(container, stream, dts, frame_seconds)
+    return Packets(pts, dts, is_key, is_refresh, is_shown, time_base, frame_seconds, missing)
+
+
+def _time(value: int | None) -> int:
+    return NO_TIME if value is None else value
+
+
+def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
+    """Whether a VP8 frame is only there to be referred to: `show_frame`, RFC 6386, 9.1."""
+    return not memoryview(packet)[0] >> 4 & 1
+
+
+def _frame_seconds(stream: VideoStream, durations: NDArray[np.int64], time_base: Fraction) -> float:
+    rate = stream.average_rate or stream.guessed_rate
+    by_rate = 1 / rate if rate else Fraction(0)
+    if not (durations > 0).any():
+        return float(by_rate)
+    by_packets = Fraction(np.median(durations[durations > 0])) * time_base
+    # Matroska rounds durations to milliseconds; its rate is exact.
+    return float(by_rate if abs(by_rate - by_packets) <= time_base else by_packets)
+
+
+def _missing_dts(
+    container: InputContainer, stream: VideoStream, dts: NDArray[np.int64], frame_seconds: float
+) -> NDArray[np.int64]:
+    """Returns when the frames that were cut off were to be decoded; a guess where only the file's length is known."""
+    path = Path(container.name)
+    if container.format.name.startswith("mov"):
+        # The table of samples lists all that belong to the file, those too that lie past its end.
+        late = stream.index_entries[len(dts) :]
+        if len(late) or stream.frames <= len(dts):
+            return np.array([entry.timestamp for entry in late if not entry.is_discard], np.int64)
+        num_missing = _num_left_out(path, stream)
+    else:
+        declared = declared_bytes(path)
+        is_cut_off = declared is not None and declared > path.stat().st_size
+        promised = stream.frames
+        if not promised and container.duration and frame_seconds:
+            promised = round(container.duration / av.time_base / frame_seconds)
+        num_missing = max(1, promised - len(dts)) if is_cut_off else 0
+    if not num_missing or not len(dts):
+        return np.zeros(0, np.int64)
+    step = max(1, round(frame_seconds / stream.time_base)) if stream.time_base else 1
+    return int(dts.max()) + step * np.arange(1, min(num_missing, MAX_MISSING) + 1, dtype=np.int64)
+
+
+def _num_left_out(path: Path, stream: VideoStream) -> int:
+    """Returns how many samples FFmpeg left out of an MP4's table because the table is damaged.
+
+    An edit list leaves some out, too; without it only damage does.
+    """
+    with av.open(str(path), options={"ignore_editlist": "1"}, **OPEN_OPTIONS) as container:
+        return max(0, stream.frames - len(container.streams[stream.index].index_entries))
+
+
+def drop_lost_start(packets: Packets, first_pts: int | None) -> Packets:
+    """Returns the packets without those that a recording begun in mid-stream holds in vain.
+
+    What is stored before the first keyframe, or shown before it, refers to frames that were never recorded. Whether
+    a decoder shows it all the same is told by its first frame alone.
+
+    Args:
+        packets: of the whole file.
+        first_pts: time of the first frame that the decoder gives.
+    """
+    if first_pts is None or not packets.is_key.any():
+        return packets
+    number = np.arange(len(packets.pts))
+    first_key, *others = np.flatnonzero(packets.is_key)
+    before = (number < first_key) | (
+        (packets.pts < packets.pts[first_key]) & (number < min(others, default=len(number)))
+    )
+    return replace(packets, is_shown=packets.is_shown & ~(before & (packets.pts < first_pts)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """Frames in the order in which they are shown.
+
+    Attributes:
+        packet: int64 (num_present,), the packet of each frame that lies in the file whole.
+        pts: int64 (N,), in units of the stream.
+        seconds: float64 (N,), from the first frame.
+    """
+
+    packet: NDArray[np.int64]
+    pts: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+
+
+def lay_out(packets: Packets, *, timed: bool) -> Timeline:
+    """Returns the frames in order: by their times where those can be trusted, else as stored."""
+    shown = np.flatnonzero(packets.is_shown)
+    clock = _clock(packets)[shown]
+    order = np.lexsort((packets.pts[shown], clock)) if timed else np.arange(len(shown))
+    packet, clock = shown[order], clock[order]
+    num_sure = _num_sure(packets, packet, timed=timed)
+    num_missing = len(packet) - num_sure + len(packets.missing_dts)
+    packet, clock = packet[:num_sure], clock[:num_sure]
+    step = packets.frame_seconds
+    if timed:
+        pts = packets.pts[packet]
+        seconds = _seconds(pts, clock, packets)
+    else:
+        pts, seconds = np.full(len(packet), NO_TIME), np.arange(len(packet), dtype=np.float64) * step
+    last = seconds[-1] if len(seconds) else -step
+    return Timeline(
+        packet=packet,
+        pts=np.append(pts, np.full(num_missing, NO_TIME)),
+        seconds=np.append(seconds, last + step * np.arange(1, num_missing + 1)),
+    )
+
+
+def _clock(packets: Packets) -> NDArray[np.int64]:
+    """Returns how often the clock was set anew before each packet."""
+    dts = packets.dts.copy()
+    for at in np.flatnonzero(dts == NO_TIME):
+        dts[at] = dts[at - 1] if at else packets.pts[at]
+    jumps = np.diff(dts, prepend=dts[:1]) * float(packets.time_base) < -CLOCK_JUMP_SECONDS
+    return np.cumsum(jumps)
+
+
+def _seconds(pts: NDArray[np.int64], clock: NDArray[np.int64], packets: Packets) -> NDArray[np.float64]:
+    """Returns seconds from the first frame; where the clock was set anew, time goes on by one frame."""
+    seconds = np.asarray(pts * float(packets.time_base), np.float64)
+    for start in np.flatnonzero(np.diff(clock)) + 1:
+        seconds[start:] += seconds[start - 1] + packets.frame_seconds - seconds[start]
+    seconds -= seconds[:1].copy()
+    return seconds
+
+
+def _num_sure(packets: Packets, packet: NDArray[np.int64], *, timed: bool) -> int:
+    """Returns how many frames have a sure number: none that was cut off can be shown before them."""
+    if not len(packets.missing_dts):
+        return len(packet)
+    if not timed:
+        return max(0, len(packet) - MAX_REORDERED)
+    return int((packets.pts[packet] < packets.missing_dts[0]).sum())
+
+
+def find_keyframes(packets: Packets, timeline: Timeline) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the frames that are keyframes, and those of them that no frame crosses.
+
+    A keyframe is crossed (open GOP) if a frame that is stored after it is shown before it.
+    """
+    is_key = (packets.is_key & ~packets.is_refresh)[timeline.packet]
+    keyframes = np.flatnonzero(is_key)
+    if not len(keyframes):
+        return keyframes, keyframes
+    last_stored_so_far = np.maximum.accumulate(timeline.packet)
+    first_stored_from_here = np.minimum.accumulate(timeline.packet[::-1])[::-1]
+    uncrossed = (last_stored_so_far == timeline.packet) & (first_stored_from_here == timeline.packet)
+    return keyframes, np.flatnonzero(is_key & uncrossed)

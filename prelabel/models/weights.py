@@ -1,0 +1,212 @@
+"""Weights by name, path or address: where they are looked for, how they are checked, and how they are fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urldefrag, urlsplit
+
+import requests
+
+from prelabel.errors import ConfigError, FetchError, WeightsError, did_you_mean
+from prelabel.models.cards import MODELS_VARIABLE, ModelCard, card_names, find_card, model_folders
+from prelabel.runtime.download import DownloadLimits, download
+
+# Formats that hold numbers and a graph. All others can run code when they are loaded.
+_INERT_SUFFIXES = frozenset({".onnx", ".safetensors"})
+_PATIENCE = DownloadLimits(connect_seconds=10.0, max_failures=2)
+"""Somebody sits and waits for weights."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights that are on this machine.
+
+    Attributes:
+        path: an absolute file, or a folder for formats that are one.
+        sha256: of the file; of a folder's names and contents.
+        name: the card's, or the file's without its suffix.
+        card: the card they were found by; None for a bare file.
+    """
+
+    path: Path
+    sha256: str
+    name: str
+    card: ModelCard | None = None
+
+    @property
+    def licence(self) -> str | None:
+        """The card's licence."""
+        return self.card.licence if self.card else None
+
+
+def resolve_weights(weights: str, *, folders: Sequence[Path] | None = None) -> Weights:
+    """Returns the weights that a config names, fetched first if need be.
+
+    A card's name (or its file's name) comes first, then a path, then a file of that name in a models folder. Only what
+    a card, or an address with its sha256, pins is fetched: weights are code.
+
+    Args:
+        weights: `yolo11n`, `runs/best.pt`, `https://host/best.pt#sha256=…`.
+        folders: where cards and files are looked for, in order; by default `$PRELABEL_MODELS`, `models/`, and the
+            cards that come with the package. The user's cache comes after them.
+
+    Raises:
+        WeightsError: if they are not to be had, or are not what they should be. It says what to do.
+    """
+    folders = model_folders() if folders is None else folders
+    if not weights.strip():
+        raise ConfigError("weights: got nothing, expected a model's name, a path or an address")
+    if re.match(r"^https?://", weights):
+        return _from_address(weights)
+    card = find_card(weights, folders)
+    if card is not None:
+        return _from_card(card, folders)
+    path = _find_file(weights, [Path(), *folders])
+    if path is None:
+        raise WeightsError(_not_found(weights, folders))
+    return Weights(path=path, sha256=sha256_of(path), name=path.stem)
+
+
+def cache_folder() -> Path:
+    """Returns the folder that fetched weights are kept in: `$XDG_CACHE_HOME/prelabel/models`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "models"
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the sha256 of a file, or of a folder's relative names and their contents."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file_path in sorted(path.rglob("*")):
+        if file_path.is_file():
+            digest.update(f"{file_path.relative_to(path).as_posix()} {sha256_of(file_path)}\n".encode())
+    return digest.hexdigest()
+
+
+def fetch(url: str, target: Path, sha256: str | None) -> str:
+    """Fetches a file and returns its sha256; the file has its name only once it is whole and as expected.
+
+    Raises:
+        WeightsError: if it cannot be had, or is another file. It says where to put it by hand.
+    """
+    _log.info("fetching %s to %s", shown(url), target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
+            requests.Session() as session,  # unlike those for signed links, it may log in by .netrc or the address
+        ):
+            session.headers["Accept-Encoding"] = "identity"
+            fetched = Path(folder) / target.name
+            download(lambda: url, fetched, None, target.name, session=session, patience=_PATIENCE)
+            found = sha256_of(fetched)
+            if sha256 is not None and found != sha256:
+                raise WeightsError(
+                    f"{shown(url)}: fetched a file with sha256 {found}, expected {sha256}: it is not the file that "
+                    "was asked for and was thrown away. If its publisher has replaced it and you trust it, change the "
+                    "sha256"
+                )
+            fetched.replace(target)
+    except FetchError as error:
+        raise WeightsError(_not_fetched(url, target, sha256, str(error).removeprefix(f"{target.name}: "))) from error
+    except OSError as error:
+        raise WeightsError(_not_fetched(url, target, sha256, error.strerror or type(error).__name__)) from error
+    return found
+
+
+def shown(url: str) -> str:
+    """Returns an address without what may be secret in it: user, query and fragment.
+
+    >>> shown("https://me:key@host/a/best.pt?token=1#x")
+    'https://host/a/best.pt'
+    """
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _from_card(card: ModelCard, folders: Sequence[Path]) -> Weights:
+    """Returns a card's weights. A file that somebody put into a models folder is taken at that person's word."""
+    placed = _find_file(card.file, folders)
+    path = placed or _find_file(card.file, [cache_folder()]) or _fetch_card(card)
+    found = sha256_of(path)
+    if card.sha256 is None or found == card.sha256:
+        return Weights(path=path, sha256=found, name=card.name, card=card)
+    difference = f"{path}: sha256 is {found}, the card '{card.name}' says {card.sha256}"
+    if placed is None:
+        raise WeightsError(f"{difference}: what was fetched has changed since: remove it, and it is fetched anew")
+    _log.warning("%s: not the published weights; used all the same, and kept on record by this sha256", difference)
+    return Weights(path=path, sha256=found, name=card.name, card=card)
+
+
+def _fetch_card(card: ModelCard) -> Path:
+    target = cache_folder() / card.file
+    if card.url is None:
+        raise WeightsError(f"model '{card.name}': {card.file} is not here and its card has no url: {_where(card.file)}")
+    if card.sha256 is None and not _is_inert(card.file):
+        raise WeightsError(
+            f"model '{card.name}': {card.file} is not here, and its card has no sha256 to check a fetched file by "
+            f"(loading weights can run code in them). Fetch {shown(card.url)} yourself, {_where(card.file)}"
+        )
+    fetch(card.url, target, card.sha256)
+    return target
+
+
+def _from_address(address: str) -> Weights:
+    url, fragment = urldefrag(address)
+    name = Path(urlsplit(url).path).name
+    key, _, sha256 = fragment.partition("=")
+    if fragment and (key != "sha256" or not re.fullmatch(r"[0-9a-f]{64}", sha256)):
+        raise ConfigError(f"weights: got #{fragment}, expected #sha256= and 64 lower-case hexadecimal digits")
+    if not name:
+        raise ConfigError(f"weights: {shown(url)} names no file")
+    if not sha256 and not _is_inert(name):
+        raise WeightsError(
+            f"{shown(url)}: weights can run code when they are loaded, so they are fetched only with their sha256: "
+            f"add #sha256=… to the address, or write a card (models/{Path(name).stem}.yaml: file, url, sha256, "
+            f"licence, use), or fetch the file yourself and give its path"
+        )
+    # One folder an address: best.pt of one place is not best.pt of another.
+    target = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
+    if target.is_file() and (not sha256 or sha256_of(target) == sha256):
+        return Weights(path=target, sha256=sha256_of(target), name=target.stem)
+    return Weights(path=target, sha256=fetch(url, target, sha256 or None), name=target.stem)
+
+
+def _find_file(name: str, folders: Sequence[Path]) -> Path | None:
+    for path in (folder / name for folder in folders):
+        # A format that is a folder: OpenVINO's graph is an .xml file in it.
+        if path.is_file() or any(path.glob("*.xml")):
+            return path.absolute()
+    return None
+
+
+def _is_inert(name: str) -> bool:
+    return Path(name).suffix.lower() in _INERT_SUFFIXES
+
+
+def _not_found(weights: str, folders: Sequence[Path]) -> str:
+    cards = card_names(folders)
+    looked = ", ".join(str(folder) for folder in folders)
+    if Path(weights).suffix or Path(weights).name != weights:
+        return (
+            f"weights '{weights}': no such file, neither at this path nor in {looked}; {did_you_mean(weights, cards)}"
+        )
+    return f"weights '{weights}': no model of this name; {did_you_mean(weights, cards)} (cards in {looked})"
+
+
+def _not_fetched(url: str, target: Path, sha256: str | None, reason: str) -> str:
+    expected = f" (sha256 {sha256})" if sha256 else ""
+    return f"{target.name}: cannot be fetched from {shown(url)}: {reason}. Get it{expected}, {_where(target.name)}"
+
+
+def _where(name: str) -> str:
+    return f"and put it at models/{name}, into a folder that ${MODELS_VARIABLE} names, or at {cache_folder() / name}"

@@ -1,1 +1,0 @@
-"""What detectors and classifiers share of torch: devices, state dicts."""

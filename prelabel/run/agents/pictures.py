@@ -1,0 +1,297 @@
+"""Pictures through a classifier in full batches, whichever tasks they are of."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.config.sections import ReaderSection
+from prelabel.data.frames import FrameBatch, VideoInfo
+from prelabel.errors import ClassifyError, FrameCountError, ReadError, SetupError, TaskError
+from prelabel.inference.decoding import count_complaint, select_frames, timed
+from prelabel.media.open import open_media, read_in_order
+from prelabel.plugins.protocols import Classifier, Task
+from prelabel.run.agents.agent import FetchedTask
+from prelabel.runtime.interrupts import Stopped, StopSignal
+
+if TYPE_CHECKING:
+    import torch
+
+
+_READ_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a task.
+
+    Attributes:
+        frame_index: which of the task's.
+        image: uint8 (H, W, 3), RGB, nobody else's.
+    """
+
+    frame_index: int
+    image: torch.Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the picture."""
+        return int(self.image.numel())
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfTask:
+    """All pictures of a task came before this.
+
+    Attributes:
+        task: whose.
+        info: of its media; None if they could not be read.
+        reader: which reader read them, and why that one.
+        partial: what is missing and why; None if they were read whole.
+        error: why they could not be read; None if they could.
+        seconds: busy time by stage: fetch, decode.
+        began: `time.perf_counter()` when reading began.
+    """
+
+    task: Task
+    info: VideoInfo | None = None
+    reader: str = ""
+    partial: str | None = None
+    error: Exception | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    began: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PictureReader:
+    """Reads what a classifier is to see of each task.
+
+    Attributes:
+        reader: the config's section.
+        folder: the config's, to which plug-in paths are relative.
+        frames_per_video: looked at in a video, spread evenly; None: all that `reader` leaves.
+        frames: what to do when frames are missing: `strict` fails the task, `warn` keeps what was read.
+        stop: asked before every batch.
+        begun: told of a task's title, how many pictures it has, and its key.
+    """
+
+    reader: ReaderSection
+    folder: Path
+    frames_per_video: int | None
+    frames: Literal["strict", "warn"]
+    stop: StopSignal
+    begun: Callable[[str, int, str], None]
+
+    def read(self, fetched: Iterable[FetchedTask]) -> Iterator[Picture | EndOfTask]:
+        """Yields each task's pictures and their end; closes `release` of each. A task's own failure is its end.
+
+        Raises:
+            Stopped: somebody asked twice to stop.
+        """
+        for item in fetched:
+            try:
+                with item.release:
+                    end = yield from self._read(item)
+            except Stopped:
+                raise
+            except Exception as error:  # handed on: the run judges whether it is the task's own
+                end = EndOfTask(item.task, error=error)
+            yield end
+
+    def _read(self, item: FetchedTask) -> Generator[Picture, None, EndOfTask]:
+        title, began = item.task.title, time.perf_counter()
+        with open_media(item.media, self.reader, self.folder) as opened:
+            info = opened.reader.info
+            complaint = count_complaint(info.num_frames, item.task.num_frames)
+            if complaint and self.frames == "strict":
+                raise FrameCountError(f"{title}: {complaint}")
+            wanted = self._choose(item, info, opened.keyframes)
+            self.begun(title, len(wanted), item.task.key)
+            seconds = {"fetch": item.seconds, "decode": 0.0}
+            read = timed(read_in_order(opened.reader, wanted, _READ_AT_ONCE, title), seconds, "decode")
+            damage = yield from self._pictures(read, wanted, title)
+        partial = "; ".join(text for text in (complaint, damage) if text) or None
+        choice = f"{opened.choice.use} ({opened.choice.reason})"
+        return EndOfTask(item.task, info, choice, partial, seconds=seconds, began=began)
+
+    def _choose(self, item: FetchedTask, info: VideoInfo, keyframes: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        num_frames = min(info.num_frames, info.num_frames if item.task.num_frames is None else item.task.num_frames)
+        frames = select_frames(num_frames, keyframes, self.reader)
+        if not len(frames):
+            raise ReadError(f"{item.task.title}: none of its {num_frames} frames is to be looked at")
+        return spread(frames, self.frames_per_video) if item.media.kind == "video" else frames
+
+    def _pictures(
+        self, batches: Iterator[FrameBatch], wanted: NDArray[np.int64], title: str
+    ) -> Generator[Picture, None, str]:
+        """Yields the pictures, and returns what is missing in words."""
+        num = 0
+        try:
+            for batch in batches:
+                self.stop.check()
+                for frame_index, image in zip(batch.frame_indices.tolist(), batch.data, strict=True):
+                    num += 1
+                    yield Picture(frame_index, image.clone())  # the reader uses its memory again
+        except FrameCountError:  # frame numbers are not to be trusted, under any policy
+            raise
+        except ReadError as error:
+            if self.frames == "strict" or not num:
+                raise
+            return str(error)
+        if num == len(wanted):
+            return ""
+        complaint = f"the reader ended after {num} of {len(wanted)} frames without an error"
+        if self.frames == "strict" or not num:
+            raise FrameCountError(f"{title}: {complaint}")
+        return complaint
+
+
+def spread(frames: NDArray[np.int64], num: int | None) -> NDArray[np.int64]:
+    """Returns `num` of the frames, evenly spread, from the middle of as many equal parts; all if there are no more.
+
+    >>> spread(np.arange(100), 4).tolist()
+    [12, 37, 62, 87]
+    """
+    if num is None or len(frames) <= num:
+        return frames
+    return frames[((np.arange(num) + 0.5) * len(frames) / num).astype(np.int64)]
+
+
+MAX_BATCH_BYTES = 512_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A task all of whose pictures the classifier has seen.
+
+    Attributes:
+        end: how reading it went.
+        frame_index: int64 (M,), rising.
+        probabilities: float32 (M, C).
+        error: why there are none; None if there are.
+        seconds: that its pictures took in the classifier, as a share of their batches.
+    """
+
+    end: EndOfTask
+    frame_index: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    error: Exception | None
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Open:
+    """A task some of whose pictures still wait for the classifier."""
+
+    frame_indices: list[int] = field(default_factory=list)
+    rows: list[NDArray[np.float32]] = field(default_factory=list)
+    end: EndOfTask | None = None
+    error: Exception | None = None
+    seconds: float = 0.0
+    num_waiting: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.end is not None and not self.num_waiting
+
+
+class FullBatches:
+    """Collects pictures until a batch is full; keeps the tasks' order.
+
+    Attributes:
+        classifier: called from one thread.
+        batch_size: pictures a batch; the last one, and one of large pictures, is smaller.
+    """
+
+    def __init__(self, classifier: Classifier, batch_size: int) -> None:
+        self._classifier, self._batch_size = classifier, batch_size
+        self._num_classes = len(classifier.class_names)
+        self._open: deque[_Open] = deque()
+        self._waiting: list[tuple[_Open, Picture]] = []
+        self._num_bytes = 0
+
+    def run(self, stream: Iterable[Picture | EndOfTask]) -> Iterator[Classified]:
+        """Yields each task once its last picture was seen.
+
+        Raises:
+            SetupError: the classifier can see no picture at all.
+        """
+        current = _Open()
+        for item in stream:
+            if isinstance(item, Picture):
+                self._add(current, item)
+            else:
+                current.end = item
+                self._open.append(current)
+                current = _Open()
+                yield from self._done()
+            if len(self._waiting) >= self._batch_size or self._num_bytes >= MAX_BATCH_BYTES:
+                self._classify_waiting()
+                yield from self._done()
+        self._classify_waiting()
+        yield from self._done()
+
+    def _add(self, task: _Open, picture: Picture) -> None:
+        self._waiting.append((task, picture))
+        self._num_bytes += picture.num_bytes
+        task.num_waiting += 1
+
+    def _done(self) -> Iterator[Classified]:
+        while self._open and self._open[0].is_done:
+            task = self._open.popleft()
+            assert task.end is not None
+            rows = np.stack(task.rows) if task.rows else np.zeros((0, self._num_classes), np.float32)
+            frame_index = np.array(task.frame_indices, np.int64)
+            yield Classified(task.end, frame_index, rows, task.end.error or task.error, task.seconds)
+
+    def _classify_waiting(self) -> None:
+        waiting, self._waiting, self._num_bytes = self._waiting, [], 0
+        if not waiting:
+            return
+        began = time.perf_counter()
+        try:
+            rows = self._classify([picture for _, picture in waiting])
+        except (SetupError, Stopped):
+            raise
+        except Exception as error:
+            self._tell_apart(waiting, error)
+            return
+        share = (time.perf_counter() - began) / len(waiting)
+        for (task, picture), row in zip(waiting, rows, strict=True):
+            task.frame_indices.append(picture.frame_index)
+            task.rows.append(row)
+            task.seconds += share
+            task.num_waiting -= 1
+
+    def _tell_apart(self, waiting: Sequence[tuple[_Open, Picture]], error: Exception) -> None:
+        """Gives a batch that failed to the classifier task by task: a failure is one task's."""
+        tasks = list(dict.fromkeys(id(task) for task, _ in waiting))
+        if len(tasks) == 1:
+            task = waiting[0][0]
+            task.error, task.num_waiting = error, task.num_waiting - len(waiting)
+            return
+        for one in tasks:
+            self._waiting = [(task, picture) for task, picture in waiting if id(task) == one]
+            self._classify_waiting()
+
+    def _classify(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """Returns the probabilities, checked, float32 (N, C)."""
+        try:
+            rows = np.asarray(self._classifier.classify([picture.image for picture in pictures]), np.float32)
+        except (SetupError, Stopped, TaskError):
+            raise
+        except Exception as error:
+            raise ClassifyError(f"the classifier raised {type(error).__name__}: {error}") from error
+        expected = (len(pictures), self._num_classes)
+        if rows.shape != expected:
+            raise ClassifyError(f"the classifier returned shape {rows.shape}, expected {expected}")
+        if not ((rows >= 0) & (rows <= 1)).all():
+            raise ClassifyError("the classifier returned a value outside 0..1, or NaN, expected probabilities")
+        return rows

@@ -1,0 +1,184 @@
+"""What a run leaves beside its label rows: coco.json or classifications.csv, the score, pictures, report.json."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from prelabel.assembly.assemble import Assembly
+from prelabel.assembly.stored import label_detections, raw_path, titles_apart
+from prelabel.config.base import EncordSection
+from prelabel.data.label_map import LabelledVideo
+from prelabel.errors import PrelabelError
+from prelabel.evaluate.coco import score_coco, truth_of
+from prelabel.export.classifications import write_predictions
+from prelabel.export.coco import write_coco
+from prelabel.runtime.files import PREVIEW_SUFFIXES, write_text_atomically
+from prelabel.runtime.progress import Progress
+from prelabel.runtime.redact import redact
+from prelabel.store.raw_detections import read_raw
+from prelabel.store.report import RunReport, Score, TaskReport
+
+REPORT = "report.json"
+"""Of a run, in its output; of several stages, above theirs."""
+
+
+def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page: bool = False) -> RunReport:
+    """Writes what concerns the whole run, and returns the report with it.
+
+    A score or a picture that cannot be had is a warning: labels are worth more than either. The report is written
+    whatever fails before. Where no task was come to, what the run before left stays.
+
+    Args:
+        assembly: of the run's config.
+        report: how the run went.
+        progress: told of it.
+        page: whether to write it as a page, too.
+    """
+    outputs: list[Path] = []
+    warnings, unwritten = list(report.warnings), list[str]()
+    score = None
+    if report.tasks and assembly.writes_files and assembly.config.agent is None:
+        found = _found_path(assembly)
+        with _noted(unwritten, f"{found}: "):
+            _write_found(found, assembly, report)
+            outputs.append(found)
+        if not unwritten:
+            with _noted(warnings):
+                score = _score(assembly)
+    with _noted(warnings):
+        outputs += _previews(assembly, report, progress)
+    outputs += [path := assembly.output / REPORT, *([assembly.output / "report.html"] if page else [])]
+    finished = replace(
+        report,
+        score=score,
+        warnings=tuple(warnings),
+        unwritten="".join(unwritten),
+        outputs=tuple(map(str, outputs)),
+        shapes=_shapes(assembly),
+        device="" if assembly.config.detector is None else assembly.detection.device or "",
+    )
+    if _tells_nothing(report) and path.exists():
+        finished = replace(finished, outputs=())
+    else:
+        finished.write(path)
+        if page:
+            _write_page(assembly, finished, outputs[-1])
+    _tell_end(progress, finished)
+    return finished
+
+
+@contextmanager
+def _noted(notes: list[str], where: str = "") -> Iterator[None]:
+    try:
+        yield
+    except (
+        Exception
+    ) as error:  # a tracker of the user's own, or the disk: what was labelled goes on record all the same
+        reason = str(error) if isinstance(error, PrelabelError) else f"{type(error).__name__}: {error}"
+        notes.append(redact(where + reason))
+
+
+def _tell_end(progress: Progress, report: RunReport) -> None:
+    progress.event(
+        "run_done",
+        done=sum(task.status == "done" for task in report.tasks),
+        failed=len(report.failed),
+        instances=report.instances,
+        frames_per_second=round(report.frames_per_second, 2),
+        limit=report.limit,
+        score=None if report.score is None else report.score.map_50_95,
+        outputs=list(report.outputs),
+    )
+
+
+def write_stages_report(folder: Path, ended: Sequence[tuple[Assembly, RunReport]]) -> Path:
+    """Writes how a run over several stages ended, with the place of each stage's own report.
+
+    Args:
+        folder: where those of the stages lie below.
+        ended: the stages, and how each ended.
+    """
+    totals = Counter(task.status for _, report in ended for task in report.tasks)
+    stages = {
+        assembly.stage: {
+            "tasks": dict(Counter(task.status for task in report.tasks)),
+            "pathways": report.pathways,
+            "instances": report.instances,
+            "failed": {task.title: task.reason for task in report.failed},
+            "aborted": report.aborted,
+            "unwritten": report.unwritten,
+            "report": str(assembly.output / REPORT),
+        }
+        for assembly, report in ended
+    }
+    path = folder / REPORT
+    write_text_atomically(path, json.dumps({"tasks": dict(totals), "stages": stages}, indent=2, ensure_ascii=False))
+    return path
+
+
+def _found_path(assembly: Assembly) -> Path:
+    """Returns the one file for all that was found, of the kind that fits it."""
+    return assembly.output / ("classifications.csv" if assembly.config.classifier is not None else "coco.json")
+
+
+def _write_found(path: Path, assembly: Assembly, report: RunReport) -> None:
+    if assembly.config.classifier is not None:
+        write_predictions(path, assembly, report)
+    else:
+        write_coco(path, labelled_videos(assembly, report))
+
+
+def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledVideo]:
+    """Yields the videos that the run labelled, or an earlier one had, one at a time from the raw store."""
+    labelled = [task for task in report.tasks if task.is_done]
+    titles = titles_apart(labelled)
+    for task in labelled:
+        raw = read_raw(raw_path(assembly.found_names, task.key, task.title))
+        yield LabelledVideo(
+            titles[task.key],
+            raw.info,
+            label_detections(assembly.detection, raw).detections,
+            assembly.detection.label_map,
+        )
+
+
+def _shapes(assembly: Assembly) -> tuple[str, ...]:
+    if assembly.config.detector is None:
+        return ()
+    return tuple(dict.fromkeys(category.shape for category in assembly.detection.label_map.categories))
+
+
+def _write_page(assembly: Assembly, report: RunReport, path: Path) -> None:
+    from prelabel.reports.run_page import write_run_report
+
+    write_run_report(assembly, report, path)
+
+
+def _tells_nothing(report: RunReport) -> bool:
+    return not (report.tasks or report.left_alone or report.aborted)
+
+
+def _score(assembly: Assembly) -> Score | None:
+    truth = truth_of(assembly.config.source)
+    return None if truth is None else score_coco(_found_path(assembly), truth)
+
+
+def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list[Path]:
+    """Draws what this run has labelled, and what has no picture yet; nothing once somebody has asked to stop."""
+    source = assembly.config.source
+    if isinstance(source, EncordSection) or source.preview == "none" or report.stopped:
+        return []
+    from prelabel.reports.previews import preview_run
+
+    titles = [task.title for task in report.tasks if task.status == "done" or _lacks_preview(assembly, task)]
+    return preview_run(assembly, titles, source.preview, progress) if titles else []
+
+
+def _lacks_preview(assembly: Assembly, task: TaskReport) -> bool:
+    there = any(assembly.names.path(task.key, task.title, suffix).exists() for suffix in PREVIEW_SUFFIXES)
+    return task.status == "already done" and not there

@@ -1,0 +1,309 @@
+"""One file from a signed link to disk: streamed, resumed after a cut, its link renewed, its size checked."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+
+from prelabel.errors import FetchError
+from prelabel.runtime.redact import keep_links_out_of_logs
+
+MAX_REDIRECTS = 10
+
+
+class RefusedRedirectError(Exception):
+    """A link leads to where it must not; the reason holds no link."""
+
+
+def get_following(
+    session: requests.Session, link: str, headers: Mapping[str, str], timeouts: tuple[float, float]
+) -> requests.Response:
+    """Returns the streamed answer at the end of all redirects.
+
+    Raises:
+        RefusedRedirectError: a redirect leads to where it must not, or there is no end.
+        requests.RequestException: no answer, or the link is none.
+    """
+    for _ in range(MAX_REDIRECTS + 1):
+        response = session.get(link, headers=headers, stream=True, timeout=timeouts, allow_redirects=False)
+        if not response.is_redirect:
+            return response
+        response.close()
+        target = urljoin(link, response.headers["Location"])
+        check_redirect(link, target)
+        link = target
+    raise RefusedRedirectError(f"its link leads on and on, {MAX_REDIRECTS} times and more")
+
+
+def check_redirect(link: str, target: str) -> None:
+    """Returns if a link may lead to the target.
+
+    A name that is looked up again when it is used may lead elsewhere then; whoever controls the link's own host could
+    as well serve what lies behind it.
+
+    Raises:
+        RefusedRedirectError: it may not.
+    """
+    here, there = urlsplit(link), urlsplit(target)
+    if there.scheme not in {"http", "https"} or not there.hostname:
+        raise RefusedRedirectError("its link leads on to what is not an http(s) address")
+    if here.scheme == "https" and there.scheme == "http":
+        raise RefusedRedirectError("its link leads on from https to http, where others can read it")
+    if _is_inside(there.hostname) and not _is_inside(here.hostname or ""):
+        raise RefusedRedirectError("its link leads on to an address of this machine's own")
+
+
+def _is_inside(host: str) -> bool:
+    """Tells whether a host is this machine, or link-local, where clouds keep their metadata (169.254.169.254)."""
+    try:
+        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):  # only a proxy may know it
+        return False
+    addresses = map(ipaddress.ip_address, found)
+    return any(address.is_loopback or address.is_link_local or address.is_unspecified for address in addresses)
+
+
+_LOG = logging.getLogger(__name__)
+_CHUNK_BYTES = 1 << 20
+_CONTENT_RANGE = re.compile(r"bytes (?P<first>\d+)-\d+/(?P<total>\d+|\*)")
+
+_BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+_COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
+# An expired or mistaken link: S3 says 403, GCS 400, Azure 403 or 401; a moved object 404 or 410.
+_LINK_REFUSED = (400, 401, 403, 404, 410)
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadLimits:
+    """How long a download may take its time.
+
+    Attributes:
+        connect_seconds: for a connection.
+        read_seconds: without a single byte.
+        min_bytes_per_second: over `window_seconds`; a connection that is slower is ended and made again.
+        window_seconds: see above.
+        max_failures: in a row, each without `progress_bytes` gained, before the download fails.
+        progress_bytes: that many make up for the failures before.
+        waits_seconds: after the first, the second … failure in a row; the last one after all further.
+        sleep: waits that many seconds.
+        clock: seconds from any beginning.
+    """
+
+    connect_seconds: float = 20.0
+    read_seconds: float = 60.0
+    min_bytes_per_second: float = 10_000.0
+    window_seconds: float = 30.0
+    max_failures: int = 6
+    progress_bytes: int = 16_000_000
+    waits_seconds: tuple[float, ...] = (0.2, 1.0, 5.0, 15.0)
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+
+def download(
+    new_link: Callable[[], str],
+    destination: Path,
+    expected_bytes: int | None,
+    title: str,
+    *,
+    max_bytes: int | None = None,
+    session: requests.Session | None = None,
+    patience: DownloadLimits | None = None,
+) -> int:
+    """Brings a file here and returns its size in bytes. `destination` appears whole or not at all.
+
+    Args:
+        new_link: returns a link; asked right before the first byte, and again when the storage refuses a link.
+        destination: the file to write; its folder is there.
+        expected_bytes: the size that the platform promises; None where it promises none.
+        title: what errors call the task. No error and no log line holds the link.
+        max_bytes: that the file may have; None: as many as the disk takes.
+        session: connections to use again for several files; default: one of its own.
+        patience: how long it may take its time.
+
+    Raises:
+        FetchError: it cannot be had whole.
+    """
+    keep_links_out_of_logs()
+    partial = destination.with_name(destination.name + ".partial")
+    partial.unlink(missing_ok=True)
+    with session_for_links() if session is None else nullcontext(session) as opened:
+        transfer = _Transfer(opened, partial, expected_bytes, max_bytes, title, patience or DownloadLimits())
+        num_bytes = transfer.run(new_link)
+    partial.replace(destination)
+    return num_bytes
+
+
+def session_for_links() -> requests.Session:
+    """Returns a session for signed links: their signature is all the authority that goes out."""
+    session = requests.Session()
+    session.auth = lambda request: request  # else .netrc adds its own, which storages refuse beside a signature
+    session.headers["Accept-Encoding"] = "identity"
+    return session
+
+
+class _TryError(Exception):
+    """A try that failed and may be made again. `renew` asks for another link, `restart` for all bytes again."""
+
+    def __init__(self, reason: str, *, renew: bool = False, restart: bool = False, wait_seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.renew, self.restart, self.wait_seconds = renew, restart, wait_seconds
+
+
+@dataclass
+class _Transfer:
+    """A download under way: what is on disk, and of which version of the file it is."""
+
+    session: requests.Session
+    partial: Path
+    expected_bytes: int | None
+    max_bytes: int | None
+    title: str
+    patience: DownloadLimits
+    etag: str = field(default="", init=False)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.partial.stat().st_size if self.partial.exists() else 0
+
+    def run(self, new_link: Callable[[], str]) -> int:
+        link, failures, most_bytes = "", 0, 0
+        while True:
+            link = link or new_link()
+            try:
+                return self._fetch_rest(link)
+            except _TryError as failure:
+                # Bytes that come a second time are no progress, or a storage that resumes wrongly is asked for ever.
+                if self.num_bytes - most_bytes >= self.patience.progress_bytes:
+                    failures, most_bytes = 0, self.num_bytes
+                failures += 1
+                if failures > self.patience.max_failures:
+                    have = f"{self.num_bytes} of {self.expected_bytes or 'unknown'} bytes"
+                    raise FetchError(
+                        f"{self.title}: download given up at {have}, after {failures} failures: {failure}"
+                    ) from None
+                _LOG.info("%s: download: %s; trying again", self.title, failure, extra={"retry": "download"})
+                link = "" if failure.renew else link
+                if failure.restart:
+                    self.partial.unlink(missing_ok=True)
+                waits = self.patience.waits_seconds
+                self.patience.sleep(max(waits[min(failures, len(waits)) - 1], failure.wait_seconds))
+
+    def _fetch_rest(self, link: str) -> int:
+        """Appends what is missing and returns the file's size."""
+        if self.expected_bytes is not None and self.num_bytes == self.expected_bytes:
+            return self.num_bytes
+        with self._ask(link) as response:
+            total = self._check_answer(response)
+            promised = self.expected_bytes if total is None else total
+            try:
+                self._write(response, promised)
+            except OSError as error:
+                raise FetchError(f"{self.title}: {self.partial.parent} cannot be written: {error.strerror}") from error
+        if promised is not None and self.num_bytes != promised:
+            raise _TryError(f"got {self.num_bytes} of {promised} bytes", restart=self.num_bytes > promised)
+        return self.num_bytes
+
+    def _write(self, response: requests.Response, promised: int | None) -> None:
+        """Writes what comes, and no more than is promised or allowed."""
+        with self.partial.open("ab" if response.status_code == HTTPStatus.PARTIAL_CONTENT else "wb") as file:
+            for chunk in self._chunks(response):
+                file.write(chunk)
+                if promised is not None and file.tell() > promised:
+                    raise _TryError(f"got more than the {promised} bytes that it has", restart=True)
+                if self.max_bytes is not None and file.tell() > self.max_bytes:
+                    raise FetchError(
+                        f"{self.title}: download given up: of a size that nobody promised, and larger than the "
+                        f"{self.max_bytes / 1e9:.3f} GB that the cache may take: raise source.cache_gb"
+                    )
+                if not self.partial.exists():  # its folder was deleted: the run is ending
+                    raise FetchError(f"{self.title}: download given up: {self.partial.parent} is gone")
+
+    def _ask(self, link: str) -> requests.Response:
+        headers = {}
+        if self.num_bytes:
+            headers["Range"] = f"bytes={self.num_bytes}-"
+            if self.etag and not self.etag.startswith("W/"):
+                headers["If-Range"] = self.etag
+        timeouts = (self.patience.connect_seconds, self.patience.read_seconds)
+        try:
+            return get_following(self.session, link, headers, timeouts)
+        except RefusedRedirectError as error:
+            complaint = str(error)
+        except (requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema, requests.exceptions.InvalidURL):
+            complaint = "its link is not an http(s) address"
+        except requests.RequestException as error:
+            raise _TryError(f"no answer from the storage ({type(error).__name__})") from None
+        raise FetchError(f"{self.title}: {complaint}")  # out here: the library's errors quote the link
+
+    def _check_answer(self, response: requests.Response) -> int | None:
+        """Returns the whole file's size as the storage has it, None if it does not say."""
+        status, headers = response.status_code, response.headers
+        if status in _LINK_REFUSED:
+            raise _TryError(f"the storage refused the link: HTTP {status}", renew=True)
+        if status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise _TryError(f"the storage answered HTTP {status}", wait_seconds=_retry_after(headers))
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise _TryError(f"the storage has no more than {self.num_bytes} bytes", renew=True, restart=True)
+        if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            raise FetchError(f"{self.title}: the storage answered HTTP {status}, expected 200")
+        encoding = headers.get("Content-Encoding", "").lower()
+        if encoding in _COMPRESSED:
+            raise FetchError(
+                f"{self.title}: the storage sends it compressed (Content-Encoding: {encoding}), which was not asked "
+                "for: store it without, or take that header off it"
+            )
+        if status == HTTPStatus.PARTIAL_CONTENT:
+            return self._check_range(headers)
+        self.etag = headers.get("ETag", "")
+        length = headers.get("Content-Length", "")
+        return self._check_promise(int(length) if length.isdecimal() else None)
+
+    def _check_range(self, headers: Mapping[str, str]) -> int | None:
+        described = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        if described is None or int(described["first"]) != self.num_bytes or headers.get("ETag", "") != self.etag:
+            raise _TryError("the storage sent a part of another file than before", restart=True)
+        return self._check_promise(None if described["total"] == "*" else int(described["total"]))
+
+    def _check_promise(self, total: int | None) -> int | None:
+        if total is not None and self.expected_bytes is not None and total != self.expected_bytes:
+            raise _TryError(
+                f"the storage has {total} bytes, the platform promises {self.expected_bytes}", renew=True, restart=True
+            )
+        return total
+
+    def _chunks(self, response: requests.Response) -> Iterator[bytes]:
+        """Yields bytes as they come. A connection that ends early, stalls or trickles is a failure."""
+        clock, window = self.patience.clock, self.patience.window_seconds
+        began, num_bytes = clock(), 0
+        while True:
+            try:
+                chunk = response.raw.read1(_CHUNK_BYTES)  # read() would wait for a whole chunk, however slow
+            except urllib3.exceptions.HTTPError as error:
+                raise _TryError(f"the connection broke ({type(error).__name__})") from None
+            if not chunk:
+                return
+            yield chunk
+            num_bytes += len(chunk)
+            seconds = clock() - began
+            if seconds >= window:
+                if num_bytes < self.patience.min_bytes_per_second * seconds:
+                    raise _TryError(f"{num_bytes / seconds:.0f} bytes a second over {seconds:.0f} s is too slow")
+                began, num_bytes = clock(), 0
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    seconds = headers.get("Retry-After", "")
+    return float(min(int(seconds), 60)) if seconds.isdecimal() else 0.0

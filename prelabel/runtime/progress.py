@@ -1,0 +1,236 @@
+"""What a run tells while it works: a picture on a terminal, JSON lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import IO, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichBars
+
+Value = str | int | float | bool | None | list[str] | dict[str, int] | dict[str, float]
+
+
+class Progress(Protocol):
+    """Told from several threads; never blocks the work."""
+
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+        """A task's frames are about to be looked at."""
+
+    def frames(self, num_frames: int) -> None:
+        """So many more frames of the task begun last were looked at."""
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """So many items wait between this stage and the next."""
+
+    def event(self, name: str, **values: Value) -> None:
+        """Something happened that a log should have."""
+
+
+class NullProgress:
+    """Tells nobody."""
+
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+        """Tells nobody."""
+
+    def frames(self, num_frames: int) -> None:
+        """Tells nobody."""
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """Tells nobody."""
+
+    def event(self, name: str, **values: Value) -> None:
+        """Tells nobody."""
+
+
+class MultiProgress:
+    """Tells several, in this order."""
+
+    def __init__(self, *told: Progress) -> None:
+        self._told = told
+
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+        """Tells each."""
+        for one in self._told:
+            one.begin(title, num_frames, task_id)
+
+    def frames(self, num_frames: int) -> None:
+        """Tells each."""
+        for one in self._told:
+            one.frames(num_frames)
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """Tells each."""
+        for one in self._told:
+            one.waiting(stage, num_items)
+
+    def event(self, name: str, **values: Value) -> None:
+        """Tells each."""
+        for one in self._told:
+            one.event(name, **values)
+
+
+def emit_stage_time(
+    progress: Progress, task_id: str, title: str, stage: str, busy_seconds: float, wall_seconds: float
+) -> None:
+    """Tells that a stage is done with a task: how long it worked, and how long ago it began."""
+    progress.event(
+        "stage_done",
+        task=title,
+        task_id=task_id,
+        stage=stage,
+        busy_seconds=round(busy_seconds, 3),
+        wall_seconds=round(wall_seconds, 3),
+    )
+
+
+def reason_beside(title: str, reason: str) -> str:
+    """Returns why a task is not done as it is told beside the task's title: without what names the task again.
+
+    >>> reason_beside("day 1/clip.mp4", "clip.mp4: the file is empty")
+    'the file is empty'
+    >>> reason_beside("day 1/clip.mp4", "/data/day 1/clip.mp4: is gone")
+    'is gone'
+    >>> reason_beside("clip.mp4", "RuntimeError: out of luck")
+    'RuntimeError: out of luck'
+    """
+    for name in (title, PurePosixPath(title).name):
+        before, named, rest = reason.partition(f"{name}: ")
+        if named and (not before or (before[0] == before[-1] == "/")):
+            return rest
+    return reason
+
+
+class JsonLines:
+    """One JSON object a line: every event, and every few seconds how far the task is."""
+
+    def __init__(self, stream: IO[str], seconds_between: float = 5.0) -> None:
+        self._stream, self._seconds_between = stream, seconds_between
+        self._lock = threading.RLock()  # a signal handler may tell while we tell
+        self._title, self._task_id, self._num_frames, self._seen = "", "", 0, 0
+        self._began = self._told = time.monotonic()
+
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+        """Starts counting the task's frames."""
+        self._title, self._task_id, self._num_frames, self._seen = title, task_id, num_frames, 0
+        self._began = self._told = time.monotonic()
+        self.event("task_started", task=title, task_id=task_id, frames=num_frames)
+
+    def frames(self, num_frames: int) -> None:
+        """Counts, and tells now and then."""
+        self._seen += num_frames
+        now = time.monotonic()
+        if now - self._told >= self._seconds_between:
+            self._told = now
+            rate = self._seen / max(now - self._began, 1e-9)
+            self.event(
+                "progress",
+                task=self._title,
+                task_id=self._task_id,
+                frames_seen=self._seen,
+                frames=self._num_frames,
+                frames_per_second=round(rate, 1),
+                seconds_left=round((self._num_frames - self._seen) / max(rate, 1e-9), 1),
+            )
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """Changes too often to be told."""
+
+    def event(self, name: str, **values: Value) -> None:
+        """Writes a line; none for the stages of a task, whose seconds stand in the line of its end."""
+        if name == "stage_done":
+            return
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": now, "event": name, **values}, ensure_ascii=False)
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+
+class Bars:
+    """A bar for tasks and one for the frames of the task in hand, with frames a second and time left."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        self.console = console
+        self._bars = RichBars(*columns, console=console, transient=True)
+        self._tasks: TaskID | None = None
+        self._frames: TaskID | None = None
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        self._tasks = self._bars.add_task("tasks", total=None, rate="")
+        self._frames = self._bars.add_task("", total=None, rate="", visible=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+        """Starts the frames' bar again."""
+        self._began = time.monotonic()
+        if self._frames is not None:
+            self._bars.reset(self._frames, description=escape(title), total=num_frames, rate="", visible=True)
+
+    def frames(self, num_frames: int) -> None:
+        """Moves the frames' bar on."""
+        if self._frames is None:
+            return
+        self._bars.advance(self._frames, num_frames)
+        seen = self._bars.tasks[self._frames].completed
+        self._bars.update(self._frames, rate=f"{seen / max(time.monotonic() - self._began, 1e-9):.1f} frames/s")
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """Shows nothing of it."""
+
+    def event(self, name: str, **values: Value) -> None:
+        """Moves the tasks' bar on, and prints what a person should see."""
+        if self._tasks is not None and name == "run_started":
+            num_tasks = values.get("tasks")
+            self._bars.update(self._tasks, total=num_tasks if isinstance(num_tasks, int) else None)
+        elif name == "drawing" and self._frames is not None:
+            self._bars.remove_task(self._frames)
+            self._frames = self._bars.add_task(f"drawing {escape(str(values['task']))}", total=None, rate="")
+        if name in ("task_done", "task_failed", "task_skipped") and self._tasks is not None:
+            self._bars.advance(self._tasks)
+        if name == "task_failed":
+            title = str(values["task"])
+            told = escape(f"{title}: {reason_beside(title, str(values['reason']))}")
+            self.console.print(f"[red]failed[/] {told}", highlight=False)
+        elif name == "stopping":
+            self.console.print(f"[yellow]{escape(str(values['message']))}[/]", highlight=False)
+        elif name == "warning":
+            self.console.print(f"[yellow]warning[/] {escape(str(values['message']))}", highlight=False)
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """Yields bars if standard output is a terminal, else JSON lines on it, and on it alone."""
+    if sys.stdout.isatty():
+        with Bars(Console()) as bars:
+            yield bars
+    else:
+        lines = JsonLines(sys.stdout)
+        with stdout_to_stderr():
+            yield lines
+
+
+def stdout_to_stderr() -> AbstractContextManager[object]:
+    """Returns a context in which what a part of one's own prints does not get between JSON lines."""
+    return nullcontext() if sys.stdout.isatty() else redirect_stdout(sys.stderr)

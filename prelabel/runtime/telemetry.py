@@ -1,0 +1,247 @@
+"""OpenTelemetry spans of a run: one a task, and below it one a stage."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from prelabel.errors import MachineError
+from prelabel.runtime.progress import Value
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+
+_ENDINGS = {"task_done": "done", "task_failed": "failed", "task_skipped": "skipped"}
+_STAGES = ("fetch", "decode", "detect", "save")
+
+
+class Metrics:
+    """Counts what a run tells. A `Progress`; its numbers grow over all passes of `--watch`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        info = Gauge("prelabel_info", "1; the version is a label", ["version"], registry=registry)
+        info.labels(version("prelabel")).set(1)
+        self._tasks = Counter("prelabel_tasks", "Tasks that ended, by how", ["status"], registry=registry)
+        self._frames = Counter("prelabel_frames", "Frames that were looked at", registry=registry)
+        self._task_frames = Gauge("prelabel_task_frames", "Frames of the task in hand", registry=registry)
+        self._busy = Counter(
+            "prelabel_stage_busy_seconds",
+            "Seconds that a stage worked, of tasks that ended",
+            ["stage"],
+            registry=registry,
+        )
+        self._waiting = Gauge("prelabel_queue_items", "Items that wait after a stage", ["stage"], registry=registry)
+        self._retries = Counter("prelabel_retries", "Calls and downloads tried again", ["of"], registry=registry)
+        self._last_sign = Gauge(
+            "prelabel_last_activity_timestamp_seconds", "When a run last told anything, Unix time", registry=registry
+        )
+        for status in _ENDINGS.values():
+            self._tasks.labels(status)
+        for stage in _STAGES:
+            self._busy.labels(stage)
+        registry.register(_GpuMemory())
+
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+        """Notes how long the task in hand is."""
+        self._task_frames.set(num_frames)
+        self._last_sign.set_to_current_time()
+
+    def frames(self, num_frames: int) -> None:
+        """Counts frames."""
+        self._frames.inc(num_frames)
+        self._last_sign.set_to_current_time()
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """Notes a queue's length."""
+        self._waiting.labels(stage).set(num_items)
+
+    def event(self, name: str, **values: Value) -> None:
+        """Counts tasks that ended, and the seconds that went into them."""
+        self._last_sign.set_to_current_time()
+        if name in _ENDINGS:
+            self._tasks.labels(_ENDINGS[name]).inc()
+        seconds = values.get("seconds")
+        if name == "task_done" and isinstance(seconds, dict):
+            for stage, value in seconds.items():
+                self._busy.labels(stage).inc(value)
+
+    def retried(self, of: str) -> None:
+        """Counts a retry."""
+        self._retries.labels(of).inc()
+
+
+@contextmanager
+def serve_metrics(port: int) -> Iterator[Metrics]:
+    """Yields metrics that are served on all addresses of this machine, at `/metrics`, until the context ends.
+
+    Raises:
+        MachineError: the port cannot be had.
+    """
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    try:
+        server, thread = start_http_server(port, registry=registry)
+    except OSError as error:
+        raise MachineError(f"--metrics-port {port}: cannot be served: {error.strerror}: name another port") from error
+    counting = _RetriesInLog(metrics)
+    log = logging.getLogger("prelabel")
+    level = log.level
+    log.addHandler(counting)
+    log.setLevel(logging.INFO)  # retries are told at this level
+    try:
+        yield metrics
+    finally:
+        log.removeHandler(counting)
+        log.setLevel(level)
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _RetriesInLog(logging.Handler):
+    """Counts log records that say with `retry` what is tried again."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__(logging.INFO)
+        self._metrics = metrics
+
+    def emit(self, record: logging.LogRecord) -> None:
+        of = getattr(record, "retry", None)
+        if of is not None:
+            self._metrics.retried(str(of))
+
+
+class _GpuMemory(Collector):
+    """Memory of every GPU, asked for when somebody scrapes; nothing before torch uses one."""
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        torch = sys.modules.get("torch")
+        family = GaugeMetricFamily(
+            "prelabel_gpu_memory_bytes",
+            "used: by all processes; reserved and allocated: by torch in this one",
+            labels=["device", "kind"],
+        )
+        if torch is not None and torch.cuda.is_initialized():
+            for number in range(torch.cuda.device_count()):
+                free, total = torch.cuda.mem_get_info(number)
+                family.add_metric([str(number), "used"], total - free)
+                family.add_metric([str(number), "reserved"], torch.cuda.memory_reserved(number))
+                family.add_metric([str(number), "allocated"], torch.cuda.memory_allocated(number))
+        yield family
+
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_TASK_ENDS = ("task_done", "task_failed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A stage that ended, times in nanoseconds of Unix time."""
+
+    name: str
+    began: int
+    ended: int
+    busy_seconds: float
+
+
+class Spans:
+    """Makes spans of what a run tells, each when its task has ended. A `Progress`."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._lock = threading.Lock()
+        self._stages: defaultdict[str, list[_Stage]] = defaultdict(list)
+
+    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+        """Makes nothing of it."""
+
+    def frames(self, num_frames: int) -> None:
+        """Makes nothing of it."""
+
+    def waiting(self, stage: str, num_items: int) -> None:
+        """Makes nothing of it."""
+
+    def event(self, name: str, **values: Value) -> None:
+        """Keeps stages until their task ends, then makes spans."""
+        task_id = str(values.get("task_id", ""))
+        now = time.time_ns()
+        if name == "stage_done":
+            wall, busy = _number(values.get("wall_seconds")), _number(values.get("busy_seconds"))
+            stage = _Stage(str(values.get("stage")), now - int(wall * 1e9), now, busy)
+            with self._lock:
+                self._stages[task_id].append(stage)
+        elif name in _TASK_ENDS:
+            with self._lock:
+                stages = self._stages.pop(task_id, [])
+            self._export(name, values, stages, now)
+
+    def _export(self, name: str, values: dict[str, Value], stages: list[_Stage], now: int) -> None:
+        from opentelemetry.trace import StatusCode, set_span_in_context
+
+        began = min((stage.began for stage in stages), default=now)
+        told = {
+            key: value
+            for key in ("task", "task_id", "frames", "pathway")
+            if isinstance(value := values.get(key), str | int)
+        }
+        whole = self._tracer.start_span(
+            "task", start_time=began, attributes={f"prelabel.{key}": value for key, value in told.items()}
+        )
+        if name == "task_failed":
+            whole.set_status(StatusCode.ERROR, str(values.get("reason", "")))
+        for stage in stages:
+            span = self._tracer.start_span(
+                stage.name,
+                context=set_span_in_context(whole),
+                start_time=stage.began,
+                attributes={"prelabel.busy_seconds": stage.busy_seconds},
+            )
+            span.end(stage.ended)
+        whole.end(now)
+
+
+@contextmanager
+def export_spans() -> Iterator[Spans]:
+    """Yields spans that go to where OpenTelemetry's own variables say (`OTEL_EXPORTER_OTLP_ENDPOINT` and others).
+
+    Raises:
+        MachineError: OpenTelemetry is not installed.
+    """
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        named = next(name for name in ENDPOINTS if os.environ.get(name))
+        raise MachineError(f"{named} is set, but {error.name} is not installed: uv sync --extra otel") from error
+    name = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "prelabel"}
+    provider = TracerProvider(resource=Resource.create(name))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    try:
+        yield Spans(provider.get_tracer("prelabel", version("prelabel")))
+    finally:
+        provider.shutdown()  # sends what still waits
+
+
+def is_asked_for() -> bool:
+    """Tells whether the environment names a collector."""
+    return any(os.environ.get(name) for name in ENDPOINTS)
+
+
+def _number(value: Value) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,78 @@
+"""How probable each class is on the pictures that were looked at, before any decision, in one Parquet file a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.data.frames import VideoInfo
+from prelabel.store.raw_detections import facts_of, info_as_facts, reading, video_info_from_json, write_columns
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRecord:
+    """What a classifier said of one task's media, and under which circumstances.
+
+    Attributes:
+        info: the media as they are shown.
+        frame_index: int64 (M,), rising, the pictures that were looked at.
+        probabilities: float32 (M, C), 0..1, by the classifier's class id.
+        fingerprint: of config, model, classes and media; another one means that this is not what was asked for.
+        partial: why the media were not read whole; None if they were.
+    """
+
+    info: VideoInfo
+    frame_index: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    fingerprint: str
+    partial: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.probabilities.ndim != 2 or len(self.probabilities) != len(self.frame_index):
+            got, num = self.probabilities.shape, len(self.frame_index)
+            raise ValueError(f"probabilities: got shape {got}, expected ({num}, C)")
+
+
+def write_classes(path: Path, record: ClassRecord) -> None:
+    """Writes the record, whole or not at all."""
+    import pyarrow as pa
+
+    num_classes = record.probabilities.shape[1]
+    flat = pa.array(np.ascontiguousarray(record.probabilities, np.float32).reshape(-1))
+    columns = {
+        "frame_index": pa.array(record.frame_index, pa.int64()),
+        "probabilities": pa.FixedSizeListArray.from_arrays(flat, num_classes),
+    }
+    facts = {
+        "format": _FORMAT,
+        "info": info_as_facts(record.info),
+        "fingerprint": record.fingerprint,
+        "partial": record.partial,
+    }
+    write_columns(path, columns, facts, values_repeat=False)
+
+
+def read_classes(path: Path) -> ClassRecord:
+    """Returns the record of a file.
+
+    Raises:
+        LabelError: if the file is missing, damaged, or none of ours.
+    """
+    import pyarrow.parquet as pq
+
+    with reading(path), pq.ParquetFile(path) as file:
+        table = file.read()
+        facts = facts_of(path, table.schema, _FORMAT)
+        column = table.column("probabilities").combine_chunks()
+        return ClassRecord(
+            info=video_info_from_json(facts["info"]),
+            frame_index=table.column("frame_index").to_numpy().astype(np.int64, copy=False),
+            probabilities=column.flatten().to_numpy().reshape(len(table), column.type.list_size),
+            fingerprint=facts["fingerprint"],
+            partial=facts["partial"],
+        )

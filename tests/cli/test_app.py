@@ -1,0 +1,309 @@
+"""The commands as a person types them: exit codes, what is told where, and what is left on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prelabel.cli.app import app, main
+from tests.make_media import NUM_FRAMES, RECIPES, write_clip
+
+pytestmark = pytest.mark.timeout(180)
+
+ROOT = Path(__file__).parents[1]
+DETECTOR = """
+import time
+from prelabel import Detections
+
+class Steady:
+    class_names = ("person", "car")
+
+    def __init__(self, seconds: float = 0.0, conf: float = 0.6):
+        self.seconds, self.score = seconds, conf
+
+    def detect(self, batch):
+        time.sleep(self.seconds)
+        with open("batches.log", "a") as log:
+            log.write(f"{batch.frame_indices[0]}\\n")
+        return [Detections([[10, 10, 40, 40]], [self.score], [0]) for _ in batch.frame_indices]
+"""
+CONFIG = """
+source: {path: clips, output: out}
+detector: {use: "mine.py:Steady", batch_size: 4}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "mine.py").write_text(DETECTOR)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    write_clip(tmp_path / "clips" / "a.mp4", RECIPES["h264"])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def prelabel(monkeypatch):
+    """Runs the command line here and returns its exit code."""
+
+    def prelabel(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["prelabel", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0
+
+    return prelabel
+
+
+def test_a_run_tells_json_on_standard_output_and_a_table_on_standard_error(folder, prelabel, capsys):
+    assert prelabel("run", "config.yaml") == 0
+    told = capsys.readouterr()
+    events = [json.loads(line) for line in told.out.splitlines()]
+    assert [event["event"] for event in events] == ["run_started", "task_started", "task_done", "run_done"]
+    assert events[-1]["instances"] == {"person": NUM_FRAMES}
+    assert re.search(rf"person +{NUM_FRAMES}\n", told.err)
+    assert "frames/s" in told.err
+    assert "out/report.json" in told.err
+
+
+def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, capsys):
+    (folder / "clips" / "b.mp4").write_bytes(b"nothing")
+    assert prelabel("run", "config.yaml") == 1
+    assert re.search(r"failed b\.mp4: ", capsys.readouterr().err)
+    assert prelabel("status", "config.yaml") == 1
+    told = capsys.readouterr().out
+    assert re.search(r"done +a\.mp4", told)
+    assert re.search(r"failed +b\.mp4", told)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("run", "none.yaml"), "there is no such config"),
+        (("run", "config.yaml", "--set", "detector.batch_size=0"), "expected 1 or more"),
+        (("run", "config.yaml", "--set", "source.path=nowhere"), "there is nothing at nowhere"),
+        (("run", "config.yaml", "--set", "detector.use=mine.py:Stedy"), "did you mean 'Steady'"),
+        (("run", "config.yaml", "--set", "labels.classes={persn: X}"), "did you mean 'person'"),
+        (("check", "none.yaml"), "there is no such config"),
+        (("export", "config.yaml", "target"), "prelabel run"),
+        (("export", "config.yaml", "target", "-f", "xml"), "coco | yolo | mot | encord"),
+        (("preview", "config.yaml"), "prelabel run"),
+        (("evaluate", "config.yaml"), "prelabel run"),
+        (("status", "nowhere"), "no run has written here"),
+        (("init",), "got neither of --folder FOLDER and --project HASH"),
+        (("init", "--folder", ".", "--project", "x"), "got both of"),
+        (("init", "--folder", "nowhere", "-o", "new.yaml"), "there is nothing at nowhere"),
+        (("run", "clips/a.mp4"), "is a video, expected a config; `prelabel init --folder"),
+    ],
+)
+def test_what_is_wrong_is_exit_2_and_one_line_with_the_next_step(folder, prelabel, capsys, words, complaint):
+    assert prelabel(*words) == 2
+    told = capsys.readouterr()
+    assert complaint in told.err
+    assert len(told.err.strip().splitlines()) == 1
+    assert not (folder / "out" / "report.json").exists()
+
+
+def test_check_shows_every_failure_not_only_the_first(folder, prelabel, capsys):
+    assert prelabel("check", "config.yaml") == 0
+    capsys.readouterr()
+    settings = ("--set", "reader.use=nosuch", "--set", "labels.classes={persn: X}")
+    assert prelabel("check", "config.yaml", *settings) == 2
+    told = capsys.readouterr().out
+    assert "nosuch" in told
+    assert "persn" in told
+
+
+def test_limit_and_dry_run(folder, prelabel, capsys):
+    write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
+    assert prelabel("run", "config.yaml", "--limit", "1", "--dry-run") == 0
+    assert "nothing was saved or moved" in capsys.readouterr().err
+    assert len(list((folder / "out" / "dry-run").glob("*.labels.json"))) == 1
+    assert not list((folder / "out").glob("*.labels.json"))
+
+
+def test_preview_and_export_after_a_run(folder, prelabel):
+    assert prelabel("run", "config.yaml") == 0
+    assert prelabel("preview", "config.yaml", "a.mp4", "--kind", "sheet") == 0
+    assert (folder / "out" / "a.preview.jpg").stat().st_size > 1000
+    assert prelabel("export", "config.yaml", "exported", "-f", "yolo") == 0
+    assert len(list((folder / "exported").rglob("*.txt"))) >= NUM_FRAMES
+
+
+def test_evaluate_after_a_run_shows_what_was_kept(folder, prelabel, capsys):
+    assert prelabel("run", "config.yaml") == 0
+    capsys.readouterr()
+    assert prelabel("evaluate", "config.yaml") == 0
+    told = capsys.readouterr().err
+    assert re.search(rf"person +{NUM_FRAMES} +{NUM_FRAMES} +0 +0 +0 +0 +1\.00 +1\.00 +1\.00 +100%", told)
+    assert (folder / "out" / "evaluation.json").exists()
+    assert prelabel("evaluate", "config.yaml", "--against", "nowhere.json") == 2
+
+
+def test_init_writes_a_config_that_loads_and_never_over_another(folder, prelabel, capsys):
+    assert prelabel("init", "--folder", "clips", "-o", "new.yaml", "--weights", "demo") == 0
+    assert prelabel("check", "new.yaml") == 0
+    assert prelabel("init", "--folder", "clips", "-o", "new.yaml") == 2
+    assert "stands already" in capsys.readouterr().err
+
+
+def test_help_teaches_every_command_and_the_readme_names_it():
+    readme = (ROOT / "README.md").read_text()
+    names = [command.name or command.callback.__name__ for command in app.registered_commands]
+    assert "export-model" in names
+    for command, name in zip(app.registered_commands, names, strict=True):
+        assert command.callback.__doc__
+        assert f"`prelabel {name}" in readme
+
+
+def test_help_needs_none_of_the_heavy_packages():
+    code = (
+        "import sys; import prelabel.cli.app; print([m for m in ('torch','encord','av','decord') if m in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "prelabel", "run", "config.yaml", *words]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def end_of(process: subprocess.Popen) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
+def wait_for(process: subprocess.Popen, event: str) -> None:
+    for line in process.stdout:
+        if json.loads(line)["event"] == event:
+            return
+    pytest.fail(f"ended without {event}: {process.stderr.read()}")
+
+
+def test_ctrl_c_ends_after_what_is_in_hand_and_the_next_run_goes_on(folder, prelabel):
+    for name in ("b.mp4", "c.mp4", "d.mp4", "e.mp4"):
+        write_clip(folder / "clips" / name, RECIPES["h264"])
+    process = start(folder, "--set", "detector.seconds=0.2")
+    wait_for(process, "task_done")
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopping after what is in hand" in told
+    done = len(list((folder / "out").glob("*.labels.json")))
+    assert 1 <= done < 5
+    assert prelabel("run", "config.yaml", "--set", "detector.seconds=0.2") == 0
+    assert len(list((folder / "out").glob("*.labels.json"))) == 5
+    statuses = [task["status"] for task in json.loads((folder / "out" / "report.json").read_text())["tasks"]]
+    assert statuses.count("already done") == done
+
+
+def test_ctrl_c_twice_ends_now_and_leaves_nothing_half_written(folder, prelabel):
+    process = start(folder, "--set", "detector.seconds=3")
+    wait_for(process, "task_started")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "stopping")  # two signals that come before the first is seen are one
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    log = folder / "batches.log"  # of batches of 4, some were not begun
+    assert not log.exists() or len(log.read_text().splitlines()) < NUM_FRAMES // 4
+    assert not list((folder / "out").rglob("*.labels.json"))
+    assert not list((folder / "out").rglob("*.tmp"))
+    assert prelabel("run", "config.yaml") == 0
+
+
+def test_a_killed_run_is_taken_up_by_the_next(folder, prelabel):
+    write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
+    process = start(folder, "--set", "detector.seconds=0.3")
+    wait_for(process, "task_done")
+    process.kill()
+    process.communicate(timeout=60)
+    assert prelabel("run", "config.yaml", "--set", "detector.seconds=0.3") == 0
+    statuses = [task["status"] for task in json.loads((folder / "out" / "report.json").read_text())["tasks"]]
+    assert statuses == ["already done", "done"]
+
+
+def test_watching_takes_up_what_comes_later(folder):
+    process = start(folder, "--watch", "1")
+    wait_for(process, "run_done")
+    write_clip(folder / "later.mp4", RECIPES["h264"]).path.rename(folder / "clips" / "later.mp4")
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "task_done" and event["task"] == "later.mp4":
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (folder / "out" / "later.labels.json").exists()
+
+
+def test_watching_is_silent_while_nothing_new_comes(folder):
+    process = start(folder, "--watch", "1")
+    wait_for(process, "run_done")
+    time.sleep(2.5)
+    process.send_signal(signal.SIGTERM)
+    told, said = end_of(process)
+    assert process.returncode == 0
+    assert told == ""
+    assert said.count("already done") == 0
+
+
+def test_a_limit_holds_for_all_the_time_of_watching(folder):
+    write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
+    process = start(folder, "--watch", "1", "--limit", "1")
+    end_of(process)
+    assert process.returncode == 0
+    assert len(list((folder / "out").glob("*.labels.json"))) == 1
+
+
+SLOW_TO_LOAD = """
+import time
+from pathlib import Path
+
+class Slow:
+    class_names = ("person",)
+
+    def __init__(self):
+        Path("loading").touch()
+        time.sleep(150)
+"""
+
+
+def test_ctrl_c_while_the_model_is_loaded_ends_at_once(folder):
+    (folder / "slow.py").write_text(SLOW_TO_LOAD)
+    process = start(folder, "--set", "detector={use: slow.py:Slow}")
+    while not (folder / "loading").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = end_of(process)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
+def test_ctrl_c_a_third_time_does_not_wait_for_the_detector(folder):
+    process = start(folder, "--set", "detector.seconds=150")
+    wait_for(process, "task_started")
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        wait_for(process, "stopping")  # two signals that come before the first is seen are one
+    process.send_signal(signal.SIGINT)
+    _, said = end_of(process)
+    assert process.returncode == 130
+    assert "Traceback" not in said

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prelabel.assembly.stored import titles_apart
+from prelabel.data.frames import VideoInfo
+from prelabel.errors import ConfigError
+from prelabel.export.export import export_run
+from prelabel.store.ledger import Entry
+from tests.kept import assembly_of, make_media, run, write_grey_clip
+from tests.labelling import load_in_sdk
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> tuple[Path, Path]:
+    """The folder of the media and the output of a run over them."""
+    folder = tmp_path_factory.mktemp("export")
+    make_media(folder / "media")
+    run(assembly_of(folder / "media", folder / "out"))
+    return folder / "media", folder / "out"
+
+
+def test_coco_has_every_frame_of_every_task(ran, tmp_path):
+    (path,) = export_run(assembly_of(*ran), "coco", tmp_path / "all.json")
+    assert path == tmp_path / "all.json"
+    coco = json.loads(path.read_text())
+    names = [image["file_name"] for image in coco["images"]]
+    assert len(names) == 13
+    assert {name.split("#")[0] for name in names} == {"day 2/second.mp4", "first.mp4", "still.png"}
+    assert [category["name"] for category in coco["categories"]] == ["thing", "other"]
+    assert coco["annotations"][0]["bbox"] == [10, 20, 40, 40]
+
+
+def test_tasks_of_one_title_are_told_apart():
+    tasks = [
+        Entry("P/1/main", "a.mp4", "done", ""),
+        Entry("P/2/main", "a.mp4", "done", ""),
+        Entry("c", "c", "done", ""),
+    ]
+    assert titles_apart(tasks) == {"P/1/main": "a.mp4 [P/1/main]", "P/2/main": "a.mp4 [P/2/main]", "c": "c"}
+
+
+def test_coco_goes_into_a_folder_under_its_usual_name(ran, tmp_path):
+    assert export_run(assembly_of(*ran), "coco", tmp_path) == [tmp_path / "coco.json"]
+
+
+def test_boxes_that_no_run_has_kept_are_not_left_out_in_silence(tmp_path):
+    write_grey_clip(tmp_path / "media" / "a.mp4", 96, 64, 2)
+    unsure = {"use": "tests.kept:UnsureDetector"}
+    run(assembly_of(tmp_path / "media", tmp_path / "out", detector=unsure))
+    lower = assembly_of(tmp_path / "media", tmp_path / "out", detector={**unsure, "conf": 0.2})
+    (path,) = export_run(lower, "coco", tmp_path / "all.json")
+    assert {annotation["score"] for annotation in json.loads(path.read_text())["annotations"]} == {0.75, 0.25}
+    too_low = assembly_of(tmp_path / "media", tmp_path / "out", detector={**unsure, "conf": 0.1})
+    with pytest.raises(ConfigError, match=r"detector\.conf: got 0\.1, detections are kept from 0\.2 on"):
+        export_run(too_low, "coco", tmp_path / "all.json")
+
+
+def test_thresholds_and_classes_of_today_hold(ran, tmp_path):
+    labels = {"conf": {"object": 0.5}, "classes": {"thing": "object", "other": "object"}}
+    (path,) = export_run(assembly_of(*ran, labels=labels), "coco", tmp_path / "all.json")
+    coco = json.loads(path.read_text())
+    assert [category["name"] for category in coco["categories"]] == ["object"]
+    assert {annotation["score"] for annotation in coco["annotations"]} == {0.75}
+    assert len(coco["annotations"]) == 13
+
+
+def test_media_are_not_needed(ran, tmp_path):
+    media, output = ran
+    media = media.rename(media.with_name("away"))
+    try:
+        (path,) = export_run(assembly_of(media.with_name("media"), output), "coco", tmp_path / "all.json")
+    finally:
+        media.rename(media.with_name("media"))
+    assert len(json.loads(path.read_text())["images"]) == 13
+
+
+def test_yolo_has_a_file_a_frame_with_boxes(ran, tmp_path):
+    data, labels = export_run(assembly_of(*ran), "yolo", tmp_path / "yolo")
+    assert "thing" in data.read_text()
+    assert len(list(labels.rglob("*.txt"))) == 13
+    assert (labels / "first.mp4_000001.txt").read_text() == "0 0.312500 0.625000 0.416667 0.625000\n"
+
+
+def test_mot_has_a_folder_a_task(ran, tmp_path):
+    paths = export_run(assembly_of(*ran), "mot", tmp_path / "mot")
+    assert [path.parent.parent.relative_to(tmp_path / "mot").as_posix() for path in paths] == [
+        "day 2/second.mp4",
+        "first.mp4",
+        "still.png",
+    ]
+    assert all(path.exists() for path in paths)
+
+
+def test_encord_label_rows_load_in_the_sdk(ran, tmp_path):
+    assembly = assembly_of(*ran)
+    paths = export_run(assembly, "encord", tmp_path / "rows")
+    assert [path.relative_to(tmp_path / "rows").as_posix() for path in paths] == [
+        "day 2/second.labels.json",
+        "first.labels.json",
+        "still.labels.json",
+    ]
+    info = VideoInfo(width=96, height=64, num_frames=6, average_fps=25.0, duration_seconds=0.24)
+    label_row = load_in_sdk(json.loads(paths[1].read_text()), info, assembly.ontology)
+    assert len(label_row.get_object_instances()) == 9
+    annotation = label_row.get_frame_view(1).get_object_instances()[0].get_annotation(1)
+    assert annotation.confidence == pytest.approx(0.75)
+    assert not annotation.manual_annotation
+
+
+def test_before_any_run_the_next_step_is_named(ran, tmp_path):
+    media, _ = ran
+    with pytest.raises(ConfigError, match="holds no detections yet: `prelabel run CONFIG` first"):
+        export_run(assembly_of(media, tmp_path / "out"), "coco", tmp_path / "all.json")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "all.json").exists()
+
+
+def test_another_detector_than_the_runs_is_refused(ran, tmp_path):
+    assembly = assembly_of(*ran, detector={"use": "tests.kept:OtherDetector"})
+    with pytest.raises(ConfigError, match=r"labelled by a detector of 2 classes \(thing, …\), the config's has 1"):
+        export_run(assembly, "coco", tmp_path / "all.json")
+
+
+def test_a_target_of_the_wrong_kind_is_refused(ran, tmp_path):
+    (tmp_path / "file").write_text("somebody's")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(ConfigError, match="file: is a file"):
+        export_run(assembly_of(*ran), "yolo", tmp_path / "file")
+    with pytest.raises(ConfigError, match=r"folder\.json: is a folder"):
+        export_run(assembly_of(*ran), "coco", tmp_path / "folder.json")

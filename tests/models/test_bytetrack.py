@@ -1,0 +1,79 @@
+"""The built-in tracker: its contract, and what it adds to the library's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prelabel import Detections, VideoInfo
+from prelabel.models.trackers.bytetrack import ByteTrackTracker
+from prelabel.testing import check_tracker
+
+VIDEO = VideoInfo(width=640, height=360, num_frames=200, average_fps=25.0, duration_seconds=8.0)
+BOX = (100, 100, 200, 200)
+
+
+def ids_of(tracker, *frames, numbers=None):
+    """Frames are lists of (xyxy, confidence) or (xyxy, confidence, class_id)."""
+    numbers = range(len(frames)) if numbers is None else numbers
+    columns = [list(zip(*((*row, 0)[:3] for row in rows), strict=True)) or ((), (), ()) for rows in frames]
+    found = [Detections(*each) for each in columns]
+    return [tracker.update(boxes, number).tolist() for boxes, number in zip(found, numbers, strict=True)]
+
+
+def test_it_keeps_the_contract():
+    check_tracker(ByteTrackTracker)
+
+
+@pytest.mark.parametrize("sure", [0.25, 0.9])
+def test_a_track_has_its_name_from_its_first_box_on(sure):
+    assert ids_of(ByteTrackTracker(VIDEO), [(BOX, sure)], [(BOX, sure)], [(BOX, sure)]) == [[0], [0], [0]]
+
+
+def test_things_that_come_together_keep_their_names_whatever_their_order():
+    other = (400, 100, 500, 200)
+    assert ids_of(ByteTrackTracker(VIDEO), [(BOX, 0.9), (other, 0.8)], [(other, 0.9), (BOX, 0.3)]) == [[0, 1], [1, 0]]
+
+
+def test_an_unsure_box_goes_on_with_a_track_and_begins_none():
+    frames = [[(BOX, 0.2)], [(BOX, 0.9)], [(BOX, 0.2)], [(BOX, 0.9)]]
+    assert ids_of(ByteTrackTracker(VIDEO), *frames) == [[-1], [0], [0], [0]]
+
+
+def test_a_track_is_looked_for_as_long_as_asked_in_seconds_not_frames():
+    there, gone = [(BOX, 0.9)], []
+    for fps, num_gone, expected in ((25.0, 20, 0), (25.0, 30, 1), (50.0, 40, 0), (50.0, 60, 1)):
+        tracker = ByteTrackTracker(VideoInfo(640, 360, 200, fps, 200 / fps), lost_seconds=1.0)
+        assert ids_of(tracker, there, there, *[gone] * num_gone, there)[-1] == [expected]
+
+
+def test_a_box_taken_for_another_class_goes_on_with_its_track():
+    frames = [[(BOX, 0.9, 0)], [(BOX, 0.9, 1)], [(BOX, 0.9, 1)], [(BOX, 0.9, 0)]]
+    assert ids_of(ByteTrackTracker(VIDEO), *frames) == [[0]] * 4
+
+
+def test_a_thing_of_another_class_that_passes_before_one_does_not_take_its_track():
+    standing = (200, 100, 260, 220)
+    passing = [(20 + 12 * n, 100, 80 + 12 * n, 220) for n in range(30)]
+    hidden = range(11, 20)
+    frames = [[(box, 0.9, 1)] + ([] if n in hidden else [(standing, 0.9, 0)]) for n, box in enumerate(passing)]
+    ids = ids_of(ByteTrackTracker(VIDEO), *frames)
+    assert {row[0] for row in ids} == {0}
+    assert {row[1] for row in ids if len(row) > 1} == {1}
+
+
+def test_boxes_of_two_classes_in_one_place_go_on_with_either_track():
+    both = [(BOX, 0.9, 0), (BOX, 0.8, 1)]
+    ids = ids_of(ByteTrackTracker(VIDEO), both, both, both)
+    assert all(sorted(row) == [0, 1] for row in ids)
+
+
+def test_a_thing_that_moves_is_followed_at_a_stride():
+    boxes = [[((20 + 4 * n, 100, 120 + 4 * n, 200), 0.9)] for n in range(0, 100, 5)]
+    ids = ids_of(ByteTrackTracker(VIDEO), *boxes, numbers=range(0, 100, 5))
+    assert set(map(tuple, ids)) == {(0,)}
+
+
+def test_an_empty_video_is_no_matter():
+    assert ids_of(ByteTrackTracker(VIDEO), [], [], []) == [[], [], []]
+    assert ByteTrackTracker(VIDEO).update(Detections.empty(), 0).dtype == np.int64
