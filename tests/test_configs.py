@@ -15,7 +15,7 @@ from prelabel.models.cards import find_card
 from prelabel.models.weights import cache_folder
 from prelabel.testing import check_detector
 
-CONFIGS = sorted((Path(__file__).parents[0] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 NEEDS_NOTHING = ["demo", "own_detector"]
 
 

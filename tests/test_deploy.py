@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from prelabel.runtime.telemetry import Metrics
 
-ROOT = Path(__file__).parents[0]
+ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "docs" / "deploy"
 DOCKERFILE = ROOT / "Dockerfile.cuda"
 KUBERNETES = ("job", "cronjob", "work")

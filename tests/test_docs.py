@@ -39,7 +39,7 @@ from prelabel.runtime.progress import NullProgress
 from prelabel.testing import check_detector
 from tests.make_media import NUM_FRAMES, RECIPES, write_clip
 
-ROOT = Path(__file__).parents[0]
+ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_EXAMPLES = sorted(path for path in (ROOT / "prelabel").rglob("*.py") if ">>> " in path.read_text())
 

@@ -190,7 +190,7 @@ def test_server_closes_while_a_client_still_reads(tmp_path: Path) -> None:
 def test_server_runs_by_hand(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", Recipe())
     command = [sys.executable, "-m", "tests.encord_server", "--videos", str(tmp_path), "--tasks-per-video", "2"]
-    root = Path(__file__).parents[0]
+    root = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         lines = [process.stdout.readline() for _ in range(4)]
         exported = dict(re.findall(r"^export (\w+)=(\S+)$", "".join(lines), re.MULTILINE))

@@ -139,7 +139,7 @@ def sum_up(thinnings: Sequence[KeyframeStats]) -> KeyframeStats | None:
     """Returns what several videos' tracks have saved and lost together; None of none.
 
     >>> sum_up([KeyframeStats(30, 3, 0.9, 0.85), KeyframeStats(10, 2, 1.0, 1.0)])
-    Thinning(num_found=40, num_kept=5, mean_iou=0.925, min_iou=0.85)
+    KeyframeStats(num_found=40, num_kept=5, mean_iou=0.925, min_iou=0.85)
     """
     if not thinnings:
         return None

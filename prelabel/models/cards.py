@@ -122,7 +122,7 @@ def named_model_folders() -> list[Path]:
 
 def model_folders() -> list[Path]:
     """Returns the folders where cards and weights are looked for, in order."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     # A source checkout has models/ beside the package; a wheel has the same files inside it.
     candidates = [*named_model_folders(), Path.cwd() / "models", package.parent / "models", package / "model_cards"]
     return list(dict.fromkeys(candidates))

@@ -351,9 +351,9 @@ def parse_condition(text: str) -> Expression:
     >>> from prelabel.routing.expressions import Facts
     >>> parse_condition('title like "night_*" and count == 0').holds(Facts("night_04.mp4"))
     True
-    >>> parse_condition("confidnce.p10 < 0.4")
+    >>> parse_condition("cout == 0")
     Traceback (most recent call last):
-    RuleError: 'confidnce.p10 < 0.4', column 1: no word 'confidnce': did you mean 'confidence'?
+    prelabel.routing.expressions.RuleError: 'cout == 0', column 1: no word 'cout': did you mean 'count'?
     """
     return Expression(text, Parser(text).whole("truth"))
 

@@ -18,7 +18,7 @@ from tests.make_media import NUM_FRAMES, RECIPES, write_clip
 
 pytestmark = pytest.mark.timeout(180)
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DETECTOR = """
 import time
 from prelabel import Detections

@@ -13,7 +13,7 @@ from prelabel.config.load import load_configs
 from prelabel.config.schema import config_schema
 from prelabel.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 FOLDER = {"source": {"path": "clips"}, "detector": {"weights": "yolo11n"}}
 ENCORD = {

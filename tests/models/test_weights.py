@@ -16,7 +16,7 @@ from prelabel.models.weights import cache_folder, resolve_weights, sha256_of
 BODY = b"weights " * 1000
 SHA256 = hashlib.sha256(BODY).hexdigest()
 OTHER_SHA256 = hashlib.sha256(b"another file").hexdigest()
-SHIPPED = Path(__file__).parents[1] / "models"
+SHIPPED = Path(__file__).parents[2] / "models"
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -138,7 +138,7 @@ def test_a_second_look_at_finished_tasks_reads_nothing_that_was_found(folder, mo
     read: list[str] = []
     load_detections = detection.load_detections
     monkeypatch.setattr(
-        detection, "kept_record", lambda parts, task: read.append(task.key) or load_detections(parts, task)
+        detection, "load_detections", lambda parts, task: read.append(task.key) or load_detections(parts, task)
     )
     assert set(look_again(folder, known).values()) == {"done"}
     assert set(look_again(folder, known).values()) == {"already done"}

@@ -124,7 +124,7 @@ def coco_of(folder: Path) -> dict:
     return json.loads((folder / "out" / "coco.json").read_text())
 
 
-@pytest.mark.parametrize("detector", ["Discs", "EvaluateOptions"])
+@pytest.mark.parametrize("detector", ["Discs", "Asked"])
 def test_masks_become_bitmasks_of_their_very_pixels(folder, detector):
     report = run_folder(folder, detector, "bitmask")
 
@@ -140,7 +140,7 @@ def test_masks_become_bitmasks_of_their_very_pixels(folder, detector):
 
 
 def test_masks_become_polygons_with_their_holes(folder):
-    run_folder(folder, "EvaluateOptions", "polygon")
+    run_folder(folder, "Asked", "polygon")
 
     for frame, (label,) in objects_by_frame(folder).items():
         ((outer, hole),) = label["polygons"]
@@ -155,7 +155,7 @@ def test_masks_become_polygons_with_their_holes(folder):
 
 
 def test_detector_that_waits_to_be_asked_is_not_where_labels_are_boxes(folder):
-    run_folder(folder, "EvaluateOptions", "bounding_box")
+    run_folder(folder, "Asked", "bounding_box")
 
     raw = read_raw(folder / "out" / "clip.detections.parquet")
     assert not raw.detections.has_geometry.any()
@@ -164,9 +164,9 @@ def test_detector_that_waits_to_be_asked_is_not_where_labels_are_boxes(folder):
 
 
 def test_other_shapes_ask_the_detector_anew(folder):
-    run_folder(folder, "EvaluateOptions", "bounding_box")
+    run_folder(folder, "Asked", "bounding_box")
 
-    report = run_folder(folder, "EvaluateOptions", "polygon")
+    report = run_folder(folder, "Asked", "polygon")
 
     assert [task.status for task in report.tasks] == ["done"]
     assert read_raw(folder / "out" / "clip.detections.parquet").detections.has_geometry.all()
@@ -254,9 +254,9 @@ def test_segmentation_weights_give_polygons_from_a_config_alone(folder):
 
 
 def test_labels_anew_are_the_runs_own_and_take_another_tolerance(folder):
-    run_folder(folder, "EvaluateOptions", "polygon")
+    run_folder(folder, "Asked", "polygon")
     fine = objects_by_frame(folder)
-    values = values_of(folder, "EvaluateOptions", "polygon", labels={"polygon_tolerance_px": 4.0})
+    values = values_of(folder, "Asked", "polygon", labels={"polygon_tolerance_px": 4.0})
 
     run_whole(assemble_stored(check_config(values, "test.yaml"), folder))
 
@@ -265,8 +265,7 @@ def test_labels_anew_are_the_runs_own_and_take_another_tolerance(folder):
     assert all(len(coarse[frame]) == 1 for frame in coarse)
     assert len(coarse[0][0]["polygon"]) < len(fine[0][0]["polygon"])
     assert (
-        run_folder(folder, "EvaluateOptions", "polygon", labels={"polygon_tolerance_px": 4.0}).tasks[0].status
-        == "already done"
+        run_folder(folder, "Asked", "polygon", labels={"polygon_tolerance_px": 4.0}).tasks[0].status == "already done"
     )
 
 
@@ -297,7 +296,7 @@ def test_a_gap_between_two_masks_stays_empty_and_the_track_goes_on(folder):
 
 
 def test_keyframes_of_masks_are_refused_before_the_first_frame(folder):
-    values = values_of(folder, "EvaluateOptions", "polygon", labels={"instances": "tracks", "keyframes": {}})
+    values = values_of(folder, "Asked", "polygon", labels={"instances": "tracks", "keyframes": {}})
     assembly = assemble(check_config(values, "test.yaml"), folder)
 
     with pytest.raises(ConfigError, match=r"labels.keyframes: .* labels.classes makes 'Road sign' the polygon"):
@@ -324,14 +323,14 @@ def test_check_says_what_each_object_is_made_of(folder):
             if check.name == "classes"
         )
         for detector, shape in (
-            ("EvaluateOptions", "polygon"),
+            ("Asked", "polygon"),
             ("Turned", "bitmask"),
             ("Poses", "skeleton"),
             ("Discs", None),
         )
     }
 
-    assert "polygon from masks: Road sign" in said["EvaluateOptions", "polygon"]
+    assert "polygon from masks: Road sign" in said["Asked", "polygon"]
     assert "bitmask from boxes, filled: Road sign" in said["Turned", "bitmask"]
     assert "skeleton from keypoints: Person" in said["Poses", "skeleton"]
     assert "polygon from masks: Road sign, person" in said["Discs", None]

@@ -66,7 +66,7 @@ def test_a_task_is_a_span_and_its_stages_are_spans_below_it(collector: Collector
     assert detect.trace_id == whole.trace_id
     assert detect.end_time_unix_nano - detect.start_time_unix_nano == 2_000_000_000
     assert whole.start_time_unix_nano == detect.start_time_unix_nano
-    assert attributes(whole) == {"prelabel.task": "a.mp4", "prelabel.task_id": "1", "prelabel.data.frames": 20}
+    assert attributes(whole) == {"prelabel.task": "a.mp4", "prelabel.task_id": "1", "prelabel.frames": 20}
     (resource,) = collector.received
     named = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
     assert named["service.name"] == "prelabel"

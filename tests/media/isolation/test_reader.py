@@ -260,7 +260,7 @@ def test_process_has_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 RUN = """
 import sys
 from pathlib import Path
-from prelabel.config import ReaderSection
+from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import Media
 from prelabel.media.isolation.reader import IsolatedReader
 import numpy as np

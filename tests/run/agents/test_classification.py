@@ -322,7 +322,7 @@ def test_a_page_counts_the_answers(photos: dict[str, Any]) -> None:
 @pytest.mark.needs_test_data
 @pytest.mark.usefixtures("real_weights")
 def test_the_ready_config_answers_real_pictures(test_data, tmp_path):
-    path = Path(__file__).parents[2] / "configs" / "classify.yaml"
+    path = Path(__file__).parents[3] / "configs" / "classify.yaml"
     classes = "labels.classes={moped: Dog, kite: Cat}"  # these pictures show no cat or dog that is sure
     settings = [f"source.path={test_data / 'coco_mini' / 'images'}", f"source.output={tmp_path / 'out'}", classes]
     report = run_whole(assemble(load_config(path, settings), path.parent))
@@ -349,7 +349,7 @@ def test_the_ready_config_sends_a_stage_s_pictures_where_their_answers_say(
         world.add_task(project.stage(AGENT), world.add_image(path))
     source = f"source={{use: encord, project_hash: {project.uuid}, stage: {AGENT}, output: {tmp_path / 'out'}}}"
     settings = (source, "labels.classes={moped: Dog, kite: Cat, vase: Cat}", "classifier.conf=0.2")
-    path = Path(__file__).parents[2] / "configs" / "classify.yaml"
+    path = Path(__file__).parents[3] / "configs" / "classify.yaml"
     assert run_config(path, settings) == 0
     found = {
         title: answers[0][0] if answers else "" for title, answers in answers_by_title(encord_client, project).items()

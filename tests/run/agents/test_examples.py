@@ -15,7 +15,7 @@ from tests.encord_server.populated import Platform
 
 pytestmark = pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning")
 
-CONFIG = Path(__file__).parents[2] / "configs" / "agent.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "agent.yaml"
 
 
 def run(platform: Platform, folder: Path, *settings: str) -> None:
