@@ -14,8 +14,7 @@ from weakref import WeakSet
 
 from prelabel.data.frames import Media
 from prelabel.errors import BusyError, TakenError
-from prelabel.plugins.capabilities import FetchesAhead
-from prelabel.plugins.protocols import Task, TaskSource
+from prelabel.plugins.protocols import FetchesAhead, Task, TaskSource
 from prelabel.run.agents.agent import FetchedTask, Found, InferredTask, TaskAgent
 from prelabel.run.finished import FinishedTasks
 from prelabel.run.records import Outcome, TaskFilter, TaskRecords, failed_outcome

@@ -10,8 +10,9 @@ from prelabel.assembly.assemble import Assembly
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
 from prelabel.labels.filter import class_thresholds
-from prelabel.plugins.capabilities import ChecksAvailability, ChecksPathways
+from prelabel.plugins.capabilities import ChecksAvailability
 from prelabel.plugins.load import load_plugin
+from prelabel.plugins.protocols import ChecksPathways
 
 CLASSES_SHOWN = 3
 OPTIONS_SHOWN = 20

@@ -13,16 +13,8 @@ from typing import Generic
 import prelabel
 from prelabel.assembly.assemble import Assembly
 from prelabel.errors import AccountError, OntologyError, OutageError
-from prelabel.plugins.capabilities import (
-    CountsTasks,
-    CountsUsage,
-    LeavesAlone,
-    Prioritises,
-    moves_tasks,
-    usage_warnings,
-    warnings_of,
-)
-from prelabel.plugins.protocols import Task
+from prelabel.plugins.capabilities import CountsUsage, usage_warnings, warnings_of
+from prelabel.plugins.protocols import CountsTasks, LeavesAlone, Prioritises, Task, moves_tasks
 from prelabel.run.agents.agent import Decision, Found, InferredTask, TaskAgent
 from prelabel.run.agents.make import make_agent
 from prelabel.run.ahead import InferenceStage

@@ -17,8 +17,8 @@ from prelabel.assembly.stored import classes_path
 from prelabel.errors import PrelabelError
 from prelabel.labels.answers import PlacedAnswer
 from prelabel.labels.row.answers import write_answers
-from prelabel.plugins.capabilities import CountsUsage, WritesFiles, metadata_of, usage_warnings, warnings_of
-from prelabel.plugins.protocols import ModelRecord, Task
+from prelabel.plugins.capabilities import CountsUsage, usage_warnings, warnings_of
+from prelabel.plugins.protocols import ModelRecord, Task, WritesFiles, metadata_of
 from prelabel.routing.expressions import Facts
 from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
 from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, PictureReader

@@ -16,9 +16,8 @@ from prelabel.errors import AccountError, AnswerError, ConfigError, PluginError,
 from prelabel.files.folder_sink import LABELS_ENDING
 from prelabel.labels.row.editable import EditableRow, added_labels, count_names
 from prelabel.labels.row.own import LabelRow
-from prelabel.plugins.capabilities import ChecksPathways, ListsInfo, metadata_of
 from prelabel.plugins.load import Plugin
-from prelabel.plugins.protocols import ModelRecord, Task
+from prelabel.plugins.protocols import ChecksPathways, ListsInfo, ModelRecord, Task, metadata_of
 from prelabel.routing.expressions import Facts
 from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
 from prelabel.run.agents.calls import Answer, Call, UserFunction
