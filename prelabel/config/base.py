@@ -87,7 +87,9 @@ class FolderSection(Section):
     ontology: Path | None = Field(
         None, description="Encord ontology as JSON; default: made from the detector's classes"
     )
-    truth: Path | None = Field(None, description="COCO ground truth to score against; file_name as in coco.json")
+    truth: Path | None = Field(
+        None, description="COCO ground truth to score against; its images matched by video and frame index"
+    )
     output: Path = Field(Path("out"), description="folder for label rows, raw detections, coco.json and report.json")
     preview: PreviewKind = Field("none", description="draw the boxes after the run: clip | sheet | both | none")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,19 +22,40 @@ from prelabel.store.report import Score
 _NAMES: Mapping[type, str] = {int: "number", float: "number", Real: "number", str: "text", list: "list", dict: "object"}
 
 
-@dataclass(frozen=True, slots=True)
+FrameKey = tuple[str, int]
+"""A video's title and a frame index; an image that is no frame of a video is frame 0 of its own file name."""
+_FRAME_NAME = re.compile(r"(?P<video>.+)[/#_](?P<frame>\d+)(\.\w+)?")
+
+
+def frame_keys(image: Mapping[str, Any]) -> list[FrameKey]:
+    """Returns the frames that a COCO image may be, the most explicit first.
+
+    >>> frame_keys({"file_name": "a.jpg", "video": "clip.mp4", "frame_index": 12})[0]
+    ('clip.mp4', 12)
+    >>> frame_keys({"file_name": "clip_000012.png"})
+    [('clip_000012.png', 0), ('clip', 12)]
+    """
+    keys = [(image["file_name"], 0)]
+    if isinstance(image.get("video"), str) and isinstance(image.get("frame_index"), int):
+        keys.insert(0, (image["video"], image["frame_index"]))
+    if parts := _FRAME_NAME.fullmatch(image["file_name"]):
+        keys.append((parts["video"], int(parts["frame"])))
+    return keys
+
+
+@dataclass(frozen=True)
 class CocoFile:
     """A COCO file, checked.
 
     Attributes:
         path: what errors call it.
-        image_names: `file_name` by image id.
+        images: by image id; each has a `file_name`.
         category_names: by category id.
         annotations: as they stand.
     """
 
     path: Path
-    image_names: dict[int, str]
+    images: dict[int, dict[str, Any]]
     category_names: dict[int, str]
     annotations: list[dict[str, Any]]
 
@@ -47,21 +70,33 @@ class CocoFile:
         keys = {"image_id": int, "category_id": int, "bbox": list, **dict.fromkeys(numbers, Real)}
         return cls(
             path,
-            {image["id"]: image["file_name"] for image in images},
+            {image["id"]: image for image in images},
             {category["id"]: category["name"] for category in categories},
             _entries(document, "annotations", keys, path),
         )
 
-    def select(self, image_names: Sequence[str], category_names: Sequence[str]) -> dict[str, Any]:
+    def find_image(self, keys: Sequence[FrameKey]) -> int | None:
+        """Returns the id of the image that is one of these frames.
+
+        A file may call a video by its title without the ending, as `clip_000012.png` does.
+        """
+        short = [(title.removesuffix(PurePosixPath(title).suffix), frame) for title, frame in keys]
+        return next((self._image_ids[key] for key in (*keys, *short) if key in self._image_ids), None)
+
+    @cached_property
+    def _image_ids(self) -> dict[FrameKey, int]:
+        return {key: image_id for image_id, image in self.images.items() for key in reversed(frame_keys(image))}
+
+    def select(self, image_ids: Sequence[int], category_names: Sequence[str]) -> dict[str, Any]:
         """Returns COCO of these images and categories alone, under ids from 1 in the given order.
 
         Annotations are numbered from 1 too: the evaluation takes 0 for "no match".
         """
-        images = {name: number for number, name in enumerate(image_names, 1)}
+        images = {image_id: number for number, image_id in enumerate(image_ids, 1)}
         categories = {name.casefold(): number for number, name in enumerate(category_names, 1)}
         annotations: list[dict[str, Any]] = []
         for entry in self.annotations:
-            image_id = images.get(self.image_names.get(entry["image_id"], ""))
+            image_id = images.get(entry["image_id"])
             category_id = categories.get(self.category_names.get(entry["category_id"], "").casefold())
             if image_id is not None and category_id is not None:
                 annotations.append(
@@ -118,7 +153,7 @@ def truth_of(source: Source) -> Path | None:
 def score_coco(predictions: Path, truth: Path) -> Score:
     """Returns the score of a COCO file with `score` in its annotations against a COCO file of ground truth.
 
-    Images meet by `file_name` and categories by name, whatever their ids and the name's case. Detections on a crowd
+    Images match by video and frame index, see `frame_keys`, and categories by name in any case. Detections on a crowd
     region (`iscrowd`) of their category are neither right nor wrong.
 
     Raises:
@@ -126,7 +161,7 @@ def score_coco(predictions: Path, truth: Path) -> Score:
     """
     found, wanted = CocoFile.read(predictions, ("score",)), CocoFile.read(truth)
     images, names = _common_images(found, wanted), _common_categories(found, wanted)
-    precision = _precision(wanted.select(images, names), found.select(images, names))
+    precision = _precision(wanted.select([*images.values()], names), found.select([*images], names))
     shown = precision.max(axis=(0, 1)) > -1
     if not shown.any():
         raise ConfigError(f"{truth}: annotations: the {len(images)} images in common show none of: {', '.join(names)}")
@@ -138,13 +173,15 @@ def score_coco(predictions: Path, truth: Path) -> Score:
     )
 
 
-def _common_images(found: CocoFile, wanted: CocoFile) -> list[str]:
-    asked = set(wanted.image_names.values())
-    common = [name for name in dict.fromkeys(found.image_names.values()) if name in asked]
+def _common_images(found: CocoFile, wanted: CocoFile) -> dict[int, int]:
+    """Returns the truth's image id by the predictions' image id."""
+    pairs = ((image_id, wanted.find_image(frame_keys(image))) for image_id, image in found.images.items())
+    common = {image_id: other for image_id, other in pairs if other is not None}
     if not common:
+        names = [[image["file_name"] for image in file.images.values()] for file in (wanted, found)]
         raise ConfigError(
-            f"{wanted.path}: images: no file_name is one of those in {found.path}: "
-            f"got {_few(wanted.image_names, 1)}, expected such as {_few(found.image_names, 1)}"
+            f"{wanted.path}: images: none is a frame in {found.path}: got {_few(names[0], 1)}, expected such as "
+            f"{_few(names[1], 1)}, or `video` and `frame_index`"
         )
     return common
 
@@ -156,13 +193,13 @@ def _common_categories(found: CocoFile, wanted: CocoFile) -> list[str]:
     if not common:
         raise ConfigError(
             f"{wanted.path}: categories: no name is one of those in {found.path}: "
-            f"got {_few(wanted.category_names)}, expected some of {_few(found.category_names)}"
+            f"got {_few(wanted.category_names.values())}, expected some of {_few(found.category_names.values())}"
         )
     return list(common.values())
 
 
-def _few(names: Mapping[int, str], most: int = 8) -> str:
-    listed = [repr(name) for name in names.values()]
+def _few(names: Iterable[str], most: int = 8) -> str:
+    listed = [repr(name) for name in names]
     return ", ".join(listed[:most]) + (", …" if len(listed) > most > 1 else "") if listed else "none"
 
 

@@ -17,7 +17,6 @@ from prelabel.encord.client import ROWS_A_REQUEST, EncordProject
 from prelabel.errors import ConfigError, FetchError, TaskError
 from prelabel.evaluate.boxes import Boxes, boxes_of_corners
 from prelabel.evaluate.coco import CocoFile
-from prelabel.export.coco import frame_file_name
 from prelabel.files.folder_sink import LABELS_ENDING
 from prelabel.labels.row.offline import data_hash_of
 from prelabel.labels.row.own import LabelRow
@@ -177,7 +176,7 @@ class RowFiles:
 
 @dataclass(frozen=True)
 class CocoTruth:
-    """Ground truth, images named as in coco.json.
+    """Ground truth, its images matched by video and frame index.
 
     Attributes:
         file: the COCO file.
@@ -193,13 +192,14 @@ class CocoTruth:
         Raises:
             NotThereError: it has none of these frames.
         """
-        ids = np.array([self._image_ids.get(frame_file_name(title, frame), -1) for frame in frames.tolist()])
-        common = frames[ids >= 0]
+        ids = {frame: self.file.find_image([(title, frame)]) for frame in frames.tolist()}
+        common = np.array([frame for frame, image_id in ids.items() if image_id is not None], np.int64)
         if not len(common):
-            raise NotThereError(f"{self.file.path} has no image {frame_file_name(title, int(frames[0]))!r}")
+            raise NotThereError(f"{self.file.path} has no image of frame {int(frames[0])} of {title!r}")
         found = [
             (frame, self._class_of(entry["category_id"]), entry["bbox"])
-            for frame, image_id in zip(common.tolist(), ids[ids >= 0].tolist(), strict=True)
+            for frame, image_id in ids.items()
+            if image_id is not None
             for entry in self._by_image.get(image_id, ())
         ]
         frame_index = np.array([frame for frame, _, _ in found], np.int64)
@@ -218,10 +218,6 @@ class CocoTruth:
     @cached_property
     def _known_names(self) -> dict[str, str]:
         return {name.casefold(): name for name in self.class_names}
-
-    @cached_property
-    def _image_ids(self) -> dict[str, int]:
-        return {name: image_id for image_id, name in self.file.image_names.items()}
 
     @cached_property
     def _by_image(self) -> Mapping[int, list[dict[str, Any]]]:

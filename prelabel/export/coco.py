@@ -17,7 +17,7 @@ from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints, Mask, Polygon
 from prelabel.data.label_map import LabelledVideo
 from prelabel.data.masks import text_down_columns
 from prelabel.data.ontology import OntologyObject
-from prelabel.runtime.files import atomic_write
+from prelabel.runtime.files import atomic_write, safe_name
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -91,12 +91,12 @@ def _fill(rings: Sequence[NDArray[np.float32]], size: Size) -> NDArray[np.bool_]
 
 
 def frame_file_name(title: str, frame_index: int) -> str:
-    """Returns what a frame is called in exports.
+    """Returns what COCO calls a frame: a path that ends as an image does, since tools load it as one.
 
     >>> frame_file_name("clip.mp4", 12)
-    'clip.mp4#000012'
+    'clip.mp4/000012.jpg'
     """
-    return f"{title}#{frame_index:06d}"
+    return f"{safe_name(title)}/{frame_index:06d}.jpg"
 
 
 def write_coco(path: Path, videos: Iterable[LabelledVideo]) -> None:

@@ -83,7 +83,7 @@ def coco_truth(spec: SceneSpec, video_name: str, frames: Iterable[SceneFrame]) -
         images.append(
             {
                 "id": frame_index + 1,
-                "file_name": f"{video_name}#{frame_index:06d}",
+                "file_name": f"{video_name}/{frame_index:06d}.jpg",
                 "frame_index": frame_index,
                 "video": video_name,
                 "width": spec.width,

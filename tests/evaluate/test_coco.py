@@ -110,6 +110,35 @@ def test_a_box_on_a_crowd_is_neither_right_nor_wrong(tmp_path):
     assert with_crowd.map_50_95 == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    "truth_image",
+    [
+        {"file_name": "x.png", "video": "day/clip.mp4", "frame_index": 12},
+        {"file_name": "day/clip.mp4/000012.jpg"},
+        {"file_name": "day/clip.mp4#000012"},
+        {"file_name": "day/clip_12.png"},
+        {"file_name": "day/clip/00012.png"},
+    ],
+    ids=lambda image: image["file_name"],
+)
+def test_images_match_by_video_and_frame_index_whatever_the_truth_calls_them(tmp_path, truth_image):
+    files = []
+    for name, image in (
+        ("coco", {"file_name": "a", "video": "day/clip.mp4", "frame_index": 12}),
+        ("truth", truth_image),
+    ):
+        path = write(tmp_path / f"{name}.json", [box(1, 1, SQUARE, score=0.9)], {1: ""}, {1: "cat"})
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"images": [{"id": 1, **image}]}))
+        files.append(path)
+    assert score_coco(*files).map_50_95 == pytest.approx(1)
+
+
+def test_a_still_matches_its_own_file_name_even_if_it_ends_in_a_number(tmp_path):
+    images = ({1: "still_0012.jpg/000000.jpg"}, {1: "still_0011.jpg", 2: "still_0012.jpg"})
+    wanted = [box(1, 1, FAR), box(2, 1, SQUARE)]
+    assert score(tmp_path, [box(1, 1, SQUARE, score=0.9)], wanted, images=images).map_50_95 == pytest.approx(1)
+
+
 def test_images_meet_by_file_name_and_categories_by_name_whatever_the_ids_and_the_case(tmp_path):
     result = score(
         tmp_path,
@@ -179,9 +208,9 @@ def test_predictions_without_scores_are_refused(tmp_path):
 
 def test_no_image_in_common_shows_what_the_names_are_like(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"truth\.json: images: .*got 'frame_0\.jpg', expected such as 'a\.mp4#000000'"
+        ConfigError, match=r"truth\.json: images: .*got 'frame_1\.jpg', expected such as 'a\.mp4/000000\.jpg'"
     ):
-        score(tmp_path, [], [], images=({0: "a.mp4#000000"}, {0: "frame_0.jpg"}))
+        score(tmp_path, [], [], images=({0: "a.mp4/000000.jpg"}, {0: "frame_1.jpg"}))
 
 
 def test_no_category_in_common_lists_both_sides(tmp_path):

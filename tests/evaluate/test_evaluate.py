@@ -260,7 +260,7 @@ def test_another_config_than_that_of_the_run_is_said(in_files: Assembly, tmp_pat
 def truth_of(path: Path, boxes: list[tuple[int, tuple, str]], num_frames: int) -> Path:
     names = sorted({name for _, _, name in boxes})
     document = {
-        "images": [{"id": n + 1, "file_name": f"first.mp4#{n:06d}"} for n in range(num_frames)],
+        "images": [{"id": n + 1, "file_name": f"first.mp4/{n:06d}.jpg"} for n in range(num_frames)],
         "categories": [{"id": n, "name": name} for n, name in enumerate(names, 1)],
         "annotations": [
             {"id": n, "image_id": frame + 1, "category_id": names.index(name) + 1, "bbox": bbox}

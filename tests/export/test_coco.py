@@ -37,7 +37,7 @@ def test_every_frame_that_was_looked_at_is_an_image(tmp_path):
     )
     assert coco["images"][2] == {
         "id": 3,
-        "file_name": "clip.mp4#000012",
+        "file_name": "clip.mp4/000012.jpg",
         "video": "clip.mp4",
         "frame_index": 12,
         "width": 64,

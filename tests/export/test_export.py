@@ -31,7 +31,7 @@ def test_coco_has_every_frame_of_every_task(ran, tmp_path):
     coco = json.loads(path.read_text())
     names = [image["file_name"] for image in coco["images"]]
     assert len(names) == 13
-    assert {name.split("#")[0] for name in names} == {"day 2/second.mp4", "first.mp4", "still.png"}
+    assert {name.rpartition("/")[0] for name in names} == {"day 2/second.mp4", "first.mp4", "still.png"}
     assert [category["name"] for category in coco["categories"]] == ["thing", "other"]
     assert coco["annotations"][0]["bbox"] == [10, 20, 40, 40]
 

@@ -106,7 +106,7 @@ def test_every_output_of_the_contract_is_written_with_boxes_on_their_frames(fold
     raw = pq.read_table(out / f"{clip.stem}.detections.parquet")
     assert raw.num_rows == NUM_FRAMES
     coco = json.loads((out / "coco.json").read_text())
-    assert coco["images"][12]["file_name"] == f"{clip.name}#000012"
+    assert coco["images"][12]["file_name"] == f"{clip.name}/000012.jpg"
     assert (coco["images"][12]["frame_index"], coco["images"][12]["video"]) == (12, clip.name)
     assert coco["annotations"][0]["score"] == pytest.approx(0.8)
     written = json.loads((out / "report.json").read_text())

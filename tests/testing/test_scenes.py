@@ -142,7 +142,7 @@ def test_the_truth_on_disk_is_that_of_the_frames(tmp_path: Path):
     assert [image["id"] for image in truth["images"]] == list(range(1, 13))
     assert truth["images"][11] == {
         "id": 12,
-        "file_name": "clip.mp4#000011",
+        "file_name": "clip.mp4/000011.jpg",
         "frame_index": 11,
         "video": "clip.mp4",
         "width": 160,
