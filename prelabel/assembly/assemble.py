@@ -11,6 +11,7 @@ from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.assembly.finders import LiveDetector, Shared
 from prelabel.config.base import DemoSection, EncordSection, FolderSection, make_router
+from prelabel.config.fingerprints import config_fingerprint
 from prelabel.config.sections import Config
 from prelabel.data.label_map import NO_BOXES
 from prelabel.data.ontology import Ontology
@@ -263,7 +264,7 @@ class Assembly:
         record = {
             "model": self.model.name,
             "weights_sha256": self.model.weights_sha256,
-            "config_sha256": self.config.digest(),
+            "config_sha256": config_fingerprint(self.config),
         }
         return ModelNote(self.encord, record)
 

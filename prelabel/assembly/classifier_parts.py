@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.assembly.finders import Shared
-from prelabel.config.fingerprints import digest_of, reader_decides
-from prelabel.config.sections import WHETHER_KEYS, ClassifierSection, Config
+from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
+from prelabel.config.sections import ClassifierSection, Config
 from prelabel.data.classification import find_classification, ontology_of_options
 from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError
 from prelabel.labels.answers import AnswerMap, PlacedAnswer, answer_thresholds, build_answer_map
 from prelabel.models.cards import plugin_for
+from prelabel.plugins.affects import Affects
 from prelabel.plugins.capabilities import TakesClasses, model_of, preferred_batch_size
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import Classifier, ModelRecord
@@ -137,11 +138,10 @@ class ClassifierParts:
     @cached_property
     def raw_fingerprint(self) -> str:
         """Of all that decides what the classifier says of given media."""
-        section = self.section.model_dump(mode="json", exclude={"batch_size", "conf"})
-        return digest_of(
+        return fingerprint(
             {
-                **reader_decides(self.config, self.folder),
-                "classifier": section,
+                **frame_values(self.config, self.folder),
+                "classifier": values_affecting(self.section, Affects.DETECTIONS, plugin=self.plugin),
                 "weights_sha256": self.model.weights_sha256,
                 "plugin_sha256": self.plugin.source_sha256,
                 "class_names": list(self.classifier.class_names),
@@ -151,11 +151,11 @@ class ClassifierParts:
     @cached_property
     def label_fingerprint(self) -> str:
         """Of all that decides what the answers on given media say."""
-        return digest_of(
+        return fingerprint(
             {
                 "raw": self.raw_fingerprint,
-                "conf": self.section.conf,
-                "labels": self.config.labels.model_dump(mode="json", exclude=WHETHER_KEYS),
+                "classifier": values_affecting(self.section, Affects.LABELS, plugin=self.plugin),
+                "labels": values_affecting(self.config.labels, Affects.LABELS),
                 "ontology": self.ontology.structure,
             }
         )

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prelabel.assembly.finders import DetectorProvider, detector_section
-from prelabel.config.fingerprints import digest_of
-from prelabel.config.sections import WHETHER_KEYS, Config
+from prelabel.assembly.finders import DetectorProvider, detector_plugin, detector_section
+from prelabel.config.fingerprints import detection_key_hashes, fingerprint, values_affecting
+from prelabel.config.sections import Config
 from prelabel.data.frames import VideoInfo
 from prelabel.data.geometry import BOXES_ONLY, OutputSpec
 from prelabel.data.label_map import LabelMap, build_label_map
@@ -19,6 +19,7 @@ from prelabel.errors import ConfigError
 from prelabel.labels.tracking import Linking
 from prelabel.models.replicas import count_streams, on_streams
 from prelabel.models.tiling import TiledDetector
+from prelabel.plugins.affects import Affects
 from prelabel.plugins.capabilities import (
     FitsBatches,
     GivesGeometryOnRequest,
@@ -79,7 +80,12 @@ class DetectorParts:
     def raw_fingerprint(self) -> str:
         """Of all that decides what is found in given media."""
         found = self.finder.fingerprint
-        return digest_of({"found": found, "geometry": sorted(self._asked)}) if self._asked else found
+        return fingerprint({"found": found, "geometry": sorted(self._asked)}) if self._asked else found
+
+    @cached_property
+    def detection_key_hashes(self) -> dict[str, str]:
+        """Hashes of the config's values that decide what is found, by key."""
+        return detection_key_hashes(self.config, detector_plugin(self.config, self.folder))
 
     @property
     def device(self) -> str | None:
@@ -163,10 +169,10 @@ class DetectorParts:
         decides: dict[str, Any] = {
             "raw": self.raw_fingerprint,
             "threshold": self.finder.threshold,
-            "labels": self.config.labels.model_dump(mode="json", exclude=WHETHER_KEYS),
+            "labels": values_affecting(self.config.labels, Affects.LABELS),
             "ontology": self.ontology.structure,
         }
         if self.linking is not None:
-            decides["tracker"] = self.config.tracker.model_dump(mode="json")
+            decides["tracker"] = values_affecting(self.config.tracker, Affects.LABELS, plugin=self.tracker_plugin)
             decides["tracker_sha256"] = self.tracker_plugin.source_sha256
-        return digest_of(decides)
+        return fingerprint(decides)

@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-from prelabel.config.fingerprints import digest_of, reader_decides
-from prelabel.config.sections import COMPUTING_KEYS, Config, DetectorSection
+from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
+from prelabel.config.sections import Config, DetectorSection
 from prelabel.errors import ConfigError
 from prelabel.models.cards import find_card, plugin_for
+from prelabel.plugins.affects import Affects
 from prelabel.plugins.capabilities import RawThreshold, model_of
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import Detector, ModelRecord
@@ -118,9 +119,9 @@ class LiveDetector:
     @cached_property
     def fingerprint(self) -> str:
         """Of all that decides what the detector finds in given media."""
-        return digest_of(
+        return fingerprint(
             {
-                **reader_decides(self.config, self.folder),
+                **frame_values(self.config, self.folder),
                 "detector": self._options_decide,
                 "weights_sha256": self.model.weights_sha256,
                 "plugin_sha256": self.plugin.source_sha256,
@@ -132,7 +133,7 @@ class LiveDetector:
     @property
     def _options_decide(self) -> dict[str, Any]:
         """The detector's options, without the threshold that is applied to what it gives."""
-        options = detector_section(self.config).model_dump(mode="json", exclude=COMPUTING_KEYS)
+        options = values_affecting(detector_section(self.config), Affects.DETECTIONS, plugin=self.plugin)
         if self.threshold is None:
             return options
         unbound = {name: value for name, value in options.items() if name not in ("conf", "keep_conf")}

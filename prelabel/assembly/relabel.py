@@ -13,7 +13,7 @@ from prelabel.assembly.assemble import Assembly, ProjectParts, assemble
 from prelabel.assembly.finders import detector_plugin, detector_section
 from prelabel.assembly.stored import NEXT_STEP, StoredEntries, raw_path, stored_entries
 from prelabel.config.base import EncordSection, make_router
-from prelabel.config.fingerprints import digests_by_key
+from prelabel.config.fingerprints import detection_key_hashes
 from prelabel.config.sections import Config
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
@@ -131,7 +131,8 @@ class StoredDetector:
 
         The threshold is none of them, where less sure boxes are kept.
         """
-        found, today = self._latest.digests, digests_by_key(self.config)
+        found = self._latest.digests
+        today = detection_key_hashes(self.config, detector_plugin(self.config, self.folder))
         changed = [key for key in {**found, **today} if found and today.get(key) != found.get(key)]
         return [key for key in changed if key != "detector.conf" or self.lowest_conf is None]
 

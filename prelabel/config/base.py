@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from prelabel.plugins.affects import Affects
 from prelabel.routing.parser import parse_condition, parse_number
 from prelabel.routing.rules import OTHERWISE, Router, has_class, read_router
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+OneOrMore = Annotated[int, Field(ge=1)]
 
 
 def _as_text(value: object) -> object:
@@ -23,15 +25,17 @@ ClassName = Annotated[str, BeforeValidator(_as_text)]
 
 
 class Section(BaseModel):
-    """A part of the config: frozen, and closed to unknown keys."""
+    """A part of the config: frozen, and closed to unknown keys. Each field says what it affects."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PluginSection(BaseModel):
-    """A part of the config that names a plug-in: what is not ours is the plug-in's own option."""
+    """A part of the config that names a plug-in; its further keys are the plug-in's own options."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    options_affect: ClassVar[Affects] = Affects.DETECTIONS
+    """What the plug-in's own options affect, where its `Options` do not say."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -47,11 +51,13 @@ class PluginSection(BaseModel):
 class RetriesSection(Section):
     """How often a task that failed is tried again, where that may end otherwise."""
 
-    attempts: int = Field(2, ge=1, le=20, description="tries that a run gives a task, each from fresh media")
-    wait_seconds: float = Field(
+    attempts: Annotated[int, Affects.NOTHING] = Field(
+        2, ge=1, le=20, description="tries that a run gives a task, each from fresh media"
+    )
+    wait_seconds: Annotated[float, Affects.NOTHING] = Field(
         5.0, ge=0, le=3600, description="wait before the second try, when all others are through; then doubled"
     )
-    watch_minutes: float = Field(
+    watch_minutes: Annotated[float, Affects.NOTHING] = Field(
         10.0, gt=0, description="with --watch: how long a task that is set aside rests; doubled each time, up to a day"
     )
 
@@ -59,8 +65,10 @@ class RetriesSection(Section):
 class OnFailureSection(Section):
     """What becomes of a task that is set aside."""
 
-    pathway: str | None = Field(None, description="name or uuid of the pathway that it goes down; default: it stays")
-    issue: bool = Field(False, description="open an issue on it, with the reason")
+    pathway: Annotated[str | None, Affects.PLACE] = Field(
+        None, description="name or uuid of the pathway that it goes down; default: it stays"
+    )
+    issue: Annotated[bool, Affects.PLACE] = Field(False, description="open an issue on it, with the reason")
 
     @property
     def asks_something(self) -> bool:
@@ -80,46 +88,64 @@ def _not_empty(path: object) -> object:
 class FolderSection(Section):
     """Videos and pictures on this machine."""
 
-    use: Literal["folder"] = "folder"
-    path: Annotated[Path, BeforeValidator(_not_empty)] = Field(
+    use: Annotated[Literal["folder"], Affects.PLACE] = "folder"
+    path: Annotated[Path, BeforeValidator(_not_empty), Affects.PLACE] = Field(
         description="a file, a folder (searched through) or a glob such as clips/*.mp4"
     )
-    ontology: Path | None = Field(
+    ontology: Annotated[Path | None, Affects.LABELS] = Field(
         None, description="Encord ontology as JSON; default: made from the detector's classes"
     )
-    truth: Path | None = Field(
+    truth: Annotated[Path | None, Affects.NOTHING] = Field(
         None, description="COCO ground truth to score against; its images matched by video and frame index"
     )
-    output: Path = Field(Path("out"), description="folder for label rows, raw detections, coco.json and report.json")
-    preview: PreviewKind = Field("none", description="draw the boxes after the run: clip | sheet | both | none")
+    output: Annotated[Path, Affects.PLACE] = Field(
+        Path("out"), description="folder for label rows, raw detections, coco.json and report.json"
+    )
+    preview: Annotated[PreviewKind, Affects.NOTHING] = Field(
+        "none", description="draw the boxes after the run: clip | sheet | both | none"
+    )
 
 
 class DemoSection(Section):
     """A short clip with known contents, made on the spot."""
 
-    use: Literal["demo"] = "demo"
-    seed: int = Field(1, description="another seed is another clip")
-    num_frames: int = Field(150, ge=2, le=10_000, description="length of the clip")
-    output: Path = Field(Path("out/demo"), description="folder for the clip and for everything that a run writes")
-    preview: PreviewKind = Field("both", description="draw the boxes after the run: clip | sheet | both | none")
+    use: Annotated[Literal["demo"], Affects.PLACE] = "demo"
+    seed: Annotated[int, Affects.PLACE] = Field(1, description="another seed is another clip")
+    num_frames: Annotated[int, Affects.PLACE] = Field(150, ge=2, le=10_000, description="length of the clip")
+    output: Annotated[Path, Affects.PLACE] = Field(
+        Path("out/demo"), description="folder for the clip and for everything that a run writes"
+    )
+    preview: Annotated[PreviewKind, Affects.NOTHING] = Field(
+        "both", description="draw the boxes after the run: clip | sheet | both | none"
+    )
 
 
 class EncordSection(Section):
     """An agent stage of an Encord workflow."""
 
-    use: Literal["encord"] = "encord"
-    project_hash: str = Field("", description="or from ENCORD_PROJECT_HASH")
-    stage: str = Field(description="title or uuid of the agent stage")
-    domain: str = Field("", description="the API's address, or from ENCORD_DOMAIN; default: the EU platform")
-    output: Path = Field(Path("out"), description="folder for raw detections, the ledger and report.json")
-    cache_gb: float = Field(20.0, gt=0, description="disk that downloads may take, in 10^9 bytes")
-    fetch_workers: int = Field(4, ge=1, le=64, description="tasks whose media are fetched at the same time")
-    order: Literal["listed", "shuffled"] = Field(
+    use: Annotated[Literal["encord"], Affects.PLACE] = "encord"
+    project_hash: Annotated[str, Affects.PLACE] = Field("", description="or from ENCORD_PROJECT_HASH")
+    stage: Annotated[str, Affects.PLACE] = Field(description="title or uuid of the agent stage")
+    domain: Annotated[str, Affects.PLACE] = Field(
+        "", description="the API's address, or from ENCORD_DOMAIN; default: the EU platform"
+    )
+    output: Annotated[Path, Affects.PLACE] = Field(
+        Path("out"), description="folder for raw detections, the ledger and report.json"
+    )
+    cache_gb: Annotated[float, Affects.NOTHING] = Field(
+        20.0, gt=0, description="disk that downloads may take, in 10^9 bytes"
+    )
+    fetch_workers: Annotated[int, Affects.NOTHING] = Field(
+        4, ge=1, le=64, description="tasks whose media are fetched at the same time"
+    )
+    order: Annotated[Literal["listed", "shuffled"], Affects.NOTHING] = Field(
         "listed",
         description="in which tasks are taken up: listed: the platform's; shuffled: each run its own, for several "
         "workers that share no output, and each task is looked up again before it is fetched",
     )
-    record: bool = Field(True, description="note model and version in the item's client metadata, key 'prelabel'")
+    record: Annotated[bool, Affects.NOTHING] = Field(
+        True, description="note model and version in the item's client metadata, key 'prelabel'"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -25,6 +25,7 @@ from prelabel.assembly.stored import (
     unlabelled_detections,
 )
 from prelabel.config.base import EncordSection
+from prelabel.config.fingerprints import config_fingerprint
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
@@ -110,7 +111,7 @@ def evaluate_run(assembly: Assembly, asked: EvaluateOptions) -> Evaluation:
     return Evaluation(
         prelabel=prelabel.__version__,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        config_sha256=assembly.config.digest(),
+        config_sha256=config_fingerprint(assembly.config),
         against=standing.describe(),
         min_iou=asked.min_iou,
         accept_iou=asked.accept_iou,

@@ -12,6 +12,7 @@ from typing import Generic
 
 import prelabel
 from prelabel.assembly.assemble import Assembly
+from prelabel.config.fingerprints import config_fingerprint
 from prelabel.errors import AccountError, OntologyError, OutageError
 from prelabel.plugins.capabilities import CountsUsage, usage_warnings, warnings_of
 from prelabel.plugins.protocols import CountsTasks, LeavesAlone, Prioritises, Task, moves_tasks
@@ -118,7 +119,7 @@ class Run(Generic[Found]):
         return RunReport(
             prelabel=prelabel.__version__,
             started_at=self.began_at.isoformat(timespec="seconds"),
-            config_sha256=self.assembly.config.digest(),
+            config_sha256=config_fingerprint(self.assembly.config),
             model=asdict(self.agent.model),
             dry_run=self.assembly.dry_run,
             seconds=seconds,

@@ -137,13 +137,6 @@ def test_the_project_may_come_from_the_environment(write, monkeypatch):
     assert (source.use, source.project_hash, source.domain) == ("encord", "from-env", "http://127.0.0.1:1")
 
 
-def test_the_digest_tells_what_decides_labels_from_what_does_not(write):
-    config = load_config(write())
-    assert config.digest() == load_config(write(), ["source.output=elsewhere"]).digest()
-    assert config.digest() != load_config(write(), ["detector.conf=0.4"]).digest()
-    assert config.digest() != load_config(write(), ["reader.stride=2"]).digest()
-
-
 def test_numbers_may_name_classes(write):
     assert load_config(write(), ["labels.classes={0: Person}"]).labels.classes == {"0": "Person"}
 

@@ -9,6 +9,7 @@ import pytest
 
 from prelabel import Detections, FrameBatch
 from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.config.fingerprints import config_fingerprint
 from prelabel.config.load import check_config
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ConfigError, TakenError
@@ -102,7 +103,7 @@ def test_a_folder_s_row_that_somebody_has_changed_is_left(tmp_path: Path):
 def test_skip_or_merge_makes_no_labels_anew(tmp_path: Path):
     def sums(**labels) -> tuple[str, str]:
         assembly = assembly_of(tmp_path, {"path": str(tmp_path)}, labels=labels)
-        return assembly.detection.label_fingerprint, assembly.config.digest()
+        return assembly.detection.label_fingerprint, config_fingerprint(assembly.config)
 
     assert sums(if_begun="skip") == sums(if_begun="merge")
     assert sums(if_begun="skip") != sums(conf=0.5)

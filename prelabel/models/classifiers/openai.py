@@ -20,7 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from requests.adapters import HTTPAdapter
 
 from prelabel.errors import AccountError, ClassifyError
+from prelabel.plugins.affects import Affects
 from prelabel.plugins.protocols import ModelRecord
 from prelabel.runtime.prefetch import map_ahead
 from prelabel.runtime.redact import redact
@@ -290,12 +291,12 @@ class OpenAIClassifier:
         jpeg_quality: int = Field(default=85, ge=1, le=95)
         temperature: float | None = Field(default=0.0, ge=0, le=2)
         logprobs: bool = True
-        workers: int = Field(default=8, ge=1, le=256)
-        requests_per_minute: float | None = Field(default=None, gt=0)
-        attempts: int = Field(default=5, ge=1)
-        timeout_seconds: float = Field(default=60.0, gt=0)
-        price_in: float = Field(default=0.0, ge=0)
-        price_out: float = Field(default=0.0, ge=0)
+        workers: Annotated[int, Affects.NOTHING] = Field(default=8, ge=1, le=256)
+        requests_per_minute: Annotated[float | None, Affects.NOTHING] = Field(default=None, gt=0)
+        attempts: Annotated[int, Affects.NOTHING] = Field(default=5, ge=1)
+        timeout_seconds: Annotated[float, Affects.NOTHING] = Field(default=60.0, gt=0)
+        price_in: Annotated[float, Affects.NOTHING] = Field(default=0.0, ge=0)
+        price_out: Annotated[float, Affects.NOTHING] = Field(default=0.0, ge=0)
 
     def __init__(self, **options: object) -> None:
         self._options = self.Options.model_validate(options)

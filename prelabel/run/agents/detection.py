@@ -15,7 +15,6 @@ import numpy as np
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.assembly.stored import label_detections, load_detections, raw_path
-from prelabel.config.fingerprints import digests_by_key
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import PrelabelError, SaveError
@@ -163,7 +162,7 @@ class DetectionAgent:
                     fingerprint=self._raw_fingerprint(task),
                     lowest_conf=self._parts.finder.lowest_conf,
                     offer=self._parts.given_geometry,
-                    digests=digests_by_key(self.assembly.config),
+                    digests=self._parts.detection_key_hashes,
                 ),
                 partial=result.partial,
                 cuts=tuple(result.cuts.tolist()),

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.config.base import EncordSection
-from prelabel.config.fingerprints import digest_of, reader_decides
+from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
 from prelabel.errors import AccountError, AnswerError, ConfigError, PluginError, PrelabelError
 from prelabel.files.folder_sink import LABELS_ENDING
 from prelabel.labels.row.editable import EditableRow, added_labels, count_names
 from prelabel.labels.row.own import LabelRow
+from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin
 from prelabel.plugins.protocols import ChecksPathways, ListsInfo, ModelRecord, Task, metadata_of
 from prelabel.routing.expressions import Facts
@@ -179,11 +180,11 @@ class FunctionAgent:
     def _fingerprint(self) -> str:
         section = self.assembly.config.agent
         decides = {
-            **reader_decides(self.assembly.config, self.assembly.folder),
-            "agent": None if section is None else section.model_dump(mode="json"),
+            **frame_values(self.assembly.config, self.assembly.folder),
+            "agent": None if section is None else values_affecting(section, Affects.LABELS),
             "source_sha256": self.assembly.agent_plugin.source_sha256,
         }
-        return digest_of(decides)
+        return fingerprint(decides)
 
     # The call
 
