@@ -102,7 +102,7 @@ class DetectorParts:
     @cached_property
     def num_streams(self) -> int:
         """Parts of a batch that are computed beside each other."""
-        return count_streams(self.finder.detector, detector_section(self.config).streams)
+        return count_streams(self.finder.detector, detector_section(self.config).replicas)
 
     @property
     def fit_batch(self) -> Callable[[int, int], int] | None:

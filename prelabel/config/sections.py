@@ -59,16 +59,18 @@ class ReaderSection(PluginSection):
     max_memory_gb: Annotated[float, Affects.NOTHING] = Field(
         8.0, gt=0, description="and once it takes more memory than this, in 10^9 bytes"
     )
-    sessions: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
+    decode_workers: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
         "auto",
         description="decode a long video in so many places at once, between keyframes; frames ahead of their turn take "
         "at most half of max_memory_gb: auto: a GPU's number of decoding engines, 1 on a CPU",
     )
 
     @model_validator(mode="after")
-    def _sessions_of_built_in_readers(self) -> ReaderSection:
-        if self.sessions not in ("auto", 1) and self.use not in ("auto", *VIDEO_READERS):
-            raise ValueError(f"sessions: got {self.sessions}, but {self.use!r} reads from front to back: leave it out")
+    def _decode_workers_of_built_in_readers(self) -> ReaderSection:
+        if self.decode_workers not in ("auto", 1) and self.use not in ("auto", *VIDEO_READERS):
+            raise ValueError(
+                f"decode_workers: got {self.decode_workers}, but {self.use!r} reads from front to back: leave it out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -86,7 +88,7 @@ class DetectorSection(PluginSection):
         "", description="ultralytics | torchvision | module:Name | mine.py:Mine; default: the card's"
     )
     batch_size: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field("auto", description="frames a batch")
-    streams: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
+    replicas: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
         "auto",
         description="on a CPU, parts of a batch that are computed beside each other, each on its share of the cores: "
         "auto: one a core, up to 4, where the detector can; 1: all cores on one",

@@ -68,8 +68,8 @@ def _count_sessions(choice: ReaderChoice, media: Media, section: ReaderSection) 
 
     if media.kind != "video" or choice.use not in VIDEO_READERS:
         return 1
-    if section.sessions != "auto":
-        return section.sessions
+    if section.decode_workers != "auto":
+        return section.decode_workers
     gpu = gpu_of(choice.use, choice.device)
     return 1 if gpu is None else count_engines(gpu, index_video(media.paths[0]).codec)
 

@@ -86,7 +86,7 @@ def count_streams(detector: Detector, asked: int | Literal["auto"]) -> int:
         return min(torch.get_num_threads(), MOST_STREAMS) if asked == "auto" else asked
     if asked == "auto":
         return 1
-    raise ConfigError(f"detector.streams: got {asked}, but this detector has one stream here: leave streams out")
+    raise ConfigError(f"detector.replicas: got {asked}, but this detector runs as one here: leave replicas out")
 
 
 def on_streams(detector: Detector, num: int) -> Detector:

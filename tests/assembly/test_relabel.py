@@ -115,7 +115,7 @@ def test_a_threshold_under_what_is_kept_is_an_error(folder):
 
 
 def test_settings_for_looking_anew_are_said_to_be_without_effect(folder, capfd):
-    settings = ["reader.stride=2", "detector.conf=0.2", "reader.sessions=3", "detector.batch_size=4"]
+    settings = ["reader.stride=2", "detector.conf=0.2", "reader.decode_workers=3", "detector.batch_size=4"]
     said = "note reader.stride: not as in the run whose detections these are, and without effect"
     assert relabel_kept(config_file(folder), settings) == 0
     assert num_instances(folder) == 12

@@ -48,8 +48,8 @@ def test_every_key_of_every_section_says_what_it_affects() -> None:
 SAME = [
     {"source": {"path": "clips", "output": "elsewhere"}},
     {"source": {"path": "other", "preview": "clip"}},
-    {"reader": {"isolate": "never", "sessions": 4}},
-    {"detector": {"weights": "demo", "batch_size": 2, "streams": 3}},
+    {"reader": {"isolate": "never", "decode_workers": 4}},
+    {"detector": {"weights": "demo", "batch_size": 2, "replicas": 3}},
     {"labels": {"if_begun": "skip", "max_row_mb": 1}},
     {"retries": {"attempts": 5}},
     {"pathway": "Annotate"},
@@ -77,7 +77,7 @@ def test_the_config_fingerprint_changes_with_keys_that_change_labels(sections: d
 def test_detection_key_hashes_name_the_keys_that_decide_raw_detections() -> None:
     before = config_of(detector={"use": "ultralytics", "weights": "a.pt"})
     after = config_of(
-        detector={"use": "ultralytics", "weights": "a.pt", "imgsz": 320, "streams": 2, "batch_size": 4},
+        detector={"use": "ultralytics", "weights": "a.pt", "imgsz": 320, "replicas": 2, "batch_size": 4},
         reader={"stride": 5, "isolate": "never"},
         labels={"conf": 0.9},
         frames="warn",

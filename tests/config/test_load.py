@@ -77,8 +77,11 @@ def test_outputs_are_written_below_the_working_directory_whatever_lies_beside_th
         (["reader.stride=0"], r"reader\.stride: got 0, expected 1 or more"),
         (["reader.device=gpu"], r"reader\.device: got 'gpu'"),
         (["reader.frame_ranges=[[5, 2]]"], r"frame_ranges: got \[5, 2\]"),
-        (["reader.sessions=0"], r"reader\.sessions: got 0, expected 1 or more"),
-        (["reader.use=mine.py:Mine", "reader.sessions=2"], r"reader: sessions: got 2, but 'mine\.py:Mine' reads from"),
+        (["reader.decode_workers=0"], r"reader\.decode_workers: got 0, expected 1 or more"),
+        (
+            ["reader.use=mine.py:Mine", "reader.decode_workers=2"],
+            r"reader: decode_workers: got 2, but 'mine\.py:Mine' reads from",
+        ),
         (["labels.zones.include=[0.5]"], r"labels\.zones\.include\.0: got 0\.5, expected a list"),
         (["labels.instances=none"], r"labels\.instances: got 'none', expected"),
         (["source.use=floder"], "did you mean 'folder'"),

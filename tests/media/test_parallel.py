@@ -224,12 +224,12 @@ def test_pieces_hold_every_batch_once_and_begin_where_one_can(
 
 @pytest.mark.parametrize("use", ["pyav", "decord"])
 def test_the_process_that_decodes_keeps_the_contract(use: str, clip: Media):
-    section = ReaderSection.model_validate({"use": use, "sessions": 3})
+    section = ReaderSection.model_validate({"use": use, "decode_workers": 3})
     check_reader(lambda media: IsolatedReader(media, section, Path(), None), clip)
 
 
 def test_memory_of_a_reading_that_was_given_up_is_used_again(clip: Media):
-    with IsolatedReader(clip, ReaderSection(use="pyav", sessions=3), Path(), None) as reader:
+    with IsolatedReader(clip, ReaderSection(use="pyav", decode_workers=3), Path(), None) as reader:
         for _ in range(6):
             batches = reader.batches(np.arange(150), 1)
             next(batches)
@@ -241,7 +241,7 @@ def test_memory_of_a_reading_that_was_given_up_is_used_again(clip: Media):
 
 @pytest.mark.parametrize("isolate", ["always", "never"])
 def test_config_says_how_many(isolate: str, clip: Media):
-    section = ReaderSection.model_validate({"device": "cpu", "sessions": 3, "isolate": isolate})
+    section = ReaderSection.model_validate({"device": "cpu", "decode_workers": 3, "isolate": isolate})
     with open_media(clip, section, Path()) as opened:
         assert opened.choice.sessions == 3
         assert opened.choice.reason.endswith("decoding on the CPU; 3 sessions, where keyframes allow it.")

@@ -96,7 +96,7 @@ def test_a_detector_without_twins_stays_as_it_is(four_cores):
     alone = Numbers(has_twins=False)
     assert count_streams(alone, "auto") == 1
     assert on_streams(alone, 1) is alone
-    with pytest.raises(ConfigError, match=r"detector\.streams: got 2, but this detector has one stream here"):
+    with pytest.raises(ConfigError, match=r"detector\.replicas: got 2, but this detector runs as one here"):
         count_streams(alone, 2)
 
 
@@ -114,9 +114,9 @@ def test_streams_are_a_line_of_the_config(four_cores):
 
     assert isinstance(parts().detector, ReplicatedDetector)
     assert isinstance(parts(tiles={"size": 200}).detector, TiledDetector)
-    alone = parts(streams=1)
+    alone = parts(replicas=1)
     assert alone.detector is alone.asked_detector
-    assert parts(streams=3).raw_fingerprint == alone.raw_fingerprint
+    assert parts(replicas=3).raw_fingerprint == alone.raw_fingerprint
 
 
 def test_check_tells_of_streams_before_a_run_does(four_cores):
@@ -125,6 +125,6 @@ def test_check_tells_of_streams_before_a_run_does(four_cores):
         checks = run_checks(assemble(check_config(values, "test"), None))
         return next(check for check in checks if check.name == "weights")
 
-    assert weights(streams=3).detail.endswith("batches of 8 in 3 streams")
-    refused = weights(streams=2, has_twins=False)
-    assert refused.detail.startswith("detector.streams: got 2, but this detector has one stream here")
+    assert weights(replicas=3).detail.endswith("batches of 8 in 3 streams")
+    refused = weights(replicas=2, has_twins=False)
+    assert refused.detail.startswith("detector.replicas: got 2, but this detector runs as one here")

@@ -131,14 +131,14 @@ def test_a_second_run_does_nothing_twice_and_still_reports_all(folder):
 def test_several_sessions_label_every_frame_and_another_number_of_them_needs_no_second_look(folder):
     remux(write_clip(folder / "short.mp4", RECIPES["h264"]).path, folder / "clips" / "clip.mp4", times=5)
     detector = {"batch_size": 2}
-    (task,) = run_whole(assembly_of(folder, reader={"sessions": 3}, detector=detector)).tasks
+    (task,) = run_whole(assembly_of(folder, reader={"decode_workers": 3}, detector=detector)).tasks
     assert "; 3 sessions, where keyframes allow it" in task.reader
     boxes = boxes_by_frame(folder / "out" / "clip.labels.json")
     assert {frame: round(box["boundingBox"]["x"] * 96) for frame, (box,) in boxes.items()} == {
         frame: frame % NUM_FRAMES for frame in range(5 * NUM_FRAMES)
     }
     assert num_batches(folder) == 5 * NUM_FRAMES / 2
-    (task,) = run_whole(assembly_of(folder, reader={"sessions": 1}, detector=detector)).tasks
+    (task,) = run_whole(assembly_of(folder, reader={"decode_workers": 1}, detector=detector)).tasks
     assert (task.status, num_batches(folder)) == ("already done", 5 * NUM_FRAMES / 2)
 
 

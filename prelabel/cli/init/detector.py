@@ -122,7 +122,7 @@ def _detector_section(weights: str, card: ModelCard | None) -> Iterable[str]:
         for key, value, why in _ULTRALYTICS_OPTIONS:
             yield entry(key, value, why)
     yield field(DetectorSection, "batch_size", "auto")
-    yield field(DetectorSection, "streams", "auto")
+    yield field(DetectorSection, "replicas", "auto")
     yield entry("device", "auto", "auto | cpu | cuda | cuda:N")
     yield ""
 

@@ -155,7 +155,7 @@ def reader_section() -> Iterable[str]:
     yield commented_field(ReaderSection, "isolate", "never")
     yield commented_field(ReaderSection, "stall_seconds", 300)
     yield commented_field(ReaderSection, "max_memory_gb", 16)
-    yield commented_field(ReaderSection, "sessions", 4)
+    yield commented_field(ReaderSection, "decode_workers", 4)
 
 
 def weights_entry(weights: str, card: ModelCard | None) -> str:
