@@ -116,7 +116,7 @@ class WaitingTasks:
         )
         wanted = Wanted(
             kinds=None if is_function else KINDS_WITH_FRAMES,
-            with_metadata=self.router.asks_metadata or is_function,
+            with_metadata=self.router.uses_metadata or is_function,
             is_shuffled=is_shuffled,
         )
         return EncordSource(self.project.encord, section.stage, fetching, wanted, self.config.on_failure)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from prelabel.plugins.affects import Affects
-from prelabel.routing.parser import parse_condition, parse_number
+from prelabel.routing.expressions import parse_condition, parse_number
 from prelabel.routing.rules import OTHERWISE, Router, has_class, read_router
 
 Fraction = Annotated[float, Field(ge=0, le=1)]

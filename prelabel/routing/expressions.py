@@ -1,40 +1,69 @@
-"""Parts of an expression: each knows what kind of value it has, and finds it among the facts."""
+"""The language of routing rules: a small part of Python's expressions, checked when the config loads.
+
+`ast.parse` reads the text, and `_Compiler` allows a short list of nodes. Python itself never runs the text,
+so a config from a stranger cannot do harm.
+"""
 
 from __future__ import annotations
 
+import ast
+import fnmatch
+import math
 import operator
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from prelabel.errors import did_you_mean
+from prelabel.routing.facts import Facts, Value
 
-from prelabel.data.detections import VideoDetections
-from prelabel.data.frames import VideoInfo
-from prelabel.data.label_map import LabelMap
+ValueKind: TypeAlias = Literal["number", "text", "truth", "any"]
+"""`any` is an entry of the metadata: its type is known only when a task is looked up."""
 
-TokenKind = Literal["number", "text", "name", "sign", "end"]
-
-_PATTERN = re.compile(
-    r"""
-      (?P<space>\s+)
-    | (?P<number>\d+(?:\.\d+)?|\.\d+)
-    | (?P<text>"[^"]*"|'[^']*')
-    | (?P<name>[^\W\d]\w*)
-    | (?P<sign>==|!=|<=|>=|[<>+\-*/()\[\],.])
-    """,
-    re.VERBOSE,
-)
+_KINDS: dict[ValueKind, str] = {"number": "a number", "text": "a text", "truth": "true or false", "any": "any value"}
+_TEXT_PROPERTIES = ("title", "kind")
+_NUMBER_PROPERTIES = ("width", "height", "num_frames", "fps", "duration_seconds")
+_COUNTS = ("count", "boxes", "frame_share")
+_WORDS = (
+    *_TEXT_PROPERTIES, *_NUMBER_PROPERTIES, *_COUNTS, "has", "confidence", "metadata", "and", "or", "not", "in",
+    "true", "false",
+)  # fmt: skip
+_EXAMPLES = {
+    "has": "has(Person)",
+    "confidence": "confidence.min",
+    "metadata": 'metadata.camera or metadata["camera 1"]',
+}
+_A_CLASS = 'expected a class: has(Person, "Road sign")'
+_STATISTICS = ("min", "max", "mean", "median", "p10")
 _MEANT = {"=": "==", "&": "and", "|": "or", "!": "not", "≤": "<=", "≥": ">=", "≠": "!="}
+
+# Compiling and evaluating recurse twice a level, and Python allows about 1,000 calls.
+_MAX_DEPTH = 100
+_MAX_CHARACTERS = 20_000
+
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_CALCULATE: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 class RuleError(ValueError):
-    """A rule that cannot be read.
+    """A rule is not valid.
 
     Attributes:
-        column: of its first wrong character, from 1.
+        column: of the first wrong character, from 1.
     """
 
     def __init__(self, text: str, column: int, complaint: str) -> None:
@@ -43,430 +72,334 @@ class RuleError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """A word of a rule.
+class Expression:
+    """A checked condition or number.
 
     Attributes:
-        kind: what it is; `end` follows the last.
-        value: as it stands; of a quoted text what is between the quotes.
-        column: of its first character, from 1.
+        text: as written.
+        classes: the classes that it names, in their order.
+        uses_metadata: whether it asks for client metadata.
     """
 
-    kind: TokenKind
-    value: str
-    column: int
+    text: str
+    classes: tuple[str, ...]
+    uses_metadata: bool
+    _value: Callable[[Facts], Value] = field(repr=False, compare=False)
 
-    def __str__(self) -> str:
-        return "the end" if self.kind == "end" else repr(self.value)
+    def holds(self, facts: Facts) -> bool:
+        """Returns whether the condition is true; a missing value is not."""
+        return bool(self._value(facts))
+
+    def number(self, facts: Facts) -> float | None:
+        """Returns the number; None if a part of it is missing, such as the mean confidence of no boxes."""
+        return _as_number(self._value(facts))
 
 
-def read_tokens(text: str) -> list[Token]:
-    """Returns the tokens of a rule, the last of kind `end`.
+def parse_condition(text: str) -> Expression:
+    """Returns a condition.
 
     Raises:
-        RuleError: at a character that begins no token.
+        RuleError: the text is not a valid condition; names the column and the nearest known word.
 
-    >>> [token.value for token in read_tokens("count(Car) >= 2")]
-    ['count', '(', 'Car', ')', '>=', '2', '']
+    >>> parse_condition('title.like("night_*") and count == 0').holds(Facts("night_04.mp4"))
+    True
+    >>> parse_condition("cout == 0")
+    Traceback (most recent call last):
+    prelabel.routing.expressions.RuleError: 'cout == 0', column 1: unknown word 'cout': did you mean 'count'?
     """
-    return [*_tokens(text), Token("end", "", len(text) + 1)]
+    return _Compiler(text).expression("truth")
 
 
-def _tokens(text: str) -> Iterator[Token]:
-    place = 0
-    while place < len(text):
-        match = _PATTERN.match(text, place)
-        if match is None:
-            raise RuleError(text, place + 1, _complaint(text[place]))
-        value = match.group()
-        match match.lastgroup:
-            case "text":
-                yield Token("text", value[1:-1], place + 1)
-            case "number" | "name" | "sign" as kind:
-                yield Token(kind, value, place + 1)
-        place = match.end()
+def parse_number(text: str) -> Expression:
+    """Returns an expression whose value is a number.
 
+    Raises:
+        RuleError: the text is not a valid number; names the column and the nearest known word.
 
-def _complaint(character: str) -> str:
-    if character in "\"'":
-        return "the text that begins here has no closing quote"
-    hint = f": did you mean '{_MEANT[character]}'?" if character in _MEANT else ""
-    return f"got {character!r}, which means nothing here{hint}"
-
-
-Value: TypeAlias = float | str | bool | None
-"""Of an expression; None: there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """A task and what was found in it: columns of one row a box, after shaping.
-
-    Attributes:
-        title: the task's.
-        info: of its media; None where nobody has opened them.
-        metadata: the client metadata of the task's data.
-        class_names: by index.
-        class_index: int64 (N,).
-        frame_index: int64 (N,).
-        instance: int64 (N,), which object instance the box is of.
-        confidence: float32 (N,); NaN where nobody measured one, as in the gaps of a track.
-        num_frames_seen: frames that were looked at.
+    >>> parse_number("1 - count / 4").number(Facts("a.mp4"))
+    1.0
     """
-
-    title: str
-    info: VideoInfo | None = None
-    metadata: Mapping[str, object] = field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
-    class_index: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    frame_index: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    instance: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    confidence: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    num_frames_seen: int = 0
-
-    def property(self, name: str) -> Value:
-        """Returns the title, or what is known of the media."""
-        info = self.info
-        if name == "title":
-            return self.title
-        if info is None:
-            return None
-        return {
-            "kind": "video" if info.average_fps > 0 else "images",
-            "width": info.width,
-            "height": info.height,
-            "num_frames": info.num_frames,
-            "fps": info.average_fps,
-            "duration_seconds": info.duration_seconds,
-        }[name]
-
-    def entry(self, keys: tuple[str, ...]) -> Value:
-        """Returns an entry of the metadata, None where there is none or it is no plain value."""
-        found: object = self.metadata
-        for key in keys:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return found if isinstance(found, float | int | str) else None
-
-    def count(self, classes: Collection[str]) -> int:
-        """Returns how many object instances there are of some classes; of none named, of all."""
-        return len(np.unique(self.instance[self._of(classes)]))
-
-    def num_boxes(self, classes: Collection[str]) -> int:
-        """Returns how many boxes there are, on all frames."""
-        return int(self._of(classes).sum())
-
-    def frame_share(self, classes: Collection[str]) -> float | None:
-        """Returns the share of the frames looked at on which there is a box."""
-        if not self.num_frames_seen:
-            return None
-        return min(1.0, len(np.unique(self.frame_index[self._of(classes)])) / self.num_frames_seen)
-
-    def confidence_at(self, statistic: str, classes: Collection[str]) -> float | None:
-        """Returns `min`, `max`, `mean`, or the percentile `p0` … `p100`, of the boxes' confidence; None without boxes.
-
-        Percentiles between two boxes lie on a straight line, as `numpy.percentile` has it.
-        """
-        measured = self.confidence[self._of(classes)].astype(np.float64)
-        measured = measured[~np.isnan(measured)]
-        if not len(measured):
-            return None
-        if statistic == "mean":
-            return float(measured.mean())
-        percent = {"min": 0.0, "max": 100.0}.get(statistic)
-        return float(np.percentile(measured, float(statistic[1:]) if percent is None else percent))
-
-    def _of(self, classes: Collection[str]) -> NDArray[np.bool_]:
-        if not classes:
-            return np.ones(len(self.class_index), np.bool_)
-        wanted = [index for index, name in enumerate(self.class_names) if name in classes]
-        return np.isin(self.class_index, wanted)
-
-
-def facts_of(
-    title: str,
-    info: VideoInfo,
-    detections: VideoDetections,
-    label_map: LabelMap,
-    metadata: Mapping[str, object],
-) -> Facts:
-    """Returns what is known of a task whose detections were shaped; its classes are the ontology's objects."""
-    return Facts(
-        title=title,
-        info=info,
-        metadata=metadata,
-        class_names=tuple(category.name for category in label_map.categories),
-        class_index=label_map.category_index[detections.class_id],
-        frame_index=detections.frame_index,
-        instance=detections.instance,
-        confidence=np.where(detections.interpolated, np.float32(np.nan), detections.confidence),
-        num_frames_seen=len(detections.inferred_frames),
-    )
-
-
-ValueKind: TypeAlias = Literal["number", "text", "truth", "any"]
-"""`any` is what metadata may hold: known only when it is looked up."""
-
-TEXT_PROPERTIES = ("title", "kind")
-NUMBER_PROPERTIES = ("width", "height", "num_frames", "fps", "duration_seconds")
-COUNTS = ("count", "boxes", "frame_share")
-COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
-PATTERNS = ("like", "matches")
-
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-_CALCULATE: dict[str, Callable[[float, float], float]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-}
-
-
-class Node(Protocol):
-    """A part of an expression."""
-
-    @property
-    def kind(self) -> ValueKind:
-        """What kind of value it has."""
-
-    @property
-    def parts(self) -> tuple[Node, ...]:
-        """What it is made of."""
-
-    def value(self, facts: Facts) -> Value:
-        """Returns its value; None where there is none."""
+    return _Compiler(text).expression("number")
 
 
 @dataclass(frozen=True, slots=True)
-class Literally:
-    """A number, a text, true or false."""
+class _Part:
+    """A compiled node: what kind of value it has, and how to compute it."""
 
-    is_: float | str | bool
-    parts: tuple[Node, ...] = ()
-
-    @property
-    def kind(self) -> ValueKind:
-        """By the value."""
-        if isinstance(self.is_, bool):
-            return "truth"
-        return "text" if isinstance(self.is_, str) else "number"
-
-    def value(self, facts: Facts) -> Value:
-        """Returns it."""
-        return self.is_
+    kind: ValueKind
+    value: Callable[[Facts], Value]
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
-    """The title, or a property of the media."""
+class _Compiler:
+    """Turns the nodes that rules may have into functions of the facts, and refuses all others."""
 
-    name: str
-    parts: tuple[Node, ...] = ()
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._indent = len(text) - len(text.lstrip())
+        # YAML folds long rules over several lines, Python does not. One blank for each character keeps the columns.
+        self._line = re.sub(r"\s", " ", text.lstrip())
+        self._classes: list[str] = []
+        self._uses_metadata = False
+        self._depth = 0
 
-    @property
-    def kind(self) -> ValueKind:
-        """By the name."""
-        return "text" if self.name in TEXT_PROPERTIES else "number"
+    def expression(self, kind: ValueKind) -> Expression:
+        """Returns the checked expression, whose value is of this kind."""
+        value = self._compile(self._parse(), kind).value
+        return Expression(self._text, tuple(dict.fromkeys(self._classes)), self._uses_metadata, value)
 
-    def value(self, facts: Facts) -> Value:
-        """Returns it."""
-        return facts.property(self.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """An entry of the client metadata."""
-
-    keys: tuple[str, ...]
-    kind: ValueKind = "any"
-    parts: tuple[Node, ...] = ()
-
-    def value(self, facts: Facts) -> Value:
-        """Returns it."""
-        return facts.entry(self.keys)
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """`has`, `count`, `boxes`, `frame_share`, or a statistic of `confidence`, of some classes or of all."""
-
-    what: str
-    classes: tuple[str, ...]
-    parts: tuple[Node, ...] = ()
-
-    @property
-    def kind(self) -> ValueKind:
-        """A truth for `has`."""
-        return "truth" if self.what == "has" else "number"
-
-    def value(self, facts: Facts) -> Value:
-        """Returns it."""
-        match self.what:
-            case "has":
-                return facts.num_boxes(self.classes) > 0
-            case "count":
-                return facts.count(self.classes)
-            case "boxes":
-                return facts.num_boxes(self.classes)
-            case "frame_share":
-                return facts.frame_share(self.classes)
-        return facts.confidence_at(self.what, self.classes)
-
-
-@dataclass(frozen=True, slots=True)
-class Negative:
-    """`-x`."""
-
-    of: Node
-    kind: ValueKind = "number"
-
-    @property
-    def parts(self) -> tuple[Node, ...]:
-        """The number."""
-        return (self.of,)
-
-    def value(self, facts: Facts) -> Value:
-        """Returns None where there is no number."""
-        number = _number(self.of.value(facts))
-        return None if number is None else -number
-
-
-@dataclass(frozen=True, slots=True)
-class Calculated:
-    """Two numbers added, subtracted, multiplied or divided."""
-
-    sign: str
-    left: Node
-    right: Node
-    kind: ValueKind = "number"
-
-    @property
-    def parts(self) -> tuple[Node, ...]:
-        """Both numbers."""
-        return (self.left, self.right)
-
-    def value(self, facts: Facts) -> Value:
-        """Returns None where one of the numbers is missing, or the result is none."""
-        left, right = _number(self.left.value(facts)), _number(self.right.value(facts))
-        if left is None or right is None:
-            return None
+    def _parse(self) -> ast.expr:
+        if not self._line:
+            self._fail(1, "the rule is empty")
+        if len(self._text) > _MAX_CHARACTERS:
+            self._fail(_MAX_CHARACTERS, f"the rule is longer than {_MAX_CHARACTERS:,} characters")
         try:
-            return _CALCULATE[self.sign](left, right)
-        except ArithmeticError:  # by zero, or past the largest float
-            return None
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # Python only warns of unknown escapes such as "\d"
+                root = ast.parse(self._line, mode="eval").body
+        except SyntaxError as error:
+            self._fail_on_syntax(error)
+        except (MemoryError, RecursionError):  # what CPython's parser raises on deep nesting
+            self._fail(1, f"is nested more than {_MAX_DEPTH} deep")
+        except ValueError as error:  # half of a surrogate pair; before Python 3.11.4 also a null byte
+            self._fail(1, str(error))
+        rest = self._line.encode()[root.end_col_offset :].decode().lstrip(" )")
+        if rest:  # Python takes the rest of the line for a comment, even where it was a line of its own
+            self._fail(len(self._text) - len(rest) + 1, "comments are not part of a rule")
+        return root
+
+    def _fail_on_syntax(self, error: SyntaxError) -> NoReturn:
+        at_end = error.offset == 0  # CPython's way to say "after the last character"
+        column = len(self._text) + 1 if at_end else self._indent + (error.offset or 1)
+        word = re.match(r"\w+|.?", self._text[column - 1 :])
+        got = word.group() if word else ""
+        if got in _MEANT:
+            complaint = f"got {got!r}, did you mean {_MEANT[got]!r}?"
+        elif got in ("like", "matches"):
+            complaint = f'write title.{got}("…")'
+        elif "forgot a comma" in error.msg:
+            complaint = 'a class of several words needs quotes: has("Road sign", Car)'
+        elif "escape" in error.msg:
+            complaint = f'{error.msg}: put an r before the text, as in r"\\d", and it is taken as written'
+        elif error.msg == "invalid syntax":
+            complaint = f"got {got!r}, expected an operator or a value" if got.strip() else "the rule is not complete"
+        else:
+            complaint = error.msg
+        self._fail(column, complaint)
+
+    def _fail(self, place: int | ast.expr, complaint: str) -> NoReturn:
+        """Raises an error at a column, or at the first character of a node."""
+        raise RuleError(self._text, place if isinstance(place, int) else self._column(place.col_offset), complaint)
+
+    def _column(self, offset: int) -> int:
+        """Returns the column in the text, from 1; `ast` counts bytes in UTF-8, from 0."""
+        return self._indent + len(self._line.encode()[:offset].decode()) + 1
+
+    def _operator_column(self, left: ast.expr) -> int:
+        """Returns the column of the operator after an operand: `ast` does not tell it."""
+        column = self._column(left.end_col_offset or 0)
+        while self._text[column - 1].isspace() or self._text[column - 1] == ")":
+            column += 1
+        return column
+
+    def _fail_on_operator(self, left: ast.expr) -> NoReturn:
+        column = self._operator_column(left)
+        sign = self._text[column - 1]
+        hint = f"did you mean {_MEANT[sign]!r}?" if sign in _MEANT else "which is not an operator of rules"
+        self._fail(column, f"got {sign!r}, {hint}")
+
+    def _compile(self, node: ast.expr, expected: ValueKind = "any") -> _Part:
+        """Returns a node with all its parts compiled, checked to be of the expected kind."""
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            self._fail(node, f"is nested more than {_MAX_DEPTH} deep")
+        match node:
+            case ast.BoolOp():
+                part = self._bool_op(node)
+            case ast.UnaryOp(ast.Not() | ast.USub()):
+                part = self._unary_op(node)
+            case ast.BinOp():
+                part = self._bin_op(node)
+            case ast.Compare():
+                part = self._compare(node)
+            case ast.Call(ast.Attribute(_, "like" | "matches")):
+                part = self._pattern(node)
+            case ast.Attribute() | ast.Subscript() if keys := _metadata_keys(node):
+                self._uses_metadata = True
+                part = _Part("any", lambda facts: facts.metadata_entry(keys))
+            case ast.Attribute(ast.Name("confidence") | ast.Call(ast.Name("confidence"))):
+                part = self._confidence(node)
+            case ast.Constant():
+                part = self._constant(node)
+            case _:
+                part = self._word(node)
+        self._depth -= 1
+        if "any" not in (expected, part.kind) and part.kind != expected:
+            self._fail(node, f"is {_KINDS[part.kind]}, expected {_KINDS[expected]}")
+        return part
+
+    def _bool_op(self, node: ast.BoolOp) -> _Part:
+        parts = [self._compile(part, "truth") for part in node.values]
+        judge = all if isinstance(node.op, ast.And) else any
+        return _Part("truth", lambda facts: judge(part.value(facts) for part in parts))
+
+    def _unary_op(self, node: ast.UnaryOp) -> _Part:
+        if isinstance(node.op, ast.Not):
+            condition = self._compile(node.operand, "truth")
+            return _Part("truth", lambda facts: not condition.value(facts))
+        number = self._compile(node.operand, "number")
+        return _Part("number", lambda facts: _calculate(operator.sub, 0, number.value(facts)))
+
+    def _bin_op(self, node: ast.BinOp) -> _Part:
+        calculate = _CALCULATE.get(type(node.op))
+        if calculate is None:
+            self._fail_on_operator(node.left)
+        left, right = self._compile(node.left, "number"), self._compile(node.right, "number")
+        return _Part("number", lambda facts: _calculate(calculate, left.value(facts), right.value(facts)))
+
+    def _compare(self, node: ast.Compare) -> _Part:
+        """A chain, `0.2 < x <= 0.5`: each comparison must hold."""
+        comparisons = []
+        left = node.left
+        for sign, right in zip(node.ops, node.comparators, strict=True):
+            if isinstance(sign, ast.In | ast.NotIn):
+                comparisons.append(self._membership(left, sign, right))
+            else:
+                comparisons.append(self._comparison(left, sign, right))
+            left = right
+        return _Part("truth", lambda facts: all(comparison(facts) for comparison in comparisons))
+
+    def _comparison(self, left: ast.expr, sign: ast.cmpop, right: ast.expr) -> Callable[[Facts], bool]:
+        compare = _COMPARE.get(type(sign))
+        if compare is None:
+            self._fail_on_operator(left)
+        one, other = self._compile(left), self._compile(right)
+        kinds = sorted({one.kind, other.kind} - {"any"})
+        if len(kinds) > 1:
+            self._fail(self._operator_column(left), f"compares {' with '.join(_KINDS[kind] for kind in kinds)}")
+        if kinds not in ([], ["number"]) and not isinstance(sign, ast.Eq | ast.NotEq):
+            self._fail(self._operator_column(left), f"orders {_KINDS[kinds[0]]}: only == and != compare these")
+        return lambda facts: _holds(compare, one.value(facts), other.value(facts))
+
+    def _membership(self, left: ast.expr, sign: ast.In | ast.NotIn, right: ast.expr) -> Callable[[Facts], bool]:
+        if not isinstance(right, ast.List | ast.Tuple) or not right.elts:
+            self._fail(right, 'expected a list: in ["Oslo", "Bergen"]')
+        equal = [self._comparison(left, ast.Eq(), choice) for choice in right.elts]
+        wanted = isinstance(sign, ast.In)
+        return lambda facts: any(is_equal(facts) for is_equal in equal) is wanted
+
+    def _pattern(self, node: ast.Call) -> _Part:
+        match node:
+            case ast.Call(ast.Attribute(of, test), [ast.Constant(str(pattern)) as written], []):
+                text = self._compile(of, "text")
+            case _:
+                self._fail(node, 'expected a text in quotes: title.like("night_*")')
+        if test == "matches" and not pattern.isprintable():  # "\b" without r: a backspace, which matches nothing
+            self._fail(written, 'put an r before the text, as in r"\\d", and it is taken as written')
+        try:
+            found = re.compile(fnmatch.translate(pattern) if test == "like" else pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            self._fail(written, f"is not a regular expression: {error}")
+        search = found.match if test == "like" else found.search
+
+        def matches(facts: Facts) -> bool:
+            value = text.value(facts)
+            return isinstance(value, str) and search(value) is not None
+
+        return _Part("truth", matches)
+
+    def _confidence(self, node: ast.Attribute) -> _Part:
+        statistic = node.attr
+        percentile = re.fullmatch(r"p(\d{1,3})", statistic)
+        if statistic not in _STATISTICS and not (percentile and int(percentile[1]) <= 100):
+            hint = did_you_mean(statistic, _STATISTICS)
+            self._fail(node, f"got {statistic!r} after 'confidence.', {hint} (p0 to p100: percentiles)")
+        classes = self._class_names(node.value) if isinstance(node.value, ast.Call) else []
+        return _Part("number", lambda facts: facts.confidence_at(statistic, classes))
+
+    def _constant(self, node: ast.Constant) -> _Part:
+        value = node.value
+        if isinstance(value, bool):
+            return _Part("truth", lambda _: value)
+        if isinstance(value, str):
+            return _Part("text", lambda _: value)
+        number = _as_number(value)
+        if number is None or number == math.inf:
+            self._fail(node, f"got {self._written(node)}, expected a number of up to 308 digits, or a text in quotes")
+        return _Part("number", lambda _: number)
+
+    def _word(self, node: ast.expr) -> _Part:
+        """A property, a count, `has`, or a mistake."""
+        match node:
+            case ast.Name("true" | "false" as word):
+                return _Part("truth", lambda _: word == "true")
+            case ast.Name(word) if word in (*_TEXT_PROPERTIES, *_NUMBER_PROPERTIES):
+                kind: ValueKind = "text" if word in _TEXT_PROPERTIES else "number"
+                return _Part(kind, lambda facts: facts.media_property(word))
+            case ast.Name(word) if word in _COUNTS:
+                return _Part("number", lambda facts: facts.count(word, []))
+            case ast.Call(ast.Name(word)) if word in (*_COUNTS, "has"):
+                classes = self._class_names(node)
+                if word == "has":
+                    return _Part("truth", lambda facts: facts.num_boxes(classes) > 0)
+                return _Part("number", lambda facts: facts.count(word, classes))
+            case ast.Name(word) | ast.Call(ast.Name(word)) if word in _EXAMPLES:
+                self._fail(node, f"{word}: of what? {_EXAMPLES[word]}")
+            case ast.Name(word) | ast.Call(ast.Name(word)):
+                self._fail(node, f"unknown word {word!r}: {did_you_mean(word, _WORDS)}")
+            case ast.Subscript():
+                self._fail(node, f"expected a key in quotes: {_EXAMPLES['metadata']}")
+        self._fail(node, f"got {self._written(node)}, which is not part of the rule language")
+
+    def _class_names(self, call: ast.Call) -> list[str]:
+        names = []
+        for node in (*call.args, *(keyword.value for keyword in call.keywords)):
+            match node:
+                case ast.Name(name) | ast.Constant(str(name)) if not call.keywords:
+                    names.append(name)
+                case _:
+                    self._fail(node, _A_CLASS)
+        if not names:
+            self._fail(self._column(call.end_col_offset or 0) - 1, _A_CLASS)
+        self._classes += names
+        return names
+
+    def _written(self, node: ast.expr) -> str:
+        return repr((ast.get_source_segment(self._line, node) or "")[:40])
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A chain of comparisons, `0.2 < x <= 0.5`: each must hold."""
-
-    operands: tuple[Node, ...]
-    signs: tuple[str, ...]
-    kind: ValueKind = "truth"
-
-    @property
-    def parts(self) -> tuple[Node, ...]:
-        """What is compared."""
-        return self.operands
-
-    def value(self, facts: Facts) -> Value:
-        """Returns false where a value is missing, or the two are of different kinds."""
-        values = [operand.value(facts) for operand in self.operands]
-        pairs = zip(values, self.signs, values[1:], strict=False)
-        return all(_holds(left, sign, right) for left, sign, right in pairs)
+def _metadata_keys(node: ast.expr) -> list[str]:
+    """Returns the keys of `metadata.camera["id 1"]`; none if the node is something else."""
+    keys: list[str] = []
+    while True:
+        match node:
+            case ast.Attribute(inner, key) | ast.Subscript(inner, ast.Constant(str(key))):
+                keys.insert(0, key)
+                node = inner
+            case ast.Name("metadata"):
+                return keys
+            case _:
+                return []
 
 
-@dataclass(frozen=True, slots=True)
-class Alike:
-    """A text held against a pattern."""
-
-    of: Node
-    pattern: re.Pattern[str]
-    kind: ValueKind = "truth"
-
-    @property
-    def parts(self) -> tuple[Node, ...]:
-        """The text."""
-        return (self.of,)
-
-    def value(self, facts: Facts) -> Value:
-        """Returns false where there is no text."""
-        text = self.of.value(facts)
-        return isinstance(text, str) and self.pattern.search(text) is not None
+def _as_number(value: object) -> float | None:
+    """Returns an int or a float as a float; None for all else, and for ints past the largest float."""
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    except OverflowError:
+        return None
 
 
-@dataclass(frozen=True, slots=True)
-class Among:
-    """Whether a value is one of a list."""
-
-    of: Node
-    choices: tuple[float | str | bool, ...]
-    kind: ValueKind = "truth"
-
-    @property
-    def parts(self) -> tuple[Node, ...]:
-        """The value."""
-        return (self.of,)
-
-    def value(self, facts: Facts) -> Value:
-        """Returns false where there is no value."""
-        found = self.of.value(facts)
-        return any(_holds(found, "==", choice) for choice in self.choices)
+def _calculate(calculate: Callable[[float, float], float], left: Value, right: Value) -> float | None:
+    a, b = _as_number(left), _as_number(right)
+    if a is None or b is None:
+        return None
+    try:
+        return calculate(a, b)
+    except ArithmeticError:  # a division by zero, or a result past the largest float
+        return None
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """Conditions of which all (`and`) or one (`or`) must hold."""
-
-    word: str
-    parts: tuple[Node, ...]
-    kind: ValueKind = "truth"
-
-    def value(self, facts: Facts) -> Value:
-        """Looks at no more of them than it must."""
-        judge = all if self.word == "and" else any
-        return judge(bool(part.value(facts)) for part in self.parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Not:
-    """A condition that must not hold."""
-
-    of: Node
-    kind: ValueKind = "truth"
-
-    @property
-    def parts(self) -> tuple[Node, ...]:
-        """The condition."""
-        return (self.of,)
-
-    def value(self, facts: Facts) -> Value:
-        """Returns true where there is no value."""
-        return not self.of.value(facts)
-
-
-def walk(node: Node) -> Iterator[Node]:
-    """Yields the node and all that it is made of."""
-    yield node
-    for part in node.parts:
-        yield from walk(part)
-
-
-def _number(value: Value) -> float | None:
-    return value if isinstance(value, float | int) and not isinstance(value, bool) else None
-
-
-def _family(value: Value) -> type:
-    return float if _number(value) is not None else type(value)
-
-
-def _holds(left: Value, sign: str, right: Value) -> bool:
-    if left is None or right is None or _family(left) is not _family(right):
-        return False
-    return _COMPARE[sign](left, right)
+def _holds(compare: Callable[[Any, Any], bool], left: Value, right: Value) -> bool:
+    """Returns whether a comparison holds; false if a value is missing or the types differ."""
+    types = {float if type(value) is int else type(value) for value in (left, right)}
+    return left is not None and len(types) == 1 and compare(left, right)

@@ -1,4 +1,4 @@
-"""Which pathway a task takes: an ordered list of rules, the first that holds."""
+"""Which pathway a task takes: an ordered list of rules; the first that holds wins."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from prelabel.errors import OntologyError, did_you_mean
-from prelabel.routing.expressions import Facts
-from prelabel.routing.parser import Expression, parse_condition, parse_number
+from prelabel.routing.expressions import Expression, parse_condition, parse_number
+from prelabel.routing.facts import Facts
 
 OTHERWISE = "otherwise"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Where tasks go of which a condition holds.
+    """Sends tasks down a pathway.
 
     Attributes:
-        when: the condition; None: all that no rule before it has taken.
+        when: the condition; None: always.
         pathway: name or uuid.
     """
 
@@ -30,40 +30,40 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """What becomes of a task by what was found in it.
+    """Chooses pathway and priority of a task.
 
     Attributes:
-        rules: the first that holds wins; the last always does.
-        priority: of the task, 0 to 1; None: stays as it is.
+        rules: in order; the first that holds wins, and the last always holds.
+        priority: of the task, 0 to 1; None: unchanged.
     """
 
     rules: tuple[Rule, ...]
     priority: Expression | None = None
 
     def pathway(self, facts: Facts) -> str | None:
-        """Returns the pathway of the first rule that holds; None where there are no rules."""
+        """Returns the pathway of the first rule that holds; None if there are no rules."""
         return next((rule.pathway for rule in self.rules if rule.when is None or rule.when.holds(facts)), None)
 
     def priority_of(self, facts: Facts) -> float | None:
-        """Returns the priority, cut to 0 … 1; None where it stays as it is."""
+        """Returns the priority, clipped to 0 … 1; None if it stays unchanged."""
         value = self.priority.number(facts) if self.priority is not None else None
         return None if value is None else min(1.0, max(0.0, value))
 
     @property
     def pathways(self) -> tuple[str, ...]:
-        """All that a task may take, each once."""
+        """Every pathway that a task can take, each once."""
         return tuple(dict.fromkeys(rule.pathway for rule in self.rules))
 
     @property
-    def asks_metadata(self) -> bool:
-        """Whether it looks at the client metadata, which costs no request more but larger answers."""
-        return any(expression.asks_metadata for expression in self._expressions)
+    def uses_metadata(self) -> bool:
+        """Whether a rule asks for client metadata: the platform sends them only on request."""
+        return any(expression.uses_metadata for expression in self._expressions)
 
     def check_classes(self, known: Collection[str]) -> None:
-        """Returns if every class that is named can be found.
+        """Checks that every class in the rules is known.
 
         Raises:
-            OntologyError: one cannot; the nearest that can is named.
+            OntologyError: a class is not; names the nearest one that is.
         """
         for expression in self._expressions:
             for name in expression.classes:
@@ -78,27 +78,27 @@ class Router:
 
 
 def read_router(rules: Sequence[tuple[str | None, str]], priority: str | None = None) -> Router:
-    """Returns the router of rules as they are written.
+    """Returns the router for rules as a config writes them.
 
     Args:
-        rules: (condition, pathway) each; a condition of None takes all that is left.
-        priority: an expression that comes to a number.
+        rules: pairs of condition and pathway; a condition of None always holds.
+        priority: an expression whose value is a number.
 
     Raises:
-        RuleError: one cannot be read.
+        RuleError: an expression is not valid.
 
     >>> router = read_router([("count > 3", "Crowded"), (None, "Annotate 1")], "1 - count / 10")
     >>> router.pathway(Facts("a.mp4")), router.priority_of(Facts("a.mp4"))
     ('Annotate 1', 1.0)
     """
-    made = tuple(Rule(None if when is None else parse_condition(when), pathway) for when, pathway in rules)
-    return Router(made, None if priority is None else parse_number(priority))
+    parsed = tuple(Rule(None if when is None else parse_condition(when), pathway) for when, pathway in rules)
+    return Router(parsed, None if priority is None else parse_number(priority))
 
 
 def has_class(name: str) -> str:
     """Returns the condition that a class was found.
 
     >>> has_class("Road sign")
-    'has("Road sign")'
+    "has('Road sign')"
     """
-    return f"has('{name}')" if '"' in name else f'has("{name}")'
+    return f"has({name!r})"

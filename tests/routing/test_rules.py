@@ -10,7 +10,7 @@ from prelabel.config.load import check_config
 from prelabel.data.label_map import build_label_map
 from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, OntologyError
-from prelabel.routing.expressions import Facts, facts_of
+from prelabel.routing.facts import Facts
 from prelabel.routing.rules import Router, read_router
 from tests.labelling import VIDEO, detections
 
@@ -22,7 +22,7 @@ BOX = (1, 1, 20, 20)
 
 def facts(*class_ids: int) -> Facts:
     rows = [(frame, BOX, 0.5, class_id) for frame, class_id in enumerate(class_ids)]
-    return facts_of("clip.mp4", VIDEO, detections(*rows, inferred_frames=range(10)), LABEL_MAP, {"city": "Oslo"})
+    return Facts.of_labels("clip.mp4", VIDEO, detections(*rows, inferred_frames=range(10)), LABEL_MAP, {"city": "Oslo"})
 
 
 def test_the_first_rule_that_holds_wins() -> None:
@@ -37,7 +37,7 @@ def test_the_first_rule_that_holds_wins() -> None:
 
 
 def test_classes_are_the_ontology_s_objects() -> None:
-    assert facts(1, 2, 0).count(["Vehicle"]) == 2
+    assert facts(1, 2, 0).num_instances(["Vehicle"]) == 2
     router = read_router([("has(car)", "A"), (None, "B")])
     with pytest.raises(OntologyError, match=r"routing: 'has\(car\)': no class 'car': known: Person, Vehicle"):
         router.check_classes([category.name for category in LABEL_MAP.categories])
@@ -51,15 +51,15 @@ def test_a_priority_names_its_key_when_its_class_is_not_there() -> None:
 
 def test_a_track_is_one_instance_of_many_boxes() -> None:
     track = detections(*[(frame, BOX, 0.5, 0) for frame in range(4)], track_id=7)
-    found = facts_of("clip.mp4", VIDEO, track, LABEL_MAP, {})
-    assert (found.count([]), found.num_boxes([]), found.frame_share([])) == (1, 4, 1.0)
+    found = Facts.of_labels("clip.mp4", VIDEO, track, LABEL_MAP, {})
+    assert (found.num_instances([]), found.num_boxes([]), found.frame_share([])) == (1, 4, 1.0)
 
 
 def test_filled_in_boxes_have_no_confidence() -> None:
     rows = [(0, BOX, 0.5, 0), (1, BOX, 0.0, 0), (2, BOX, 0.5, 0)]
     track = detections(*rows, track_id=7)
     track.interpolated[1] = True
-    found = facts_of("clip.mp4", VIDEO, track, LABEL_MAP, {})
+    found = Facts.of_labels("clip.mp4", VIDEO, track, LABEL_MAP, {})
     assert found.confidence_at("min", []) == 0.5
     assert np.isnan(found.confidence[1])
 

@@ -19,7 +19,7 @@ from prelabel.labels.answers import PlacedAnswer
 from prelabel.labels.row.answers import write_answers
 from prelabel.plugins.capabilities import CountsUsage, usage_warnings, warnings_of
 from prelabel.plugins.protocols import ModelRecord, Task, WritesFiles, metadata_of
-from prelabel.routing.expressions import Facts
+from prelabel.routing.facts import Facts
 from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
 from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, PictureReader
 from prelabel.runtime.interrupts import StopSignal

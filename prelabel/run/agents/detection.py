@@ -25,7 +25,7 @@ from prelabel.labels.filter import Shaped
 from prelabel.media.select import ReaderChoice
 from prelabel.plugins.capabilities import warnings_of
 from prelabel.plugins.protocols import ModelRecord, Task, WritesFiles, metadata_of, moves_tasks
-from prelabel.routing.expressions import facts_of
+from prelabel.routing.facts import Facts
 from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import Progress, emit_stage_time
@@ -98,7 +98,7 @@ class DetectionAgent:
     def decide(self, task: Task, found: Seen) -> Decision:
         """Returns which detections become labels."""
         shaped = label_detections(self._parts, found.raw)
-        facts = facts_of(task.title, found.raw.info, shaped.detections, self._parts.label_map, metadata_of(task))
+        facts = Facts.of_labels(task.title, found.raw.info, shaped.detections, self._parts.label_map, metadata_of(task))
         router = self.assembly.router
 
         def write() -> int | None:

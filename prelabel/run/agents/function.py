@@ -19,7 +19,7 @@ from prelabel.labels.row.own import LabelRow
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin
 from prelabel.plugins.protocols import ChecksPathways, ListsInfo, ModelRecord, Task, metadata_of
-from prelabel.routing.expressions import Facts
+from prelabel.routing.facts import Facts
 from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
 from prelabel.run.agents.calls import Answer, Call, UserFunction
 from prelabel.run.agents.parameters import NEEDS_MEDIA, PLATFORM_ONLY, read_signature

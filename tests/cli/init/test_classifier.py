@@ -80,7 +80,7 @@ def test_a_project_s_tasks_go_by_answers_where_a_pathway_is_called_like_one(
     assert (config.source.stage, config.labels.classification) == (AGENT, "Animal")
     assert dict(config.labels.classes) == {"Egyptian cat": "Cat", "beagle dog": "Dog"}
     rules = [(rule.when, rule.pathway or rule.otherwise) for rule in config.routing]
-    assert rules == [('has("Cat")', "Annotate cats"), ('has("Dog")', "DOGS"), (None, "The rest")]
+    assert rules == [("has('Cat')", "Annotate cats"), ("has('Dog')", "DOGS"), (None, "The rest")]
     assert "'Caption' (text): any text" in text
     assert wrong_checks(config, tmp_path) == []
 

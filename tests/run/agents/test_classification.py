@@ -292,7 +292,7 @@ def test_check_tells_which_option_each_class_becomes(photos):
     alike = assembly_of(photos, labels={"classes": {"red": "red", "blue": "blue"}}, routing={"otherwise": "Annotate 1"})
     (said,) = (check.detail for check in run_checks(alike) if check.name == "classes")
     assert said.startswith("'Class' of 'Classifier': red; blue")
-    assert checks["routing"] == '1. has("Warm") → Annotate 1; 2. otherwise → Annotate 2'
+    assert checks["routing"] == "1. has('Warm') → Annotate 1; 2. otherwise → Annotate 2"
     assert checks["weights"].endswith("3 classes, batches of 4; of a video it sees 8 frames")
 
 
