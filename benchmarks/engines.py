@@ -73,7 +73,10 @@ def main() -> None:
         "clip": args.clip.name,
         "batch_size": args.batch_size,
         "machine": _machine(args.device),
-        "engines": {name: detector.model.engine for name, detector in detectors.items()},
+        "engines": {
+            name: detector.traits.model.engine if detector.traits.model else None
+            for name, detector in detectors.items()
+        },
         "ms_a_frame": {name: round(statistics.median(values), 2) for name, values in wall.items()},
         "processor_ms_a_frame": {name: round(statistics.median(values), 2) for name, values in processor.items()},
         "times_as_fast_as_torch": {
@@ -134,7 +137,7 @@ def _scores(args: argparse.Namespace) -> dict[str, float]:
         picture = np.array(Image.open(args.pictures / image["file_name"]).convert("RGB"))
         batches.append(FrameBatch(torch.from_numpy(picture[None]), np.zeros(1, np.int64), np.zeros(1)))
     scores = {}
-    for name, detector in _detectors(args, conf=0.001, keep_conf=0.001).items():
+    for name, detector in _detectors(args, conf=0.001, raw_conf=0.001).items():
         found = [detections for batch in batches for detections in detector.detect(batch)]
         scores[name] = round(_average_precision(truth, found, tuple(detector.class_names)), 4)
     return scores

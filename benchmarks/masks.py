@@ -111,7 +111,7 @@ def detector_steps(weights: str) -> dict[str, Step]:
         "4 frames, boxes": lambda: detector.detect(batch),
         "4 frames, masks": lambda: asked.detect(batch),
         "4 frames, masks by predict": lambda: model.predict(
-            bgr, device="cpu", verbose=False, conf=detector.lowest_conf, retina_masks=True
+            bgr, device="cpu", verbose=False, conf=detector.traits.raw_conf, retina_masks=True
         ),
     }
 

@@ -2,7 +2,7 @@
 
 from prelabel.data.detections import Detections, VideoDetections
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
-from prelabel.data.geometry import Keypoints, Mask, Polygons, RotatedBox
+from prelabel.data.geometry import Keypoints, Mask, OutputSpec, Polygons, RotatedBox
 from prelabel.plugins.protocols import (
     Classifier,
     Detector,
@@ -13,6 +13,7 @@ from prelabel.plugins.protocols import (
     Tracker,
     VideoReader,
 )
+from prelabel.plugins.traits import ModelTraits
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,8 @@ __all__ = [
     "Mask",
     "Media",
     "ModelRecord",
+    "ModelTraits",
+    "OutputSpec",
     "Polygons",
     "RotatedBox",
     "Task",

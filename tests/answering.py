@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from prelabel import ModelTraits
 from prelabel.data.ontology import Ontology
 from tests.labelling import object_json
 
@@ -75,7 +76,7 @@ class ColourClassifier:
     """Tells which channel of a picture is brightest: its mean over 255. Counts the pictures of each batch."""
 
     class_names = CLASS_NAMES
-    default_batch_size = 4
+    traits = ModelTraits(batch_size=4)
 
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []

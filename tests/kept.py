@@ -9,7 +9,7 @@ from typing import Any
 import av
 from PIL import Image
 
-from prelabel import Detections, FrameBatch
+from prelabel import Detections, FrameBatch, ModelTraits
 from prelabel.assembly.assemble import Assembly, assemble
 from prelabel.config.load import check_config
 from prelabel.store.report import RunReport
@@ -36,10 +36,8 @@ class BoxDetector:
 class UnsureDetector(BoxDetector):
     """Gives boxes down to a confidence of 0.2, of which those from `conf` on become labels."""
 
-    lowest_conf = 0.2
-
     def __init__(self, conf: float = 0.5):
-        self.conf = conf
+        self.traits = ModelTraits(conf=conf, raw_conf=0.2)
 
 
 class OtherDetector(BoxDetector):

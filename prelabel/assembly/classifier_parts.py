@@ -19,9 +19,9 @@ from prelabel.errors import ConfigError
 from prelabel.labels.answers import AnswerMap, PlacedAnswer, answer_thresholds, build_answer_map
 from prelabel.models.cards import plugin_for
 from prelabel.plugins.affects import Affects
-from prelabel.plugins.capabilities import TakesClasses, model_of, preferred_batch_size
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import Classifier, ModelRecord
+from prelabel.plugins.traits import traits_of
 from prelabel.store.class_probabilities import ClassRecord
 
 DEFAULT_BATCH_SIZE = 32
@@ -63,8 +63,7 @@ class ClassifierParts:
     def classifier(self) -> Classifier:
         """The classifier, its weights loaded. One that knows no classes of its own gets the ontology's options."""
         options = self.section.options
-        factory: object = self.plugin.factory
-        if isinstance(factory, TakesClasses) and factory.takes_classes and "classes" not in options:
+        if "classes" not in options and self.plugin.requires("classes"):
             options = {**options, "classes": self._classes_to_ask_for()}
         built = self.shared.once(("classifier", self.plugin.use, options), lambda: self.plugin.build(options=options))
         if not isinstance(built, Classifier):
@@ -75,13 +74,13 @@ class ClassifierParts:
     @cached_property
     def model(self) -> ModelRecord:
         """Which model makes the answers."""
-        return model_of(self.classifier) or self.plugin.model
+        return traits_of(self.classifier).model or self.plugin.model
 
     @property
     def batch_size(self) -> int:
         """Pictures a batch: the config's, else what the classifier prefers."""
         size = self.section.batch_size
-        return preferred_batch_size(self.classifier, DEFAULT_BATCH_SIZE) if size == "auto" else size
+        return (traits_of(self.classifier).batch_size or DEFAULT_BATCH_SIZE) if size == "auto" else size
 
     @cached_property
     def given_ontology(self) -> Ontology | None:

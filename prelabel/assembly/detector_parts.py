@@ -20,15 +20,9 @@ from prelabel.labels.tracking import Linking
 from prelabel.models.replicas import count_streams, on_streams
 from prelabel.models.tiling import TiledDetector
 from prelabel.plugins.affects import Affects
-from prelabel.plugins.capabilities import (
-    FitsBatches,
-    GivesGeometryOnRequest,
-    HasDevice,
-    output_spec,
-    preferred_batch_size,
-)
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import Detector, Tracker
+from prelabel.plugins.traits import has_method, traits_of
 
 DEFAULT_BATCH_SIZE = 8
 
@@ -60,21 +54,21 @@ class DetectorParts:
     def asked_detector(self) -> Detector:
         """The detector, which gives beyond boxes what the labels hold."""
         detector = self.finder.detector
-        if isinstance(detector, GivesGeometryOnRequest) and self._asked:
+        if self._asked and has_method(detector, "with_geometry"):
             return detector.with_geometry(self._asked)
         return detector
 
     @property
     def _asked(self) -> frozenset[int]:
         """The classes of which a detector is asked for more than boxes; none of one that does not wait to be asked."""
-        waits = isinstance(self.finder.detector, GivesGeometryOnRequest)
+        waits = has_method(self.finder.detector, "with_geometry")
         return self.label_map.wants_geometry if waits else frozenset()
 
     @property
     def given_geometry(self) -> OutputSpec:
         """What the detector tells beyond boxes, as it is asked."""
-        waits = isinstance(self.finder.detector, GivesGeometryOnRequest)
-        return BOXES_ONLY if waits and not self._asked else output_spec(self.finder.detector)
+        waits = has_method(self.finder.detector, "with_geometry")
+        return BOXES_ONLY if waits and not self._asked else traits_of(self.finder.detector).output
 
     @cached_property
     def raw_fingerprint(self) -> str:
@@ -90,14 +84,13 @@ class DetectorParts:
     @property
     def device(self) -> str | None:
         """Where the detector wants its frames, such as `cuda:0`; None where it does not say."""
-        detector = self.finder.detector
-        return str(detector.device) if isinstance(detector, HasDevice) else None
+        return traits_of(self.finder.detector).device
 
     @property
     def batch_size(self) -> int:
         """Frames a batch: the config's, else what the detector prefers."""
         size = detector_section(self.config).batch_size
-        return preferred_batch_size(self.finder.detector, DEFAULT_BATCH_SIZE) if size == "auto" else size
+        return (traits_of(self.finder.detector).batch_size or DEFAULT_BATCH_SIZE) if size == "auto" else size
 
     @cached_property
     def num_streams(self) -> int:
@@ -108,7 +101,7 @@ class DetectorParts:
     def fit_batch(self) -> Callable[[int, int], int] | None:
         """What gives the frames a batch for a height and a width, where a detector can and the config lets it."""
         detector, size = self.finder.detector, detector_section(self.config).batch_size
-        return detector.fit_batch if size == "auto" and isinstance(detector, FitsBatches) else None
+        return detector.fit_batch if size == "auto" and has_method(detector, "fit_batch") else None
 
     @cached_property
     def ontology(self) -> Ontology:
@@ -120,7 +113,7 @@ class DetectorParts:
         detector = self.finder.detector
         targets = [named.get(name, name) for name in detector.class_names]
         names = list(dict.fromkeys(target for target in targets if target is not None))
-        offer, renamed = output_spec(detector), self.config.labels.keypoints
+        offer, renamed = traits_of(detector).output, self.config.labels.keypoints
         points = [renamed.get(name, name) for name in offer.keypoint_names]
         shape = offer.shapes[0] if offer.kind is not None and (points or offer.kind != "keypoints") else BOX_SHAPES[0]
         return Ontology.from_classes(names, shape=shape, point_names=points)
@@ -134,7 +127,7 @@ class DetectorParts:
             self.ontology,
             labels.classes,
             unmapped=labels.unmapped,
-            offer=output_spec(self.finder.detector),
+            offer=traits_of(self.finder.detector).output,
             keypoints=labels.keypoints,
         )
 

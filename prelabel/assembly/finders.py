@@ -14,9 +14,9 @@ from prelabel.config.sections import Config, DetectorSection
 from prelabel.errors import ConfigError
 from prelabel.models.cards import find_card, plugin_for
 from prelabel.plugins.affects import Affects
-from prelabel.plugins.capabilities import RawThreshold, model_of
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import Detector, ModelRecord
+from prelabel.plugins.traits import traits_of
 
 Part = TypeVar("Part")
 
@@ -104,17 +104,17 @@ class LiveDetector:
     @cached_property
     def model(self) -> ModelRecord:
         """Which model it runs."""
-        return model_of(self.detector) or self.plugin.model
+        return traits_of(self.detector).model or self.plugin.model
 
     @property
     def threshold(self) -> float | None:
         """The confidence from which boxes become labels, of a detector that gives lower ones too; None of others."""
-        return self.detector.conf if isinstance(self.detector, RawThreshold) else None
+        return traits_of(self.detector).conf
 
     @property
     def lowest_conf(self) -> float | None:
         """The confidence down to which such a detector gives boxes; None of others."""
-        return self.detector.lowest_conf if isinstance(self.detector, RawThreshold) else None
+        return traits_of(self.detector).raw_conf
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,7 +136,7 @@ class LiveDetector:
         options = values_affecting(detector_section(self.config), Affects.DETECTIONS, plugin=self.plugin)
         if self.threshold is None:
             return options
-        unbound = {name: value for name, value in options.items() if name not in ("conf", "keep_conf")}
+        unbound = {name: value for name, value in options.items() if name not in ("conf", "raw_conf")}
         return {**unbound, "lowest_conf": self.lowest_conf}
 
     @property

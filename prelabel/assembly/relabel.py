@@ -17,10 +17,10 @@ from prelabel.config.fingerprints import detection_key_hashes
 from prelabel.config.sections import Config
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
-from prelabel.data.geometry import GeometryKind
 from prelabel.errors import ConfigError, DetectError
 from prelabel.plugins.load import Plugin
 from prelabel.plugins.protocols import LeftAlone, ModelRecord, TaskSource
+from prelabel.plugins.traits import ModelTraits
 from prelabel.routing.rules import Router
 from prelabel.runtime.files import OutputNames
 from prelabel.store.ledger import LEDGER, Entry
@@ -34,13 +34,11 @@ class ReplayDetector:
 
     Attributes:
         class_names: of the detector that found them.
-        geometry: the kind of what is kept beyond boxes.
-        keypoint_names: of the points of each `Keypoints`.
+        traits: what is stored beyond boxes.
     """
 
     class_names: tuple[str, ...]
-    geometry: GeometryKind | None
-    keypoint_names: tuple[str, ...]
+    traits: ModelTraits
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Raises a DetectError: nothing is looked at again."""
@@ -93,7 +91,7 @@ class StoredDetector:
     def detector(self) -> ReplayDetector:
         """What stands for the detector."""
         origin = self._latest
-        return ReplayDetector(origin.class_names, origin.offer.kind, origin.offer.keypoint_names)
+        return ReplayDetector(origin.class_names, ModelTraits(output=origin.offer))
 
     @property
     def model(self) -> ModelRecord:

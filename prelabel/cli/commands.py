@@ -294,7 +294,7 @@ def build_engine(weights: str, options: Mapping[str, object]) -> int:
         person().print(escape(warning), style="yellow")
     if detector.warnings:
         return SOME_FAILED
-    model, engine = detector.model, detector.model.engine.partition(" ")[0]
+    model, engine = detector.traits.model, detector.traits.model.engine.partition(" ")[0]
     person().print(escape(f"{model.name} runs in {model.engine}"))
     if engine != "torch":
         person().print(escape(f"kept below {engines_folder()}; a config uses it by detector: {{engine: {engine}}}"))

@@ -12,8 +12,8 @@ from typing import TypeVar
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.errors import DetectError, DeviceMemoryError, ReadError, TaskError
-from prelabel.plugins.capabilities import start_batch
 from prelabel.plugins.protocols import Detector
+from prelabel.plugins.traits import start_batch
 
 
 class BatchSizes:

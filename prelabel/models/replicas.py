@@ -11,8 +11,8 @@ from typing import Literal
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.errors import ConfigError
-from prelabel.plugins.capabilities import Replicable
 from prelabel.plugins.protocols import Detector
+from prelabel.plugins.traits import has_method
 
 MOST_STREAMS = 4
 """Unless a config asks for more: a CPU's batch has 4 frames where nobody says otherwise."""
@@ -80,7 +80,7 @@ def count_streams(detector: Detector, asked: int | Literal["auto"]) -> int:
     """
     if asked == 1:
         return 1
-    if isinstance(detector, Replicable) and detector.replicate() is not None:
+    if has_method(detector, "replicate") and detector.replicate() is not None:
         import torch
 
         return min(torch.get_num_threads(), MOST_STREAMS) if asked == "auto" else asked
@@ -91,7 +91,7 @@ def count_streams(detector: Detector, asked: int | Literal["auto"]) -> int:
 
 def on_streams(detector: Detector, num: int) -> Detector:
     """Returns a detector that has replicas on so many streams; of one stream it is the detector itself."""
-    if num == 1 or not isinstance(detector, Replicable):
+    if num == 1 or not has_method(detector, "replicate"):
         return detector
     import torch
 

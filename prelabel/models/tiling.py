@@ -16,8 +16,8 @@ from prelabel.data.boxes import box_areas, iou_matrix
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.data.geometry import move_geometry
-from prelabel.plugins.capabilities import start_batch
 from prelabel.plugins.protocols import Detector
+from prelabel.plugins.traits import start_batch
 
 SAME_IOU = 0.5
 """Two boxes of one class, found in two views, are one thing from this overlap on."""

@@ -1,4 +1,4 @@
-"""From the `use:` of a config to a built object; built-ins come through the same door as a newcomer's file."""
+"""Loads the class or function that `use:` names; built-ins and user files are loaded alike."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, Required
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic does not take the one of `typing` before Python 3.12
 
 from prelabel.errors import ConfigError, PluginError, PrelabelError, did_you_mean
 from prelabel.plugins.protocols import ModelRecord
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_UNION_TAG = r"[\[(-]|^(int|str|float|dict|literal)$"
 PluginKind = Literal["detector", "reader", "tracker", "classifier", "sink", "agent"]
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A factory that a config names.
+    """A class or function that a config names with `use:`.
 
     Attributes:
         section: the config's section, as errors call it.
-        use: as the config has it.
-        factory: what is called with the section's options.
-        source_sha256: of the plug-in's file where `use` names one; tells a changed plug-in from the one before.
-        section_keys: what the section knows besides the plug-in's own options; errors suggest these too.
+        use: the name in the config.
+        factory: the class or function; it is called with the section's options.
+        source_sha256: of the plug-in's file, where `use` names a file. A changed file is another plug-in.
+        section_keys: keys of the section that are not the plug-in's own options. Errors suggest these too.
     """
 
     section: str
@@ -44,14 +47,14 @@ class Plugin:
 
     @property
     def model(self) -> ModelRecord:
-        """What goes on record where the object that it makes does not say which model it is."""
+        """The record for a model that names none itself."""
         return ModelRecord(self.use, self.source_sha256)
 
     def build(self, *args: object, options: Mapping[str, Any]) -> Any:
-        """Returns the factory's object, its options checked first.
+        """Returns the factory's object, after its options are checked.
 
         Raises:
-            ConfigError: an option is unknown, missing or of the wrong kind; the key is named.
+            ConfigError: an option is unknown, missing or of the wrong type.
             PluginError: the factory raised.
         """
         checked = self.check_options(options, num_positional=len(args))
@@ -63,10 +66,10 @@ class Plugin:
             raise PluginError(f"{self.section}.use: {self.use!r} raised {type(error).__name__}: {error}") from error
 
     def check_class_names(self, class_names: object) -> None:
-        """Makes sure that a model built by it names its classes.
+        """Checks the `class_names` of a model that the factory made.
 
         Raises:
-            ConfigError: there are none, or they are no sequence of text.
+            ConfigError: it is not a sequence of text, or it is empty.
         """
         if isinstance(class_names, Mapping) or not isinstance(class_names, Sequence):
             got = type(class_names).__name__
@@ -81,77 +84,91 @@ class Plugin:
             'such as ("person", "car")'
         )
 
+    def requires(self, option: str) -> bool:
+        """Returns whether the factory takes this option and has no default for it."""
+        model = self._options_model
+        if model is not None:
+            return option in model.model_fields and model.model_fields[option].is_required()
+        parameter = _signature(self.factory).parameters.get(option)
+        return parameter is not None and parameter.default is parameter.empty
+
     def check_options(
         self, options: Mapping[str, Any], num_positional: int = 0, given: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Returns the options as the factory will get them: through its nested `Options` where it has one.
+        """Returns the options as the factory takes them, by its nested `Options` model or else by its signature.
 
         Args:
-            options: as they stand in the config.
-            num_positional: parameters, the first of all, that are no options.
-            given: names of further ones.
+            options: as the config has them.
+            num_positional: number of first parameters that are not options.
+            given: names of further parameters that are not options.
 
         Raises:
-            ConfigError: an option is unknown, missing or of the wrong kind; the key is named.
+            ConfigError: an option is unknown, missing or of the wrong type.
         """
-        model = getattr(self.factory, "Options", None)
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            return self._through_model(model, options)
-        return self._through_signature(options, num_positional, given)
-
-    def _through_model(self, model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:
-        unknown = [key for key in options if key not in model.model_fields]
-        if unknown and model.model_config.get("extra") != "allow":
-            raise self._unknown(unknown[0], model.model_fields)
-        try:
-            checked = model(**options)
-        except ValidationError as error:
-            raise ConfigError(describe_first(error, self.section)) from error
-        return {name: getattr(checked, name) for name in checked.model_fields_set}
-
-    def _through_signature(
-        self, options: Mapping[str, Any], num_positional: int, given: Collection[str]
-    ) -> dict[str, Any]:
-        parameters = list(_signature(self.factory).parameters.values())[num_positional:]
-        named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        named = {name: parameter for name, parameter in named.items() if name not in given}
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        model = self._options_model
+        if model is not None:
+            known: Collection[str] = model.model_fields
+            takes_any, adapter = model.model_config.get("extra") == "allow", TypeAdapter[Any](model)
+        else:
+            parameters = list(_signature(self.factory).parameters.values())[num_positional:]
+            named = [p for p in parameters if p.kind in _NAMED and p.name not in given]
+            known, takes_any = [p.name for p in named], any(p.kind is p.VAR_KEYWORD for p in parameters)
+            adapter = _adapter_of(named)
         for key in options:
-            if key not in named and not takes_any:
-                raise self._unknown(key, named)
-        for name, parameter in named.items():
-            if parameter.default is parameter.empty and name not in options:
-                raise ConfigError(f"{self.section}: {self.use!r} needs {name!r}: add it to the section")
-        return {key: self._as_annotated(named[key], value) if key in named else value for key, value in options.items()}
-
-    def _as_annotated(self, parameter: inspect.Parameter, value: object) -> object:
-        """Returns the value as the type that the parameter is annotated with, where pydantic knows that type."""
-        if parameter.annotation in (parameter.empty, type(value)) or (value is None and parameter.default is None):
-            return value
+            if key not in known and not takes_any:
+                hint = did_you_mean(key, [*known, *self.section_keys, "use"])
+                raise ConfigError(f"{self.section}.{key}: {self.use!r} has no such option: {hint}")
         try:
-            return TypeAdapter(parameter.annotation).validate_python(value)
+            checked = adapter.validate_python(dict(options))
         except ValidationError as error:
-            raise ConfigError(describe_first(error, f"{self.section}.{parameter.name}")) from error
-        except PydanticUserError:
-            return value
+            first = error.errors()[0]
+            if first["type"] == "missing" and len(first["loc"]) == 1:
+                where = f"{self.section}: {self.use!r} needs {first['loc'][0]!r}"
+                raise ConfigError(f"{where}: add it to the section") from error
+            raise ConfigError(describe_first(error, self.section)) from error
+        if isinstance(checked, BaseModel):  # only what the config sets, so that the factory's own defaults hold
+            return {name: getattr(checked, name) for name in checked.model_fields_set}
+        return dict(checked)
 
-    def _unknown(self, key: str, known: Mapping[str, Any]) -> ConfigError:
-        hint = did_you_mean(key, [*known, *self.section_keys, "use"])
-        return ConfigError(f"{self.section}.{key}: {self.use!r} has no such option: {hint}")
+    @property
+    def _options_model(self) -> type[BaseModel] | None:
+        model = getattr(self.factory, "Options", None)
+        return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def _adapter_of(parameters: Iterable[inspect.Parameter]) -> TypeAdapter[Any]:
+    """Returns what checks a dictionary of options by the annotations of a signature's parameters."""
+    fields: dict[str, Any] = {}
+    for parameter in parameters:
+        annotation = parameter.annotation
+        try:
+            TypeAdapter(annotation)
+        except PydanticUserError:  # a class of the plug-in's own, say: pydantic cannot check it
+            annotation = Any
+        if annotation is parameter.empty:
+            annotation = Any
+        if parameter.default is None:
+            annotation = annotation | None if annotation is not Any else Any
+        fields[parameter.name] = (
+            Required[annotation] if parameter.default is parameter.empty else NotRequired[annotation]
+        )
+    options = TypedDict("options", fields)  # type: ignore[misc]
+    options.__pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[attr-defined]
+    return TypeAdapter(options)
 
 
 def load_plugin(kind: PluginKind, use: str, folder: Path, section_keys: Collection[str] = ()) -> Plugin:
     """Returns the plug-in that `use` names: a built-in or installed name, `module:attr`, or `file.py:attr`.
 
     Args:
-        kind: which section of the config asks.
-        use: as the config has it.
-        folder: the config's: what the path of a `file.py` is relative to, and where modules are looked for after all
-            other places, the working directory last.
-        section_keys: what the section knows besides the plug-in's own options.
+        kind: the section of the config.
+        use: the name in the config.
+        folder: the config's folder. The path of a `file.py` is relative to it, and modules are also searched there and
+            in the working directory, after Python's own path.
+        section_keys: keys of the section that are not the plug-in's own options.
 
     Raises:
-        PluginError: there is no such name, module, file or attribute, or importing it raised.
+        PluginError: there is no such name, module, file or attribute, or its import raised.
     """
     where, separator, attribute = use.rpartition(":")
     if not separator:
@@ -168,15 +185,15 @@ def load_plugin(kind: PluginKind, use: str, folder: Path, section_keys: Collecti
 
 
 def installed_names(kind: PluginKind) -> list[str]:
-    """Returns the names that need no path: built-ins and entry points of installed packages."""
+    """Returns the names of built-ins and of installed packages' entry points."""
     return sorted({point.name for point in entry_points(group=f"prelabel.{kind}s")})
 
 
 def describe_first(error: ValidationError, prefix: str = "") -> str:
-    """Returns pydantic's first complaint as `where: got …, expected …`."""
+    """Returns pydantic's first error as `where: got …, expected …`."""
     errors = error.errors(include_url=False)
     same_key = [entry for entry in errors if entry["loc"][:2] == errors[0]["loc"][:2]]
-    first = max(same_key, key=lambda entry: len(_keys(entry["loc"])))  # of a union's complaints, the deepest
+    first = max(same_key, key=lambda entry: len(_keys(entry["loc"])))  # of a union's errors, the deepest
     where = ".".join(str(part) for part in _keys((prefix, *first["loc"])))
     if first["type"] == "missing":
         return f"{where}: is missing: add it"
@@ -187,13 +204,9 @@ def describe_first(error: ValidationError, prefix: str = "") -> str:
     return f"{where}: got {first['input']!r}, expected {expected}"
 
 
-def _keys(place: tuple[int | str, ...]) -> list[int | str]:
-    return [part for part in place if _is_key(part)]
-
-
-def _is_key(part: int | str) -> bool:
-    """Tells keys from the tags by which pydantic tells the members of a union apart."""
-    return part != "" and not re.search(r"[\[(-]|^(int|str|float|dict|literal)$", str(part))
+def _keys(location: tuple[int | str, ...]) -> list[int | str]:
+    """Returns a location without the tags, such as `int` or `list[str]`, that pydantic adds for members of a union."""
+    return [part for part in location if part != "" and not re.search(_UNION_TAG, str(part))]
 
 
 def _expected(message: str) -> str:
@@ -205,7 +218,7 @@ def _expected(message: str) -> str:
     return re.sub(r"less than or equal to (\S+)", r"\1 or less", text)
 
 
-@functools.cache  # looking through all installed packages takes milliseconds, and each task asks for its reader
+@functools.cache  # a scan of all installed packages takes milliseconds, and each task loads its reader
 def _installed(kind: PluginKind, name: str) -> Callable[..., Any]:
     for point in entry_points(group=f"prelabel.{kind}s"):
         if point.name == name:
@@ -218,7 +231,7 @@ def _installed(kind: PluginKind, name: str) -> Callable[..., Any]:
 
 
 def _signature(factory: Callable[..., Any]) -> inspect.Signature:
-    """Returns the signature, annotations that are text evaluated, and none where one of them names nothing."""
+    """Returns the signature with text annotations evaluated; without annotations if one of them does not resolve."""
     try:
         return inspect.signature(factory, eval_str=True)
     except (NameError, AttributeError, TypeError, SyntaxError):
@@ -238,7 +251,7 @@ def _import(name: str, folder: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:  # the module is there, and what it imports is not
+        if error.name != name.partition(".")[0]:  # the module exists, but something that it imports does not
             raise
     places = [str(folder.resolve()), str(Path.cwd())]
     sys.path += [place for place in places if place not in sys.path]
@@ -247,7 +260,7 @@ def _import(name: str, folder: Path) -> ModuleType:
 
 
 def _module_of_file(kind: PluginKind, use: str, path: Path, digest: str) -> ModuleType:
-    """Returns the file's module: run once, and again only if the file has changed."""
+    """Returns the file's module. The file runs once, and again only when it has changed."""
     place = hashlib.sha256(f"{path}:{digest}".encode()).hexdigest()[:8]
     name = f"prelabel_plugin_{path.stem}_{place}"
     if name in sys.modules:

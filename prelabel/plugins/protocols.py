@@ -1,11 +1,11 @@
-"""What a reader, a detector, a classifier, a tracker, a source and a sink must be: three members at most each.
+"""The protocols of everything that a config can name with `use:`. Each needs three members at most.
 
-What they may have besides stands in `prelabel.plugins.capabilities`.
+Optional facts and methods of detectors and classifiers are in `prelabel.plugins.traits`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,25 +24,29 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class VideoReader(Protocol):
-    """One file, read once, from front to back.
+    """Reads the frames of one task's media, once, from front to back.
 
-    Built as `Reader(media, **options)` for each task, entered, read by one thread, closed by `with` after errors too.
-    `info` is known on entering. Batches stay good after it is closed: the last are looked at while the next opens.
+    Built as `Reader(media, **options)` for each task, used in a `with` block, and called from one thread. `info` is
+    known inside the block. Batches stay valid after the block: the detector works on the last of them while the next
+    reader opens.
+
+    A reader's class may have a static method `unavailable_reason(device)`, which returns why it cannot work on this
+    machine with such a device, or None.
     """
 
     @property
     def info(self) -> VideoInfo:
-        """The video as it is shown; `num_frames` comes from the index."""
+        """The video as it is displayed; `num_frames` comes from the index."""
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
-        """Yields the asked frames in order, `batch_size` at a time, the last batch smaller.
+        """Yields the requested frames in order, `batch_size` at a time; the last batch may be smaller.
 
         Args:
             frame_indices: int64 (M,), rising, each within 0 .. num_frames - 1.
-            batch_size: frames a batch, 1 or more.
+            batch_size: frames per batch, 1 or more.
 
         Raises:
-            ReadError: as soon as a frame cannot be had. A stream never ends short quietly.
+            ReadError: a frame cannot be read. The iterator never ends early without an error.
         """
 
     def __enter__(self) -> Self: ...
@@ -54,19 +58,16 @@ class VideoReader(Protocol):
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds boxes. Called from one thread; may keep state between calls, must not keep frames.
+    """Finds boxes on frames. Called from one thread; it may keep state between calls, but no frames.
 
-    One that works on a GPU may have, besides:
+    A detector may also have:
 
-    - `device`, such as `cuda:0`: frames are brought there while it works on those before.
-    - `start(batch)`, which begins with a batch and returns a function that waits for what `detect` would have returned;
-      the next batch is begun before that is called.
-    - `fit_batch(height, width)`, the frames a batch for frames of this size, asked where a config leaves it open.
+    - `traits`, a `prelabel.ModelTraits`: facts such as the model's name, the batch size, the device;
+    - `warnings`, a list of sentences for the user, shown in the report;
+    - any of the methods of `DetectorExtras`.
 
-    One that can tell more of a thing than its box has `geometry`, and for poses `keypoint_names`; one that waits to be
-    asked for it, `with_geometry(class_ids)`: see `prelabel.plugins.capabilities`.
-
-    What does not fit into memory raises `torch.OutOfMemoryError`, or `DeviceMemoryError`; it comes again in halves.
+    A batch that does not fit into memory raises `torch.OutOfMemoryError` or `DeviceMemoryError`. It is tried again in
+    halves.
     """
 
     @property
@@ -74,23 +75,58 @@ class Detector(Protocol):
         """Names by `class_id`."""
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
-        """Returns one `Detections` a frame, in the batch's order, boxes in pixels of the displayed frame."""
+        """Returns one `Detections` per frame, in the batch's order, boxes in pixels of the displayed frame."""
+
+
+class DetectorExtras(Detector, Protocol):
+    """Methods that a detector may have besides `detect`. Each is looked up by its name, and none is needed."""
+
+    def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
+        """Starts detection on a batch and returns a function that waits for what `detect` would have returned.
+
+        The next batch is started before that function is called, so that a GPU always has work.
+        """
+
+    def fit_batch(self, height: int, width: int) -> int:
+        """Returns the batch size that uses the device well for frames of this size, in pixels."""
+
+    def replicate(self) -> Detector | None:
+        """Returns a detector with the same weights that another thread may call; None if this device allows none.
+
+        On a CPU, several replicas work on parts of a batch at the same time.
+        """
+
+    def with_geometry(self, class_ids: frozenset[int]) -> Detector:
+        """Returns a detector of the same model that also gives `traits.output` for these classes.
+
+        For detectors whose masks, keypoints or rotated boxes cost time: they give boxes alone until they are asked.
+        This detector itself does not change.
+        """
 
 
 @runtime_checkable
 class Classifier(Protocol):
-    """Tells what pictures show. Called from one thread; may keep state between calls, must not keep pictures."""
+    """Tells what images show. Called from one thread; it may keep state between calls, but no images.
+
+    A classifier may also have:
+
+    - `traits`, a `prelabel.ModelTraits`, and `warnings`, as a detector may;
+    - `usage`, a mapping of numbers that it counts up: requests, tokens, cost. They go into the report;
+    - `usage_warnings(usage)`, which returns sentences about what one run has used.
+
+    If its option `classes` is required and the config does not set it, it gets the ontology's options.
+    """
 
     @property
     def class_names(self) -> Sequence[str]:
         """Names by class id."""
 
     def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
-        """Returns how probable each class is, float32 (N, C), 0..1, a row a picture, in their order.
+        """Returns the probability of each class, float32 (N, C), 0..1: one row per image, in their order.
 
         Args:
-            images: uint8 tensors (H, W, 3), RGB, displayed orientation, on the host or on a device. They come from
-                several tasks and may differ in size. They may be read, never written.
+            images: uint8 tensors (H, W, 3), RGB, displayed orientation, on the host or on a device. They may differ in
+                size, since they come from several tasks. They may be read, but not written.
         """
 
 
@@ -98,28 +134,28 @@ class Classifier(Protocol):
 class Tracker(Protocol):
     """Links the boxes of one shot into tracks.
 
-    Built as `Tracker(info, **options)`, info being the video's `VideoInfo`, afresh for each shot of each video, so that
-    it needs no way to forget. Called from one thread at a time; several may be built and used beside each other.
+    Built as `Tracker(info, **options)` for each shot of each video, where `info` is the video's `VideoInfo`. So it
+    needs no method to reset. Called from one thread; several trackers may be used at the same time.
     """
 
     def update(self, detections: Detections, frame_index: int) -> NDArray[np.int64]:
-        """Returns the track of each box of a frame, int64 (N,), in their order; -1: it belongs to none.
+        """Returns the track of each box of a frame, int64 (N,), in their order; -1: the box belongs to no track.
 
-        Called for every frame that was looked at, rising, those without boxes included; with a stride or frame ranges
-        the numbers leap. No two boxes of a frame are of one track. The same calls give the same answers. It must not
-        write into what it is given.
+        Called for every frame that the detector has seen, in rising order, frames without boxes included. With a
+        stride or frame ranges the indices have gaps. Two boxes of a frame never share a track. The same calls give the
+        same result. The detections must not be written to.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """Which model made a label. A detector or a classifier may carry one as `model`.
+    """Which model made a label, for the record. A detector or classifier names it in `traits.model`.
 
     Attributes:
-        name: what people call it.
+        name: what people call the model.
         weights_sha256: of its weights.
         licence: of its weights.
-        engine: what ran it and in which precision, in words.
+        engine: the runtime and its precision, such as `torch 2.11, float16`.
     """
 
     name: str

@@ -10,9 +10,9 @@ from prelabel.assembly.assemble import Assembly
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
 from prelabel.labels.filter import class_thresholds
-from prelabel.plugins.capabilities import ChecksAvailability
 from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import ChecksPathways
+from prelabel.plugins.traits import unavailable_reason
 
 CLASSES_SHOWN = 3
 OPTIONS_SHOWN = 20
@@ -51,8 +51,7 @@ def check_reader(assembly: Assembly) -> str:
         return f"chosen by file; device {section.device}"
     plugin = load_plugin("reader", section.use, assembly.folder, section.own_keys)
     plugin.check_options(section.options, num_positional=1)
-    factory: object = plugin.factory
-    reason = factory.unavailable_reason(section.device) if isinstance(factory, ChecksAvailability) else None
+    reason = unavailable_reason(plugin.factory, section.device)
     if reason:
         raise MachineError(f"reader.use: {section.use}, device {section.device}: {reason}")
     return f"{section.use}, device {section.device}"

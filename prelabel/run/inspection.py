@@ -11,8 +11,8 @@ from prelabel.data.geometry import GeometryKind
 from prelabel.data.label_map import NAMES_IN_SHORT, LabelMap
 from prelabel.errors import SetupError
 from prelabel.labels.filter import class_thresholds
-from prelabel.plugins.capabilities import warnings_of
 from prelabel.plugins.protocols import Describes, ModelRecord
+from prelabel.plugins.traits import warnings_of
 from prelabel.run.checks import (
     check_answers,
     check_function,

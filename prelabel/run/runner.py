@@ -14,8 +14,8 @@ import prelabel
 from prelabel.assembly.assemble import Assembly
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.errors import AccountError, OntologyError, OutageError
-from prelabel.plugins.capabilities import CountsUsage, usage_warnings, warnings_of
 from prelabel.plugins.protocols import CountsTasks, LeavesAlone, Prioritises, Task, moves_tasks
+from prelabel.plugins.traits import usage_of, usage_warnings, warnings_of
 from prelabel.run.agents.agent import Decision, Found, InferredTask, TaskAgent
 from prelabel.run.agents.make import make_agent
 from prelabel.run.ahead import InferenceStage
@@ -141,7 +141,7 @@ class Run(Generic[Found]):
 
     def _usage(self) -> dict[str, float]:
         """Returns what the agent's model has counted up to now, for other runs, too."""
-        return dict(self.agent.usage) if isinstance(self.agent, CountsUsage) else {}
+        return usage_of(self.agent)
 
     def _num_tasks(self, limit: int | None) -> int | None:
         """Returns how many tasks there will be, None where nobody can say beforehand."""

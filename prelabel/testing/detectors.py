@@ -13,8 +13,8 @@ from prelabel.data.boxes import iou_matrix
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.data.geometry import Keypoints, Mask, OutputSpec
-from prelabel.plugins.capabilities import GivesGeometryOnRequest, Replicable, output_spec
 from prelabel.plugins.protocols import Detector
+from prelabel.plugins.traits import has_method, traits_of
 from prelabel.testing.classifiers import check_class_names, textured_frames
 
 _SAME_BOX_IOU = 0.9
@@ -39,12 +39,12 @@ def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) 
     """
     frames = textured_frames() if frames is None else frames
     check_class_names(detector.class_names)
-    if isinstance(detector, GivesGeometryOnRequest) and output_spec(detector).kind is not None:
+    if traits_of(detector).output.kind is not None and has_method(detector, "with_geometry"):
         _check_asked(detector.with_geometry(frozenset(range(len(detector.class_names)))), frames)
     together = _detect(detector, frames)
     for frame_number, detections in enumerate(together):
         _check_detections(detections, frames.shape[2], frames.shape[1], len(detector.class_names), frame_number)
-        _check_geometry(detections, output_spec(detector), frames.shape[2], frames.shape[1], frame_number)
+        _check_geometry(detections, traits_of(detector).output, frames.shape[2], frames.shape[1], frame_number)
     for frame_number, detections in enumerate(together):
         (alone,) = _detect(detector, frames[frame_number : frame_number + 1])
         _check_same(detections, alone, frame_number)
@@ -53,7 +53,7 @@ def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) 
     of_smaller = _detect(detector, smaller)
     for detections in of_smaller:
         _check_detections(detections, smaller.shape[2], smaller.shape[1], len(detector.class_names), 0)
-    replicas = [detector.replicate() for _ in range(2)] if isinstance(detector, Replicable) else []
+    replicas = [detector.replicate() for _ in range(2)] if has_method(detector, "replicate") else []
     known = [replica for replica in replicas if replica is not None]
     if known:  # on another device there may be none
         _check_twins(known, [(frames, together), (smaller, of_smaller)])
@@ -92,7 +92,7 @@ def _check_detections(detections: Detections, width: int, height: int, num_class
 
 def _check_asked(detector: Detector, frames: NDArray[np.uint8]) -> None:
     for frame_number, detections in enumerate(_detect(detector, frames)):
-        _check_geometry(detections, output_spec(detector), frames.shape[2], frames.shape[1], frame_number)
+        _check_geometry(detections, traits_of(detector).output, frames.shape[2], frames.shape[1], frame_number)
 
 
 def _check_twins(replicas: Sequence[Detector], pictures: Sequence[tuple[NDArray[np.uint8], list[Detections]]]) -> None:
@@ -111,13 +111,11 @@ def _check_twins(replicas: Sequence[Detector], pictures: Sequence[tuple[NDArray[
 def _check_geometry(detections: Detections, offer: OutputSpec, width: int, height: int, frame_number: int) -> None:
     for geometry in detections.geometry[detections.geometry.astype(np.bool_)]:
         where = f"frame {frame_number} of {width} x {height}: geometry"
-        assert geometry.kind == offer.kind, (
-            f"{where}: got {geometry.kind}, `geometry` of the detector says {offer.kind}"
-        )
+        assert geometry.kind == offer.kind, f"{where}: got {geometry.kind}, `traits.output.kind` is {offer.kind}"
         match geometry:
             case Keypoints():
                 num, names = len(geometry.xy), len(offer.keypoint_names)
-                assert num == names, f"{where}: got {num} keypoints, `keypoint_names` has {names}"
+                assert num == names, f"{where}: got {num} keypoints, `traits.output.keypoint_names` has {names}"
             case Mask():
                 is_in = geometry.left >= 0 and geometry.top >= 0
                 is_in = is_in and geometry.left + geometry.width <= width and geometry.top + geometry.height <= height

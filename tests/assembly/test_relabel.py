@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel import Detections, FrameBatch
+from prelabel import Detections, FrameBatch, ModelTraits
 from prelabel.assembly.relabel import assemble_stored
 from prelabel.cli.commands import draw_previews, evaluate_labels, export_labels, relabel_kept, run_config
 from prelabel.config.load import check_config
@@ -30,11 +30,10 @@ class Unsure:
     """Gives boxes down to a low confidence; those from `conf` on become labels. Counts how often it is built."""
 
     class_names = ("Pedestrian", "Vehicle")
-    lowest_conf = 0.1
     num_built = 0
 
     def __init__(self, conf: float = 0.5):
-        self.conf = conf
+        self.traits = ModelTraits(conf=conf, raw_conf=0.1)
         Unsure.num_built += 1
 
     def detect(self, batch: FrameBatch) -> list[Detections]:

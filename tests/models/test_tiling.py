@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prelabel import Detections, FrameBatch
+from prelabel import Detections, FrameBatch, ModelTraits
 from prelabel.assembly.assemble import assemble
 from prelabel.config.load import check_config
 from prelabel.data.boxes import iou_matrix
@@ -26,8 +26,7 @@ class Blobs:
     """Finds things of one brightness that take a sixteenth of the picture's width or more: its eyes are coarse."""
 
     class_names = ("blob", "half")
-    conf = 0.4
-    lowest_conf = 0.1
+    traits = ModelTraits(conf=0.4, raw_conf=0.1)
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         return [self._look(picture.numpy()) for picture in batch.data]

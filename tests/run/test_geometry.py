@@ -36,14 +36,14 @@ WIDTH, HEIGHT = 96, 64
 
 DETECTORS = '''
 import numpy as np
-from prelabel import Detections, Keypoints, Mask, RotatedBox
+from prelabel import Detections, Keypoints, Mask, ModelTraits, OutputSpec, RotatedBox
 from tests.geometries import KEYPOINT_NAMES, disc
 
 class Discs:
     """A disc with a hole that moves right by two pixels a frame; frame 3 shows nothing."""
 
     class_names = ("Road sign", "person")
-    geometry = "mask"
+    traits = ModelTraits(output=OutputSpec("mask"))
 
     def detect(self, batch):
         return [self.found(index) for index in batch.frame_indices.tolist()]
@@ -73,14 +73,14 @@ class Asked(Discs):
         return super().known(left) if 0 in self.asked else None
 
 class Turned(Discs):
-    geometry = "rotated_box"
+    traits = ModelTraits(output=OutputSpec("rotated_box"))
 
     def known(self, left):
         return RotatedBox(left + 20, 24, 30, 20, 15)
 
 class Poses(Discs):
     class_names = ("person",)
-    geometry, keypoint_names = "keypoints", KEYPOINT_NAMES
+    traits = ModelTraits(output=OutputSpec("keypoints", KEYPOINT_NAMES))
 
     def known(self, left):
         return Keypoints([[left, 10], [left + 9, 10], [left + 4, 20], [left, 30]], [0.9, 0.3, 0.8, 0.1])
@@ -234,7 +234,7 @@ def test_segmentation_weights_give_polygons_from_a_config_alone(folder):
         "use": "ultralytics",
         "weights": str(weights),
         "conf": 0.02,
-        "keep_conf": 0.02,
+        "raw_conf": 0.02,
         "imgsz": 64,
         "max_det": 8,
     }

@@ -607,9 +607,9 @@ def test_a_signed_address_of_weights_is_in_no_message(folder, name):
 
 
 def test_a_lower_threshold_needs_no_second_look_where_the_detector_gives_low_boxes_too(folder):
-    detector = DETECTOR.replace("def __init__(self, log", "lowest_conf = 0.05\n\n    def __init__(self, log").replace(
+    detector = DETECTOR.replace("import Detections", "import Detections, ModelTraits").replace(
         "self.score, self.fail_on = log, conf, fail_on",
-        "self.score, self.fail_on = log, 0.5, fail_on\n        self.conf = conf",
+        "self.score, self.fail_on = log, 0.5, fail_on\n        self.traits = ModelTraits(conf=conf, raw_conf=0.05)",
     )
     (folder / "mine.py").write_text(detector)
     add_clip(folder)

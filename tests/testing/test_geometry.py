@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prelabel import Detections, FrameBatch
+from prelabel import Detections, FrameBatch, ModelTraits, OutputSpec
 from prelabel.data.geometry import Mask
 from prelabel.testing import check_detector
 from tests.geometries import POSE, TURNED
@@ -17,7 +17,7 @@ class Gives:
     class_names = ("thing",)
 
     def __init__(self, known, geometry=None, keypoint_names=()):
-        self.known, self.geometry, self.keypoint_names = known, geometry, keypoint_names
+        self.known, self.traits = known, ModelTraits(output=OutputSpec(geometry, keypoint_names))
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         return [Detections([[1, 1, 40, 40]], [0.5], [0], [self.known]) for _ in batch.frame_indices]
@@ -31,7 +31,7 @@ class Waits(Gives):
         self.later = known
 
     def with_geometry(self, class_ids):
-        return Gives(self.later, self.geometry)
+        return Gives(self.later, self.traits.output.kind)
 
 
 INSIDE = Mask.of(np.ones((4, 4), bool), 3, 3)
@@ -55,9 +55,9 @@ def test_detector_that_gives_what_it_names_keeps_its_contract(detector):
 @pytest.mark.parametrize(
     ("detector", "message"),
     [
-        (Gives(INSIDE), "got mask, `geometry` of the detector says None"),
-        (Gives(TURNED, "mask"), "got rotated_box, `geometry` of the detector says mask"),
-        (Gives(POSE, "keypoints", ("a",)), "got 3 keypoints, `keypoint_names` has 1"),
+        (Gives(INSIDE), "got mask, `traits.output.kind` is None"),
+        (Gives(TURNED, "mask"), "got rotated_box, `traits.output.kind` is mask"),
+        (Gives(POSE, "keypoints", ("a",)), "got 3 keypoints, `traits.output.keypoint_names` has 1"),
         (Gives(OUTSIDE, "mask"), "a mask lies outside"),
         (Waits(OUTSIDE, "mask"), "a mask lies outside"),
     ],

@@ -32,6 +32,7 @@ from requests.adapters import HTTPAdapter
 from prelabel.errors import AccountError, ClassifyError
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.protocols import ModelRecord
+from prelabel.plugins.traits import ModelTraits
 from prelabel.runtime.prefetch import map_ahead
 from prelabel.runtime.redact import redact
 
@@ -254,12 +255,9 @@ class OpenAIClassifier:
 
     Attributes:
         class_names: the options.
-        model: the service's name for its model.
-        default_batch_size: pictures in hand at a time.
+        traits: the model, and the batch size.
         usage: requests, tokens, cost and answers that were none, by name; grows while a run goes on.
     """
-
-    takes_classes = True
 
     class Options(BaseModel):
         """What a config may say.
@@ -314,8 +312,10 @@ class OpenAIClassifier:
             num_workers=self._options.workers,
         )
         self.class_names: Sequence[str] = self._options.classes
-        self.model = ModelRecord(f"{self._options.model} at {urlsplit(base_url).hostname}")
-        self.default_batch_size = 4 * self._options.workers
+        self.traits = ModelTraits(
+            model=ModelRecord(f"{self._options.model} at {urlsplit(base_url).hostname}"),
+            batch_size=4 * self._options.workers,
+        )
         self.usage: dict[str, float] = {}
         self._answered: OrderedDict[str, Said] = OrderedDict()
         self._lock = threading.Lock()

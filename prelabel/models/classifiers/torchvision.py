@@ -25,6 +25,7 @@ from prelabel.models.networks import (
 )
 from prelabel.models.weights import resolve_weights
 from prelabel.plugins.protocols import ModelRecord
+from prelabel.plugins.traits import ModelTraits
 
 
 def find_published(builder: str, name: str | None, file: str) -> Any:
@@ -103,8 +104,7 @@ class TorchvisionClassifier:
 
     Attributes:
         class_names: names by class id.
-        model: which weights these are.
-        default_batch_size: pictures a batch when nobody asks for another number.
+        traits: the model, and the batch size.
     """
 
     class Options(BaseModel):
@@ -141,9 +141,9 @@ class TorchvisionClassifier:
         self._network = build_network(
             builder, len(self.class_names), read_state_dict(weights.path), weights.path, self._device
         )
-        self.model = ModelRecord(weights.name, weights.sha256, weights.licence)
         # Larger ones are slower on a CPU: what is between two layers does not stay in its caches.
-        self.default_batch_size = 16 if self._device.type == "cpu" else 128
+        record = ModelRecord(weights.name, weights.sha256, weights.licence)
+        self.traits = ModelTraits(model=record, batch_size=16 if self._device.type == "cpu" else 128)
 
     def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         """Returns the softmax of the network's outputs, float32 (N, C)."""

@@ -18,6 +18,7 @@ from prelabel.models.networks import pick_device
 from prelabel.models.ultralytics_checkpoint import contained, load_checkpoint, names_in_order
 from prelabel.models.weights import resolve_weights
 from prelabel.plugins.protocols import ModelRecord
+from prelabel.plugins.traits import ModelTraits
 
 _DEFAULT_IMGSZ = 224
 
@@ -27,8 +28,7 @@ class UltralyticsClassifier:
 
     Attributes:
         class_names: names by class id.
-        model: which weights these are.
-        default_batch_size: pictures a batch when nobody asks for another number.
+        traits: the model, and the batch size.
     """
 
     class Options(BaseModel):
@@ -54,8 +54,8 @@ class UltralyticsClassifier:
         self.class_names: Sequence[str] = names_in_order(network.names)
         self._preparation = _preparation_of(network, checkpoint, asked.imgsz)
         self._network = network.float().fuse().eval().to(self._device)
-        self.model = ModelRecord(weights.name, weights.sha256, weights.licence or checkpoint.get("license"))
-        self.default_batch_size = 32 if self._device.type == "cpu" else 128
+        record = ModelRecord(weights.name, weights.sha256, weights.licence or checkpoint.get("license"))
+        self.traits = ModelTraits(model=record, batch_size=32 if self._device.type == "cpu" else 128)
 
     def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         """Returns the network's probabilities, float32 (N, C)."""

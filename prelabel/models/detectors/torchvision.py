@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
-from prelabel.data.geometry import GeometryKind, Keypoints
+from prelabel.data.geometry import GeometryKind, Keypoints, OutputSpec
 from prelabel.errors import ConfigError, DeviceMemoryError, WeightsError, did_you_mean
 from prelabel.models.cards import ModelCard
 from prelabel.models.detectors.rows import (
@@ -40,6 +40,7 @@ from prelabel.models.networks import (
 )
 from prelabel.models.weights import resolve_weights
 from prelabel.plugins.protocols import ModelRecord
+from prelabel.plugins.traits import ModelTraits
 
 # Parts of a network whose first dimension grows with the number of labels.
 _CLASS_LAYERS = ("cls_score", "cls_logits", "classification_head.module_list")
@@ -56,7 +57,7 @@ def build_network(
     builder_args: Mapping[str, Any],
     state_dict: StateDict,
     weights_path: Path,
-    lowest_conf: float,
+    raw_conf: float,
     device: torch.device,
 ) -> torch.nn.Module:
     """Returns the builder's network with these weights, ready on the device.
@@ -67,7 +68,7 @@ def build_network(
         builder_args: further keyword arguments for it.
         state_dict: the network's weights.
         weights_path: where they come from, for messages.
-        lowest_conf: boxes below it need not come out.
+        raw_conf: boxes below it need not come out.
         device: where it runs.
 
     Raises:
@@ -88,7 +89,7 @@ def build_network(
     _check_arguments(builder_args, [models.get_model_builder(builder), type(network).__init__])
     _check_match(network.state_dict(), state_dict, num_labels, f"{weights_path}: does not fit {builder}")
     network.load_state_dict(state_dict)
-    _lower_threshold(network, lowest_conf)
+    _lower_threshold(network, raw_conf)
     return ready_on(network, device)
 
 
@@ -116,11 +117,11 @@ def _check_arguments(builder_args: Mapping[str, Any], takers: Sequence[Callable[
             raise ConfigError(f"detector.builder_args.{name}: is no argument of it: {did_you_mean(name, known)}")
 
 
-def _lower_threshold(network: torch.nn.Module, lowest_conf: float) -> None:
+def _lower_threshold(network: torch.nn.Module, raw_conf: float) -> None:
     """Sets the score below which the network drops boxes; builders' own lie between 0.001 and 0.2."""
     holder = getattr(network, "roi_heads", network)
     if hasattr(holder, "score_thresh"):
-        holder.score_thresh = lowest_conf
+        holder.score_thresh = raw_conf
 
 
 def _check_match(wanted: StateDict, got: StateDict, num_labels: int, where: str) -> None:
@@ -243,12 +244,7 @@ class TorchvisionDetector:
 
     Attributes:
         class_names: names by class id, without the background.
-        conf: confidence from which boxes are meant to become labels.
-        lowest_conf: confidence down to which `detect` gives boxes, so that `conf` can be lowered without the model.
-        model: which weights these are.
-        default_batch_size: frames a batch when nobody asks for another number.
-        geometry: what the network tells beyond boxes, where it is asked by `with_geometry`.
-        keypoint_names: of a network that finds keypoints.
+        traits: the model, its thresholds, and what it gives beyond boxes.
     """
 
     class Options(BaseModel):
@@ -262,7 +258,7 @@ class TorchvisionDetector:
                 builder's published weights.
             keypoints: names of the network's keypoints in their order; by default those of the builder's published
                 weights.
-            keep_conf: boxes are kept from here on in the raw detections; `conf` decides about labels.
+            raw_conf: boxes are kept from here on in the raw detections; `conf` decides about labels.
             max_det: boxes a frame at most; the builder's own limit may be lower.
         """
 
@@ -274,14 +270,13 @@ class TorchvisionDetector:
         classes: tuple[str, ...] | None = None
         keypoints: tuple[str, ...] | None = None
         conf: float = Field(default=0.25, ge=0, le=1)
-        keep_conf: float = Field(default=0.05, ge=0, le=1)
+        raw_conf: float = Field(default=0.05, ge=0, le=1)
         max_det: int = Field(default=300, ge=1)
         device: str = "auto"
 
     def __init__(self, **options: object) -> None:
         self._options = self.Options.model_validate(options)
-        self.conf = self._options.conf
-        self.lowest_conf: float = min(self._options.conf, self._options.keep_conf)
+        self._raw_conf = min(self._options.conf, self._options.raw_conf)
         self._device = pick_device(self._options.device)
         weights = resolve_weights(self._options.weights)
         builder = builder_name("detector", self._options.builder, weights.card, self._options.weights, _EXAMPLE)
@@ -292,15 +287,20 @@ class TorchvisionDetector:
             builder_args={**(weights.card.builder_args if weights.card else {}), **self._options.builder_args},
             state_dict=read_state_dict(weights.path),
             weights_path=weights.path,
-            lowest_conf=self.lowest_conf,
+            raw_conf=self._raw_conf,
             device=self._device,
         )
         self.class_names: Sequence[str] = tuple(name for name in categories if name != _NO_CLASS)
         self._class_by_label = _class_by_label(categories).to(self._device)
-        self.model = ModelRecord(weights.name, weights.sha256, weights.licence)
-        self.default_batch_size = 4 if self._device.type == "cpu" else 16
-        self.geometry, self._light = without_heads(self._network)
-        self.keypoint_names = keypoint_names(self._network, builder, self._options.keypoints)
+        self._kind, self._light = without_heads(self._network)
+        self.traits = ModelTraits(
+            model=ModelRecord(weights.name, weights.sha256, weights.licence),
+            batch_size=4 if self._device.type == "cpu" else 16,
+            device=str(self._device),
+            conf=self._options.conf,
+            raw_conf=self._raw_conf,
+            output=OutputSpec(self._kind, keypoint_names(self._network, builder, self._options.keypoints)),
+        )
         self._asked: frozenset[int] = frozenset()
 
     def with_geometry(self, class_ids: frozenset[int]) -> TorchvisionDetector:
@@ -316,11 +316,6 @@ class TorchvisionDetector:
         replica = copy.copy(self)
         replica._network, replica._light = replica_of(self._network), replica_of(self._light)
         return replica
-
-    @property
-    def device(self) -> str:
-        """Where the network runs: `cpu`, `cuda:0` and so on."""
-        return str(self._device)
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         """Returns one `Detections` a frame, highest confidence first, in pixels of the displayed frame."""
@@ -339,7 +334,7 @@ class TorchvisionDetector:
                 return [detections_of_rows(rows) for rows in found]
             is_asked = [np.isin(rows[:, 5].astype(np.int64), list(self._asked)) for rows in found]
             places = [rows[asked, 6].astype(np.int64) for rows, asked in zip(found, is_asked, strict=True)]
-            known = (read_masks if self.geometry == "mask" else read_keypoints)(outputs, places)
+            known = (read_masks if self._kind == "mask" else read_keypoints)(outputs, places)
         return [
             detections_of_rows(rows, _spread(column, asked))
             for rows, column, asked in zip(found, known, is_asked, strict=True)
@@ -348,7 +343,7 @@ class TorchvisionDetector:
     def _rows(self, output: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Returns a row x1, y1, x2, y2, confidence, class id, place in the output for each box that is kept."""
         class_ids = self._class_by_label[output["labels"]]
-        keep = (output["scores"] > self.lowest_conf) & (class_ids >= 0)
+        keep = (output["scores"] > self._raw_conf) & (class_ids >= 0)
         places = torch.arange(len(keep), device=keep.device)
         columns = [output["scores"], class_ids.float(), places.float()]
         rows = torch.cat([output["boxes"], torch.stack(columns, dim=1)], dim=1)[keep]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from prelabel.data.boxes import Letterbox
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
-from prelabel.data.geometry import GeometryKind
+from prelabel.data.geometry import GeometryKind, OutputSpec
 from prelabel.errors import ConfigError, DeviceMemoryError, MachineError, did_you_mean
 from prelabel.models.detectors.nms import (
     Rule,
@@ -48,6 +48,7 @@ from prelabel.models.detectors.ultralytics_loading import LoadedModel, load_mode
 from prelabel.models.networks import pick_device
 from prelabel.models.weights import Weights, resolve_weights
 from prelabel.plugins.protocols import ModelRecord
+from prelabel.plugins.traits import ModelTraits
 
 _LARGEST_STRIDE = 64
 _GEOMETRY: dict[str, GeometryKind] = {"segment": "mask", "obb": "rotated_box", "pose": "keypoints"}
@@ -59,20 +60,15 @@ class UltralyticsDetector:
 
     Attributes:
         class_names: names by class id.
-        conf: confidence from which boxes are meant to become labels.
-        lowest_conf: confidence down to which `detect` gives boxes, so that `conf` can be lowered without the model.
-        model: which weights these are.
-        default_batch_size: frames a batch when nobody asks for another number.
+        traits: the model, its thresholds, and what it gives beyond boxes.
         warnings: what the user should know of how the model was loaded.
-        geometry: what the model tells beyond boxes, where it is asked by `with_geometry`.
-        keypoint_names: of a pose.
     """
 
     class Options(BaseModel):
         """Named as in Ultralytics, whose defaults these are; those it does not have are explained.
 
         Attributes:
-            keep_conf: boxes are kept from here on in the raw detections; `conf` decides about labels.
+            raw_conf: boxes are kept from here on in the raw detections; `conf` decides about labels.
             imgsz: longest side of the network's input, in pixels; rounded up to the model's stride. Exports of a fixed
                 shape bring their own.
             engine: what runs the network; others than torch are exported once and kept. `auto`: TensorRT on a GPU,
@@ -86,7 +82,7 @@ class UltralyticsDetector:
 
         weights: str
         conf: float = Field(default=0.25, ge=0, le=1)
-        keep_conf: float = Field(default=0.05, ge=0, le=1)
+        raw_conf: float = Field(default=0.05, ge=0, le=1)
         iou: float = Field(default=0.7, ge=0, le=1)
         imgsz: int = Field(default=640, ge=32)
         max_det: int = Field(default=300, ge=1)
@@ -105,19 +101,23 @@ class UltralyticsDetector:
         self._weights = weights
         self._loaded = self._load(weights)
         facts = self._loaded.facts
-        self.geometry = _GEOMETRY.get(facts.task)
-        self.keypoint_names = facts.keypoint_names
+        self._kind = _GEOMETRY.get(facts.task)
         self._asked: frozenset[int] = frozenset()
         self.class_names: Sequence[str] = facts.class_names
-        self.conf = self._options.conf
-        self.lowest_conf: float = min(self._options.conf, self._options.keep_conf)
-        self.model = ModelRecord(weights.name, weights.sha256, weights.licence or facts.licence, self._loaded.engine)
-        self.default_batch_size = 4 if self._device.type == "cpu" else 16
+        raw_conf = min(self._options.conf, self._options.raw_conf)
+        self.traits = ModelTraits(
+            model=ModelRecord(weights.name, weights.sha256, weights.licence or facts.licence, self._loaded.engine),
+            batch_size=4 if self._device.type == "cpu" else 16,
+            device=str(self._device),
+            conf=self._options.conf,
+            raw_conf=raw_conf,
+            output=OutputSpec(self._kind, facts.keypoint_names),
+        )
         self._together = self._device.type != "cpu"  # on a GPU each image's own NMS would have to be waited for
         self._fitting: dict[tuple[int, int], int] = {}
         class_ids = _class_ids(self._options.classes, self.class_names)
         self._rule = Rule(
-            conf=self.lowest_conf,
+            conf=raw_conf,
             iou=self._options.iou,
             max_det=self._options.max_det,
             class_ids=None if class_ids is None else torch.tensor(class_ids, device=self._device),
@@ -149,7 +149,7 @@ class UltralyticsDetector:
         """
         asked = copy.copy(self)
         asked._asked, asked._fitting = class_ids, {}
-        if self.geometry == "mask" and self._loaded.forward_masks is None:
+        if self._kind == "mask" and self._loaded.forward_masks is None:
             reason = f"detector.engine: {self._loaded.engine} gives no masks: the model runs in torch instead"
             asked.warnings = (*self.warnings, reason)
             asked._loaded = self._load_in_torch()
@@ -163,15 +163,10 @@ class UltralyticsDetector:
         replica._loaded = self._loaded.replicate()
         return replica
 
-    @property
-    def device(self) -> str:
-        """Where the network runs: `cpu`, `cuda:0` and so on."""
-        return str(self._device)
-
     def fit_batch(self, height: int, width: int) -> int:
         """Returns the frames a batch that use the device well, for frames of this size; on a GPU it tries some."""
         if self._device.type == "cpu":
-            return self.default_batch_size
+            return self.traits.batch_size or 1
         size = (height, width)
         if size not in self._fitting:
             self._fitting[size] = fit_batch_size(lambda num: time_batch(self.start, height, width, self._device, num))
@@ -218,7 +213,7 @@ class UltralyticsDetector:
         self, table: NDArray[np.float32], prototypes: torch.Tensor | None, height: int, width: int
     ) -> list[Detections]:
         """Returns what a table on the host holds, with the geometry that is asked for."""
-        if self.geometry == "rotated_box":
+        if self._kind == "rotated_box":
             table = upright_table(table, height, width)
         frames = boxes_of_table(table)
         if not self._asked:
@@ -240,7 +235,7 @@ class UltralyticsDetector:
     ) -> list[NDArray[np.object_]]:
         if prototypes is not None:
             return read_masks(frames, prototypes, height, width)
-        if self.geometry == "rotated_box":
+        if self._kind == "rotated_box":
             return [read_turned(rows) for rows in frames]
         box, num_values = self._letterbox(height, width), self._loaded.facts.keypoint_values
         return [read_keypoints(rows, num_values, box, height, width) for rows in frames]
@@ -253,7 +248,7 @@ class UltralyticsDetector:
             return inputs, lambda table: scale_table(table, height, width)
         box = self._letterbox(height, width)
         inputs = letterbox_frames(frames, box, self._loaded.dtype)
-        to_frame = turned_from_letterbox if self.geometry == "rotated_box" else table_from_letterbox
+        to_frame = turned_from_letterbox if self._kind == "rotated_box" else table_from_letterbox
         return inputs, lambda table: to_frame(table, box, height, width)
 
     def _keep(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

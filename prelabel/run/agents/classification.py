@@ -17,8 +17,8 @@ from prelabel.assembly.stored import classes_path
 from prelabel.errors import PrelabelError
 from prelabel.labels.answers import PlacedAnswer
 from prelabel.labels.row.answers import write_answers
-from prelabel.plugins.capabilities import CountsUsage, usage_warnings, warnings_of
 from prelabel.plugins.protocols import ModelRecord, Task, WritesFiles, metadata_of
+from prelabel.plugins.traits import usage_of, usage_warnings, warnings_of
 from prelabel.routing.facts import Facts
 from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
 from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, PictureReader
@@ -80,8 +80,7 @@ class ClassificationAgent:
     @property
     def usage(self) -> Mapping[str, float]:
         """What a classifier behind a service has counted; empty of others."""
-        classifier = self.parts.classifier
-        return classifier.usage if isinstance(classifier, CountsUsage) else {}
+        return usage_of(self.parts.classifier)
 
     def usage_warnings(self, usage: Mapping[str, float]) -> Sequence[str]:
         """Returns what the classifier has to say of what it counted in this run."""

@@ -23,8 +23,8 @@ from prelabel.inference.decoding import Video
 from prelabel.inference.pipeline import Inference, Pipeline
 from prelabel.labels.filter import Shaped
 from prelabel.media.select import ReaderChoice
-from prelabel.plugins.capabilities import warnings_of
 from prelabel.plugins.protocols import ModelRecord, Task, WritesFiles, metadata_of, moves_tasks
+from prelabel.plugins.traits import warnings_of
 from prelabel.routing.facts import Facts
 from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
 from prelabel.runtime.interrupts import StopSignal

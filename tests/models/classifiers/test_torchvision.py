@@ -103,4 +103,4 @@ def test_the_card_s_weights_say_what_torchvision_s_own_preset_says(test_data, re
         expected = network(inputs).softmax(dim=1).numpy()
     assert found == pytest.approx(expected, abs=0.02)
     assert [classifier.class_names[n] for n in found.argmax(axis=1)] == ["vase", "freight car", "kite", "moped"]
-    assert classifier.model.licence == "BSD-3-Clause"
+    assert classifier.traits.model.licence == "BSD-3-Clause"

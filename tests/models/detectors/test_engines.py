@@ -21,7 +21,7 @@ from prelabel.models.engines.cache import EngineKey, built_engine, engines_folde
 from prelabel.testing import check_detector
 from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_checkpoint
 
-LOW = {"conf": 0.02, "keep_conf": 0.02, "imgsz": 160, "device": "cpu"}
+LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu"}
 KEY = EngineKey("0" * 64, "onnx", "Some GPU (80 GB)", "any", "float32", "nms", "runtime 1.0")
 
 
@@ -69,7 +69,7 @@ def test_boxes_equal_those_of_torch_for_any_batch_and_frame_size(checkpoint, eng
     detector = UltralyticsDetector(engine=engine, **options)
 
     assert detector.warnings == ()
-    assert detector.model.engine.startswith(f"{engine} ")
+    assert detector.traits.model.engine.startswith(f"{engine} ")
     assert detector.class_names == in_torch.class_names
     for frames in (blocky_frames(3), blocky_frames(1, 240, 200)):
         assert_same(detector.detect(as_batch(frames)), in_torch.detect(as_batch(frames)))
@@ -103,7 +103,7 @@ def test_bfloat16_finds_much_the_same(checkpoint):
     detector = UltralyticsDetector(half=True, **options)
 
     (found,) = detector.detect(frames)
-    assert detector.model.engine.endswith("bfloat16")
+    assert detector.traits.model.engine.endswith("bfloat16")
     sure = expected.xyxy[expected.confidence > 0.1]
     assert np.median(iou_matrix(sure, found.xyxy).max(axis=1)) > 0.9
 
@@ -115,7 +115,7 @@ def test_an_engine_that_cannot_be_built_is_replaced_by_torch_and_said_so(checkpo
     (warning,) = detector.warnings
     assert "engine onnx: " in warning
     assert "runs in torch instead" in warning
-    assert detector.model.engine.startswith("torch ")
+    assert detector.traits.model.engine.startswith("torch ")
     assert len(detector.detect(as_batch(blocky_frames(1)))[0])
 
 

@@ -12,7 +12,6 @@ from torchvision.models import get_model
 from prelabel.errors import ConfigError, WeightsError
 from prelabel.models.cards import ModelCard
 from prelabel.models.detectors.torchvision import TorchvisionDetector, published_categories
-from prelabel.plugins.capabilities import output_spec
 from prelabel.testing import check_detector
 from prelabel.testing.scenes import SceneSpec, render_frames
 from tests.models.detectors.checkpoints import as_batch, blocky_frames
@@ -37,7 +36,7 @@ def small(weights: Path, **options: object) -> TorchvisionDetector:
 
 
 def test_detector_keeps_its_contract(weights):
-    check_detector(small(weights, keep_conf=0.3), blocky_frames(2))
+    check_detector(small(weights, raw_conf=0.3), blocky_frames(2))
 
 
 def test_boxes_are_the_networks_own_without_the_background(weights):
@@ -68,7 +67,7 @@ def test_builders_of_every_kind_load_and_keep_low_scores(tmp_path, builder):
     torch.save({"model": network.state_dict()}, tmp_path / "net.pth")
     options = {"weights": str(tmp_path / "net.pth"), "builder": builder, "classes": NAMES, "device": "cpu"}
 
-    detector = TorchvisionDetector(keep_conf=0.001, **options)
+    detector = TorchvisionDetector(raw_conf=0.001, **options)
 
     (found,) = detector.detect(as_batch(blocky_frames(1, 64, 64)))
     assert set(found.class_id.tolist()) <= {0, 1}
@@ -97,7 +96,7 @@ def test_card_brings_builder_arguments_and_classes(weights, tmp_path, monkeypatc
     detector = TorchvisionDetector(weights="small", device="cpu")
 
     assert detector.class_names == NAMES
-    assert (detector.model.name, detector.model.licence) == ("small", "MIT")
+    assert (detector.traits.model.name, detector.traits.model.licence) == ("small", "MIT")
 
 
 def test_unknown_builder_names_the_nearest(weights):
@@ -159,7 +158,7 @@ def test_trained_weights_find_the_bottles(test_data):
     found = detector.detect(as_batch(np.stack(frames[::50])))
 
     for detections in found:
-        sure = detections.class_id[detections.confidence > detector.conf]
+        sure = detections.class_id[detections.confidence > detector.traits.conf]
         assert sure.tolist().count(2) >= 2
 
 
@@ -197,7 +196,7 @@ def weights_of(tmp_path_factory) -> Callable[[str], Path]:
 
 
 def with_heads(weights: Path, **options: object) -> TorchvisionDetector:
-    fixed = {"builder": weights.stem, "builder_args": SMALL, "classes": NAMES, "device": "cpu", "keep_conf": 0.02}
+    fixed = {"builder": weights.stem, "builder_args": SMALL, "classes": NAMES, "device": "cpu", "raw_conf": 0.02}
     return TorchvisionDetector(weights=str(weights), **fixed, **options)
 
 
@@ -215,7 +214,7 @@ def test_masks_are_the_networks_own_where_they_are_asked_for(weights_of):
     wanted = int(bare[0].class_id[0])
     found = detector.with_geometry(frozenset([wanted])).detect(as_batch(frames))
 
-    assert output_spec(detector).kind == "mask"
+    assert detector.traits.output.kind == "mask"
     num_masks = 0
     for boxes, ours, output in zip(bare, found, outputs_of(detector, frames), strict=True):
         assert not boxes.geometry.astype(bool).any()
@@ -237,8 +236,8 @@ def test_keypoints_are_the_networks_own_and_have_the_published_names(weights_of)
         each.detect(as_batch(frames)) for each in (detector, detector.with_geometry(frozenset([0, 1])))
     )
 
-    assert output_spec(detector).kind == "keypoints"
-    assert detector.keypoint_names[:3] == ("nose", "left_eye", "right_eye")
+    assert detector.traits.output.kind == "keypoints"
+    assert detector.traits.output.keypoint_names[:3] == ("nose", "left_eye", "right_eye")
     assert not bare.geometry.astype(bool).any()
     (output,) = outputs_of(detector, frames)
     assert len(found) > 0

@@ -24,7 +24,7 @@ from prelabel.testing import check_detector
 from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_checkpoint
 
 PREDICTS_MAP = 0.504  # of Ultralytics' predict on the pictures of coco_mini
-LOW = {"conf": 0.02, "keep_conf": 0.02, "imgsz": 160, "device": "cpu"}
+LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +132,12 @@ def test_boxes_of_an_export_of_a_fixed_shape_equal_predict(checkpoint, tmp_path)
 def test_filtering_later_equals_asking_for_a_higher_threshold(checkpoint):
     weights, frames = checkpoint("yolo11n"), blocky_frames(2)
     options = {"weights": str(weights), "imgsz": 160, "device": "cpu", "max_det": 20}
-    strict = UltralyticsDetector(conf=0.1, keep_conf=0.1, **options).detect(as_batch(frames))
+    strict = UltralyticsDetector(conf=0.1, raw_conf=0.1, **options).detect(as_batch(frames))
 
-    detector = UltralyticsDetector(conf=0.1, keep_conf=0.01, **options)
+    detector = UltralyticsDetector(conf=0.1, raw_conf=0.01, **options)
     found = detector.detect(as_batch(frames))
 
-    assert detector.conf == 0.1
+    assert detector.traits.conf == 0.1
     assert sum(map(len, found)) >= sum(map(len, strict))
     assert_same([above(detections, 0.1) for detections in found], strict)
 
@@ -161,10 +161,10 @@ def test_detector_keeps_its_contract(checkpoint, architecture):
 def test_model_says_what_made_the_labels(checkpoint):
     detector = UltralyticsDetector(weights=str(checkpoint("yolo11n")), **LOW)
 
-    assert isinstance(detector.model, ModelRecord)
-    assert detector.model.name == "yolo11n"
-    assert len(detector.model.weights_sha256) == 64
-    assert detector.model.licence.startswith("AGPL-3.0")
+    assert isinstance(detector.traits.model, ModelRecord)
+    assert detector.traits.model.name == "yolo11n"
+    assert len(detector.traits.model.weights_sha256) == 64
+    assert detector.traits.model.licence.startswith("AGPL-3.0")
     assert len(detector.class_names) == 80
 
 
@@ -258,7 +258,7 @@ def test_real_boxes_equal_predict_at_every_frame_size(test_data):
     for height, width in [(1080, 1920), (720, 1280), (480, 853)]:
         frames = street_frames(test_data, (width, height))
 
-        found = [above(detections, detector.conf) for detections in detector.detect(as_batch(frames))]
+        found = [above(detections, detector.traits.conf) for detections in detector.detect(as_batch(frames))]
 
         assert_same(found, predict(weights, frames))
 
@@ -266,7 +266,7 @@ def test_real_boxes_equal_predict_at_every_frame_size(test_data):
 @pytest.mark.needs_test_data
 def test_map_equals_that_of_predict(test_data):
     weights = test_data / "weights" / "yolo11n_coco.pt"
-    detector = UltralyticsDetector(weights=str(weights), device="cpu", conf=0.001, keep_conf=0.001)
+    detector = UltralyticsDetector(weights=str(weights), device="cpu", conf=0.001, raw_conf=0.001)
     truth = json.loads((test_data / "coco_mini" / "coco_mini.json").read_text())
     found = []
     for image in truth["images"]:

@@ -12,11 +12,10 @@ import torch
 
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
 from prelabel.models.detectors.ultralytics_loading import keypoint_facts
-from prelabel.plugins.capabilities import output_spec
 from prelabel.testing import check_detector
 from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_checkpoint
 
-LOW = {"conf": 0.02, "keep_conf": 0.02, "imgsz": 160, "device": "cpu"}
+LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu"}
 ALL = frozenset(range(80))
 SIZES = [(180, 320), (250, 333), (500, 200)]  # each with a padding of its own
 
@@ -147,7 +146,7 @@ def test_detector_that_is_asked_keeps_its_contract(checkpoint, architecture):
 
 def test_detector_says_what_it_can_tell(checkpoint):
     offers = {
-        task: output_spec(UltralyticsDetector(weights=str(checkpoint(f"yolo11n{task}")), **LOW))
+        task: UltralyticsDetector(weights=str(checkpoint(f"yolo11n{task}")), **LOW).traits.output
         for task in ("", "-seg", "-obb", "-pose")
     }
 

@@ -1,0 +1,94 @@
+"""Optional facts and methods of detectors and classifiers, with the defaults where a plug-in has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeGuard
+
+from prelabel.data.detections import Detections
+from prelabel.data.frames import FrameBatch
+from prelabel.data.geometry import BOXES_ONLY, OutputSpec
+from prelabel.errors import PluginError
+from prelabel.plugins.protocols import Detector, DetectorExtras, ModelRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTraits:
+    """What a detector or a classifier says of itself in its attribute `traits`. Each fact is optional.
+
+    Attributes:
+        model: goes on record with the labels.
+        batch_size: frames or images per batch, where the config sets none.
+        device: where a detector wants its frames, such as `cuda:0`; frames are brought there ahead of `detect`.
+        conf: confidence from which a detector's boxes become labels, if it also gives less certain ones.
+        raw_conf: confidence down to which such a detector gives boxes. They are stored, so that `conf` can be lowered
+            later without another run of the model.
+        output: what a detector can give beyond boxes.
+    """
+
+    model: ModelRecord | None = None
+    batch_size: int | None = None
+    device: str | None = None
+    conf: float | None = None
+    raw_conf: float | None = None
+    output: OutputSpec = BOXES_ONLY
+
+    def __post_init__(self) -> None:
+        if (self.conf is None) != (self.raw_conf is None):
+            raise ValueError(f"traits: got conf {self.conf} and raw_conf {self.raw_conf}, expected both or neither")
+
+
+def traits_of(model: object) -> ModelTraits:
+    """Returns the traits of a detector or classifier; defaults if it has none.
+
+    Raises:
+        PluginError: its attribute `traits` is something else.
+    """
+    traits = getattr(model, "traits", None)
+    if traits is None:
+        return ModelTraits()
+    if not isinstance(traits, ModelTraits):
+        name = type(model).__name__
+        raise PluginError(f"{name}.traits: got {type(traits).__name__}, expected prelabel.ModelTraits")
+    return traits
+
+
+def has_method(
+    detector: Detector, name: Literal["start", "fit_batch", "replicate", "with_geometry"]
+) -> TypeGuard[DetectorExtras]:
+    """Returns whether a detector has this optional method; call no other one on the strength of it."""
+    return callable(getattr(detector, name, None))
+
+
+def start_batch(detector: Detector, batch: FrameBatch) -> Callable[[], list[Detections]]:
+    """Starts detection on a batch and returns a function that waits for the result.
+
+    A detector without `start` has finished when this returns.
+    """
+    if has_method(detector, "start"):
+        return detector.start(batch)
+    detections = detector.detect(batch)
+    return lambda: detections
+
+
+def warnings_of(*parts: object) -> list[str]:
+    """Returns the warnings of all parts of a run that have an attribute `warnings`: sentences for the user."""
+    return [warning for part in parts for warning in getattr(part, "warnings", ())]
+
+
+def usage_of(classifier: object) -> dict[str, float]:
+    """Returns what a classifier behind a service has counted so far in `usage`: requests, tokens, cost."""
+    return dict(getattr(classifier, "usage", {}))
+
+
+def usage_warnings(classifier: object, usage: Mapping[str, float]) -> Sequence[str]:
+    """Returns a classifier's warnings about what one run has used; other runs may share the classifier."""
+    warn: Callable[[Mapping[str, float]], Sequence[str]] | None = getattr(classifier, "usage_warnings", None)
+    return [] if warn is None else warn(usage)
+
+
+def unavailable_reason(reader: object, device: str) -> str | None:
+    """Returns why a reader's class cannot work on this machine with a device; None if it can, or does not say."""
+    explain: Callable[[str], str | None] | None = getattr(reader, "unavailable_reason", None)
+    return None if explain is None else explain(device)
