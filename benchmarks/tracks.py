@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from trackers.eval import evaluate_mot_sequences
 
+from models.scenes import SceneSpec, render_frames, write_clip
 from prelabel.assembly.assemble import assemble
 from prelabel.assembly.stored import raw_path, stored_entries
 from prelabel.config.load import check_config
@@ -44,7 +45,6 @@ from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.raw_detections import RawRecord, read_raw
-from prelabel.testing.scenes import SceneSpec, render_frames
 
 CONF = 0.1
 SURE_FROM = {"high_conf_det_threshold": 0.25}
@@ -121,9 +121,12 @@ def _parse() -> argparse.Namespace:
 
 def _generated(seed: int, num_frames: int, folder: Path) -> Video:
     output = folder / f"scene {seed}"
-    source = {"use": "demo", "seed": seed, "num_frames": num_frames, "output": str(output), "preview": "none"}
+    spec = SceneSpec(seed=seed, num_frames=num_frames)
+    output.mkdir(parents=True)
+    write_clip(spec, output / "clip.mp4", output / "truth.json")
+    source = {"path": str(output / "clip.mp4"), "output": str(output)}
     raw = _run({"source": source, "detector": {"weights": "demo"}})
-    true = list(render_frames(SceneSpec(seed=seed, num_frames=num_frames)))
+    true = list(render_frames(spec))
     shown = [~frame.is_crowd for frame in true]
     counts = [int(shows.sum()) for shows in shown]
     truth = VideoDetections(

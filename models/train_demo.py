@@ -1,7 +1,7 @@
 """Train the project's own small detector on generated scenes, from random weights, on a CPU.
 
-    uv run python models/train_demo.py             # renders, trains, measures, writes demo_shapes.pth and demo.yaml
-    uv run python models/train_demo.py --evaluate  # measures the weights that are there
+    uv run python -m models.train_demo             # renders, trains, measures, writes demo_shapes.pth and demo.yaml
+    uv run python -m models.train_demo --evaluate  # measures the weights that are there
 
 About 40 minutes on two busy cores. Another machine rounds differently, so it ends at other weights with a like score.
 """
@@ -23,8 +23,8 @@ import yaml
 from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from prelabel.testing.scene_art import CLASS_NAMES, SceneFrame
-from prelabel.testing.scenes import SceneSpec, coco_truth, random_frames
+from models.scene_art import CLASS_NAMES, SceneFrame
+from models.scenes import SceneSpec, coco_truth, random_frames
 
 HERE = Path(__file__).resolve().parent
 WEIGHTS, CARD = HERE / "demo_shapes.pth", HERE / "demo.yaml"
@@ -253,8 +253,8 @@ def write_card(score: dict[str, float | int]) -> None:
         "builder": "ssdlite320_mobilenet_v3_large",
         "builder_args": BUILDER_ARGS,
         "classes": list(CLASS_NAMES),
-        "source": "generated scenes (prelabel/scenes), trained from random weights by train_demo.py",
-        "training": "uv run python models/train_demo.py",
+        "source": "generated scenes (models/scenes.py), trained from random weights by train_demo.py",
+        "training": "uv run python -m models.train_demo",
         "score": score,
     }
     CARD.write_text(yaml.safe_dump(card, sort_keys=False, default_flow_style=None, width=110))

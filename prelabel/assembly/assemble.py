@@ -99,7 +99,7 @@ class WaitingTasks:
         if isinstance(section, DemoSection):
             from prelabel.files.demo import DemoSource
 
-            return DemoSource(section.output, section.seed, section.num_frames)
+            return DemoSource(section.output)
         return self._waiting_at(section)
 
     def _waiting_at(self, section: EncordSection) -> TaskSource:

@@ -150,16 +150,16 @@ def _tries(clip: Path, *, with_gpu: bool) -> list[_Try]:
     tries = [
         _Try(Probe("torch", trials.import_torch), "missing", _REINSTALL),
         _Try(Probe("GPU", trials.list_gpus), "warn", gpu_mend(with_gpu, in_container=is_container())),
-        _Try(Probe("test clip", trials.draw_clip, (clip,)), "missing", _REINSTALL),
+        _Try(Probe("test clip", trials.write_test_clip, (clip,)), "missing", _REINSTALL),
         _Try(Probe("pyav, CPU", trials.decode, ("pyav", "cpu", clip)), "missing", _REINSTALL),
-        _Try(Probe("demo detector, CPU", trials.detect, ("cpu", clip)), "missing", _GET_DEMO),
+        _Try(Probe("demo detector, CPU", trials.detect, ("cpu",)), "missing", _GET_DEMO),
         _Try(Probe("FFmpeg", trials.load_ffmpeg), "warn", _GET_FFMPEG),
         _Try(Probe("torchcodec, CPU", trials.decode, ("torchcodec", "cpu", clip)), "warn", _GET_FFMPEG),
         _Try(Probe("decord, CPU", trials.decode, ("decord", "cpu", clip)), "warn", _USE_PYAV),
     ]
     on_gpu = [
         _Try(Probe("NVDEC", trials.load_nvcuvid), "warn", _VIDEO_CAPABILITY),
-        _Try(Probe("demo detector, GPU", trials.detect_on_gpus, (clip,)), "warn", _USE_GPU),
+        _Try(Probe("demo detector, GPU", trials.detect_on_gpus), "warn", _USE_GPU),
         _Try(Probe("torchcodec, GPU", trials.decode, ("torchcodec", "cuda", clip)), "warn", _VIDEO_CAPABILITY),
         _Try(Probe("decord, GPU", trials.decode, ("decord", "cuda", clip)), "warn", _GPU_DECORD),
     ]

@@ -6,7 +6,6 @@ import ctypes
 import os
 import subprocess
 import time
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,12 @@ from prelabel.assembly.assemble import assemble
 from prelabel.config.load import check_config
 from prelabel.data.frames import FrameBatch, Media
 from prelabel.errors import MachineError, ReadError
+from prelabel.files import demo
 from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import VideoReader
-from prelabel.testing.scenes import SceneSpec, render_frames, write_clip
 
-# Few frames, far apart in time: no two look alike, so a frame in another's place shows. NVDEC takes this size.
-CLIP = SceneSpec(width=256, height=144, num_frames=24, fps=4.0, seed=3)
+NUM_FRAMES, WIDTH, HEIGHT = 24, 256, 144
+"""Of the test clip; NVDEC takes no frame much smaller."""
 BATCH_SIZE = 8
 FFMPEG_CODEC_VERSIONS = range(63, 57, -1)  # of libavcodec in FFmpeg 9 down to 4, those that torchcodec loads
 
@@ -78,37 +77,61 @@ def _driver_version() -> str:
     return ", ".join(dict.fromkeys(said.split()))
 
 
-def draw_clip(clip: Path) -> str:
-    """Writes the clip that the decoders are tried on."""
-    write_clip(CLIP, clip, clip.with_suffix(".json"))
-    return f"{CLIP.num_frames} frames of H.264, {CLIP.width} x {CLIP.height}"
+def write_test_clip(clip: Path) -> str:
+    """Writes the clip that the decoders are tried on: each frame shows its own number."""
+    import av
+
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "12", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(NUM_FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(draw_number(number), format="rgb24")))
+        container.mux(stream.encode())
+    return f"{NUM_FRAMES} frames of H.264, {WIDTH} x {HEIGHT}"
+
+
+def draw_number(number: int) -> NDArray[np.uint8]:
+    """Returns a frame (H, W, 3) of eight columns, one for each bit of a number, white where it is set."""
+    bits = np.unpackbits(np.array([number], np.uint8))
+    return np.broadcast_to(np.repeat(bits * np.uint8(255), WIDTH // 8)[None, :, None], (HEIGHT, WIDTH, 3)).copy()
+
+
+def read_numbers(frames: NDArray[np.float32]) -> list[int]:
+    """Returns the number that each frame shows; grey frames (N, H, W), 0..255."""
+    columns = frames.reshape(len(frames), HEIGHT, 8, WIDTH // 8).mean(axis=(1, 3))
+    numbers: list[int] = np.packbits(columns > 127, axis=1)[:, 0].tolist()
+    return numbers
 
 
 def decode(reader: str, device: str, clip: Path) -> str:
-    """Reads the whole clip with a reader of the project's, and compares every frame with what was drawn."""
-    frames = []
+    """Reads the whole test clip with a reader, and checks the number that each frame shows."""
+    numbers: list[int] = []
     with _open(reader, device, clip) as video:
         for batch in video.batches(np.arange(video.info.num_frames, dtype=np.int64), BATCH_SIZE):
-            frames.append(batch.data.float().mean(dim=3).cpu().numpy())
-    check_frames(np.concatenate(frames) if frames else np.zeros((0, CLIP.height, CLIP.width), np.float32))
-    return f"decoded {CLIP.num_frames} of {CLIP.num_frames} frames, each the right one"
+            numbers += read_numbers(batch.data.float().mean(dim=3).cpu().numpy())
+    if len(numbers) != NUM_FRAMES:
+        raise ReadError(f"decoded {len(numbers)} of {NUM_FRAMES} frames")
+    for expected, number in enumerate(numbers):
+        if number != expected:
+            raise ReadError(f"frame {number} came in the place of frame {expected}")
+    return f"decoded {NUM_FRAMES} of {NUM_FRAMES} frames, each the right one"
 
 
-def detect_on_gpus(clip: Path) -> str:
+def detect_on_gpus() -> str:
     """Sends a batch through the detector of the demo, on each GPU."""
     import torch
 
     numbers = range(torch.cuda.device_count())
     if not numbers:
         raise MachineError("torch sees no GPU")
-    return "; ".join(f"cuda:{number}: {detect(f'cuda:{number}', clip)}" for number in numbers)
+    return "; ".join(f"cuda:{number}: {detect(f'cuda:{number}')}" for number in numbers)
 
 
-def detect(device: str, clip: Path) -> str:
-    """Sends a batch through the detector of the demo."""
+def detect(device: str) -> str:
+    """Sends a batch of the demo's clip through its detector."""
     config = check_config({"source": {"use": "demo"}, "detector": {"weights": "demo", "device": device}}, "demo")
     detector = assemble(config, Path()).detection.detector
-    with _open("pyav", "cpu", clip) as video:
+    with _open("pyav", "cpu", demo.FOLDER / demo.CLIP_NAME) as video:
         batch: FrameBatch = next(iter(video.batches(np.arange(BATCH_SIZE, dtype=np.int64), BATCH_SIZE)))
         num_boxes = sum(map(len, detector.detect(batch)))  # the first batch also warms up
         began = time.perf_counter()
@@ -142,20 +165,3 @@ def _open(reader: str, device: str, clip: Path) -> VideoReader:
     plugin = load_plugin("reader", reader, Path())
     opened: VideoReader = plugin.build(Media("video", (clip,)), options={"device": device})
     return opened
-
-
-def check_frames(decoded: NDArray[np.float32]) -> None:
-    """Checks decoded grey frames (N, H, W) against those that were drawn: their number, and each by its looks."""
-    if len(decoded) != CLIP.num_frames:
-        raise ReadError(f"decoded {len(decoded)} of {CLIP.num_frames} frames")
-    drawn = draw_grey_frames()
-    for number, frame in enumerate(decoded):
-        nearest = int(np.abs(drawn - frame).mean(axis=(1, 2)).argmin())
-        if nearest != number:
-            raise ReadError(f"frame {nearest} came in the place of frame {number}")
-
-
-@cache
-def draw_grey_frames() -> NDArray[np.float32]:
-    """Draws the clip's frames, grey (N, H, W), 0..255."""
-    return np.stack([frame.image.mean(axis=2, dtype=np.float32) for frame in render_frames(CLIP)])

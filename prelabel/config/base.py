@@ -107,11 +107,9 @@ class FolderSection(Section):
 
 
 class DemoSection(Section):
-    """A short clip with known contents, made on the spot."""
+    """A short clip with known contents, which comes with the package."""
 
     use: Annotated[Literal["demo"], Affects.PLACE] = "demo"
-    seed: Annotated[int, Affects.PLACE] = Field(1, description="another seed is another clip")
-    num_frames: Annotated[int, Affects.PLACE] = Field(150, ge=2, le=10_000, description="length of the clip")
     output: Annotated[Path, Affects.PLACE] = Field(
         Path("out/demo"), description="folder for the clip and for everything that a run writes"
     )

@@ -109,14 +109,20 @@ def test_only_what_is_missing_blocks() -> None:
     assert has_blocking([Finding("a", "ok", ""), Finding("b", "missing", "")])
 
 
-def test_a_frame_in_the_place_of_another_is_seen() -> None:
-    drawn = trials.draw_grey_frames()
-    doubled = drawn.copy()
-    doubled[7] = drawn[6]
+def test_a_frame_in_the_place_of_another_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = trials.draw_number
+    monkeypatch.setattr(trials, "draw_number", lambda number: drawn(6 if number == 7 else number))
+    trials.write_test_clip(tmp_path / "clip.mp4")
     with pytest.raises(ReadError, match="frame 6 came in the place of frame 7"):
-        trials.check_frames(doubled)
+        trials.decode("pyav", "cpu", tmp_path / "clip.mp4")
+
+
+def test_a_clip_with_fewer_frames_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as shorter:
+        shorter.setattr(trials, "NUM_FRAMES", 23)
+        trials.write_test_clip(tmp_path / "clip.mp4")
     with pytest.raises(ReadError, match="decoded 23 of 24 frames"):
-        trials.check_frames(drawn[:-1])
+        trials.decode("pyav", "cpu", tmp_path / "clip.mp4")
 
 
 def test_no_encord_settings_are_no_failure() -> None:

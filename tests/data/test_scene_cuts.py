@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.scenes import SceneSpec, cut_frame_index, render_frames
 from prelabel.data.scene_cuts import SceneCutDetector, find_cuts, thumbnails
-from prelabel.testing.scenes import SceneSpec, cut_frame_index, render_frames
 
 
 def cuts_of(frames):

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.scene_art import CLASS_NAMES
+from models.scenes import SceneSpec, cut_frame_index, render_frames
 from prelabel.data.boxes import iou_matrix
 from prelabel.data.detections import Detections, concatenate
 from prelabel.data.frames import VideoInfo
@@ -19,8 +21,6 @@ from prelabel.errors import TrackError
 from prelabel.labels.filter import Dropped, Shaped, filter_detections
 from prelabel.labels.tracking import Linking, track_detections
 from prelabel.models.trackers.bytetrack import ByteTrackTracker
-from prelabel.testing.scene_art import CLASS_NAMES
-from prelabel.testing.scenes import SceneSpec, cut_frame_index, render_frames
 from tests.geometries import DISC, KEYPOINT_NAMES, map_to, skeleton_ontology, with_geometry
 from tests.labelling import detections, object_json
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.scenes import SceneSpec, render_frames
 from prelabel import Detections, FrameBatch, ModelTraits
 from prelabel.assembly.assemble import assemble
 from prelabel.config.load import check_config
@@ -19,7 +20,6 @@ from prelabel.errors import ConfigError
 from prelabel.inference.batch_runner import BatchRunner
 from prelabel.models.tiling import TiledDetector, Tiles, windows
 from prelabel.testing import check_detector
-from prelabel.testing.scenes import SceneSpec, render_frames
 
 
 class Blobs:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torchvision.models import get_model
 
+from models.scenes import SceneSpec, render_frames
 from prelabel.errors import ConfigError, WeightsError
 from prelabel.models.cards import ModelCard
 from prelabel.models.detectors.torchvision import TorchvisionDetector, published_categories
 from prelabel.testing import check_detector
-from prelabel.testing.scenes import SceneSpec, render_frames
 from tests.models.detectors.checkpoints import as_batch, blocky_frames
 
 SSDLITE = "ssdlite320_mobilenet_v3_large"

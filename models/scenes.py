@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prelabel.testing.scene_art import CLASS_NAMES, SceneFrame, make_shot, render_shot
+from models.scene_art import CLASS_NAMES, SceneFrame, make_shot, render_shot
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -62,17 +62,17 @@ def random_frames(rng: np.random.Generator, width: int, height: int, num_frames:
         yield render_shot(shot, float(seconds), exposure_seconds=SHUTTER / 25)
 
 
-def write_clip(spec: SceneSpec, video_path: Path, truth_path: Path) -> None:
-    """Write the clip as H.264 (yuv420p, BT.601, with B-frames) and its truth as COCO JSON."""
+def write_clip(spec: SceneSpec, video_path: Path, truth_path: Path, crf: int = 18) -> None:
+    """Write the clip as H.264 (yuv420p, BT.601, with B-frames) of x264's quality `crf`, and its truth as COCO JSON."""
     import av
 
     with av.open(str(video_path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(spec.fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, "yuv420p"
-        stream.options = {"crf": "18", "g": "50", "bf": "2"}
+        stream.options = {"crf": str(crf), "preset": "slower", "g": "50", "bf": "2"}
         stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, _LIMITED_RANGE
         truth = coco_truth(spec, video_path.name, _encode(container, stream, render_frames(spec)))
-    truth_path.write_text(json.dumps(truth))
+    truth_path.write_text(json.dumps(truth, separators=(",", ":")))
 
 
 def coco_truth(spec: SceneSpec, video_name: str, frames: Iterable[SceneFrame]) -> dict[str, object]:
@@ -94,16 +94,6 @@ def coco_truth(spec: SceneSpec, video_name: str, frames: Iterable[SceneFrame]) -
     categories = [{"id": class_id + 1, "name": name} for class_id, name in enumerate(CLASS_NAMES)]
     info = {"description": repr(spec)}
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}
-
-
-def is_written(spec: SceneSpec, video_path: Path, truth_path: Path) -> bool:
-    """Return whether the clip of this very spec is there: the truth is written last, and says of which it is."""
-    if not video_path.exists() or not truth_path.exists():
-        return False
-    try:
-        return bool(json.loads(truth_path.read_text())["info"]["description"] == repr(spec))
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def frame_annotations(frame: SceneFrame, image_id: int, first_id: int) -> list[dict[str, object]]:

@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from prelabel.testing.scene_art import CLASS_NAMES, DISTRACTOR, Shot, Thing, make_shot, render_shot
-from prelabel.testing.scenes import SceneSpec, cut_frame_index, random_frames, render_frames, write_clip
+from models.scene_art import CLASS_NAMES, DISTRACTOR, Shot, Thing, make_shot, render_shot
+from models.scenes import SceneSpec, cut_frame_index, random_frames, render_frames, write_clip
 
 SMALL = SceneSpec(width=160, height=96, num_frames=12, fps=25, seed=3)
 
