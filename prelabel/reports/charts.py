@@ -1,70 +1,97 @@
-"""Charts as the outlines of SVG paths, in boxes of 1000 x 100 units. Pure."""
+"""Charts as SVG path data, in view boxes of 1000 x 100 units."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.data.label_map import LabelledVideo
+from prelabel.reports.wording import duration
+
 WIDTH, HEIGHT = 1000.0, 100.0
 MAX_BINS = 120
+NUM_TICKS = 5
+
+Series = NDArray[np.float64]
+"""Values of equal parts of a chart, from left to right."""
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
-    """One class of a stacked chart.
+class Timeline:
+    """Labels a frame, and their confidences, over a video.
 
     Attributes:
-        name: the class.
-        colour: `#RRGGBB`.
-        path: SVG path data.
+        areas: name, colour and path of each ontology object, stacked.
+        most: labels a frame at the top of the chart.
+        many: what several labels are called, such as boxes.
+        mean: path of the mean confidence.
+        spread: path from the 10th to the 90th percentile of confidence.
+        ticks: times or image numbers below the chart, at equal distances.
+        description: for people who do not see the chart.
     """
 
-    name: str
-    colour: str
-    path: str
+    areas: tuple[tuple[str, str, str], ...]
+    most: float
+    many: str
+    mean: str
+    spread: str
+    ticks: tuple[str, ...]
+    description: str
 
 
-@dataclass(frozen=True, slots=True)
-class Bins:
-    """Frames in equal parts of a video.
+def timeline_of(video: LabelledVideo) -> Timeline:
+    """Returns the chart of a video."""
+    found, label_map = video.detections, video.label_map
+    edges = bin_edges(video.info.num_frames, found.frames_looked_at)
+    num_frames = np.maximum(np.histogram(found.frames_looked_at, edges)[0], 1)
+    category = label_map.category_index[found.class_id]
+    present = [index for index in range(len(label_map.categories)) if (category == index).any()]
+    heights = [np.histogram(found.frame_index[category == index], edges)[0] / num_frames for index in present]
+    total = np.sum(heights, axis=0) if heights else np.zeros(len(num_frames))
+    most = max(float(total.max()), 1.0)
+    measured = ~found.interpolated  # an interpolated box has no confidence of its own
+    low, mean, high = _confidence_by_bin(edges, found.frame_index[measured], found.confidence[measured])
+    many = label_map.noun[1]
+    description = f"{total.min():.1f} to {total.max():.1f} {many} a frame" if total.any() else f"No {many}"
+    if not np.isnan(mean).all():
+        description += f", mean confidence {np.nanmin(mean):.2f} to {np.nanmax(mean):.2f}"
+    parts = np.linspace(0, 1, NUM_TICKS).tolist()
+    if video.info.average_fps > 0:
+        ticks = [duration(part * video.info.duration_seconds) for part in parts]
+    else:
+        ticks = [f"{round(part * (video.info.num_frames - 1)) + 1}" for part in parts]
+    return Timeline(
+        areas=tuple(
+            (label_map.categories[index].name, label_map.categories[index].color, path)
+            for index, path in zip(present, stack(heights, most), strict=True)
+        ),
+        most=most,
+        many=many,
+        mean=line(mean),
+        spread=band(low, high),
+        ticks=tuple(ticks),
+        description=description + ".",
+    )
 
-    Attributes:
-        edges: int64 (B + 1,), first frame of each part, and the end of the last.
-        num_frames: int64 (B,), frames that were looked at in each.
+
+def bin_edges(num_frames: int, inferred: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns where equal parts of a video begin and the last one ends, int64 (B + 1,).
+
+    Each of the parts holds at least one of the inferred frames if these are spread evenly.
     """
-
-    edges: NDArray[np.int64]
-    num_frames: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, num_frames: int, looked_at: NDArray[np.int64]) -> Bins:
-        """Returns the parts of a video, fewer than one for every frame that was looked at.
-
-        Args:
-            num_frames: of the video.
-            looked_at: int64 (M,), rising.
-        """
-        num = max(1, min(MAX_BINS, len(looked_at)))
-        edges = np.arange(num + 1) * num_frames // num
-        return cls(edges, np.diff(np.searchsorted(looked_at, edges)))
-
-    def place(self, frame_index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns the part of each frame, int64 (N,)."""
-        return np.searchsorted(self.edges, frame_index, side="right") - 1
-
-    def count(self, frame_index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns how many of the frames are in each part, int64 (B,)."""
-        return np.bincount(self.place(frame_index), minlength=len(self.num_frames))
+    num = max(1, min(MAX_BINS, len(inferred)))
+    return np.arange(num + 1) * num_frames // num
 
 
-def stack(heights: Sequence[NDArray[np.float64]], top: float) -> list[str]:
-    """Returns a path of bars for each series, each standing on those before it.
+def stack(heights: Sequence[Series], top: float) -> list[str]:
+    """Returns a path of bars for each series, each above those before it.
 
     Args:
-        heights: of each series, one a bar, from left to right.
+        heights: a series each.
         top: height that reaches the top of the chart.
 
     >>> stack([np.array([1.0, 0.0]), np.array([1.0, 2.0])], top=2.0)
@@ -73,13 +100,23 @@ def stack(heights: Sequence[NDArray[np.float64]], top: float) -> list[str]:
     base = np.zeros(len(heights[0])) if heights else np.zeros(0)
     paths = []
     for series in heights:
-        paths.append("".join(_bar(n, low, high, len(series), top) for n, low, high in _bars(base, series)))
+        paths.append(band(np.where(series > 0, base, np.nan) / top, (base + series) / top))
         base = base + series
     return paths
 
 
-def line(values: NDArray[np.float64]) -> str:
-    """Returns a path of steps through values of 0 to 1, one a part from left to right, with gaps where they are NaN.
+def band(low: Series, high: Series) -> str:
+    """Returns a path of bars from `low` to `high`, 0 to 1; none where `low` is NaN."""
+    step = WIDTH / max(len(low), 1)
+    bars = []
+    for number in np.flatnonzero(~np.isnan(low)).tolist():
+        y, height = HEIGHT * (1 - high[number]), HEIGHT * (high[number] - low[number])
+        bars.append(f"M{_num(number * step)} {_num(y)}h{_num(step)}v{_num(height)}h{_num(-step)}z")
+    return "".join(bars)
+
+
+def line(values: Series) -> str:
+    """Returns a path of steps through values of 0 to 1, with gaps where they are NaN.
 
     >>> line(np.array([0.0, 1.0, np.nan, 0.5]))
     'M0 100H250V0H500M750 50H1000'
@@ -101,27 +138,24 @@ def curve(x: Sequence[float], y: Sequence[float], top: float) -> str:
     'M0 0H500V50'
     """
     parts = []
-    for number, (across, up) in enumerate(zip(x, y, strict=True)):
-        left, height = _num(across * WIDTH), _num(HEIGHT * (1 - up / top) if top else HEIGHT)
+    for number, (right, up) in enumerate(zip(x, y, strict=True)):
+        left, height = _num(right * WIDTH), _num(HEIGHT * (1 - up / top) if top else HEIGHT)
         parts.append(f"M{left} {height}" if number == 0 else f"H{left}V{height}")
     return "".join(parts)
 
 
-def band(low: NDArray[np.float64], high: NDArray[np.float64]) -> str:
-    """Returns a path of bars from `low` to `high`, values of 0 to 1 as in `line`."""
-    there = np.flatnonzero(~np.isnan(low))
-    return "".join(_bar(n, float(low[n]), float(high[n]), len(low), 1.0) for n in there.tolist())
-
-
-def _bars(base: NDArray[np.float64], series: NDArray[np.float64]) -> list[tuple[int, float, float]]:
-    return [(n, float(base[n]), float(base[n] + series[n])) for n in np.flatnonzero(series > 0).tolist()]
-
-
-def _bar(number: int, low: float, high: float, num: int, top: float) -> str:
-    step = WIDTH / num
-    height = HEIGHT * (high - low) / top
-    y = HEIGHT * (1 - high / top)
-    return f"M{_num(number * step)} {_num(y)}h{_num(step)}v{_num(height)}h{_num(-step)}z"
+def _confidence_by_bin(
+    edges: NDArray[np.int64], frame_index: NDArray[np.int64], confidence: NDArray[np.float32]
+) -> tuple[Series, Series, Series]:
+    """Returns the 10th percentile, the mean and the 90th percentile of each part; NaN where a part has none."""
+    low, mean, high = (np.full(len(edges) - 1, np.nan) for _ in range(3))
+    starts = np.searchsorted(frame_index, edges).tolist()
+    for number, (start, end) in enumerate(pairwise(starts)):
+        if end > start:
+            part = confidence[start:end].astype(np.float64)
+            low[number], high[number] = np.quantile(part, [0.1, 0.9])
+            mean[number] = part.mean()
+    return low, mean, high
 
 
 def _num(value: float) -> str:

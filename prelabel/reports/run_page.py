@@ -1,73 +1,91 @@
-"""The page of a run: how it went, what it cost, and what was found in each video."""
+"""The page of a run: how it went, what it cost, and the labels of each task."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.stored import label_stored, load_probabilities, raw_path
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import PrelabelError
-from prelabel.reports.pictures import ThumbnailReader
-from prelabel.reports.render import Figure, duration, render_page
-from prelabel.reports.video_page import ClassifiedTask, VideoView, frames_to_show, view_of_answered, view_of_video
+from prelabel.labels.answers import PlacedAnswer
+from prelabel.reports.charts import Timeline, timeline_of
+from prelabel.reports.previews import sheet_frames, spread_evenly
+from prelabel.reports.render import Bar, Figure, bars, render_page
+from prelabel.reports.thumbnails import FrameKey, Thumbnail, ThumbnailReader, detection_outlines
+from prelabel.reports.wording import counted, duration, media_facts
 from prelabel.runtime.files import write_text_atomically
+from prelabel.store.class_probabilities import ClassRecord
 from prelabel.store.raw_detections import read_raw
 from prelabel.store.report import RunReport, TaskReport
 
-MAX_VIDEOS_WITH_PICTURES = 40
-STAGES = ("fetch", "decode", "detect", "save")
+MAX_TASKS_WITH_THUMBNAILS = 40
+THUMBNAILS_PER_TASK = 4
+STEPS = ("fetch", "decode", "detect", "save")
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """How busy a stage was.
+class ClassifiedTask:
+    """A task's media with the classifier's answers under today's config.
 
     Attributes:
-        name: fetch, decode, detect, save.
-        seconds: busy, over all tasks.
-        share: of the run's time; above 1 where several worked at once.
-        is_limit: it was the busiest.
+        record: the stored probabilities.
+        answers: in the order of their frames; empty for a task that the classifier is not sure of.
+        likeliest: the most probable class over all images.
+        probability: of that class.
     """
 
-    name: str
-    seconds: float
-    share: float
-    is_limit: bool
+    record: ClassRecord
+    answers: tuple[PlacedAnswer, ...]
+    likeliest: str
+    probability: float
+
+    def answer_on(self, frame: int) -> str:
+        """Returns the answer that holds on a frame, or else the likeliest class, with its confidence."""
+        for placed in self.answers:
+            if placed.first_frame <= frame <= placed.last_frame:
+                return f"{placed.answer.name} {placed.answer.confidence:.2f}"
+        return f"no answer; likeliest {self.likeliest} {self.probability:.2f}"
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """A line of a bar chart in a table.
+class TaskView:
+    """A task on the page.
 
     Attributes:
-        name: of what.
-        colour: `#RRGGBB`; empty: the page's own.
-        value: the number.
-        share: of the largest.
+        task: its report.
+        facts: size and length of its media, in words.
+        seconds: length of the video; 0 for images, and where nothing is stored.
+        colours: `#RRGGBB` by class.
+        timeline: None where there is nothing to show over time.
+        thumbnails: some of its frames.
     """
 
-    name: str
-    colour: str
-    value: int
-    share: float
+    task: TaskReport
+    facts: str
+    seconds: float = 0.0
+    colours: Mapping[str, str] = field(default_factory=dict)
+    timeline: Timeline | None = None
+    thumbnails: tuple[Thumbnail, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """What the template shows."""
+    """What the template shows; see `run_report.html.j2`."""
 
     report: RunReport
     state: str
-    tiles: tuple[Figure, ...]
-    stages: tuple[Stage, ...]
+    figures: tuple[Figure, ...]
+    steps: tuple[Bar, ...]
     classes: tuple[Bar, ...]
-    classes_are: str
+    classes_title: str
     dropped: tuple[Bar, ...]
     pathways: tuple[Bar, ...]
-    videos: tuple[VideoView, ...]
+    tasks: tuple[TaskView, ...]
 
 
 def write_run_report(assembly: Assembly, report: RunReport, path: Path) -> None:
@@ -75,68 +93,98 @@ def write_run_report(assembly: Assembly, report: RunReport, path: Path) -> None:
 
     Args:
         assembly: of the run's config.
-        report: how the run went.
+        report: of the run.
         path: of the HTML file.
     """
-    write_text_atomically(path, render_page("run_report.html.j2", page_of(assembly, report)))
+    write_text_atomically(path, render_page("run_report.html.j2", page=page_of(assembly, report)))
 
 
 def page_of(assembly: Assembly, report: RunReport) -> RunPage:
-    """Returns what the page shows; videos whose detections cannot be read are shown by what the report says."""
-    videos = tuple(_views(assembly, report))
-    colours = {name: colour for view in videos for name, colour in view.colours.items()}
+    """Returns what the page shows; a task whose stored results cannot be read shows what the report knows of it."""
+    tasks = tuple(_task_views(assembly, report))
+    counts = dict(report.instances)
+    if assembly.config.classifier is not None:
+        num_unsure = sum(task.is_done and not task.instances for task in report.tasks)
+        counts |= {"no answer": num_unsure} if num_unsure else {}
+    busy = report.busy_seconds
+    steps = [*(name for name in STEPS if name in busy), *(name for name in busy if name not in STEPS)]
     return RunPage(
         report=report,
         state=_state(report),
-        tiles=tuple(_tiles(report, videos)),
-        stages=tuple(_stages(report)),
-        classes=_bars(report.instances | _unanswered(assembly, report), colours),
-        classes_are="Answers" if assembly.config.classifier is not None else f"{_unit(report).capitalize()} by class",
-        dropped=_bars({name.replace("_", " "): number for name, number in report.dropped.items()}),
-        pathways=_bars(report.pathways),
-        videos=videos,
+        figures=tuple(_figures(report, tasks)),
+        steps=tuple(Bar(name, busy[name], busy[name] / report.seconds if report.seconds else 0.0) for name in steps),
+        classes=bars(counts, {name: colour for view in tasks for name, colour in view.colours.items()}),
+        classes_title="Answers" if assembly.config.classifier is not None else f"{_unit(report).capitalize()} by class",
+        dropped=bars({name.replace("_", " "): number for name, number in report.dropped.items()}),
+        pathways=bars(report.pathways),
+        tasks=tasks,
     )
 
 
-def _views(assembly: Assembly, report: RunReport) -> Iterator[VideoView]:
-    """Yields all tasks but those that failed, with one video's detections in memory at a time."""
-    shelf, num_shown = ThumbnailReader(assembly), 0
+def _task_views(assembly: Assembly, report: RunReport) -> Iterator[TaskView]:
+    """Yields all tasks but the failed ones; holds one task's stored results at a time."""
+    reader, num_shown = ThumbnailReader(assembly), 0
     for task in report.tasks:
         if task.status == "failed":
             continue
-        video, answered = _labelled(assembly, task), _answered(assembly, task)
-        frames = frames_to_show(video) if video else answered.frames_to_show if answered else []
-        sources = shelf.read(task.key, frames) if num_shown < MAX_VIDEOS_WITH_PICTURES else {}
+        stored = _load_stored(assembly, task) if task.is_done else None
+        if stored is None:
+            yield TaskView(task, counted(task.num_frames, "frame") if task.num_frames else "")
+            continue
+        if isinstance(stored, ClassifiedTask):
+            frames: list[int] = spread_evenly(stored.record.frame_index, THUMBNAILS_PER_TASK).tolist()
+        else:
+            frames = sheet_frames(stored, THUMBNAILS_PER_TASK).tolist()
+        sources = reader.read(task.key, frames) if num_shown < MAX_TASKS_WITH_THUMBNAILS else {}
         num_shown += bool(sources)
-        yield view_of_answered(task, answered, sources) if answered else view_of_video(task, video, sources)
+        yield (
+            _classified_view(task, stored, sources)
+            if isinstance(stored, ClassifiedTask)
+            else _labelled_view(task, stored, sources)
+        )
 
 
-def _labelled(assembly: Assembly, task: TaskReport) -> LabelledVideo | None:
-    path = raw_path(assembly.found_names, task.key, task.title)
-    if assembly.config.detector is None or not task.is_done or not path.exists():
-        return None
+def _load_stored(assembly: Assembly, task: TaskReport) -> LabelledVideo | ClassifiedTask | None:
     try:
+        if assembly.config.classifier is not None:
+            record = load_probabilities(assembly, task)
+            if record is None:
+                return None
+            parts = assembly.classification
+            return ClassifiedTask(record, tuple(parts.place_answers(record)), *parts.likeliest(record))
+        path = raw_path(assembly.found_names, task.key, task.title)
+        if assembly.config.detector is None or not path.exists():
+            return None
         return label_stored(assembly.detection, task.title, read_raw(path))
     except PrelabelError:
         return None
 
 
-def _answered(assembly: Assembly, task: TaskReport) -> ClassifiedTask | None:
-    if assembly.config.classifier is None or not task.is_done:
-        return None
-    try:
-        record = load_probabilities(assembly, task)
-        return ClassifiedTask.of(assembly.classification, record) if record is not None else None
-    except PrelabelError:
-        return None
+def _classified_view(task: TaskReport, stored: ClassifiedTask, sources: Mapping[FrameKey, str]) -> TaskView:
+    info, thumbnails = stored.record.info, []
+    for (_, frame), source in sources.items():
+        answer = stored.answer_on(frame)
+        thumbnails.append(Thumbnail(source, *info.size_of(frame), answer, f"Frame {frame}: {answer}"))
+    facts = " · ".join(media_facts(info, task.num_inferred))
+    return TaskView(task, facts, info.duration_seconds, thumbnails=tuple(thumbnails))
 
 
-def _unanswered(assembly: Assembly, report: RunReport) -> dict[str, int]:
-    """Returns how many tasks a classifier was not sure of; nothing where it was of all, or where there is none."""
-    if assembly.config.classifier is None:
-        return {}
-    number = sum(task.is_done and not task.instances for task in report.tasks)
-    return {"no answer": number} if number else {}
+def _labelled_view(task: TaskReport, video: LabelledVideo, sources: Mapping[FrameKey, str]) -> TaskView:
+    info, thumbnails = video.info, []
+    for (_, frame), source in sources.items():
+        at = f"frame {frame} · {duration(frame / info.average_fps)}" if info.average_fps > 0 else f"image {frame + 1}"
+        num = int(np.count_nonzero(video.detections.frame_index == frame))
+        description = f"Frame {frame} with {counted(num, *video.label_map.noun)}"
+        outlines = tuple(detection_outlines(video, frame))
+        thumbnails.append(Thumbnail(source, *info.size_of(frame), at, description, outlines))
+    return TaskView(
+        task=task,
+        facts=" · ".join(media_facts(info, task.num_inferred)),
+        seconds=info.duration_seconds,
+        colours={category.name: category.color for category in video.label_map.categories},
+        timeline=timeline_of(video) if info.num_frames > 1 else None,
+        thumbnails=tuple(thumbnails),
+    )
 
 
 def _state(report: RunReport) -> str:
@@ -149,50 +197,30 @@ def _state(report: RunReport) -> str:
     return "stopped" if report.stopped else "all done"
 
 
-def _tiles(report: RunReport, videos: Sequence[VideoView]) -> list[Figure]:
+def _figures(report: RunReport, tasks: Sequence[TaskView]) -> Iterator[Figure]:
     num = {status: sum(task.status == status for task in report.tasks) for status in ("done", "already done", "failed")}
-    earlier = f"{num['already done']:,} done before" if num["already done"] else ""
-    tiles = [Figure("tasks done", f"{num['done']:,}", earlier)]
+    yield Figure(
+        "tasks done", f"{num['done']:,}", f"{num['already done']:,} done before" if num["already done"] else ""
+    )
     if num["failed"]:
-        tiles.append(Figure("failed", f"{num['failed']:,}"))
+        yield Figure("failed", f"{num['failed']:,}")
     if report.num_inferred:
-        pace = f"{report.frames_per_second:,.1f} a second"
-        tiles.append(Figure("frames looked at", f"{report.num_inferred:,}", pace))
+        yield Figure("frames inferred", f"{report.num_inferred:,}", f"{report.frames_per_second:,.1f} a second")
     if report.num_boxes:
         note = f"{report.num_boxes:,} {report.noun[1]}" if report.instances_are == "tracks" else ""
-        tiles.append(Figure(_unit(report), f"{sum(report.instances.values()):,}", note))
+        yield Figure(_unit(report), f"{sum(report.instances.values()):,}", note)
     if (thinning := report.thinning) is not None:
         kept = f"{thinning.num_kept:,} of {thinning.num_found:,}"
-        tiles.append(
-            Figure(f"{report.noun[1]} kept of tracks", kept, f"overlap with those found {thinning.mean_iou:.3f}")
-        )
+        yield Figure(f"{report.noun[1]} kept of tracks", kept, f"overlap with those found {thinning.mean_iou:.3f}")
     if (score := report.score) is not None:
-        tiles.append(Figure("mAP", f"{score.map_50_95:.3f}", f"AP50 {score.map_50:.3f}"))
-    return [*tiles, Figure("took", duration(report.seconds)), _cost(report, videos)]
+        yield Figure("mAP", f"{score.map_50_95:.3f}", f"AP50 {score.map_50:.3f}")
+    yield Figure("took", duration(report.seconds))
+    hours = report.seconds / 3600
+    # Only videos that this run inferred: an hour of video that was done before has cost nothing now.
+    video_hours = sum(view.seconds for view in tasks if view.task.seconds.get("detect")) / 3600
+    unit = "GPU-hours" if report.device.startswith("cuda") else "machine-hours"
+    yield Figure(unit, f"{hours:.3f}", f"{hours / video_hours:.2f} an hour of video" if video_hours else "")
 
 
 def _unit(report: RunReport) -> str:
     return "tracks" if report.instances_are == "tracks" else report.noun[1]
-
-
-def _cost(report: RunReport, videos: Sequence[VideoView]) -> Figure:
-    """Returns machine-hours, and what an hour of video costs: of the tasks that the detector looked at in this run."""
-    hours = report.seconds / 3600
-    video_hours = sum(view.seconds for view in videos if view.task.seconds.get("detect")) / 3600
-    note = f"{hours / video_hours:.2f} an hour of video" if video_hours else ""
-    return Figure("GPU-hours" if report.device.startswith("cuda") else "machine-hours", f"{hours:.3f}", note)
-
-
-def _stages(report: RunReport) -> list[Stage]:
-    busy = report.busy_seconds
-    names = [*(name for name in STAGES if name in busy), *(name for name in busy if name not in STAGES)]
-    return [
-        Stage(name, busy[name], busy[name] / report.seconds if report.seconds else 0.0, name == report.limit)
-        for name in names
-    ]
-
-
-def _bars(counts: Mapping[str, int], colours: Mapping[str, str] | None = None) -> tuple[Bar, ...]:
-    most = max(counts.values(), default=1)
-    known = colours or {}
-    return tuple(Bar(name, known.get(name, ""), number, number / most) for name, number in counts.items())

@@ -12,14 +12,11 @@ from PIL import Image
 
 from prelabel.assembly.stored import raw_path
 from prelabel.data.frames import FrameBatch, VideoInfo
-from prelabel.data.geometry import Keypoints, Mask, OutputSpec, RotatedBox
 from prelabel.data.label_map import LabelledVideo, LabelMap, build_label_map
 from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, LabelError, ReadError
-from prelabel.reports.drawing import Pen, fit_text, parse_colour, text_width
 from prelabel.reports.previews import preview_run, sheet_frames, write_clip, write_sheet
 from tests.builders import video_detections
-from tests.geometries import POSE_OFFER, column, disc, map_to, ring
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 
 pytestmark = pytest.mark.timeout(120)
@@ -62,7 +59,7 @@ def is_near(pixel: np.ndarray, colour: tuple[int, int, int], tolerance: int = 60
 
 
 def grey_extent(sheet: np.ndarray) -> tuple[int, int, int, int]:
-    """Returns where the (only) grey picture is on a sheet: x1, y1, x2, y2."""
+    """Returns where the only grey image is on a sheet: x1, y1, x2, y2."""
     # The head's muted text is of another grey, a bluish one.
     grey = (np.abs(sheet.astype(int) - GREY[0]) <= 4).all(axis=2)
     rows, columns = np.flatnonzero(grey.mean(axis=1) > 0.3), np.flatnonzero(grey.mean(axis=0) > 0.3)
@@ -81,7 +78,7 @@ def test_a_clip_has_every_frame_in_its_size_and_time(tmp_path):
     assert times == pytest.approx(np.arange(6) / 25)
 
 
-def test_a_box_has_its_objects_colour_around_it_and_the_picture_inside(tmp_path):
+def test_a_box_has_its_objects_colour_around_it_and_the_frame_inside(tmp_path):
     video = labelled([(2, (50, 60, 150, 160), 0.9, 0), (3, (50, 60, 150, 160), 0.9, 1)])
     write_clip(video, grey_batches(video), tmp_path / "clip.mp4")
     frames = decode(tmp_path / "clip.mp4")
@@ -101,7 +98,7 @@ def test_times_of_a_variable_rate_are_kept(tmp_path):
     assert times == pytest.approx(np.array(seconds) - 3.0, abs=1e-4)
 
 
-def test_frames_that_a_stride_left_out_have_no_boxes_and_say_so(tmp_path):
+def test_frames_that_a_stride_left_out_have_no_boxes_and_a_caption_that_says_so(tmp_path):
     video = labelled([(0, (50, 60, 150, 160), 0.9, 0), (2, (50, 60, 150, 160), 0.9, 0)], inferred=[0, 2, 4])
     write_clip(video, grey_batches(video), tmp_path / "clip.mp4")
     frames = decode(tmp_path / "clip.mp4")
@@ -172,63 +169,7 @@ def test_no_frame_at_all_is_an_error_and_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_most_confident_box_and_label_are_on_top():
-    picture = Image.new("RGB", (320, 240), GREY)
-    box = np.array([[50.0, 60, 150, 160]] * 2)
-    for confidence, colour in (([0.9, 0.3], RED), ([0.3, 0.9], BLUE)):
-        Pen(label_map(), 320, 240).draw(picture, box, np.array(confidence, np.float32), np.array([0, 1]))
-        assert picture.getpixel((50, 110)) == colour
-        assert picture.getpixel((51, 59)) == colour
-
-
-@pytest.mark.parametrize("box", [(300, 0, 319, 30), (0, 0, 320, 240), (0, 230, 5, 239), (310, 235, 320, 240)])
-def test_labels_lie_whole_inside_the_picture(box):
-    picture = Image.new("RGB", (320, 240), GREY)
-    pen = Pen(label_map(), 320, 240)
-    pen.draw(picture, np.array([box], float), np.array([0.87], np.float32), np.array([0]))
-    red = (np.asarray(picture) == RED).all(axis=2)
-    # A row of the plate's edge is plain colour over the label's whole width.
-    longest = max(_longest_run(row) for row in red)
-    assert longest >= text_width("thing 0.87", pen.font_px)
-
-
-def test_labels_make_way_for_more_confident_ones():
-    picture = Image.new("RGB", (320, 240), GREY)
-    boxes = np.array([[50.0, 60, 150, 160], [52, 60, 152, 160]])
-    Pen(label_map(), 320, 240).draw(picture, boxes, np.array([0.9, 0.8], np.float32), np.array([0, 1]))
-    pixels = np.asarray(picture)
-    for colour in (RED, BLUE):
-        longest = max(_longest_run(row) for row in (pixels == colour).all(axis=2)[:59])
-        second = max(_longest_run(row) for row in (pixels == colour).all(axis=2)[162:])
-        assert max(longest, second) >= 50
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["a name that goes on and on, much longer than any picture is wide " * 3, "Fußgänger", "自転車", "a\nb", "🚲"],
-)
-def test_names_of_any_kind_are_drawn_within_their_room(name):
-    picture = Image.new("RGB", (320, 240), GREY)
-    pen = Pen(label_map(name), 320, 240)
-    pen.draw(picture, np.array([[50.0, 60, 150, 160]]), np.array([0.5], np.float32), np.array([0]))
-    red = (np.asarray(picture)[:59] == RED).all(axis=2)
-    assert 30 <= max(_longest_run(row) for row in red) <= 130
-
-
-def test_a_name_that_is_cut_keeps_its_confidence():
-    text = fit_text("an articulated lorry", " 0.91", 12, 90)
-    assert text.startswith("an arti")
-    assert text.endswith("… 0.91")
-    assert text_width(text, 12) <= 90
-
-
-def test_a_picture_smaller_than_any_label_is_still_drawn():
-    picture = Image.new("RGB", (8, 4), GREY)
-    Pen(label_map(), 8, 4).draw(picture, np.array([[1.0, 1, 6, 3]]), np.array([0.5], np.float32), np.array([0]))
-    assert picture.size == (8, 4)
-
-
-def test_a_sheet_spreads_its_frames_evenly_over_what_was_looked_at():
+def test_a_sheet_spreads_its_frames_evenly_over_the_inferred_frames():
     assert sheet_frames(labelled(num_frames=90), 9).tolist() == [5, 15, 25, 35, 45, 55, 65, 75, 85]
     assert sheet_frames(labelled(num_frames=90, inferred=range(0, 90, 30)), 9).tolist() == [0, 30, 60]
     assert sheet_frames(labelled(num_frames=1)).tolist() == [0]
@@ -255,13 +196,13 @@ def test_a_sheet_takes_its_frames_out_of_all_that_are_given(tmp_path):
     assert (tmp_path / "all.jpg").read_bytes() == (tmp_path / "few.jpg").read_bytes()
 
 
-def test_pictures_of_several_sizes_are_fitted_onto_a_sheet_but_make_no_clip(tmp_path):
+def test_images_of_several_sizes_fit_onto_a_sheet_but_make_no_clip(tmp_path):
     sizes = ((320, 240), (100, 300), (64, 64))
     rows = [(index, (0, 0, *size), 0.9, 0) for index, size in enumerate(sizes)]
     video = labelled(rows, num_frames=3, fps=0.0, frame_sizes=sizes)
     write_sheet(video, grey_batches(video, size=1), tmp_path / "sheet.jpg")
     assert Image.open(tmp_path / "sheet.jpg").width > 3 * 240
-    with pytest.raises(ValueError, match="got pictures, expected a video"):
+    with pytest.raises(ValueError, match="got images, expected a video"):
         write_clip(video, grey_batches(video, size=1), tmp_path / "clip.mp4")
 
 
@@ -274,7 +215,7 @@ def ran(tmp_path_factory) -> tuple[Path, Path]:
     return folder / "media", folder / "out"
 
 
-def test_every_task_gets_a_clip_and_a_sheet_and_a_picture_its_sheet(ran):
+def test_every_task_gets_a_clip_and_a_sheet_and_an_image_its_sheet(ran):
     assembly = assembly_of(*ran, reader={"stride": 2})
     written = preview_run(assembly, [], "both")
     assert [path.relative_to(assembly.output).as_posix() for path in written] == [
@@ -285,7 +226,7 @@ def test_every_task_gets_a_clip_and_a_sheet_and_a_picture_its_sheet(ran):
         "still.preview.jpg",
     ]
     frames = decode(written[2])
-    assert len(frames) == 5  # a stride of 2 looks at frames 0, 2 and 4 of 6
+    assert len(frames) == 5  # a stride of 2 infers frames 0, 2 and 4 of 6
     assert frames[0].shape == (64, 96, 3)
     assert not is_near(frames[0][40, 11], GREY, 30)
     assert is_near(frames[1][40, 11], GREY, 12)
@@ -325,7 +266,7 @@ def test_media_that_have_changed_since_are_refused(tmp_path):
     assembly = assembly_of(tmp_path / "media", tmp_path / "out")
     run(assembly)
     write_grey_clip(tmp_path / "media" / "a.mp4", 96, 64, 5)
-    with pytest.raises(ReadError, match=r"a\.mp4: has changed since the detector looked at it"):
+    with pytest.raises(ReadError, match=r"a\.mp4: has changed since the run read it"):
         preview_run(assembly, [], "clip")
     assert not (tmp_path / "out" / "a.preview.mp4").exists()
 
@@ -337,73 +278,3 @@ def test_detections_that_cannot_be_read_are_named(tmp_path):
     raw_path(assembly.found_names, "a.mp4", "a.mp4").write_bytes(b"not parquet")
     with pytest.raises(LabelError, match=r"a\.detections\.parquet"):
         preview_run(assembly, [], "clip")
-
-
-def _longest_run(row: np.ndarray) -> int:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(int), [0]])))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
-
-
-def test_a_label_names_the_track_where_there_is_one():
-    def drawn(track_id):
-        picture = Image.new("RGB", (320, 240), GREY)
-        box, confidence = np.array([[50.0, 60, 150, 160]]), np.array([0.5], np.float32)
-        Pen(label_map(), 320, 240).draw(picture, box, confidence, np.array([0]), track_id)
-        return max(_longest_run(row) for row in (np.asarray(picture)[:59] == RED).all(axis=2))
-
-    assert drawn(np.array([-1])) == drawn(None)
-    assert drawn(np.array([12])) - drawn(None) == pytest.approx(
-        text_width(" #12", Pen(label_map(), 320, 240).font_px), abs=2
-    )
-
-
-def test_edges_join_the_points_of_a_pose_that_are_seen():
-    picture = Image.new("RGB", (320, 240), GREY)
-    pose = Keypoints([[100, 100], [200, 100], [150, 200]], [0.9, 0.8, 0.1])
-    pen = Pen(map_to("skeleton", POSE_OFFER), 320, 240)
-    box = np.array([[90.0, 90, 210, 210]])
-    pen.draw(picture, box, np.array([0.9], np.float32), np.array([0]), geometry=column(pose))
-    pixels = np.asarray(picture)
-    colour = parse_colour(pen.label_map.categories[0].color)
-    assert is_near(pixels[100, 150], colour)
-    assert is_near(pixels[150, 125], GREY)
-    assert is_near(pixels[150, 175], GREY)
-
-
-@pytest.mark.parametrize(("angle_degrees", "beside_px"), [(45, 2), (-45, -2)])
-def test_the_label_of_a_turned_box_is_at_its_highest_corner(angle_degrees, beside_px):
-    picture = Image.new("RGB", (320, 240), GREY)
-    turned = RotatedBox(160, 140, 160, 20, angle_degrees)
-    corners = turned.corners.astype(int)
-    hull = np.hstack([corners.min(0), corners.max(0)])
-    pen = Pen(map_to("rotatable_bounding_box", OutputSpec("rotated_box")), 320, 240)
-    pen.draw(picture, hull[None].astype(float), np.array([0.9], np.float32), np.array([0]), geometry=column(turned))
-    x, y = corners[corners[:, 1].argmin()]
-    pixels = np.asarray(picture)
-    assert is_near(pixels[y - 4, x + beside_px], parse_colour(pen.label_map.categories[0].color))
-    away = hull[0] + 2 if angle_degrees < 0 else hull[2] - 2
-    assert is_near(pixels[y - 4, away], GREY)
-
-
-def test_what_is_known_beyond_a_box_is_drawn_in_its_place():
-    picture = Image.new("RGB", (320, 240), (90, 90, 90))
-    mask = Mask.of(disc(80, 80, 36, 12), 20, 20)
-    pose = Keypoints(ring(120, 40, 130, 60), np.array([0.9, 0.2], np.float32))
-    boxes = np.array([[40, 40, 200, 200], [220, 60, 300, 140]], float)
-
-    Pen(label_map(), 320, 240).draw(
-        picture,
-        boxes,
-        np.array([0.9, 0.8], np.float32),
-        np.array([0, 1]),
-        geometry=column(mask, pose),
-        scale=np.array([2.0, 2.0]),
-    )
-
-    drawn = np.array(picture, int)
-    changed = np.abs(drawn - 90).max(axis=2) > 0
-    assert not changed[195:200, 45:50].any()  # a corner of the box, out of the disc
-    assert not changed[118:122, 118:122].any()  # the hole
-    assert changed[120, 70].all()  # the disc is tinted
-    assert changed[80, 240]  # a point that is seen
-    assert changed[100, 220]  # the box around the points

@@ -214,8 +214,9 @@ def test_poses_become_skeletons(folder):
 def test_the_page_of_a_run_has_the_edges_between_points_that_are_seen(folder):
     assembly = assemble(check_config(values_of(folder, "Poses", "skeleton"), "test.yaml"), folder)
     page = page_of(assembly, run_whole(assembly))
-    drawn = [(outline.style, outline.path) for outline in page.videos[0].pictures[0].outlines]
-    assert drawn == [("found", ""), ("found", "M14.0 20.0L10.0 10.0"), ("points", "M14.0 20.0h0M10.0 10.0h0")]
+    drawn = [(outline.style, outline.path) for outline in page.tasks[0].thumbnails[0].outlines]
+    box = "M14.0 8.0H46.0V40.0H14.0Z"
+    assert drawn == [("found", box), ("found", "M14.0 20.0L10.0 10.0"), ("points", "M14.0 20.0h0M10.0 10.0h0")]
 
 
 def test_without_an_ontology_poses_become_skeletons_of_all_points(folder):
@@ -277,8 +278,8 @@ def test_people_read_of_labels_by_their_shape(folder, capsys):
     show_report(report)
     assert "1 tracks of 5 masks" in "".join(capsys.readouterr())
     page = page_of(assembly, report)
-    assert ("tracks", "1", "5 masks") in [(tile.name, tile.value, tile.note) for tile in page.tiles]
-    timeline = page.videos[0].timeline
+    assert ("tracks", "1", "5 masks") in [(tile.name, tile.value, tile.note) for tile in page.figures]
+    timeline = page.tasks[0].timeline
     assert timeline is not None
     assert (timeline.many, timeline.description.split(",")[0]) == ("masks", "0.0 to 1.0 masks a frame")
     assert RunReport.read(folder / "out" / "report.json").noun == ("mask", "masks")

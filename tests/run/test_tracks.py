@@ -157,9 +157,9 @@ def test_kept_boxes_and_what_they_cost_are_in_the_report_and_filled_ones_marked_
     confidences = [label["confidence"] for frame in unit["labels"].values() for label in frame["objects"]]
     assert sorted(confidences) == [0.25] * 2 + [0.75] * 2 + [0.99] * 18
     page = page_of(few, report)
-    assert ("boxes kept of tracks", "4 of 12") in [(tile.name, tile.value) for tile in page.tiles]
+    assert ("boxes kept of tracks", "4 of 12") in [(tile.name, tile.value) for tile in page.figures]
     filled_in = [
-        box.text for picture in page.videos[0].pictures for box in picture.outlines if box.style == "filled-in"
+        box.text for picture in page.tasks[0].thumbnails for box in picture.outlines if box.style == "interpolated"
     ]
     assert "thing #1 filled in" in filled_in
     show_report(report)

@@ -309,14 +309,14 @@ def test_a_page_counts_the_answers(photos: dict[str, Any]) -> None:
     assembly = assembly_of(photos)
     page = page_of(assembly, run_whole(assembly))
     assert {bar.name: bar.value for bar in page.pathways} == {"Annotate 1": 2, "Annotate 2": 3}
-    assert {view.task.status for view in page.videos} == {"done"}
+    assert {view.task.status for view in page.tasks} == {"done"}
     assert [(bar.name, bar.value) for bar in page.classes] == [("Warm", 2), ("Cold", 1), ("no answer", 2)]
-    assert page.classes_are == "Answers"
-    captions = {view.task.title: [shown.caption for shown in view.pictures] for view in page.videos}
+    assert page.classes_title == "Answers"
+    captions = {view.task.title: [shown.caption for shown in view.thumbnails] for view in page.tasks}
     assert captions["a.png"] == ["Warm 0.98"]
     assert len(captions["video.mp4"]) == 4
     assert captions["video.mp4"][0].startswith("no answer; likeliest ")
-    assert all(shown.source.startswith("data:image/jpeg") for view in page.videos for shown in view.pictures)
+    assert all(shown.source.startswith("data:image/jpeg") for view in page.tasks for shown in view.thumbnails)
 
 
 @pytest.mark.needs_test_data

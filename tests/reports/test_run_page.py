@@ -76,7 +76,7 @@ def assembly(tmp_path_factory: pytest.TempPathFactory):
     made = assembly_of(
         folder / "media",
         folder / "out",
-        detector={"use": "tests.reports.test_pages:HostileDetector"},
+        detector={"use": "tests.reports.test_run_page:HostileDetector"},
         retries={"attempts": 1},
     )
     run_whole(made, page=True)
@@ -100,7 +100,7 @@ def test_a_page_is_whole_quiet_and_legible(driver, assembly, name: str, size: tu
     assert page("document.scripts.length") == 0
     assert page(CONTRASTS) == []
     assert page("[...document.querySelectorAll('svg:not([aria-hidden])')].every(e => e.getAttribute('aria-label'))")
-    assert page("document.querySelectorAll('.picture image').length") > 0
+    assert page("document.querySelectorAll('.thumbnail image').length") > 0
 
 
 @pytest.mark.parametrize("name", ["report.html", "evaluation.html"])
@@ -130,23 +130,25 @@ def test_dark_is_dark(driver, assembly):
     assert grounds == ["rgb(246, 247, 249)", "rgb(16, 19, 23)"]
 
 
-# What they say
-
-
 def test_the_page_of_a_run_says_what_its_report_says(assembly):
     report = RunReport.read(assembly.output / "report.json")
     page = page_of(assembly, report)
     assert page.state == "1 failed"
     assert {bar.name: bar.value for bar in page.classes} == {"thing": 36, "<b>bold</b>": 36}
-    tiles = {tile.name: tile.value for tile in page.tiles}
-    assert (tiles["tasks done"], tiles["failed"], tiles["boxes"], tiles["frames looked at"]) == ("2", "1", "72", "36")
-    assert [stage.name for stage in page.stages if stage.is_limit] == [report.limit]
-    first = next(view for view in page.videos if view.task.title.startswith("<img"))
+    figures = {tile.name: tile.value for tile in page.figures}
+    assert (figures["tasks done"], figures["failed"], figures["boxes"], figures["frames inferred"]) == (
+        "2",
+        "1",
+        "72",
+        "36",
+    )
+    assert max(page.steps, key=lambda step: step.share).name == report.limit
+    first = next(view for view in page.tasks if view.task.title.startswith("<img"))
     assert first.facts == "96 x 64 · 1.2 s · 25 frames/s · 30 frames"
     assert first.timeline is not None
     assert first.timeline.most == 2
     assert first.timeline.description == "2.0 to 2.0 boxes a frame, mean confidence 0.62 to 0.62."
-    assert [len(picture.outlines) for picture in first.pictures] == [2, 2, 2, 2]
+    assert [len(shown.outlines) for shown in first.thumbnails] == [2, 2, 2, 2]
 
 
 def test_a_report_is_read_as_it_was_written(assembly, tmp_path: Path):
@@ -163,14 +165,14 @@ def test_a_report_of_another_form_is_named(tmp_path: Path):
         RunReport.read(tmp_path / "other.json")
 
 
-def test_a_task_of_which_nothing_is_kept_is_shown_without_pictures(assembly):
+def test_a_task_without_stored_results_is_shown_without_thumbnails(assembly):
     report = RunReport.read(assembly.output / "report.json")
     raws = [path for path in assembly.output.glob("*.parquet")]
     kept = {path: path.read_bytes() for path in raws}
     try:
         for path in raws:
             path.unlink()
-        assert all(view.timeline is None and view.pictures == () for view in page_of(assembly, report).videos)
+        assert all(view.timeline is None and view.thumbnails == () for view in page_of(assembly, report).tasks)
     finally:
         for path, content in kept.items():
             path.write_bytes(content)

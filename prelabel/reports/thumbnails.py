@@ -1,0 +1,174 @@
+"""Frames inside a page: small JPEGs in data URLs, with outlines that the browser draws over them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from prelabel.assembly.assemble import Assembly
+from prelabel.assembly.stored import load_detections, load_probabilities
+from prelabel.config.base import EncordSection
+from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints
+from prelabel.data.label_map import LabelledVideo
+from prelabel.data.skeletons import Edge
+from prelabel.errors import PrelabelError
+from prelabel.plugins.protocols import Task
+from prelabel.reports.drawing import geometry_rings
+from prelabel.reports.previews import read_frames
+
+MAX_SIDE_PX = 480
+JPEG_QUALITY = 72
+MAX_GAP_FRAMES = 300
+"""Across longer gaps between wanted frames, opening the video again is faster than decoding the frames between."""
+
+FrameKey = tuple[str, int]
+"""A task's key and a frame index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A shape over a thumbnail.
+
+    Attributes:
+        path: SVG path data in pixels of the frame.
+        style: CSS class.
+        text: shown under a pointer and read by screen readers.
+        colour: `#RRGGBB`; empty: that of the CSS class.
+    """
+
+    path: str
+    style: str
+    text: str
+    colour: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A frame with outlines.
+
+    Attributes:
+        source: data URL of the JPEG; empty: the frame cannot be read, and the outlines stand alone.
+        width: of the frame, in pixels.
+        height: of the frame, in pixels.
+        caption: which frame it is.
+        description: for people who do not see it.
+        outlines: of detections.
+    """
+
+    source: str
+    width: int
+    height: int
+    caption: str
+    description: str
+    outlines: tuple[Outline, ...] = ()
+
+
+@dataclass(frozen=True)
+class ThumbnailReader:
+    """Reads frames of a config's media where these are still on this machine.
+
+    Attributes:
+        assembly: of the config.
+    """
+
+    assembly: Assembly
+
+    def read(self, key: str, frames: Sequence[int]) -> dict[FrameKey, str]:
+        """Returns data URLs of a task's frames; empty if they cannot be read, since the page is useful without."""
+        task = self._tasks.get(key)
+        if task is None or not frames:
+            return {}
+        load = load_detections if self.assembly.config.classifier is None else load_probabilities
+        wanted = np.array(sorted(set(frames)), np.int64)
+        urls = {}
+        try:
+            record = load(self.assembly, task)
+            if record is None:
+                return {}
+            with task.open() as media:
+                for part in np.split(wanted, np.flatnonzero(np.diff(wanted) > MAX_GAP_FRAMES) + 1):
+                    for batch in read_frames(self.assembly, task, media, record, part):
+                        for index, frame in zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True):
+                            urls[key, index] = _data_url(Image.fromarray(frame))
+        except PrelabelError:
+            return {}
+        return urls
+
+    @cached_property
+    def _tasks(self) -> Mapping[str, Task]:
+        if isinstance(self.assembly.config.source, EncordSection):
+            return {}  # a page must not download videos
+        try:
+            return {task.key: task for task in self.assembly.source.tasks()}
+        except PrelabelError:  # the folder is gone
+            return {}
+
+
+def detection_outlines(video: LabelledVideo, frame_index: int) -> Iterator[Outline]:
+    """Yields the outlines of a frame's labels: the geometry, or the box where there is none."""
+    found = video.detections
+    rows = range(*np.searchsorted(found.frame_index, [frame_index, frame_index + 1]).tolist())
+    for row in rows:
+        category, geometry = video.label_map.objects[found.class_id[row]], found.geometry[row]
+        if category is None:
+            continue
+        track = f" #{found.track_id[row]}" if found.track_id[row] >= 0 else ""
+        text = f"{category.name}{track} " + (
+            "interpolated" if found.interpolated[row] else f"{found.confidence[row]:.2f}"
+        )
+        style = "interpolated" if found.interpolated[row] else "found"
+        if geometry is None or isinstance(geometry, Keypoints):  # points alone do not show where a thing ends
+            yield Outline(svg_box(found.xyxy[row]), style, text, category.color)
+        if isinstance(geometry, Keypoints) and (edges := svg_edges(geometry, category.skeleton_edges)):
+            yield Outline(edges, style, text, category.color)
+        if geometry is not None:
+            yield Outline(
+                svg_path(geometry), "points" if isinstance(geometry, Keypoints) else style, text, category.color
+            )
+
+
+def svg_box(xyxy: ArrayLike) -> str:
+    """Returns the SVG path of a box, (4,) x1, y1, x2, y2.
+
+    >>> svg_box([2, 3, 5.5, 8])
+    'M2.0 3.0H5.5V8.0H2.0Z'
+    """
+    x1, y1, x2, y2 = np.asarray(xyxy, np.float64).round(2).tolist()
+    return f"M{x1} {y1}H{x2}V{y2}H{x1}Z"
+
+
+def svg_path(geometry: Geometry) -> str:
+    """Returns the SVG path of a geometry's rings, or of a dot for each visible keypoint.
+
+    >>> svg_path(Keypoints(np.array([[2, 3.0]]), np.array([0.9])))
+    'M2.0 3.0h0'
+    """
+    if isinstance(geometry, Keypoints):
+        visible = geometry.xy[geometry.confidence >= SEEN_FROM].round(1).tolist()
+        return "".join(f"M{x} {y}h0" for x, y in visible)
+    rings = (ring.round(1).tolist() for ring in geometry_rings(geometry))
+    return "".join("M" + "L".join(f"{x} {y}" for x, y in ring) + "Z" for ring in rings)
+
+
+def svg_edges(pose: Keypoints, edges: Sequence[Edge]) -> str:
+    """Returns the SVG path of the edges between visible keypoints.
+
+    >>> svg_edges(Keypoints(np.array([[2, 3.0], [4, 8], [9, 9]]), np.array([0.9, 0.8, 0.1])), [(0, 1), (1, 2)])
+    'M2.0 3.0L4.0 8.0'
+    """
+    points, visible = pose.xy.round(1).tolist(), pose.confidence >= SEEN_FROM
+    return "".join("M{} {}L{} {}".format(*points[a], *points[b]) for a, b in edges if visible[a] and visible[b])
+
+
+def _data_url(image: Image.Image) -> str:
+    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+    jpeg = io.BytesIO()
+    image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
