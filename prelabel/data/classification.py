@@ -36,7 +36,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskFilter:
+class Choice:
     """One thing that a classification may say.
 
     Attributes:
@@ -74,18 +74,18 @@ class Classification:
     name: str
     feature_hash: str
     kind: AttributeKind
-    choices: tuple[TaskFilter, ...]
+    choices: tuple[Choice, ...]
     is_global: bool
     root: tuple[str, str]
 
-    def find(self, target: str) -> TaskFilter | None:
+    def find(self, target: str) -> Choice | None:
         """Returns the choice of this label, path or feature hash, whatever its case; a text takes any.
 
         Raises:
             OntologyError: several choices bear the label.
         """
         if self.kind == "text":
-            return TaskFilter(target, (Step(*self.root, target, target),))
+            return Choice(target, (Step(*self.root, target, target),))
         found = self._by_name.get(target) or self._by_folded_name.get(target.casefold()) or []
         if len(found) > 1:
             listed = ", ".join(repr(choice.path) for choice in found)
@@ -93,11 +93,11 @@ class Classification:
         return found[0] if found else None
 
     @cached_property
-    def _by_name(self) -> dict[str, list[TaskFilter]]:
+    def _by_name(self) -> dict[str, list[Choice]]:
         return _grouped((name, choice) for choice in self.choices for name in choice.names)
 
     @cached_property
-    def _by_folded_name(self) -> dict[str, list[TaskFilter]]:
+    def _by_folded_name(self) -> dict[str, list[Choice]]:
         return _grouped(
             (name, choice)
             for choice in self.choices
@@ -187,7 +187,7 @@ def _read(entry: Mapping[str, Any]) -> Classification | None:
     )
 
 
-def _choices(attribute: Mapping[str, Any], above: tuple[Step, ...]) -> Iterator[TaskFilter]:
+def _choices(attribute: Mapping[str, Any], above: tuple[Step, ...]) -> Iterator[Choice]:
     """Yields the options of an attribute, and those of the radios nested in them."""
     for option in attribute.get("options") or ():
         if option.get("archived"):
@@ -200,19 +200,19 @@ def _choices(attribute: Mapping[str, Any], above: tuple[Step, ...]) -> Iterator[
             option["featureNodeHash"],
         )
         steps = (*above, step)
-        yield TaskFilter(option["label"], steps)
+        yield Choice(option["label"], steps)
         for nested in option.get("options") or ():
             if nested["type"] == "radio" and not nested.get("archived"):
                 yield from _choices(nested, steps)
 
 
-def _named_apart(choices: Sequence[TaskFilter]) -> tuple[TaskFilter, ...]:
+def _named_apart(choices: Sequence[Choice]) -> tuple[Choice, ...]:
     times = Counter(choice.name for choice in choices)
     return tuple(choice if times[choice.name] == 1 else replace(choice, name=choice.path) for choice in choices)
 
 
-def _grouped(named: Iterable[tuple[str, TaskFilter]]) -> dict[str, list[TaskFilter]]:
-    groups: dict[str, list[TaskFilter]] = defaultdict(list)
+def _grouped(named: Iterable[tuple[str, Choice]]) -> dict[str, list[Choice]]:
+    groups: dict[str, list[Choice]] = defaultdict(list)
     for name, choice in named:
         groups[name].append(choice)
     return dict(groups)

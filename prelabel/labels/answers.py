@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.data.classification import Classification, Step, TaskFilter
+from prelabel.data.classification import Classification, Step, Choice
 from prelabel.errors import OntologyError, did_you_mean
 
 
@@ -24,7 +24,7 @@ class Answer:
         confidence: 0..1, of the choice; of several the least.
     """
 
-    choices: tuple[TaskFilter, ...]
+    choices: tuple[Choice, ...]
     confidence: float
 
     @property
@@ -63,7 +63,7 @@ class AnswerMap:
 
     classification: Classification
     class_names: tuple[str, ...]
-    choices: tuple[TaskFilter, ...]
+    choices: tuple[Choice, ...]
     links: NDArray[np.int64]
     ignored: tuple[str, ...]
     unmapped: tuple[str, ...]
@@ -198,7 +198,7 @@ def answer_thresholds(
     return thresholds
 
 
-def _choice_for(name: str, classification: Classification, classes: Mapping[str, str | None]) -> TaskFilter | None:
+def _choice_for(name: str, classification: Classification, classes: Mapping[str, str | None]) -> Choice | None:
     if name not in classes:
         return None if classification.kind == "text" and classes else classification.find(name)
     target = classes[name]
@@ -213,14 +213,14 @@ def _choice_for(name: str, classification: Classification, classes: Mapping[str,
     return found
 
 
-def _with_those_above(classification: Classification, chosen: Sequence[TaskFilter]) -> tuple[TaskFilter, ...]:
+def _with_those_above(classification: Classification, chosen: Sequence[Choice]) -> tuple[Choice, ...]:
     if classification.kind == "text":
         return tuple(dict.fromkeys(chosen))
     wanted = {steps for choice in chosen for steps in _prefixes(choice)}
     return tuple(choice for choice in classification.choices if choice.steps in wanted)
 
 
-def _prefixes(choice: TaskFilter | None) -> Iterator[tuple[Step, ...]]:
+def _prefixes(choice: Choice | None) -> Iterator[tuple[Step, ...]]:
     """Yields the steps of the options above a choice, from the root down, and its own."""
     steps = choice.steps if choice is not None else ()
     return (steps[:depth] for depth in range(1, len(steps) + 1))
