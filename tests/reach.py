@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prelabel.data.label_map import LabelMap, build_label_map
-from prelabel.encord.calls import Retry
+from prelabel.encord.calls import CALL_BACKOFF
 from prelabel.encord.client import EncordProject
 from prelabel.encord.connection import connect
 from tests.encord_server.populated import Platform
@@ -11,7 +13,9 @@ from tests.encord_server.populated import Platform
 
 def reach(platform: Platform) -> EncordProject:
     """Returns the platform's project; the key is in the environment (fixture `encord_environment`)."""
-    return connect(platform.project.uuid, platform.server.url, retry=Retry(sleep=lambda seconds: None))
+    return connect(
+        platform.project.uuid, platform.server.url, backoff=replace(CALL_BACKOFF, sleep=lambda seconds: None)
+    )
 
 
 def map_of_roads(project: EncordProject) -> LabelMap:

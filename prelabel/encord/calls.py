@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, repeat
 from typing import TypeVar
 
 from prelabel.errors import AccountError, OutageError, PrelabelError, RowTooLargeError, SaveError
+from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.redact import redact
 
 Result = TypeVar("Result")
@@ -19,46 +17,10 @@ _LOG = logging.getLogger(__name__)
 _US_DOMAIN = "https://api.us.encord.com"
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How long to go on while the platform is in passing trouble, beyond what the SDK itself tries again.
-
-    The SDK repeats refused connections and the statuses 413, 429, 500, 502 and 503 for about 9 s. It does not repeat
-    504, answers that are cut or are not JSON, and the creation of rows.
-
-    Attributes:
-        waits_seconds: before each further try; each wait is drawn from half of this to all of it.
-        outage_seconds: how long to wait for a platform that answers nothing at all.
-        sleep: waits that many seconds.
-        draw: returns a number from 0 to 1.
-    """
-
-    waits_seconds: tuple[float, ...] = (1.0, 4.0, 15.0, 45.0)
-    outage_seconds: float = 1800.0
-    sleep: Callable[[float], None] = time.sleep
-    draw: Callable[[], float] = random.random
-
-    def pauses(self) -> Iterator[float]:
-        """Yields the seconds to wait before each further try.
-
-        >>> list(Retry(waits_seconds=(1.0, 4.0), draw=lambda: 0.5).pauses())
-        [0.75, 3.0]
-        """
-        for wait in self.waits_seconds:
-            yield self._jittered(wait)
-
-    def outage_pauses(self) -> Iterator[float]:
-        """Yields the seconds to wait before each look whether the platform is back, while patience lasts."""
-        waited = 0.0
-        for longest in chain(self.waits_seconds, repeat(self.waits_seconds[-1])):
-            if waited >= self.outage_seconds:
-                return
-            wait = self._jittered(longest)
-            waited += wait
-            yield wait
-
-    def _jittered(self, wait: float) -> float:
-        return wait * (0.5 + 0.5 * self.draw())
+# The SDK (0.1.211) itself repeats refused connections and the statuses 413, 429, 500, 502 and 503 for about 9 s.
+# It does not repeat 504, answers that are cut or are not JSON, and the creation of rows.
+CALL_BACKOFF = Backoff(attempts=5, first_seconds=1.0, factor=4.0, max_seconds=45.0)
+OUTAGE_SECONDS = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +29,15 @@ class Caller:
 
     Attributes:
         domain: the API's address, for messages.
-        retry: how long to go on.
-        look: looks, when a call failed, whether the platform still lets us work: returns, or raises AccountError or an
-            error of the SDK; None: nobody looks.
+        backoff: how often to repeat a call, beyond what the SDK itself repeats.
+        outage_seconds: how long to wait for a platform that does not answer any call.
+        look: called after a failed call to see whether the platform lets us work at all: returns, or raises
+            AccountError or an error of the SDK; None: a failed call is not looked into.
     """
 
     domain: str
-    retry: Retry
+    backoff: Backoff = CALL_BACKOFF
+    outage_seconds: float = OUTAGE_SECONDS
     look: Callable[[], None] | None = None
 
     def call(self, doing: str, function: Callable[[], Result], failure: type[PrelabelError]) -> Result:
@@ -88,23 +52,25 @@ class Caller:
             OutageError: the platform stayed away.
             AccountError: the platform does not take the key, or rests the project; else `failure`.
         """
-        pauses, has_waited = self.retry.pauses(), False
+        failures, has_waited = 0, False
         while True:
             try:
                 return function()
             except PrelabelError:
                 raise
             except Exception as error:  # the SDK raises bare Exception, too, for an answer that it cannot convert
-                pause = next(pauses, None) if is_transient(error) else None
+                failures += 1
                 explained = self._explained(doing, error, failure)
-                wait = max(pause, _retry_after(error)) if pause is not None else None
+                is_last = failures >= self.backoff.attempts or not is_transient(error)
+                asked_seconds = float(getattr(error, "retry_after", None) or 0.0)
             # What follows stands here and not above: the SDK's errors quote whole answers, and with them signed links,
             # so they must not hang on ours as context.
-            if wait is not None:
+            if not is_last:
+                wait = self.backoff.seconds(failures, asked_seconds)
                 _LOG.info("%s; trying again in %.1f s", explained, wait, extra={"retry": "call"})
-                self.retry.sleep(wait)
+                self.backoff.sleep(wait)
             elif not has_waited and self.was_away(doing):
-                pauses, has_waited = self.retry.pauses(), True
+                failures, has_waited = 0, True
             else:
                 raise explained
 
@@ -115,15 +81,16 @@ class Caller:
             OutageError: it stays away.
             AccountError: no call would succeed.
         """
-        pauses, was_away = self.retry.outage_pauses(), False
+        looks, waited_seconds = 0, 0.0
         while self.look is not None and (trouble := self._trouble(self.look)):
-            pause = next(pauses, None)
-            if pause is None:
-                raise OutageError(f"{doing}: given up after {self.retry.outage_seconds / 60:.0f} minutes: {trouble}")
+            if waited_seconds >= self.outage_seconds:
+                raise OutageError(f"{doing}: given up after {self.outage_seconds / 60:.0f} minutes: {trouble}")
             _LOG.warning("%s: waiting for the platform: %s", doing, trouble)
-            self.retry.sleep(pause)
-            was_away = True
-        return was_away
+            looks += 1
+            wait = self.backoff.seconds(looks)
+            self.backoff.sleep(wait)
+            waited_seconds += wait
+        return looks > 0
 
     def _trouble(self, look: Callable[[], None]) -> str:
         """Returns why the platform does not answer; empty if it does.
@@ -226,7 +193,3 @@ def _is_connection_trouble(cause: BaseException) -> bool:
     import requests
 
     return isinstance(cause, requests.RequestException) and not isinstance(cause, requests.JSONDecodeError)
-
-
-def _retry_after(error: Exception) -> float:
-    return float(getattr(error, "retry_after", None) or 0.0)

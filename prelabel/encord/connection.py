@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import prelabel
-from prelabel.encord.calls import Caller, Retry, explain, is_never_connected
+from prelabel.encord.calls import CALL_BACKOFF, OUTAGE_SECONDS, Caller, explain, is_never_connected
 from prelabel.encord.client import EncordProject
 from prelabel.errors import AccountError
+from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.redact import keep_links_out_of_logs
 
 if TYPE_CHECKING:
@@ -88,13 +89,20 @@ DEFAULT_DOMAIN = "https://api.encord.com"
 _CLOSED_STATUSES = ("paused", "cancelled", "archived")
 
 
-def connect(project_hash: str, domain: str | None = None, *, retry: Retry | None = None) -> EncordProject:
+def connect(
+    project_hash: str,
+    domain: str | None = None,
+    *,
+    backoff: Backoff = CALL_BACKOFF,
+    outage_seconds: float = OUTAGE_SECONDS,
+) -> EncordProject:
     """Returns a project, reached with the key in the environment.
 
     Args:
         project_hash: uuid of a workflow project.
         domain: the API's address; None: the EU platform's.
-        retry: how long calls go on through passing trouble; default: a minute or two.
+        backoff: how often and after what wait a failed call is repeated.
+        outage_seconds: how long to wait for a platform that does not answer any call.
 
     Raises:
         AccountError: key, address, project or permission are not as they must be; the message says the next step.
@@ -103,7 +111,7 @@ def connect(project_hash: str, domain: str | None = None, *, retry: Retry | None
     address = _checked_domain(domain or DEFAULT_DOMAIN)
     uuid = project_uuid(project_hash)
     client = _make_client(read_key(), address)
-    caller = Caller(address, retry or Retry())
+    caller = Caller(address, backoff, outage_seconds)
     project = caller.call(f"project {uuid}", lambda: _get_project(client, uuid, address), AccountError)
     _check_project(project)
     return EncordProject(project, client, replace(caller, look=lambda: _check_project(_enter(client, uuid, address))))

@@ -28,12 +28,12 @@ class MediaFetcher:
     Attributes:
         project: gives the links.
         cache: where the files are while they are in use.
-        patience: how long a download may take its time.
+        limits: how long a download may take its time.
     """
 
     project: EncordProject
     cache: DiskCache
-    patience: DownloadLimits
+    limits: DownloadLimits
 
     @contextmanager
     def fetch(self, task: EncordTask) -> Iterator[Media]:
@@ -89,7 +89,7 @@ class MediaFetcher:
                     title,
                     max_bytes=self.cache.max_bytes,
                     session=session,
-                    patience=self.patience,
+                    limits=self.limits,
                 )
                 yield path
 

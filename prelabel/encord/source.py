@@ -37,7 +37,7 @@ class Fetching:
         num_workers: tasks that may be fetched at the same time.
         refuses_begun: whether a task is refused where labels of anybody else stand on its row.
         refuses_moved: whether a task is refused that another has moved on since it was listed.
-        patience: how long a download may take its time.
+        limits: how long a download may take its time.
     """
 
     cache: Path
@@ -45,7 +45,7 @@ class Fetching:
     num_workers: int = 1
     refuses_begun: bool = False
     refuses_moved: bool = False
-    patience: DownloadLimits = field(default_factory=DownloadLimits)
+    limits: DownloadLimits = field(default_factory=DownloadLimits)
 
 
 class TaskFetcher:
@@ -56,7 +56,7 @@ class TaskFetcher:
         self._project, self._fetching = project, fetching
         self._cache = DiskCache(fetching.cache, fetching.max_cache_bytes)
         self._cache.sweep()
-        self._media = MediaFetcher(project, self._cache, fetching.patience)
+        self._media = MediaFetcher(project, self._cache, fetching.limits)
 
     def fetch(self, task: EncordTask) -> AbstractContextManager[Media]:
         """Brings a task's media here for as long as the context is open. May be called from several threads.

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.data.classification import Classification, Step, Choice
+from prelabel.data.classification import Choice, Classification, Step
 from prelabel.errors import OntologyError, did_you_mean
 
 

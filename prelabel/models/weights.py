@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urldefrag, urlsplit
 
@@ -16,11 +16,11 @@ import requests
 
 from prelabel.errors import ConfigError, FetchError, WeightsError, did_you_mean
 from prelabel.models.cards import MODELS_VARIABLE, ModelCard, card_names, find_card, model_folders
-from prelabel.runtime.download import DownloadLimits, download
+from prelabel.runtime.download import DOWNLOAD_BACKOFF, DownloadLimits, download
 
 # Formats that hold numbers and a graph. All others can run code when they are loaded.
 _INERT_SUFFIXES = frozenset({".onnx", ".safetensors"})
-_PATIENCE = DownloadLimits(connect_seconds=10.0, max_failures=2)
+_LIMITS = DownloadLimits(connect_seconds=10.0, backoff=replace(DOWNLOAD_BACKOFF, attempts=3))
 """Somebody sits and waits for weights."""
 _log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def fetch(url: str, target: Path, sha256: str | None) -> str:
         ):
             session.headers["Accept-Encoding"] = "identity"
             fetched = Path(folder) / target.name
-            download(lambda: url, fetched, None, target.name, session=session, patience=_PATIENCE)
+            download(lambda: url, fetched, None, target.name, session=session, limits=_LIMITS)
             found = sha256_of(fetched)
             if sha256 is not None and found != sha256:
                 raise WeightsError(

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from prelabel.errors import AccountError, OntologyError, PrelabelError, TakenError, TaskError
 from prelabel.plugins.protocols import Task
+from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.progress import Progress
 from prelabel.runtime.redact import redact
 from prelabel.store.ledger import Entry, Ledger, Step
@@ -100,7 +101,7 @@ def emit_task_end(progress: Progress, report: TaskReport, *, dry_run: bool) -> N
 TaskFilter: TypeAlias = Callable[[Task, Entry | None, str], bool]
 """Tells from a task, its entry in the ledger and its fingerprint of today whether to take it up."""
 
-LONGEST_WAIT = timedelta(days=1)
+LONGEST_WAIT_SECONDS = 86_400.0
 
 
 def every_task(task: Task, entry: Entry | None, fingerprint: str) -> bool:
@@ -130,10 +131,10 @@ class RetryBackoff:
 
     def wait(self, entry: Entry) -> timedelta:
         """Returns how long the task rests after its last failure: from half of the doubled wait to all of it."""
-        doublings = min(entry.num_failures - 1, 20)
-        longest = min(self.first_wait * (1 << doublings), LONGEST_WAIT)
-        # Drawn by the task, so that the answer is the same whenever it is asked for.
-        return longest * (0.5 + 0.5 * random.Random(f"{entry.key} {entry.num_failures}").random())
+        # Seeded by the task, so that the answer is the same whenever it is asked for.
+        draw = random.Random(f"{entry.key} {entry.num_failures}").random
+        backoff = Backoff(first_seconds=self.first_wait.total_seconds(), max_seconds=LONGEST_WAIT_SECONDS, draw=draw)
+        return timedelta(seconds=backoff.seconds(entry.num_failures))
 
 
 @dataclass(frozen=True, slots=True)

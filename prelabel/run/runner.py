@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -20,7 +19,17 @@ from prelabel.run.agents.agent import Decision, Found, InferredTask, TaskAgent
 from prelabel.run.agents.make import make_agent
 from prelabel.run.ahead import InferenceStage
 from prelabel.run.finished import FinishedTasks, KnownReport, WholeReports
-from prelabel.run.records import Outcome, TaskFilter, TaskRecords, emit_retry, emit_task_end, every_task, failed_outcome
+from prelabel.run.records import (
+    LONGEST_WAIT_SECONDS,
+    Outcome,
+    TaskFilter,
+    TaskRecords,
+    emit_retry,
+    emit_task_end,
+    every_task,
+    failed_outcome,
+)
+from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.progress import Progress, emit_stage_time
 from prelabel.store.leases import LEASES, Leases
@@ -173,8 +182,8 @@ class Run(Generic[Found]):
             self._wait_before(attempt + 1)
 
     def _wait_before(self, attempt: int) -> None:
-        longest = self.assembly.config.retries.wait_seconds * 2 ** (attempt - 2)
-        self.stop.wait(longest * (0.5 + 0.5 * random.random()))
+        backoff = Backoff(first_seconds=self.assembly.config.retries.wait_seconds, max_seconds=LONGEST_WAIT_SECONDS)
+        self.stop.wait(backoff.seconds(attempt - 1))
 
     def _work_on(self, tasks: Iterable[Task], limit: int | None) -> Generator[Outcome, None, None]:
         """Yields how one try at each task ended."""

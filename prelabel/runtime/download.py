@@ -18,6 +18,7 @@ import requests
 import urllib3
 
 from prelabel.errors import FetchError
+from prelabel.runtime.backoff import Backoff, retry_after
 from prelabel.runtime.redact import keep_links_out_of_logs
 
 MAX_REDIRECTS = 10
@@ -85,6 +86,9 @@ _COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 _LINK_REFUSED = (400, 401, 403, 404, 410)
 
 
+DOWNLOAD_BACKOFF = Backoff(attempts=7, first_seconds=0.2, factor=5.0, max_seconds=15.0)
+
+
 @dataclass(frozen=True, slots=True)
 class DownloadLimits:
     """How long a download may take its time.
@@ -94,10 +98,8 @@ class DownloadLimits:
         read_seconds: without a single byte.
         min_bytes_per_second: over `window_seconds`; a connection that is slower is ended and made again.
         window_seconds: see above.
-        max_failures: in a row, each without `progress_bytes` gained, before the download fails.
-        progress_bytes: that many make up for the failures before.
-        waits_seconds: after the first, the second … failure in a row; the last one after all further.
-        sleep: waits that many seconds.
+        progress_bytes: once that many have come, earlier failures no longer count.
+        backoff: how often and after what wait a download that failed is resumed.
         clock: seconds from any beginning.
     """
 
@@ -105,10 +107,8 @@ class DownloadLimits:
     read_seconds: float = 60.0
     min_bytes_per_second: float = 10_000.0
     window_seconds: float = 30.0
-    max_failures: int = 6
     progress_bytes: int = 16_000_000
-    waits_seconds: tuple[float, ...] = (0.2, 1.0, 5.0, 15.0)
-    sleep: Callable[[float], None] = time.sleep
+    backoff: Backoff = DOWNLOAD_BACKOFF
     clock: Callable[[], float] = time.monotonic
 
 
@@ -120,7 +120,7 @@ def download(
     *,
     max_bytes: int | None = None,
     session: requests.Session | None = None,
-    patience: DownloadLimits | None = None,
+    limits: DownloadLimits | None = None,
 ) -> int:
     """Brings a file here and returns its size in bytes. `destination` appears whole or not at all.
 
@@ -131,7 +131,7 @@ def download(
         title: what errors call the task. No error and no log line holds the link.
         max_bytes: that the file may have; None: as many as the disk takes.
         session: connections to use again for several files; default: one of its own.
-        patience: how long it may take its time.
+        limits: how long it may take its time.
 
     Raises:
         FetchError: it cannot be had whole.
@@ -140,7 +140,7 @@ def download(
     partial = destination.with_name(destination.name + ".partial")
     partial.unlink(missing_ok=True)
     with session_for_links() if session is None else nullcontext(session) as opened:
-        transfer = _Transfer(opened, partial, expected_bytes, max_bytes, title, patience or DownloadLimits())
+        transfer = _Transfer(opened, partial, expected_bytes, max_bytes, title, limits or DownloadLimits())
         num_bytes = transfer.run(new_link)
     partial.replace(destination)
     return num_bytes
@@ -171,7 +171,7 @@ class _Transfer:
     expected_bytes: int | None
     max_bytes: int | None
     title: str
-    patience: DownloadLimits
+    limits: DownloadLimits
     etag: str = field(default="", init=False)
 
     @property
@@ -186,10 +186,10 @@ class _Transfer:
                 return self._fetch_rest(link)
             except _TryError as failure:
                 # Bytes that come a second time are no progress, or a storage that resumes wrongly is asked for ever.
-                if self.num_bytes - most_bytes >= self.patience.progress_bytes:
+                if self.num_bytes - most_bytes >= self.limits.progress_bytes:
                     failures, most_bytes = 0, self.num_bytes
                 failures += 1
-                if failures > self.patience.max_failures:
+                if failures == self.limits.backoff.attempts:
                     have = f"{self.num_bytes} of {self.expected_bytes or 'unknown'} bytes"
                     raise FetchError(
                         f"{self.title}: download given up at {have}, after {failures} failures: {failure}"
@@ -198,8 +198,7 @@ class _Transfer:
                 link = "" if failure.renew else link
                 if failure.restart:
                     self.partial.unlink(missing_ok=True)
-                waits = self.patience.waits_seconds
-                self.patience.sleep(max(waits[min(failures, len(waits)) - 1], failure.wait_seconds))
+                self.limits.backoff.sleep(self.limits.backoff.seconds(failures, failure.wait_seconds))
 
     def _fetch_rest(self, link: str) -> int:
         """Appends what is missing and returns the file's size."""
@@ -237,7 +236,7 @@ class _Transfer:
             headers["Range"] = f"bytes={self.num_bytes}-"
             if self.etag and not self.etag.startswith("W/"):
                 headers["If-Range"] = self.etag
-        timeouts = (self.patience.connect_seconds, self.patience.read_seconds)
+        timeouts = (self.limits.connect_seconds, self.limits.read_seconds)
         try:
             return get_following(self.session, link, headers, timeouts)
         except RefusedRedirectError as error:
@@ -254,7 +253,7 @@ class _Transfer:
         if status in _LINK_REFUSED:
             raise _TryError(f"the storage refused the link: HTTP {status}", renew=True)
         if status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _TryError(f"the storage answered HTTP {status}", wait_seconds=_retry_after(headers))
+            raise _TryError(f"the storage answered HTTP {status}", wait_seconds=retry_after(headers))
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise _TryError(f"the storage has no more than {self.num_bytes} bytes", renew=True, restart=True)
         if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
@@ -286,7 +285,7 @@ class _Transfer:
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
         """Yields bytes as they come. A connection that ends early, stalls or trickles is a failure."""
-        clock, window = self.patience.clock, self.patience.window_seconds
+        clock, window = self.limits.clock, self.limits.window_seconds
         began, num_bytes = clock(), 0
         while True:
             try:
@@ -299,11 +298,6 @@ class _Transfer:
             num_bytes += len(chunk)
             seconds = clock() - began
             if seconds >= window:
-                if num_bytes < self.patience.min_bytes_per_second * seconds:
+                if num_bytes < self.limits.min_bytes_per_second * seconds:
                     raise _TryError(f"{num_bytes / seconds:.0f} bytes a second over {seconds:.0f} s is too slow")
                 began, num_bytes = clock(), 0
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    seconds = headers.get("Retry-After", "")
-    return float(min(int(seconds), 60)) if seconds.isdecimal() else 0.0

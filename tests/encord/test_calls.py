@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from prelabel.encord.calls import Caller, Retry
+from prelabel.encord.calls import Caller
 from prelabel.encord.client import EncordProject
 from prelabel.encord.connection import connect
 from prelabel.errors import AccountError, OutageError, SaveError
+from prelabel.runtime.backoff import Backoff
 from tests.encord_server import MalformedJson, Refusal, Status
 from tests.encord_server.populated import Platform
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("encord_environment")
 
 def test_rate_limit_is_waited_for_as_long_as_it_says(platform: Platform) -> None:
     waits: list[float] = []
-    caller = Caller(platform.server.url, Retry(waits_seconds=(1.0,), sleep=waits.append))
+    caller = Caller(platform.server.url, Backoff(attempts=2, sleep=waits.append))
     row = platform.row()
     platform.server.faults.add("create_label_rows", Status(429, retry_after_seconds=7))
     caller.call("creating", row.initialise_labels, SaveError)
@@ -28,7 +29,7 @@ def test_error_quotes_no_link_and_no_answer(platform: Platform, caplog: pytest.L
     caplog.set_level(logging.DEBUG)
     row = platform.initialised_row()
     platform.server.faults.add("get_label_rows", MalformedJson(), times=None)
-    caller = Caller(platform.server.url, Retry(sleep=lambda seconds: None))
+    caller = Caller(platform.server.url, Backoff(sleep=lambda seconds: None))
 
     def read() -> None:
         row.initialise_labels(overwrite=True, include_signed_url=True)
@@ -43,7 +44,7 @@ def test_revoked_key_is_an_account_error_whatever_was_done(platform: Platform) -
     platform.server.faults.add("save_label_rows", Refusal("AUTHENTICATION_ERROR"))
     row = platform.initialised_row()
     with pytest.raises(AccountError, match="does not know this key"):
-        Caller(platform.server.url, Retry()).call("saving", row.save, SaveError)
+        Caller(platform.server.url).call("saving", row.save, SaveError)
 
 
 def looks_with(platform: Platform, waits: list[float], act: Callable[[], None] = lambda: None) -> EncordProject:
@@ -53,8 +54,8 @@ def looks_with(platform: Platform, waits: list[float], act: Callable[[], None] =
         waits.append(seconds)
         act()
 
-    retry = Retry(waits_seconds=(1.0, 4.0), outage_seconds=20.0, sleep=sleep, draw=lambda: 1.0)
-    return connect(platform.project.uuid, platform.server.url, retry=retry)
+    backoff = Backoff(attempts=3, factor=4.0, max_seconds=4.0, sleep=sleep, draw=lambda: 1.0)
+    return connect(platform.project.uuid, platform.server.url, backoff=backoff, outage_seconds=20.0)
 
 
 def test_a_platform_that_is_away_is_waited_for(platform: Platform) -> None:

@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from prelabel.encord.calls import Retry
 from prelabel.encord.connection import connect
 from prelabel.errors import AccountError
+from prelabel.runtime.backoff import Backoff
 from tests.encord_server import AGENT, MalformedJson, Status
 from tests.encord_server.populated import Platform
 from tests.encord_server.signing import KeyPair
@@ -56,7 +56,7 @@ def test_server_that_is_not_there_ends_soon(platform: Platform, monkeypatch: pyt
     waits: list[float] = []
     monkeypatch.setattr("urllib3.util.retry.time.sleep", lambda seconds: None)  # the SDK's own 9 s
     with pytest.raises(AccountError, match=r"no answer from http://127\.0\.0\.1:9 .*check the address"):
-        connect(platform.project.uuid, "http://127.0.0.1:9", retry=Retry(sleep=waits.append))
+        connect(platform.project.uuid, "http://127.0.0.1:9", backoff=Backoff(sleep=waits.append))
     assert waits == []
 
 
@@ -76,7 +76,7 @@ def test_passing_trouble_is_waited_out(platform: Platform, fault: MalformedJson 
 def test_lasting_trouble_ends_after_jittered_waits(platform: Platform) -> None:
     platform.server.faults.add("get_ontology", Status(504), times=None)
     waits: list[float] = []
-    retry = Retry(waits_seconds=(1.0, 4.0), sleep=waits.append, draw=lambda: 0.5)
+    backoff = Backoff(attempts=3, factor=4.0, sleep=waits.append, draw=lambda: 0.5)
     with pytest.raises(AccountError, match="the platform refused: injected by a test"):
-        connect(platform.project.uuid, platform.server.url, retry=retry)
+        connect(platform.project.uuid, platform.server.url, backoff=backoff)
     assert waits == [0.75, 3.0]

@@ -12,6 +12,7 @@ from prelabel.encord.listing import Wanted
 from prelabel.encord.source import EncordSource, Fetching
 from prelabel.errors import AccountError, FetchError, SaveError, TakenError
 from prelabel.plugins.protocols import LeftAlone
+from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.download import DownloadLimits
 from tests.encord_server import (
     AGENT,
@@ -34,8 +35,8 @@ pytestmark = pytest.mark.usefixtures("encord_environment")
 
 @pytest.fixture
 def source(platform: Platform, tmp_path: Path) -> EncordSource:
-    patience = DownloadLimits(sleep=lambda seconds: None)
-    return EncordSource(reach(platform), AGENT, Fetching(tmp_path / "cache", 100_000_000, patience=patience))
+    limits = DownloadLimits(backoff=Backoff(sleep=lambda seconds: None))
+    return EncordSource(reach(platform), AGENT, Fetching(tmp_path / "cache", 100_000_000, limits=limits))
 
 
 def only_task(source: EncordSource) -> EncordTask:

@@ -11,7 +11,7 @@ import pytest
 
 from prelabel.errors import FetchError
 from prelabel.runtime.disk_cache import DiskCache
-from prelabel.runtime.download import DownloadLimits, RefusedRedirectError, check_redirect, download
+from prelabel.runtime.download import DOWNLOAD_BACKOFF, DownloadLimits, RefusedRedirectError, check_redirect, download
 from tests.encord_server import (
     Delay,
     EncordServer,
@@ -26,7 +26,12 @@ from tests.encord_server import (
 from tests.encord_server.records import Download, StorageItem
 from tests.encord_server.wire import Answer
 
-QUICK = DownloadLimits(sleep=lambda seconds: None)
+
+def limits_with(sleep: Callable[[float], None] = lambda seconds: None, attempts: int = 7) -> DownloadLimits:
+    return DownloadLimits(backoff=replace(DOWNLOAD_BACKOFF, sleep=sleep, attempts=attempts, draw=lambda: 1.0))
+
+
+QUICK = limits_with()
 SIZE = 300_000
 
 
@@ -43,8 +48,8 @@ class Storage:
         assert link is not None
         return link
 
-    def fetch(self, expected_bytes: int | None = SIZE, patience: DownloadLimits = QUICK) -> int:
-        return download(self.new_link, self.destination, expected_bytes, "clip.mp4", patience=patience)
+    def fetch(self, expected_bytes: int | None = SIZE, limits: DownloadLimits = QUICK) -> int:
+        return download(self.new_link, self.destination, expected_bytes, "clip.mp4", limits=limits)
 
     def fault(self, action: Callable, **more: int | None) -> None:
         self.server.faults.add(download_of(self.item), action, **more)
@@ -96,7 +101,7 @@ def test_file_that_changed_meanwhile_is_taken_from_its_beginning(storage: Storag
     def change(seconds: float) -> None:
         storage.item.path.write_bytes(bytes(SIZE))
 
-    storage.fetch(patience=DownloadLimits(sleep=change))
+    storage.fetch(limits=limits_with(change))
     assert storage.is_whole
 
 
@@ -104,14 +109,14 @@ def test_expired_link_is_renewed(storage: Storage) -> None:
     links = iter([storage.new_link(), ""])
     storage.server.links.expire_all()
     fresh = storage.new_link
-    download(lambda: next(links) or fresh(), storage.destination, SIZE, "clip.mp4", patience=QUICK)
+    download(lambda: next(links) or fresh(), storage.destination, SIZE, "clip.mp4", limits=QUICK)
     assert storage.is_whole
     assert [found.status for found in storage.downloads] == [403, 200]
 
 
 def test_link_that_expires_under_way_is_renewed_and_the_rest_fetched(storage: Storage) -> None:
     storage.fault(Truncated(100_000))
-    storage.fetch(patience=DownloadLimits(sleep=lambda seconds: storage.server.links.expire_all()))
+    storage.fetch(limits=limits_with(lambda seconds: storage.server.links.expire_all()))
     assert storage.is_whole
     assert [found.status for found in storage.downloads] == [200, 403, 206]
 
@@ -120,21 +125,21 @@ def test_busy_storage_is_asked_again(storage: Storage) -> None:
     waits: list[float] = []
     storage.fault(Status(503, retry_after_seconds=7))
     storage.fault(Status(504))
-    storage.fetch(patience=DownloadLimits(sleep=waits.append))
+    storage.fetch(limits=limits_with(waits.append))
     assert storage.is_whole
     assert waits == [7.0, 1.0]
 
 
 def test_trickle_is_ended_and_resumed(storage: Storage) -> None:
     storage.fault(Trickle(20_000))
-    storage.fetch(patience=replace(QUICK, min_bytes_per_second=1e6, window_seconds=0.5))
+    storage.fetch(limits=replace(QUICK, min_bytes_per_second=1e6, window_seconds=0.5))
     assert storage.is_whole
     assert storage.downloads[-1].status == 206
 
 
 def test_stalled_storage_is_ended(storage: Storage) -> None:
     storage.fault(Delay(30.0))
-    storage.fetch(patience=replace(QUICK, read_seconds=0.3))
+    storage.fetch(limits=replace(QUICK, read_seconds=0.3))
     assert storage.is_whole
 
 
@@ -166,7 +171,7 @@ def test_download_that_keeps_failing_is_given_up(storage: Storage) -> None:
 
 def test_progress_makes_up_for_failures(storage: Storage) -> None:
     storage.fault(Truncated(30_000), times=9)
-    storage.fetch(patience=replace(QUICK, max_failures=1, progress_bytes=20_000))
+    storage.fetch(limits=replace(limits_with(attempts=2), progress_bytes=20_000))
     assert storage.is_whole
 
 
@@ -245,12 +250,12 @@ def test_wrong_part_is_not_appended(storage: Storage, wrong: Callable) -> None:
 
 def test_storage_that_always_sends_wrong_parts_is_given_up(storage: Storage) -> None:
     """Each try gains bytes, but never more than the one before."""
-    patience = replace(QUICK, progress_bytes=50_000)
+    limits = replace(QUICK, progress_bytes=50_000)
     for _ in range(8):
         storage.fault(Truncated(100_000))
         storage.fault(WRONG_PARTS["another version"])
     with pytest.raises(FetchError, match="given up at 100000 of 300000 bytes, after 7 failures"):
-        storage.fetch(patience=patience)
+        storage.fetch(limits=limits)
     assert len(storage.downloads) <= 9
 
 
@@ -285,7 +290,7 @@ def test_file_of_unknown_size_is_given_up_where_the_cache_ends(storage: Storage)
 
     storage.fault(endless)
     with pytest.raises(FetchError, match=r"larger than the 0\.001 GB that the cache may take: raise source\.cache_gb"):
-        download(storage.new_link, storage.destination, None, "clip.mp4", max_bytes=1_000_000, patience=QUICK)
+        download(storage.new_link, storage.destination, None, "clip.mp4", max_bytes=1_000_000, limits=QUICK)
     (partial,) = storage.destination.parent.iterdir()
     assert partial.stat().st_size < 3_000_000
 
@@ -316,7 +321,7 @@ def test_link_is_in_no_log_and_no_error(storage: Storage, caplog: pytest.LogCapt
 
 def test_file_that_cannot_be_written_names_the_folder(storage: Storage) -> None:
     with pytest.raises(FetchError, match="nowhere cannot be written: No such file"):
-        download(storage.new_link, storage.destination.parent / "nowhere" / "a", SIZE, "clip.mp4", patience=QUICK)
+        download(storage.new_link, storage.destination.parent / "nowhere" / "a", SIZE, "clip.mp4", limits=QUICK)
 
 
 def test_download_ends_when_its_folder_is_deleted(storage: Storage, tmp_path: Path) -> None:
@@ -327,4 +332,4 @@ def test_download_ends_when_its_folder_is_deleted(storage: Storage, tmp_path: Pa
         cache.room(SIZE, "clip.mp4") as folder,
         pytest.raises(FetchError, match=r"clip\.mp4: download given up: .* is gone"),
     ):
-        download(storage.new_link, folder / "a.mp4", SIZE, "clip.mp4", patience=QUICK)
+        download(storage.new_link, folder / "a.mp4", SIZE, "clip.mp4", limits=QUICK)

@@ -6,20 +6,17 @@ The form of requests and answers is that of OpenAI's API reference, `POST /chat/
 from __future__ import annotations
 
 import base64
-import email.utils
 import hashlib
 import io
 import json
 import math
 import os
-import random
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -33,6 +30,7 @@ from prelabel.errors import AccountError, ClassifyError
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.protocols import ModelRecord
 from prelabel.plugins.traits import ModelTraits
+from prelabel.runtime.backoff import Backoff, retry_after
 from prelabel.runtime.prefetch import map_ahead
 from prelabel.runtime.redact import redact
 
@@ -112,7 +110,7 @@ def _sum_within(tokens: Sequence[tuple[str, float]], start: int, end: int) -> fl
 
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 60.0
+_FIRST_WAIT_SECONDS = 1.0
 _CONNECT_SECONDS = 10.0
 
 
@@ -146,7 +144,8 @@ class ChatEndpoint:
         self._session.auth = self._sign  # else a .netrc would go before the key
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=num_workers))
-        self._attempts, self._timeout_seconds = attempts, timeout_seconds
+        self._backoff = Backoff(attempts, _FIRST_WAIT_SECONDS)
+        self._timeout_seconds = timeout_seconds
         self._gap_seconds = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._next_at = 0.0
         self._lock = threading.Lock()
@@ -159,9 +158,9 @@ class ChatEndpoint:
             ClassifyError: it refused the request, or went on failing.
         """
         trouble = ""
-        for attempt in range(1, self._attempts + 1):
+        for attempt in range(1, self._backoff.attempts + 1):
             self._wait_for_turn()
-            wait = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+            asked_seconds = 0.0
             try:
                 response = self._session.post(
                     self._url,
@@ -172,12 +171,12 @@ class ChatEndpoint:
                 if response.status_code not in PASSING:
                     return self._content(response, request)
                 trouble = f"{response.status_code}: {self._said(response)}"
-                wait = _retry_after(response.headers, wait)
+                asked_seconds = retry_after(response.headers)
             except requests.RequestException as error:
                 trouble = type(error).__name__
-            if attempt < self._attempts:
-                time.sleep(wait)
-        raise ClassifyError(f"{self._name}: no answer after {self._attempts} tries: {trouble}")
+            if attempt < self._backoff.attempts:
+                self._backoff.sleep(self._backoff.seconds(attempt, asked_seconds))
+        raise ClassifyError(f"{self._name}: no answer after {self._backoff.attempts} tries: {trouble}")
 
     def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._key:
@@ -219,28 +218,6 @@ class ChatEndpoint:
             turn = max(now, self._next_at)
             self._next_at = turn + self._gap_seconds
         time.sleep(turn - now)
-
-
-def _retry_after(headers: Mapping[str, str], otherwise: float) -> float:
-    """Returns the seconds that a service asks to wait, within reason; `otherwise` where it asks for none.
-
-    >>> _retry_after({"retry-after": "2"}, 8.0), _retry_after({}, 8.0), _retry_after({"retry-after-ms": "250"}, 8.0)
-    (2.0, 8.0, 0.25)
-    """
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        else:
-            seconds = float(headers["retry-after"])
-    except KeyError:
-        return otherwise
-    except ValueError:
-        try:
-            at = email.utils.parsedate_to_datetime(headers["retry-after"])
-        except (KeyError, ValueError):
-            return otherwise
-        seconds = (at - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), 2 * _LONGEST_WAIT_SECONDS)
 
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
