@@ -48,7 +48,6 @@ from prelabel.models.weights import resolve_weights
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
-from prelabel.store.ledger import LEDGER, Ledger
 
 Way = Callable[[], int]
 CLASSES = {"tabby": "Cat", "Egyptian cat": "Cat", "beagle": "Dog"}
@@ -153,8 +152,7 @@ def _ways(args: argparse.Namespace, assembly: Assembly, pictures: list[Path], fo
         shutil.rmtree(folder / "out", ignore_errors=True)
         fresh = _assembly(folder, args)
         fresh.classification.__dict__["classifier"] = parts.classifier
-        with Ledger(fresh.output / LEDGER) as ledger:
-            report = run_tasks(fresh, ledger, NullProgress(), StopSignal())
+        report = run_tasks(fresh, NullProgress(), StopSignal())
         assert not report.failed
         return len(report.tasks)
 

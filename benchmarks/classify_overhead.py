@@ -28,7 +28,6 @@ from prelabel.config.load import check_config
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
-from prelabel.store.ledger import LEDGER, Ledger
 
 SIZE = (64, 64)
 
@@ -74,8 +73,7 @@ def _run(folder: Path, picture_ms: float) -> tuple[float, float]:
     }
     assembly = assemble(check_config(values, "benchmark"), folder)
     began, used = time.perf_counter(), processor_seconds()
-    with Ledger(output / LEDGER) as ledger:
-        report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
+    report = run_tasks(assembly, NullProgress(), StopSignal())
     seconds = time.perf_counter() - began, processor_seconds() - used
     assert not report.failed
     shutil.rmtree(output)

@@ -251,7 +251,7 @@ def _run(args: argparse.Namespace, clip: Path, num_videos: int, detector: Ultral
         }
         assembly = assemble(check_config(values, "benchmark"), Path())
         assembly.detection.finder.__dict__["detector"] = detector
-        report = run_tasks(assembly, None, NullProgress(), StopSignal())
+        report = run_tasks(assembly, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return report.num_inferred
 

@@ -82,7 +82,7 @@ def _measure(clip: Path, folder: Path) -> dict[str, float]:
     }
     assembly = assemble(check_config(values, "benchmark"), folder)
     prepare(assembly)
-    report = run_tasks(assembly, None, NullProgress(), StopSignal())
+    report = run_tasks(assembly, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     end_idle_processes()
     # The process that decodes is the largest one that ended; frames that both hold are counted twice.

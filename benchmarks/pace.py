@@ -103,7 +103,7 @@ def _run(args: argparse.Namespace, frame_ms: float) -> float:
             },
             "reader": {"frame_ranges": [[0, args.frames - 1]]},
         }
-        report = run_tasks(assemble(check_config(values, "benchmark"), Path()), None, NullProgress(), StopSignal())
+        report = run_tasks(assemble(check_config(values, "benchmark"), Path()), NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return 1e3 * report.seconds / report.num_inferred
 

@@ -142,7 +142,7 @@ def _run(clip: Path, weights: str, warm: Assembly, num_frames: int) -> int:
     with tempfile.TemporaryDirectory() as output:
         assembly = _assembly(clip, weights, Path(output), num_frames - 1)
         assembly.detection.finder.__dict__["detector"] = warm.detection.finder.detector
-        report = run_tasks(assembly, None, NullProgress(), StopSignal())
+        report = run_tasks(assembly, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return report.num_inferred
 

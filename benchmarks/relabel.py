@@ -23,7 +23,6 @@ from rich.table import Table
 
 from prelabel.assembly.assemble import Assembly, assemble
 from prelabel.assembly.relabel import assemble_stored
-from prelabel.assembly.stored import raw_path
 from prelabel.config.load import check_config
 from prelabel.data.detections import Detections, concatenate
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
@@ -32,7 +31,7 @@ from prelabel.run.checks import prepare
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
-from prelabel.store.ledger import LEDGER, Entry, Ledger
+from prelabel.store.ledger import Entry
 from prelabel.store.raw_detections import DetectionProvenance, RawRecord, write_raw
 
 WAYS: Mapping[str, Mapping[str, object]] = {
@@ -109,20 +108,18 @@ def _repeat(found: list[Detections], info: VideoInfo, num_frames: int) -> tuple[
 def _keep(live: Assembly, video: tuple[VideoInfo, list[Detections]]) -> None:
     """Writes what a run over such a video would have kept."""
     info, found = video
-    key = "clip.mp4"
+    entry = Entry("clip.mp4", "clip.mp4", "inferred", "none")
     origin = DetectionProvenance(
         tuple(live.detection.detector.class_names), live.model, f"{live.detection.finder.fingerprint}:media", 0.05
     )
-    write_raw(raw_path(live.found_names, key, key), RawRecord(info, concatenate(enumerate(found)), origin))
-    with Ledger(live.output / LEDGER) as ledger:
-        ledger.record(Entry(key, key, "inferred", "none"))
+    write_raw(live.store.detections_path(entry), RawRecord(info, concatenate(enumerate(found)), origin))
+    live.store.ledger.record(entry)
 
 
 def _relabel(args: argparse.Namespace, output: Path, name: str, labels: Mapping[str, object]) -> dict[str, Any]:
     assembly = assemble_stored(check_config(_config(args, output, labels), "benchmark"), output)
     began = time.process_time()
-    with Ledger(output / LEDGER) as ledger:
-        report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
+    report = run_tasks(assembly, NullProgress(), StopSignal())
     seconds = time.process_time() - began
     assert [task.status for task in report.tasks] == ["done"], report
     return {

@@ -27,7 +27,7 @@ from trackers.eval import evaluate_mot_sequences
 
 from models.scenes import SceneSpec, render_frames, write_clip
 from prelabel.assembly.assemble import assemble
-from prelabel.assembly.stored import raw_path, stored_entries
+from prelabel.assembly.stored import stored_entries
 from prelabel.config.load import check_config
 from prelabel.data.detections import VideoDetections
 from prelabel.data.label_map import LabelMap, build_label_map
@@ -43,7 +43,6 @@ from prelabel.run.checks import prepare
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
-from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.raw_detections import RawRecord, read_raw
 
 CONF = 0.1
@@ -148,11 +147,10 @@ def _real(clip: Path, weights: str, folder: Path) -> Video:
 def _run(values: Mapping[str, object]) -> RawRecord:
     assembly = assemble(check_config(values, "benchmark"), Path())
     prepare(assembly)
-    with Ledger(assembly.output / LEDGER) as ledger:
-        report = run_tasks(assembly, ledger, NullProgress(), StopSignal())
+    report = run_tasks(assembly, NullProgress(), StopSignal())
     assert not report.failed, report.failed
-    (entry,) = stored_entries(assembly.found_names, assembly.config.source).of_source
-    return read_raw(raw_path(assembly.found_names, entry.key, entry.title))
+    (entry,) = stored_entries(assembly.found_store, assembly.config.source).of_source
+    return read_raw(assembly.found_store.detections_path(entry))
 
 
 def _by_prelabel(video: Video, linking: Linking, stride: int = 1) -> Shaped:

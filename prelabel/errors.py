@@ -22,8 +22,7 @@ PrelabelError
     ├── LabelError        the labels cannot be written as they are
     │   └── RowTooLargeError
     ├── SaveError         the platform did not take the labels or the move
-    └── TakenError        no failure: another worker, or a person, has the task
-        └── BusyError     a worker has it in hand right now
+    └── TakenError        no failure: a person or another run has moved the task on
 """
 
 from __future__ import annotations
@@ -136,12 +135,6 @@ class TakenError(TaskError):
     """The task is another's now: it was moved on, or done, since it was listed. Nothing was saved."""
 
     retryable = False
-
-
-class BusyError(TakenError):
-    """Another worker has the task in hand; should it end before the task is done, it may be had."""
-
-    retryable = True
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 A point is a request to the platform, which then kills the client before it carries the request out, when half of the
 answer is sent, or before any of the answer is; or a step within the process: a batch, a file's rename, an entry of the
-ledger. `python -m tests.killing --kills 500 --seed 1` kills at random points for as long as asked.
+ledger, a file's name. `python -m tests.killing --kills 500 --seed 1` kills at random points for as long as asked.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ STEPS = {
     "batch": ("tests.killing", "Fixed", "detect"),
     "rename": ("pathlib", "Path", "replace"),
     "ledger": ("prelabel.store.ledger", "Ledger", "record"),
-    "lease": ("prelabel.store.leases", "Leases", "take"),
-    "lease back": ("prelabel.store.leases", "Leases", "give_back"),
+    "name": ("prelabel.store.ledger", "Ledger", "give_name"),
 }
 """Methods that part one state on disk from the next, by the name of the step."""
 

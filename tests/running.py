@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 from prelabel.assembly.assemble import Assembly
 from prelabel.run.checks import prepare
 from prelabel.run.outputs import complete
@@ -11,7 +9,6 @@ from prelabel.run.records import TaskFilter, every_task
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress, Progress
-from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
 
 
@@ -23,9 +20,8 @@ def run(
     limit: int | None = None,
     choose: TaskFilter = every_task,
 ) -> RunReport:
-    """Runs over the tasks, with the output's ledger unless it is a dry run."""
-    with nullcontext() if assembly.dry_run else Ledger(assembly.output / LEDGER) as ledger:
-        return run_tasks(assembly, ledger, progress or NullProgress(), stop or StopSignal(), limit, choose=choose)
+    """Runs over the tasks."""
+    return run_tasks(assembly, progress or NullProgress(), stop or StopSignal(), limit, choose=choose)
 
 
 def run_whole(

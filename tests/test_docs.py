@@ -56,7 +56,7 @@ def test_the_readme_s_detector_runs_and_keeps_the_contract(tmp_path):
     values = {"source": {"path": str(clip), "output": str(tmp_path / "out")}, **section}
     assembly = assemble(check_config(values, "README.md"), tmp_path)
     prepare(assembly)
-    (task,) = run_tasks(assembly, None, NullProgress(), StopSignal()).tasks
+    (task,) = run_tasks(assembly, NullProgress(), StopSignal()).tasks
     assert task.status == "done"
     assert NUM_FRAMES // 2 < task.instances["spot"] < NUM_FRAMES  # frame 0 shows no bright block
     check_detector(assembly.detection.detector)
@@ -72,7 +72,7 @@ def test_the_readme_s_function_runs(tmp_path):
     source = {"path": str(tmp_path), "output": str(tmp_path / "out"), "ontology": str(tmp_path / "ontology.json")}
     assembly = assemble(check_config({"source": source, **section}, "README.md"), tmp_path)
     prepare(assembly)
-    tasks = run_tasks(assembly, None, NullProgress(), StopSignal()).tasks
+    tasks = run_tasks(assembly, NullProgress(), StopSignal()).tasks
     assert [(task.title, task.status, task.pathway) for task in tasks] == [
         ("day_1.mp4", "done", None),
         ("night_1.mp4", "done", "Night team"),

@@ -20,7 +20,8 @@ from prelabel.labels.row.own import KINDS_WITH_FRAMES
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import LabelSink, ModelRecord, TaskSource
 from prelabel.routing.rules import Router
-from prelabel.runtime.files import DRY_RUN, OutputNames
+from prelabel.runtime.files import DRY_RUN
+from prelabel.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from prelabel.encord.client import EncordProject
@@ -136,7 +137,8 @@ class Assembly:
         config: what to make.
         folder: the config's folder, to which plug-in paths are relative.
         dry_run: labels go to files below the output, and nothing on the platform changes.
-        found_in: where what the model found is kept.
+        store: the output folder of this run.
+        found_store: the folder with the raw detections; another one when a dry run relabels what a run has found.
         project: which the source is of.
         tasks: where tasks come from, and which way they go.
         detection: the parts of an agent that detects.
@@ -146,7 +148,8 @@ class Assembly:
     config: Config
     folder: Path
     dry_run: bool
-    found_in: Path
+    store: RunFolder
+    found_store: RunFolder
     project: ProjectParts
     tasks: TaskParts
     detection: DetectorParts
@@ -155,23 +158,13 @@ class Assembly:
     @property
     def output(self) -> Path:
         """Where everything that a run writes goes."""
-        return output_of(self.config, self.dry_run)
+        return self.store.output
 
     @property
     def stage(self) -> str:
         """Title or uuid of the agent stage, as the config has it; empty of files."""
         source = self.config.source
         return source.stage if isinstance(source, EncordSection) else ""
-
-    @cached_property
-    def names(self) -> OutputNames:
-        """Which task's files have which name."""
-        return OutputNames(self.output)
-
-    @cached_property
-    def found_names(self) -> OutputNames:
-        """Which task's files have which name there where what was found is kept."""
-        return self.names if self.found_in == self.output else OutputNames(self.found_in)
 
     @property
     def encord(self) -> EncordProject:
@@ -239,9 +232,7 @@ class Assembly:
             return EncordSink(self.encord, label_map, self.max_row_bytes, self.model_note, skips_begun=skips_begun)
         from prelabel.files.folder_sink import FolderSink
 
-        return FolderSink(
-            self.output, self.ontology, label_map, self.max_row_bytes, self.names, skips_begun=skips_begun
-        )
+        return FolderSink(self.store, self.ontology, label_map, self.max_row_bytes, skips_begun=skips_begun)
 
     @property
     def writes_files(self) -> bool:
@@ -280,11 +271,13 @@ def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared
     """
     shared = Shared() if shared is None else shared
     project = ProjectParts(config, shared)
+    store = RunFolder(output_of(config, dry_run))
     return Assembly(
         config=config,
         folder=folder,
         dry_run=dry_run,
-        found_in=output_of(config, dry_run),
+        store=store,
+        found_store=store,
         project=project,
         tasks=WaitingTasks(config, project),
         detection=DetectorParts(config, folder, LiveDetector(config, folder, shared), lambda: project.ontology),

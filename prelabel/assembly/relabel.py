@@ -11,7 +11,7 @@ from typing import Any
 
 from prelabel.assembly.assemble import Assembly, ProjectParts, assemble
 from prelabel.assembly.finders import detector_plugin, detector_section
-from prelabel.assembly.stored import NEXT_STEP, StoredEntries, raw_path, stored_entries
+from prelabel.assembly.stored import NEXT_STEP, StoredEntries, stored_entries
 from prelabel.config.base import EncordSection, make_router
 from prelabel.config.fingerprints import detection_key_hashes
 from prelabel.config.sections import Config
@@ -22,9 +22,9 @@ from prelabel.plugins.load import Plugin
 from prelabel.plugins.protocols import LeftAlone, ModelRecord, TaskSource
 from prelabel.plugins.traits import ModelTraits
 from prelabel.routing.rules import Router
-from prelabel.runtime.files import OutputNames
-from prelabel.store.ledger import LEDGER, Entry
+from prelabel.store.ledger import Entry
 from prelabel.store.raw_detections import DetectionProvenance, read_origin
+from prelabel.store.run_folder import RunFolder
 from prelabel.store.stored_tasks import StoredSource, StoredTask
 
 
@@ -54,12 +54,12 @@ class StoredDetector:
     Attributes:
         config: which names the detector.
         folder: the config's, to which plug-in paths are relative.
-        found_in: the output in which those runs kept what they found.
+        store: the output folder of those runs.
     """
 
     config: Config
     folder: Path
-    found_in: Path
+    store: RunFolder
 
     @cached_property
     def kept(self) -> StoredEntries:
@@ -68,7 +68,7 @@ class StoredDetector:
         Raises:
             ConfigError: there are none.
         """
-        return stored_entries(self._names, self.config.source)
+        return stored_entries(self.store, self.config.source)
 
     @cached_property
     def origins(self) -> dict[Entry, DetectionProvenance]:
@@ -77,11 +77,7 @@ class StoredDetector:
         Raises:
             ConfigError: none are kept.
         """
-        return {entry: read_origin(raw_path(self._names, entry.key, entry.title)) for entry in self.kept.of_source}
-
-    @cached_property
-    def _names(self) -> OutputNames:
-        return OutputNames(self.found_in)
+        return {entry: read_origin(self.store.detections_path(entry)) for entry in self.kept.of_source}
 
     @cached_property
     def _latest(self) -> DetectionProvenance:
@@ -176,7 +172,7 @@ class KeptTasks:
 def assemble_without_detector(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
     """Returns the parts of a config, but for its detector: what is to be known of it is kept beside what it found."""
     live = assemble(config, folder, dry_run)
-    return replace(live, detection=replace(live.detection, finder=StoredDetector(config, folder, live.found_in)))
+    return replace(live, detection=replace(live.detection, finder=StoredDetector(config, folder, live.found_store)))
 
 
 def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
@@ -185,11 +181,11 @@ def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Asse
     A dry run takes what is in the output of the other runs; what dry runs found only where there were no others.
     """
     live = assemble(config, folder, dry_run)
-    output = config.source.output
-    earlier = StoredDetector(config, folder, output if (output / LEDGER).exists() else live.output)
+    whole = RunFolder(config.source.output)
+    earlier = StoredDetector(config, folder, whole if dry_run and whole.has_ledger else live.store)
     return replace(
         live,
-        found_in=earlier.found_in,
+        found_store=earlier.store,
         tasks=KeptTasks(config, live.project, earlier),
         detection=replace(live.detection, finder=earlier),
     )

@@ -21,23 +21,13 @@ from prelabel.labels.filter import Shaped, class_thresholds, filter_detections
 from prelabel.labels.fit import fit_geometry
 from prelabel.labels.tracking import track_detections
 from prelabel.plugins.protocols import Task
-from prelabel.runtime.files import OutputNames
 from prelabel.store.class_probabilities import ClassRecord, read_classes
-from prelabel.store.ledger import LEDGER, Entry, Ledger
+from prelabel.store.ledger import Entry
 from prelabel.store.raw_detections import RawRecord, read_raw
-from prelabel.store.report import RunReport, TaskReport
+from prelabel.store.report import TaskReport
+from prelabel.store.run_folder import RunFolder
 
 NEXT_STEP = "`prelabel run CONFIG` first"
-
-
-def raw_path(names: OutputNames, task_key: str, task_title: str) -> Path:
-    """Returns where the raw detections of a task are kept, in the output of these names."""
-    return names.path(task_key, task_title, ".detections.parquet")
-
-
-def classes_path(assembly: Assembly, task_key: str, task_title: str) -> Path:
-    """Returns where it is kept how probable each class is on a task's pictures."""
-    return assembly.names.path(task_key, task_title, ".classes.parquet")
 
 
 def label_detections(parts: DetectorParts, raw: RawRecord) -> Shaped:
@@ -66,12 +56,10 @@ def stored_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
     Raises:
         ConfigError: there is none, or one is of a detector with other classes.
     """
-    entries = stored_entries(assembly.found_names, assembly.config.source).of_source
+    entries = stored_entries(assembly.found_store, assembly.config.source).of_source
     titles = titles_apart(entries)
     for entry in entries:
-        yield label_stored(
-            assembly.detection, titles[entry.key], read_raw(raw_path(assembly.found_names, entry.key, entry.title))
-        )
+        yield label_stored(assembly.detection, titles[entry.key], read_raw(assembly.found_store.detections_path(entry)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +85,19 @@ class StoredEntries:
         return (f"{self.num_others} of {num_kept} tasks kept in {self.output} were left out: of another source",)
 
 
-def stored_entries(names: OutputNames, source: Source) -> StoredEntries:
-    """Returns the tasks of which a run has kept what was found in the output of these names.
+def stored_entries(store: RunFolder, source: Source) -> StoredEntries:
+    """Returns the tasks of which a run has kept raw detections in a folder.
 
     Raises:
         ConfigError: there is none of this source.
     """
-    entries = sorted(_entries(names.output), key=lambda entry: (entry.title, entry.key))
-    kept = [entry for entry in entries if raw_path(names, entry.key, entry.title).exists()]
+    entries = sorted(store.entries(), key=lambda entry: (entry.title, entry.key))
+    kept = [entry for entry in entries if store.detections_path(entry).exists()]
     of_source = [entry for entry in kept if _is_of(source, entry)]
     if not of_source:
         others = ", but for those of another source" if kept else ""
-        raise ConfigError(f"{names.output}: holds no detections yet{others}: {NEXT_STEP}")
-    return StoredEntries(of_source, len(kept) - len(of_source), names.output)
+        raise ConfigError(f"{store.output}: holds no detections yet{others}: {NEXT_STEP}")
+    return StoredEntries(of_source, len(kept) - len(of_source), store.output)
 
 
 def _is_of(source: Source, entry: Entry) -> bool:
@@ -125,25 +113,15 @@ def titles_apart(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:
     return {task.key: task.title if times[task.title] == 1 else f"{task.title} [{task.key}]" for task in tasks}
 
 
-def _entries(folder: Path) -> list[Entry]:
-    if (folder / LEDGER).exists():
-        with Ledger(folder / LEDGER) as ledger:
-            return ledger.entries()
-    report = folder / "report.json"  # a dry run keeps no ledger
-    if not report.exists():
-        return []
-    return [Entry(task.key, task.title, "done", "") for task in RunReport.read(report).tasks if task.status == "done"]
-
-
 def load_detections(assembly: Assembly, task: Task) -> RawRecord | None:
     """Returns what was found in a task's media; None if no run has kept it."""
-    path = raw_path(assembly.found_names, task.key, task.title)
+    path = assembly.found_store.detections_path(task)
     return read_raw(path) if path.exists() else None
 
 
 def load_probabilities(assembly: Assembly, task: Task | TaskReport) -> ClassRecord | None:
     """Returns how probable each class is on a task's pictures; None if no run has kept it."""
-    path = classes_path(assembly, task.key, task.title)
+    path = assembly.store.classes_path(task)
     return read_classes(path) if path.exists() else None
 
 

@@ -32,12 +32,13 @@ from prelabel.run.checks import check_labels, prepare_stages
 from prelabel.run.inspection import run_checks
 from prelabel.run.passes import run_passes
 from prelabel.run.records import OnlyFailed, RetryBackoff, TaskFilter, every_task
-from prelabel.runtime.files import write_text_atomically
+from prelabel.runtime.files import DRY_RUN, write_text_atomically
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
 from prelabel.runtime.observers import observers
 from prelabel.runtime.progress import show_progress, stdout_to_stderr
-from prelabel.store.ledger import LEDGER, Entry, Ledger
+from prelabel.store.ledger import LEDGER, Entry
 from prelabel.store.report import RunReport
+from prelabel.store.run_folder import RunFolder
 
 Word = TypeVar("Word", bound=str)
 
@@ -78,11 +79,9 @@ def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) ->
 
 
 def _failed_entries(assembly: Assembly) -> list[Entry]:
-    path = assembly.output / LEDGER
-    if not path.exists():
+    if not assembly.store.has_ledger:
         raise _nothing_written(assembly.output)
-    with Ledger(path) as ledger:
-        return [entry for entry in ledger.entries() if entry.step == "failed"]
+    return [entry for entry in assembly.store.entries() if entry.step == "failed"]
 
 
 def _run(
@@ -157,14 +156,14 @@ def examine_machine() -> int:
 def show_status(where: Path) -> int:
     """Shows every ledger of a config, or below a folder; exit 1 if a task failed."""
     roots = [config.source.output for config in load_configs(where)] if where.is_file() else [where]
-    paths = sorted(path for root in roots if root.is_dir() for path in root.rglob(str(LEDGER)))
-    if not paths:
+    paths = (path for root in roots if root.is_dir() for path in root.rglob(str(LEDGER)))
+    outputs = sorted(path.parent.parent for path in paths if path.parent.parent.name != DRY_RUN)
+    if not outputs:
         raise _nothing_written(roots[0])
     failed = False
-    for path in paths:
-        with Ledger(path) as ledger:
-            entries = ledger.entries()
-        show_entries(path.parent.parent, entries)
+    for output in outputs:
+        entries = RunFolder(output).entries()
+        show_entries(output, entries)
         failed = failed or any(entry.step == "failed" for entry in entries)
     return SOME_FAILED if failed else ALL_DONE
 

@@ -109,8 +109,8 @@ def show_report(report: RunReport) -> None:
     for task in report.failed:
         console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason_beside_title)}")
     for task in report.tasks:
-        if task.status == "left to others":
-            console.print(f"[yellow]left to others[/] {escape(task.title)}: {escape(task.reason_beside_title)}")
+        if task.status == "skipped":
+            console.print(f"[yellow]skipped[/] {escape(task.title)}: {escape(task.reason_beside_title)}")
     for left in report.left_alone:
         console.print(f"[yellow]left alone[/] {escape(left.title)}: {escape(left.kind)}")
     for warning in report.warnings:

@@ -20,8 +20,9 @@ from prelabel.evaluate.coco import CocoFile
 from prelabel.files.folder_sink import LABELS_ENDING
 from prelabel.labels.row.offline import data_hash_of
 from prelabel.labels.row.own import LabelRow
-from prelabel.runtime.files import DRY_RUN, OutputNames, read_json
+from prelabel.runtime.files import DRY_RUN, read_json
 from prelabel.store.ledger import Entry
+from prelabel.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2
@@ -119,16 +120,16 @@ class OutputRows:
     """Label rows in the files in which a run left them, read one at a time.
 
     Attributes:
-        names: of the run's output.
+        store: the run's output.
     """
 
-    names: OutputNames
+    store: RunFolder
 
     def row_of(self, entry: Entry) -> LabelRow:
         """Returns the row of the task's file."""
-        path = self.names.path(entry.key, entry.title, LABELS_ENDING)
+        path = self.store.path(entry, LABELS_ENDING)
         if not path.exists():
-            raise NotThereError(f"has no label row in {self.names.output}")
+            raise NotThereError(f"has no label row in {self.store.output}")
         rows = _rows_in(read_json(path, NotThereError))
         if len(rows) != 1:
             raise NotThereError(f"{path} is no label row")
@@ -136,7 +137,7 @@ class OutputRows:
 
     def describe(self) -> str:
         """Returns the folder."""
-        return f"the label rows in {self.names.output}"
+        return f"the label rows in {self.store.output}"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.assembly.stored import (
     check_classes,
     label_detections,
-    raw_path,
     stored_entries,
     stored_videos,
     titles_apart,
@@ -94,7 +93,7 @@ def evaluate_run(assembly: Assembly, asked: EvaluateOptions) -> Evaluation:
         ConfigError: nothing was written, nothing can be compared, or `against` is neither label rows nor COCO.
         AccountError: the platform cannot be reached.
     """
-    kept = stored_entries(assembly.found_names, assembly.config.source)
+    kept = stored_entries(assembly.found_store, assembly.config.source)
     entries = kept.of_source
     standing = _standing(assembly, asked, entries)
     titles = titles_apart(entries)
@@ -140,7 +139,7 @@ def _standing(assembly: Assembly, asked: EvaluateOptions, entries: Sequence[Entr
         place = against or assembly.output
         raise ConfigError(f"--stage {asked.stages[0]}: {place} has no stages, only a project's label rows do")
     if against is None:
-        return OutputRows(assembly.names)
+        return OutputRows(assembly.store)
     if not against.exists():
         raise ConfigError(f"{against}: there is nothing: name label rows, a file or a folder, or a COCO ground truth")
     if is_coco(against):
@@ -154,7 +153,7 @@ def _compare(
     if entry.step not in ("labelled", "done"):
         raise NotThereError(f"has no labels of a run: {entry.step}{f': {entry.reason}' if entry.reason else ''}")
     parts = assembly.detection
-    raw = read_raw(raw_path(assembly.found_names, entry.key, entry.title))
+    raw = read_raw(assembly.found_store.detections_path(entry))
     check_classes(parts, title, raw)
     shaped = label_detections(parts, raw).detections
     frames = shaped.frames_looked_at

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import classes_path
 from prelabel.runtime.files import atomic_write
 from prelabel.store.class_probabilities import read_classes
 from prelabel.store.report import RunReport, TaskReport
@@ -41,7 +40,7 @@ def write_predictions(path: Path, assembly: Assembly, report: RunReport) -> None
 
 
 def _rows(assembly: Assembly, task: TaskReport) -> Iterator[tuple[str | int, ...]]:
-    record = read_classes(classes_path(assembly, task.key, task.title))
+    record = read_classes(assembly.store.classes_path(task))
     likeliest, probability = assembly.classification.likeliest(record)
     rest = (task.pathway or "", likeliest, f"{probability:.5f}")
     answers = assembly.classification.place_answers(record)

@@ -17,7 +17,7 @@ from prelabel.export.yolo import write_yolo
 from prelabel.files.folder_sink import LABELS_ENDING, write_row
 from prelabel.labels.row.offline import encord_ontology, new_label_row
 from prelabel.labels.row.write import write_detections
-from prelabel.runtime.files import OutputNames, safe_name
+from prelabel.runtime.files import candidate_names, safe_name
 
 if TYPE_CHECKING:
     from encord.ontology import Ontology as EncordOntology
@@ -57,16 +57,22 @@ def export_run(assembly: Assembly, format: ExportFormat, target: Path) -> list[P
             write_mot(target, _noting_titles(videos, titles))
             return [target / safe_name(title) / "det" / "det.txt" for title in titles]
         case "encord":
-            names, ontology = OutputNames(target), encord_ontology(assembly.ontology)
-            return [
-                _write_row(names.path(video.title, video.title, LABELS_ENDING), video, ontology) for video in videos
-            ]
+            ontology = encord_ontology(assembly.ontology)
+            return list(_write_rows(target, videos, ontology))
 
 
 def _noting_titles(videos: Iterable[LabelledVideo], titles: list[str]) -> Iterator[LabelledVideo]:
     for video in videos:
         titles.append(video.title)
         yield video
+
+
+def _write_rows(target: Path, videos: Iterable[LabelledVideo], ontology: EncordOntology) -> Iterator[Path]:
+    taken: set[str] = set()
+    for video in videos:
+        name = next(name for name in candidate_names(video.title, video.title) if name not in taken)
+        taken.add(name)
+        yield _write_row(target / f"{name}{LABELS_ENDING}", video, ontology)
 
 
 def _write_row(path: Path, video: LabelledVideo, ontology: EncordOntology) -> Path:

@@ -19,7 +19,8 @@ from prelabel.labels.row.own import LabelRow, remove_own
 from prelabel.labels.row.size import check_row_size, json_pieces
 from prelabel.labels.row.write import RowChange, write_detections
 from prelabel.plugins.protocols import Task
-from prelabel.runtime.files import OutputNames, atomic_write
+from prelabel.runtime.files import atomic_write
+from prelabel.store.run_folder import RunFolder
 
 LABELS_ENDING = ".labels.json"
 """Of the file of a task's label row."""
@@ -37,22 +38,20 @@ class FolderSink:
 
     def __init__(
         self,
-        output: Path,
+        store: RunFolder,
         ontology: Ontology,
         label_map: LabelMap,
         max_row_bytes: int,
-        names: OutputNames | None = None,
         *,
         skips_begun: bool = False,
     ) -> None:
         """Makes no file.
 
         Args:
-            output: where label rows go.
+            store: the output folder, where label rows go.
             ontology: that they are of.
             label_map: from the detector's classes to its objects.
             max_row_bytes: the largest row that is written.
-            names: which task's files have which name.
             skips_begun: whether rows with labels of anybody else are left as they are.
         """
         self._skips_begun = skips_begun
@@ -60,12 +59,11 @@ class FolderSink:
         self._sdk_ontology = encord_ontology(ontology)  # what the SDK does not load is an error before the first task
         self._label_map = label_map
         self._max_row_bytes = max_row_bytes
-        self._output = output
-        self._names = names or OutputNames(output)
+        self._store = store
 
     def describe(self) -> str:
         """Returns where labels go, in words."""
-        return f"into {self._output}: NAME{LABELS_ENDING}, a file a task"
+        return f"into {self._store.output}: NAME{LABELS_ENDING}, a file a task"
 
     def holds(self, task: Task) -> bool:
         """Tells whether the task's label row is there."""
@@ -73,7 +71,7 @@ class FolderSink:
 
     def path_of(self, task: Task) -> Path:
         """Returns where the task's label row is, or will be."""
-        return self._names.path(task.key, task.title, LABELS_ENDING)
+        return self._store.path(task, LABELS_ENDING)
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
         """Writes boxes onto the task's label row; see `edit`, also for what it returns."""

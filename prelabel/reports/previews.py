@@ -63,11 +63,11 @@ def preview_run(
             if kind != "sheet" and media.kind == "video":
                 seen = record.detections.inferred_frames
                 span = np.arange(seen[0], seen[-1] + 1) if len(seen) else seen
-                written.append(assembly.names.path(task.key, task.title, ".preview.mp4"))
+                written.append(assembly.store.path(task, ".preview.mp4"))
                 write_clip(video, read_frames(assembly, task, media, record, span), written[-1])
             if kind != "clip" or media.kind == "images":
                 frames = sheet_frames(video)
-                written.append(assembly.names.path(task.key, task.title, ".preview.jpg"))
+                written.append(assembly.store.path(task, ".preview.jpg"))
                 write_sheet(video, read_frames(assembly, task, media, record, frames), written[-1])
     return written
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import label_stored, load_probabilities, raw_path
+from prelabel.assembly.stored import label_stored, load_probabilities
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import PrelabelError
 from prelabel.labels.answers import PlacedAnswer
@@ -152,7 +152,7 @@ def _load_stored(assembly: Assembly, task: TaskReport) -> LabelledVideo | Classi
                 return None
             parts = assembly.classification
             return ClassifiedTask(record, tuple(parts.place_answers(record)), *parts.likeliest(record))
-        path = raw_path(assembly.found_names, task.key, task.title)
+        path = assembly.found_store.detections_path(task)
         if assembly.config.detector is None or not path.exists():
             return None
         return label_stored(assembly.detection, task.title, read_raw(path))

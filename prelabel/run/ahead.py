@@ -6,22 +6,19 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from itertools import groupby
 from typing import Generic, cast
 from weakref import WeakSet
 
 from prelabel.data.frames import Media
-from prelabel.errors import BusyError, TakenError
 from prelabel.plugins.protocols import FetchesAhead, Task, TaskSource
 from prelabel.run.agents.agent import FetchedTask, Found, InferredTask, TaskAgent
 from prelabel.run.finished import FinishedTasks
-from prelabel.run.records import Outcome, TaskFilter, TaskRecords, failed_outcome
+from prelabel.run.records import Outcome, TaskFilter, TaskRecords
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.prefetch import map_ahead, prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time
-from prelabel.store.leases import Leases
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +30,18 @@ class InferenceStage(Generic[Found]):
         agent: what looks at them.
         records: what is known of tasks, and kept.
         finished: tells of which tasks nothing is left to do.
-        leases: what is in hand here and elsewhere; None in a dry run.
         progress: told of all that happens.
         stop: asked between tasks; what is fetched, but not looked at by then, is let go.
         choose: which of the tasks that wait to take up.
-        began_at: when the run began.
     """
 
     source: TaskSource
     agent: TaskAgent[Found]
     records: TaskRecords
     finished: FinishedTasks[Found]
-    leases: Leases | None
     progress: Progress
     stop: StopSignal
     choose: TaskFilter
-    began_at: datetime
 
     def __call__(
         self, tasks: Iterable[Task], limit: int | None
@@ -94,23 +87,11 @@ class InferenceStage(Generic[Found]):
 
     def _begin(self, task: Task) -> Task | InferredTask[Found] | Outcome:
         finished = self.finished.report(task)
-        if finished is not None:  # nobody has to be kept off it
-            return Outcome(task, finished)
-        if self.leases is not None and not self.leases.take(task.key):
-            return failed_outcome(task, BusyError(f"{task.title}: another worker has it in hand"))
-        known = self._known(task)
-        return known if known is not None else task
-
-    def _known(self, task: Task) -> InferredTask[Found] | Outcome | None:
-        """Returns what an earlier run, or another worker, has left of this task under the same fingerprint."""
-        finished = self.finished.report(task)  # by another worker, a moment before it was in hand here
         if finished is not None:
             return Outcome(task, finished)
-        entry, began_at = self.records.entry_of_today(task), self.began_at.isoformat(timespec="milliseconds")
-        if entry is not None and entry.step == "done" and entry.updated_at >= began_at:
-            return failed_outcome(task, TakenError(f"{task.title}: another worker has done it since this run began"))
+        entry = self.records.entry_of_today(task)
         found = self.agent.recall(task, None if entry is None else entry.step)
-        return InferredTask(task, found) if found is not None else None  # it came back, or its outputs are gone
+        return InferredTask(task, found) if found is not None else task
 
     def _bring(
         self, opened: WeakSet[ExitStack], item: Task | InferredTask[Found] | Outcome

@@ -84,7 +84,7 @@ class FinishedTasks(Generic[Found]):
             reports: of the run.
             tasks: all that there are.
         """
-        ended = {report.key for report in reports if report.status != "left to others"}
+        ended = {report.key for report in reports if report.status != "skipped"}
         finished: dict[str, TaskReport] = {}
         num_old = 0
         for task in tasks:

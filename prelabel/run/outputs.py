@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import label_detections, raw_path, titles_apart
+from prelabel.assembly.stored import label_detections, titles_apart
 from prelabel.config.base import EncordSection
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import PrelabelError
@@ -138,7 +138,7 @@ def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledV
     labelled = [task for task in report.tasks if task.is_done]
     titles = titles_apart(labelled)
     for task in labelled:
-        raw = read_raw(raw_path(assembly.found_names, task.key, task.title))
+        raw = read_raw(assembly.found_store.detections_path(task))
         yield LabelledVideo(
             titles[task.key],
             raw.info,
@@ -180,5 +180,5 @@ def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list
 
 
 def _lacks_preview(assembly: Assembly, task: TaskReport) -> bool:
-    there = any(assembly.names.path(task.key, task.title, suffix).exists() for suffix in PREVIEW_SUFFIXES)
+    there = any(assembly.store.path(task, suffix).exists() for suffix in PREVIEW_SUFFIXES)
     return task.status == "already done" and not there

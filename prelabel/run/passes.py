@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from prelabel.run.runner import run_tasks
 from prelabel.runtime.files import DRY_RUN
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
 from prelabel.runtime.progress import MultiProgress, Progress, Value, show_progress
-from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
 
 Standing = tuple[str, Value]
@@ -26,7 +25,7 @@ Standing = tuple[str, Value]
 class WatchProgress:
     """Tells one pass after the other of a run.
 
-    That a task was skipped, or left to others, is told once; that a later pass began, when something else is.
+    That a task was skipped is told once; that a later pass began, when something else is.
     """
 
     def __init__(self) -> None:
@@ -84,7 +83,7 @@ class _NewsOfPass:
             return task not in self._old
         if name == "task_done":
             self._standing[task] = ("task_skipped", None)
-        if name not in ("task_skipped", "task_left"):
+        if name != "task_skipped":
             return True
         standing = (name, values.get("reason"))
         if self._standing.get(task) == standing:
@@ -100,13 +99,11 @@ class _Stage:
 
     Attributes:
         assembly: the parts.
-        ledger: what is done; None in a dry run.
         news: what was told.
         known: of finished tasks, by task key.
     """
 
     assembly: Assembly
-    ledger: Ledger | None
     news: WatchProgress = field(default_factory=WatchProgress)
     known: dict[str, KnownReport] = field(default_factory=dict)
 
@@ -125,7 +122,9 @@ def run_passes(
     first, left = True, limit
     latest: dict[str, tuple[Assembly, RunReport]] = {}
     with ExitStack() as stack:
-        stages = [_Stage(assembly, stack.enter_context(_ledger(assembly))) for assembly in assemblies]
+        for assembly in assemblies:
+            stack.enter_context(assembly.store.hold())
+        stages = [_Stage(assembly) for assembly in assemblies]
         while True:
             over, is_news = True, False
             for stage in stages:
@@ -158,7 +157,7 @@ def _pass(
     """Returns how one pass over one stage ended; its outputs are written if something happened, or `tell` says so."""
     with show_progress() as shown, stop_on_signals(stop, lambda text: shown.event("stopping", message=text)):
         progress = stage.news.of_pass(MultiProgress(shown, *also))
-        report = run_tasks(stage.assembly, stage.ledger, progress, stop, limit, choose=choose, known=stage.known)
+        report = run_tasks(stage.assembly, progress, stop, limit, choose=choose, known=stage.known)
         return complete(stage.assembly, report, progress, page=page) if tell or _has_happened(report) else report
 
 
@@ -169,7 +168,3 @@ def _folder_of_stages(assembly: Assembly) -> Path:
 
 def _has_happened(report: RunReport) -> bool:
     return report.num_worked_on > 0 or bool(report.aborted)
-
-
-def _ledger(assembly: Assembly) -> AbstractContextManager[Ledger | None]:
-    return nullcontext() if assembly.dry_run else Ledger(assembly.output / LEDGER)

@@ -22,16 +22,16 @@ class TaskRecords:
     """A ledger as one run uses it.
 
     Attributes:
-        ledger: what is done; None in a dry run: nothing is known then, and nothing is kept.
+        ledger: what is done.
         fingerprint: returns a hash of all that decides what a task's labels will say.
     """
 
-    ledger: Ledger | None
+    ledger: Ledger
     fingerprint: Callable[[Task], str]
 
     def entry(self, task: Task) -> Entry | None:
         """Returns where the task stands; None if nothing is known of it."""
-        return self.ledger.entry(task.key) if self.ledger is not None else None
+        return self.ledger.entry(task.key)
 
     def entry_of_today(self, task: Task) -> Entry | None:
         """Returns where the task stands, if it came there with these very labels."""
@@ -40,9 +40,8 @@ class TaskRecords:
 
     def record(self, task: Task, step: Step, num_instances: int | None = None, reason: str = "") -> None:
         """Writes where a task stands; what stays on its row unless `num_instances` were written now."""
-        if self.ledger is not None:
-            entry = Entry(task.key, task.title, step, self.fingerprint(task), num_instances or 0, reason)
-            self.ledger.record(entry, keeps_instances=num_instances is None)
+        entry = Entry(task.key, task.title, step, self.fingerprint(task), num_instances or 0, reason)
+        self.ledger.record(entry, keeps_instances=num_instances is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ def failed_outcome(task: Task, error: Exception) -> Outcome:
         raise error
     # Ours, too: it may quote what a detector or a sink of the user's own raised.
     reason = redact(str(error) if isinstance(error, PrelabelError) else f"{type(error).__name__}: {error}")
-    status: Status = "left to others" if isinstance(error, TakenError) else "failed"
+    status: Status = "skipped" if isinstance(error, TakenError) else "failed"
     report = TaskReport(title=task.title, key=task.key, status=status, reason=reason)
     return Outcome(task, report, retryable=not isinstance(error, TaskError) or error.retryable)
 
@@ -78,8 +77,8 @@ def emit_retry(progress: Progress, report: TaskReport) -> None:
 
 def emit_task_end(progress: Progress, report: TaskReport, *, dry_run: bool) -> None:
     """Tells how a task ended."""
-    if report.status in ("failed", "left to others"):
-        name = "task_failed" if report.status == "failed" else "task_left"
+    if report.status in ("failed", "skipped"):
+        name = "task_failed" if report.status == "failed" else "task_skipped"
         progress.event(name, task=report.title, task_id=report.key, reason=report.reason)
         return
     progress.event(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Generic
@@ -32,14 +32,11 @@ from prelabel.run.records import (
 from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.progress import Progress, emit_stage_time
-from prelabel.store.leases import LEASES, Leases
-from prelabel.store.ledger import Ledger
 from prelabel.store.report import RunReport, TaskReport
 
 
 def run_tasks(
     assembly: Assembly,
-    ledger: Ledger | None,
     progress: Progress,
     stop: StopSignal,
     limit: int | None = None,
@@ -51,16 +48,18 @@ def run_tasks(
 
     Args:
         assembly: the parts.
-        ledger: what is done; None in a dry run.
         progress: told of all that happens.
         stop: asked between tasks and between batches.
         limit: tasks to work on at most, those done already not counted.
         choose: which of the tasks that wait to take up.
         known: of finished tasks, by task key, from earlier runs in this process; this one adds to it.
+
+    Raises:
+        MachineError: another run writes to the same output.
     """
     known = {} if known is None else known
-    with nullcontext() if ledger is None else Leases(assembly.output / LEASES) as leases:
-        return Run(assembly, make_agent(assembly, progress, stop), ledger, leases, progress, stop, choose, known)(limit)
+    with assembly.store.hold():
+        return Run(assembly, make_agent(assembly, progress, stop), progress, stop, choose, known)(limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,6 @@ class Run(Generic[Found]):
     Attributes:
         assembly: the parts.
         agent: what is done with each task.
-        ledger: what is done; None in a dry run.
-        leases: what is in hand here and elsewhere; None in a dry run.
         progress: told of all that happens.
         stop: asked between tasks and between batches.
         choose: which of the tasks that wait to take up.
@@ -81,8 +78,6 @@ class Run(Generic[Found]):
 
     assembly: Assembly
     agent: TaskAgent[Found]
-    ledger: Ledger | None
-    leases: Leases | None
     progress: Progress
     stop: StopSignal
     choose: TaskFilter = every_task
@@ -91,7 +86,7 @@ class Run(Generic[Found]):
 
     @property
     def _records(self) -> TaskRecords:
-        return TaskRecords(self.ledger, self.agent.fingerprint)
+        return TaskRecords(self.assembly.store.ledger, self.agent.fingerprint)
 
     @property
     def _finished(self) -> FinishedTasks[Found]:
@@ -144,7 +139,7 @@ class Run(Generic[Found]):
 
     def _with_finished(self, reports: Sequence[TaskReport]) -> WholeReports:
         """Returns the reports, with those of tasks done before that the run did not come to where files are of all."""
-        if self.ledger is None or not self.assembly.writes_files:
+        if not self.assembly.writes_files:
             return WholeReports(tuple(reports))
         return self._finished.beside(reports, self.assembly.source.tasks())
 
@@ -192,18 +187,13 @@ class Run(Generic[Found]):
             agent=self.agent,
             records=self._records,
             finished=self._finished,
-            leases=self.leases,
             progress=self.progress,
             stop=self.stop,
             choose=self.choose,
-            began_at=self.began_at,
         )
         with closing(ahead(tasks, limit)) as looked:
             for item in looked:
-                outcome = item if isinstance(item, Outcome) else self._finish(item)
-                yield outcome
-                if self.leases is not None:
-                    self.leases.give_back(outcome.task.key)
+                yield item if isinstance(item, Outcome) else self._finish(item)
 
     # On the caller's thread: labels, then the move.
 

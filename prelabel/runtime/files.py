@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-import threading
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
-from prelabel.errors import MachineError, PrelabelError
+from prelabel.errors import PrelabelError
 
 MAX_SEGMENT_BYTES = 160
 """File systems take 255; suffixes, a digest and the mark of an unfinished file come on top."""
@@ -78,95 +76,15 @@ def read_json(path: Path, failure: type[PrelabelError]) -> Any:
         raise failure(f"{path}: is not JSON: {error}") from error
 
 
-class OutputNames:
-    """Which task's files have which name in an output folder: the same in every run. May be used from several threads.
+def candidate_names(task_key: str, task_title: str) -> tuple[str, str, str]:
+    """Returns names for a task's files, the preferred one first; no other task has the last.
 
-    A task's name is its title without the suffix; where another task has that name already (`a.mp4`, `a.mov`), the
-    whole title; where even that is taken, the title and a digest of the task's key.
-
-    Attributes:
-        output: the folder.
-
-    Raises:
-        MachineError: if the note of earlier names is damaged, or cannot be written.
+    >>> candidate_names("7", "day 1/clip.mp4")
+    ('day 1/clip', 'day 1/clip.mp4', 'day 1/clip.mp4-7902699be4')
     """
-
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self._path = output / ".prelabel" / "names.jsonl"  # a line a name: ten thousand tasks rewrite nothing
-        self._lock = threading.Lock()
-        self._key_by_name: dict[str, str] = {}
-        self._name_by_task: dict[tuple[str, str], str] = {}  # of this run: a task is asked for again and again
-        self._num_bytes_read = 0
-        try:
-            with self._path.open("rb") as note:
-                self._read_on(note)
-        except (FileNotFoundError, NotADirectoryError):  # none was given yet
-            pass
-        except OSError as error:
-            raise MachineError(f"{self._path}: cannot be read: {error.strerror}") from error
-
-    def of(self, task_key: str, task_title: str) -> str:
-        """Returns the name of the task's files, a relative path; it is on disk when this returns."""
-        task = (task_key, task_title)
-        name = self._name_by_task.get(task)
-        if name is None:
-            name = self._name_by_task[task] = self._find_or_give(task_key, task_title)
-        return name
-
-    def _find_or_give(self, task_key: str, task_title: str) -> str:
-        digest = hashlib.sha256(task_key.encode(errors="surrogatepass")).hexdigest()[:10]
-        whole = safe_name(task_title)
-        names = (output_name(task_title), whole, f"{whole}-{digest}")
-        with self._lock:
-            name = self._first_free(names, task_key)
-            if name not in self._key_by_name:
-                with self._held_from_others() as note:
-                    self._read_on(note)
-                    name = self._first_free(names, task_key)
-                    if name not in self._key_by_name:
-                        self._append(note, name, task_key)
-        return name
-
-    def path(self, task_key: str, task_title: str, ending: str) -> Path:
-        """Returns where the task's file with this ending is, such as `.labels.json`, or will be."""
-        return self.output / f"{self.of(task_key, task_title)}{ending}"
-
-    @contextmanager
-    def _held_from_others(self) -> Iterator[BinaryIO]:
-        """Gives the note, and holds other processes that work in this folder off it until the block is left."""
-        try:
-            if not self._path.parent.is_dir():
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a+b") as note:
-                fcntl.flock(note, fcntl.LOCK_EX)
-                yield note
-        except OSError as error:
-            raise MachineError(f"{self._path}: cannot be written: {error.strerror}") from error
-
-    def _first_free(self, names: tuple[str, ...], task_key: str) -> str:
-        return next(name for name in names if self._key_by_name.get(name, task_key) == task_key)
-
-    def _append(self, note: BinaryIO, name: str, task_key: str) -> None:
-        line = json.dumps([name, task_key]).encode() + b"\n"
-        note.truncate(self._num_bytes_read)  # what a loss of power has left of a line
-        note.write(line)
-        note.flush()
-        os.fsync(note.fileno())
-        if not self._num_bytes_read:
-            _sync(self._path.parent)
-        self._key_by_name[name] = task_key
-        self._num_bytes_read += len(line)
-
-    def _read_on(self, note: BinaryIO) -> None:
-        """Reads the names that were given since this was last called, here or elsewhere."""
-        note.seek(self._num_bytes_read)
-        whole_lines, end, _ = note.read().rpartition(b"\n")
-        try:
-            self._key_by_name.update(json.loads(line) for line in whole_lines.splitlines())
-        except ValueError as error:
-            raise MachineError(f"{self._path}: which output belongs to which task cannot be read: {error}") from error
-        self._num_bytes_read += len(whole_lines) + len(end)
+    digest = hashlib.sha256(task_key.encode(errors="surrogatepass")).hexdigest()[:10]
+    whole = safe_name(task_title)
+    return output_name(task_title), whole, f"{whole}-{digest}"
 
 
 def output_name(task_title: str) -> str:

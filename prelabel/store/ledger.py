@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +19,8 @@ LEDGER = Path(".prelabel") / "ledger.sqlite"
 Step = Literal["inferred", "labelled", "done", "failed"]
 Synchronous = Literal["NORMAL", "FULL"]
 
-_VERSION = 2
-_SCHEMA = f"""
+_VERSION = 3
+_TASKS = f"""
 CREATE TABLE IF NOT EXISTS tasks (
     key TEXT PRIMARY KEY,
     title TEXT NOT NULL,
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     num_failures INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID
 """
+_NAMES = "CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID"
 _RECORD = """
 INSERT INTO tasks (key, title, step, fingerprint, num_instances, reason, updated_at, num_failures)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -86,8 +87,9 @@ class Ledger:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute(_SCHEMA)
-            self._bring_up_to_date()
+            self._connection.execute(_TASKS)
+            self._connection.execute(_NAMES)
+            self._check_version()
         except (OSError, sqlite3.Error) as error:
             raise MachineError(f"{path}: the ledger cannot be opened: {error}") from error
 
@@ -125,13 +127,28 @@ class Ledger:
     ) -> None:
         self.close()
 
-    def _bring_up_to_date(self) -> None:
+    def give_name(self, key: str, candidates: Sequence[str]) -> str:
+        """Returns the first of the names that no other task has; it belongs to the task from now on.
+
+        Args:
+            key: the task's.
+            candidates: in order of preference; the last one is free.
+        """
+        for name in candidates:
+            if not self._owner(name):
+                # Two processes may come here at once: the database lets one of them have the name.
+                self._execute("INSERT OR IGNORE INTO names VALUES (?, ?)", (name, key), "FULL")
+            if self._owner(name) == [(key,)]:
+                return name
+        raise ValueError(f"{key}: got {list(candidates)}, which other tasks have, expected a name that is free")
+
+    def _owner(self, name: str) -> list[tuple[str]]:
+        return self._execute("SELECT key FROM names WHERE name = ?", (name,))
+
+    def _check_version(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > _VERSION:
             raise sqlite3.DatabaseError("a later version of prelabel has written it")
-        columns = {row[1] for row in self._connection.execute("PRAGMA table_info(tasks)")}
-        if "num_failures" not in columns:  # version 1
-            self._connection.execute("ALTER TABLE tasks ADD COLUMN num_failures INTEGER NOT NULL DEFAULT 0")
         self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _select(self, clause: str, *values: str) -> Iterator[Entry]:

@@ -58,7 +58,7 @@ ScoreOfFigures = Annotated[Score, BeforeValidator(_fields_of)]
 """A score that is read back from its figures."""
 
 
-Status = Literal["done", "already done", "failed", "left to others"]
+Status = Literal["done", "already done", "failed", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class TaskReport:
     Attributes:
         title: as people call it.
         key: as the ledger calls it.
-        status: `done`; `already done` by an earlier run; `failed`; `left to others`: a worker or a person has it.
+        status: `done`; `already done` by an earlier run; `failed`; `skipped`: a person or another run has moved it on.
         reason: why it is not done; else empty.
         partial: what is missing of a task that was labelled all the same; None if it is whole.
         num_frames: frames that the media have.
@@ -169,7 +169,7 @@ class RunReport:
 
     @property
     def num_worked_on(self) -> int:
-        """Tasks that this run did or failed: neither those that an earlier one had done, nor those left to others."""
+        """Tasks that this run did or failed: not those that an earlier run had done or that were skipped."""
         return sum(task.status in ("done", "failed") for task in self.tasks)
 
     @property

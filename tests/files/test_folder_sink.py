@@ -15,6 +15,7 @@ from prelabel.data.ontology import Ontology
 from prelabel.errors import LabelError, OntologyError, RowTooLargeError
 from prelabel.files.folder_sink import FolderSink
 from prelabel.labels.row.offline import detached_row, encord_ontology, new_label_row
+from prelabel.store.run_folder import RunFolder
 from tests.labelling import (
     IMAGE,
     IMAGE_GROUP,
@@ -47,7 +48,7 @@ def task(title="clip.mp4"):
 
 
 def sink(output, max_row_bytes=50_000_000):
-    return FolderSink(output, ontology_of_shapes(), map_of_shapes(), max_row_bytes)
+    return FolderSink(RunFolder(output), ontology_of_shapes(), map_of_shapes(), max_row_bytes)
 
 
 def read(path):
@@ -154,7 +155,7 @@ def test_ontology_that_the_sdk_does_not_load_is_refused_before_any_label(tmp_pat
     objects = [object_json("car", 1), object_json("orb", 2, "sphere")]
     ontology = Ontology.from_structure({"objects": objects}, "Roads")
     with pytest.raises(OntologyError, match=r"ontology 'Roads': the Encord SDK does not load it: .*sphere"):
-        FolderSink(tmp_path, ontology, build_label_map(["car"], ontology, {}), 1000)
+        FolderSink(RunFolder(tmp_path), ontology, build_label_map(["car"], ontology, {}), 1000)
 
 
 def test_video_without_frames_has_no_row(tmp_path):

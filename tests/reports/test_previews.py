@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from prelabel.assembly.stored import raw_path
 from prelabel.data.frames import FrameBatch, VideoInfo
 from prelabel.data.label_map import LabelledVideo, LabelMap, build_label_map
 from prelabel.data.ontology import Ontology
@@ -275,6 +274,6 @@ def test_detections_that_cannot_be_read_are_named(tmp_path):
     write_grey_clip(tmp_path / "media" / "a.mp4", 96, 64, 4)
     assembly = assembly_of(tmp_path / "media", tmp_path / "out")
     run(assembly)
-    raw_path(assembly.found_names, "a.mp4", "a.mp4").write_bytes(b"not parquet")
+    (tmp_path / "out" / "a.detections.parquet").write_bytes(b"not parquet")
     with pytest.raises(LabelError, match=r"a\.detections\.parquet"):
         preview_run(assembly, [], "clip")

@@ -54,7 +54,7 @@ def test_a_begun_row_and_its_task_are_left_while_others_go_on(platform: Platform
     platform.add_clips(1)
     begin(platform)
     report = run(on_platform(platform, tmp_path))
-    assert {task.title: task.status for task in report.tasks} == {"clip.mp4": "left to others", "0.mp4": "done"}
+    assert {task.title: task.status for task in report.tasks} == {"clip.mp4": "skipped", "0.mp4": "done"}
     reasons = {task.title: task.reason for task in report.tasks}  # whichever was fetched first
     assert "1 label on its row that prelabel did not write" in reasons["clip.mp4"]
     assert platform.initialised_row().get_object_instances() == []
@@ -97,7 +97,7 @@ def test_a_folder_s_row_that_somebody_has_changed_is_left(tmp_path: Path):
     path.write_text(json.dumps(row))
     labels = {"if_begun": "skip", "instances": "tracks"}
     (task,) = run(assembly_of(tmp_path, {"path": str(tmp_path / "clips")}, labels=labels)).tasks
-    assert (task.status, json.loads(path.read_text())) == ("left to others", row)
+    assert (task.status, json.loads(path.read_text())) == ("skipped", row)
 
 
 def test_skip_or_merge_makes_no_labels_anew(tmp_path: Path):

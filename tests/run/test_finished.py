@@ -17,8 +17,6 @@ from prelabel.run.outputs import complete
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress, Progress
-from prelabel.store.leases import LEASES, Leases
-from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
 from tests.kept import write_grey_clip
 from tests.running import run, run_whole
@@ -110,26 +108,8 @@ def test_what_an_earlier_config_labelled_is_left_out_and_counted(folder):
     assert not run_whole(assembly_of(folder, conf=0.6)).warnings
 
 
-def test_what_another_worker_has_done_meanwhile_is_in_the_files_about_all(folder):
-    others = Leases(folder / "out" / LEASES)
-    assert others.take("b.mp4")
-
-    class OtherWorkerGoesOn(NullProgress):
-        def event(self, name, **values):
-            if name == "task_left":
-                others.close()
-                run(assembly_of(folder))
-
-    assembly = assembly_of(folder)
-    prepare(assembly)
-    report = complete(assembly, run(assembly, progress=OtherWorkerGoesOn()), NullProgress())
-    assert statuses(report)["b.mp4"] == "already done"
-    assert labelled_in(folder) == {"b.mp4", "c.mp4"}
-
-
 def look_again(folder: Path, known: dict[str, KnownReport], progress: Progress | None = None) -> dict[str, str]:
-    with Ledger(folder / "out" / LEDGER) as ledger:
-        report = run_tasks(assembly_of(folder), ledger, progress or NullProgress(), StopSignal(), known=known)
+    report = run_tasks(assembly_of(folder), progress or NullProgress(), StopSignal(), known=known)
     return statuses(report)
 
 

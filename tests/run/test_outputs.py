@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assembly.stored import raw_path
 from prelabel.cli.commands import run_config
 from prelabel.run.checks import prepare
 from prelabel.run.outputs import complete
@@ -30,7 +29,7 @@ def test_detections_damaged_meanwhile_cost_the_score_and_not_the_report(clips, t
     assembly = assembly_of(clips, tmp_path / "out", source=source)
     prepare(assembly)
     report = run(assembly)
-    damaged = raw_path(assembly.found_names, "a.mp4", "a.mp4")
+    damaged = tmp_path / "out" / "a.detections.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-50])
     finished = complete(assembly, report, NullProgress(), page=True)
     kept = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -37,7 +37,7 @@ def rows_of_run(clip: Path, weights: Path, output: Path, truth: dict) -> list[di
         "labels": {"max_row_mb": 500},
     }
     assembly = assemble(check_config(values, "test"), Path())
-    report = complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
+    report = complete(assembly, run_tasks(assembly, NullProgress(), StopSignal()), NullProgress())
     assert not report.failed
     found = json.loads((output / "coco.json").read_text())
     frames = {image["id"]: image["frame_index"] for image in found["images"]}

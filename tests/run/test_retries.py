@@ -15,7 +15,6 @@ from prelabel.errors import ConfigError, LabelError
 from prelabel.run.records import RetryBackoff
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
-from prelabel.store.leases import LEASES, Leases
 from prelabel.store.ledger import LEDGER, Entry, Ledger
 from tests.kept import write_grey_clip
 from tests.running import run
@@ -150,33 +149,6 @@ def test_what_a_retry_writes_of_the_whole_run_holds_what_was_done_before(folder)
     assert retry_failed(config, once, ()) == 0
     coco = json.loads((folder / "out" / "coco.json").read_text())
     assert {image["video"] for image in coco["images"]} == {"a.mp4", "b.mp4"}
-
-
-def test_a_task_in_another_worker_s_hand_is_left_there(folder):
-    with Leases(folder / "out" / LEASES) as other:
-        other.take("a.mp4")
-        report = run(assembly_of(folder))
-    assert [(task.status, task.reason) for task in report.tasks] == [
-        ("left to others", "a.mp4: another worker has it in hand")
-    ]
-    assert (report.failed, report.num_worked_on) == ([], 0)
-    assert entry(folder) is None
-
-
-def test_a_task_whose_worker_died_meanwhile_is_taken_over_in_the_same_run(folder):
-    write_grey_clip(folder / "clips" / "b.mp4", 64, 48, 6)
-    other = Leases(folder / "out" / LEASES)
-    other.take("a.mp4")
-    assembly = assembly_of(folder)
-    write = assembly.sink.write
-
-    class LetsGo:
-        def write(self, task, info, detections):
-            other.close()
-            write(task, info, detections)
-
-    assembly.__dict__["sink"] = LetsGo()
-    assert [(task.title, task.status) for task in run(assembly).tasks] == [("b.mp4", "done"), ("a.mp4", "done")]
 
 
 def test_asking_to_stop_reports_what_waits_for_its_next_try_as_failed(folder):

@@ -503,11 +503,10 @@ def test_a_ledger_that_cannot_be_written_ends_the_run_with_the_reason(folder):
     add_clip(folder)
     assembly = assembly_of(folder)
     prepare(assembly)
-    with Ledger(assembly.output / LEDGER) as ledger:
-        with closing(sqlite3.connect(ledger.path)) as other:
-            other.execute("DROP TABLE tasks")
-        with pytest.raises(MachineError, match=r"ledger\.sqlite"):
-            run_tasks(assembly, ledger, NullProgress(), StopSignal())
+    with closing(sqlite3.connect(assembly.store.ledger.path)) as other:
+        other.execute("DROP TABLE tasks")
+    with pytest.raises(MachineError, match=r"ledger\.sqlite"):
+        run_tasks(assembly, NullProgress(), StopSignal())
 
 
 def test_titles_do_not_change_when_more_files_match_a_glob(folder):
@@ -630,7 +629,7 @@ def test_a_range_past_the_end_fails_the_task_with_its_length(folder):
 def test_a_gpu_decodes_and_detects_the_demo_as_well_as_a_cpu(tmp_path):
     values = {"source": {"use": "demo", "output": str(tmp_path)}, "detector": {"weights": "demo", "device": "cuda"}}
     assembly = assemble(check_config(values, "test"), Path())
-    report = complete(assembly, run_tasks(assembly, None, NullProgress(), StopSignal()), NullProgress())
+    report = complete(assembly, run_tasks(assembly, NullProgress(), StopSignal()), NullProgress())
     (task,) = report.tasks
     assert task.status == "done", task.reason
     assert task.reader.startswith(("decord", "torchcodec"))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assembly.stored import raw_path
 from prelabel.cli.show import show_report
 from prelabel.errors import ConfigError, PluginError
 from prelabel.export.export import export_run
@@ -115,7 +114,7 @@ def test_another_way_of_linking_is_applied_from_the_raw_store(clips):
 def test_the_raw_store_holds_no_tracks_and_its_cuts_end_them(clips):
     tracked = assembly(clips)
     run(tracked)
-    path = raw_path(tracked.found_names, "first.mp4", "first.mp4")
+    path = tracked.output / "first.detections.parquet"
     raw = read_raw(path)
     assert (set(raw.detections.track_id.tolist()), raw.cuts) == ({-1}, ())
     write_raw(path, replace(raw, cuts=(6,)))

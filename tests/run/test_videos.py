@@ -126,7 +126,7 @@ def _outcomes(folder: Path, videos: Path, frames: str) -> Iterator[tuple[TaskRep
     (folder / "mine.py").write_text(DETECTOR)
     assembly = assembly_of(folder, frames=frames, source={"path": str(videos)})
     for task in run_whole(assembly).tasks:
-        path = folder / "out" / f"{assembly.names.of(task.key, task.title)}.detections.parquet"
+        path = assembly.store.detections_path(task)
         if task.status == "failed":
             assert not path.exists()
             yield task, [], []

@@ -27,14 +27,6 @@ def run_beside(scene: Scene, configs: list[Path]) -> Counter[str]:
     return ended
 
 
-def test_workers_that_share_an_output_share_the_work(encord_server: EncordServer, tmp_path: Path) -> None:
-    scene = Scene(encord_server, tmp_path, num_tasks=24)
-    ended = run_beside(scene, [scene.config(f"worker-{number}") for number in range(3)])
-    scene.check_done()
-    assert ended["task_done"] == 24
-    assert len(encord_server.world.downloads) == len(encord_server.world.saves) == 24
-
-
 def test_workers_with_outputs_of_their_own_do_no_harm(encord_server: EncordServer, tmp_path: Path) -> None:
     scene = Scene(encord_server, tmp_path, num_tasks=16)
     ended = run_beside(scene, [scene.config(f"worker-{number}", f"out-{number}") for number in range(3)])

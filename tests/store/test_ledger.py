@@ -81,17 +81,6 @@ def test_a_ledger_of_a_later_version_is_left_alone(tmp_path):
         Ledger(path)
 
 
-def test_a_ledger_of_the_first_version_is_taken_over(tmp_path):
-    path = tmp_path / "l.sqlite"
-    columns = "key TEXT PRIMARY KEY, title TEXT, step TEXT, fingerprint TEXT, num_instances INTEGER, reason TEXT"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"CREATE TABLE tasks ({columns}, updated_at TEXT) WITHOUT ROWID")
-        connection.execute("INSERT INTO tasks VALUES ('a', 'a.mp4', 'done', 'f1', 3, '', '2026-01-01T00:00:00')")
-        connection.commit()
-    with Ledger(path) as ledger:
-        assert (ledger.entry("a").num_instances, ledger.entry("a").num_failures) == (3, 0)
-
-
 def test_instances_of_an_earlier_entry_stay_where_it_is_asked_for(tmp_path):
     with Ledger(tmp_path / "l.sqlite") as ledger:
         ledger.record(Entry("a", "a.mp4", "inferred", "f1"), keeps_instances=True)

@@ -13,7 +13,6 @@ import numpy as np
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.classifier_parts import ClassifierParts
-from prelabel.assembly.stored import classes_path
 from prelabel.errors import PrelabelError
 from prelabel.labels.answers import PlacedAnswer
 from prelabel.labels.row.answers import write_answers
@@ -97,7 +96,7 @@ class ClassificationAgent:
 
     def recall(self, task: Task, step: Step | None) -> Seen | None:
         """Returns the probabilities that an earlier run kept, if another look would find the same."""
-        path = classes_path(self.assembly, task.key, task.title)
+        path = self.assembly.store.classes_path(task)
         try:
             record = read_classes(path) if path.exists() else None
         except PrelabelError:  # damaged: made again
@@ -162,7 +161,7 @@ class ClassificationAgent:
             end.info, seen.frame_index, seen.probabilities, self._raw_fingerprint(end.task), end.partial
         )
         try:
-            write_classes(classes_path(self.assembly, end.task.key, end.task.title), record)
+            write_classes(self.assembly.store.classes_path(end.task), record)
         except Exception as error:  # handed on: the run judges whether it is the task's own
             return InferredTask(end.task, error)
         self.progress.frames(len(seen.frame_index))
@@ -201,7 +200,7 @@ class ClassificationAgent:
         )
 
     def _report(self, task: Task, found: Seen, answers: Sequence[PlacedAnswer]) -> TaskReport:
-        kept, rows = classes_path(self.assembly, task.key, task.title), self.assembly.rows
+        kept, rows = self.assembly.store.classes_path(task), self.assembly.rows
         outputs = [kept, rows.path_of(task)] if isinstance(rows, WritesFiles) else [kept]
         return TaskReport(
             title=task.title,

@@ -14,7 +14,7 @@ import numpy as np
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.stored import label_detections, load_detections, raw_path
+from prelabel.assembly.stored import label_detections, load_detections
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import PrelabelError, SaveError
@@ -167,7 +167,7 @@ class DetectionAgent:
                 partial=result.partial,
                 cuts=tuple(result.cuts.tolist()),
             )
-            write_raw(raw_path(self.assembly.found_names, task.key, task.title), raw)
+            write_raw(self.assembly.found_store.detections_path(task), raw)
         except Exception as error:  # handed on: the run judges whether it is the task's own
             return InferredTask(task, error)
         return InferredTask(task, Seen(raw, result.reader), {"fetch": item.seconds, **result.seconds})
@@ -196,7 +196,7 @@ class DetectionAgent:
         )
 
     def _outputs(self, task: Task) -> list[Path]:
-        kept, sink = raw_path(self.assembly.found_names, task.key, task.title), self.assembly.sink
+        kept, sink = self.assembly.found_store.detections_path(task), self.assembly.sink
         return [kept, sink.path_of(task)] if isinstance(sink, WritesFiles) else [kept]
 
     def _raw_fingerprint(self, task: Task) -> str:

@@ -51,11 +51,6 @@ class Outcome:
     num_frames: int = 0
 
 
-def outcome_path(assembly: Assembly, task: Task) -> Path:
-    """Returns where the outcome of a task's call is kept."""
-    return assembly.names.path(task.key, task.title, ".agent.json")
-
-
 def write_outcome(path: Path, outcome: Outcome) -> None:
     """Writes an outcome, whole or not at all."""
     write_text_atomically(path, json.dumps(asdict(outcome), indent=1, ensure_ascii=False) + "\n")
@@ -126,7 +121,7 @@ class FunctionAgent:
 
         A task that was moved on and has come back is a new one: the function is called again.
         """
-        outcome = read_outcome(outcome_path(self.assembly, task))
+        outcome = read_outcome(self.assembly.store.call_path(task))
         if outcome is None or outcome.fingerprint != self.fingerprint(task):
             return None
         if step == "done":
@@ -159,7 +154,7 @@ class FunctionAgent:
 
     def holds(self, task: Task) -> bool:
         """Tells whether the label row that the function has changed is still there; on the platform nobody knows."""
-        outcome = read_outcome(outcome_path(self.assembly, task))
+        outcome = read_outcome(self.assembly.store.call_path(task))
         return outcome is not None and all(path.exists() for path in self._outputs(task, outcome))
 
     # The parts
@@ -193,7 +188,7 @@ class FunctionAgent:
         try:
             with item.release:
                 found = self._called(task, self._media(item))
-            write_outcome(outcome_path(self.assembly, task), found.outcome)
+            write_outcome(self.assembly.store.call_path(task), found.outcome)
         except Stopped:
             raise
         except Exception as error:  # handed on: the run judges whether it is the task's own
@@ -253,10 +248,10 @@ class FunctionAgent:
         return set(outcome.added) <= on_row
 
     def _outputs(self, task: Task, outcome: Outcome) -> list[Path]:
-        kept = outcome_path(self.assembly, task)
+        kept = self.assembly.store.call_path(task)
         if not outcome.changed or (self._on_platform and not self.assembly.dry_run):
             return [kept]
-        return [kept, self.assembly.names.path(task.key, task.title, LABELS_ENDING)]
+        return [kept, self.assembly.store.path(task, LABELS_ENDING)]
 
 
 def load_function(assembly: Assembly) -> UserFunction:

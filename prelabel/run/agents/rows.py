@@ -111,7 +111,7 @@ class DryRows:
     def save(self, task: Task, handed: EditableRow, changed: LabelRow, read_info: ReadInfo) -> None:
         """Writes it to a file."""
         check_row_size(changed, self.assembly.max_row_bytes)
-        write_row(self.assembly.names.path(task.key, task.title, LABELS_ENDING), changed)
+        write_row(self.assembly.store.path(task, LABELS_ENDING), changed)
 
 
 def make_rows(assembly: Assembly, *, on_platform: bool) -> Rows:
@@ -122,9 +122,7 @@ def make_rows(assembly: Assembly, *, on_platform: bool) -> Rows:
         on_platform: whether tasks come from there.
     """
     if not on_platform:
-        return FileRows(
-            FolderSink(assembly.output, assembly.ontology, NO_BOXES, assembly.max_row_bytes, assembly.names)
-        )
+        return FileRows(FolderSink(assembly.store, assembly.ontology, NO_BOXES, assembly.max_row_bytes))
     if assembly.dry_run:
         return DryRows(assembly)
     return PlatformRows(EncordSink(assembly.encord, NO_BOXES, assembly.max_row_bytes, assembly.model_note))

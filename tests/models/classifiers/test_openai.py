@@ -221,7 +221,7 @@ def test_a_folder_goes_through_the_service_bound_to_the_ontology_s_options(serve
     assembly = config(tmp_path)
     prepare(assembly)
     assert tuple(assembly.classification.classifier.class_names) == ("red", "blue")
-    report = run_tasks(assembly, None, NullProgress(), StopSignal())
+    report = run_tasks(assembly, NullProgress(), StopSignal())
     assert [task.status for task in report.tasks] == ["done"] * 4
     assert (report.usage["requests"], report.usage["prompt_tokens"], report.usage["refusals"]) == (4, 400, 1)
     assert report.usage["cost"] == pytest.approx(400e-6)
@@ -232,7 +232,7 @@ def test_a_key_that_is_not_taken_ends_the_run(server, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong")
     for n in range(3):
         paint(tmp_path / "photos" / f"{n}.png", RED, (30 + n, 20))
-    report = run_tasks(config(tmp_path), None, NullProgress(), StopSignal())
+    report = run_tasks(config(tmp_path), NullProgress(), StopSignal())
     assert "does not take the key in OPENAI_API_KEY" in report.aborted
     assert "sk-wrong" not in report.aborted
     assert report.failed == []

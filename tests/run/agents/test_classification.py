@@ -27,7 +27,6 @@ from prelabel.run.inspection import run_checks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 from prelabel.store.class_probabilities import ClassRecord
-from prelabel.store.leases import LEASES, Leases
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, LostAnswer, Status
 from tests.encord_server.ontologies import editor, radio_classification
 from tests.kept import write_grey_clip
@@ -110,14 +109,6 @@ def test_a_second_run_looks_at_nothing_again_and_a_new_threshold_at_no_picture(p
     assert len(table(photos["output"])) == 5
 
 
-def test_a_picture_in_another_worker_s_hand_is_left_out_of_the_table(photos):
-    with Leases(Path(photos["output"]) / LEASES) as other:
-        other.take("a.png")
-        report = run_whole(assembly_of(photos))
-    assert [task.title for task in report.tasks if task.status == "left to others"] == ["a.png"]
-    assert {row["task"] for row in table(photos["output"])} == {"b.png", "c/blue.png", "grey.png", "video.mp4"}
-
-
 def test_a_run_with_a_limit_keeps_the_answers_of_earlier_ones_in_the_table(photos):
     run_whole(assembly_of(photos))
     paint(Path(photos["path"]) / "0.png", RED)
@@ -131,14 +122,6 @@ def test_a_picture_that_is_none_costs_itself_only(photos):
     report = run_whole(assembly_of(photos))
     assert [task.title for task in report.failed] == ["bad.png"]
     assert report.instances == {"Warm": 2, "Cold": 1}
-
-
-def test_the_table_leaves_out_what_another_worker_has_in_hand(photos):
-    with Leases(Path(photos["output"]) / LEASES) as other:
-        other.take("a.png")
-        report = run_whole(assembly_of(photos))
-    assert {task.title: task.status for task in report.tasks}["a.png"] == "left to others"
-    assert {row["task"] for row in table(photos["output"])} == {"b.png", "c/blue.png", "grey.png", "video.mp4"}
 
 
 def test_pictures_of_all_tasks_share_batches(photos):
