@@ -159,8 +159,16 @@ class DetectorParts:
     @cached_property
     def label_fingerprint(self) -> str:
         """Of all that decides what the labels of given media say."""
+        return self.label_fingerprint_of(self.raw_fingerprint)
+
+    def label_fingerprint_of(self, raw_fingerprint: str) -> str:
+        """Returns a hash of all that decides what becomes of raw detections.
+
+        Args:
+            raw_fingerprint: of what decided the raw detections, which may be another config.
+        """
         decides: dict[str, Any] = {
-            "raw": self.raw_fingerprint,
+            "raw": raw_fingerprint,
             "threshold": self.finder.threshold,
             "labels": values_affecting(self.config.labels, Affects.LABELS),
             "ontology": self.ontology.structure,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from prelabel.labels.fit import fit_geometry
 from prelabel.labels.tracking import track_detections
 from prelabel.plugins.protocols import Task
 from prelabel.store.class_probabilities import ClassRecord, read_classes
+from prelabel.store.labelled import LabelledDetections, read_labelled, stamp_of, write_labelled
 from prelabel.store.ledger import Entry
-from prelabel.store.raw_detections import RawRecord, read_raw
+from prelabel.store.raw_detections import DetectionProvenance, RawRecord, read_origin, read_raw
 from prelabel.store.report import TaskReport
-from prelabel.store.run_folder import RunFolder
+from prelabel.store.run_folder import Keyed, RunFolder
 
 NEXT_STEP = "`prelabel run CONFIG` first"
 
@@ -59,7 +61,7 @@ def stored_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
     entries = stored_entries(assembly.found_store, assembly.config.source).of_source
     titles = titles_apart(entries)
     for entry in entries:
-        yield label_stored(assembly.detection, titles[entry.key], read_raw(assembly.found_store.detections_path(entry)))
+        yield labelled_video(assembly, entry, titles[entry.key])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,33 +127,64 @@ def load_probabilities(assembly: Assembly, task: Task | TaskReport) -> ClassReco
     return read_classes(path) if path.exists() else None
 
 
-def label_stored(parts: DetectorParts, title: str, record: RawRecord) -> LabelledVideo:
-    """Returns the video with the detections that become labels under the config of today.
+def load_labelled(assembly: Assembly, task: Keyed, raw: RawRecord | None = None) -> LabelledDetections:
+    """Returns the detections of a task that become labels under the config of today.
+
+    The first call keeps the result on disk; it holds as long as neither the config nor the raw detections change.
 
     Args:
-        parts: of the config.
-        title: the task's.
-        record: of a run under this or an earlier form of the config.
+        assembly: of the config.
+        task: whose raw detections a run has kept.
+        raw: the same raw detections, where the caller has read them.
 
     Raises:
-        ConfigError: it is of a detector with other classes, or has no boxes as unsure as the config asks for.
+        LabelError: the raw detections are missing or damaged.
     """
-    check_classes(parts, title, record)
-    lowest, threshold = record.origin.lowest_conf, parts.finder.threshold
-    if lowest is not None and threshold is not None and threshold < lowest:
+    parts = assembly.detection
+    raw_path, path = assembly.found_store.detections_path(task), assembly.store.labelled_path(task)
+    origin = read_origin(raw_path) if raw is None else raw.origin
+    of_config = parts.label_fingerprint_of(origin.detector_fingerprint)
+    fingerprint, stamp = f"{of_config}:{origin.media_identity}", stamp_of(raw_path)
+    known = read_labelled(path)
+    if known is not None and (known.fingerprint, known.raw_stamp) == (fingerprint, stamp):
+        return known
+    raw = read_raw(raw_path) if raw is None else raw
+    labelled = LabelledDetections(raw.info, label_detections(parts, raw), fingerprint, stamp)
+    with suppress(OSError):  # a folder that may only be read: the result is made again next time
+        write_labelled(path, labelled)
+    return labelled
+
+
+def labelled_video(assembly: Assembly, task: Keyed, title: str) -> LabelledVideo:
+    """Returns a task's video with the detections that become labels under the config of today.
+
+    Args:
+        assembly: of the config.
+        task: whose raw detections a run has kept, under this or an earlier form of the config.
+        title: what to call the video.
+
+    Raises:
+        ConfigError: they are of a detector with other classes, or have no boxes as unsure as the config asks for.
+        LabelError: they are missing or damaged.
+    """
+    origin, threshold = read_origin(assembly.found_store.detections_path(task)), assembly.detection.finder.threshold
+    check_classes(assembly.detection, title, origin)
+    if origin.lowest_conf is not None and threshold is not None and threshold < origin.lowest_conf:
         raise ConfigError(
-            f"{title}: detector.conf: got {threshold:g}, detections are kept from {lowest:g} on: {NEXT_STEP}"
+            f"{title}: detector.conf: got {threshold:g}, detections are kept from {origin.lowest_conf:g} on: "
+            f"{NEXT_STEP}"
         )
-    return LabelledVideo(title, record.info, label_detections(parts, record).detections, parts.label_map)
+    labelled = load_labelled(assembly, task)
+    return LabelledVideo(title, labelled.info, labelled.shaped.detections, assembly.detection.label_map)
 
 
-def check_classes(parts: DetectorParts, title: str, record: RawRecord) -> None:
-    """Checks that a record is of a detector with the classes of the config's.
+def check_classes(parts: DetectorParts, title: str, origin: DetectionProvenance) -> None:
+    """Checks that detections are of a detector with the classes of the config's.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: they are not.
     """
-    names, known = tuple(parts.detector.class_names), record.origin.class_names
+    names, known = tuple(parts.detector.class_names), origin.class_names
     if known != names:
         raise ConfigError(
             f"{title}: was labelled by a detector of {len(known)} classes ({known[0]}, …), "

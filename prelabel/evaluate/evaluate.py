@@ -17,7 +17,7 @@ from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.assembly.stored import (
     check_classes,
-    label_detections,
+    load_labelled,
     stored_entries,
     stored_videos,
     titles_apart,
@@ -154,8 +154,8 @@ def _compare(
         raise NotThereError(f"has no labels of a run: {entry.step}{f': {entry.reason}' if entry.reason else ''}")
     parts = assembly.detection
     raw = read_raw(assembly.found_store.detections_path(entry))
-    check_classes(parts, title, raw)
-    shaped = label_detections(parts, raw).detections
+    check_classes(parts, title, raw.origin)
+    shaped = load_labelled(assembly, entry, raw).shaped.detections
     frames = shaped.frames_looked_at
     if isinstance(standing, CocoTruth):
         current, frames = standing.boxes_of(title, raw.info, frames)

@@ -9,11 +9,9 @@ sure ones began, lower `detector.conf` and leave `tracker.high_conf` where it is
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from threading import Lock
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,67 +27,6 @@ from prelabel.labels.keyframes import Keyframes, keep_keyframes
 from prelabel.labels.smooth import smooth_boxes
 from prelabel.plugins.protocols import Tracker
 
-MAX_BYTES = 256 << 20
-
-
-class LinkMemory:
-    """Which track each box is of, by a digest of all that a tracker is shown; for one tracker with its options.
-
-    May be used from several threads.
-    """
-
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        """Remembers nothing yet.
-
-        Args:
-            max_bytes: to remember at most, at 4 a box; what was not asked for longest is forgotten first.
-        """
-        self._max_bytes, self._num_bytes = max_bytes, 0
-        self._track_ids: OrderedDict[bytes, NDArray[np.int32]] = OrderedDict()
-        self._lock = Lock()
-
-    def once(
-        self,
-        found: VideoDetections,
-        info: VideoInfo,
-        cuts: Sequence[int],
-        link: Callable[[], NDArray[np.int64]],
-    ) -> NDArray[np.int64]:
-        """Returns what `link` returned for the same boxes of the same video before, else what it returns now.
-
-        Args:
-            found: boxes.
-            info: the video.
-            cuts: frames with which a new shot begins.
-            link: returns the track of each box, int64 (N,).
-        """
-        key = _digest(found, info, cuts)
-        with self._lock:
-            known = self._track_ids.get(key)
-            if known is not None:
-                self._track_ids.move_to_end(key)
-                return known.astype(np.int64)
-        track_id = link()
-        self._remember(key, track_id.astype(np.int32))
-        return track_id
-
-    def _remember(self, key: bytes, track_id: NDArray[np.int32]) -> None:
-        with self._lock:
-            if key in self._track_ids:
-                return
-            self._track_ids[key] = track_id
-            self._num_bytes += track_id.nbytes
-            while self._num_bytes > self._max_bytes:
-                _, forgotten = self._track_ids.popitem(last=False)
-                self._num_bytes -= forgotten.nbytes
-
-
-def _digest(found: VideoDetections, info: VideoInfo, cuts: Sequence[int]) -> bytes:
-    digest = hashlib.sha256(f"{info} {list(cuts)} {len(found)}".encode())
-    for column in (found.inferred_frames, found.frame_index, found.xyxy, found.confidence, found.class_id):
-        digest.update(np.ascontiguousarray(column).data)
-    return digest.digest()
-
 
 @dataclass(frozen=True, slots=True)
 class Linking:
@@ -101,7 +38,6 @@ class Linking:
         min_length: boxes that a track must have, those filled in not counted.
         smooth_seconds: how far around its time a box is smoothed; 0: it stays as it was found.
         keyframes: of which boxes a track consists; None: of all.
-        memory: of what was linked before.
     """
 
     new_tracker: Callable[[VideoInfo], Tracker]
@@ -109,7 +45,6 @@ class Linking:
     min_length: int
     smooth_seconds: float = 0.0
     keyframes: Keyframes | None = None
-    memory: LinkMemory = field(default_factory=LinkMemory, repr=False, compare=False)
 
 
 def track_detections(
@@ -140,7 +75,7 @@ def track_detections(
     if info.average_fps <= 0:
         return shaped
     boxes = shaped.detections
-    track_id = linking.memory.once(boxes, info, cuts, lambda: link_boxes(boxes, info, cuts, linking.new_tracker))
+    track_id = link_boxes(boxes, info, cuts, linking.new_tracker)
     found = replace(boxes, track_id=track_id)
     is_short = _track_lengths(found.track_id) < linking.min_length
     reasons: dict[DropReason, NDArray[np.bool_]] = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import NEXT_STEP, label_stored, load_detections
+from prelabel.assembly.stored import NEXT_STEP, labelled_video, load_detections
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch, Media
 from prelabel.data.label_map import LabelledVideo
@@ -57,7 +57,7 @@ def preview_run(
     """
     written = []
     for task, record in _chosen_tasks(assembly, titles):
-        video = label_stored(assembly.detection, task.title, record)
+        video = labelled_video(assembly, task, task.title)
         (progress or NullProgress()).event("drawing", task=task.title, task_id=task.key)
         with task.open() as media:
             if kind != "sheet" and media.kind == "video":

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import label_stored, load_probabilities
+from prelabel.assembly.stored import labelled_video, load_probabilities
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import PrelabelError
 from prelabel.labels.answers import PlacedAnswer
@@ -20,7 +20,6 @@ from prelabel.reports.thumbnails import FrameKey, Thumbnail, ThumbnailReader, de
 from prelabel.reports.wording import counted, duration, media_facts
 from prelabel.runtime.files import write_text_atomically
 from prelabel.store.class_probabilities import ClassRecord
-from prelabel.store.raw_detections import read_raw
 from prelabel.store.report import RunReport, TaskReport
 
 MAX_TASKS_WITH_THUMBNAILS = 40
@@ -152,10 +151,7 @@ def _load_stored(assembly: Assembly, task: TaskReport) -> LabelledVideo | Classi
                 return None
             parts = assembly.classification
             return ClassifiedTask(record, tuple(parts.place_answers(record)), *parts.likeliest(record))
-        path = assembly.found_store.detections_path(task)
-        if assembly.config.detector is None or not path.exists():
-            return None
-        return label_stored(assembly.detection, task.title, read_raw(path))
+        return None if assembly.config.detector is None else labelled_video(assembly, task, task.title)
     except PrelabelError:
         return None
 

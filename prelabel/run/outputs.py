@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import label_detections, titles_apart
+from prelabel.assembly.stored import labelled_video, titles_apart
 from prelabel.config.base import EncordSection
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import PrelabelError
@@ -20,7 +20,6 @@ from prelabel.export.coco import write_coco
 from prelabel.runtime.files import PREVIEW_SUFFIXES, write_text_atomically
 from prelabel.runtime.progress import Progress
 from prelabel.runtime.redact import redact
-from prelabel.store.raw_detections import read_raw
 from prelabel.store.report import RunReport, Score, TaskReport
 
 REPORT = "report.json"
@@ -138,13 +137,7 @@ def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledV
     labelled = [task for task in report.tasks if task.is_done]
     titles = titles_apart(labelled)
     for task in labelled:
-        raw = read_raw(assembly.found_store.detections_path(task))
-        yield LabelledVideo(
-            titles[task.key],
-            raw.info,
-            label_detections(assembly.detection, raw).detections,
-            assembly.detection.label_map,
-        )
+        yield labelled_video(assembly, task, titles[task.key])
 
 
 def _shapes(assembly: Assembly) -> tuple[str, ...]:

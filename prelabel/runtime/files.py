@@ -24,7 +24,7 @@ _PLAIN = re.compile(r"[\w\-+=@,()\[\]{}!#]([\w\-+=@,()\[\]{}!# .]{0,120}[\w\-+=@
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a path beside `path` to write to; on leaving, what was written takes the place of `path` at once.
 
     It is there after a loss of power, too. After an error the unfinished file is gone and `path` is as it was.
@@ -35,12 +35,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
     unfinished = folder / f".{path.name}.{os.getpid()}.tmp"
     try:
         yield unfinished
-        _sync(unfinished)
+        if durable:
+            _sync(unfinished)
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    _sync(folder)
+    if durable:
+        _sync(folder)
 
 
 PREVIEW_SUFFIXES = (".preview.mp4", ".preview.jpg")

@@ -36,6 +36,7 @@ def write_columns(
     facts: Mapping[str, object],
     *,
     values_repeat: bool = True,
+    durable: bool = True,
 ) -> None:
     """Writes a file, whole or not at all.
 
@@ -44,13 +45,14 @@ def write_columns(
         columns: by name.
         facts: what JSON can hold; `format` among them.
         values_repeat: whether a look for values that stand in a column more than once is worth its time.
+        durable: whether the file survives a loss of power; a cache need not, and is cheaper without.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.table(dict(columns)).replace_schema_metadata({_METADATA_KEY: json.dumps(facts)})
     # A file that is open already: pyarrow looks into what kind of file system a path lies on, each time.
-    with atomic_write(path) as unfinished, pa.OSFile(str(unfinished), "wb") as file:
+    with atomic_write(path, durable=durable) as unfinished, pa.OSFile(str(unfinished), "wb") as file:
         pq.write_table(table, file, compression="zstd", use_dictionary=values_repeat)
 
 
@@ -149,19 +151,22 @@ class RawRecord:
 
 def write_raw(path: Path, record: RawRecord) -> None:
     """Writes the record, whole or not at all."""
+    write_columns(path, detection_columns(record.detections), _facts(record))
+
+
+def detection_columns(detections: VideoDetections) -> dict[str, pyarrow.Array]:
+    """Returns a column for each field of the detections, but for `inferred_frames` and `interpolated`."""
     import pyarrow as pa
 
-    found = record.detections
-    boxes = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(found.xyxy, np.float32).reshape(-1)), 4)
-    columns = {
-        "frame_index": pa.array(found.frame_index, pa.int64()),
-        "xyxy": boxes,
-        "confidence": pa.array(found.confidence, pa.float32()),
-        "class_id": pa.array(found.class_id, pa.int64()),
-        "track_id": pa.array(found.track_id, pa.int64()),
-        **geometry_as_columns(found.geometry),
+    corners = np.ascontiguousarray(detections.xyxy, np.float32).reshape(-1)
+    return {
+        "frame_index": pa.array(detections.frame_index, pa.int64()),
+        "xyxy": pa.FixedSizeListArray.from_arrays(pa.array(corners), 4),
+        "confidence": pa.array(detections.confidence, pa.float32()),
+        "class_id": pa.array(detections.class_id, pa.int64()),
+        "track_id": pa.array(detections.track_id, pa.int64()),
+        **geometry_as_columns(detections.geometry),
     }
-    write_columns(path, columns, _facts(record))
 
 
 def read_raw(path: Path) -> RawRecord:
@@ -177,7 +182,7 @@ def read_raw(path: Path) -> RawRecord:
         facts = facts_of(path, table.schema, _FORMAT)
         return RawRecord(
             info=video_info_from_json(facts["info"]),
-            detections=_read_detections(table, _frames_of_ranges(facts["inferred_frames"])),
+            detections=read_detections(table, frames_of_ranges(facts["inferred_frames"])),
             origin=_read_origin(facts["origin"]),
             partial=facts["partial"],
             cuts=tuple(facts["cuts"]),
@@ -200,7 +205,7 @@ def _facts(record: RawRecord) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "info": info_as_facts(record.info),
-        "inferred_frames": _ranges_of_frames(record.detections.inferred_frames),
+        "inferred_frames": ranges_of_frames(record.detections.inferred_frames),
         "origin": dataclasses.asdict(record.origin),
         "partial": record.partial,
         "cuts": list(record.cuts),
@@ -223,7 +228,8 @@ def _read_offer(values: Mapping[str, Any]) -> OutputSpec:
     return OutputSpec(values["kind"], tuple(values["keypoint_names"]))
 
 
-def _read_detections(table: pyarrow.Table, inferred_frames: NDArray[np.int64]) -> VideoDetections:
+def read_detections(table: pyarrow.Table, inferred_frames: NDArray[np.int64]) -> VideoDetections:
+    """Returns the detections of a table with the columns of `detection_columns`."""
     columns = {
         name: table.column(name).to_numpy().astype(dtype, copy=False)
         for name, dtype in (
@@ -240,10 +246,10 @@ def _read_detections(table: pyarrow.Table, inferred_frames: NDArray[np.int64]) -
     )
 
 
-def _ranges_of_frames(frames: NDArray[np.int64]) -> list[list[int]]:
+def ranges_of_frames(frames: NDArray[np.int64]) -> list[list[int]]:
     """Returns rising frames as [first, number, step] runs: a stride is one run, however long the video.
 
-    >>> _ranges_of_frames(np.array([0, 2, 4, 6, 10, 11, 12]))
+    >>> ranges_of_frames(np.array([0, 2, 4, 6, 10, 11, 12]))
     [[0, 4, 2], [10, 3, 1]]
     """
     steps = np.diff(frames)
@@ -259,10 +265,10 @@ def _ranges_of_frames(frames: NDArray[np.int64]) -> list[list[int]]:
     return runs
 
 
-def _frames_of_ranges(runs: list[list[int]]) -> NDArray[np.int64]:
+def frames_of_ranges(runs: list[list[int]]) -> NDArray[np.int64]:
     """Returns the frames of runs.
 
-    >>> _frames_of_ranges([[0, 4, 2], [10, 3, 1]]).tolist()
+    >>> frames_of_ranges([[0, 4, 2], [10, 3, 1]]).tolist()
     [0, 2, 4, 6, 10, 11, 12]
     """
     frames = [first + step * np.arange(num, dtype=np.int64) for first, num, step in runs]

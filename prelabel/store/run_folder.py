@@ -140,6 +140,10 @@ class RunFolder:
         """Returns where the task's raw detections are or will be."""
         return self.path(task, ".detections.parquet")
 
+    def labelled_path(self, task: Keyed) -> Path:
+        """Returns where the task's labelled detections are or will be."""
+        return self.output / ".prelabel" / "labelled" / f"{self.name(task)}.parquet"
+
     def classes_path(self, task: Keyed) -> Path:
         """Returns where the task's class probabilities are or will be."""
         return self.path(task, ".classes.parquet")

@@ -18,8 +18,8 @@ from prelabel.plugins.protocols import ModelRecord
 from prelabel.store.raw_detections import (
     DetectionProvenance,
     RawRecord,
-    _frames_of_ranges,
-    _ranges_of_frames,
+    frames_of_ranges,
+    ranges_of_frames,
     read_origin,
     read_raw,
     write_raw,
@@ -132,13 +132,13 @@ def test_failed_write_leaves_the_earlier_file(tmp_path):
 
 
 def test_frames_of_a_stride_take_one_run_however_long():
-    assert _ranges_of_frames(np.arange(0, 1_000_000, 3)) == [[0, 333_334, 3]]
+    assert ranges_of_frames(np.arange(0, 1_000_000, 3)) == [[0, 333_334, 3]]
 
 
 @given(st.sets(st.integers(0, 60)))
 def test_any_frames_come_back_from_their_runs(frames):
     rising = np.array(sorted(frames), np.int64)
-    assert np.array_equal(_frames_of_ranges(_ranges_of_frames(rising)), rising)
+    assert np.array_equal(frames_of_ranges(ranges_of_frames(rising)), rising)
 
 
 def test_cuts_come_back(tmp_path):

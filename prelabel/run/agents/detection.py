@@ -14,7 +14,7 @@ import numpy as np
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.stored import label_detections, load_detections
+from prelabel.assembly.stored import load_detections, load_labelled
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import PrelabelError, SaveError
@@ -97,7 +97,7 @@ class DetectionAgent:
 
     def decide(self, task: Task, found: Seen) -> Decision:
         """Returns which detections become labels."""
-        shaped = label_detections(self._parts, found.raw)
+        shaped = load_labelled(self.assembly, task, found.raw).shaped
         facts = Facts.of_labels(task.title, found.raw.info, shaped.detections, self._parts.label_map, metadata_of(task))
         router = self.assembly.router
 

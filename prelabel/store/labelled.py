@@ -1,0 +1,96 @@
+"""Detections that became labels, one Parquet file a task below `.prelabel/`: made once, read by every output.
+
+The file is a cache. It holds for one label fingerprint and one file of raw detections, and is made again from these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from prelabel.data.frames import VideoInfo
+from prelabel.errors import LabelError
+from prelabel.labels.filter import Dropped, Shaped
+from prelabel.labels.keyframes import KeyframeStats
+from prelabel.store.raw_detections import (
+    detection_columns,
+    facts_of,
+    frames_of_ranges,
+    info_as_facts,
+    ranges_of_frames,
+    read_detections,
+    reading,
+    video_info_from_json,
+    write_columns,
+)
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledDetections:
+    """What a config makes of a task's raw detections.
+
+    Attributes:
+        info: the video as it is shown.
+        shaped: the detections that become labels, and how many do not.
+        fingerprint: of the config's labels section, the raw detections' config, and the media.
+        raw_stamp: size and time of change in nanoseconds of the file of raw detections.
+    """
+
+    info: VideoInfo
+    shaped: Shaped
+    fingerprint: str
+    raw_stamp: tuple[int, int]
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Returns size and time of change of a file; another stamp means another content."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def write_labelled(path: Path, labelled: LabelledDetections) -> None:
+    """Writes the file, whole or not at all."""
+    import pyarrow as pa
+
+    shaped = labelled.shaped
+    facts = {
+        "format": _FORMAT,
+        "info": info_as_facts(labelled.info),
+        "inferred_frames": ranges_of_frames(shaped.detections.inferred_frames),
+        "dropped": {reason: dict(by_class) for reason, by_class in shaped.dropped.counts.items()},
+        "thinning": None if shaped.thinning is None else asdict(shaped.thinning),
+        "fingerprint": labelled.fingerprint,
+        "raw_stamp": labelled.raw_stamp,
+    }
+    columns = detection_columns(shaped.detections) | {"interpolated": pa.array(shaped.detections.interpolated)}
+    write_columns(path, columns, facts, durable=False)
+
+
+def read_labelled(path: Path) -> LabelledDetections | None:
+    """Returns what a file holds; None where there is none, or it is damaged."""
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        return None
+    try:
+        with reading(path), pq.ParquetFile(path) as file:
+            table = file.read()
+            facts = facts_of(path, table.schema, _FORMAT)
+            thinning = facts["thinning"]
+            return LabelledDetections(
+                info=video_info_from_json(facts["info"]),
+                shaped=Shaped(
+                    replace(
+                        read_detections(table, frames_of_ranges(facts["inferred_frames"])),
+                        interpolated=table.column("interpolated").to_numpy(),
+                    ),
+                    Dropped(facts["dropped"]),
+                    None if thinning is None else KeyframeStats(**thinning),
+                ),
+                fingerprint=facts["fingerprint"],
+                raw_stamp=tuple(facts["raw_stamp"]),
+            )
+    except LabelError:
+        return None

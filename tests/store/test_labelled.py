@@ -1,0 +1,57 @@
+"""Labelled detections come back from their file as they were."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+
+from prelabel.data.detections import VideoDetections
+from prelabel.data.frames import VideoInfo
+from prelabel.labels.filter import Dropped, Shaped
+from prelabel.labels.keyframes import KeyframeStats
+from prelabel.store.labelled import LabelledDetections, read_labelled, stamp_of, write_labelled
+
+INFO = VideoInfo(64, 48, 10, 25.0, 0.4)
+
+
+def labelled(thinning: KeyframeStats | None = None) -> LabelledDetections:
+    detections = VideoDetections(
+        frame_index=np.array([0, 2, 4]),
+        xyxy=np.array([[0, 0, 9.1, 9], [1, 1, 9, 9], [2, 2, 9, 9]], np.float32),
+        confidence=np.array([0.9, 0, 0.7], np.float32),
+        class_id=np.array([1, 1, 1]),
+        track_id=np.array([1, 1, 1]),
+        inferred_frames=np.arange(0, 10, 2),
+        interpolated=np.array([False, True, False]),
+    )
+    shaped = Shaped(detections, Dropped({"low_confidence": {"car": 3}}), thinning)
+    return LabelledDetections(INFO, shaped, "labels:media", (12, 34))
+
+
+def test_every_field_comes_back(tmp_path):
+    written = labelled(KeyframeStats(3, 2, 0.9, 0.8))
+    write_labelled(tmp_path / "a.parquet", written)
+    read = read_labelled(tmp_path / "a.parquet")
+    assert read is not None
+    assert (read.info, read.fingerprint, read.raw_stamp) == (INFO, "labels:media", (12, 34))
+    assert (read.shaped.dropped, read.shaped.thinning) == (written.shaped.dropped, written.shaped.thinning)
+    for field in fields(VideoDetections):
+        before, after = getattr(written.shaped.detections, field.name), getattr(read.shaped.detections, field.name)
+        assert (before.dtype, before.tolist()) == (after.dtype, after.tolist()), field.name
+
+
+def test_a_missing_or_damaged_file_is_no_result(tmp_path):
+    path = tmp_path / "a.parquet"
+    assert read_labelled(path) is None
+    write_labelled(path, labelled())
+    path.write_bytes(path.read_bytes()[:-20])
+    assert read_labelled(path) is None
+
+
+def test_a_file_that_changes_has_another_stamp(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    before = stamp_of(path)
+    path.write_bytes(b"12")
+    assert stamp_of(path) != before
