@@ -13,12 +13,11 @@ from prelabel.data.ontology import Ontology
 from prelabel.encord.client import EncordProject, EncordRow, EncordTask, as_encord_task, labels_as_sent
 from prelabel.encord.model_note import ModelNote
 from prelabel.errors import LabelError, OntologyError, PrelabelError, SaveError, TakenError
-from prelabel.labels.row.answers import unless_begun
 from prelabel.labels.row.editable import EditableRow, labels_of
 from prelabel.labels.row.offline import blank_labels
-from prelabel.labels.row.own import LabelRow, find_own
+from prelabel.labels.row.own import LabelRow, RowChange, WrittenRow, find_own
 from prelabel.labels.row.size import check_row_size, row_num_bytes
-from prelabel.labels.row.write import RowChange, WrittenRow, write_detections
+from prelabel.labels.row.write import unless_begun, write_detections
 from prelabel.plugins.protocols import Task
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from prelabel.encord.client import EncordProject, EncordTask, as_encord_task, la
 from prelabel.encord.listing import StageListing, Wanted
 from prelabel.encord.media import MediaFetcher
 from prelabel.errors import AccountError, FetchError, PrelabelError, SaveError
-from prelabel.labels.row.answers import refuse_begun
 from prelabel.labels.row.own import LabelRow
+from prelabel.labels.row.write import refuse_begun
 from prelabel.plugins.protocols import LeftAlone, Task
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.download import DownloadLimits

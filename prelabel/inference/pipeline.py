@@ -23,7 +23,7 @@ from prelabel.media.cuda_streams import await_frames
 from prelabel.media.select import ReaderChoice
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import prefetch
-from prelabel.runtime.process_settings import give_memory_back
+from prelabel.runtime.process_settings import trim_memory
 from prelabel.runtime.progress import Progress
 
 MAX_WAITING_BATCHES = 2
@@ -130,7 +130,7 @@ class Pipeline:
             batches.give_up()
             return error
         finally:
-            give_memory_back()
+            trim_memory()
 
     def _detect(self, video: BeginOfVideo, batches: Iterable[FrameBatch]) -> Inference:
         title = video.video.title

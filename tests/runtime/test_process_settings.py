@@ -15,7 +15,7 @@ NUM_PAGES = 20_000
 PROGRAM = f"""
 import resource, threading
 import numpy as np
-from prelabel.runtime.process_settings import give_memory_back, set_up_process
+from prelabel.runtime.process_settings import trim_memory, set_up_process
 
 set_up_process()
 
@@ -26,7 +26,7 @@ def num_faults_of_a_large_array():
 
 def work():
     print(num_faults_of_a_large_array(), num_faults_of_a_large_array())
-    give_memory_back()
+    trim_memory()
     print(num_faults_of_a_large_array())
 
 thread = threading.Thread(target=work)

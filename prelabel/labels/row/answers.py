@@ -1,4 +1,4 @@
-"""Rows that people have begun to work on, told by what stands on them."""
+"""Writes answers to a classification onto a label row: replaces what prelabel wrote before, keeps all other labels."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from datetime import datetime
 from typing import Any
 
 from prelabel.data.classification import Classification, Step
-from prelabel.errors import LabelError, TakenError
+from prelabel.errors import LabelError
 from prelabel.labels.answers import Answer, PlacedAnswer
-from prelabel.labels.row.own import NUM_NONCES, LabelRow, as_row_time, check_kind, iterate_frames, remove_own
-from prelabel.labels.row.write import RowChange, WrittenRow
+from prelabel.labels.row.own import NUM_NONCES, LabelRow, WrittenRow, as_row_time, check_kind
 
 AnswerEntry = dict[str, Any]
-"""An entry of `classification_answers`; its form is the SDK's."""
+"""An entry of `classification_answers`, in the SDK's form."""
 
 
 def write_answers(
     row: LabelRow, answers: Sequence[PlacedAnswer], classification: Classification, *, now: datetime
 ) -> WrittenRow:
-    """Returns the row with a classification instance for each answer, in place of prelabel's earlier ones.
+    """Returns the row with a classification instance for each answer.
 
-    All else on the row is kept as it stands. Where a person has answered the same classification on one of an answer's
-    frames, theirs stands and the answer is left out. One that would be written again just so is kept with its date.
+    They replace prelabel's own untouched answers to this classification; everything else on the row stays. If a person
+    has answered it on a frame of an answer, that answer is left out. An answer that would be written again unchanged
+    keeps its date.
 
     Args:
-        row: of a video, an image or an image group; stays as it is.
+        row: of a video, an image or an image group; does not change.
         answers: no two on one frame.
-        classification: that they answer.
-        now: when they were made.
+        classification: the question.
+        now: creation time of the answers.
 
     Raises:
         LabelError: the row is of another kind.
@@ -63,7 +63,7 @@ def write_answers(
 
 
 def find_own_answers(row: LabelRow, feature_hash: str | None = None) -> dict[str, AnswerEntry]:
-    """Returns prelabel's own untouched answers by their hash; those of one classification, or of all."""
+    """Returns prelabel's own untouched answers by hash, to one classification or to all."""
     return {
         key: entry
         for key, entry in (row.get("classification_answers") or {}).items()
@@ -75,7 +75,7 @@ def find_own_answers(row: LabelRow, feature_hash: str | None = None) -> dict[str
 
 
 def remove_own_answers(row: LabelRow) -> LabelRow:
-    """Returns the row without prelabel's own untouched answers; the given one stays as it is."""
+    """Returns the row without prelabel's own untouched answers; the given row does not change."""
     return _without(row, find_own_answers(row))
 
 
@@ -85,7 +85,7 @@ def _without(row: LabelRow, own: Mapping[str, AnswerEntry]) -> LabelRow:
 
 
 def _entry(placed: PlacedAnswer, classification: Classification, made_at: str) -> AnswerEntry:
-    """Returns the entry as `LabelRowV2.to_encord_dict` writes it, but for its hash."""
+    """Returns the entry as `LabelRowV2.to_encord_dict` writes it, without its hash."""
     return {
         "classifications": _attribute_answers(placed.answer),
         "featureHash": classification.feature_hash,
@@ -101,7 +101,7 @@ def _entry(placed: PlacedAnswer, classification: Classification, made_at: str) -
 
 
 def _attribute_answers(answer: Answer) -> list[dict[str, Any]]:
-    """Returns what each attribute says: nested ones first, as the SDK writes them."""
+    """Returns the answer of each attribute, nested ones first, as the SDK writes them."""
     by_attribute: dict[str, list[Step]] = {}
     for choice in answer.choices:
         for step in choice.steps:
@@ -110,13 +110,13 @@ def _attribute_answers(answer: Answer) -> list[dict[str, Any]]:
 
 
 def _attribute_answer(steps: Sequence[Step]) -> dict[str, Any]:
-    said: str | list[dict[str, str]] = steps[0].label
+    value: str | list[dict[str, str]] = steps[0].label
     if steps[0].option_hash:
-        said = [{"name": step.label, "value": step.value, "featureHash": step.option_hash} for step in steps]
+        value = [{"name": step.label, "value": step.value, "featureHash": step.option_hash} for step in steps]
     return {
         "name": steps[0].attribute_name,
         "value": steps[0].attribute_name.lower().replace(" ", "_"),
-        "answers": said,
+        "answers": value,
         "featureHash": steps[0].attribute_hash,
         "manualAnnotation": False,
     }
@@ -133,20 +133,20 @@ def _free_hash(row: LabelRow, entry: AnswerEntry, taken: Mapping[str, AnswerEntr
     for key in _hashes_of(row, entry):
         if key not in taken:
             return key
-    raise LabelError(f"label row {row.get('data_title')!r}: somebody holds all hashes that an answer may have")
+    raise LabelError(f"label row {row.get('data_title')!r}: all hashes that this answer can have are in use")
 
 
 def _hashes_of(row: LabelRow, entry: AnswerEntry) -> list[str]:
-    """Returns the hashes that an answer may have; none where it is of no form that prelabel writes."""
+    """Returns the hashes that an answer can have; none if prelabel does not write its form. See `own.py`."""
     try:
-        said = sorted(_said(answer) for answer in entry["classifications"])
+        lines = sorted(_answer_text(answer) for answer in entry["classifications"])
         content = "\n".join(
             [
                 "prelabel answer",
                 str(row["data_hash"]),
                 entry["featureHash"],
                 " ".join(f"{first}-{last}" for first, last in entry["range"]),
-                *said,
+                *lines,
                 f"{entry['confidence']:.5f}",
             ]
         )
@@ -156,44 +156,7 @@ def _hashes_of(row: LabelRow, entry: AnswerEntry) -> list[str]:
     return [base64.b64encode(digest[:6]).decode() for digest in digests]
 
 
-def _said(answer: Mapping[str, Any]) -> str:
-    said = answer["answers"]
-    options = said if isinstance(said, str) else " ".join(sorted(option["featureHash"] for option in said))
+def _answer_text(answer: Mapping[str, Any]) -> str:
+    value = answer["answers"]
+    options = value if isinstance(value, str) else " ".join(sorted(option["featureHash"] for option in value))
     return f"{answer['featureHash']} {options}"
-
-
-def count_labels_of_others(row: LabelRow) -> int:
-    """Returns how many objects and classifications stand on a row that are not prelabel's own and untouched.
-
-    Raises:
-        LabelError: if the row is of another kind than video, image or image group.
-    """
-    left = remove_own_answers(remove_own(row))
-    hashes = {*(left.get("object_answers") or ()), *(left.get("classification_answers") or ())}
-    for _, _, labels in iterate_frames(left):
-        hashes.update(label["objectHash"] for label in labels.get("objects") or ())
-    return len(hashes)
-
-
-def refuse_begun(title: str, row: LabelRow) -> None:
-    """Returns if all that stands on a row is prelabel's own and untouched.
-
-    Raises:
-        TakenError: somebody has begun to work on it.
-    """
-    count = count_labels_of_others(row)
-    if count:
-        raise TakenError(
-            f"{title}: {count} {'label' if count == 1 else 'labels'} on its row that prelabel did not write or that "
-            "somebody has changed: left as it is, nothing was saved (labels.if_begun: merge would add to it)"
-        )
-
-
-def unless_begun(title: str, change: RowChange) -> RowChange:
-    """Returns the change, which raises a TakenError now on a row that somebody has begun to work on."""
-
-    def change_unbegun(row: LabelRow, now: datetime) -> WrittenRow:
-        refuse_begun(title, row)
-        return change(row, now)
-
-    return change_unbegun

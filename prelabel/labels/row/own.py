@@ -1,15 +1,14 @@
-"""Which object instances of a label row are prelabel's own.
+"""Which object instances of a label row prelabel wrote, and whether a person has changed them since.
 
-**The mark.** An instance's hash (eight base64 characters, as the SDK makes them) is derived from what prelabel wrote:
-SHA-256 over the data unit, the frame, the feature hash, the geometry and the confidence at five decimals, for each
-frame on which it stands in their order, cut to 48 bits. So the mark needs no field that the platform might drop, and it
-breaks by itself when the content changes, on whichever frame.
+**The mark.** The hash of an instance (eight base64 characters, as the SDK makes them) is computed from what prelabel
+wrote: SHA-256 over data unit, frame, feature hash, geometry and confidence at five decimals, for each frame of the
+instance in order, cut to 48 bits. The mark needs no extra field, which the platform could drop. Any change of the
+content on any frame breaks it.
 
-**Own and untouched** is an instance that is on no frame `manualAnnotation` or deleted, without answers and without
-dynamic answers, whose hash is what its content as it stands now hashes to: one box, or a track as a whole. An instance
-of which a person has moved a box, added or taken away one, which they have re-classed or given attributes, fails this
-test and is that person's from then on, on all its frames. A person's instance passes by chance with a probability of
-2^-46 (48 bits, four nonces), and only if it is marked as not manual.
+**Own and untouched** is an instance whose content still gives its hash, as one box or as a whole track, and that has no
+frame with `manualAnnotation` or `isDeleted`, no answers and no dynamic answers. If a person moves, adds or deletes one
+of its boxes, changes its class or gives it attributes, the whole instance is theirs from then on. An instance that a
+person made passes for prelabel's with a probability of 2^-46 (48 bits, four nonces), and only if it is not manual.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -25,51 +25,69 @@ from prelabel.errors import LabelError
 from prelabel.labels.row.shapes import geometry_text
 
 LabelRow: TypeAlias = dict[str, Any]
-"""The platform's JSON of a label row; its form is the SDK's."""
+"""A label row as JSON, in the form that `LabelRowV2.to_encord_dict` gives."""
 
 Place: TypeAlias = tuple[str, int]
-"""Key of the data unit, and frame of the row, 0-based."""
+"""Key of the data unit, and 0-based frame of the row."""
 
 Placed: TypeAlias = Mapping[Place, dict[str, Any]]
-"""An instance: the object on each of its frames."""
+"""An object instance: its JSON on each of its frames."""
 
 NUM_NONCES = 4
 IMAGE_TYPES = ("image", "img_group")
 KINDS_WITH_FRAMES: tuple[str, ...] = ("video", *IMAGE_TYPES)
-"""Kinds of data on whose rows labels are put."""
+"""Values of `data_type` for rows that take objects on frames."""
 
 INTERPOLATED_CONFIDENCE = 0.99
-"""By this the platform's editor, and its SDK (`encord.objects.interpolation`), mark a label that was interpolated."""
+"""The platform's editor and SDK (`encord.objects.interpolation`) mark interpolated labels by this confidence."""
 
 
-def object_hashes(placed: Placed) -> list[str]:
-    """Returns the hashes that an instance may have: the first, and those for when it is taken by another instance.
+@dataclass(frozen=True, slots=True)
+class WrittenRow:
+    """A label row with new labels on it.
 
-    Empty where it is of no form that prelabel writes.
+    Attributes:
+        row: ready to save.
+        num_instances: prelabel's own on the row: one a track, and one for each detection without a track.
+        num_replaced: prelabel's own that were on the row before.
+        num_kept: instances of people and other tools; all of them are still there.
+        num_taken_over: instances that were left out because a person has taken over the same one.
+    """
 
-    Args:
-        placed: the object on each of its frames.
+    row: LabelRow
+    num_instances: int
+    num_replaced: int
+    num_kept: int
+    num_taken_over: int
+
+
+RowChange: TypeAlias = Callable[[LabelRow, datetime], WrittenRow]
+"""Takes a row, which it does not change, and the time; returns the row to save."""
+
+
+def object_hashes(placed: Placed) -> Iterator[str]:
+    """Yields the hashes that an instance can have: the first, then those to use if another instance has the first.
+
+    Yields none if the geometry is of a form that prelabel does not write.
     """
     content = hashlib.sha256(b"prelabel\n")
     for (unit_hash, frame_index), label in sorted(placed.items(), key=lambda item: (item[0][1], item[0][0])):
         geometry = geometry_text(label)
         if geometry is None:
-            return []
+            return
         text = f"{unit_hash}\n{frame_index}\n{label['featureHash']}\n{geometry}\n{label['confidence']:.5f}\n"
         content.update(text.encode())
-    hashes = []
     for nonce in range(NUM_NONCES):
         numbered = content.copy()
         numbered.update(str(nonce).encode())
-        hashes.append(base64.b64encode(numbered.digest()[:6]).decode())
-    return hashes
+        yield base64.b64encode(numbered.digest()[:6]).decode()
 
 
 def check_kind(row: LabelRow) -> None:
     """Checks that a row is one of video, image or image group.
 
     Raises:
-        LabelError: it is not, or no label row.
+        LabelError: the row is of another kind, or not a label row.
     """
     kind = row.get("data_type")
     if kind not in KINDS_WITH_FRAMES:
@@ -79,7 +97,7 @@ def check_kind(row: LabelRow) -> None:
 
 
 def as_row_time(time: datetime) -> str:
-    """Returns a time as label rows carry it.
+    """Returns a time in the form of label rows.
 
     >>> as_row_time(datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC))
     'Thu, 02 Jan 2025 03:04:05 UTC'
@@ -91,12 +109,13 @@ def iterate_frames(row: LabelRow) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yields (key of the data unit, frame index, labels on the frame) of a row of video, image or image group.
 
     Raises:
-        LabelError: if the row is of another kind, or not a label row.
+        LabelError: the row is of another kind, or not a label row.
     """
     check_kind(row)
     try:
         for unit_hash, unit in row["data_units"].items():
             labels = unit.get("labels") or {}
+            # A video is one unit with labels by frame. Each image is a unit of its own, and `labels` is its frame.
             if row["data_type"] == "video":
                 yield from ((unit_hash, int(frame), on_frame) for frame, on_frame in labels.items())
             else:
@@ -106,60 +125,24 @@ def iterate_frames(row: LabelRow) -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 
 def find_own(row: LabelRow) -> dict[str, Placed]:
-    """Returns prelabel's own untouched instances: by object hash, the object on each of its frames."""
+    """Returns prelabel's own untouched instances, by object hash."""
     placed: dict[str, dict[Place, dict[str, Any]]] = defaultdict(dict)
-    doubled: set[str] = set()
+    twice_on_a_frame: set[str] = set()
     for unit_hash, frame_index, labels in iterate_frames(row):
         for label in labels.get("objects") or ():
             key = label.get("objectHash")
             if (unit_hash, frame_index) in placed[key]:
-                doubled.add(key)
+                twice_on_a_frame.add(key)
             placed[key][unit_hash, frame_index] = label
     answers, actions = row.get("object_answers") or {}, row.get("object_actions") or {}
     return {
         key: on_frames
         for key, on_frames in placed.items()
-        if key not in doubled
+        if key not in twice_on_a_frame
         and not answers.get(key, {}).get("classifications")
         and not actions.get(key, {}).get("actions")
         and _is_as_written(key, on_frames)
     }
-
-
-def remove_own(row: LabelRow) -> LabelRow:
-    """Returns the row without prelabel's own untouched instances; the given one stays as it is."""
-    return without_objects(row, find_own(row))
-
-
-def without_objects(row: LabelRow, hashes: Collection[str]) -> LabelRow:
-    """Returns the row without some instances and their answers; what is left is shared with the given row."""
-    if not hashes:
-        return dict(row)
-    units = {key: {**unit, "labels": _labels_without(row, unit, hashes)} for key, unit in row["data_units"].items()}
-    return {
-        **row,
-        "data_units": units,
-        "object_answers": {key: value for key, value in row["object_answers"].items() if key not in hashes},
-        "object_actions": {key: value for key, value in row["object_actions"].items() if key not in hashes},
-    }
-
-
-def _labels_without(row: LabelRow, unit: Mapping[str, Any], hashes: Collection[str]) -> dict[str, Any]:
-    labels = unit.get("labels") or {}
-    if row["data_type"] in IMAGE_TYPES:
-        return _frame_without(labels, hashes)
-    left = ((frame, on_frame, _frame_without(on_frame, hashes)) for frame, on_frame in labels.items())
-    return {frame: after for frame, before, after in left if after is before or _says_something(after)}
-
-
-def _frame_without(labels: dict[str, Any], hashes: Collection[str]) -> dict[str, Any]:
-    objects = labels.get("objects") or []
-    kept = [label for label in objects if label.get("objectHash") not in hashes]
-    return labels if len(kept) == len(objects) else {**labels, "objects": kept}
-
-
-def _says_something(labels: Mapping[str, Any]) -> bool:
-    return any(labels.values())
 
 
 def _is_as_written(key: str, placed: Placed) -> bool:
@@ -169,3 +152,38 @@ def _is_as_written(key: str, placed: Placed) -> bool:
         return key in object_hashes(placed)
     except (KeyError, TypeError, ValueError):
         return False
+
+
+def remove_own(row: LabelRow) -> LabelRow:
+    """Returns the row without prelabel's own untouched instances; the given row does not change."""
+    return without_objects(row, find_own(row))
+
+
+def without_objects(row: LabelRow, hashes: Collection[str]) -> LabelRow:
+    """Returns the row without some instances and their answers; shares the rest with the given row."""
+    if not hashes:
+        return dict(row)
+    units = {key: {**unit, "labels": _labels_without(row, unit, hashes)} for key, unit in row["data_units"].items()}
+    answers = {
+        part: {key: value for key, value in row[part].items() if key not in hashes}
+        for part in ("object_answers", "object_actions")
+    }
+    return {**row, "data_units": units, **answers}
+
+
+def _labels_without(row: LabelRow, unit: Mapping[str, Any], hashes: Collection[str]) -> dict[str, Any]:
+    labels = unit.get("labels") or {}
+    if row["data_type"] in IMAGE_TYPES:
+        return _frame_without(labels, hashes)
+    left = {}
+    for frame, before in labels.items():
+        after = _frame_without(before, hashes)
+        if after is before or any(after.values()):  # the SDK writes no frame without labels
+            left[frame] = after
+    return left
+
+
+def _frame_without(labels: dict[str, Any], hashes: Collection[str]) -> dict[str, Any]:
+    objects = labels.get("objects") or []
+    kept = [label for label in objects if label.get("objectHash") not in hashes]
+    return labels if len(kept) == len(objects) else {**labels, "objects": kept}

@@ -1,24 +1,33 @@
-"""A box in the forms that a label row has for its shape, and the canonical text of any geometry that we write."""
+"""Boxes and other geometry as label rows carry them, and as the text that an object hash is computed from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prelabel.data.boxes import GRID
+from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints, Mask, Polygons, RotatedBox
+from prelabel.data.masks import text_along_rows
+from prelabel.data.ontology import OntologyObject
 
 Corners = tuple[int, int, int, int]
 """x1, y1, x2, y2 in hundred-thousandths of the frame."""
 
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
 
 def box_geometry(shape: str, corners: Corners, width: int, height: int) -> dict[str, Any]:
-    """Returns the keys that carry a box's geometry, as the SDK writes them for the shape.
+    """Returns a box as the SDK writes it for the shape of an ontology object.
 
     Args:
         shape: one of `prelabel.data.ontology.BOX_SHAPES`.
         corners: of a box with an area, within the frame.
-        width: pixels of the data unit; a bitmask is as large as it.
-        height: pixels of the data unit.
+        width: of the data unit in pixels, and so of a bitmask.
+        height: of the data unit in pixels.
 
     >>> box_geometry("bounding_box", (10000, 20000, 40000, 50000), 640, 360)
     {'boundingBox': {'h': 0.3, 'w': 0.3, 'x': 0.1, 'y': 0.2}}
@@ -42,10 +51,87 @@ def box_geometry(shape: str, corners: Corners, width: int, height: int) -> dict[
     raise ValueError(f"shape: got {shape!r}, expected one that a box can be written as")
 
 
-def geometry_text(label: Mapping[str, Any]) -> str | None:
-    """Returns the geometry of an object on a frame as text at five decimals, None where it is of no form that we write.
+def geometry_keys(geometry: Geometry, category: OntologyObject, frame: Size, unit: Size) -> dict[str, Any]:
+    """Returns a mask, polygons, rotated box or keypoints as the SDK writes them for the object's shape.
 
-    The same geometry gives the same text after a round trip through JSON, where 1.0 may come back as 1.
+    Args:
+        geometry: in pixels of the displayed frame; keypoints in the skeleton's order.
+        category: the ontology object.
+        frame: size of the displayed frame.
+        unit: size of the data unit, and so of a bitmask.
+
+    Raises:
+        ValueError: the shape does not fit the geometry.
+    """
+    match geometry, category.shape:
+        case Mask(), "bitmask":
+            return {"bitmask": _bitmask(geometry, frame, unit)}
+        case Polygons(), "polygon":
+            return _polygons(geometry, frame)
+        case RotatedBox(), "rotatable_bounding_box":
+            return {"rotatableBoundingBox": _rotatable_box(geometry, frame)}
+        case Keypoints(), "skeleton":
+            return {"skeleton": _skeleton(geometry, category, frame)}
+    raise ValueError(f"{category.name!r} is a {category.shape}: got {geometry.kind}: filter the detections first")
+
+
+def _on_grid(xy: NDArray[np.float32], frame: Size) -> list[list[float]]:
+    """Returns points in pixels, (K, 2), as fractions of the frame at five decimals."""
+    fractions: list[list[float]] = (np.rint(xy.astype(np.float64) / frame * GRID) / GRID).tolist()
+    return fractions
+
+
+def _polygons(geometry: Polygons, frame: Size) -> dict[str, Any]:
+    parts = [[_on_grid(ring, frame) for ring in rings] for rings in geometry.parts]
+    return {
+        "polygon": {str(n): {"x": x, "y": y} for n, (x, y) in enumerate(parts[0][0])},
+        "polygons": [[[value for point in ring for value in point] for ring in rings] for rings in parts],
+    }
+
+
+def _rotatable_box(box: RotatedBox, frame: Size) -> dict[str, float]:
+    """Returns the box before its rotation; `theta` rotates it about its centre, in degrees clockwise on the screen."""
+    top_left = np.array([[box.centre_x - box.width / 2, box.centre_y - box.height / 2], [box.width, box.height]])
+    (x, y), (width, height) = _on_grid(top_left, frame)
+    return {"h": height, "w": width, "x": x, "y": y, "theta": round(box.angle_degrees % 360, 5) % 360}
+
+
+def _skeleton(pose: Keypoints, category: OntologyObject, frame: Size) -> dict[str, Any]:
+    points = zip(category.skeleton, _on_grid(pose.xy, frame), (pose.confidence >= SEEN_FROM).tolist(), strict=True)
+    return {
+        str(n): {"x": x, "y": y, "name": point.name, "featureHash": point.feature_hash}
+        | ({} if is_seen else {"visibility": "invisible"})
+        for n, (point, (x, y), is_seen) in enumerate(points)
+    }
+
+
+def _bitmask(mask: Mask, frame: Size, unit: Size) -> dict[str, Any]:
+    fitted = mask if frame == unit else _scaled(mask, frame, unit)
+    width, height = unit
+    return {"top": 0, "left": 0, "height": height, "width": width, "rleString": text_along_rows(fitted, *unit)}
+
+
+def _scaled(mask: Mask, frame: Size, unit: Size) -> Mask:
+    """Returns a mask scaled from the frame's size to the unit's, of one pixel or more.
+
+    The two differ where the platform keeps a video of another size than its frames are displayed with.
+    """
+    (width, height), (unit_width, unit_height) = frame, unit
+    columns = ((np.arange(unit_width) + 0.5) * width / unit_width).astype(np.int64) - mask.left
+    rows = ((np.arange(unit_height) + 0.5) * height / unit_height).astype(np.int64) - mask.top
+    columns_in = np.flatnonzero((columns >= 0) & (columns < mask.width))
+    rows_in = np.flatnonzero((rows >= 0) & (rows < mask.height))
+    found = Mask.of(mask.pixels[np.ix_(rows[rows_in], columns[columns_in])]) if len(rows_in) * len(columns_in) else None
+    if found is None:
+        x, y = mask.left * unit_width // width, mask.top * unit_height // height
+        return Mask(x, y, 1, 1, np.array([0, 1], np.int32))
+    return Mask(int(columns_in[0]) + found.left, int(rows_in[0]) + found.top, found.width, found.height, found.counts)
+
+
+def geometry_text(label: Mapping[str, Any]) -> str | None:
+    """Returns the geometry of an object as text at five decimals; None if prelabel does not write such a form.
+
+    The text survives a round trip through the platform's JSON, where 1.0 can come back as 1.
 
     >>> geometry_text({"boundingBox": {"h": 0.3, "w": 1, "x": 0, "y": 0.2}})
     'boundingBox 0.30000 1.00000 0.00000 0.20000'
@@ -81,7 +167,7 @@ def _polygon_text(label: Mapping[str, Any]) -> str | None:
     polygons = label.get("polygons")
     if not polygons:
         return f"polygon {outline}"
-    # The platform may keep one of the two forms; where both stand and differ, somebody has edited one of them.
+    # The platform may return one of the two forms. If both are there and differ, somebody has edited one of them.
     if outline not in ("", _numbers(polygons[0][0])):
         return None
     return "polygon " + " and ".join(" without ".join(map(_numbers, rings)) for rings in polygons)
@@ -96,7 +182,7 @@ def _skeleton_text(label: Mapping[str, Any]) -> str:
 
 
 def _visibility(point: Mapping[str, Any]) -> str:
-    """Returns a point's visibility, which the platform keeps as flags and the SDK writes as a word."""
+    # The platform keeps flags, the SDK writes a word.
     flags = (word for word in ("invisible", "occluded", "selfOccluded", "visible") if point.get(word))
     return next(flags, point.get("visibility") or "visible")
 
@@ -116,7 +202,7 @@ def _numbers(values: Any) -> str:
 
 
 def _filled_bitmask(corners: Corners, width: int, height: int) -> dict[str, Any]:
-    """Returns a bitmask of the whole picture in which the box's pixels, one or more, are set."""
+    """Returns a bitmask as large as the frame in which the box's pixels are set, at least one."""
     left, right = _pixel_span(corners[0], corners[2], width)
     top, bottom = _pixel_span(corners[1], corners[3], height)
     rle = _rectangle_rle((left, top, right, bottom), width, height)
@@ -133,13 +219,14 @@ def _pixel_span(low: int, high: int, num_pixels: int) -> tuple[int, int]:
 def _rectangle_rle(xyxy: tuple[int, int, int, int], width: int, height: int) -> str:
     """Returns the run lengths of a filled rectangle, as `encord.common.bitmask_operations` encodes them.
 
-    Runs go row by row, unset first. From the fourth on each is written as its difference to the one two before it, so
-    that all of a rectangle's rows but the first are zeros.
+    Runs go row by row, unset first. From the fourth on, each is written as its difference to the one two before it, so
+    all rows of a rectangle but the first are zeros. Written out because a mask of the whole frame would cost
+    milliseconds a box.
 
     Args:
-        xyxy: whole pixels; right and bottom are the first that are not set.
-        width: pixels of the picture.
-        height: pixels of the picture.
+        xyxy: whole pixels; right and bottom are exclusive.
+        width: of the frame in pixels.
+        height: of the frame in pixels.
 
     >>> _rectangle_rle((1, 1, 3, 3), width=4, height=4)
     '52203'

@@ -1,12 +1,16 @@
-"""Detections onto a label row: what prelabel wrote before goes, what anybody else did stays."""
+"""Writes detections onto a label row: replaces what prelabel wrote before, keeps all other labels.
+
+The row is edited as JSON, since `LabelRowV2` (encord 0.1.211) compares every object with every frame when it is
+serialised: 100,000 instances take it minutes. A test holds the JSON equal to the SDK's, field by field.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +19,8 @@ from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
 from prelabel.data.ontology import OntologyObject
-from prelabel.errors import LabelError
-from prelabel.labels.row.geometry import geometry_keys
+from prelabel.errors import LabelError, TakenError
+from prelabel.labels.row.answers import remove_own_answers
 from prelabel.labels.row.own import (
     IMAGE_TYPES,
     INTERPOLATED_CONFIDENCE,
@@ -24,82 +28,63 @@ from prelabel.labels.row.own import (
     LabelRow,
     Place,
     Placed,
+    RowChange,
+    WrittenRow,
     as_row_time,
     find_own,
     iterate_frames,
     object_hashes,
+    remove_own,
     without_objects,
 )
-from prelabel.labels.row.shapes import Corners, box_geometry
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenRow:
-    """A label row with the detections on it.
-
-    Attributes:
-        row: ready to be saved.
-        num_instances: prelabel's own on the row, one a track, and one a detection without a track.
-        num_replaced: prelabel's own, untouched, that stood on the row before.
-        num_kept: instances of anybody else, all still there.
-        num_taken_over: instances left out because a person has made prelabel's very instance theirs.
-    """
-
-    row: LabelRow
-    num_instances: int
-    num_replaced: int
-    num_kept: int
-    num_taken_over: int
-
-
-RowChange: TypeAlias = Callable[[LabelRow, datetime], WrittenRow]
-"""Given a row, which stays as it is, and the time, returns the row as it is to be saved."""
+from prelabel.labels.row.shapes import Corners, box_geometry, geometry_keys
+from prelabel.runtime.process_settings import paused_garbage_collection
 
 
 def write_detections(
     row: LabelRow, detections: VideoDetections, info: VideoInfo, label_map: LabelMap, *, now: datetime
 ) -> WrittenRow:
-    """Returns the row with an object instance for each track, and each box without one, in place of the earlier ones.
+    """Returns the row with an object instance for each track and each box without a track.
 
-    A box that was filled in is marked as the platform's editor marks one that it interpolates, so that it may be
-    interpolated anew once somebody has moved the boxes around it.
-
-    All else on the row is kept as it stands. An earlier instance that would be written again just so is kept too, with
-    its date and number: writing twice is writing once.
+    They replace prelabel's own untouched instances; everything else on the row stays. If an earlier instance would be
+    written again unchanged, it keeps its date and number, so that writing twice changes nothing.
 
     Args:
-        row: of a video, an image or an image group; stays as it is.
-        detections: after shaping: of mapped classes, each with an area within its frame, and with no geometry but such
-            as its object's shape holds; a track has one class.
-        info: the video that they were found in.
+        row: of a video, an image or an image group; does not change.
+        detections: filtered: of mapped classes, with an area within the frame, and with geometry that fits the object's
+            shape; all boxes of a track have one class.
+        info: the video or images.
         label_map: from the detector's classes to ontology objects.
-        now: when the instances were made.
+        now: creation time of the instances.
 
     Raises:
-        LabelError: if the row is of another kind, lacks a frame, a detection is not shaped, or a track is of several
-            objects or twice on a frame.
+        LabelError: the row is of another kind or lacks a frame, the detections are not filtered, or a track has
+            several objects or two boxes on one frame.
     """
     own = find_own(row)
     base = without_objects(row, own)
     held, num_kept = _held_hashes(base)
-    draft = _Draft(own, held)
-    for on_frames in _instances(row, detections, info, label_map, as_row_time(now)):
-        draft.add(on_frames)
+    new = _NewInstances(own, held)
+    with paused_garbage_collection():
+        for placed in _instances(row, detections, info, label_map, as_row_time(now)):
+            new.add(placed)
+        written = _with_labels(base, new.on_frames, _answers(row, new.hashes))
     return WrittenRow(
-        row=_with_labels(base, draft.on_frames, _answers(row, draft.hashes)),
-        num_instances=len(draft.hashes),
+        row=written,
+        num_instances=len(new.hashes),
         num_replaced=len(own),
         num_kept=num_kept,
-        num_taken_over=draft.num_taken_over,
+        num_taken_over=new.num_taken_over,
     )
 
 
 def _instances(
     row: LabelRow, detections: VideoDetections, info: VideoInfo, label_map: LabelMap, made_at: str
 ) -> Sequence[Placed]:
-    """Returns the instances that detections become, without their hashes."""
+    """Returns the instances without their hashes."""
     units = _UnitsByFrame(row)
     corners = _checked_corners(row, detections, info)
+    # The editor interpolates such boxes again when somebody moves the boxes around them.
     confidence = np.where(detections.interpolated, INTERPOLATED_CONFIDENCE, detections.confidence.astype(np.float64))
     confidence = np.rint(confidence * GRID) / GRID
     class_ids, instances = detections.class_id.tolist(), detections.instance.tolist()
@@ -109,26 +94,28 @@ def _instances(
     for instance, frame_index, box, score, class_id, known in zip(*columns, strict=True):
         category = label_map.objects[class_id]
         if category is None:
-            raise LabelError(f"class {label_map.class_names[class_id]!r} becomes no object: shape detections first")
+            raise LabelError(
+                f"class {label_map.class_names[class_id]!r} is mapped to no object: filter the detections first"
+            )
         unit_hash, unit_size = units.at(frame_index, info)
         if known is None:
             geometry = box_geometry(category.shape, box, *unit_size)
         else:
             geometry = geometry_keys(known, category, info.size_of(frame_index), unit_size)
-        _place(placed[instance], (unit_hash, frame_index), _label(category, score, made_at, geometry))
+        _add_frame(placed[instance], (unit_hash, frame_index), _label(category, score, made_at, geometry))
     return placed
 
 
 @dataclass(slots=True)
-class _Draft:
-    """New instances by place.
+class _NewInstances:
+    """Gives each new instance a hash, and collects their objects by frame.
 
     Attributes:
-        own: what stood on the row before, by hash.
-        held: hashes that are not to be used again, with the places at which their objects stand.
-        on_frames: new objects by (data unit, frame).
-        hashes: of the new objects, in the order in which they were added.
-        num_taken_over: instances left out because a person holds theirs.
+        own: prelabel's instances that were on the row before, by hash.
+        held: hashes of instances that stay on the row, with their places.
+        on_frames: the new objects by (data unit, frame).
+        hashes: of the new instances, in order.
+        num_taken_over: instances left out because a person has taken over the same one.
     """
 
     own: Mapping[str, Placed]
@@ -138,29 +125,28 @@ class _Draft:
     num_taken_over: int = 0
 
     def add(self, placed: Placed) -> None:
-        keys = object_hashes(placed)
-        if not keys:
-            raise ValueError(f"labels: got no geometry that can be written: {placed}")
-        for key in keys:
-            if any(place in self.held.get(key, ()) for place in placed):
-                self.num_taken_over += 1
-                return
-            if key not in self.held and key not in self.hashes:
+        for key in object_hashes(placed):
+            if key in self.held:
+                # The same hash at the same place: a person has edited this very instance and kept it.
+                if any(place in self.held[key] for place in placed):
+                    self.num_taken_over += 1
+                    return
+            elif key not in self.hashes:
                 self._add_under(key, placed)
                 return
         (_, frame_index), label = next(iter(placed.items()))
-        raise LabelError(f"frame {frame_index}: {label['name']!r} stands there {NUM_NONCES} times in one place")
+        raise LabelError(f"frame {frame_index}: {label['name']!r} is there {NUM_NONCES} times in the same place")
 
     def _add_under(self, key: str, placed: Placed) -> None:
         self.hashes[key] = None
         earlier = self.own.get(key, {})
         for place, label in placed.items():
             label["objectHash"] = key
-            self.on_frames[place].append(_as_it_was(earlier.get(place), label))
+            self.on_frames[place].append(_earlier_if_unchanged(earlier.get(place), label))
 
 
 class _UnitsByFrame:
-    """Where frames are on a row: one unit for a video, one a frame for pictures."""
+    """Finds the data unit of a frame: a video is one unit, each image a unit of its own."""
 
     def __init__(self, row: LabelRow) -> None:
         self._title = row.get("data_title")
@@ -170,7 +156,7 @@ class _UnitsByFrame:
         }
 
     def at(self, frame_index: int, info: VideoInfo) -> tuple[str, tuple[int, int]]:
-        """Returns the unit's key and its width and height in pixels; the platform's, if the row has them."""
+        """Returns the unit's key and size in pixels: the platform's size if the row has it."""
         try:
             key, unit = self._units[0 if self._is_video else frame_index]
         except KeyError:
@@ -182,8 +168,8 @@ class _UnitsByFrame:
         return key, info.size_of(frame_index)
 
 
-def _place(placed: dict[Place, dict[str, Any]], place: Place, label: dict[str, Any]) -> None:
-    """Puts the object on a further frame of its instance."""
+def _add_frame(placed: dict[Place, dict[str, Any]], place: Place, label: dict[str, Any]) -> None:
+    """Adds a frame to an instance."""
     if place in placed:
         raise LabelError(f"frame {place[1]}: got two boxes of one track")
     first = next(iter(placed.values()), label)
@@ -193,12 +179,13 @@ def _place(placed: dict[Place, dict[str, Any]], place: Place, label: dict[str, A
 
 
 def _held_hashes(base: LabelRow) -> tuple[dict[str, set[Place]], int]:
+    """Returns the places of the objects on a row by hash, and the number of objects."""
     held: dict[str, set[Place]] = defaultdict(set)
     for unit_hash, frame_index, labels in iterate_frames(base):
         for label in labels.get("objects") or ():
             held[label["objectHash"]].add((unit_hash, frame_index))
     num_objects = len(held)
-    # Answers can outlive their object; an instance under such a hash would take them over.
+    # Answers can outlive their object. A new instance under such a hash would get them.
     for orphan in (*base["object_answers"], *base["object_actions"]):
         held.setdefault(orphan, set())
     return dict(held), num_objects
@@ -212,7 +199,7 @@ def _checked_corners(row: LabelRow, detections: VideoDetections, info: VideoInfo
         )
     grid = corners_on_grid(detections.xyxy, info.sizes(detections.frame_index))
     if ((grid < 0) | (grid > GRID)).any() or (grid[:, 2:] <= grid[:, :2]).any():
-        raise LabelError("got a box outside its frame, or without an area: shape detections first")
+        raise LabelError("got a box outside its frame, or without an area: filter the detections first")
     return [tuple(box) for box in grid.tolist()]
 
 
@@ -233,8 +220,8 @@ def _label(category: OntologyObject, confidence: float, made_at: str, geometry: 
     }
 
 
-def _as_it_was(earlier: dict[str, Any] | None, label: dict[str, Any]) -> dict[str, Any]:
-    """Returns the earlier object where only dates and authors differ."""
+def _earlier_if_unchanged(earlier: dict[str, Any] | None, label: dict[str, Any]) -> dict[str, Any]:
+    """Returns the earlier object if only dates and authors differ."""
     if earlier is None:
         return label
     same = all(earlier.get(key) == label[key] for key in ("name", "color", "shape", "value"))
@@ -268,3 +255,40 @@ def _with_labels(
 
 def _frame_with(labels: Mapping[str, Any], objects: list[dict[str, Any]]) -> dict[str, Any]:
     return {"classifications": [], **labels, "objects": [*(labels.get("objects") or ()), *objects]}
+
+
+def count_labels_of_others(row: LabelRow) -> int:
+    """Returns how many objects and classifications on a row are not prelabel's own and untouched.
+
+    Raises:
+        LabelError: the row is not of a video, an image or an image group.
+    """
+    left = remove_own_answers(remove_own(row))
+    hashes = {*(left.get("object_answers") or ()), *(left.get("classification_answers") or ())}
+    for _, _, labels in iterate_frames(left):
+        hashes.update(label["objectHash"] for label in labels.get("objects") or ())
+    return len(hashes)
+
+
+def refuse_begun(title: str, row: LabelRow) -> None:
+    """Checks that nobody has begun to work on a row: every label on it is prelabel's own and untouched.
+
+    Raises:
+        TakenError: somebody has.
+    """
+    count = count_labels_of_others(row)
+    if count:
+        raise TakenError(
+            f"{title}: its label row has {count} {'label' if count == 1 else 'labels'} that prelabel did not write or "
+            "that somebody has changed: nothing was saved (with labels.if_begun: merge, a run adds to them)"
+        )
+
+
+def unless_begun(title: str, change: RowChange) -> RowChange:
+    """Returns the change, made to raise a TakenError if somebody has begun to work on the row."""
+
+    def change_unbegun(row: LabelRow, now: datetime) -> WrittenRow:
+        refuse_begun(title, row)
+        return change(row, now)
+
+    return change_unbegun

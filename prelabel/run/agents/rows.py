@@ -15,9 +15,8 @@ from prelabel.encord.sink import EncordSink
 from prelabel.errors import SaveError
 from prelabel.files.folder_sink import LABELS_ENDING, FolderSink, write_row
 from prelabel.labels.row.editable import EditableRow, added_labels, labels_of
-from prelabel.labels.row.own import LabelRow
+from prelabel.labels.row.own import LabelRow, WrittenRow
 from prelabel.labels.row.size import check_row_size
-from prelabel.labels.row.write import WrittenRow
 from prelabel.plugins.protocols import Task
 
 ReadInfo = Callable[[], VideoInfo]

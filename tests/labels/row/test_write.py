@@ -249,7 +249,7 @@ def test_equal_boxes_on_one_frame_get_hashes_of_their_own_and_are_known_again():
     row = write(new_row(VIDEO), found, VIDEO).row
     assert len(find_own(row)) == 4
     assert write(row, found, VIDEO).row == row
-    with pytest.raises(LabelError, match="stands there 4 times"):
+    with pytest.raises(LabelError, match="is there 4 times"):
         write(new_row(VIDEO), detections(*[(0, (1, 1, 9, 9), 0.5, 0)] * 5), VIDEO)
 
 
@@ -346,7 +346,7 @@ def test_other_kinds_of_data_are_refused_by_name():
 
 def test_class_without_an_object_is_refused():
     label_map = build_label_map(["car", "polygon"], ontology_of_shapes(), {})
-    with pytest.raises(LabelError, match="'car' becomes no object"):
+    with pytest.raises(LabelError, match="'car' is mapped to no object"):
         write_detections(new_row(VIDEO), detections((0, (1, 1, 9, 9), 0.5, 0)), VIDEO, label_map, now=NOW)
 
 
