@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from prelabel.runtime.telemetry import Metrics
 
 ROOT = Path(__file__).parents[1]
+COMPOSE_FILES = ["compose", "serve"]
 DEPLOY = ROOT / "docs" / "deploy"
 DOCKERFILE = ROOT / "Dockerfile.cuda"
 KUBERNETES = ("job", "cronjob", "work")
@@ -161,17 +162,19 @@ def test_the_job_is_not_tried_again_where_that_is_no_remedy() -> None:
     assert rules["FailJob"]["onExitCodes"]["containerName"] == pod(kubernetes("job"))["containers"][0]["name"]
 
 
-def test_the_compose_file_keeps_to_the_specification() -> None:
-    compose().validate()
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_the_compose_file_keeps_to_the_specification(name: str) -> None:
+    PyCompose.from_yaml(interpolated(name)).validate()
 
 
 def test_a_wrong_compose_file_would_be_seen() -> None:
     with pytest.raises(ValueError, match="readonly"):
-        PyCompose.from_yaml(interpolated().replace("read_only", "readonly"))
+        PyCompose.from_yaml(interpolated("compose").replace("read_only", "readonly"))
 
 
-def test_the_compose_service_has_a_gpu_a_secret_and_no_privileges() -> None:
-    service = yaml.safe_load(interpolated())["services"]["prelabel"]
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_the_compose_service_has_a_gpu_a_secret_and_no_privileges(name: str) -> None:
+    service = yaml.safe_load(interpolated(name))["services"]["prelabel"]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
     assert service["secrets"] == ["encord_key"]
@@ -198,15 +201,11 @@ def pod(job: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-def interpolated() -> str:
-    """Returns the compose file with its variables filled in, as compose does before it looks at the rest."""
+def interpolated(name: str) -> str:
+    """Returns a compose file with its variables filled in, as compose does before it reads the rest."""
 
     def fill(match: re.Match[str]) -> str:
         return match["default"] if match["kind"] == "-" else "given"
 
-    text = (DEPLOY / "compose.yaml").read_text()
+    text = (DEPLOY / f"{name}.yaml").read_text()
     return re.sub(r"\$\{\w+(?::(?P<kind>[-?])(?P<default>[^}]*))?\}", fill, text)
-
-
-def compose() -> PyCompose:
-    return PyCompose.from_yaml(interpolated())

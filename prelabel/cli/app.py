@@ -22,6 +22,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, metavar="PORT", envvar="PRELABEL_METRICS_PORT", help="serve Prometheus metrics"),
+]
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML config; `prelabel init` writes one")]
 Settings = Annotated[
     list[str] | None,
@@ -44,10 +48,7 @@ def run(
     watch: Annotated[
         float | None, typer.Option(min=1, metavar="SECONDS", help="when no task waits, look again every so often")
     ] = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65535, metavar="PORT", envvar="PRELABEL_METRICS_PORT", help="serve Prometheus metrics"),
-    ] = None,
+    metrics_port: MetricsPort = None,
     report: Annotated[bool, typer.Option("--report", help="write report.html beside report.json")] = False,
 ) -> None:
     """Label what waits: videos in, label rows out, tasks moved on.
@@ -65,6 +66,41 @@ def run(
         watch_seconds=watch,
         metrics_port=metrics_port,
         page=report,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def serve(
+    config: ConfigPath,
+    settings: Settings = None,
+    *,
+    host: Annotated[str, typer.Option(metavar="HOST", help="address to listen on")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0: any that is free")] = 8080,
+    poll: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="also look this often, since a notification may be lost")
+    ] = 600,
+    idle_exit: Annotated[
+        float | None, typer.Option(min=1, metavar="SECONDS", help="end after so long without a notification")
+    ] = None,
+    metrics_port: MetricsPort = None,
+) -> None:
+    """Label tasks when Encord notifies that they are waiting at the stage.
+
+    Point the stage's notifications at http://HOST:PORT/ and set ENCORD_WEBHOOK_SECRET to its signing secret. /health
+    and /ready answer probes.
+
+    Example: prelabel serve prelabel.yaml --port 8080 --idle-exit 600
+    """
+    from prelabel.cli.commands import serve_config
+
+    code = serve_config(
+        config,
+        settings or (),
+        (host, port),
+        poll_seconds=poll,
+        idle_exit_seconds=idle_exit,
+        metrics_port=metrics_port,
     )
     raise typer.Exit(code)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -30,8 +31,10 @@ from prelabel.errors import ConfigError, did_you_mean
 from prelabel.plugins.load import load_plugin
 from prelabel.run.checks import check_labels, prepare_stages
 from prelabel.run.inspection import run_checks
+from prelabel.run.notifications import SECRET_VARIABLE, NotificationReader
 from prelabel.run.passes import run_passes
 from prelabel.run.records import OnlyFailed, RetryBackoff, TaskFilter, every_task
+from prelabel.run.serve import WorkSignal, check_installed, make_app, served_stage, serving
 from prelabel.runtime.files import DRY_RUN, write_text_atomically
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
 from prelabel.runtime.observers import observers
@@ -58,9 +61,50 @@ def run_config(
     """Runs a config, stage after stage, once, or again and again until somebody asks to stop."""
     shared = Shared()
     assemblies = [assemble(stage, config.parent, dry_run, shared) for stage in load_configs(config, settings)]
-    rest = timedelta(minutes=assemblies[0].config.retries.watch_minutes)
-    choose = every_task if watch_seconds is None else RetryBackoff(rest)
-    return _run(assemblies, choose, limit=limit, watch_seconds=watch_seconds, metrics_port=metrics_port, page=page)
+    choose = every_task if watch_seconds is None else _retry_backoff(assemblies)
+    stop = StopSignal()
+    rest = None if watch_seconds is None else partial(_rest, stop, watch_seconds)
+    return _run(assemblies, choose, stop, limit=limit, rest=rest, metrics_port=metrics_port, page=page)
+
+
+def _rest(stop: StopSignal, seconds: float) -> bool:
+    stop.wait(seconds)
+    return not stop.is_set
+
+
+def serve_config(
+    config: Path,
+    settings: Sequence[str],
+    address: tuple[str, int],
+    *,
+    poll_seconds: float,
+    idle_exit_seconds: float | None,
+    metrics_port: int | None,
+) -> int:
+    """Runs a config's stages whenever Encord's notifications say that tasks are waiting."""
+    check_installed()
+    secret = os.environ.get(SECRET_VARIABLE)
+    if not secret:
+        raise ConfigError(f"{SECRET_VARIABLE} is not set: copy the signing secret from the agent stage's settings")
+    shared = Shared()
+    assemblies = [assemble(stage, config.parent, False, shared) for stage in load_configs(config, settings)]
+    served = [served_stage(assembly) for assembly in assemblies]
+    stop = StopSignal()
+    signal = WorkSignal(stop, poll_seconds, idle_exit_seconds)
+    with serving(make_app(NotificationReader(secret), served, signal), *address) as port:
+        person().print(f"waiting for notifications at http://{address[0]}:{port}/; also every {poll_seconds:g} s")
+        return _run(
+            assemblies,
+            _retry_backoff(assemblies),
+            stop,
+            rest=signal.wait,
+            metrics_port=metrics_port,
+            ready=signal.ready,
+        )
+
+
+def _retry_backoff(assemblies: Sequence[Assembly]) -> RetryBackoff:
+    return RetryBackoff(timedelta(minutes=assemblies[0].config.retries.watch_minutes))
 
 
 def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) -> int:
@@ -75,7 +119,7 @@ def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) ->
     if not chosen:
         person().print("no task was set aside")
         return ALL_DONE
-    return _run([assembly], OnlyFailed(frozenset(entry.key for entry in chosen)))
+    return _run([assembly], OnlyFailed(frozenset(entry.key for entry in chosen)), StopSignal())
 
 
 def _failed_entries(assembly: Assembly) -> list[Entry]:
@@ -87,25 +131,27 @@ def _failed_entries(assembly: Assembly) -> list[Entry]:
 def _run(
     assemblies: Sequence[Assembly],
     choose: TaskFilter,
+    stop: StopSignal,
     *,
     limit: int | None = None,
-    watch_seconds: float | None = None,
+    rest: Callable[[], bool] | None = None,
     metrics_port: int | None = None,
     page: bool = False,
+    ready: Callable[[], None] = lambda: None,
 ) -> int:
-    stop = StopSignal()
     codes = [ALL_DONE]
     with observers(metrics_port) as also:
         with waiting("loading the model, looking at the source …"), stdout_to_stderr():
             prepare_stages(assemblies)
+        ready()
         with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
-            passes = run_passes(assemblies, stop, choose, also, limit=limit, watch_seconds=watch_seconds, page=page)
+            passes = run_passes(assemblies, stop, choose, also, limit=limit, rest=rest, page=page)
             for assembly, report in passes:
                 if len(assemblies) > 1:
                     show_stage(assembly.stage)
                 show_report(report)
                 codes.append(_exit_code(report))
-    return INTERRUPTED if stop.is_set and watch_seconds is None else max(codes)
+    return INTERRUPTED if stop.is_set and rest is None else max(codes)
 
 
 def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,10 +115,20 @@ def run_passes(
     also: Sequence[Progress],
     *,
     limit: int | None = None,
-    watch_seconds: float | None = None,
+    rest: Callable[[], bool] | None = None,
     page: bool = False,
 ) -> Iterator[tuple[Assembly, RunReport]]:
-    """Yields a report a stage for the first pass, and for each later one in which something happened there."""
+    """Yields a report a stage for the first pass, and for each later one in which something happened there.
+
+    Args:
+        assemblies: the parts of each stage.
+        stop: asked between tasks and batches.
+        choose: which of the waiting tasks to work on.
+        also: told of all that happens, besides the terminal.
+        limit: tasks to work on at most.
+        rest: waits between two passes, and returns whether another is due; None: one pass.
+        page: whether to write the report as a page too.
+    """
     first, left = True, limit
     latest: dict[str, tuple[Assembly, RunReport]] = {}
     with ExitStack() as stack:
@@ -138,10 +148,9 @@ def run_passes(
                     break
             if len(assemblies) > 1 and is_news:
                 write_stages_report(_folder_of_stages(assemblies[0]), list(latest.values()))
-            if watch_seconds is None or stop.is_set or left == 0 or over:
+            if rest is None or stop.is_set or left == 0 or over or not rest():
                 return
             first = False
-            stop.wait(watch_seconds)
 
 
 def _pass(

@@ -1,0 +1,32 @@
+"""Notifications as Encord signs them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from uuid import UUID, uuid4
+
+SECRET = "whsec-test"
+
+
+def notification(project: UUID | str, stage: UUID | str, **changes: object) -> bytes:
+    """Returns the body of a notification about a stage."""
+    payload = {"project_hash": str(project), "stage_uuid": str(stage), "pending_count": 1, "reason": "max_wait_elapsed"}
+    envelope = {
+        "uid": str(uuid4()),
+        "version": 1,
+        "source": "encord",
+        "event_type": "agent_stage_work_available_event",
+        "event_created_timestamp": "2026-11-30T00:00:00Z",
+        "payload": payload,
+    }
+    return json.dumps({**envelope, **changes}).encode()
+
+
+def signed(body: bytes, *, secret: str = SECRET, seconds_ago: float = 0.0) -> dict[str, str]:
+    """Returns the headers that sign a body."""
+    timestamp = str(int(time.time() - seconds_ago))
+    digest = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
+    return {"X-Encord-Signature": digest, "X-Encord-Timestamp": timestamp}
