@@ -45,13 +45,13 @@ def frame_keys(image: Mapping[str, Any]) -> list[FrameKey]:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A COCO file, checked.
+    """The content of a checked COCO file.
 
     Attributes:
-        path: what errors call it.
+        path: of the file, for errors.
         images: by image id; each has a `file_name`.
         category_names: by category id.
-        annotations: as they stand.
+        annotations: as in the file.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class CocoFile:
 
     @classmethod
     def read(cls, path: Path, numbers: Sequence[str] = ()) -> CocoFile:
-        """Returns the file's content; each annotation has the `numbers` asked for."""
+        """Returns a file's content; each annotation must have the `numbers`, names of keys."""
         document = read_json(path, ConfigError)
         if not isinstance(document, dict):
             raise ConfigError(f"{path}: got {_kind(document)}, expected COCO: images, annotations, categories")
@@ -88,9 +88,9 @@ class CocoFile:
         return {key: image_id for image_id, image in self.images.items() for key in reversed(frame_keys(image))}
 
     def select(self, image_ids: Sequence[int], category_names: Sequence[str]) -> dict[str, Any]:
-        """Returns COCO of these images and categories alone, under ids from 1 in the given order.
+        """Returns COCO of these images and categories only, with ids from 1 in the given order.
 
-        Annotations are numbered from 1 too: the evaluation takes 0 for "no match".
+        Annotation ids start at 1 as well, because the evaluation takes 0 for "no match".
         """
         images = {image_id: number for number, image_id in enumerate(image_ids, 1)}
         categories = {name.casefold(): number for number, name in enumerate(category_names, 1)}
@@ -126,13 +126,9 @@ def _entries(document: Mapping[str, Any], key: str, wanted: Mapping[str, type], 
             value: Any = entry.get(name) if isinstance(entry, dict) else None
             if not issubclass(type(value), kind):
                 raise ConfigError(f"{path}: {key}[{number}].{name}: got {_kind(value)}, expected {_NAMES[kind]}")
-            if name == "bbox" and not _is_box(value):
+            if name == "bbox" and not (len(value) == 4 and all(isinstance(side, Real) for side in value)):
                 raise ConfigError(f"{path}: {key}[{number}].bbox: got {value}, expected [x, y, width, height]")
     return entries
-
-
-def _is_box(values: Sequence[object]) -> bool:
-    return len(values) == 4 and all(isinstance(value, Real) for value in values)
 
 
 def _kind(value: object) -> str:
@@ -140,11 +136,11 @@ def _kind(value: object) -> str:
 
 
 MAX_DETECTIONS = 100
-"""An image, the most confident first, as COCO has it."""
+"""Most detections of an image, the most confident first, as COCO defines it."""
 
 
 def truth_of(source: Source) -> Path | None:
-    """Returns the ground truth that a source names, or that is made with it; None where there is none."""
+    """Returns the ground truth that a source names or makes; None if it has none."""
     if isinstance(source, DemoSection):
         return source.output / TRUTH_NAME
     return source.truth if isinstance(source, FolderSection) else None
@@ -157,7 +153,7 @@ def score_coco(predictions: Path, truth: Path) -> Score:
     region (`iscrowd`) of their category are neither right nor wrong.
 
     Raises:
-        ConfigError: if a file is not COCO, or the two have no image or no category in common.
+        ConfigError: a file is not COCO, or the two have no image or no category in common.
     """
     found, wanted = CocoFile.read(predictions, ("score",)), CocoFile.read(truth)
     images, names = _common_images(found, wanted), _common_categories(found, wanted)
@@ -187,7 +183,7 @@ def _common_images(found: CocoFile, wanted: CocoFile) -> dict[int, int]:
 
 
 def _common_categories(found: CocoFile, wanted: CocoFile) -> list[str]:
-    """Returns the categories in common as the truth writes them, each once whatever the case."""
+    """Returns the names of common categories as the truth spells them, each once."""
     known = {name.casefold() for name in found.category_names.values()}
     common = {name.casefold(): name for name in wanted.category_names.values() if name.casefold() in known}
     if not common:

@@ -1,8 +1,7 @@
-"""What became of each box that was written."""
+"""What changed about each written box."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,105 +11,44 @@ from numpy.typing import NDArray
 from prelabel.data.boxes import iou_matrix, paired_iou
 from prelabel.evaluate.boxes import UNKNOWN_GEOMETRY, Boxes
 
-
-def match_boxes(written: Boxes, current: Boxes, min_iou: float) -> NDArray[np.int64]:
-    """Returns the current row that each written box has become, int64 (N,); -1: it is gone.
-
-    First by object hash and frame, wherever the box is now. What is left is assigned frame by frame so that the sum of
-    overlaps is largest (Kuhn 1955), first among boxes of one class, then among all.
-
-    Args:
-        written: what was there.
-        current: what is there.
-        min_iou: overlap from which boxes of different hashes may be the same thing.
-    """
-    matched = _by_instance(written, current)
-    for same_class in (True, False):
-        taken = np.zeros(len(current), np.bool_)
-        taken[matched[matched >= 0]] = True
-        for before, after in _frames_with_both(written, current, np.flatnonzero(matched < 0), np.flatnonzero(~taken)):
-            overlap = _overlaps(written.corners[before], current.corners[after])
-            allowed = overlap >= min_iou
-            if same_class:
-                allowed &= written.class_name[before][:, None] == current.class_name[after][None, :]
-            rows, columns = _assign(np.where(allowed, overlap, 0.0))
-            matched[before[rows]] = after[columns]
-    return matched
-
-
-def _by_instance(written: Boxes, current: Boxes) -> NDArray[np.int64]:
-    place = {
-        key: row
-        for row, key in enumerate(zip(current.instance.tolist(), current.frame_index.tolist(), strict=True))
-        if key[0]
-    }
-    keys = zip(written.instance.tolist(), written.frame_index.tolist(), strict=True)
-    return np.array([place.get(key, -1) for key in keys], np.int64)
-
-
-def _frames_with_both(
-    written: Boxes, current: Boxes, written_rows: NDArray[np.int64], current_rows: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yields, for each frame that has some of both, which rows they are."""
-    before, after = written.frame_index[written_rows], current.frame_index[current_rows]
-    for frame_index in np.intersect1d(before, after).tolist():
-        yield (
-            written_rows[slice(*np.searchsorted(before, [frame_index, frame_index + 1]).tolist())],
-            current_rows[slice(*np.searchsorted(after, [frame_index, frame_index + 1]).tolist())],
-        )
-
-
-def _overlaps(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.float64]:
-    return iou_matrix(before.astype(np.float32), after.astype(np.float32)).astype(np.float64)
-
-
-def _assign(overlap: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns rows and columns of the pairs with the largest sum of overlaps; pairs without any are none."""
-    from scipy.optimize import linear_sum_assignment
-
-    rows, columns = linear_sum_assignment(overlap, maximize=True)
-    real = overlap[rows, columns] > 0
-    return rows[real], columns[real]
-
-
-Outcome = Literal["untouched", "moved", "reclassed", "deleted"]
-OUTCOMES: tuple[Outcome, ...] = ("untouched", "moved", "reclassed", "deleted")
+BoxChange = Literal["untouched", "moved", "reclassed", "deleted"]
+BOX_CHANGES: tuple[BoxChange, ...] = ("untouched", "moved", "reclassed", "deleted")
 UNTOUCHED, MOVED, RECLASSED, DELETED = range(4)
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The boxes of one video, before and after.
+    """The boxes of one video before and after.
 
     Attributes:
-        written: what prelabel wrote, N boxes.
-        current: what stands there now, M boxes.
-        current_row: int64 (N,), which of them each written box has become; -1: none.
-        outcome: int64 (N,), index into `OUTCOMES`.
-        iou: float64 (N,), of each written box with what it has become; 0 where it is gone.
-        is_moved: bool (N,), whether the geometry is another, of reclassed boxes too.
-        is_added: bool (M,), whether a current box comes from none that was written.
+        written: the N boxes that prelabel wrote.
+        current: the M boxes that are there now.
+        current_row: int64 (N,), the current box that each written box became; -1: none.
+        change: int64 (N,), index into `BOX_CHANGES`.
+        iou: float64 (N,), overlap of each written box with what it became; 0 if it is gone.
+        is_moved: bool (N,), whether the geometry changed, of reclassed boxes too.
+        is_added: bool (M,), whether no written box became this current box.
     """
 
     written: Boxes
     current: Boxes
     current_row: NDArray[np.int64]
-    outcome: NDArray[np.int64]
+    change: NDArray[np.int64]
     iou: NDArray[np.float64]
     is_moved: NDArray[np.bool_]
     is_added: NDArray[np.bool_]
 
     @property
     def became(self) -> NDArray[np.str_]:
-        """Class of what each written box has become, str (N,); empty where it is gone."""
+        """Class of what each written box became, str (N,); empty if it is gone."""
         if not len(self.current):
             return np.full(len(self.written), "", np.str_)
         return np.where(self.current_row < 0, "", self.current.class_name[self.current_row])
 
     def without_added(self, drop: NDArray[np.bool_]) -> Compared:
-        """Returns the comparison without those current boxes, bool (M,); only such as come from none may go."""
+        """Returns the comparison without some added boxes, bool (M,)."""
         if (drop & ~self.is_added).any():
-            raise ValueError("drop: got a box that comes from one that was written")
+            raise ValueError("drop: got a box that a written box became, expected added boxes only")
         place = np.cumsum(~drop) - 1
         return replace(
             self,
@@ -119,46 +57,88 @@ class Compared:
             is_added=self.is_added[~drop],
         )
 
-    @property
-    def corrections_by_frame(self) -> dict[int, int]:
-        """Boxes that were moved, reclassed, deleted or added, by frame."""
-        touched = self.written.frame_index[self.outcome != UNTOUCHED]
-        frames = np.concatenate([touched, self.current.frame_index[self.is_added]])
-        numbers, counts = np.unique(frames, return_counts=True)
-        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-
 
 def compare_boxes(written: Boxes, current: Boxes, *, min_iou: float, accept_iou: float) -> Compared:
-    """Returns what became of each box.
+    """Returns what changed about each box.
 
     Args:
         written: what prelabel wrote.
-        current: what stands there now.
+        current: what is there now.
         min_iou: overlap from which boxes of different instances may be the same thing.
-        accept_iou: overlap from which a box counts as untouched where the exact geometry of either is not known. Else
-            only the same geometry does.
+        accept_iou: overlap from which a box counts as untouched if the exact geometry of either is unknown. If both are
+            known, only the same geometry does.
     """
     row = match_boxes(written, current, min_iou)
-    there = row >= 0
+    is_there = row >= 0
     iou, is_same, same_class = np.zeros(len(row)), np.zeros(len(row), np.bool_), np.zeros(len(row), np.bool_)
-    iou[there] = paired_iou(written.corners[there], current.corners[row[there]])
-    same_class[there] = written.class_name[there] == current.class_name[row[there]]
-    before, after = written.geometry[there], current.geometry[row[there]]
-    is_near = np.abs(written.corners[there] - current.corners[row[there]]).max(axis=1, initial=0) <= 1
-    is_same[there] = np.select(
-        # Another class may be drawn in another shape, whose geometry is never the same to the letter.
-        [(before == UNKNOWN_GEOMETRY) | (after == UNKNOWN_GEOMETRY), ~same_class[there]],
-        [iou[there] >= accept_iou, is_near],
+    iou[is_there] = paired_iou(written.corners[is_there], current.corners[row[is_there]])
+    same_class[is_there] = written.class_name[is_there] == current.class_name[row[is_there]]
+    before, after = written.geometry[is_there], current.geometry[row[is_there]]
+    is_near = np.abs(written.corners[is_there] - current.corners[row[is_there]]).max(axis=1, initial=0) <= 1
+    is_same[is_there] = np.select(
+        # Another class may be drawn in another shape, whose exact geometry is never the same.
+        [(before == UNKNOWN_GEOMETRY) | (after == UNKNOWN_GEOMETRY), ~same_class[is_there]],
+        [iou[is_there] >= accept_iou, is_near],
         before == after,
     )
     is_added = np.ones(len(current), np.bool_)
-    is_added[row[there]] = False
+    is_added[row[is_there]] = False
     return Compared(
         written=written,
         current=current,
         current_row=row,
-        outcome=np.select([~there, ~same_class, ~is_same], [DELETED, RECLASSED, MOVED], UNTOUCHED).astype(np.int64),
+        change=np.select([~is_there, ~same_class, ~is_same], [DELETED, RECLASSED, MOVED], UNTOUCHED).astype(np.int64),
         iou=iou,
-        is_moved=there & ~is_same,
+        is_moved=is_there & ~is_same,
         is_added=is_added,
     )
+
+
+def link_unknown_instances(compared: Compared) -> Compared:
+    """Returns the comparison in which current boxes of unknown instance belong to the written instance they come from.
+
+    So a ground truth without tracks neither splits nor joins what was written.
+    """
+    current, row = compared.current, compared.current_row
+    names = current.instance.astype(object)
+    is_there = row >= 0
+    names[row[is_there]] = compared.written.instance[is_there]
+    linked = np.where(current.instance == "", names, current.instance).astype(np.str_)
+    return replace(compared, current=replace(current, instance=linked))
+
+
+def match_boxes(written: Boxes, current: Boxes, min_iou: float) -> NDArray[np.int64]:
+    """Returns the current row that each written box became, int64 (N,); -1: it is gone.
+
+    Boxes match by object hash and frame first, wherever the box is now. The rest is assigned frame by frame so that the
+    sum of overlaps is largest (Kuhn 1955), first among boxes of one class, then among all.
+
+    Args:
+        written: what was there.
+        current: what is there.
+        min_iou: overlap from which boxes of different hashes may be the same thing.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    keys = zip(current.instance.tolist(), current.frame_index.tolist(), strict=True)
+    place = {key: row for row, key in enumerate(keys) if key[0]}
+    keys = zip(written.instance.tolist(), written.frame_index.tolist(), strict=True)
+    matched = np.array([place.get(key, -1) for key in keys], np.int64)
+    for same_class in (True, False):
+        is_taken = np.zeros(len(current), np.bool_)
+        is_taken[matched[matched >= 0]] = True
+        open_written, open_current = np.flatnonzero(matched < 0), np.flatnonzero(~is_taken)
+        before, after = written.frame_index[open_written], current.frame_index[open_current]
+        for frame_index in np.intersect1d(before, after).tolist():
+            on_frame = [frame_index, frame_index + 1]
+            rows = open_written[slice(*np.searchsorted(before, on_frame).tolist())]
+            others = open_current[slice(*np.searchsorted(after, on_frame).tolist())]
+            corners = written.corners[rows].astype(np.float32), current.corners[others].astype(np.float32)
+            overlap = iou_matrix(*corners).astype(np.float64)
+            overlap[overlap < min_iou] = 0
+            if same_class:
+                overlap[written.class_name[rows][:, None] != current.class_name[others][None, :]] = 0
+            chosen, partner = linear_sum_assignment(overlap, maximize=True)
+            is_pair = overlap[chosen, partner] > 0
+            matched[rows[chosen[is_pair]]] = others[partner[is_pair]]
+    return matched

@@ -1,11 +1,11 @@
-"""The labels that stand now: on the platform, in exported files, or in a ground truth."""
+"""The current labels: on the platform, in exported files, or in a ground truth."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,32 +29,32 @@ if TYPE_CHECKING:
 
 
 class NotThereError(TaskError):
-    """The labels of this task cannot be compared, and the reason why."""
+    """The labels of a task cannot be compared; the message says why."""
 
 
 class CurrentLabels(Protocol):
     """Label rows by task."""
 
     def row_of(self, entry: Entry) -> LabelRow:
-        """Returns the label row of a task as it stands now.
+        """Returns the current label row of a task.
 
         Raises:
-            NotThereError: there is none, or it is not yet to be compared.
-            TaskError: it cannot be had.
+            NotThereError: there is none, or the task is not yet at a stage to compare.
+            TaskError: it cannot be read.
         """
 
     def describe(self) -> str:
-        """Returns where they are, in words."""
+        """Returns where the labels are, in words."""
 
 
 @dataclass(frozen=True)
 class ProjectRows:
-    """Rows of an Encord project. Nothing on the platform is changed.
+    """Label rows of an Encord project. Nothing on the platform changes.
 
     Attributes:
-        project: where.
-        stages: titles or uuids of the stages at which tasks are compared; none: those at which the workflow ends.
-        entries: the tasks, listed together in few requests.
+        project: the project.
+        stages: titles or uuids of the stages to compare tasks at; none: the stages at which the workflow ends.
+        entries: the tasks; few requests list them all.
     """
 
     project: EncordProject
@@ -62,7 +62,7 @@ class ProjectRows:
     entries: Sequence[Entry]
 
     def row_of(self, entry: Entry) -> LabelRow:
-        """Returns the row's labels as the platform has them."""
+        """Returns the row as the platform sends it."""
         from prelabel.encord.client import labels_as_sent
 
         row = self._rows.get(entry.key)
@@ -99,28 +99,28 @@ class ProjectRows:
 
     @cached_property
     def _rows(self) -> dict[str, LabelRowV2]:
+        """The label rows of all entries, by task key."""
         hashes: dict[str, list[str]] = {}
         for entry in self.entries:
             _, data_hash, branch = entry.key.split("/", 2)
             hashes.setdefault(branch, []).append(data_hash)
-        return {
-            f"{self.project.project_hash}/{row.data_hash}/{branch}": row
-            for branch, all_of in hashes.items()
-            for start in range(0, len(all_of), ROWS_A_REQUEST)
-            for row in self._listed(all_of[start : start + ROWS_A_REQUEST], branch)
-        }
-
-    def _listed(self, data_hashes: Sequence[str], branch: str) -> list[LabelRowV2]:
-        doing = f"project {self.project.title!r}: listing {len(data_hashes)} label rows"
-        return self.project.caller.call(doing, lambda: self.project.label_rows(data_hashes, branch), FetchError)
+        rows: dict[str, LabelRowV2] = {}
+        for branch, of_branch in hashes.items():
+            for start in range(0, len(of_branch), ROWS_A_REQUEST):
+                asked = of_branch[start : start + ROWS_A_REQUEST]
+                doing = f"project {self.project.title!r}: listing {len(asked)} label rows"
+                list_rows = partial(self.project.label_rows, asked, branch)
+                for row in self.project.caller.call(doing, list_rows, FetchError):
+                    rows[f"{self.project.project_hash}/{row.data_hash}/{branch}"] = row
+        return rows
 
 
 @dataclass(frozen=True)
 class OutputRows:
-    """Label rows in the files in which a run left them, read one at a time.
+    """Label rows in the files that a run wrote, read one at a time.
 
     Attributes:
-        store: the run's output.
+        store: files of the run's output.
     """
 
     store: RunFolder
@@ -132,7 +132,7 @@ class OutputRows:
             raise NotThereError(f"has no label row in {self.store.output}")
         rows = _rows_in(read_json(path, NotThereError))
         if len(rows) != 1:
-            raise NotThereError(f"{path} is no label row")
+            raise NotThereError(f"{path}: expected one label row, got {len(rows)}")
         return rows[0]
 
     def describe(self) -> str:
@@ -142,22 +142,22 @@ class OutputRows:
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Label rows in files, as the SDK, the web app or `prelabel export` writes them, one or several a file.
+    """Label rows in files, as the SDK, the web app or `prelabel export` writes them, one or several in each.
 
     Attributes:
-        path: a JSON file, or a folder that is searched through; other JSON files in it are passed over, and so is what
-            a dry run left there.
+        path: a JSON file, or a folder to search; other JSON files in it and the output of dry runs do not count.
     """
 
     path: Path
 
     def row_of(self, entry: Entry) -> LabelRow:
-        """Returns the row of the task's data, else the only one of its title."""
+        """Returns the row of the task's data, else the only one with its title."""
         data_hash = entry.key.split("/")[1] if entry.key.count("/") >= 2 else ""
         for identity in (data_hash_of(entry.key), data_hash):
             if identity in self._by_hash:
                 return self._by_hash[identity]
-        titled = [row for row in self._by_hash.values() if _is_called(row, entry.title)]
+        names = (entry.title, PurePosixPath(entry.title).name)
+        titled = [row for row in self._by_hash.values() if row.get("data_title") in names]
         if len(titled) != 1:
             raise NotThereError(f"{self.path} has {len(titled) or 'no'} label rows of that title")
         return titled[0]
@@ -177,48 +177,54 @@ class RowFiles:
 
 @dataclass(frozen=True)
 class CocoTruth:
-    """Ground truth, its images matched by video and frame index.
+    """A COCO ground truth, its images matched by video and frame index.
 
     Attributes:
         file: the COCO file.
-        class_names: as the labels are called; the truth's are taken for them whatever the case.
+        class_names: names of the labels; those of the truth match them in any case.
+        has_tracks: whether annotations of one `track_id` in a video are one instance.
     """
 
     file: CocoFile
     class_names: tuple[str, ...]
+    has_tracks: bool
 
     def boxes_of(self, title: str, info: VideoInfo, frames: NDArray[np.int64]) -> tuple[Boxes, NDArray[np.int64]]:
-        """Returns the truth of a video, and the frames that both it and `frames`, rising, have.
+        """Returns the true boxes of a video, and the frames that both the truth and `frames`, rising, have.
 
         Raises:
-            NotThereError: it has none of these frames.
+            NotThereError: the truth has none of these frames.
         """
         ids = {frame: self.file.find_image([(title, frame)]) for frame in frames.tolist()}
         common = np.array([frame for frame, image_id in ids.items() if image_id is not None], np.int64)
         if not len(common):
             raise NotThereError(f"{self.file.path} has no image of frame {int(frames[0])} of {title!r}")
-        found = [
-            (frame, self._class_of(entry["category_id"]), entry["bbox"])
+        entries = [
+            (frame, entry)
             for frame, image_id in ids.items()
             if image_id is not None
             for entry in self._by_image.get(image_id, ())
         ]
-        frame_index = np.array([frame for frame, _, _ in found], np.int64)
-        xywh = np.array([bbox for _, _, bbox in found], np.float64).reshape(-1, 4)
-        xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        return boxes_of_corners(frame_index, xyxy, info, [name for _, name, _ in found]), common
+        xywh = np.array([entry["bbox"] for _, entry in entries], np.float64).reshape(-1, 4)
+        track_id = [entry.get("track_id", -1) if self.has_tracks else -1 for _, entry in entries]
+        boxes = boxes_of_corners(
+            np.array([frame for frame, _ in entries], np.int64),
+            np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+            info,
+            [self._class_names[entry["category_id"]] for _, entry in entries],
+            instance=np.array(track_id, np.int64),
+        )
+        return boxes, common
 
     def describe(self) -> str:
         """Returns the path."""
         return f"ground truth {self.file.path}"
 
-    def _class_of(self, category_id: int) -> str:
-        name = self.file.category_names[category_id]
-        return self._known_names.get(name.casefold(), name)
-
     @cached_property
-    def _known_names(self) -> dict[str, str]:
-        return {name.casefold(): name for name in self.class_names}
+    def _class_names(self) -> dict[int, str]:
+        """Names by category id, spelt as the labels spell them."""
+        known = {name.casefold(): name for name in self.class_names}
+        return {number: known.get(name.casefold(), name) for number, name in self.file.category_names.items()}
 
     @cached_property
     def _by_image(self) -> Mapping[int, list[dict[str, Any]]]:
@@ -230,7 +236,7 @@ class CocoTruth:
 
 
 def is_coco(path: Path) -> bool:
-    """Tells whether a path is a COCO file, as told from label rows."""
+    """Returns whether a path is a COCO file and not label rows."""
     if not path.is_file():
         return False
     document = read_json(path, ConfigError)
@@ -238,7 +244,7 @@ def is_coco(path: Path) -> bool:
 
 
 def explain_skipped(reasons: Sequence[str]) -> str:
-    """Returns the reasons with how often each came, the most frequent first.
+    """Returns the reasons with their counts, the most frequent first.
 
     >>> explain_skipped(["is at stage 'A'", "is gone", "is at stage 'A'"])
     "2: is at stage 'A'; 1: is gone"
@@ -254,7 +260,3 @@ def _rows_in(document: object) -> list[LabelRow]:
     entries = document if isinstance(document, list) else [document]
     parts = ("data_units", "object_answers", "data_hash", "data_type")
     return [entry for entry in entries if isinstance(entry, dict) and all(part in entry for part in parts)]
-
-
-def _is_called(row: LabelRow, title: str) -> bool:
-    return row.get("data_title") in (title, PurePosixPath(title).name)

@@ -1,11 +1,13 @@
-"""What people did to pre-labels: each box's outcome, and the counts that follow from them.
+"""What annotators did to pre-labels, as counts.
 
-**Outcomes.** A box that was written is *untouched* (same class, same geometry), *moved* (same class, other geometry),
-*reclassed* (other class, wherever it is), or *deleted*. A box that stands there and comes from none is *added*.
+**Changes.** A written box is *untouched* (same class, same geometry), *moved* (same class, other geometry), *reclassed*
+(other class, wherever it is) or *deleted*. A current box that no written box became is *added*.
 
-**Actions.** What the corrections took: 1 for each box moved, for each new class given to an instance, for each box
-drawn, for each box deleted, or once for all of them where a whole instance went. From scratch, each box that stands now
-would have been drawn. Both sides count an editor's interpolation as if every frame were drawn by hand.
+**Actions, a box each.** 1 for each box moved, each new class of an instance, each box drawn, and each box deleted, or
+once for all boxes if the whole instance went. From scratch, each current box is drawn.
+
+**Actions in an editor.** Instances are edited as a whole, and few kept boxes stand for many: see
+`prelabel.evaluate.editor`.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.evaluate.boxes import Boxes
-from prelabel.evaluate.compare import DELETED, MOVED, OUTCOMES, RECLASSED, UNTOUCHED, Compared
+from prelabel.evaluate.compare import BOX_CHANGES, DELETED, MOVED, RECLASSED, UNTOUCHED, Compared
+from prelabel.evaluate.editor import count_corrections, count_from_scratch
 
 NUM_IOU_BINS = 20
 """Of the overlap before and after a move: steps of 0.05."""
@@ -25,22 +27,24 @@ NUM_IOU_BINS = 20
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """Counts of one class, or of several added up.
+    """Counts of one class, or of several classes together.
 
     Attributes:
         untouched: boxes left as they were written.
         moved: boxes of the same class and another geometry.
         reclassed: boxes that were written as this class and are of another now.
         deleted: boxes that are gone.
-        added: boxes of this class that come from none.
+        added: boxes of this class that no written box became.
         reclassed_to: boxes of this class now that were written as another.
         instances_untouched: written instances all of whose boxes are untouched, with none added.
-        instances_edited: written instances of which something is left, and something changed.
+        instances_edited: written instances of which something is left and something changed.
         instances_deleted: written instances of which nothing is left.
-        instances_added: instances of this class, none of whose boxes comes from a written one.
-        actions: what the corrections took.
-        from_scratch: what the labels that stand now would have taken without pre-labels.
-        moved_iou: boxes moved by the overlap before and after: 20 equal bins from 0 to 1.
+        instances_added: instances of this class that no written box became part of.
+        actions: what the corrections took, a box each.
+        from_scratch: what the current labels would have taken without pre-labels, a box each.
+        actions_in_editor: what the corrections took in an editor.
+        from_scratch_in_editor: what the current labels would have taken without pre-labels in an editor.
+        moved_iou: moved boxes by the overlap before and after: 20 equal bins from 0 to 1.
     """
 
     untouched: int = 0
@@ -55,14 +59,13 @@ class Edits:
     instances_added: int = 0
     actions: int = 0
     from_scratch: int = 0
+    actions_in_editor: int = 0
+    from_scratch_in_editor: int = 0
     moved_iou: tuple[int, ...] = field(default=(0,) * NUM_IOU_BINS)
 
     def __add__(self, other: Edits) -> Edits:
-        sums = {
-            name: getattr(self, name) + getattr(other, name)
-            for name in (part.name for part in fields(self))
-            if name != "moved_iou"
-        }
+        counts = (part.name for part in fields(self) if part.name != "moved_iou")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in counts}
         return Edits(**sums, moved_iou=tuple(a + b for a, b in zip(self.moved_iou, other.moved_iou, strict=True)))
 
     @property
@@ -72,42 +75,66 @@ class Edits:
 
     @property
     def current(self) -> int:
-        """Boxes that stand there now."""
+        """Boxes that are there now."""
         return self.untouched + self.moved + self.added + self.reclassed_to
 
     @property
     def precision(self) -> float | None:
-        """Share of the written boxes that stayed, in their class; None if none was written."""
+        """Share of the written boxes that stayed in their class; None if none was written."""
         return (self.untouched + self.moved) / self.written if self.written else None
 
     @property
     def recall(self) -> float | None:
-        """Share of the boxes that stand now which were written, in their class; None if there is none."""
+        """Share of the current boxes that were written in their class; None if there is none."""
         return (self.untouched + self.moved) / self.current if self.current else None
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of precision and recall; None if there is neither box."""
+        """Harmonic mean of precision and recall; None if there is no box at all."""
         num = self.written + self.current
         return 2 * (self.untouched + self.moved) / num if num else None
 
     @property
     def saved(self) -> float | None:
-        """Share of the actions from scratch that the pre-labels saved; below 0 where they cost more than they gave."""
+        """Share of the actions from scratch that the pre-labels saved, a box each; below 0 if they cost more."""
         return 1 - self.actions / self.from_scratch if self.from_scratch else None
 
+    @property
+    def saved_in_editor(self) -> float | None:
+        """Share of the actions from scratch that the pre-labels saved in an editor; below 0 if they cost more."""
+        return 1 - self.actions_in_editor / self.from_scratch_in_editor if self.from_scratch_in_editor else None
 
-def count_edits(compared: Compared) -> dict[str, Edits]:
-    """Returns the counts by class: of what was written by the class it was written as, of the rest by the class now."""
-    names = np.union1d(compared.written.class_name, compared.current.class_name)
-    boxes, instances, actions = (
-        _box_counts(compared, names),
-        _instance_counts(compared, names),
-        _actions(compared, names),
-    )
+
+def count_edits(compared: Compared, frames: NDArray[np.int64], accept_iou: float) -> dict[str, Edits]:
+    """Returns the counts by class: the class that was written, and of added boxes the class now.
+
+    Args:
+        compared: the boxes of a video before and after.
+        frames: rising, the frames that were compared.
+        accept_iou: overlap from which an interpolated box is good enough.
+    """
+    written, current, change = compared.written, compared.current, compared.change
+    names = np.union1d(written.class_name, current.class_name)
+    comes_from_other = np.zeros(len(current), np.bool_)
+    comes_from_other[compared.current_row[change == RECLASSED]] = True
+    classes: dict[str, NDArray[np.str_]] = {
+        **{name: written.class_name[change == number] for number, name in enumerate(BOX_CHANGES)},
+        "added": current.class_name[compared.is_added],
+        "reclassed_to": current.class_name[comes_from_other],
+        "from_scratch": current.class_name,
+        "actions": _boxes_acted_on(compared),
+        **_instances_by_change(compared),
+    }
+    counts = {
+        key: np.bincount(np.searchsorted(names, each), minlength=len(names)).tolist() for key, each in classes.items()
+    }
+    corrections = count_corrections(compared, frames, accept_iou)
+    from_scratch = count_from_scratch(current, frames, accept_iou)
     return {
         name: Edits(
-            **{key: int(column[place]) for key, column in {**boxes, **instances, "actions": actions}.items()},
+            **{key: column[place] for key, column in counts.items()},
+            actions_in_editor=corrections[name],
+            from_scratch_in_editor=from_scratch[name],
             moved_iou=_moved_iou(compared, name),
         )
         for place, name in enumerate(names.tolist())
@@ -123,73 +150,51 @@ def add_edits(parts: Iterable[Mapping[str, Edits]]) -> dict[str, Edits]:
     return dict(sorted(sums.items()))
 
 
-def _box_counts(compared: Compared, names: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
-    written, current, outcome = compared.written, compared.current, compared.outcome
-    comes_from_other = np.zeros(len(current), np.bool_)
-    comes_from_other[compared.current_row[outcome == RECLASSED]] = True
-    by_outcome: dict[str, NDArray[np.int64]] = {
-        name: _count(written.class_name[outcome == number], names) for number, name in enumerate(OUTCOMES)
-    }
+def _instances_by_change(compared: Compared) -> dict[str, NDArray[np.str_]]:
+    """Returns the class of each instance that was left, edited, deleted and added."""
+    written, current = compared.written, compared.current
+    instance, now = written.instance_number, current.instance_number
+    _, first = np.unique(instance, return_index=True)
+    _, first_now = np.unique(now, return_index=True)
+    is_there = compared.change != DELETED
+    has_added = _any_by(now, compared.is_added)
+    is_changed = compared.change != UNTOUCHED
+    is_changed[is_there] |= has_added[now[compared.current_row[is_there]]]
+    is_left, is_edited = _any_by(instance, is_there), _any_by(instance, is_changed)
+    class_of = written.class_name[first]
     return {
-        **by_outcome,
-        "added": _count(current.class_name[compared.is_added], names),
-        "reclassed_to": _count(current.class_name[comes_from_other], names),
-        "from_scratch": _count(current.class_name, names),
+        "instances_untouched": class_of[~is_edited],
+        "instances_edited": class_of[is_edited & is_left],
+        "instances_deleted": class_of[~is_left],
+        "instances_added": current.class_name[first_now[~_any_by(now, ~compared.is_added)]],
     }
 
 
-def _instance_counts(compared: Compared, names: NDArray[np.str_]) -> dict[str, NDArray[np.int64]]:
-    first, instance = _instances(compared.written)
-    first_now, now = _instances(compared.current)
-    there = compared.outcome != DELETED
-    grown = _any_by(now, compared.is_added)
-    changed = compared.outcome != UNTOUCHED
-    changed[there] |= grown[now[compared.current_row[there]]]
-    is_left, is_changed = _any_by(instance, there), _any_by(instance, changed)
-    class_of = compared.written.class_name[first]
-    is_new = ~_any_by(now, ~compared.is_added)
-    return {
-        "instances_untouched": _count(class_of[~is_changed], names),
-        "instances_edited": _count(class_of[is_changed & is_left], names),
-        "instances_deleted": _count(class_of[~is_left], names),
-        "instances_added": _count(compared.current.class_name[first_now[is_new]], names),
-    }
-
-
-def _actions(compared: Compared, names: NDArray[np.str_]) -> NDArray[np.int64]:
+def _boxes_acted_on(compared: Compared) -> NDArray[np.str_]:
+    """Returns the class of each action, a box each."""
     written = compared.written
-    first, instance = _instances(written)
-    is_gone = compared.outcome == DELETED
+    instance = written.instance_number
+    _, first = np.unique(instance, return_index=True)
+    is_gone = compared.change == DELETED
     is_left = _any_by(instance, ~is_gone)
-    renamed = np.flatnonzero(compared.outcome == RECLASSED)
-    new_class = np.searchsorted(names, compared.became[renamed])
+    renamed = np.flatnonzero(compared.change == RECLASSED)
+    new_class = np.unique(compared.became[renamed], return_inverse=True)[1].reshape(-1)
     _, once = np.unique(np.column_stack([instance[renamed], new_class]), axis=0, return_index=True)
-    return (
-        _count(written.class_name[compared.is_moved], names)
-        + _count(written.class_name[renamed[once]], names)
-        + _count(written.class_name[is_gone & is_left[instance]], names)
-        + _count(written.class_name[first[~is_left]], names)
-        + _count(compared.current.class_name[compared.is_added], names)
-    )
+    rows = [
+        np.flatnonzero(compared.is_moved),
+        renamed[once],
+        np.flatnonzero(is_gone & is_left[instance]),
+        first[~is_left],
+    ]
+    return np.concatenate([written.class_name[np.concatenate(rows)], compared.current.class_name[compared.is_added]])
 
 
 def _moved_iou(compared: Compared, name: str) -> tuple[int, ...]:
-    iou = compared.iou[(compared.outcome == MOVED) & (compared.written.class_name == name)]
+    iou = compared.iou[(compared.change == MOVED) & (compared.written.class_name == name)]
     bins = np.minimum((iou * NUM_IOU_BINS).astype(np.int64), NUM_IOU_BINS - 1)
     return tuple(np.bincount(bins, minlength=NUM_IOU_BINS).tolist())
-
-
-def _instances(boxes: Boxes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the first box of each instance, and the instance of each box."""
-    _, first, number = np.unique(boxes.instance_number, return_index=True, return_inverse=True)
-    return first, number.reshape(-1)
 
 
 def _any_by(group: NDArray[np.int64], holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Returns, for each group from 0, whether it holds for one of its members."""
     return np.bincount(group, weights=holds, minlength=int(group.max(initial=-1)) + 1) > 0
-
-
-def _count(found: NDArray[np.str_], names: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Returns how often each of the rising names comes."""
-    return np.bincount(np.searchsorted(names, found), minlength=len(names)).astype(np.int64)

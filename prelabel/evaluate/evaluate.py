@@ -1,4 +1,4 @@
-"""What prelabel wrote against what stands there now, over all tasks of a config."""
+"""Compares what runs of a config wrote with the current labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from prelabel.data.label_map import LabelMap
 from prelabel.errors import ConfigError, TaskError
 from prelabel.evaluate.boxes import Boxes, boxes_of_corners, boxes_of_row
 from prelabel.evaluate.coco import CocoFile, score_coco, truth_of
-from prelabel.evaluate.compare import compare_boxes
+from prelabel.evaluate.compare import compare_boxes, link_unknown_instances
 from prelabel.evaluate.current_labels import (
     CocoTruth,
     CurrentLabels,
@@ -44,7 +44,7 @@ from prelabel.evaluate.current_labels import (
 )
 from prelabel.evaluate.edits import add_edits, count_edits
 from prelabel.evaluate.result import Evaluation, LeftOut, ModelEdits, Skipped, VideoEdits, WorstFrame
-from prelabel.evaluate.thresholds import Evidence, threshold_curves, weigh_boxes
+from prelabel.evaluate.thresholds import Evidence, ThresholdCurve, threshold_curves, weigh_boxes
 from prelabel.evaluate.worst import worst_of_all, worst_of_video
 from prelabel.export.coco import write_coco
 from prelabel.labels.filter import class_thresholds
@@ -52,19 +52,19 @@ from prelabel.labels.row.offline import encord_ontology, new_label_row
 from prelabel.labels.row.own import LabelRow
 from prelabel.labels.row.write import write_detections
 from prelabel.store.ledger import Entry
-from prelabel.store.raw_detections import RawRecord, read_raw
+from prelabel.store.raw_detections import read_raw
 from prelabel.store.report import Score
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """What to compare with.
+    """What to compare with, and how.
 
     Attributes:
         against: label rows, a file or a folder of them, or a COCO ground truth; None: what the source has.
-        stages: of an Encord project: at which tasks are compared; none: those at which its workflow ends.
+        stages: of an Encord project, the stages to compare tasks at; none: the stages at which its workflow ends.
         min_iou: overlap from which boxes of different instances may be the same thing.
-        accept_iou: overlap from which a box would be left as it is, where only that can tell.
+        accept_iou: overlap from which a box counts as accepted if exact geometry is unknown, and an interpolated one.
     """
 
     against: Path | None = None
@@ -74,8 +74,8 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Compared:
-    """What came out of one task, and the confidence down to which its boxes were kept."""
+class _TaskResult:
+    """The comparison of one task, and the confidence down to which its boxes were stored."""
 
     lowest_conf: float
     edits: VideoEdits
@@ -84,182 +84,190 @@ class _Compared:
     left_out: LeftOut
 
 
-def evaluate_run(assembly: Assembly, asked: EvaluateOptions) -> Evaluation:
-    """Returns what became of the labels that runs of a config wrote.
+def evaluate_run(assembly: Assembly, options: EvaluateOptions) -> Evaluation:
+    """Returns what annotators did to the labels that runs of a config wrote.
 
-    What was written is what the config makes of the raw detections, as a run does: with the config of the run.
+    What a run wrote is computed again from the raw detections, so evaluate with the config of the run.
 
     Raises:
         ConfigError: nothing was written, nothing can be compared, or `against` is neither label rows nor COCO.
         AccountError: the platform cannot be reached.
     """
-    kept = stored_entries(assembly.found_store, assembly.config.source)
-    entries = kept.of_source
-    standing = _standing(assembly, asked, entries)
+    stored = stored_entries(assembly.found_store, assembly.config.source)
+    entries = stored.of_source
+    labels = _current_labels(assembly, options, entries)
     titles = titles_apart(entries)
-    found: list[_Compared] = []
+    results: list[_TaskResult] = []
     skipped: list[Skipped] = []
     for entry in entries:
         try:
-            found.append(_compare(assembly, asked, entry, titles[entry.key], standing))
+            results.append(_compare(assembly, options, entry, titles[entry.key], labels))
         except TaskError as error:
             skipped.append(Skipped(titles[entry.key], str(error)))
-    if not found:
+    if not results:
         reasons = explain_skipped([task.reason for task in skipped])
-        raise ConfigError(f"nothing to compare with {standing.describe()}: {reasons}")
+        raise ConfigError(f"nothing to compare with {labels.describe()}: {reasons}")
+    videos = tuple(task.edits for task in results)
+    other_classes: Counter[str] = Counter()
+    for task in results:
+        other_classes.update(task.left_out.of_other_classes)
     return Evaluation(
         prelabel=prelabel.__version__,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         config_sha256=config_fingerprint(assembly.config),
-        against=standing.describe(),
-        min_iou=asked.min_iou,
-        accept_iou=asked.accept_iou,
+        against=labels.describe(),
+        min_iou=options.min_iou,
+        accept_iou=options.accept_iou,
         instances_are=assembly.config.labels.instances,
-        models=_by_model([task.edits for task in found]),
-        videos=tuple(task.edits for task in found),
-        thresholds=threshold_curves(
-            [task.evidence for task in found], _in_force(assembly.detection), _lowest(assembly.detection, found)
+        models=tuple(
+            ModelEdits(name, add_edits(video.by_class for video in videos if video.model == name))
+            for name in sorted({video.model for video in videos})
         ),
-        score=_score(assembly, standing),
-        worst_frames=worst_of_all([frame for task in found for frame in task.worst]),
+        videos=videos,
+        thresholds=_thresholds(assembly.detection, results),
+        score=_score(assembly, labels) if isinstance(labels, CocoTruth) else None,
+        worst_frames=worst_of_all([frame for task in results for frame in task.worst]),
         skipped=tuple(skipped),
-        left_out=_add_left_out([task.left_out for task in found]),
-        warnings=(*kept.warnings, *_warnings(assembly, entries)),
+        left_out=LeftOut(
+            before_the_run=sum(task.left_out.before_the_run for task in results),
+            on_other_frames=sum(task.left_out.on_other_frames for task in results),
+            of_other_classes=dict(other_classes.most_common()),
+        ),
+        warnings=(*stored.warnings, *_warnings(assembly, entries)),
     )
 
 
-def _standing(assembly: Assembly, asked: EvaluateOptions, entries: Sequence[Entry]) -> CurrentLabels | CocoTruth:
-    """Returns what was asked for, else the source's ground truth, its project's rows, or the rows in the output."""
-    source, against = assembly.config.source, asked.against
+def _current_labels(
+    assembly: Assembly, options: EvaluateOptions, entries: Sequence[Entry]
+) -> CurrentLabels | CocoTruth:
+    """Returns what the options name, else the source's ground truth, its project's rows, or the rows in the output."""
+    source, against = assembly.config.source, options.against
     if against is None:
         against = truth_of(source)
     if against is None and isinstance(source, EncordSection):
-        return ProjectRows(assembly.encord, asked.stages, entries)
-    if asked.stages:
+        return ProjectRows(assembly.encord, options.stages, entries)
+    if options.stages:
         place = against or assembly.output
-        raise ConfigError(f"--stage {asked.stages[0]}: {place} has no stages, only a project's label rows do")
+        raise ConfigError(f"--stage {options.stages[0]}: {place} has no stages, only a project's label rows do")
     if against is None:
         return OutputRows(assembly.store)
     if not against.exists():
         raise ConfigError(f"{against}: there is nothing: name label rows, a file or a folder, or a COCO ground truth")
     if is_coco(against):
-        return CocoTruth(CocoFile.read(against), tuple(found.name for found in assembly.detection.label_map.categories))
+        has_tracks = assembly.config.labels.instances == "tracks"
+        return CocoTruth(CocoFile.read(against), _class_names(assembly.detection), has_tracks)
     return RowFiles(against)
 
 
 def _compare(
-    assembly: Assembly, asked: EvaluateOptions, entry: Entry, title: str, standing: CurrentLabels | CocoTruth
-) -> _Compared:
+    assembly: Assembly, options: EvaluateOptions, entry: Entry, title: str, labels: CurrentLabels | CocoTruth
+) -> _TaskResult:
+    """Returns the comparison of a task.
+
+    Raises:
+        TaskError: the task cannot be compared.
+    """
     if entry.step not in ("labelled", "done"):
         raise NotThereError(f"has no labels of a run: {entry.step}{f': {entry.reason}' if entry.reason else ''}")
     parts = assembly.detection
     raw = read_raw(assembly.found_store.detections_path(entry))
     check_classes(parts, title, raw.origin)
-    shaped = load_labelled(assembly, entry, raw).shaped.detections
-    frames = shaped.frames_looked_at
-    if isinstance(standing, CocoTruth):
-        current, frames = standing.boxes_of(title, raw.info, frames)
-        written = _boxes_of(shaped, raw.info, parts.label_map)
+    detections = load_labelled(assembly, entry, raw).shaped.detections
+    frames = detections.frames_looked_at
+    if isinstance(labels, CocoTruth):
+        current, frames = labels.boxes_of(title, raw.info, frames)
+        written = _boxes_of(detections, raw.info, parts.label_map)
+        is_earlier = np.zeros(len(current), np.bool_)
     else:
-        row = standing.row_of(entry)
-        current, written = boxes_of_row(row), boxes_of_row(_as_written(assembly, entry, raw.info, shaped, row))
+        row = labels.row_of(entry)
+        current, written = boxes_of_row(row), boxes_of_row(_as_written(assembly, entry, raw.info, detections, row))
+        is_earlier = _is_earlier(current, written, entry)
+    written = written.where(np.isin(written.frame_index, frames))
     unwritten = _boxes_of(unlabelled_detections(parts, raw), raw.info, parts.label_map)
-    ious = {"min_iou": asked.min_iou, "accept_iou": asked.accept_iou}
-    there = np.isin(current.frame_index, frames)
-    compared = compare_boxes(_on(frames, written), current.where(there), **ious)
+    unwritten = unwritten.where(np.isin(unwritten.frame_index, frames))
+    is_compared = np.isin(current.frame_index, frames) & ~is_earlier
+    ious = {"min_iou": options.min_iou, "accept_iou": options.accept_iou}
+    compared = compare_boxes(written, current.where(is_compared), **ious)
+    compared = link_unknown_instances(compared)
     is_strange = compared.is_added & ~np.isin(compared.current.class_name, _class_names(parts))
     strange = Counter(compared.current.class_name[is_strange].tolist())
     compared = compared.without_added(is_strange)
-    return _Compared(
+    model = raw.origin.model
+    name = "unknown" if model is None else " ".join(filter(None, (model.name, (model.weights_sha256 or "")[:8])))
+    edits = count_edits(compared, frames, options.accept_iou)
+    return _TaskResult(
         lowest_conf=raw.origin.lowest_conf or 0.0,
-        edits=VideoEdits(entry.key, title, _model_of(raw), len(frames), count_edits(compared)),
-        evidence=weigh_boxes(compared, _on(frames, unwritten), **ious),
+        edits=VideoEdits(entry.key, title, name, len(frames), edits),
+        evidence=weigh_boxes(compared, unwritten, **ious),
         worst=worst_of_video(compared, raw.info, entry.key, title),
-        left_out=LeftOut(int((~there).sum()), dict(strange)),
+        left_out=LeftOut(int(is_earlier.sum()), int((~is_compared & ~is_earlier).sum()), dict(strange)),
     )
 
 
+def _is_earlier(current: Boxes, written: Boxes, entry: Entry) -> NDArray[np.bool_]:
+    """Returns which boxes were on the row before the run wrote to it, bool (N,).
+
+    The run's own boxes tell when it wrote. If none of them is left, the ledger tells, and only boxes that a person drew
+    count as earlier: the others may be the run's boxes under new hashes, as after an import.
+    """
+    is_own = np.isin(current.instance, written.instance)
+    is_earlier: NDArray[np.bool_]
+    if is_own.any():
+        is_earlier = ~is_own & (current.created_at < current.created_at[is_own].min())
+    else:
+        done_at = datetime.fromisoformat(entry.updated_at).timestamp()
+        is_earlier = (current.confidence == 1) & (current.created_at < done_at)
+    return is_earlier
+
+
 def _as_written(
-    assembly: Assembly, entry: Entry, info: VideoInfo, shaped: VideoDetections, current: LabelRow
+    assembly: Assembly, entry: Entry, info: VideoInfo, detections: VideoDetections, current: LabelRow
 ) -> LabelRow:
-    """Returns the row with nothing but what prelabel wrote: object hashes depend on whose row it is."""
+    """Returns the row with only what prelabel wrote; object hashes depend on the row."""
     now = datetime.now(UTC)
     if isinstance(assembly.config.source, EncordSection):
         units = {key: {**unit, "labels": {}} for key, unit in current["data_units"].items()}
         blank = {**current, "data_units": units, "object_answers": {}, "object_actions": {}}
     else:
         blank = new_label_row(entry.key, entry.title, info, encord_ontology(assembly.ontology), now=now)
-    return write_detections(blank, shaped, info, assembly.detection.label_map, now=now).row
+    return write_detections(blank, detections, info, assembly.detection.label_map, now=now).row
 
 
-def _boxes_of(found: VideoDetections, info: VideoInfo, label_map: LabelMap) -> Boxes:
+def _boxes_of(detections: VideoDetections, info: VideoInfo, label_map: LabelMap) -> Boxes:
     names = [category.name if category is not None else "" for category in label_map.objects]
     return boxes_of_corners(
-        found.frame_index,
-        found.xyxy.astype(np.float64),
+        detections.frame_index,
+        detections.xyxy.astype(np.float64),
         info,
-        np.array(names, np.str_)[found.class_id].tolist(),
-        confidence=found.confidence,
-        instance=found.instance,
+        np.array(names, np.str_)[detections.class_id].tolist(),
+        confidence=detections.confidence,
+        instance=detections.instance,
     )
 
 
-def _on(frames: NDArray[np.int64], boxes: Boxes) -> Boxes:
-    return boxes.where(np.isin(boxes.frame_index, frames))
+def _class_names(parts: DetectorParts) -> tuple[str, ...]:
+    return tuple(category.name for category in parts.label_map.categories)
 
 
-def _class_names(parts: DetectorParts) -> list[str]:
-    return [category.name for category in parts.label_map.categories]
-
-
-def _model_of(raw: RawRecord) -> str:
-    model = raw.origin.model
-    if model is None:
-        return "unknown"
-    return f"{model.name} {model.weights_sha256[:8]}" if model.weights_sha256 else model.name
-
-
-def _by_model(videos: Sequence[VideoEdits]) -> tuple[ModelEdits, ...]:
-    names = sorted({video.model for video in videos})
-    return tuple(
-        ModelEdits(name, add_edits(video.by_class for video in videos if video.model == name)) for name in names
-    )
-
-
-def _in_force(parts: DetectorParts) -> dict[str, float]:
-    """Returns the confidence from which boxes became labels, by class."""
-    least = np.maximum(
-        class_thresholds(parts.config.labels.conf, parts.label_map),
-        parts.finder.threshold or 0.0,
-    )
-    return {
+def _thresholds(parts: DetectorParts, results: Sequence[_TaskResult]) -> dict[str, ThresholdCurve]:
+    """Returns the curves by class. Of tracks, only higher thresholds: lower ones would give other tracks."""
+    least = np.maximum(class_thresholds(parts.config.labels.conf, parts.label_map), parts.finder.threshold or 0.0)
+    in_force = {
         category.name: round(float(confidence), 5)
         for category, confidence in zip(parts.label_map.objects, least, strict=True)
         if category is not None
     }
+    stored = dict.fromkeys(_class_names(parts), max(task.lowest_conf for task in results))
+    return threshold_curves(
+        [task.evidence for task in results], in_force, stored if parts.linking is None else in_force
+    )
 
 
-def _lowest(parts: DetectorParts, found: Sequence[_Compared]) -> dict[str, float]:
-    """Returns the confidence down to which boxes were kept, by class. Of tracks nobody knows what fewer boxes make."""
-    if parts.linking is not None:
-        return _in_force(parts)
-    return dict.fromkeys(_class_names(parts), max(task.lowest_conf for task in found))
-
-
-def _score(assembly: Assembly, standing: CurrentLabels | CocoTruth) -> Score | None:
-    if not isinstance(standing, CocoTruth):
-        return None
+def _score(assembly: Assembly, truth: CocoTruth) -> Score:
     with tempfile.TemporaryDirectory() as folder:
         predictions = Path(folder) / "coco.json"
         write_coco(predictions, stored_videos(assembly))
-        return score_coco(predictions, standing.file.path)
-
-
-def _add_left_out(parts: Sequence[LeftOut]) -> LeftOut:
-    classes: Counter[str] = Counter()
-    for part in parts:
-        classes.update(part.of_other_classes)
-    return LeftOut(sum(part.on_other_frames for part in parts), dict(classes.most_common()))
+        return score_coco(predictions, truth.file.path)
 
 
 def _warnings(assembly: Assembly, entries: Sequence[Entry]) -> tuple[str, ...]:
@@ -267,6 +275,6 @@ def _warnings(assembly: Assembly, entries: Sequence[Entry]) -> tuple[str, ...]:
     if not others:
         return ()
     return (
-        f"{others} of {len(entries)} tasks were labelled under another config, weights or ontology than those of now: "
-        "evaluate with the config of the run, or boxes count as moved that nobody touched",
+        f"{others} of {len(entries)} tasks were labelled with another config, other weights or another ontology than "
+        "now: evaluate with the config of the run, or boxes that nobody touched count as moved",
     )

@@ -1,4 +1,4 @@
-"""An evaluation for people at a terminal."""
+"""The result of an evaluation, as JSON and as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class MarkedBox:
     """A box of a frame to look at.
 
     Attributes:
-        mark: what became of it, or where it comes from.
-        class_name: then, for boxes that were written; now, for those that stand.
+        mark: what changed about it.
+        class_name: of a written box as it was written, of a current box as it is now.
         xyxy: corners in fractions of the frame.
-        confidence: with which it was written; None for boxes that stand.
+        confidence: of a written box; None for a current one.
     """
 
     mark: Mark
@@ -47,7 +47,7 @@ class WorstFrame:
         width: pixels of the frame.
         height: pixels of the frame.
         num_corrections: boxes moved, reclassed, deleted or added on it.
-        boxes: all on it, before and after.
+        boxes: all its boxes, before and after.
     """
 
     key: str
@@ -61,12 +61,12 @@ class WorstFrame:
 
 @dataclass(frozen=True, slots=True)
 class VideoEdits:
-    """What became of one task's labels.
+    """What annotators did to one task's labels.
 
     Attributes:
         key: the task's.
-        title: the task's, told apart from others of that title.
-        model: name of the model that found the boxes, with the start of its weights' hash.
+        title: the task's, made unique.
+        model: name of the detector, with the start of its weights' hash.
         num_frames: frames compared.
         by_class: the counts.
     """
@@ -79,13 +79,13 @@ class VideoEdits:
 
     @property
     def total(self) -> Edits:
-        """Over all classes."""
+        """Sum over all classes."""
         return sum(self.by_class.values(), Edits())
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEdits:
-    """What became of the labels of one version of a model.
+    """What annotators did to the labels of one version of a model.
 
     Attributes:
         model: its name, with the start of its weights' hash.
@@ -97,13 +97,13 @@ class ModelEdits:
 
     @property
     def total(self) -> Edits:
-        """Over all classes."""
+        """Sum over all classes."""
         return sum(self.by_class.values(), Edits())
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A task that was not compared, and why."""
+    """A task that was not compared, and why not."""
 
     title: str
     reason: str
@@ -111,37 +111,39 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Boxes that stand now and say nothing of the model.
+    """Current boxes that say nothing about the model.
 
     Attributes:
-        on_other_frames: on frames that it was not shown.
-        of_other_classes: of classes that it does not know, by class.
+        before_the_run: boxes that were on the label row before the run wrote to it.
+        on_other_frames: boxes on frames that the model was not shown.
+        of_other_classes: boxes of classes that it does not know, by class.
     """
 
+    before_the_run: int = 0
     on_other_frames: int = 0
     of_other_classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What became of a config's labels.
+    """What annotators did to the labels of a config's runs.
 
     Attributes:
         prelabel: version.
         made_at: UTC, ISO 8601.
-        config_sha256: of what decides what the labels say.
-        against: where the labels that stand now are.
+        config_sha256: hash of the config's parts that decide the labels.
+        against: where the current labels are.
         min_iou: overlap from which boxes of different instances were taken for the same thing.
-        accept_iou: overlap from which a box that was only estimated to be left alone was.
-        instances_are: `per_frame`: one a box; `tracks`: one a thing, over all its frames.
+        accept_iou: overlap from which a box counts as accepted if exact geometry is unknown, and an interpolated one.
+        instances_are: `per_frame`: one for each box; `tracks`: one for each thing, over all its frames.
         models: by version of the model.
         videos: by task.
         thresholds: by class.
-        score: where a ground truth was given.
-        worst_frames: those with the most corrections, the worst first.
+        score: mean average precision, if a ground truth was given.
+        worst_frames: the frames with the most corrections, the worst first.
         skipped: tasks that were not compared.
-        left_out: boxes that were not.
-        warnings: what somebody should know before they trust the figures.
+        left_out: boxes that were not compared.
+        warnings: what to know before trusting the figures.
     """
 
     prelabel: str
@@ -162,11 +164,11 @@ class Evaluation:
 
     @property
     def total(self) -> Edits:
-        """Over all models and classes."""
+        """Sum over all models and classes."""
         return sum((model.total for model in self.models), Edits())
 
     def write(self, path: Path) -> None:
-        """Writes it as JSON; counts come with the shares that follow from them."""
+        """Writes the evaluation as JSON, with shares next to counts."""
         values = {
             **asdict(self),
             "total": _with_shares(self.total),
@@ -178,7 +180,14 @@ class Evaluation:
                 for entry in self.videos
             ],
             "score": None if self.score is None else self.score.figures,
-            "thresholds": {name: _told(curve) for name, curve in self.thresholds.items()},
+            "thresholds": {
+                name: {
+                    **asdict(curve),
+                    "actions_in_force": curve.actions_at(curve.in_force),
+                    "actions_suggested": curve.actions_at(curve.suggested),
+                }
+                for name, curve in self.thresholds.items()
+            },
         }
         write_text_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
@@ -189,7 +198,7 @@ def _counted(entry: ModelEdits | VideoEdits, named: Mapping[str, str | int]) -> 
 
 
 def _with_shares(edits: Edits) -> dict[str, object]:
-    shares = {name: getattr(edits, name) for name in ("precision", "recall", "f1", "saved")}
+    shares = {name: getattr(edits, name) for name in ("precision", "recall", "f1", "saved", "saved_in_editor")}
     return {
         **asdict(edits),
         "written": edits.written,
@@ -198,21 +207,13 @@ def _with_shares(edits: Edits) -> dict[str, object]:
     }
 
 
-def _told(curve: ThresholdCurve) -> dict[str, object]:
-    return {
-        **asdict(curve),
-        "actions_in_force": curve.actions_at(curve.in_force),
-        "actions_suggested": curve.actions_at(curve.suggested),
-    }
-
-
-COLUMNS = ("boxes", "kept", "moved", "reclassed", "deleted", "added", "P", "R", "F1", "saved")
+COLUMNS = ("boxes", "kept", "moved", "reclassed", "deleted", "added", "P", "R", "F1", "saved", "in editor")
 
 
 def edit_tables(evaluation: Evaluation) -> Iterator[Table]:
-    """Yields what became of the boxes: a table a model, a line a class, and their sum.
+    """Yields a table for each model: a line for each class, and their sum.
 
-    P and R are precision and recall as people's corrections have them.
+    P and R are precision and recall by the annotators' corrections.
     """
     for entry in evaluation.models:
         table = _table("class", *COLUMNS, title=f"made by {entry.model}")
@@ -224,8 +225,8 @@ def edit_tables(evaluation: Evaluation) -> Iterator[Table]:
 
 
 def threshold_table(evaluation: Evaluation) -> Table | None:
-    """Returns which thresholds would have cost fewer corrections; None where none would."""
-    table = _table("class", "threshold", "suggested", "actions", "with it", "of boxes found")
+    """Returns the thresholds that would have cost fewer corrections; None if there are none."""
+    table = _table("class", "threshold", "suggested", "actions", "with it", "boxes detected")
     for name, curve in evaluation.thresholds.items():
         if curve.suggested != curve.in_force:
             before, after = curve.actions_at(curve.in_force), curve.actions_at(curve.suggested)
@@ -235,30 +236,43 @@ def threshold_table(evaluation: Evaluation) -> Table | None:
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """Yields what else there is to say, a line each."""
+    """Yields the rest of the evaluation, line by line."""
     total = evaluation.total
     num = len(evaluation.videos)
     yield f"compared {num} task{'s' if num > 1 else ''} with {evaluation.against}"
     if total.saved is not None:
         yield (
-            f"{total.actions:,} actions to correct, {total.from_scratch:,} from scratch: "
-            f"{total.saved:.0%} saved (how this is counted: docs/evaluation.md)"
+            f"a box each: {total.actions:,} actions to correct, {total.from_scratch:,} from scratch, "
+            f"{total.saved:.0%} saved"
+        )
+    if total.saved_in_editor is not None:
+        yield (
+            f"in an editor that interpolates: {total.actions_in_editor:,} actions to correct, "
+            f"{total.from_scratch_in_editor:,} from scratch, {total.saved_in_editor:.0%} saved "
+            "(docs/evaluation.md: Actions)"
         )
     if total.written and not total.actions:
-        yield "nothing differs from what was written: has anybody looked at these labels yet?"
+        yield "no label differs from what was written: has anybody reviewed these labels yet?"
     if (score := evaluation.score) is not None:
         yield f"mAP {score.map_50_95:.3f} (AP50 {score.map_50:.3f}) against the truth"
-    if evaluation.left_out.on_other_frames:
-        yield f"{evaluation.left_out.on_other_frames:,} boxes on frames that the model was not shown: not counted"
-    for name, number in evaluation.left_out.of_other_classes.items():
-        yield f"{number:,} boxes of {name!r}, which the model does not know: not counted"
+    left_out = evaluation.left_out
+    if left_out.before_the_run:
+        yield f"not counted: {left_out.before_the_run:,} boxes that were there before the run"
+    if left_out.on_other_frames:
+        yield f"not counted: {left_out.on_other_frames:,} boxes on frames that the model was not shown"
+    for name, number in left_out.of_other_classes.items():
+        yield f"not counted: {number:,} boxes of {name!r}, which the model does not know"
 
 
 def _cells(edits: Edits) -> list[str]:
     counts = (edits.written, edits.untouched, edits.moved, edits.reclassed, edits.deleted, edits.added)
     shares = (edits.precision, edits.recall, edits.f1)
-    saved = "" if edits.saved is None else f"{edits.saved:.0%}"
-    return [*(f"{count:,}" for count in counts), *("" if value is None else f"{value:.2f}" for value in shares), saved]
+    saved = (edits.saved, edits.saved_in_editor)
+    return [
+        *(f"{count:,}" for count in counts),
+        *("" if value is None else f"{value:.2f}" for value in shares),
+        *("" if value is None else f"{value:.0%}" for value in saved),
+    ]
 
 
 def _table(first: str, *numbers: str, title: str | None = None) -> Table:

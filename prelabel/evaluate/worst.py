@@ -1,4 +1,4 @@
-"""Which frames to look at first."""
+"""The frames that took the most corrections."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ from numpy.typing import NDArray
 
 from prelabel.data.boxes import GRID
 from prelabel.data.frames import VideoInfo
-from prelabel.evaluate.compare import OUTCOMES, Compared, Outcome
+from prelabel.evaluate.compare import BOX_CHANGES, UNTOUCHED, BoxChange, Compared
 from prelabel.evaluate.result import Mark, MarkedBox, WorstFrame
 
 MAX_FRAMES = 12
-MAX_A_VIDEO = 4
+MAX_PER_VIDEO = 4
 MIN_SECONDS_APART = 1.0
-"""Of two frames of one video: neighbours show the same."""
+"""Between two frames of one video: neighbours show the same."""
 
-BEFORE: Mapping[Outcome, Mark] = {
+BEFORE: Mapping[BoxChange, Mark] = {
     "untouched": "untouched",
     "moved": "moved from",
     "reclassed": "reclassed from",
     "deleted": "deleted",
 }
-AFTER: Mapping[Outcome, Mark] = {"moved": "moved to", "reclassed": "reclassed to"}
+AFTER: Mapping[BoxChange, Mark] = {"moved": "moved to", "reclassed": "reclassed to"}
 
 
 def worst_of_video(compared: Compared, info: VideoInfo, key: str, title: str) -> list[WorstFrame]:
     """Returns the video's frames with the most corrections, not too near to each other, the worst first."""
+    touched = compared.written.frame_index[compared.change != UNTOUCHED]
+    frames, counts = np.unique(
+        np.concatenate([touched, compared.current.frame_index[compared.is_added]]), return_counts=True
+    )
+    corrections = dict(zip(frames.tolist(), counts.tolist(), strict=True))
     apart = info.average_fps * MIN_SECONDS_APART
     chosen: list[int] = []
-    corrections = compared.corrections_by_frame
     for frame_index in sorted(corrections, key=lambda frame: (-corrections[frame], frame)):
-        if all(abs(frame_index - other) >= apart for other in chosen):
+        if len(chosen) < MAX_PER_VIDEO and all(abs(frame_index - other) >= apart for other in chosen):
             chosen.append(frame_index)
-        if len(chosen) == MAX_A_VIDEO:
-            break
     sizes = info.sizes(np.array(chosen, np.int64)).tolist()
     return [
         WorstFrame(key, title, frame, width, height, corrections[frame], tuple(_marked(compared, frame)))
@@ -44,20 +46,20 @@ def worst_of_video(compared: Compared, info: VideoInfo, key: str, title: str) ->
 
 
 def worst_of_all(frames: Sequence[WorstFrame]) -> tuple[WorstFrame, ...]:
-    """Returns those to show, the worst first."""
+    """Returns the frames to show, the worst first."""
     ranked = sorted(frames, key=lambda frame: (-frame.num_corrections, frame.title, frame.frame_index))
     return tuple(ranked[:MAX_FRAMES])
 
 
 def _marked(compared: Compared, frame_index: int) -> Iterator[MarkedBox]:
+    """Yields a frame's boxes before and after."""
     written, current = compared.written, compared.current
     for row in np.flatnonzero(written.frame_index == frame_index).tolist():
-        outcome, after = OUTCOMES[compared.outcome[row]], int(compared.current_row[row])
-        confidence = float(written.confidence[row])
-        name = str(written.class_name[row])
-        yield MarkedBox(BEFORE[outcome], name, _fractions(written.corners[row]), confidence)
-        if outcome in AFTER:
-            yield MarkedBox(AFTER[outcome], str(current.class_name[after]), _fractions(current.corners[after]))
+        change, after = BOX_CHANGES[compared.change[row]], int(compared.current_row[row])
+        name, confidence = str(written.class_name[row]), float(written.confidence[row])
+        yield MarkedBox(BEFORE[change], name, _fractions(written.corners[row]), confidence)
+        if change in AFTER:
+            yield MarkedBox(AFTER[change], str(current.class_name[after]), _fractions(current.corners[after]))
     for row in np.flatnonzero(compared.is_added & (current.frame_index == frame_index)).tolist():
         yield MarkedBox("added", str(current.class_name[row]), _fractions(current.corners[row]))
 

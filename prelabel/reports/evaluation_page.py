@@ -64,7 +64,10 @@ def _figures(evaluation: Evaluation) -> Iterator[Figure]:
     total = evaluation.total
     if total.saved is not None:
         note = f"{total.actions:,} to correct, {total.from_scratch:,} from scratch"
-        yield Figure("actions saved", f"{total.saved:.0%}", note)
+        yield Figure("saved, a box each", f"{total.saved:.0%}", note)
+    if total.saved_in_editor is not None:
+        note = f"{total.actions_in_editor:,} to correct, {total.from_scratch_in_editor:,} from scratch"
+        yield Figure("saved in an editor", f"{total.saved_in_editor:.0%}", note)
     if total.written:
         yield Figure("left untouched", f"{total.untouched / total.written:.0%}", f"of {total.written:,} boxes")
     for name, value in (("precision", total.precision), ("recall", total.recall), ("F1", total.f1)):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from prelabel.evaluate.boxes import boxes_of_row
 from prelabel.evaluate.compare import Compared, compare_boxes
+from prelabel.evaluate.edits import Edits, count_edits
 from prelabel.labels.row.own import LabelRow, iterate_frames
 from prelabel.labels.row.write import write_detections
 from tests.labelling import MEDIA, NOW, SHAPES, detections, map_of_shapes, new_row
@@ -121,3 +122,8 @@ def drawn(number: int, frame: int, cell: int, class_id: int) -> dict:
 def compare(plan: Plan) -> Compared:
     row = written_row(plan)
     return compare_boxes(boxes_of_row(row), boxes_of_row(edited_row(row, plan)), min_iou=0.5, accept_iou=1.0)
+
+
+def edits_of(compared: Compared) -> dict[str, Edits]:
+    frames = np.union1d(compared.written.frame_index, compared.current.frame_index)
+    return count_edits(compared, frames, accept_iou=0.8)

@@ -6,15 +6,15 @@ from collections import Counter
 
 from hypothesis import given, settings
 
-from prelabel.evaluate.edits import Edits, count_edits
-from tests.evaluate.plans import Plan, compare, plans, shape_of
+from prelabel.evaluate.edits import Edits
+from tests.evaluate.plans import Plan, compare, edits_of, plans, shape_of
 from tests.labelling import SHAPES
 
 
 @settings(max_examples=60)
 @given(plans())
 def test_every_edit_is_found_and_nothing_else(plan: Plan):
-    counts = count_edits(compare(plan))
+    counts = edits_of(compare(plan))
     done = Counter(
         (shape_of(class_id), doing) for (_, _, class_id), doing in zip(plan.written, plan.edits, strict=True)
     )
@@ -34,7 +34,7 @@ def test_every_edit_is_found_and_nothing_else(plan: Plan):
 @settings(max_examples=60)
 @given(plans())
 def test_actions_are_those_that_were_made(plan: Plan):
-    total = sum(count_edits(compare(plan)).values(), Edits())
+    total = sum(edits_of(compare(plan)).values(), Edits())
     by_instance: dict[int, list[str]] = {}
     for number, ((_, cell, _), doing) in enumerate(zip(plan.written, plan.edits, strict=True)):
         by_instance.setdefault(cell if plan.tracks else 100 + number, []).append(doing)

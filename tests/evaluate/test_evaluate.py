@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,26 @@ def test_corrections_on_the_platform_are_told_by_class(platform: Platform, on_pl
         assemble_without_detector(on_platform.config, on_platform.folder), EvaluateOptions()
     )
     assert (without_detector.models, without_detector.warnings) == (evaluation.models, ())
+
+
+def test_labels_from_before_the_run_are_left_out_of_the_corrections(platform: Platform, on_platform: Assembly):
+    correct(platform)
+    row = platform.initialised_row()
+    early = platform.box([4])
+    early.set_for_frames(
+        early.get_annotations()[0].coordinates,
+        frames=4,
+        overwrite=True,
+        created_at=datetime(2020, 1, 1, tzinfo=UTC),
+        manual_annotation=True,
+        confidence=1.0,
+    )
+    row.add_object_instance(early)
+    row.save()
+    finish(platform)
+    evaluation = evaluate_run(on_platform, EvaluateOptions())
+    assert evaluation.left_out.before_the_run == 1
+    assert evaluation.total.actions == 3
 
 
 def test_a_task_that_is_still_being_worked_on_is_not_compared(platform: Platform, on_platform: Assembly):
@@ -250,7 +271,7 @@ def test_tracks_are_compared_box_by_box_and_as_a_whole(tmp_path: Path):
 
 def test_another_config_than_that_of_the_run_is_said(in_files: Assembly, tmp_path: Path):
     other = assembly_of(tmp_path / "media", tmp_path / "out", labels={"conf": 0.5})
-    assert "3 of 3 tasks were labelled under another config" in evaluate_run(other, EvaluateOptions()).warnings[0]
+    assert "3 of 3 tasks were labelled with another config" in evaluate_run(other, EvaluateOptions()).warnings[0]
     assert evaluate_run(in_files, EvaluateOptions()).warnings == ()
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from prelabel.evaluate.boxes import UNKNOWN_GEOMETRY, Boxes
 from prelabel.evaluate.compare import compare_boxes
-from prelabel.evaluate.edits import Edits, count_edits
+from prelabel.evaluate.edits import Edits
 from prelabel.evaluate.thresholds import ThresholdCurve, threshold_curves, weigh_boxes
-from tests.evaluate.plans import Plan, compare, plans
+from tests.evaluate.plans import Plan, compare, edits_of, plans
 
 NOTHING = Boxes(
     *(np.zeros(shape, kind) for shape, kind in [(0, int), ((0, 4), int), *[(0, "U1")] * 2, (0, float), (0, np.uint64)])
@@ -49,13 +49,13 @@ def test_the_curve_says_what_labels_made_with_that_threshold_cost(plan: Plan, th
     compared = compare(plan)
     written = compared.written.where(compared.written.confidence >= threshold)
     again = compare_boxes(written, compared.current, min_iou=0.5, accept_iou=1.0)
-    assert actions_said(plan, threshold) == pytest.approx(sum(count_edits(again).values(), Edits()).actions)
+    assert actions_said(plan, threshold) == pytest.approx(sum(edits_of(again).values(), Edits()).actions)
 
 
 @settings(max_examples=40)
 @given(plans(tracks=True))
 def test_below_all_boxes_the_curve_says_what_people_did(plan: Plan):
-    assert actions_said(plan, 0.0) == pytest.approx(sum(count_edits(compare(plan)).values(), Edits()).actions)
+    assert actions_said(plan, 0.0) == pytest.approx(sum(edits_of(compare(plan)).values(), Edits()).actions)
 
 
 def test_false_boxes_below_true_ones_raise_the_threshold_between_them():

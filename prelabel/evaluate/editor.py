@@ -1,0 +1,165 @@
+"""How many actions labels take in an editor that interpolates, from scratch and as corrections of pre-labels.
+
+In an editor, one action deletes, re-classes, splits or joins a whole instance, and a few kept boxes stand for a stretch
+of frames. So this module counts:
+
+- 1 for each written instance that is gone as a whole, and for each stretch that is gone of another;
+- 1 for each new class of an instance;
+- 1 for each further thing that a written instance covers (a split), and for each further written instance that one
+  thing consists of (a join);
+- for each stretch of a thing whose boxes were moved or added, as many boxes as straight lines need so that every box of
+  the stretch overlaps them by the acceptance. Boxes that were accepted are kept boxes too, where a line may begin or
+  end without a new one; a stretch between two of them takes 1 even so, to interpolate it again.
+
+From scratch, every stretch of every thing is drawn: as many boxes as straight lines need.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.evaluate.boxes import Boxes
+from prelabel.evaluate.compare import DELETED, RECLASSED, Compared
+from prelabel.labels.keyframes import farthest_ends, line_holds
+
+
+def count_corrections(compared: Compared, frames: NDArray[np.int64], accept_iou: float) -> Counter[str]:
+    """Returns the actions that correct the written boxes, by class.
+
+    Boxes to draw count for the class that the thing has now, all else for the class that was written.
+
+    Args:
+        compared: the boxes of a video before and after.
+        frames: rising, the frames that were compared; a stretch goes on from one to the next.
+        accept_iou: overlap from which a line is good enough.
+    """
+    written, current, row = compared.written, compared.current, compared.current_row
+    is_there = row >= 0
+    is_right = ~compared.is_added
+    is_right[row[compared.is_moved]] = False
+    shown = current.corners.copy()
+    shown[row[is_there]] = written.corners[is_there]
+    actions = _boxes_to_draw(current, shown, is_right, frames, accept_iou)
+
+    instance, now = written.instance_number, current.instance_number
+    pairs = np.column_stack([instance[is_there], now[row[is_there]]])
+    pairs, times = np.unique(pairs, axis=0, return_counts=True)
+    class_of, class_now = _class_of_instances(written), _class_of_instances(current)
+    actions.update(class_of[number] for number in np.setdiff1d(instance, pairs[:, 0]))
+    actions.update(class_of[number] for number in _repeated(pairs[:, 0]))
+    actions.update(class_now[number] for number in _repeated(pairs[:, 1]))
+    renamed = np.flatnonzero(compared.change == RECLASSED)
+    for number, _ in {(int(instance[place]), str(compared.became[place])) for place in renamed}:
+        actions[class_of[number]] += 1
+
+    # Drawing a thing's boxes on a stretch replaces those that it had there: nobody deletes them first.
+    became = {int(pairs[place, 0]): int(pairs[place, 1]) for place in np.argsort(times, kind="stable")}
+    drawn = set(zip(now[compared.is_added].tolist(), current.frame_index[compared.is_added].tolist(), strict=True))
+    is_gone = [
+        change == DELETED and number in became and (became[number], frame) not in drawn
+        for change, number, frame in zip(compared.change, instance.tolist(), written.frame_index.tolist(), strict=True)
+    ]
+    for stretch in _stretches(instance, written.frame_index, frames, np.flatnonzero(is_gone)):
+        actions[class_of[instance[stretch[0]]]] += 1
+    return actions
+
+
+def count_from_scratch(current: Boxes, frames: NDArray[np.int64], accept_iou: float) -> Counter[str]:
+    """Returns the actions that draw all boxes, by class; arguments as of `count_corrections`."""
+    return _boxes_to_draw(current, current.corners, np.zeros(len(current), np.bool_), frames, accept_iou)
+
+
+def fewest_drawn(
+    frame_index: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+    shown: NDArray[np.int64],
+    is_right: NDArray[np.bool_],
+    accept_iou: float,
+) -> int:
+    """Returns how many boxes of a stretch must be drawn so that lines between them and the right ones reproduce it.
+
+    Args:
+        frame_index: (N,), rising.
+        wanted: (N, 4), corners of the thing.
+        shown: (N, 4), corners as they are written; only those of right boxes are read.
+        is_right: (N,), boxes that may stay as they are.
+        accept_iou: least overlap of a line with the wanted boxes.
+
+    >>> wanted = np.array([[x, 0, x + 10, 10] for x in (0, 1, 2, 3, 2, 1, 0)])
+    >>> none_right = np.zeros(7, np.bool_)
+    >>> fewest_drawn(np.arange(7), wanted, wanted, none_right, 0.9)
+    3
+    >>> fewest_drawn(np.arange(7), wanted, wanted, np.array([1, 0, 0, 1, 1, 1, 1], np.bool_), 0.9)
+    1
+    """
+    if is_right.all():
+        return 0
+    num = len(frame_index)
+    frames = frame_index.astype(np.float64)
+    goal = wanted.astype(np.float64)
+    ends_at = np.where(is_right[:, None], shown, wanted).astype(np.float64)
+    reach = farthest_ends(frames, ends_at, goal, accept_iou)
+    # Breadth-first search with steps that cost 0 or 1: rows to go on from wait in the order of their cost.
+    cost = np.full(num, num + 1)
+    cost[0] = not is_right[0]
+    waiting, is_done = deque([0]), np.zeros(num, np.bool_)
+    while waiting:
+        row = waiting.popleft()
+        if is_done[row]:
+            continue
+        is_done[row] = True
+        ends = np.arange(row + 1, reach[row] + 1)
+        is_step = is_right[ends] & (ends == row + 1)
+        step = np.where(is_right[ends] & ~is_right[row] | is_step, 0, 1)
+        is_better = cost[row] + step < cost[ends]
+        ends, step = ends[is_better], step[is_better]
+        holds = line_holds(frames, ends_at, goal, row, ends, accept_iou)
+        ends, step = ends[holds], step[holds]
+        cost[ends] = cost[row] + step
+        waiting.extendleft(ends[step == 0].tolist())
+        waiting.extend(ends[step == 1][::-1].tolist())
+    return int(cost[-1])
+
+
+def _boxes_to_draw(
+    current: Boxes, shown: NDArray[np.int64], is_right: NDArray[np.bool_], frames: NDArray[np.int64], accept_iou: float
+) -> Counter[str]:
+    """Returns the boxes to draw by class, stretch by stretch."""
+    actions: Counter[str] = Counter()
+    rows = np.arange(len(current))
+    for stretch in _stretches(current.instance_number, current.frame_index, frames, rows):
+        columns = (current.frame_index[stretch], current.corners[stretch], shown[stretch], is_right[stretch])
+        if num := fewest_drawn(*columns, accept_iou):
+            actions[str(current.class_name[stretch[0]])] += num
+    return actions
+
+
+def _stretches(
+    instance: NDArray[np.int64], frame_index: NDArray[np.int64], frames: NDArray[np.int64], rows: NDArray[np.int64]
+) -> list[NDArray[np.int64]]:
+    """Returns the given rows, split where the instance changes or a compared frame lies between."""
+    order = rows[np.lexsort((frame_index[rows], instance[rows]))]
+    if not len(order):
+        return []
+    place = np.searchsorted(frames, frame_index[order])
+    ends = (np.diff(instance[order]) != 0) | (np.diff(place) != 1)
+    return np.split(order, np.flatnonzero(ends) + 1)
+
+
+def _class_of_instances(boxes: Boxes) -> list[str]:
+    """Returns the class of each instance's first box."""
+    _, first = np.unique(boxes.instance_number, return_index=True)
+    names: list[str] = boxes.class_name[first].tolist()
+    return names
+
+
+def _repeated(numbers: NDArray[np.int64]) -> list[int]:
+    """Returns each number as often as it comes after its first time.
+
+    >>> _repeated(np.array([3, 5, 3, 3]))
+    [3, 3]
+    """
+    return [number for number, times in Counter(numbers.tolist()).items() for _ in range(times - 1)]
