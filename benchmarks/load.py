@@ -28,7 +28,8 @@ from prelabel.cli.commands import run_config
 from prelabel.data.label_map import build_label_map
 from prelabel.encord.connection import connect
 from prelabel.encord.sink import EncordSink
-from prelabel.encord.source import EncordSource, Fetching
+from prelabel.encord.source import EncordSection, EncordSource
+from prelabel.sources import RowOptions
 from tests.encord_server import AGENT, EncordServer
 from tests.killing import NUM_FRAMES, Scene
 
@@ -94,8 +95,8 @@ def _write_row(project_hash: str, domain: str, num_objects: int, folder: Path) -
     """Writes a row, then writes it again over itself; returns the peak of memory before."""
     project = connect(project_hash, domain)
     labels = build_label_map(("Pedestrian", "Vehicle"), project.ontology(), {})
-    (task,) = EncordSource(project, AGENT, Fetching(folder / "cache", 10**9)).tasks()
-    sink = EncordSink(project, labels, 60_000_000)
+    (task,) = EncordSource(EncordSection(project_hash=project_hash, stage=AGENT, output=folder)).tasks()
+    sink = EncordSink(project, labels, RowOptions(60_000_000))
     info = VideoInfo(width=96, height=64, num_frames=NUM_FRAMES, average_fps=30.0)
     found = _boxes(num_objects)
     before = _peak_mb()

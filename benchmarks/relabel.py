@@ -21,8 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from prelabel.assembly.assemble import Assembly, assemble
-from prelabel.assembly.relabel import assemble_stored
+from prelabel.assembly.assemble import Assembly, assemble, assemble_stored
 from prelabel.config.load import check_config
 from prelabel.data.detections import Detections, concatenate
 from prelabel.data.frames import FrameBatch, Media, VideoInfo

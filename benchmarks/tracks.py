@@ -149,7 +149,7 @@ def _run(values: Mapping[str, object]) -> RawRecord:
     prepare(assembly)
     report = run_tasks(assembly, NullProgress(), StopSignal())
     assert not report.failed, report.failed
-    (entry,) = stored_entries(assembly.found_store, assembly.config.source).of_source
+    (entry,) = stored_entries(assembly.found_store, assembly.named_source).of_source
     return read_raw(assembly.found_store.detections_path(entry))
 
 

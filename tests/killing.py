@@ -62,7 +62,7 @@ PRELOADED = (
     "torch",
     "av",
     "pyarrow.parquet",
-    "prelabel.encord.client",
+    "prelabel.encord.project",
     "prelabel.encord.connection",
     "prelabel.media.pyav",
     "prelabel.encord.sink",

@@ -15,9 +15,6 @@ from pydantic import BaseModel
 import prelabel
 from prelabel.assembly.assemble import assemble
 from prelabel.config.base import (
-    DemoSection,
-    EncordSection,
-    FolderSection,
     OnFailureSection,
     RetriesSection,
     RuleSection,
@@ -32,6 +29,9 @@ from prelabel.config.sections import (
     ReaderSection,
     TrackerSection,
 )
+from prelabel.encord.source import EncordSection
+from prelabel.files.demo import DemoSection
+from prelabel.files.folder_source import FolderSection
 from prelabel.run.checks import prepare
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal

@@ -1,148 +1,50 @@
-"""From a config to the parts of a run, each made when it is first asked for."""
+"""From a config to the parts of a run: source, model, sink. Each part is made when it is first asked for, and once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.finders import LiveDetector, Shared
-from prelabel.config.base import DemoSection, EncordSection, FolderSection, make_router
+from prelabel.assembly.finders import LiveDetector
+from prelabel.assembly.relabel import StoredDetector
+from prelabel.config.base import make_router
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.config.sections import Config
-from prelabel.data.label_map import NO_BOXES
+from prelabel.data.label_map import NO_BOXES, LabelMap
 from prelabel.data.ontology import Ontology
+from prelabel.encord.source import EncordSource
 from prelabel.errors import ConfigError, OntologyError
-from prelabel.labels.row.own import KINDS_WITH_FRAMES
+from prelabel.files.folder_sink import LABELS_ENDING, FolderSink
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import LabelSink, ModelRecord, TaskSource
 from prelabel.routing.rules import Router
 from prelabel.runtime.files import DRY_RUN
-from prelabel.store.run_folder import RunFolder
+from prelabel.runtime.shared import Shared
+from prelabel.sources import BareSource, RowOptions, RowSink, Source
+from prelabel.store.run_folder import Keyed, RunFolder
 
 if TYPE_CHECKING:
-    from prelabel.encord.client import EncordProject
-    from prelabel.encord.model_note import ModelNote
-    from prelabel.encord.sink import EncordSink
-    from prelabel.files.folder_sink import FolderSink
-
-
-@dataclass(frozen=True)
-class ProjectParts:
-    """What a config's source belongs to.
-
-    Attributes:
-        config: whose source it is.
-        shared: parts that other assemblies of the same run may have, too.
-    """
-
-    config: Config
-    shared: Shared = field(default_factory=Shared)
-
-    @cached_property
-    def encord(self) -> EncordProject:
-        """The project on the platform."""
-        from prelabel.encord.connection import connect
-
-        source = self.config.source
-        assert isinstance(source, EncordSection)
-        made_of = ("project", source.project_hash, source.domain)
-        return self.shared.once(made_of, lambda: connect(source.project_hash, source.domain or None))
-
-    @cached_property
-    def ontology(self) -> Ontology | None:
-        """The project's or the config's; None where it is made from the model's classes."""
-        section = self.config.source
-        if isinstance(section, EncordSection):
-            return self.encord.ontology()
-        if isinstance(section, FolderSection) and section.ontology is not None:
-            return Ontology.load(section.ontology)
-        return None
-
-
-class TaskParts(Protocol):
-    """Where tasks come from, and which way they go."""
-
-    @property
-    def source(self) -> TaskSource:
-        """Gives the tasks, and moves them."""
-        ...
-
-    @property
-    def router(self) -> Router:
-        """Which pathway a task takes."""
-        ...
-
-
-@dataclass(frozen=True)
-class WaitingTasks:
-    """The tasks that wait where a config says.
-
-    Attributes:
-        config: what to make.
-        project: which the source is of.
-    """
-
-    config: Config
-    project: ProjectParts
-
-    @cached_property
-    def source(self) -> TaskSource:
-        """Where tasks come from."""
-        section = self.config.source
-        if isinstance(section, FolderSection):
-            from prelabel.files.folder_source import FolderSource
-
-            return FolderSource(section.path, section.output)
-        if isinstance(section, DemoSection):
-            from prelabel.files.demo import DemoSource
-
-            return DemoSource(section.output)
-        return self._waiting_at(section)
-
-    def _waiting_at(self, section: EncordSection) -> TaskSource:
-        from prelabel.encord.listing import Wanted
-        from prelabel.encord.source import EncordSource, Fetching
-
-        is_shuffled, is_function = section.order == "shuffled", self.config.agent is not None
-        fetching = Fetching(
-            cache=section.output / ".prelabel" / "cache",
-            max_cache_bytes=int(section.cache_gb * 1e9),
-            num_workers=section.fetch_workers,
-            refuses_begun=self.config.labels.skips_begun,
-            refuses_moved=is_shuffled,
-        )
-        wanted = Wanted(
-            kinds=None if is_function else KINDS_WITH_FRAMES,
-            with_metadata=self.router.uses_metadata or is_function,
-            is_shuffled=is_shuffled,
-        )
-        return EncordSource(self.project.encord, section.stage, fetching, wanted, self.config.on_failure)
-
-    @cached_property
-    def router(self) -> Router:
-        """Which pathway a task takes; of files, which have nowhere to go, only what rules would say is of interest."""
-        moves = isinstance(self.config.source, EncordSection)
-        return make_router(self.config.routing, self.config.pathway if moves else None, self.config.priority)
+    from prelabel.encord.project import EncordProject
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of a run, each made when first asked for, and once: tasks, a model, a sink.
+    """The parts of a run.
 
     Attributes:
         config: what to make.
-        folder: the config's folder, to which plug-in paths are relative.
+        folder: the config's, to which plug-in paths are relative.
         dry_run: labels go to files below the output, and nothing on the platform changes.
         store: the output folder of this run.
         found_store: the folder with the raw detections; another one when a dry run relabels what a run has found.
-        project: which the source is of.
-        tasks: where tasks come from, and which way they go.
+        named_source: the source that the config names.
         detection: the parts of an agent that detects.
         classification: the parts of an agent that classifies.
+        stored: the detector of earlier runs, where their raw detections are labelled again.
     """
 
     config: Config
@@ -150,43 +52,56 @@ class Assembly:
     dry_run: bool
     store: RunFolder
     found_store: RunFolder
-    project: ProjectParts
-    tasks: TaskParts
+    named_source: Source
     detection: DetectorParts
     classification: ClassifierParts
+    stored: StoredDetector | None = None
 
-    @property
-    def output(self) -> Path:
-        """Where everything that a run writes goes."""
-        return self.store.output
+    # Where tasks come from, and where they go
+
+    @cached_property
+    def source(self) -> Source:
+        """Gives the tasks."""
+        return self.named_source if self.stored is None else self.stored.stored_tasks()
+
+    @cached_property
+    def router(self) -> Router:
+        """Chooses the pathway of a task. For tasks that do not move, it gives what the rules say, to report it."""
+        config = self.config
+        if self.stored is not None:
+            return make_router((), None, None)
+        pathway = config.pathway if self.named_source.moves_tasks else None
+        return make_router(config.routing, pathway, config.priority)
 
     @property
     def stage(self) -> str:
-        """Title or uuid of the agent stage, as the config has it; empty of files."""
-        source = self.config.source
-        return source.stage if isinstance(source, EncordSection) else ""
+        """Title or uuid of the agent stage, as the config has it; empty without a workflow."""
+        return self.config.source.stage_name
+
+    @property
+    def on_platform(self) -> bool:
+        """Whether tasks are those of an Encord project."""
+        return isinstance(self.named_source, EncordSource)
 
     @property
     def encord(self) -> EncordProject:
-        """The project on the platform."""
-        return self.project.encord
+        """The project on the platform.
 
-    @cached_property
-    def source(self) -> TaskSource:
-        """Where tasks come from."""
-        return self.tasks.source
+        Raises:
+            ConfigError: tasks come from elsewhere.
+        """
+        if not isinstance(self.named_source, EncordSource):
+            raise ConfigError(f"source.use: got {self.config.source.use!r}, expected encord")
+        return self.named_source.project
 
-    @property
-    def router(self) -> Router:
-        """Which pathway a task takes."""
-        return self.tasks.router
+    # What is done with a task
 
     @cached_property
     def agent_plugin(self) -> Plugin:
-        """What the config names as its agent.
+        """The user's function.
 
         Raises:
-            ConfigError: it names none.
+            ConfigError: the config names none.
         """
         if self.config.agent is None:
             raise ConfigError("agent: is missing: this config has no function of your own")
@@ -201,63 +116,74 @@ class Assembly:
 
     @property
     def ontology(self) -> Ontology:
-        """What may be labelled: the project's, the config's, or made from the model's classes."""
+        """What may be labelled: the source's ontology, or one made from the model's classes."""
         if self.config.classifier is not None:
             return self.classification.ontology
         if self.config.agent is None:
             return self.detection.ontology
-        if self.project.ontology is None:
+        given = self.named_source.ontology()
+        if given is None:
             raise OntologyError("source.ontology: is missing: the function gets label rows, and these need one")
-        return self.project.ontology
+        return given
+
+    @property
+    def ignored_keys(self) -> list[str]:
+        """The config's keys that have changed since the stored detections were made, and do not change these."""
+        finder = self.detection.finder
+        return finder.ignored_keys if isinstance(finder, StoredDetector) else []
+
+    # Where labels go
+
+    @property
+    def output(self) -> Path:
+        """Where a run writes everything."""
+        return self.store.output
 
     @cached_property
     def sink(self) -> LabelSink:
-        """Where labels go."""
-        if self.config.sink is not None and not self.dry_run:
-            plugin = load_plugin("sink", self.config.sink.use, self.folder)
-            sink = plugin.build(options=self.config.sink.options)
-            if not isinstance(sink, LabelSink):
-                raise ConfigError(f"sink.use: {plugin.use!r} lacks `write(task, info, detections)`")
-            return sink
-        return self.rows
+        """Where labels go: the user's own sink, or `rows`."""
+        if self.config.sink is None or self.dry_run:
+            return self.rows
+        plugin = load_plugin("sink", self.config.sink.use, self.folder)
+        sink = plugin.build(options=self.config.sink.options)
+        if not isinstance(sink, LabelSink):
+            raise ConfigError(f"sink.use: {plugin.use!r} lacks `write(task, info, detections)`")
+        return sink
 
     @cached_property
-    def rows(self) -> EncordSink | FolderSink:
-        """Where label rows are: on the platform, or in files."""
-        label_map = self.detection.label_map if self.config.detector is not None else NO_BOXES
-        skips_begun = self.config.labels.skips_begun
-        if not self.writes_files:
-            from prelabel.encord.sink import EncordSink
+    def rows(self) -> RowSink:
+        """Where label rows are: the source's own place, or files."""
+        if self.named_source.keeps_rows and not self.dry_run:
+            record = {
+                "model": self.model.name,
+                "weights_sha256": self.model.weights_sha256,
+                "config_sha256": config_fingerprint(self.config),
+            }
+            return self.named_source.row_sink(self._label_map, replace(self.row_options, model_record=record))
+        return self.file_rows
 
-            return EncordSink(self.encord, label_map, self.max_row_bytes, self.model_note, skips_begun=skips_begun)
-        from prelabel.files.folder_sink import FolderSink
+    @cached_property
+    def file_rows(self) -> FolderSink:
+        """Label rows in files below the output."""
+        return FolderSink(self.store, self.ontology, self._label_map, self.row_options)
 
-        return FolderSink(self.store, self.ontology, label_map, self.max_row_bytes, skips_begun=skips_begun)
+    @property
+    def _label_map(self) -> LabelMap:
+        return self.detection.label_map if self.config.detector is not None else NO_BOXES
+
+    @property
+    def row_options(self) -> RowOptions:
+        """How label rows are written."""
+        return RowOptions(int(self.config.labels.max_row_mb * 1e6), self.config.labels.skips_begun)
 
     @property
     def writes_files(self) -> bool:
-        """Whether labels go to files below the output."""
-        return self.dry_run or (self.config.sink is None and not isinstance(self.config.source, EncordSection))
+        """Whether label rows go to files below the output."""
+        return self.dry_run or (self.config.sink is None and not self.named_source.keeps_rows)
 
-    @property
-    def max_row_bytes(self) -> int:
-        """Largest label row that may be written."""
-        return int(self.config.labels.max_row_mb * 1e6)
-
-    @property
-    def model_note(self) -> ModelNote | None:
-        """What puts the model on record beside the labels; None if nothing is to."""
-        section = self.config.source
-        if not isinstance(section, EncordSection) or not section.record:
-            return None
-        from prelabel.encord.model_note import ModelNote
-
-        record = {
-            "model": self.model.name,
-            "weights_sha256": self.model.weights_sha256,
-            "config_sha256": config_fingerprint(self.config),
-        }
-        return ModelNote(self.encord, record)
+    def label_path(self, task: Keyed) -> Path | None:
+        """Returns the file of a task's label row; None where rows are not files."""
+        return self.store.path(task, LABELS_ENDING) if self.writes_files else None
 
 
 def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared | None = None) -> Assembly:
@@ -267,24 +193,63 @@ def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared
         config: what to make.
         folder: the config's, to which plug-in paths are relative.
         dry_run: labels go to files below the output, and nothing on the platform changes.
-        shared: parts that other assemblies of the same run may have, too.
+        shared: parts that other stages of the same run may use too.
     """
     shared = Shared() if shared is None else shared
-    project = ProjectParts(config, shared)
     store = RunFolder(output_of(config, dry_run))
+    source = make_source(config, folder, shared)
     return Assembly(
         config=config,
         folder=folder,
         dry_run=dry_run,
         store=store,
         found_store=store,
-        project=project,
-        tasks=WaitingTasks(config, project),
-        detection=DetectorParts(config, folder, LiveDetector(config, folder, shared), lambda: project.ontology),
-        classification=ClassifierParts(config, folder, lambda: project.ontology, shared),
+        named_source=source,
+        detection=DetectorParts(config, folder, LiveDetector(config, folder, shared), source.ontology),
+        classification=ClassifierParts(config, folder, source.ontology, shared),
     )
 
 
+def assemble_without_detector(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
+    """Returns the parts of a config without loading its detector: what is known of it is stored with its detections."""
+    live = assemble(config, folder, dry_run)
+    stored = StoredDetector(config, folder, live.found_store, live.named_source)
+    return replace(live, detection=replace(live.detection, finder=stored))
+
+
+def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
+    """Returns the parts of a run that labels again what earlier runs detected.
+
+    A dry run takes the raw detections of other runs, and those of dry runs only where there are no others.
+    """
+    live = assemble(config, folder, dry_run)
+    whole = RunFolder(config.source.output)
+    found_store = whole if dry_run and whole.has_ledger else live.store
+    stored = StoredDetector(config, folder, found_store, live.named_source)
+    return replace(live, found_store=found_store, stored=stored, detection=replace(live.detection, finder=stored))
+
+
+def make_source(config: Config, folder: Path, shared: Shared) -> Source:
+    """Returns the source that a config names.
+
+    A class with `from_config(config, shared)` is built by that, any other from the section's own options.
+
+    Raises:
+        ConfigError: it does not take its options, or lacks `tasks`, `proceed` or `fail`.
+    """
+    section = config.source
+    plugin = load_plugin("source", section.use, folder, section.own_keys)
+    from_config = getattr(plugin.factory, "from_config", None)
+    made = plugin.build(options=section.options) if from_config is None else from_config(config, shared)
+    if isinstance(made, Source):
+        return made
+    if not isinstance(made, TaskSource):
+        raise ConfigError(
+            f"source.use: {plugin.use!r} lacks `tasks()`, `proceed(task, pathway)` or `fail(task, reason)`"
+        )
+    return BareSource(made, section)
+
+
 def output_of(config: Config, dry_run: bool) -> Path:
-    """Returns where everything that a run of a config writes goes."""
+    """Returns where a run of a config writes everything."""
     return config.source.output / DRY_RUN if dry_run else config.source.output

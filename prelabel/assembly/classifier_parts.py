@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.assembly.finders import Shared
 from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
 from prelabel.config.sections import ClassifierSection, Config
 from prelabel.data.classification import find_classification, ontology_of_options
@@ -22,6 +21,7 @@ from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import Classifier, ModelRecord
 from prelabel.plugins.traits import traits_of
+from prelabel.runtime.shared import Shared
 from prelabel.store.class_probabilities import ClassRecord
 
 DEFAULT_BATCH_SIZE = 32

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol
 
 from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
 from prelabel.config.sections import Config, DetectorSection
@@ -17,28 +15,7 @@ from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import Detector, ModelRecord
 from prelabel.plugins.traits import traits_of
-
-Part = TypeVar("Part")
-
-
-class Shared:
-    """Parts by what they are made of. Used from one thread."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, object] = {}
-
-    def once(self, made_of: tuple[object, ...], make: Callable[[], Part]) -> Part:
-        """Returns what was made of the same before, else what `make` returns.
-
-        >>> shared = Shared()
-        >>> shared.once(("a", {"conf": 0.5}), list) is shared.once(("a", {"conf": 0.5}), list)
-        True
-        """
-        key = json.dumps(made_of, sort_keys=True, default=str)
-        if key not in self._made:
-            self._made[key] = make()
-        return cast(Part, self._made[key])
-
+from prelabel.runtime.shared import Shared
 
 ULTRALYTICS_ENDINGS = (".pt", ".onnx", ".engine", ".torchscript", "_openvino_model", "_openvino_model/")
 

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prelabel.assembly.assemble import Assembly, ProjectParts, assemble
 from prelabel.assembly.finders import detector_plugin, detector_section
 from prelabel.assembly.stored import NEXT_STEP, StoredEntries, stored_entries
-from prelabel.config.base import EncordSection, make_router
 from prelabel.config.fingerprints import detection_key_hashes
 from prelabel.config.sections import Config
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.errors import ConfigError, DetectError
 from prelabel.plugins.load import Plugin
-from prelabel.plugins.protocols import LeftAlone, ModelRecord, TaskSource
+from prelabel.plugins.protocols import LeftAlone, ModelRecord
 from prelabel.plugins.traits import ModelTraits
-from prelabel.routing.rules import Router
+from prelabel.sources import Source, StoredTask
 from prelabel.store.ledger import Entry
 from prelabel.store.raw_detections import DetectionProvenance, read_origin
 from prelabel.store.run_folder import RunFolder
-from prelabel.store.stored_tasks import StoredSource, StoredTask
 
 
 @dataclass(frozen=True)
@@ -55,11 +52,13 @@ class StoredDetector:
         config: which names the detector.
         folder: the config's, to which plug-in paths are relative.
         store: the output folder of those runs.
+        source: that the config names.
     """
 
     config: Config
     folder: Path
     store: RunFolder
+    source: Source
 
     @cached_property
     def kept(self) -> StoredEntries:
@@ -68,7 +67,7 @@ class StoredDetector:
         Raises:
             ConfigError: there are none.
         """
-        return stored_entries(self.store, self.config.source)
+        return stored_entries(self.store, self.source)
 
     @cached_property
     def origins(self) -> dict[Entry, DetectionProvenance]:
@@ -78,6 +77,18 @@ class StoredDetector:
             ConfigError: none are kept.
         """
         return {entry: read_origin(self.store.detections_path(entry)) for entry in self.kept.of_source}
+
+    def stored_tasks(self) -> Source:
+        """Returns a source of the tasks with detections of this detector. Detections of another one are not used."""
+        tasks: list[StoredTask] = []
+        others: list[LeftAlone] = []
+        for entry, origin in self.origins.items():
+            if origin.detector_fingerprint == self.fingerprint:
+                tasks.append(StoredTask(entry.key, entry.title, origin.media_identity, entry.num_instances))
+            else:
+                reason = f"what was found in it is of another detector or reader: {NEXT_STEP}"
+                others.append(LeftAlone(entry.title, reason))
+        return self.source.stored(tasks, others, self.kept.warnings)
 
     @cached_property
     def _latest(self) -> DetectionProvenance:
@@ -131,66 +142,6 @@ class StoredDetector:
         return [key for key in changed if key != "detector.conf" or self.lowest_conf is None]
 
 
-@dataclass(frozen=True)
-class KeptTasks:
-    """The tasks of a source of which boxes are kept; what another detector found is left alone, and none is moved.
-
-    Attributes:
-        config: whose source they are of.
-        project: which that source is of.
-        earlier: the runs that found the boxes.
-    """
-
-    config: Config
-    project: ProjectParts
-    earlier: StoredDetector
-
-    @cached_property
-    def source(self) -> TaskSource:
-        """The tasks of which boxes are kept."""
-        tasks: list[StoredTask] = []
-        others: list[LeftAlone] = []
-        for entry, origin in self.earlier.origins.items():
-            if origin.detector_fingerprint == self.earlier.fingerprint:
-                tasks.append(StoredTask(entry.key, entry.title, origin.media_identity, entry.num_instances))
-            else:
-                others.append(
-                    LeftAlone(entry.title, f"what was found in it is of another detector or reader: {NEXT_STEP}")
-                )
-        if not isinstance(self.config.source, EncordSection):
-            return StoredSource(tasks, others, self.earlier.kept.warnings)
-        from prelabel.encord.stored_source import EncordRowSource
-
-        return EncordRowSource(self.project.encord, self.config.source.stage, tasks, others, self.earlier.kept.warnings)
-
-    @cached_property
-    def router(self) -> Router:
-        """None of the rules."""
-        return make_router((), None, None)
-
-
-def assemble_without_detector(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
-    """Returns the parts of a config, but for its detector: what is to be known of it is kept beside what it found."""
-    live = assemble(config, folder, dry_run)
-    return replace(live, detection=replace(live.detection, finder=StoredDetector(config, folder, live.found_store)))
-
-
-def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
-    """Returns the parts of a run over what earlier runs have found.
-
-    A dry run takes what is in the output of the other runs; what dry runs found only where there were no others.
-    """
-    live = assemble(config, folder, dry_run)
-    whole = RunFolder(config.source.output)
-    earlier = StoredDetector(config, folder, whole if dry_run and whole.has_ledger else live.store)
-    return replace(
-        live,
-        found_store=earlier.store,
-        tasks=KeptTasks(config, live.project, earlier),
-        detection=replace(live.detection, finder=earlier),
-    )
-
-
 def refuse_answers(config: Config, instead: str) -> None:
     """Refuses a config whose classifier gives answers, or that has no detector, where boxes are asked for.
 
@@ -202,15 +153,9 @@ def refuse_answers(config: Config, instead: str) -> None:
     detector_section(config)
 
 
-def ignored_keys(assembly: Assembly) -> list[str]:
-    """Returns the config's keys that say otherwise than when earlier runs found what stands for the detector."""
-    finder = assembly.detection.finder
-    return finder.ignored_keys if isinstance(finder, StoredDetector) else []
-
-
 def without_previews(config: Config) -> Config:
     """Returns the config with nothing drawn after the run: that would need the videos."""
-    if isinstance(config.source, EncordSection):
+    if config.source.preview_kind == "none":
         return config
     return config.model_copy(update={"source": config.source.model_copy(update={"preview": "none"})})
 

@@ -7,27 +7,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.config.base import DemoSection, EncordSection, Source
 from prelabel.data.detections import VideoDetections
 from prelabel.data.label_map import LabelledVideo
-from prelabel.encord.connection import project_uuid
 from prelabel.errors import ConfigError
-from prelabel.files.demo import CLIP_NAME
 from prelabel.labels.filter import Shaped, class_thresholds, filter_detections
 from prelabel.labels.fit import fit_geometry
 from prelabel.labels.tracking import track_detections
 from prelabel.plugins.protocols import Task
+from prelabel.sources import Source
 from prelabel.store.class_probabilities import ClassRecord, read_classes
 from prelabel.store.labelled import LabelledDetections, read_labelled, stamp_of, write_labelled
 from prelabel.store.ledger import Entry
 from prelabel.store.raw_detections import DetectionProvenance, RawRecord, read_origin, read_raw
 from prelabel.store.report import TaskReport
 from prelabel.store.run_folder import Keyed, RunFolder
+
+if TYPE_CHECKING:
+    from prelabel.assembly.assemble import Assembly
 
 NEXT_STEP = "`prelabel run CONFIG` first"
 
@@ -58,7 +59,7 @@ def stored_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
     Raises:
         ConfigError: there is none, or one is of a detector with other classes.
     """
-    entries = stored_entries(assembly.found_store, assembly.config.source).of_source
+    entries = stored_entries(assembly.found_store, assembly.named_source).of_source
     titles = titles_apart(entries)
     for entry in entries:
         yield labelled_video(assembly, entry, titles[entry.key])
@@ -95,18 +96,11 @@ def stored_entries(store: RunFolder, source: Source) -> StoredEntries:
     """
     entries = sorted(store.entries(), key=lambda entry: (entry.title, entry.key))
     kept = [entry for entry in entries if store.detections_path(entry).exists()]
-    of_source = [entry for entry in kept if _is_of(source, entry)]
+    of_source = [entry for entry in kept if source.owns(entry.key, entry.title)]
     if not of_source:
         others = ", but for those of another source" if kept else ""
         raise ConfigError(f"{store.output}: holds no detections yet{others}: {NEXT_STEP}")
     return StoredEntries(of_source, len(kept) - len(of_source), store.output)
-
-
-def _is_of(source: Source, entry: Entry) -> bool:
-    """Tells whether a task is of a source, by its key: the media, and the platform, need not be there."""
-    if isinstance(source, EncordSection):
-        return entry.key.startswith(f"{project_uuid(source.project_hash)}/")
-    return entry.key == (CLIP_NAME if isinstance(source, DemoSection) else entry.title)
 
 
 def titles_apart(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:

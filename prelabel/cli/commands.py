@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from rich.markup import escape
 
 from prelabel.assembly.assemble import Assembly, assemble
-from prelabel.assembly.finders import Shared, detector_for
+from prelabel.assembly.finders import detector_for
 from prelabel.cli.show import (
     person,
     show_checks,
@@ -39,6 +39,7 @@ from prelabel.runtime.files import DRY_RUN, write_text_atomically
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
 from prelabel.runtime.observers import observers
 from prelabel.runtime.progress import show_progress, stdout_to_stderr
+from prelabel.runtime.shared import Shared
 from prelabel.store.ledger import LEDGER, Entry
 from prelabel.store.report import RunReport
 from prelabel.store.run_folder import RunFolder
@@ -156,7 +157,8 @@ def _run(
 
 def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
     """Labels anew, by the config of today, all that earlier runs have found."""
-    from prelabel.assembly.relabel import assemble_stored, ignored_keys, refuse_answers, without_previews
+    from prelabel.assembly.assemble import assemble_stored
+    from prelabel.assembly.relabel import refuse_answers, without_previews
 
     loaded = load_config(config, settings)
     refuse_answers(loaded, "prelabel run takes another threshold or class map, and looks at no picture again")
@@ -165,7 +167,7 @@ def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False
     stop = StopSignal()
     ((_, report),) = run_passes([assembly], stop, every_task, ())
     show_report(report)
-    show_idle_keys(ignored_keys(assembly))
+    show_idle_keys(assembly.ignored_keys)
     return INTERRUPTED if stop.is_set else _exit_code(report)
 
 
@@ -226,7 +228,8 @@ def draw_previews(
     config: Path, settings: Sequence[str], titles: Sequence[str], kind: str, *, dry_run: bool = False
 ) -> int:
     """Draws the boxes of an earlier run, and makes a page of it."""
-    from prelabel.assembly.relabel import assemble_without_detector, refuse_answers
+    from prelabel.assembly.assemble import assemble_without_detector
+    from prelabel.assembly.relabel import refuse_answers
     from prelabel.reports.previews import preview_run
     from prelabel.reports.run_page import write_run_report
 
@@ -248,14 +251,15 @@ def draw_previews(
 
 def export_labels(config: Path, settings: Sequence[str], format: str, target: Path, *, dry_run: bool = False) -> int:
     """Writes what an earlier run found in another format."""
-    from prelabel.assembly.relabel import assemble_without_detector, ignored_keys, refuse_answers
+    from prelabel.assembly.assemble import assemble_without_detector
+    from prelabel.assembly.relabel import refuse_answers
     from prelabel.export.export import export_run
 
     loaded = load_config(config, settings)
     refuse_answers(loaded, "answers are in classifications.csv, and in the label rows")
     assembly = assemble_without_detector(loaded, config.parent, dry_run)
     show_paths(export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target))
-    show_idle_keys(ignored_keys(assembly))
+    show_idle_keys(assembly.ignored_keys)
     return ALL_DONE
 
 
@@ -269,7 +273,8 @@ def evaluate_labels(
     accept_iou: float,
 ) -> int:
     """Compares what runs wrote with what stands there now."""
-    from prelabel.assembly.relabel import assemble_without_detector, refuse_answers
+    from prelabel.assembly.assemble import assemble_without_detector
+    from prelabel.assembly.relabel import refuse_answers
     from prelabel.evaluate.evaluate import EvaluateOptions, evaluate_run
     from prelabel.reports.evaluation_page import write_evaluation_page
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -74,95 +72,6 @@ class OnFailureSection(Section):
     def asks_something(self) -> bool:
         """Whether anything is to be done with the task."""
         return self.issue or self.pathway is not None
-
-
-PreviewKind = Literal["none", "sheet", "clip", "both"]
-
-
-def _not_empty(path: object) -> object:
-    if path == "":
-        raise ValueError("is empty, expected a file, a folder or a glob")  # else it would be all that lies here
-    return path
-
-
-class FolderSection(Section):
-    """Videos and pictures on this machine."""
-
-    use: Annotated[Literal["folder"], Affects.PLACE] = "folder"
-    path: Annotated[Path, BeforeValidator(_not_empty), Affects.PLACE] = Field(
-        description="a file, a folder (searched through) or a glob such as clips/*.mp4"
-    )
-    ontology: Annotated[Path | None, Affects.LABELS] = Field(
-        None, description="Encord ontology as JSON; default: made from the detector's classes"
-    )
-    truth: Annotated[Path | None, Affects.NOTHING] = Field(
-        None, description="COCO ground truth to score against; its images matched by video and frame index"
-    )
-    output: Annotated[Path, Affects.PLACE] = Field(
-        Path("out"), description="folder for label rows, raw detections, coco.json and report.json"
-    )
-    preview: Annotated[PreviewKind, Affects.NOTHING] = Field(
-        "none", description="draw the boxes after the run: clip | sheet | both | none"
-    )
-
-
-class DemoSection(Section):
-    """A short clip with known contents, which comes with the package."""
-
-    use: Annotated[Literal["demo"], Affects.PLACE] = "demo"
-    output: Annotated[Path, Affects.PLACE] = Field(
-        Path("out/demo"), description="folder for the clip and for everything that a run writes"
-    )
-    preview: Annotated[PreviewKind, Affects.NOTHING] = Field(
-        "both", description="draw the boxes after the run: clip | sheet | both | none"
-    )
-
-
-class EncordSection(Section):
-    """An agent stage of an Encord workflow."""
-
-    use: Annotated[Literal["encord"], Affects.PLACE] = "encord"
-    project_hash: Annotated[str, Affects.PLACE] = Field("", description="or from ENCORD_PROJECT_HASH")
-    stage: Annotated[str, Affects.PLACE] = Field(description="title or uuid of the agent stage")
-    domain: Annotated[str, Affects.PLACE] = Field(
-        "", description="the API's address, or from ENCORD_DOMAIN; default: the EU platform"
-    )
-    output: Annotated[Path, Affects.PLACE] = Field(
-        Path("out"), description="folder for raw detections, the ledger and report.json"
-    )
-    cache_gb: Annotated[float, Affects.NOTHING] = Field(
-        20.0, gt=0, description="disk that downloads may take, in 10^9 bytes"
-    )
-    fetch_workers: Annotated[int, Affects.NOTHING] = Field(
-        4, ge=1, le=64, description="tasks whose media are fetched at the same time"
-    )
-    order: Annotated[Literal["listed", "shuffled"], Affects.NOTHING] = Field(
-        "listed",
-        description="in which tasks are taken up: listed: the platform's; shuffled: each run its own, for several "
-        "workers that share no output, and each task is looked up again before it is fetched",
-    )
-    record: Annotated[bool, Affects.NOTHING] = Field(
-        True, description="note model and version in the item's client metadata, key 'prelabel'"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_environment(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            known = {"project_hash": "ENCORD_PROJECT_HASH", "domain": "ENCORD_DOMAIN"}
-            found = {key: os.environ[name] for key, name in known.items() if os.environ.get(name)}
-            return {**found, **{key: value for key, value in values.items() if value not in ("", None)}}
-        return values
-
-    @model_validator(mode="after")
-    def _has_project(self) -> EncordSection:
-        if not self.project_hash:
-            raise ValueError("has no project_hash: set it, or ENCORD_PROJECT_HASH in the environment")
-        return self
-
-
-Source: TypeAlias = FolderSection | DemoSection | EncordSection
-SOURCES: dict[object, type[BaseModel]] = {"folder": FolderSection, "demo": DemoSection, "encord": EncordSection}
 
 
 class RuleSection(Section):

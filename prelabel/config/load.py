@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import glob
 import mimetypes
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from prelabel.config.base import SOURCES, EncordSection, RuleSection
+from prelabel.config.base import RuleSection
 from prelabel.config.sections import AGENT_SECTIONS, Config, LabelsSection
-from prelabel.errors import ConfigError, did_you_mean
+from prelabel.errors import ConfigError, PluginError, did_you_mean
 from prelabel.labels.flicker import Flicker
 from prelabel.labels.keyframes import Keyframes
 from prelabel.labels.size_and_zones import SizeLimits, Zones
@@ -99,7 +98,7 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
     """
     configs = load_configs(path, settings)
     if len(configs) > 1:
-        names = [config.source.stage for config in configs if isinstance(config.source, EncordSection)]
+        names = [config.source.stage_name for config in configs]
         raise ConfigError(
             f"{path}: has {len(names)} stages, {', '.join(map(repr, names))}: choose one: --set 'stage={names[0]}'"
         )
@@ -128,37 +127,27 @@ def load_configs(path: Path, settings: Sequence[str] = ()) -> list[Config]:
     for stage in stages:
         _anchor_paths(stage, path.parent)
     if len(stages) == 1:
-        return [check_config(stages[0], str(path))]
-    return [check_config(stage, f"{path}, stage {stage['source']['stage']!r}") for stage in stages]
+        return [check_config(stages[0], str(path), path.parent)]
+    return [check_config(stage, f"{path}, stage {stage['source']['stage']!r}", path.parent) for stage in stages]
 
 
-def check_config(values: Mapping[str, Any], name: str) -> Config:
+def check_config(values: Mapping[str, Any], name: str, folder: Path = Path()) -> Config:
     """Returns the config of plain values.
 
     Args:
         values: sections by name.
         name: what errors call the config.
+        folder: the config's, to which the path of a source's own file is relative.
 
     Raises:
         ConfigError: the first mistake.
     """
     try:
-        return Config.model_validate(_with_source_use(values))
-    except ConfigError as error:
+        return Config.model_validate(values, context={"folder": folder})
+    except (ConfigError, PluginError) as error:
         raise ConfigError(f"{name}: {error}") from None
     except ValidationError as error:
         raise ConfigError(f"{name}: {_describe(error)}") from error
-
-
-def _with_source_use(values: Mapping[str, Any]) -> dict[str, Any]:
-    source = values.get("source")
-    if isinstance(source, dict) and source.get("use", "") not in ("", *SOURCES):
-        hint = did_you_mean(str(source["use"]), map(str, SOURCES))
-        raise ConfigError(f"source.use: there is no source {source['use']!r}: {hint}")
-    if isinstance(source, dict) and "use" not in source:
-        guess = "folder" if "path" in source else "encord"
-        return {**values, "source": {"use": guess, **source}}
-    return dict(values)
 
 
 def _read_sections(path: Path) -> dict[str, Any]:
@@ -233,15 +222,14 @@ def _describe(error: ValidationError) -> str:
     errors = error.errors(include_url=False)
     unknown = next((entry for entry in errors if entry["type"] in ("extra_forbidden", "invalid_key")), None)
     if unknown is None:
-        return re.sub(r"^source\.(folder|encord|demo)\b", "source", describe_first(error))
-    location = [str(part) for part in unknown["loc"] if part not in SOURCES]
+        return describe_first(error)
+    location = [str(part) for part in unknown["loc"]]
     hint = did_you_mean(location[-1], _known_keys(unknown["loc"]))
     return f"{'.'.join(location)}: is not a key of the config: {hint}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     sections: dict[object, type[BaseModel]] = {
-        **SOURCES,
         "labels": LabelsSection,
         "size": SizeLimits,
         "zones": Zones,

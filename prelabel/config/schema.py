@@ -13,10 +13,12 @@ from pydantic import BaseModel
 from prelabel.config.base import PluginSection
 from prelabel.config.load import STAGE, STAGES
 from prelabel.config.sections import AGENT_SECTIONS, ClassifierSection, Config, DetectorSection
+from prelabel.config.source import SourceSection, section_of
 from prelabel.plugins.load import PluginKind, load_plugin
 
 Schema = dict[str, Any]
 
+SOURCES = ("folder", "demo", "encord")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 BUILT_IN: dict[PluginKind, tuple[str, ...]] = {
     "detector": ("ultralytics", "torchvision"),
@@ -53,8 +55,12 @@ def config_schema() -> Schema:
     """
     schema = Config.model_json_schema()
     found: dict[str, Schema] = schema.pop("$defs")
+    del found["SourceSection"]
+    found |= {section.__name__: section.model_json_schema() for section in map(_source_section, SOURCES)}
+    schema["properties"]["source"] = {
+        "oneOf": [{"$ref": f"#/$defs/{_source_section(name).__name__}"} for name in SOURCES]
+    }
     sections = {name: _tidy(section, _TITLES[name]) for name, section in found.items()}
-    schema["properties"]["source"].pop("discriminator")  # OpenAPI's, not JSON Schema's
     for name in AGENT_SECTIONS:  # absent, not null
         schema["properties"][name] = {"$ref": schema["properties"][name]["anyOf"][0]["$ref"]}
     schema["properties"]["routing"] = _routing_schema(schema["properties"]["routing"])
@@ -83,6 +89,10 @@ def config_schema() -> Schema:
         "else": of_one,
         "$defs": sections | {"SharedSource": _without_stage(sections["EncordSection"])},
     }
+
+
+def _source_section(name: str) -> type[SourceSection]:
+    return section_of(name, Path())
 
 
 def _stages_properties(keys: Sequence[str]) -> Schema:

@@ -8,9 +8,6 @@ from pydantic import Field, model_validator
 
 from prelabel.config.base import (
     ClassName,
-    DemoSection,
-    EncordSection,
-    FolderSection,
     Fraction,
     NumberExpression,
     OneOrMore,
@@ -19,8 +16,8 @@ from prelabel.config.base import (
     RetriesSection,
     Rules,
     Section,
-    Source,
 )
+from prelabel.config.source import AnySource
 from prelabel.labels.filter import FilterRules
 from prelabel.labels.flicker import Flicker
 from prelabel.labels.keyframes import Keyframes
@@ -235,7 +232,7 @@ AGENT_SECTIONS = ("detector", "classifier", "agent")
 class Config(Section):
     """A whole config."""
 
-    source: Annotated[Source, Field(discriminator="use")]
+    source: AnySource
     reader: ReaderSection = ReaderSection()
     detector: DetectorSection | None = None
     classifier: ClassifierSection | None = None
@@ -280,13 +277,12 @@ class Config(Section):
     def _answers_are_no_boxes(self) -> Config:
         if self.classifier is None:
             return self
-        preview = "none" if isinstance(self.source, EncordSection) else self.source.preview
         for key, is_for_boxes in {
             "labels.instances": self.labels.instances == "tracks",
             "sink": self.sink is not None,
-            "source.preview": preview != "none",
-            "source.truth": isinstance(self.source, FolderSection) and self.source.truth is not None,
-            "source.use": isinstance(self.source, DemoSection),
+            "source.preview": self.source.preview_kind != "none",
+            "source.truth": getattr(self.source, "truth", None) is not None,
+            "source.use": self.source.truth_file is not None,
         }.items():
             if is_for_boxes:
                 raise ValueError(f"{key}: is for boxes, and a classifier gives none: leave it out")
@@ -297,12 +293,12 @@ class Config(Section):
         if self.routing and self.pathway is not None:
             raise ValueError("pathway and routing: both say where tasks go: leave one out")
         goes = self.pathway is not None or self.routing or self.agent is not None  # a function may say itself
-        if isinstance(self.source, EncordSection) and not goes:
+        if self.source.has_workflow and not goes:
             raise ValueError("pathway: is missing: name the one that finished tasks take")
         return self
 
     @model_validator(mode="after")
     def _failures_go_where_tasks_move(self) -> Config:
-        if self.on_failure.asks_something and not isinstance(self.source, EncordSection):
-            raise ValueError("on_failure: only tasks of an Encord stage have pathways and issues: leave it out")
+        if self.on_failure.asks_something and not self.source.has_workflow:
+            raise ValueError("on_failure: only tasks of a workflow stage have pathways and issues: leave it out")
         return self

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import prelabel
 from prelabel.encord.calls import CALL_BACKOFF, OUTAGE_SECONDS, Caller, explain, is_never_connected
-from prelabel.encord.client import EncordProject
+from prelabel.encord.project import EncordProject
 from prelabel.errors import AccountError
 from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.redact import keep_links_out_of_logs

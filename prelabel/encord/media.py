@@ -1,4 +1,4 @@
-"""Media of Encord tasks, brought here: which files they are, in which order, through which links."""
+"""Downloads of the media of Encord tasks: which files they are, in which order, through which links."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prelabel.data.frames import Media
-from prelabel.encord.client import EncordProject, EncordTask
+from prelabel.encord.project import EncordProject, EncordTask
 from prelabel.errors import FetchError
 from prelabel.labels.row.own import KINDS_WITH_FRAMES
 from prelabel.runtime.disk_cache import DiskCache
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MediaFetcher:
-    """Fetches media of a project's tasks.
+    """Downloads media of a project's tasks.
 
     Attributes:
         project: gives the links.
         cache: where the files are while they are in use.
-        limits: how long a download may take its time.
+        limits: of each download.
     """
 
     project: EncordProject
@@ -37,53 +37,51 @@ class MediaFetcher:
 
     @contextmanager
     def fetch(self, task: EncordTask) -> Iterator[Media]:
-        """Brings a task's media here for as long as the context is open.
+        """Downloads a task's media for as long as the context is open. May be called from several threads.
 
         Raises:
-            FetchError: if they cannot be had whole.
+            FetchError: not all of them could be downloaded.
         """
         item = self.project.storage_item(task.item_uuid, task.title, with_link=True)
         files = self._files_of(task, item)
         with self.cache.room(sum(file.file_size or 0 for file in files), task.title) as folder:
-            paths = tuple(self._bring(files, folder, task.title))
-            # A group without a file of its own is a file a picture; all else, image sequences included, is one file.
-            as_pictures = task.kind == "image" or files != [item]
+            paths = tuple(self._download(files, folder, task.title))
+            # An image group has one file per image; anything else, image sequences included, is one file.
+            are_images = task.kind == "image" or files != [item]
             has_frames = task.kind in KINDS_WITH_FRAMES
-            yield Media(("images" if as_pictures else "video") if has_frames else "file", paths)
+            yield Media(("images" if are_images else "video") if has_frames else "file", paths)
 
     def _files_of(self, task: EncordTask, item: StorageItem) -> list[StorageItem]:
         """Returns the items to download, in frame order, each with a signed link.
 
-        An image sequence is kept by the platform as one video, a frame a picture, and that is its item's link. An image
-        group has no link of its own; its pictures have.
+        The platform keeps an image sequence as one video, one frame per image, and the item's link is that video's. An
+        image group has no link of its own; its images have.
         """
         if item.item_type.value != "imageGroup" and self._link_of(item, task.title) is not None:
             return [item]
         if task.kind != "img_group":
             raise FetchError(f"{task.title}: the platform gives no link to its {task.kind}")
-        doing = f"{task.title}: asking for the links of its pictures"
-        pictures = self.project.caller.call(doing, lambda: list(item.get_child_items(get_signed_urls=True)), FetchError)
-        if len(pictures) != task.num_frames:
+        doing = f"{task.title}: asking for the links of its images"
+        images = self.project.caller.call(doing, lambda: list(item.get_child_items(get_signed_urls=True)), FetchError)
+        if len(images) != task.num_frames:
             raise FetchError(
-                f"{task.title}: the platform gives {len(pictures)} pictures of {task.num_frames}: does the key's user "
+                f"{task.title}: the platform gives {len(images)} images of {task.num_frames}: does the key's user "
                 "have access to all of the group's files?"
             )
-        return _in_frame_order(pictures, self._picture_titles(task))
+        doing = f"{task.title}: asking for the order of its images"
+        return _in_frame_order(images, self.project.caller.call(doing, lambda: self._image_titles(task), FetchError))
 
-    def _picture_titles(self, task: EncordTask) -> list[str]:
-        def read() -> list[str]:
-            (row,) = self.project.label_rows([task.data_hash], task.branch, with_pictures=True)
-            return [picture.title for picture in sorted(row.get_frames_metadata(), key=lambda p: p.frame_number)]
+    def _image_titles(self, task: EncordTask) -> list[str]:
+        """Returns the titles of an image group's images, in frame order."""
+        (row,) = self.project.label_rows([task.data_hash], task.branch, with_images=True)
+        return [image.title for image in sorted(row.get_frames_metadata(), key=lambda image: image.frame_number)]
 
-        return self.project.caller.call(f"{task.title}: asking for the order of its pictures", read, FetchError)
-
-    def _bring(self, files: Sequence[StorageItem], folder: Path, title: str) -> Iterator[Path]:
+    def _download(self, files: Sequence[StorageItem], folder: Path, title: str) -> Iterator[Path]:
         with session_for_links() as session:
             for number, item in enumerate(files):
                 path = folder / f"{number:06d}{_suffix(item)}"
-                new_link = self._links(item, title)
                 download(
-                    new_link,
+                    self._links(item, title),
                     path,
                     item.file_size,
                     title,
@@ -94,7 +92,7 @@ class MediaFetcher:
                 yield path
 
     def _links(self, item: StorageItem, title: str) -> Callable[[], str]:
-        """Returns what gives the link that came with the item first, and a fresh one at every further call."""
+        """Returns a function that returns the link that came with the item, and a fresh one at each further call."""
         ready = [item]
 
         def new_link() -> str:
@@ -111,18 +109,18 @@ class MediaFetcher:
         return self.project.caller.call(f"{title}: asking for its link", item.get_signed_url, FetchError)
 
 
-def _in_frame_order(pictures: Sequence[StorageItem], titles: Sequence[str]) -> list[StorageItem]:
-    """Returns the pictures in the order of the frames' titles; as they came where the two have other names."""
-    if sorted(picture.name for picture in pictures) != sorted(titles):
-        return list(pictures)
+def _in_frame_order(images: Sequence[StorageItem], titles: Sequence[str]) -> list[StorageItem]:
+    """Returns the images in the order of the frames' titles; unchanged where names and titles do not match."""
+    if sorted(image.name for image in images) != sorted(titles):
+        return list(images)
     by_name: dict[str, list[StorageItem]] = defaultdict(list)
-    for picture in reversed(pictures):
-        by_name[picture.name].append(picture)
+    for image in reversed(images):  # so that `pop` takes images of one name in the order in which they came
+        by_name[image.name].append(image)
     return [by_name[title].pop() for title in titles]
 
 
 def _suffix(item: StorageItem) -> str:
-    """Returns a file suffix for decoders that go by it: from the type, which the platform checks, not from a title."""
+    """Returns a file suffix, which some decoders go by: from the type, which the platform checks, not from a title."""
     family, default = {
         "image": ("image/", ".jpg"),
         "video": ("video/", ".mp4"),

@@ -1,17 +1,17 @@
-"""Labels onto Encord label rows: read, merged, measured, saved in one short window."""
+"""Labels onto Encord label rows: each row is read, merged and saved in one short window."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+import prelabel
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
 from prelabel.data.ontology import Ontology
-from prelabel.encord.client import EncordProject, EncordRow, EncordTask, as_encord_task, labels_as_sent
-from prelabel.encord.model_note import ModelNote
+from prelabel.encord.project import EncordProject, EncordTask, StoredRow, WaitingTask, as_encord_task, labels_as_sent
 from prelabel.errors import LabelError, OntologyError, PrelabelError, SaveError, TakenError
 from prelabel.labels.row.editable import EditableRow, labels_of
 from prelabel.labels.row.offline import blank_labels
@@ -19,81 +19,72 @@ from prelabel.labels.row.own import LabelRow, RowChange, WrittenRow, find_own
 from prelabel.labels.row.size import check_row_size, row_num_bytes
 from prelabel.labels.row.write import unless_begun, write_detections
 from prelabel.plugins.protocols import Task
+from prelabel.sources import RowOptions
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2
 
-
 FRESH_SECONDS = 0.5
-"""A row that was read longer ago is read again before it is saved; sooner, that would take longer than it gains."""
+"""A row that was read longer ago is read again before it is saved. One more read takes about as long."""
 
 MERGES_AT_MOST = 5
 
-Target: TypeAlias = EncordTask | EncordRow
+RECORD_KEY = "prelabel"
+"""Of the client metadata of a storage item: which model labelled it."""
 
 
 class EncordSink:
     """The label rows of a project.
 
-    A save replaces the whole row, and the platform does not notice what somebody else saved since it was read. So each
-    write, and each further try of one, reads the row right before it saves it, and reads it again where putting the
-    labels on it took long: if it has changed, they are put on it anew. What remains is the time from the answer of that
-    read to the arrival of the save. The row is taken as the platform sends it, not as the SDK writes it
-    after parsing: so what others did goes back bit for bit, labels of archived features included, and the time taken is
-    linear in their number.
-
     Attributes:
-        warnings: what somebody should know that failed no task.
+        warnings: what a user should know although no task failed.
     """
 
-    def __init__(
-        self,
-        project: EncordProject,
-        label_map: LabelMap,
-        max_row_bytes: int,
-        note: ModelNote | None = None,
-        *,
-        skips_begun: bool = False,
-    ) -> None:
+    # A save replaces the whole row, and the platform does not notice what somebody else saved since the row was read.
+    # So each try reads the row, merges and saves at once. Where merging took longer than FRESH_SECONDS, it reads again,
+    # and merges again if the row has changed. One window is left: from the answer of the last read to the arrival of
+    # the save.
+    #
+    # Rows are merged as the platform sends them, not as the SDK writes them after parsing: what others did goes back
+    # bit for bit, labels of archived features included, and the time taken is linear in the number of labels.
+
+    def __init__(self, project: EncordProject, label_map: LabelMap, options: RowOptions) -> None:
         """Makes no call.
 
         Args:
-            project: whose rows.
+            project: that the rows belong to.
             label_map: from the detector's classes to the project's ontology objects.
-            max_row_bytes: the largest row that is sent.
-            note: puts the model on record beside each write; None: it goes on none.
-            skips_begun: whether rows with labels of anybody else are left as they are.
+            options: how rows are written. The model record goes into the client metadata next to each row.
         """
-        self._skips_begun = skips_begun
-        self._project, self._label_map, self._max_row_bytes, self._note = project, label_map, max_row_bytes, note
+        self._project, self._label_map, self._options = project, label_map, options
         self.warnings: list[str] = []
 
     def describe(self) -> str:
         """Returns where labels go, in words."""
-        begun = "rows that somebody has begun are left alone" if self._skips_begun else "what people put there stays"
+        begun = "rows with labels of anybody else are skipped" if self._options.skips_begun else "labels of people stay"
         return f"onto the label rows of project {self._project.title!r}; {begun}"
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
-        """Writes a task's boxes in place of those that an earlier run wrote; see `edit`, also for what it returns.
-
-        Args:
-            task: one of `EncordSource`, or of `EncordRowSource`.
-            info: the video in which the detections were found.
-            detections: after shaping.
+        """Writes a task's boxes in place of those of an earlier run; see `edit` for the rest.
 
         Raises:
             LabelError: a frame is past the row's end.
         """
-        _refuse_frames_past_the_end(_target_of(task), detections)
+        num_frames = as_encord_task(task).num_frames
+        if len(detections) and int(detections.frame_index[-1]) >= num_frames:
+            raise LabelError(
+                f"{task.title}: got a box on frame {int(detections.frame_index[-1])}, the platform has frames 0 to "
+                f"{num_frames - 1}: nothing was saved"
+            )
         return self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
 
     def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
-        """Saves a task's row with a change on it; what the change leaves alone goes back bit for bit.
+        """Saves a task's row with a change on it; what the change does not touch goes back bit for bit.
 
         Args:
-            task: one of `EncordSource`, or of `EncordRowSource`.
+            task: one of `EncordSource`.
             info: of its media.
-            change: returns the row as it is to be.
+            change: returns the new row.
 
         Returns:
             Bytes of the row, as it is sent.
@@ -104,135 +95,145 @@ class EncordSink:
             TakenError: the task was moved meanwhile, or somebody has begun to work on the row.
             OntologyError: the ontology has lost an object that the run labels.
         """
-        return self.save_changed(_target_of(task), unless_begun(task.title, change) if self._skips_begun else change)
-
-    def save_changed(self, target: Target, change: RowChange) -> int:
-        """Saves a row with a change on it, as `edit` does, for which nothing need be known of the media."""
-        own = {target.num_instances} if isinstance(target, EncordRow) else set()
-        doing = f"{target.title}: saving its labels"
-        written, num_bytes = self._project.caller.call(
-            doing, lambda: self._merge_and_save(target, change, own), SaveError
+        return self.save_changed(
+            as_encord_task(task), unless_begun(task.title, change) if self._options.skips_begun else change
         )
-        self._put_note(target, written)
+
+    def save_changed(self, task: EncordTask, change: RowChange) -> int:
+        """Saves a row with a change on it, as `edit` does, also a row that holds labels of others."""
+        # Numbers of prelabel's own instances that may be on a stored row which nobody has begun. A save whose answer is
+        # lost adds its number: the next try may find that save's instances.
+        own = {task.num_instances} if isinstance(task, StoredRow) else set()
+        doing = f"{task.title}: saving its labels"
+        written, num_bytes = self._project.caller.call(
+            doing, lambda: self._merge_and_save(task, change, own), SaveError
+        )
+        if self._options.model_record is not None:
+            try:
+                self._note_model(task, written.num_instances)
+            except PrelabelError as error:
+                self.warnings.append(f"{error}; the labels are saved (source.record: false turns the note off)")
         return num_bytes
 
-    def _merge_and_save(self, task: Target, change: RowChange, own: set[int]) -> tuple[WrittenRow, int]:
-        """Reads, merges and saves; returns the row and its bytes.
-
-        Each try begins anew: a row that was read before a wait may be another by now.
-
-        Args:
-            task: whose row.
-            change: returns the row as it is to be.
-            own: numbers of prelabel's own instances that may stand on a row that nobody has begun; those of a save
-                whose answer is lost are added.
-        """
-        if isinstance(task, EncordTask):
+    def _merge_and_save(self, task: EncordTask, change: RowChange, own: set[int]) -> tuple[WrittenRow, int]:
+        """Reads, merges and saves; returns the row and its bytes. Each try starts with a fresh row."""
+        if isinstance(task, WaitingTask):
             self._project.refuse_if_moved(task, SaveError)
-        row, document, written = self._merge(task, change, own)
-        if written.num_instances and labels_of(written.row) == labels_of(document):
-            # All stands there already, from a run that was cut off: nobody's save can be lost.
+        row, current, written = self._merge(task, change, own)
+        if written.num_instances and labels_of(written.row) == labels_of(current):
+            # A run that was cut off has saved all of it. Not saving again cannot lose what somebody else saves now.
             return written, row_num_bytes(written.row)
-        num_bytes = check_row_size(written.row, self._max_row_bytes)
+        num_bytes = check_row_size(written.row, self._options.max_row_bytes)
         own.add(written.num_instances)
-        self._send(row, written.row)
+        self._save(row, written.row)
         return written, num_bytes
 
-    def _merge(self, task: Target, change: RowChange, own: set[int]) -> tuple[LabelRowV2, LabelRow, WrittenRow]:
-        """Returns the row, what was on it a moment ago, and the same with the change.
+    def _merge(self, task: EncordTask, change: RowChange, own: set[int]) -> tuple[LabelRowV2, LabelRow, WrittenRow]:
+        """Returns the row, its labels a moment ago, and the same with the change.
 
         Raises:
-            SaveError: it is saved faster than it can be merged.
+            SaveError: others save it faster than it can be merged.
         """
         began = time.monotonic()
-        row, document = self._read_unbegun(task, own)
+        row, current = self._read_unbegun(task, own)
         for _ in range(MERGES_AT_MOST):
-            written = _changed(task, document, change)
+            written = _changed(task, current, change)
             if time.monotonic() - began < FRESH_SECONDS:
-                return row, document, written
+                return row, current, written
             row, latest = self._read_unbegun(task, own)
-            if labels_of(latest) == labels_of(document):
-                return row, document, written
-            began, document = time.monotonic(), latest
+            if labels_of(latest) == labels_of(current):
+                return row, current, written
+            began, current = time.monotonic(), latest
         raise SaveError(
-            f"{task.title}: its label row was saved by somebody else {MERGES_AT_MOST} times while labels were put on "
-            "it: nothing was saved"
+            f"{task.title}: somebody else saved its label row {MERGES_AT_MOST} times while labels were put on it: "
+            "nothing was saved"
         )
 
-    def _read_unbegun(self, task: Target, own: set[int]) -> tuple[LabelRowV2, LabelRow]:
-        row, document = self._read(task)
-        if isinstance(task, EncordRow):
-            _refuse_if_begun(task, row, document, own)
-        return row, document
+    def _read_unbegun(self, task: EncordTask, own: set[int]) -> tuple[LabelRowV2, LabelRow]:
+        """Returns the row and its labels; refuses a stored row that people have worked on.
+
+        Its stored detections would bring back what they deleted.
+        """
+        row, current = self._read(task)
+        if not isinstance(task, StoredRow):
+            return row, current
+        if row.assigned_user_email:
+            raise TakenError(f"{task.title}: somebody is assigned to it now: nothing was saved")
+        num_untouched = len(find_own(current))
+        if num_untouched not in own:
+            raise TakenError(
+                f"{task.title}: {num_untouched} of the {task.num_instances} instances that prelabel wrote are "
+                "unchanged: somebody has begun to work on it; nothing was saved"
+            )
+        return row, current
 
     def checkout(self, task: EncordTask) -> EditableRow:
-        """Returns a task's row for somebody else's code to change; makes it if there is none.
+        """Returns a task's row for a user's function to change; creates it if there is none.
 
         Raises:
             LabelError: the row is not valid.
-            SaveError: the platform does not give it.
+            SaveError: the platform does not return it.
         """
         return EditableRow(*self._read(task))
 
     def peek(self, task: EncordTask, ontology: Ontology) -> EditableRow:
-        """Returns a task's row as `checkout` does, without making one on the platform.
+        """Returns a task's row as `checkout` does, without creating one on the platform.
 
         Raises:
-            LabelError: there is none, and it is of a kind that only the platform makes.
-            SaveError: the platform does not give it.
+            LabelError: there is none, and only the platform can create one of its kind.
+            SaveError: the platform does not return it.
         """
 
         def look() -> EditableRow:
-            row = self._look_up(task, with_pictures=True)
+            row = self._look_up(task, with_images=True)
             return EditableRow(row, labels_as_sent(row) if row.label_hash else blank_labels(row, ontology))
 
         return self._project.caller.call(f"{task.title}: reading its label row", look, SaveError)
 
-    def _read(self, task: Target) -> tuple[LabelRowV2, LabelRow]:
-        """Returns the row and what is on it; makes it if there is none."""
+    def _read(self, task: EncordTask) -> tuple[LabelRowV2, LabelRow]:
+        """Returns the row and its labels; creates it if there is none."""
         doing = f"{task.title}: reading its label row"
-        row, document = self._project.caller.call(doing, lambda: self._read_or_create(task), SaveError)
-        if document.get("is_valid") is False:
+        row, current = self._project.caller.call(doing, lambda: self._read_or_create(task), SaveError)
+        if current.get("is_valid") is False:
             errors = self._project.caller.call(doing, row.get_validation_errors, SaveError) or ["no reason given"]
             raise LabelError(
-                f"{task.title}: the platform holds its label row as not valid, and would let nobody load it: "
+                f"{task.title}: its label row is not valid on the platform, which would let nobody load it: "
                 f"{'; '.join(errors[:3])}: mend it in the web app first"
             )
-        return row, document
+        return row, current
 
-    def _read_or_create(self, task: Target) -> tuple[LabelRowV2, LabelRow]:
-        """Looks the row up at each try: where the answer to its creation was lost, it is there all the same."""
+    def _read_or_create(self, task: EncordTask) -> tuple[LabelRowV2, LabelRow]:
+        """Looks the row up at each try: if the answer to its creation was lost, the row is there all the same."""
         from encord.exceptions import ResourceExistsError
 
         row = self._look_up(task)
         try:
             return row, labels_as_sent(row)
-        except ResourceExistsError:  # another worker made it since it was looked up
+        except ResourceExistsError:  # another worker created it since it was looked up
             row = self._look_up(task)
             return row, labels_as_sent(row)
 
-    def _look_up(self, task: Target, *, with_pictures: bool = False) -> LabelRowV2:
-        rows = self._project.label_rows([task.data_hash], task.branch, with_pictures=with_pictures)
+    def _look_up(self, task: EncordTask, *, with_images: bool = False) -> LabelRowV2:
+        rows = self._project.label_rows([task.data_hash], task.branch, with_images=with_images)
         if len(rows) != 1:
             raise SaveError(f"{task.title}: got {len(rows)} label rows on branch {task.branch!r}, expected 1")
         return rows[0]
 
-    def _send(self, row: LabelRowV2, document: LabelRow) -> None:
+    def _save(self, row: LabelRowV2, labels: LabelRow) -> None:
         from encord.exceptions import FeatureDoesNotExistError
 
+        send = getattr(self._project.sdk, "save_label_row", None)
         try:
-            self._save(row, document)
+            if send is not None:
+                send(labels["label_hash"], labels, validate_before_saving=True)
+            else:
+                # `Project.save_label_row` is deprecated since encord 0.1.123 and may go. This way parses every label,
+                # which takes seconds for many labels.
+                row.from_labels_dict(labels)
+                row.save(validate_before_saving=True)
         except FeatureDoesNotExistError:
             self._refuse_if_ontology_lacks_ours()
-            raise  # it is somebody else's label on this row that has lost its object
-
-    def _save(self, row: LabelRowV2, document: LabelRow) -> None:
-        send = getattr(self._project.sdk, "save_label_row", None)
-        if send is None:
-            # `Project.save_label_row` is deprecated since encord 0.1.123 and may go. This way is slow on many labels.
-            _save_through_types(row, document)
-        else:
-            send(document["label_hash"], document, validate_before_saving=True)
+            raise  # the object that is gone is that of somebody else's label on this row
 
     def _refuse_if_ontology_lacks_ours(self) -> None:
         ontology = self._project.ontology()
@@ -244,47 +245,34 @@ class EncordSink:
                 "start the run again"
             )
 
-    def _put_note(self, task: Target, written: WrittenRow) -> None:
-        try:
-            if self._note is not None:
-                self._note.put(task, written.num_instances)
-        except PrelabelError as error:
-            self.warnings.append(f"{error}; the labels are saved (source.record: false leaves the note out)")
+    def _note_model(self, task: EncordTask, num_instances: int) -> None:
+        """Notes the model in the client metadata of the task's storage item, over the note of an earlier write.
+
+        Label rows have no field for the model. The web app shows client metadata and filters by them. A storage item
+        may be in several projects; the note names the project of the last write.
+
+        Raises:
+            FetchError: the platform did not return the item.
+            SaveError: it did not take the note: a user who may write labels may not always write metadata.
+        """
+        note = {key: value for key, value in (self._options.model_record or {}).items() if value is not None} | {
+            "prelabel": prelabel.__version__,
+            "project": self._project.project_hash,
+            "branch": task.branch,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "instances": num_instances,
+        }
+        item = self._project.storage_item(task.item_uuid, task.title, with_link=False)
+        # Whether an update keeps the other keys is not documented, so they are read and written back.
+        metadata = {**(item.client_metadata or {}), RECORD_KEY: note}
+        doing = f"{task.title}: noting the model in the client metadata"
+        self._project.caller.call(doing, lambda: item.update(client_metadata=metadata), SaveError)
 
 
-def _changed(task: Target, document: LabelRow, change: RowChange) -> WrittenRow:
+def _changed(task: EncordTask, labels: LabelRow, change: RowChange) -> WrittenRow:
     try:
-        return change(document, datetime.now(UTC))
+        return change(labels, datetime.now(UTC))
     except PrelabelError:
         raise
-    except Exception as error:  # else it would pass for one of the SDK
+    except Exception as error:  # as any other error, it would be taken for one of the SDK, and tried again
         raise LabelError(f"{task.title}: putting labels on its row: {type(error).__name__}: {error}") from error
-
-
-def _save_through_types(row: LabelRowV2, document: LabelRow) -> None:
-    row.from_labels_dict(document)
-    row.save(validate_before_saving=True)
-
-
-def _target_of(task: Task) -> Target:
-    return task if isinstance(task, EncordRow) else as_encord_task(task)
-
-
-def _refuse_if_begun(task: EncordRow, row: LabelRowV2, document: LabelRow, own: set[int]) -> None:
-    """Raises where people have worked on a row: what they deleted would come back."""
-    if row.assigned_user_email:
-        raise TakenError(f"{task.title}: somebody is assigned to it now: nothing was saved")
-    untouched = len(find_own(document))
-    if untouched not in own:
-        raise TakenError(
-            f"{task.title}: of {task.num_instances} instances that prelabel wrote {untouched} stand as they were: "
-            "somebody has begun to work on it; nothing was saved"
-        )
-
-
-def _refuse_frames_past_the_end(task: Target, detections: VideoDetections) -> None:
-    if len(detections) and int(detections.frame_index[-1]) >= task.num_frames:
-        raise LabelError(
-            f"{task.title}: got a box on frame {int(detections.frame_index[-1])}, the platform has frames 0 to "
-            f"{task.num_frames - 1}: nothing was saved"
-        )

@@ -3,247 +3,407 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from prelabel.config.base import OnFailureSection
+from pydantic import Field, model_validator
+
+from prelabel.config.base import OnFailureSection, make_router
+from prelabel.config.sections import Config
+from prelabel.config.source import CLOSED, SourceSection
 from prelabel.data.frames import Media
-from prelabel.encord.client import EncordProject, EncordTask, as_encord_task, labels_as_sent
-from prelabel.encord.listing import StageListing, Wanted
+from prelabel.data.label_map import LabelMap
+from prelabel.data.ontology import Ontology
+from prelabel.encord.connection import connect, project_uuid
 from prelabel.encord.media import MediaFetcher
+from prelabel.encord.project import (
+    ROWS_PER_REQUEST,
+    EncordProject,
+    EncordTask,
+    WaitingTask,
+    as_waiting_task,
+    labels_as_sent,
+    task_fields,
+)
+from prelabel.encord.sink import EncordSink
+from prelabel.encord.stored_source import StoredRowSource
 from prelabel.errors import AccountError, FetchError, PrelabelError, SaveError
-from prelabel.labels.row.own import LabelRow
+from prelabel.labels.row.own import KINDS_WITH_FRAMES, LabelRow
 from prelabel.labels.row.write import refuse_begun
+from prelabel.plugins.affects import Affects
 from prelabel.plugins.protocols import LeftAlone, Task
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.download import DownloadLimits
+from prelabel.runtime.shared import Shared
+from prelabel.sources import RowOptions, Source, StoredTask
 
 if TYPE_CHECKING:
+    from encord.workflow import AgentStage
     from encord.workflow.stages.agent import AgentPathway, AgentTask
-
-
-@dataclass(frozen=True, slots=True)
-class Fetching:
-    """How media are brought here.
-
-    Attributes:
-        cache: folder for downloads in use; several processes may share it.
-        max_cache_bytes: that downloads in use may take there.
-        num_workers: tasks that may be fetched at the same time.
-        refuses_begun: whether a task is refused where labels of anybody else stand on its row.
-        refuses_moved: whether a task is refused that another has moved on since it was listed.
-        limits: how long a download may take its time.
-    """
-
-    cache: Path
-    max_cache_bytes: int
-    num_workers: int = 1
-    refuses_begun: bool = False
-    refuses_moved: bool = False
-    limits: DownloadLimits = field(default_factory=DownloadLimits)
-
-
-class TaskFetcher:
-    """Fetches what is not another's: the sink looks again, but a video looked at for nothing is dear."""
-
-    def __init__(self, project: EncordProject, fetching: Fetching) -> None:
-        """Deletes what processes that are gone have left in the cache."""
-        self._project, self._fetching = project, fetching
-        self._cache = DiskCache(fetching.cache, fetching.max_cache_bytes)
-        self._cache.sweep()
-        self._media = MediaFetcher(project, self._cache, fetching.limits)
-
-    def fetch(self, task: EncordTask) -> AbstractContextManager[Media]:
-        """Brings a task's media here for as long as the context is open. May be called from several threads.
-
-        Raises:
-            FetchError: they cannot be had whole.
-            TakenError: the task is another's.
-        """
-        if self._fetching.refuses_moved:
-            self._project.refuse_if_moved(task, FetchError)
-        if self._fetching.refuses_begun:
-            self._refuse_if_begun(task)
-        return self._media.fetch(task)
-
-    def close(self) -> None:
-        """Ends all waiting for room on disk, and deletes what is fetched. Tasks may be fetched again afterwards."""
-        self._cache.close()
-
-    def _refuse_if_begun(self, task: EncordTask) -> None:
-        doing = f"{task.title}: looking whether somebody has begun its labels"
-        row = self._project.caller.call(doing, lambda: self._standing_row(task), FetchError)
-        if row is not None:
-            refuse_begun(task.title, row)
-
-    def _standing_row(self, task: EncordTask) -> LabelRow | None:
-        rows = self._project.label_rows([task.data_hash], task.branch)
-        return labels_as_sent(rows[0]) if rows and rows[0].label_hash else None
-
 
 _LOG = logging.getLogger(__name__)
 
 _COUNTED_AT_MOST = 200
 
 
-class EncordSource:
-    """An agent stage of a project's workflow.
+class EncordSection(SourceSection):
+    """An agent stage of an Encord workflow."""
 
-    Attributes:
-        left_alone: tasks of other kinds (audio, PDF, DICOM, …), each once.
-        fetch_workers: tasks that may be opened at the same time.
-        warnings: what somebody should know of moves that failed no task.
-    """
+    model_config = CLOSED
+    has_workflow: ClassVar[bool] = True
+
+    use: Annotated[Literal["encord"], Affects.PLACE] = "encord"
+    project_hash: Annotated[str, Affects.PLACE] = Field("", description="or from ENCORD_PROJECT_HASH")
+    stage: Annotated[str, Affects.PLACE] = Field(description="title or uuid of the agent stage")
+    domain: Annotated[str, Affects.PLACE] = Field(
+        "", description="the API's address, or from ENCORD_DOMAIN; default: the EU platform"
+    )
+    output: Annotated[Path, Affects.PLACE] = Field(
+        Path("out"), description="folder for raw detections, the ledger and report.json"
+    )
+    cache_gb: Annotated[float, Affects.NOTHING] = Field(
+        20.0, gt=0, description="disk that downloads may take, in 10^9 bytes"
+    )
+    fetch_workers: Annotated[int, Affects.NOTHING] = Field(
+        4, ge=1, le=64, description="tasks whose media are fetched at the same time"
+    )
+    order: Annotated[Literal["listed", "shuffled"], Affects.NOTHING] = Field(
+        "listed",
+        description="of tasks: listed: the platform's; shuffled: another in each run, for several workers that share "
+        "no output; each task is then looked up again before it is fetched",
+    )
+    record: Annotated[bool, Affects.NOTHING] = Field(
+        True, description="note model and version in the item's client metadata, key 'prelabel'"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_environment(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            known = {"project_hash": "ENCORD_PROJECT_HASH", "domain": "ENCORD_DOMAIN"}
+            found = {key: os.environ[name] for key, name in known.items() if os.environ.get(name)}
+            return {**found, **{key: value for key, value in values.items() if value not in ("", None)}}
+        return values
+
+    @model_validator(mode="after")
+    def _has_project(self) -> EncordSection:
+        if not self.project_hash:
+            raise ValueError("has no project_hash: set it, or ENCORD_PROJECT_HASH in the environment")
+        return self
+
+    @property
+    def stage_name(self) -> str:
+        """The key `stage`."""
+        return self.stage
+
+
+class EncordSource(Source):
+    """The tasks that wait at an agent stage of a project's workflow."""
+
+    Section = EncordSection
+    keeps_rows = True
 
     def __init__(
         self,
-        project: EncordProject,
-        stage: str,
-        fetching: Fetching,
-        wanted: Wanted | None = None,
+        section: EncordSection,
+        *,
+        reach: Callable[[], EncordProject] | None = None,
+        kinds: Collection[str] | None = KINDS_WITH_FRAMES,
+        with_metadata: bool = False,
+        skips_begun: bool = False,
         on_failure: OnFailureSection | None = None,
+        limits: DownloadLimits | None = None,
     ) -> None:
-        """Finds the stage.
+        """Makes no call.
 
         Args:
-            project: where the stage is.
-            stage: its title or uuid.
-            fetching: how media are brought here.
-            wanted: which tasks, and in which order; default: all that have frames to look at, as they are listed.
-            on_failure: what becomes of tasks that are set aside; default: they stay where they are.
-
-        Raises:
-            AccountError: there is no such agent stage; those that exist are named.
+            section: of the config.
+            reach: returns the project; default: connects to it.
+            kinds: of data; tasks of other kinds are left alone. None: all.
+            with_metadata: whether tasks carry the client metadata of their data.
+            skips_begun: whether a task is refused whose row holds labels of anybody else.
+            on_failure: what is done with tasks that fail; default: they stay where they are.
+            limits: of each download.
         """
-        self._project, self._stage = project, project.agent_stage(stage)
-        self._fetcher = TaskFetcher(project, fetching)
-        self._listing = StageListing(project, self._stage, wanted or Wanted(), self._fetcher.fetch)
+        self._section, self._kinds, self._with_metadata = section, kinds, with_metadata
+        self._skips_begun, self._limits = skips_begun, limits or DownloadLimits()
         self._on_failure = on_failure or OnFailureSection()
+        self._reach = reach or (lambda: connect(section.project_hash, section.domain or None))
+        self._cache = DiskCache(section.output / ".prelabel" / "cache", int(section.cache_gb * 1e9))
+        self._random = Random()  # seeded by the system: each process shuffles tasks in an order of its own
+        self._unsuitable: dict[UUID, LeftAlone] = {}
         self._issues: set[tuple[str, str]] = set()
-        self.fetch_workers = fetching.num_workers
+        self.fetch_workers = section.fetch_workers
         self.warnings: list[str] = []
 
-    @property
-    def left_alone(self) -> list[LeftAlone]:
-        """Tasks that are not for this tool."""
-        return self._listing.left_alone
+    @classmethod
+    def from_config(cls, config: Config, shared: Shared) -> EncordSource:
+        """Returns the source of a config.
 
-    def check_pathway(self, pathway: str | None) -> str:
-        """Returns what this pathway of the stage is called, and to which stage it leads.
+        Args:
+            config: with a section of this source.
+            shared: holds the connection, which the stages of a config share.
+        """
+        section = config.source
+        assert isinstance(section, EncordSection)
+        reads_metadata = make_router(config.routing, None, config.priority).uses_metadata
+        is_function = config.agent is not None
+        return cls(
+            section,
+            reach=lambda: shared.once(
+                ("project", section.project_hash, section.domain),
+                lambda: connect(section.project_hash, section.domain or None),
+            ),
+            kinds=None if is_function else KINDS_WITH_FRAMES,
+            with_metadata=reads_metadata or is_function,
+            skips_begun=config.labels.skips_begun,
+            on_failure=config.on_failure,
+        )
+
+    @cached_property
+    def project(self) -> EncordProject:
+        """The project on the platform."""
+        return self._reach()
+
+    @cached_property
+    def _stage(self) -> AgentStage:
+        return self.project.agent_stage(self._section.stage)
+
+    # What is known before a run
+
+    def prepare(self) -> None:
+        """Finds project and stage.
 
         Raises:
-            AccountError: it has none of this name or uuid; those that exist are named.
+            AccountError: one of them is not there; the stages that exist are named.
         """
-        found = self._project.pathway(self._stage, pathway)
-        goal = next((one.title for one in self._project.sdk.workflow.stages if one.uuid == found.destination_uuid), "")
+        _ = self._stage
+
+    def check_pathway(self, pathway: str | None) -> str:
+        """Returns what this pathway of the stage is called, and which stage it leads to.
+
+        Raises:
+            AccountError: there is none of this name or uuid; those that exist are named.
+        """
+        found = self.project.pathway(self._stage, pathway)
+        goal = next(
+            (stage.title for stage in self.project.sdk.workflow.stages if stage.uuid == found.destination_uuid), ""
+        )
         return f"{found.name!r}, to stage {goal!r}" if goal else f"{found.name!r}"
 
     def describe(self) -> str:
         """Returns the project, the stage and how many tasks wait there, in words.
 
         Raises:
-            AccountError: if the platform does not list them.
+            AccountError: the platform does not list them.
         """
         doing = f"stage {self._stage.title!r}: counting its tasks"
-        waiting = self._project.caller.call(
+        waiting = self.project.caller.call(
             doing, lambda: sum(1 for _ in islice(self._stage.get_tasks(), _COUNTED_AT_MOST + 1)), AccountError
         )
         count = f"more than {_COUNTED_AT_MOST}" if waiting > _COUNTED_AT_MOST else str(waiting)
-        return f"project {self._project.title!r}, stage {self._stage.title!r}: {count} tasks wait"
+        return f"project {self.project.title!r}, stage {self._stage.title!r}: {count} tasks wait"
+
+    def ontology(self) -> Ontology:
+        """Returns the project's ontology."""
+        return self.project.ontology()
+
+    def row_sink(self, label_map: LabelMap, options: RowOptions) -> EncordSink:
+        """Returns a sink onto the project's label rows; it notes the model if the config says so."""
+        return EncordSink(
+            self.project, label_map, options if self._section.record else replace(options, model_record=None)
+        )
+
+    def owns(self, key: str, title: str) -> bool:
+        """Tells whether a stored task is of this project, without a call."""
+        return key.startswith(f"{project_uuid(self._section.project_hash)}/")
+
+    def stored(self, tasks: Sequence[StoredTask], left_alone: Sequence[LeftAlone], warnings: Sequence[str]) -> Source:
+        """Returns a source of those rows of stored tasks that nobody has worked on yet."""
+        return StoredRowSource(self.project, self._section.stage, tasks, left_alone, warnings)
+
+    # The tasks
+
+    @property
+    def left_alone(self) -> list[LeftAlone]:  # type: ignore[override]  # a plain attribute of the base class
+        """Tasks of other kinds (audio, PDF, DICOM, …), each once."""
+        return list(self._unsuitable.values())
+
+    def tasks(self) -> Iterator[WaitingTask]:
+        """Yields each task that waits, once, then lists the stage again until nothing new is there.
+
+        Raises:
+            AccountError: the platform does not list the stage, or the label rows of its tasks.
+        """
+        # The whole stage is listed before its first task is yielded, since tasks leave it during the run. Whether the
+        # platform's page tokens allow that is not documented; with offsets, every second page would be skipped.
+        self._cache.sweep()
+        seen: set[UUID] = set()
+        while new := self._list_new(seen):
+            for start in range(0, len(new), ROWS_PER_REQUEST):
+                yield from self._with_rows(new[start : start + ROWS_PER_REQUEST])
+
+    def _list_new(self, seen: set[UUID]) -> list[AgentTask]:
+        """Returns the tasks that wait and are not in `seen`, and adds them there."""
+        found: dict[UUID, AgentTask] = {}
+
+        def collect() -> None:
+            for task in self._stage.get_tasks():
+                if task.uuid not in seen:
+                    found.setdefault(task.uuid, task)
+
+        try:
+            self.project.caller.call(f"stage {self._stage.title!r}: listing its tasks", collect, AccountError)
+        except AccountError as error:
+            # A list of many pages may break off at each try. The run works on what was listed, then lists again.
+            if not found:
+                raise
+            _LOG.info("%s; going on with the %d tasks listed so far", error, len(found))
+        seen.update(found)
+        listed = list(found.values())
+        if self._section.order == "shuffled":
+            self._random.shuffle(listed)
+        return listed
+
+    def _with_rows(self, waiting: Sequence[AgentTask]) -> Iterator[WaitingTask]:
+        keys = [f"{self.project.project_hash}/{task.data_hash}/{task.label_branch_name}" for task in waiting]
+        doing = f"stage {self._stage.title!r}: listing the label rows of {len(waiting)} tasks"
+        rows = self.project.find_rows(keys, doing, AccountError, with_metadata=self._with_metadata)
+        for key, task in zip(keys, waiting, strict=True):
+            row = rows.get(key)
+            if row is None:
+                self._unsuitable.setdefault(task.uuid, LeftAlone(task.data_title, "data without a label row"))
+            elif self._kinds is not None and row.data_type.value not in self._kinds:
+                kind = row.data_type.value.strip("_").lower()
+                self._unsuitable.setdefault(task.uuid, LeftAlone(row.data_title, kind))
+            elif row.backing_item_uuid is None:
+                kind = f"{row.data_type.value} without a storage item"
+                self._unsuitable.setdefault(task.uuid, LeftAlone(row.data_title, kind))
+            else:
+                yield WaitingTask(**task_fields(key, row), fetch=self._fetch, stage=self._stage, waiting=task)
+
+    def find_tasks(self, keys: Collection[str]) -> dict[str, Task]:
+        """Returns tasks by key, wherever they are in the workflow by now."""
+        doing = f"listing the label rows of {len(keys)} tasks"
+        rows = self.project.find_rows([key for key in keys if self.owns(key, "")], doing, FetchError)
+        return {
+            key: EncordTask(**task_fields(key, row), fetch=self._media.fetch)
+            for key, row in rows.items()
+            if row.backing_item_uuid is not None
+        }
+
+    # Their media
+
+    @property
+    def _media(self) -> MediaFetcher:
+        return MediaFetcher(self.project, self._cache, self._limits)
+
+    def _fetch(self, task: EncordTask) -> AbstractContextManager[Media]:
+        """Downloads a task's media, unless somebody else has the task. May be called from several threads.
+
+        The sink checks again before it saves; this check saves the cost of inference.
+        """
+        if self._section.order == "shuffled":
+            self.project.refuse_if_moved(as_waiting_task(task), FetchError)
+        if self._skips_begun:
+            doing = f"{task.title}: looking whether somebody has begun its labels"
+            row = self.project.caller.call(doing, lambda: self._current_labels(task), FetchError)
+            if row is not None:
+                refuse_begun(task.title, row)
+        return self._media.fetch(task)
+
+    def _current_labels(self, task: EncordTask) -> LabelRow | None:
+        rows = self.project.label_rows([task.data_hash], task.branch)
+        return labels_as_sent(rows[0]) if rows and rows[0].label_hash else None
 
     def close(self) -> None:
         """Ends all waiting for room on disk, and deletes what is fetched. Tasks may be opened again afterwards.
 
-        To be called before a thread that fetches is waited for.
+        Call it before you join a thread that fetches.
         """
-        self._fetcher.close()
+        self._cache.close()
 
-    def tasks(self) -> Iterator[Task]:
-        """Yields each task that waits, once, then those that came meanwhile, until nothing new is there.
-
-        Raises:
-            AccountError: if the platform does not list the stage, or the rows of its tasks.
-        """
-        yield from self._listing.tasks()
+    # Where tasks go
 
     def proceed(self, task: Task, pathway: str | None) -> None:
-        """Moves a task on whose labels are known to be saved.
-
-        A refused move is looked at again before it is judged: the platform refuses, too, when the answer to a move
-        that it did carry out was lost, and the SDK asked again.
+        """Moves a task whose labels are saved.
 
         Args:
             task: one that `tasks` yielded.
             pathway: name or uuid.
 
         Raises:
-            SaveError: if it did not move.
-            AccountError: if the stage has no such pathway.
+            SaveError: it did not move.
+            AccountError: the stage has no such pathway.
         """
-        moving, chosen = as_encord_task(task), self._project.pathway(self._stage, pathway)
+        moving, chosen = as_waiting_task(task), self.project.pathway(self._stage, pathway)
         doing = f"{moving.title}: moving it on by pathway {chosen.name!r}"
-        refusal = self._project.caller.call(doing, lambda: _move(moving.waiting, chosen.uuid), SaveError)
+        refusal = self.project.caller.call(doing, lambda: _move(moving.waiting, chosen.uuid), SaveError)
         if not refusal:
             return
-        if self._project.is_waiting(moving, SaveError):
-            self._project.caller.was_away(doing)  # raises if the project is closed: no other task would move
+        # The platform also refuses where it did move the task, its answer was lost, and the SDK asked again. So ask
+        # where the task is before calling it a failure.
+        if self.project.is_waiting(moving, SaveError):
+            self.project.caller.was_away(doing)  # raises if the project is closed: no other task would move
             raise SaveError(f"{doing}: the platform refused, and the task still waits: {refusal}")
-        self._tell_where_it_is(moving, chosen)
+        self._warn_if_moved_elsewhere(moving, chosen)
+
+    def _warn_if_moved_elsewhere(self, task: EncordTask, chosen: AgentPathway) -> None:
+        doing = f"{task.title}: looking where it is after the move"
+        rows = self.project.caller.call(
+            doing, lambda: self.project.label_rows([task.data_hash], task.branch), SaveError
+        )
+        node = rows[0].workflow_graph_node if rows else None
+        if node is not None and UUID(str(node.uuid)) != chosen.destination_uuid:
+            self.warnings.append(
+                f"{task.title}: somebody else moved it meanwhile: it is at {node.title!r}, "
+                f"where pathway {chosen.name!r} does not lead"
+            )
 
     def prioritise(self, task: Task, priority: float) -> None:
-        """Sets how urgent a task is, 0 to 1; it stays so when the task moves on.
+        """Sets how urgent a task is, 0 to 1. The task keeps it when it moves.
 
         Raises:
-            SaveError: if the platform did not take it.
+            SaveError: the platform did not take it.
         """
-        moving = as_encord_task(task)
+        moving = as_waiting_task(task)
         doing = f"{moving.title}: setting its priority to {priority:.3f}"
-        self._project.caller.call(doing, lambda: moving.row.set_priority(priority), SaveError)
+        self.project.caller.call(doing, lambda: moving.row.set_priority(priority), SaveError)
 
     def fail(self, task: Task, reason: str) -> None:
-        """Opens an issue on the task and sends it down a pathway of its own, where the config says so; else it stays.
+        """Opens an issue on a failed task and sends it down a pathway of its own, if the config says so.
 
         Raises:
-            AccountError: the platform takes nothing of ours any more. What else it refuses becomes a warning.
+            AccountError: the platform takes no more calls of this run. Any other refusal becomes a warning.
         """
-        failed, pathway = as_encord_task(task), self._on_failure.pathway
-        _LOG.info("%s: set aside at stage %r: %s", task.title, self._stage.title, reason)
+        _LOG.info("%s: failed at stage %r: %s", task.title, self._stage.title, reason)
         try:
             if self._on_failure.issue and (task.key, reason) not in self._issues:
-                self._open_issue(failed, reason)
-            if pathway is not None:
-                self.proceed(task, pathway)
+                self._open_issue(as_waiting_task(task), reason)
+            if self._on_failure.pathway is not None:
+                self.proceed(task, self._on_failure.pathway)
         except AccountError:
             raise
         except PrelabelError as error:
             self.warnings.append(str(error))
 
-    def _open_issue(self, task: EncordTask, reason: str) -> None:
+    def _open_issue(self, task: WaitingTask, reason: str) -> None:
         comment = f"prelabel could not label this: {reason}"
         doing = f"{task.title}: opening an issue on it"
-        self._project.caller.call(doing, lambda: task.waiting.issues.add_file_issue(comment, []), SaveError)
+        self.project.caller.call(doing, lambda: task.waiting.issues.add_file_issue(comment, []), SaveError)
         self._issues.add((task.key, reason))
-
-    def _tell_where_it_is(self, task: EncordTask, chosen: AgentPathway) -> None:
-        doing = f"{task.title}: looking where it is after the move"
-        rows = self._project.caller.call(
-            doing, lambda: self._project.label_rows([task.data_hash], task.branch), SaveError
-        )
-        node = rows[0].workflow_graph_node if rows else None
-        if node is not None and UUID(str(node.uuid)) != chosen.destination_uuid:
-            self.warnings.append(
-                f"{task.title}: somebody else moved it on meanwhile: it is at {node.title!r}, "
-                f"where pathway {chosen.name!r} does not lead"
-            )
 
 
 def _move(waiting: AgentTask, pathway_uuid: UUID) -> str:
-    """Asks for the move; returns why the platform refused it, empty if it did not."""
+    """Moves a task; returns why the platform refused, empty if it did not."""
     from encord.exceptions import InvalidArgumentsError
 
     try:

@@ -1,99 +1,91 @@
-"""Label rows that earlier runs wrote, where nobody has begun to work on them."""
+"""Label rows that earlier runs wrote, and that nobody has worked on since."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from prelabel.encord.client import ROWS_A_REQUEST, EncordProject, EncordRow
+from prelabel.data.frames import Media
+from prelabel.encord.project import ROWS_PER_REQUEST, EncordProject, EncordTask, StoredRow, task_fields
 from prelabel.errors import AccountError
-from prelabel.plugins.protocols import LeftAlone, Task
-from prelabel.store.stored_tasks import StoredTask
+from prelabel.plugins.protocols import LeftAlone
+from prelabel.sources import Source, StoredTask, unreadable
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2
 
 
-class EncordRowSource:
-    """Rows at the agent stage, or at an annotation stage that a pathway of it leads to, that nobody is assigned to.
+class StoredRowSource(Source):
+    """Stored rows at the agent stage, or at an annotation stage right after it, that nobody is assigned to.
 
-    Farther on, what stands on a row untouched has been seen and accepted. Tasks are not moved.
-
-    Attributes:
-        left_alone: tasks whose rows are elsewhere, gone, or somebody's.
-        warnings: what else somebody should know of what is kept.
+    At later stages, somebody has seen and accepted labels that nobody changed. Tasks do not move.
     """
 
     def __init__(
         self,
         project: EncordProject,
         stage: str,
-        kept: Sequence[StoredTask],
+        stored: Sequence[StoredTask],
         left_alone: Sequence[LeftAlone],
         warnings: Sequence[str],
     ) -> None:
-        """Finds the stage, and where its pathways lead.
+        """Makes no call.
 
         Args:
-            project: whose rows.
+            project: that the rows belong to.
             stage: title or uuid of the agent stage at which they were written.
-            kept: tasks of the project of which boxes are kept.
-            left_alone: tasks that are left alone for other reasons.
-            warnings: what is to be said.
+            stored: tasks whose raw detections are stored.
+            left_alone: tasks that are not labelled for other reasons.
+            warnings: what a user should know of what is stored.
+        """
+        self._project, self._stage, self._stored = project, stage, stored
+        self.left_alone: list[LeftAlone] = list(left_alone)
+        self.warnings = tuple(warnings)
+
+    def prepare(self) -> None:
+        """Finds the stage.
 
         Raises:
             AccountError: there is no such agent stage; those that exist are named.
         """
-        self._project, self._kept = project, kept
-        self._near = project.untouched_stages(project.agent_stage(stage))
-        self.left_alone = list(left_alone)
-        self.warnings = tuple(warnings)
+        self._project.agent_stage(self._stage)
 
-    def tasks(self) -> Iterator[Task]:
+    def tasks(self) -> Iterator[StoredRow]:
         """Yields a task for each row that may be written.
 
         Raises:
-            AccountError: if the platform does not list the rows.
+            AccountError: the platform does not list the rows.
         """
-        by_branch: dict[str, list[StoredTask]] = defaultdict(list)
-        for task in self._kept:
-            by_branch[task.key.split("/", 2)[2]].append(task)
-        for branch, tasks in by_branch.items():
-            for start in range(0, len(tasks), ROWS_A_REQUEST):
-                yield from self._with_rows(tasks[start : start + ROWS_A_REQUEST], branch)
+        untouched = self._project.untouched_stages(self._project.agent_stage(self._stage))
+        for start in range(0, len(self._stored), ROWS_PER_REQUEST):
+            some = self._stored[start : start + ROWS_PER_REQUEST]
+            doing = f"listing the label rows of {len(some)} tasks"
+            rows = self._project.find_rows([task.key for task in some], doing, AccountError)
+            for task in some:
+                row = rows.get(task.key)
+                reason = "no longer in the project" if row is None else _why_not(row, untouched)
+                if row is None or reason:
+                    self.left_alone.append(LeftAlone(task.title, reason))
+                else:
+                    yield _stored_row(task, row)
 
-    def proceed(self, task: Task, pathway: str | None) -> None:
-        """Does nothing: a task stays where it is."""
 
-    def fail(self, task: Task, reason: str) -> None:
-        """Does nothing: the report has the reason."""
+def _why_not(row: LabelRowV2, untouched: set[UUID]) -> str:
+    """Returns why a row may not be written; empty if it may."""
+    node = row.workflow_graph_node
+    if node is None or UUID(str(node.uuid)) not in untouched:
+        return f"has gone on to {node.title!r}" if node is not None else "is at no stage"
+    if row.assigned_user_email:
+        return "somebody is assigned to it"
+    return "" if row.backing_item_uuid is not None else "without a storage item"
 
-    def _with_rows(self, tasks: Sequence[StoredTask], branch: str) -> Iterator[EncordRow]:
-        hashes = [task.key.split("/", 2)[1] for task in tasks]
-        doing = f"listing the label rows of {len(tasks)} tasks"
-        rows = self._project.caller.call(doing, lambda: self._project.label_rows(hashes, branch), AccountError)
-        row_of = {row.data_hash: row for row in rows}
-        for task, data_hash in zip(tasks, hashes, strict=True):
-            row = row_of.get(data_hash)
-            reason = "no longer in the project" if row is None else self._why_not(row)
-            if row is None or row.backing_item_uuid is None or reason:
-                self.left_alone.append(LeftAlone(task.title, reason or "without a storage item"))
-                continue
-            yield EncordRow(
-                key=task.key,
-                title=task.title,
-                identity=task.identity,
-                num_frames=row.number_of_frames,
-                data_hash=data_hash,
-                branch=branch,
-                item_uuid=row.backing_item_uuid,
-                num_instances=task.num_instances,
-            )
 
-    def _why_not(self, row: LabelRowV2) -> str:
-        node = row.workflow_graph_node
-        if node is None or UUID(str(node.uuid)) not in self._near:
-            return f"has gone on to {node.title!r}" if node is not None else "is at no stage"
-        return "somebody is assigned to it" if row.assigned_user_email else ""
+def _stored_row(task: StoredTask, row: LabelRowV2) -> StoredRow:
+    fields = task_fields(task.key, row) | {"title": task.title}
+    return StoredRow(**fields, fetch=_refuse, stored_identity=task.identity, num_instances=task.num_instances)
+
+
+def _refuse(task: EncordTask) -> AbstractContextManager[Media]:
+    raise unreadable(task.title)

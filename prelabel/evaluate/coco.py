@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.config.base import DemoSection, FolderSection, Source
 from prelabel.errors import ConfigError
-from prelabel.files.demo import TRUTH_NAME
 from prelabel.runtime.files import read_json
 from prelabel.store.report import Score
 
@@ -137,13 +135,6 @@ def _kind(value: object) -> str:
 
 MAX_DETECTIONS = 100
 """Most detections of an image, the most confident first, as COCO defines it."""
-
-
-def truth_of(source: Source) -> Path | None:
-    """Returns the ground truth that a source names or makes; None if it has none."""
-    if isinstance(source, DemoSection):
-        return source.output / TRUTH_NAME
-    return source.truth if isinstance(source, FolderSection) else None
 
 
 def score_coco(predictions: Path, truth: Path) -> Score:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.data.frames import VideoInfo
-from prelabel.encord.client import ROWS_A_REQUEST, EncordProject
+from prelabel.encord.project import EncordProject, labels_as_sent
 from prelabel.errors import ConfigError, FetchError, TaskError
 from prelabel.evaluate.boxes import Boxes, boxes_of_corners
 from prelabel.evaluate.coco import CocoFile
@@ -63,8 +63,6 @@ class ProjectRows:
 
     def row_of(self, entry: Entry) -> LabelRow:
         """Returns the row as the platform sends it."""
-        from prelabel.encord.client import labels_as_sent
-
         row = self._rows.get(entry.key)
         if row is None:
             raise NotThereError("is not in the project any more")
@@ -99,20 +97,8 @@ class ProjectRows:
 
     @cached_property
     def _rows(self) -> dict[str, LabelRowV2]:
-        """The label rows of all entries, by task key."""
-        hashes: dict[str, list[str]] = {}
-        for entry in self.entries:
-            _, data_hash, branch = entry.key.split("/", 2)
-            hashes.setdefault(branch, []).append(data_hash)
-        rows: dict[str, LabelRowV2] = {}
-        for branch, of_branch in hashes.items():
-            for start in range(0, len(of_branch), ROWS_A_REQUEST):
-                asked = of_branch[start : start + ROWS_A_REQUEST]
-                doing = f"project {self.project.title!r}: listing {len(asked)} label rows"
-                list_rows = partial(self.project.label_rows, asked, branch)
-                for row in self.project.caller.call(doing, list_rows, FetchError):
-                    rows[f"{self.project.project_hash}/{row.data_hash}/{branch}"] = row
-        return rows
+        doing = f"project {self.project.title!r}: listing {len(self.entries)} label rows"
+        return self.project.find_rows([entry.key for entry in self.entries], doing, FetchError)
 
 
 @dataclass(frozen=True)

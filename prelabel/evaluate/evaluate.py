@@ -23,14 +23,13 @@ from prelabel.assembly.stored import (
     titles_apart,
     unlabelled_detections,
 )
-from prelabel.config.base import EncordSection
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
 from prelabel.errors import ConfigError, TaskError
 from prelabel.evaluate.boxes import Boxes, boxes_of_corners, boxes_of_row
-from prelabel.evaluate.coco import CocoFile, score_coco, truth_of
+from prelabel.evaluate.coco import CocoFile, score_coco
 from prelabel.evaluate.compare import compare_boxes, link_unknown_instances
 from prelabel.evaluate.current_labels import (
     CocoTruth,
@@ -93,7 +92,7 @@ def evaluate_run(assembly: Assembly, options: EvaluateOptions) -> Evaluation:
         ConfigError: nothing was written, nothing can be compared, or `against` is neither label rows nor COCO.
         AccountError: the platform cannot be reached.
     """
-    stored = stored_entries(assembly.found_store, assembly.config.source)
+    stored = stored_entries(assembly.found_store, assembly.named_source)
     entries = stored.of_source
     labels = _current_labels(assembly, options, entries)
     titles = titles_apart(entries)
@@ -143,8 +142,8 @@ def _current_labels(
     """Returns what the options name, else the source's ground truth, its project's rows, or the rows in the output."""
     source, against = assembly.config.source, options.against
     if against is None:
-        against = truth_of(source)
-    if against is None and isinstance(source, EncordSection):
+        against = source.truth_file
+    if against is None and assembly.on_platform:
         return ProjectRows(assembly.encord, options.stages, entries)
     if options.stages:
         place = against or assembly.output
@@ -225,7 +224,7 @@ def _as_written(
 ) -> LabelRow:
     """Returns the row with only what prelabel wrote; object hashes depend on the row."""
     now = datetime.now(UTC)
-    if isinstance(assembly.config.source, EncordSection):
+    if assembly.on_platform:
         units = {key: {**unit, "labels": {}} for key, unit in current["data_units"].items()}
         blank = {**current, "data_units": units, "object_answers": {}, "object_actions": {}}
     else:

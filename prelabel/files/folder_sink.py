@@ -20,6 +20,7 @@ from prelabel.labels.row.size import check_row_size, json_pieces
 from prelabel.labels.row.write import unless_begun, write_detections
 from prelabel.plugins.protocols import Task
 from prelabel.runtime.files import atomic_write
+from prelabel.sources import RowOptions
 from prelabel.store.run_folder import RunFolder
 
 LABELS_ENDING = ".labels.json"
@@ -41,9 +42,7 @@ class FolderSink:
         store: RunFolder,
         ontology: Ontology,
         label_map: LabelMap,
-        max_row_bytes: int,
-        *,
-        skips_begun: bool = False,
+        options: RowOptions,
     ) -> None:
         """Makes no file.
 
@@ -51,23 +50,17 @@ class FolderSink:
             store: the output folder, where label rows go.
             ontology: that they are of.
             label_map: from the detector's classes to its objects.
-            max_row_bytes: the largest row that is written.
-            skips_begun: whether rows with labels of anybody else are left as they are.
+            options: how rows are written.
         """
-        self._skips_begun = skips_begun
+        self._options = options
         self._ontology = ontology
         self._sdk_ontology = encord_ontology(ontology)  # what the SDK does not load is an error before the first task
         self._label_map = label_map
-        self._max_row_bytes = max_row_bytes
         self._store = store
 
     def describe(self) -> str:
         """Returns where labels go, in words."""
         return f"into {self._store.output}: NAME{LABELS_ENDING}, a file a task"
-
-    def holds(self, task: Task) -> bool:
-        """Tells whether the task's label row is there."""
-        return self.path_of(task).exists()
 
     def path_of(self, task: Task) -> Path:
         """Returns where the task's label row is, or will be."""
@@ -94,9 +87,9 @@ class FolderSink:
             TakenError: if somebody has begun to work on it, and such rows are left as they are.
         """
         now = datetime.now(UTC)
-        change = unless_begun(task.title, change) if self._skips_begun else change
+        change = unless_begun(task.title, change) if self._options.skips_begun else change
         written = change(self._read_or_make(task, info, now), now)
-        num_bytes = check_row_size(written.row, self._max_row_bytes)
+        num_bytes = check_row_size(written.row, self._options.max_row_bytes)
         write_row(self.path_of(task), written.row)
         return num_bytes
 

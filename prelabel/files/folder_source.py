@@ -10,17 +10,42 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import BeforeValidator, Field
+
+from prelabel.config.sections import Config
+from prelabel.config.source import CLOSED, FileLabelsSection, SourceSection
 from prelabel.data.frames import Media
+from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, FetchError
-from prelabel.plugins.protocols import Task
+from prelabel.plugins.affects import Affects
 from prelabel.runtime.files import PREVIEW_SUFFIXES
+from prelabel.runtime.shared import Shared
+from prelabel.sources import Source, load_ontology
 
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff".split())
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .wmv .flv .3gp .ogv".split()
     + ".h264 .264 .h265 .265 .hevc".split()
 )
+
+
+def _not_empty(path: object) -> object:
+    if path == "":
+        raise ValueError("is empty, expected a file, a folder or a glob")  # Path("") is the working directory
+    return path
+
+
+class FolderSection(FileLabelsSection):
+    """Videos and images on this machine."""
+
+    model_config = CLOSED
+
+    use: Annotated[Literal["folder"], Affects.PLACE] = "folder"
+    path: Annotated[Path, BeforeValidator(_not_empty), Affects.PLACE] = Field(
+        description="a file, a folder (searched through) or a glob such as clips/*.mp4"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,38 +82,50 @@ class FolderTask:
         yield Media("images" if self.path.suffix.lower() in IMAGE_SUFFIXES else "video", (self.path,))
 
 
-class FolderSource:
-    """Videos and pictures below a path, in the order of their names.
+class FolderSource(Source):
+    """Videos and images below a path, in the order of their names.
 
-    A file that is asked for by name is taken whatever its suffix; in a folder or a glob, other files are passed over,
-    and so is what is hidden, such as the `._clip.mp4` of macOS, and what earlier runs put into `output`.
-
-    Attributes:
-        moves_tasks: False: a file has nowhere to go.
-        warnings: folders that could not be looked into.
+    A file that is named itself is taken whatever its suffix. In a folder or a glob, other files are passed over, and so
+    are hidden files, such as the `._clip.mp4` of macOS, and what earlier runs wrote into `output`.
     """
 
+    Section: ClassVar[type[SourceSection]] = FolderSection
     moves_tasks = False
 
-    def __init__(self, path: Path, output: Path) -> None:
-        self._path, self._output = path, _with_end(output)
+    def __init__(self, path: Path, output: Path, ontology_of: FolderSection | None = None) -> None:
+        """Reads nothing.
+
+        Args:
+            path: a file, a folder or a glob.
+            output: where runs write.
+            ontology_of: names the ontology; None: it is made from the model's classes.
+        """
+        self._path, self._output, self._section = path, _with_end(output), ontology_of
         self._root = _with_end(path if path.is_dir() else _fixed_part(path))
         self.warnings: list[str] = []
         self._counted: list[FolderTask] | None = None
-        if next(self._files(), None) is None:
-            there = path.exists() or glob.glob(str(path), recursive=True)
-            raise ConfigError(f"source.path: {'no video or picture' if there else 'there is nothing'} at {path}")
 
-    def tasks(self) -> Iterator[Task]:
-        """Yields one task a file that is there now, or was when they were counted last."""
+    @classmethod
+    def from_config(cls, config: Config, shared: Shared) -> FolderSource:
+        """Returns the source of a config."""
+        section = config.source
+        assert isinstance(section, FolderSection)
+        return cls(section.path, section.output, section)
+
+    def prepare(self) -> None:
+        """Checks that there is a video or an image.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if next(self._files(), None) is None:
+            there = self._path.exists() or glob.glob(str(self._path), recursive=True)
+            raise ConfigError(f"source.path: {'no video or image' if there else 'there is nothing'} at {self._path}")
+
+    def tasks(self) -> Iterator[FolderTask]:
+        """Yields one task per file that is there now, or was when they were last counted."""
         files, self._counted = self._counted, None
         yield from self._sorted() if files is None else files
-
-    def proceed(self, task: Task, pathway: str | None) -> None:
-        """Does nothing: a file has nowhere to go."""
-
-    def fail(self, task: Task, reason: str) -> None:
-        """Does nothing: the file stays, the report has the reason."""
 
     def count(self) -> int:
         """Returns how many files are there now."""
@@ -96,9 +133,22 @@ class FolderSource:
         return len(self._counted)
 
     def describe(self) -> str:
-        """Returns what will be worked on, in words."""
+        """Returns what waits, in words.
+
+        Raises:
+            ConfigError: nothing does.
+        """
+        self.prepare()
         files = self._sorted()
         return f"{len(files)} file{'s' if len(files) > 1 else ''} at {self._path}"
+
+    def ontology(self) -> Ontology | None:
+        """Returns the ontology of the file that the section names."""
+        return None if self._section is None else load_ontology(self._section)
+
+    def owns(self, key: str, title: str) -> bool:
+        """Tells whether a stored task is of files: their keys are their titles."""
+        return key == title
 
     def _sorted(self) -> list[FolderTask]:
         return sorted(self._files(), key=lambda task: task.path)

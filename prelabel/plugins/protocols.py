@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
@@ -204,8 +203,9 @@ class LeftAlone:
     kind: str
 
 
+@runtime_checkable
 class TaskSource(Protocol):
-    """Where tasks come from, and where they are told how it ended."""
+    """Where tasks come from, and how they end. `prelabel.sources.Source` says what a source may do besides."""
 
     def tasks(self) -> Iterator[Task]:
         """Yields the tasks that wait now, each once."""
@@ -238,116 +238,19 @@ class LabelSink(Protocol):
         """
 
 
-# Of a source, and of its tasks.
-
-
 @runtime_checkable
-class Prioritises(Protocol):
-    """A source whose tasks have a priority."""
-
-    def prioritise(self, task: Task, priority: float) -> None:
-        """Sets how urgent a task is, 0 to 1, before it moves on.
-
-        Raises:
-            SaveError: if it was not taken.
-        """
-
-
-@runtime_checkable
-class ChecksPathways(Protocol):
-    """A source that knows where its tasks can go."""
-
-    def check_pathway(self, pathway: str | None) -> str:
-        """Returns what the pathway of this name or uuid is called, and where it leads, in words.
-
-        Raises:
-            AccountError: there is none; those that exist are named.
-        """
-
-
-@runtime_checkable
-class Describes(Protocol):
-    """A source that can say what waits, or a sink that can say where labels go."""
-
-    def describe(self) -> str:
-        """Returns it in words."""
-
-
-@runtime_checkable
-class CountsTasks(Protocol):
-    """A source that knows beforehand how many tasks it will yield."""
-
-    def count(self) -> int:
-        """Returns how many."""
-
-
-@runtime_checkable
-class LeavesAlone(Protocol):
-    """A source some of whose tasks are not for this tool."""
-
-    @property
-    def left_alone(self) -> Sequence[LeftAlone]:
-        """Those seen so far."""
-
-
-@runtime_checkable
-class FetchesAhead(Protocol):
-    """A source several of whose tasks may be opened at the same time, each on a thread of its own."""
-
-    @property
-    def fetch_workers(self) -> int:
-        """How many."""
-
-    def close(self) -> None:
-        """Ends all waiting within `Task.open`; called before a thread that may wait there is waited for."""
-
-
-@runtime_checkable
-class SaysWhetherTasksMove(Protocol):
-    """A source that says whether its tasks go anywhere once they are labelled."""
-
-    @property
-    def moves_tasks(self) -> bool:
-        """False of files, which stay."""
-
-
-def moves_tasks(source: TaskSource) -> bool:
-    """Returns whether a source's tasks move; of one that does not say, they do."""
-    return source.moves_tasks if isinstance(source, SaysWhetherTasksMove) else True
-
-
-@runtime_checkable
-class HasMetadata(Protocol):
-    """A task that carries what somebody has noted of its data."""
+class ListedTask(Protocol):
+    """A task of which its source knows more than a `Task` must say, before the media are here."""
 
     @property
     def metadata(self) -> Mapping[str, object]:
-        """The client metadata."""
-
-
-def metadata_of(task: Task) -> Mapping[str, object]:
-    """Returns a task's client metadata; empty of one that has none, such as a file's."""
-    return task.metadata if isinstance(task, HasMetadata) else {}
-
-
-@runtime_checkable
-class ListsInfo(Protocol):
-    """A task of whose media something is known without a look at them."""
+        """What users have noted of the data, such as Encord's client metadata."""
 
     @property
     def listed_info(self) -> VideoInfo | None:
-        """What the platform says; None where it says nothing."""
+        """What the platform says about the media; None where it says nothing."""
 
 
-# Of a sink.
-
-
-@runtime_checkable
-class WritesFiles(Protocol):
-    """A sink that writes a file for each task."""
-
-    def path_of(self, task: Task) -> Path:
-        """Returns where the task's file is, or will be."""
-
-    def holds(self, task: Task) -> bool:
-        """Tells whether it is there."""
+def metadata_of(task: Task) -> Mapping[str, object]:
+    """Returns what users have noted of a task's data; empty where the source has none."""
+    return task.metadata if isinstance(task, ListedTask) else {}

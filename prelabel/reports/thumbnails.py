@@ -14,7 +14,6 @@ from PIL import Image
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.stored import load_detections, load_probabilities
-from prelabel.config.base import EncordSection
 from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints
 from prelabel.data.label_map import LabelledVideo
 from prelabel.data.skeletons import Edge
@@ -103,7 +102,7 @@ class ThumbnailReader:
 
     @cached_property
     def _tasks(self) -> Mapping[str, Task]:
-        if isinstance(self.assembly.config.source, EncordSection):
+        if self.assembly.on_platform:
             return {}  # a page must not download videos
         try:
             return {task.key: task for task in self.assembly.source.tasks()}

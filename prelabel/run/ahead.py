@@ -12,13 +12,14 @@ from typing import Generic, cast
 from weakref import WeakSet
 
 from prelabel.data.frames import Media
-from prelabel.plugins.protocols import FetchesAhead, Task, TaskSource
+from prelabel.plugins.protocols import Task
 from prelabel.run.agents.agent import FetchedTask, Found, InferredTask, TaskAgent
 from prelabel.run.finished import FinishedTasks
 from prelabel.run.records import Outcome, TaskFilter, TaskRecords
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.prefetch import map_ahead, prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time
+from prelabel.sources import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class InferenceStage(Generic[Found]):
         choose: which of the tasks that wait to take up.
     """
 
-    source: TaskSource
+    source: Source
     agent: TaskAgent[Found]
     records: TaskRecords
     finished: FinishedTasks[Found]
@@ -54,15 +55,14 @@ class InferenceStage(Generic[Found]):
         try:
             yield from looked
         finally:
-            if isinstance(self.source, FetchesAhead):
-                self.source.close()  # else "fetch" may wait for room on disk, which nobody gives back now
+            self.source.close()  # else "fetch" may wait for room on disk, which nobody gives back now
             looked.close()
 
     # On the thread "fetch" and its workers: what has to be brought here is brought here, ahead of its turn.
 
     def _fetch(self, tasks: Iterable[Task], limit: int | None) -> Iterator[FetchedTask | InferredTask[Found] | Outcome]:
         opened: WeakSet[ExitStack] = WeakSet()
-        num_workers = self.source.fetch_workers if isinstance(self.source, FetchesAhead) else 1
+        num_workers = self.source.fetch_workers
         fetch = partial(self._bring, opened)
         try:
             yield from map_ahead(fetch, self._chosen(tasks, limit), num_workers=num_workers, name="fetch")

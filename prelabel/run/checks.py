@@ -11,7 +11,6 @@ from prelabel.data.frames import VideoInfo
 from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
 from prelabel.labels.filter import class_thresholds
 from prelabel.plugins.load import load_plugin
-from prelabel.plugins.protocols import ChecksPathways
 from prelabel.plugins.traits import unavailable_reason
 
 CLASSES_SHOWN = 3
@@ -94,7 +93,7 @@ def check_pathways(assembly: Assembly) -> str:
         AccountError: the stage has no such pathway.
     """
     source, failed = assembly.source, assembly.config.on_failure.pathway
-    if not isinstance(source, ChecksPathways):
+    if not source.moves_tasks:
         return "none: tasks stay where they are"
     said = [source.check_pathway(pathway) for pathway in assembly.router.pathways]
     if not said:
@@ -152,6 +151,7 @@ def prepare(assembly: Assembly) -> None:
     """
     check_output(assembly.output)
     check_reader(assembly)
+    assembly.source.prepare()
     check_pathways(assembly)
     check_routing(assembly)
     if assembly.config.agent is not None:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.config.base import EncordSection
 from prelabel.data.geometry import GeometryKind
 from prelabel.data.label_map import NAMES_IN_SHORT, LabelMap
 from prelabel.errors import SetupError
 from prelabel.labels.filter import class_thresholds
-from prelabel.plugins.protocols import Describes, ModelRecord
+from prelabel.plugins.protocols import ModelRecord
 from prelabel.plugins.traits import warnings_of
 from prelabel.run.checks import (
     check_answers,
@@ -51,7 +50,7 @@ class Check:
 def run_checks(assembly: Assembly) -> list[Check]:
     """Returns every check, passed or not, in the order in which a run needs them."""
     parts = _parts_of_function(assembly) if assembly.config.agent is not None else _parts_of_model(assembly)
-    if isinstance(assembly.config.source, EncordSection):
+    if assembly.config.source.has_workflow:
         parts = {**parts, "pathway": check_pathways}
     if assembly.config.routing or assembly.router.priority is not None:
         parts = {**parts, "routing": check_routing}
@@ -80,8 +79,7 @@ def _parts_of_function(assembly: Assembly) -> dict[str, Callable[[Assembly], str
 
 
 def _describe_source(assembly: Assembly) -> str:
-    source = assembly.source
-    return source.describe() if isinstance(source, Describes) else type(source).__name__
+    return assembly.source.describe()
 
 
 def _describe_detector(assembly: Assembly) -> str:
@@ -131,11 +129,10 @@ def _made_of(labels: LabelMap) -> list[str]:
 
 def _describe_sink(assembly: Assembly) -> str:
     check_output(assembly.output)
-    sink = assembly.sink
-    if isinstance(sink, Describes):
-        return sink.describe()
-    own = assembly.config.sink
-    return f"to {type(sink).__name__ if own is None else own.use}; reports into {assembly.output}"
+    own, _ = assembly.config.sink, assembly.sink
+    if own is None or assembly.dry_run:
+        return assembly.rows.describe()
+    return f"to {own.use}; reports into {assembly.output}"
 
 
 def _look(name: str, describe: Callable[[Assembly], str], assembly: Assembly) -> Check:

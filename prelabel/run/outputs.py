@@ -11,10 +11,9 @@ from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.stored import labelled_video, titles_apart
-from prelabel.config.base import EncordSection
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import PrelabelError
-from prelabel.evaluate.coco import score_coco, truth_of
+from prelabel.evaluate.coco import score_coco
 from prelabel.export.classifications import write_predictions
 from prelabel.export.coco import write_coco
 from prelabel.runtime.files import PREVIEW_SUFFIXES, write_text_atomically
@@ -157,19 +156,19 @@ def _tells_nothing(report: RunReport) -> bool:
 
 
 def _score(assembly: Assembly) -> Score | None:
-    truth = truth_of(assembly.config.source)
+    truth = assembly.config.source.truth_file
     return None if truth is None else score_coco(_found_path(assembly), truth)
 
 
 def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list[Path]:
     """Draws what this run has labelled, and what has no picture yet; nothing once somebody has asked to stop."""
-    source = assembly.config.source
-    if isinstance(source, EncordSection) or source.preview == "none" or report.stopped:
+    kind = assembly.config.source.preview_kind
+    if kind == "none" or report.stopped:
         return []
     from prelabel.reports.previews import preview_run
 
     titles = [task.title for task in report.tasks if task.status == "done" or _lacks_preview(assembly, task)]
-    return preview_run(assembly, titles, source.preview, progress) if titles else []
+    return preview_run(assembly, titles, kind, progress) if titles else []
 
 
 def _lacks_preview(assembly: Assembly, task: TaskReport) -> bool:

@@ -13,8 +13,8 @@ import prelabel
 from prelabel.assembly.assemble import Assembly
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.errors import AccountError, OntologyError, OutageError
-from prelabel.plugins.protocols import CountsTasks, LeavesAlone, Prioritises, Task, moves_tasks
-from prelabel.plugins.traits import usage_of, usage_warnings, warnings_of
+from prelabel.plugins.protocols import Task
+from prelabel.plugins.traits import usage_of, usage_warnings
 from prelabel.run.agents.agent import Decision, Found, InferredTask, TaskAgent
 from prelabel.run.agents.make import make_agent
 from prelabel.run.ahead import InferenceStage
@@ -128,8 +128,8 @@ class Run(Generic[Found]):
             dry_run=self.assembly.dry_run,
             seconds=seconds,
             tasks=whole.reports,
-            left_alone=tuple(source.left_alone) if isinstance(source, LeavesAlone) else (),
-            warnings=(*self.agent.warnings, *usage_warnings(self.agent, usage), *warnings_of(source), *whole.notes),
+            left_alone=tuple(source.left_alone),
+            warnings=(*self.agent.warnings, *usage_warnings(self.agent, usage), *source.warnings, *whole.notes),
             instances_are=self.assembly.config.labels.instances,
             usage=usage,
             stopped=stopped or self.stop.is_set,
@@ -149,8 +149,7 @@ class Run(Generic[Found]):
 
     def _num_tasks(self, limit: int | None) -> int | None:
         """Returns how many tasks there will be, None where nobody can say beforehand."""
-        source = self.assembly.source
-        return source.count() if limit is None and isinstance(source, CountsTasks) else None
+        return self.assembly.source.count() if limit is None else None
 
     def _rounds(self, limit: int | None, failures: dict[str, Outcome]) -> Iterator[Outcome]:
         """Yields how each task ended: all that wait, then, again and again, those whose failure may pass.
@@ -209,7 +208,7 @@ class Run(Generic[Found]):
             entry = self._records.entry_of_today(task)
             if entry is None or entry.step != "labelled":  # else a run that was cut off before the move saved them
                 row_bytes = decision.write()
-                if moves_tasks(self.assembly.source):  # else nothing stands between this and `done`
+                if self.assembly.source.moves_tasks:  # else nothing stands between this and `done`
                     self._records.record(task, "labelled", sum(report.instances.values()))
             if not self.assembly.dry_run:
                 self._move(task, decision)
@@ -227,7 +226,7 @@ class Run(Generic[Found]):
 
     def _move(self, task: Task, decision: Decision) -> None:
         source = self.assembly.source
-        if decision.priority is not None and isinstance(source, Prioritises):
+        if decision.priority is not None:
             source.prioritise(task, decision.priority)
         if not decision.stays:
             source.proceed(task, decision.pathway)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prelabel import Detections, FrameBatch, ModelTraits
-from prelabel.assembly.relabel import assemble_stored
+from prelabel.assembly.assemble import assemble_stored
 from prelabel.cli.commands import draw_previews, evaluate_labels, export_labels, relabel_kept, run_config
 from prelabel.config.load import check_config
 from prelabel.errors import ConfigError
@@ -288,7 +288,7 @@ def test_a_row_on_which_somebody_has_deleted_or_moved_a_box_is_left_as_it_is(lab
     row.save()
     for _ in range(2):
         (task,) = relabel(labelled, tmp_path).tasks
-        assert f"of {NUM_FRAMES} instances that prelabel wrote {NUM_FRAMES - 1} stand as they were" in task.reason
+        assert f"{NUM_FRAMES - 1} of the {NUM_FRAMES} instances that prelabel wrote are unchanged" in task.reason
     assert num_objects(labelled) == NUM_FRAMES - 1
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from prelabel.encord.calls import Caller
-from prelabel.encord.client import EncordProject
 from prelabel.encord.connection import connect
+from prelabel.encord.project import EncordProject
 from prelabel.errors import AccountError, OutageError, SaveError
 from prelabel.runtime.backoff import Backoff
 from tests.encord_server import MalformedJson, Refusal, Status

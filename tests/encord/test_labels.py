@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from prelabel.encord.client import labels_as_sent
+from prelabel.encord.project import labels_as_sent
 from tests.encord_server.populated import Platform
 
 

@@ -13,12 +13,12 @@ import pytest
 
 import prelabel
 from prelabel import VideoDetections, VideoInfo
-from prelabel.encord.client import EncordProject, EncordTask
-from prelabel.encord.model_note import ModelNote
+from prelabel.encord.project import EncordProject, EncordTask
 from prelabel.encord.sink import EncordSink
-from prelabel.encord.source import EncordSource, Fetching
+from prelabel.encord.source import EncordSource
 from prelabel.errors import LabelError, RowTooLargeError, SaveError, TakenError
 from prelabel.labels.row.write import write_detections
+from prelabel.sources import RowOptions
 from tests.builders import video_detections
 from tests.encord.test_source import pictures, replace_clip
 from tests.encord_server import (
@@ -35,7 +35,7 @@ from tests.encord_server.fixtures import NUM_FRAMES, ConnectAs
 from tests.encord_server.populated import Platform
 from tests.encord_server.records import DataUnit, Json, LabelRow
 from tests.encord_server.wire import Answer
-from tests.reach import map_of_roads, reach
+from tests.reach import encord_source, map_of_roads, reach
 
 pytestmark = [
     pytest.mark.usefixtures("encord_environment"),
@@ -82,8 +82,8 @@ class Way:
 @pytest.fixture
 def way(platform: Platform, tmp_path: Path) -> Way:
     project = reach(platform)
-    source = EncordSource(project, AGENT, Fetching(tmp_path / "cache", 100_000_000))
-    return Way(platform, project, source, EncordSink(project, map_of_roads(project), 50_000_000))
+    sink = EncordSink(project, map_of_roads(project), RowOptions(50_000_000))
+    return Way(platform, project, encord_source(platform, tmp_path), sink)
 
 
 def boxes(row: LabelRow) -> list[tuple[int, str, float, float]]:
@@ -222,7 +222,7 @@ def test_task_that_was_moved_meanwhile_is_not_written_to(way: Way) -> None:
 
 
 def test_row_too_large_is_refused_before_it_is_sent(way: Way) -> None:
-    sink = EncordSink(way.project, map_of_roads(way.project), 1500)
+    sink = EncordSink(way.project, map_of_roads(way.project), RowOptions(1500))
     with pytest.raises(RowTooLargeError, match=r"got 0\.00 MB, expected 0\.00 MB at most"):
         sink.write(way.task(), INFO, FOUND)
     assert way.platform.server.calls_of("save_label_rows") == []
@@ -254,13 +254,13 @@ def test_refusal_of_the_platform_is_told(way: Way) -> None:
 def test_row_that_is_not_valid_is_left_alone_with_its_reasons(way: Way) -> None:
     way.write()
     way.row().validation_errors = ["object abc is twice at 7"]
-    with pytest.raises(LabelError, match=r"not valid, .*: object abc is twice at 7: mend it"):
+    with pytest.raises(LabelError, match=r"not valid .*: object abc is twice at 7: mend it"):
         way.write(video_detections([]))
     assert way.saves() == 1
 
 
 def test_model_is_on_record_beside_what_others_noted(way: Way) -> None:
-    sink = EncordSink(way.project, map_of_roads(way.project), 50_000_000, ModelNote(way.project, RECORD))
+    sink = EncordSink(way.project, map_of_roads(way.project), RowOptions(50_000_000, model_record=RECORD))
     sink.write(way.task(), INFO, FOUND)
     noted = way.platform.clip.item.client_metadata
     assert noted["camera"] == 1
@@ -277,7 +277,7 @@ def test_model_is_on_record_beside_what_others_noted(way: Way) -> None:
 
 
 def test_record_that_cannot_be_kept_is_a_warning(way: Way) -> None:
-    sink = EncordSink(way.project, map_of_roads(way.project), 50_000_000, ModelNote(way.project, RECORD))
+    sink = EncordSink(way.project, map_of_roads(way.project), RowOptions(50_000_000, model_record=RECORD))
     way.platform.server.faults.add("update_item", Status(403, message="no"))
     sink.write(way.task(), INFO, FOUND)
     assert len(way.row().objects()) == 3
@@ -390,7 +390,7 @@ def test_a_row_that_is_saved_without_end_is_tried_again_later(
     anna = Anna(way, encord_client_as)
     while_merging(way, monkeypatch, 99, anna.draw)
     with pytest.raises(
-        SaveError, match=r"clip\.mp4: .* saved by somebody else 5 times .*: nothing was saved"
+        SaveError, match=r"clip\.mp4: somebody else saved its label row 5 times .*: nothing was saved"
     ) as raised:
         way.write()
     assert raised.value.retryable

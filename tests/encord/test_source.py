@@ -7,13 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prelabel.encord.client import EncordTask
-from prelabel.encord.listing import Wanted
-from prelabel.encord.source import EncordSource, Fetching
+from prelabel.encord.project import WaitingTask
+from prelabel.encord.source import EncordSource
 from prelabel.errors import AccountError, FetchError, SaveError, TakenError
 from prelabel.plugins.protocols import LeftAlone
-from prelabel.runtime.backoff import Backoff
-from prelabel.runtime.download import DownloadLimits
 from tests.encord_server import (
     AGENT,
     ANNOTATE,
@@ -28,20 +25,19 @@ from tests.encord_server import (
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
 from tests.encord_server.records import DataUnit
-from tests.reach import reach
+from tests.reach import encord_source
 
 pytestmark = pytest.mark.usefixtures("encord_environment")
 
 
 @pytest.fixture
 def source(platform: Platform, tmp_path: Path) -> EncordSource:
-    limits = DownloadLimits(backoff=Backoff(sleep=lambda seconds: None))
-    return EncordSource(reach(platform), AGENT, Fetching(tmp_path / "cache", 100_000_000, limits=limits))
+    return encord_source(platform, tmp_path)
 
 
-def only_task(source: EncordSource) -> EncordTask:
+def only_task(source: EncordSource) -> WaitingTask:
     (task,) = source.tasks()
-    assert isinstance(task, EncordTask)
+    assert isinstance(task, WaitingTask)
     return task
 
 
@@ -98,15 +94,14 @@ def test_tasks_that_stay_are_not_met_again_and_new_ones_are(platform: Platform, 
 
 def test_shuffled_tasks_are_all_met_and_not_as_listed(platform: Platform, tmp_path: Path) -> None:
     platform.add_clips(119)
-    fetching = Fetching(tmp_path / "cache", 10**8)
-    sources = [EncordSource(reach(platform), AGENT, fetching, Wanted(is_shuffled=True)) for _ in range(2)]
+    sources = [encord_source(platform, tmp_path, order="shuffled") for _ in range(2)]
     first, second = ([task.title for task in source.tasks()] for source in sources)
     assert first != second
     assert sorted(first) == sorted(second) == sorted(["clip.mp4", *(f"{number}.mp4" for number in range(119))])
 
 
 def test_a_task_that_another_has_done_is_not_fetched(platform: Platform, tmp_path: Path) -> None:
-    source = EncordSource(reach(platform), AGENT, Fetching(tmp_path / "cache", 10**8, refuses_moved=True))
+    source = encord_source(platform, tmp_path, order="shuffled")
     task = only_task(source)
     with task.open() as media:
         assert media.kind == "video"
@@ -158,13 +153,13 @@ def test_video_is_here_while_it_is_open(platform: Platform, source: EncordSource
         assert (media.kind, path.suffix) == ("video", ".mp4")
         assert path.read_bytes() == platform.clip.item.path.read_bytes()
     source.close()
-    assert [left.name for left in (tmp_path / "cache").iterdir()] == [".lock"]
+    assert [left.name for left in (tmp_path / ".prelabel" / "cache").iterdir()] == [".lock"]
 
 
 def test_title_never_leaves_the_cache_folder(platform: Platform, source: EncordSource, tmp_path: Path) -> None:
     platform.clip.item.name = platform.clip.title = "../../../outside \u202e" + "x" * 300
     with only_task(source).open() as media:
-        assert (tmp_path / "cache") in media.paths[0].parents
+        assert (tmp_path / ".prelabel" / "cache") in media.paths[0].parents
 
 
 def test_expired_link_is_renewed(platform: Platform, source: EncordSource) -> None:
@@ -188,11 +183,11 @@ def test_download_that_fails_names_the_task_and_leaves_nothing(
     platform.server.faults.add(download_of(platform.clip.item), Truncated(0), times=None)
     with pytest.raises(FetchError, match=r"clip\.mp4: download given up at 0 of"), only_task(source).open():
         pass
-    assert not list((tmp_path / "cache").rglob("*.mp4*"))
+    assert not list((tmp_path / ".prelabel" / "cache").rglob("*.mp4*"))
 
 
 def test_task_larger_than_the_cache_says_so(platform: Platform, tmp_path: Path) -> None:
-    source = EncordSource(reach(platform), AGENT, Fetching(tmp_path / "cache", 10))
+    source = encord_source(platform, tmp_path, cache_gb=1e-8)
     with pytest.raises(FetchError, match=r"clip\.mp4: takes .* raise source\.cache_gb"), only_task(source).open():
         pass
     assert platform.server.world.downloads == []
@@ -244,7 +239,7 @@ def test_image_group_that_lacks_a_picture_is_not_shifted(
     group = platform.server.world.add_image_group(pictures(tmp_path, ["a.png", "b.png", "c.png"]))
     del group.item.children[1]
     replace_clip(platform, group)
-    with pytest.raises(FetchError, match="the platform gives 2 pictures of 3"), only_task(source).open():
+    with pytest.raises(FetchError, match="the platform gives 2 images of 3"), only_task(source).open():
         pass
 
 
@@ -310,7 +305,7 @@ def test_failed_task_stays_and_its_reason_is_logged(
 ) -> None:
     caplog.set_level(logging.INFO)
     source.fail(only_task(source), "the video is damaged")
-    assert "clip.mp4: set aside at stage 'Pre-Labeling Agent': the video is damaged" in caplog.text
+    assert "clip.mp4: failed at stage 'Pre-Labeling Agent': the video is damaged" in caplog.text
     assert len(platform.project.tasks_at(AGENT)) == 1
 
 
@@ -319,7 +314,8 @@ def test_description_counts_the_tasks(platform: Platform, source: EncordSource) 
     assert source.describe() == "project 'Road users', stage 'Pre-Labeling Agent': 3 tasks wait"
 
 
-def test_unknown_stage_is_named_when_the_source_is_made(platform: Platform, tmp_path: Path) -> None:
+def test_unknown_stage_is_named_before_a_run(platform: Platform, tmp_path: Path) -> None:
+    source = encord_source(platform, tmp_path, stage="Detector")
     with pytest.raises(AccountError, match="no stage 'Detector'"):
-        EncordSource(reach(platform), "Detector", Fetching(tmp_path / "cache", 10))
-    assert not (tmp_path / "cache").exists()
+        source.prepare()
+    assert list(tmp_path.iterdir()) == []

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.assembly.assemble import Assembly, assemble
-from prelabel.assembly.relabel import assemble_without_detector
+from prelabel.assembly.assemble import Assembly, assemble, assemble_without_detector
 from prelabel.config.load import check_config
 from prelabel.errors import ConfigError
 from prelabel.evaluate.edits import Edits

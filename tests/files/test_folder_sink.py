@@ -15,6 +15,7 @@ from prelabel.data.ontology import Ontology
 from prelabel.errors import LabelError, OntologyError, RowTooLargeError
 from prelabel.files.folder_sink import FolderSink
 from prelabel.labels.row.offline import detached_row, encord_ontology, new_label_row
+from prelabel.sources import RowOptions
 from prelabel.store.run_folder import RunFolder
 from tests.labelling import (
     IMAGE,
@@ -48,7 +49,7 @@ def task(title="clip.mp4"):
 
 
 def sink(output, max_row_bytes=50_000_000):
-    return FolderSink(RunFolder(output), ontology_of_shapes(), map_of_shapes(), max_row_bytes)
+    return FolderSink(RunFolder(output), ontology_of_shapes(), map_of_shapes(), RowOptions(max_row_bytes))
 
 
 def read(path):
@@ -148,14 +149,14 @@ def test_two_clips_of_one_stem_have_rows_of_their_own(tmp_path):
 def test_row_past_the_limit_is_not_written(tmp_path):
     with pytest.raises(RowTooLargeError, match="MB too many"):
         sink(tmp_path, max_row_bytes=1000).write(task(), VIDEO, BOXES)
-    assert not sink(tmp_path).holds(task())
+    assert not sink(tmp_path).path_of(task()).exists()
 
 
 def test_ontology_that_the_sdk_does_not_load_is_refused_before_any_label(tmp_path):
     objects = [object_json("car", 1), object_json("orb", 2, "sphere")]
     ontology = Ontology.from_structure({"objects": objects}, "Roads")
     with pytest.raises(OntologyError, match=r"ontology 'Roads': the Encord SDK does not load it: .*sphere"):
-        FolderSink(RunFolder(tmp_path), ontology, build_label_map(["car"], ontology, {}), 1000)
+        FolderSink(RunFolder(tmp_path), ontology, build_label_map(["car"], ontology, {}), RowOptions(1000))
 
 
 def test_video_without_frames_has_no_row(tmp_path):
@@ -164,9 +165,9 @@ def test_video_without_frames_has_no_row(tmp_path):
 
 
 def test_sink_knows_whether_it_holds_a_row(tmp_path):
-    assert not sink(tmp_path).holds(task())
+    assert not sink(tmp_path).path_of(task()).exists()
     sink(tmp_path).write(task(), IMAGE, BOXES)
-    assert sink(tmp_path).holds(task())
+    assert sink(tmp_path).path_of(task()).exists()
 
 
 @pytest.mark.parametrize("num_frames", [1, 3])

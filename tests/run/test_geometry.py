@@ -11,8 +11,7 @@ from encord.objects.bitmask import BitmaskCoordinates
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
-from prelabel.assembly.assemble import assemble
-from prelabel.assembly.relabel import assemble_stored
+from prelabel.assembly.assemble import assemble, assemble_stored
 from prelabel.cli.show import show_report
 from prelabel.config.load import check_config
 from prelabel.errors import ConfigError

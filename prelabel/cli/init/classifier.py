@@ -31,17 +31,17 @@ from prelabel.cli.init.parts import (
     weights_entry,
     yaml_text,
 )
-from prelabel.config.base import FolderSection
 from prelabel.config.sections import ClassifierSection, LabelsSection
 from prelabel.data.classification import Classification, classifications_of
 from prelabel.data.ontology import BOX_SHAPES, Ontology
 from prelabel.errors import OntologyError
+from prelabel.files.folder_source import FolderSection
 from prelabel.models.cards import ModelCard
 
 if TYPE_CHECKING:
     from encord.workflow import AgentStage
 
-    from prelabel.encord.client import EncordProject
+    from prelabel.encord.project import EncordProject
 
 
 _SETTING = "classifier.conf=0.7"

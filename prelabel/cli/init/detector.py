@@ -28,13 +28,13 @@ from prelabel.cli.init.parts import (
     weights_entry,
     yaml_text,
 )
-from prelabel.config.base import FolderSection
 from prelabel.config.sections import DetectorSection, LabelsSection, TrackerSection
 from prelabel.data.ontology import BOX_SHAPES, Ontology, OntologyObject
+from prelabel.files.folder_source import FolderSection
 from prelabel.models.cards import ModelCard
 
 if TYPE_CHECKING:
-    from prelabel.encord.client import EncordProject
+    from prelabel.encord.project import EncordProject
 
 
 _SETTING = "detector.conf=0.4"

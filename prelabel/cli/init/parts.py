@@ -11,17 +11,18 @@ from uuid import UUID
 import yaml
 from pydantic import BaseModel
 
-from prelabel.config.base import EncordSection, FolderSection
 from prelabel.config.sections import Config, LabelsSection, ReaderSection
 from prelabel.encord.connection import DEFAULT_DOMAIN
+from prelabel.encord.source import EncordSection
 from prelabel.errors import AccountError, ConfigError, did_you_mean
+from prelabel.files.folder_source import FolderSection
 from prelabel.models.cards import ModelCard, card_names, find_card
 
 if TYPE_CHECKING:
     from encord.workflow import AgentStage
     from encord.workflow.stages.agent import AgentPathway
 
-    from prelabel.encord.client import EncordProject
+    from prelabel.encord.project import EncordProject
 
 
 COMMENT_COLUMN, WIDTH = 34, 120

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, SupportsFloat
 from uuid import UUID
 
-from prelabel.encord.client import EncordProject, as_encord_task
+from prelabel.encord.project import EncordProject, as_encord_task, as_waiting_task
 from prelabel.errors import AgentError, AnswerError, PrelabelError
 from prelabel.labels.row.editable import EditableRow
 from prelabel.plugins.protocols import Task
@@ -153,8 +153,8 @@ class Call:
             "project": lambda: self.connect().sdk,
             "client": lambda: self.connect().client,
             "storage_item": self._storage_item,
-            "stage": lambda: as_encord_task(self.task).stage,
-            "agent_task": lambda: self._watched(as_encord_task(self.task).waiting),
+            "stage": lambda: as_waiting_task(self.task).stage,
+            "agent_task": lambda: self._watched(as_waiting_task(self.task).waiting),
         }
         return make[ask]()
 

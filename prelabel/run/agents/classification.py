@@ -16,7 +16,7 @@ from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.errors import PrelabelError
 from prelabel.labels.answers import PlacedAnswer
 from prelabel.labels.row.answers import write_answers
-from prelabel.plugins.protocols import ModelRecord, Task, WritesFiles, metadata_of
+from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import usage_of, usage_warnings, warnings_of
 from prelabel.routing.facts import Facts
 from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
@@ -150,8 +150,8 @@ class ClassificationAgent:
 
     def holds(self, task: Task) -> bool:
         """Tells whether the label row's file is there; of rows on the platform nobody knows without a look."""
-        rows = self.assembly.rows
-        return isinstance(rows, WritesFiles) and rows.holds(task)
+        path = self.assembly.label_path(task)
+        return path is not None and path.exists()
 
     def _keep(self, seen: Classified) -> InferredTask[Seen]:
         end = seen.end
@@ -200,8 +200,8 @@ class ClassificationAgent:
         )
 
     def _report(self, task: Task, found: Seen, answers: Sequence[PlacedAnswer]) -> TaskReport:
-        kept, rows = self.assembly.store.classes_path(task), self.assembly.rows
-        outputs = [kept, rows.path_of(task)] if isinstance(rows, WritesFiles) else [kept]
+        kept, labels = self.assembly.store.classes_path(task), self.assembly.label_path(task)
+        outputs = [kept] if labels is None else [kept, labels]
         return TaskReport(
             title=task.title,
             key=task.key,

@@ -23,7 +23,7 @@ from prelabel.inference.decoding import Video
 from prelabel.inference.pipeline import Inference, Pipeline
 from prelabel.labels.filter import Shaped
 from prelabel.media.select import ReaderChoice
-from prelabel.plugins.protocols import ModelRecord, Task, WritesFiles, metadata_of, moves_tasks
+from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import warnings_of
 from prelabel.routing.facts import Facts
 from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
@@ -123,8 +123,8 @@ class DetectionAgent:
 
         A sink of somebody's own is taken at the ledger's word, unless the task has come back to its stage.
         """
-        sink = self.assembly.sink
-        return sink.holds(task) if isinstance(sink, WritesFiles) else not moves_tasks(self.assembly.source)
+        path = self.assembly.label_path(task)
+        return not self.assembly.source.moves_tasks if path is None else path.exists()
 
     @cached_property
     def _pipeline(self) -> Pipeline:
@@ -196,8 +196,8 @@ class DetectionAgent:
         )
 
     def _outputs(self, task: Task) -> list[Path]:
-        kept, sink = self.assembly.found_store.detections_path(task), self.assembly.sink
-        return [kept, sink.path_of(task)] if isinstance(sink, WritesFiles) else [kept]
+        kept, labels = self.assembly.found_store.detections_path(task), self.assembly.label_path(task)
+        return [kept] if labels is None else [kept, labels]
 
     def _raw_fingerprint(self, task: Task) -> str:
         return f"{self._parts.raw_fingerprint}:{task.identity}"

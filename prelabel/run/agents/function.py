@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.config.base import EncordSection
 from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
 from prelabel.errors import AccountError, AnswerError, ConfigError, PluginError, PrelabelError
 from prelabel.files.folder_sink import LABELS_ENDING
@@ -18,7 +17,7 @@ from prelabel.labels.row.editable import EditableRow, added_labels, count_names
 from prelabel.labels.row.own import LabelRow
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin
-from prelabel.plugins.protocols import ChecksPathways, ListsInfo, ModelRecord, Task, metadata_of
+from prelabel.plugins.protocols import ListedTask, ModelRecord, Task, metadata_of
 from prelabel.routing.facts import Facts
 from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
 from prelabel.run.agents.calls import Answer, Call, UserFunction
@@ -136,7 +135,7 @@ class FunctionAgent:
         """Returns where the task goes: where the function says, else where the config says, else nowhere."""
         outcome, answer, router = found.outcome, found.outcome.answer, self.assembly.router
         seen = None if found.media is None else found.media.known_info
-        listed = task.listed_info if isinstance(task, ListsInfo) else None
+        listed = task.listed_info if isinstance(task, ListedTask) else None
         facts = Facts(task.title, seen if seen is not None else listed, metadata_of(task))
         if answer.pathway is not None:
             self._check_pathway(task, answer.pathway)
@@ -161,7 +160,7 @@ class FunctionAgent:
 
     @property
     def _on_platform(self) -> bool:
-        return isinstance(self.assembly.config.source, EncordSection)
+        return self.assembly.on_platform
 
     @cached_property
     def _function(self) -> UserFunction:
@@ -169,7 +168,7 @@ class FunctionAgent:
 
     @cached_property
     def _rows(self) -> Rows:
-        return make_rows(self.assembly, on_platform=self._on_platform)
+        return make_rows(self.assembly)
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -225,8 +224,7 @@ class FunctionAgent:
     def _check_pathway(self, task: Task, pathway: str) -> None:
         source = self.assembly.source
         try:
-            if isinstance(source, ChecksPathways):
-                source.check_pathway(pathway)
+            source.check_pathway(pathway)
         except AccountError as error:  # this task's own: the function may say better of others
             raise AnswerError(f"{task.title}: {self._function.use} returned {pathway!r}: {error}") from error
 
@@ -269,7 +267,7 @@ def load_function(assembly: Assembly) -> UserFunction:
         if not callable(target):
             raise PluginError(f"agent.use: {plugin.use!r}: objects of this class cannot be called: give it __call__")
     signature = read_signature(target, plugin.use)
-    if not isinstance(assembly.config.source, EncordSection):
+    if not assembly.on_platform:
         for ask in sorted(signature.all_asks() & PLATFORM_ONLY):
             raise ConfigError(f"agent.use: {plugin.use!r} asks for {ask!r}, which only tasks of Encord have")
     checked = Plugin("agent", plugin.use, target).check_options(options, given=signature.given)

@@ -10,7 +10,7 @@ from typing import Protocol
 from prelabel.assembly.assemble import Assembly
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import NO_BOXES
-from prelabel.encord.client import as_encord_task
+from prelabel.encord.project import as_encord_task
 from prelabel.encord.sink import EncordSink
 from prelabel.errors import SaveError
 from prelabel.files.folder_sink import LABELS_ENDING, FolderSink, write_row
@@ -104,27 +104,20 @@ class DryRows:
 
     def checkout(self, task: Task, read_info: ReadInfo) -> EditableRow:
         """Returns a task's row; where there is none, one as the platform would make it."""
-        sink = EncordSink(self.assembly.encord, NO_BOXES, self.assembly.max_row_bytes)
+        sink = EncordSink(self.assembly.encord, NO_BOXES, self.assembly.row_options)
         return sink.peek(as_encord_task(task), self.assembly.ontology)
 
     def save(self, task: Task, handed: EditableRow, changed: LabelRow, read_info: ReadInfo) -> None:
         """Writes it to a file."""
-        check_row_size(changed, self.assembly.max_row_bytes)
+        check_row_size(changed, self.assembly.row_options.max_row_bytes)
         write_row(self.assembly.store.path(task, LABELS_ENDING), changed)
 
 
-def make_rows(assembly: Assembly, *, on_platform: bool) -> Rows:
-    """Returns the rows that a run's function gets.
-
-    Args:
-        assembly: the parts.
-        on_platform: whether tasks come from there.
-    """
-    if not on_platform:
-        return FileRows(FolderSink(assembly.store, assembly.ontology, NO_BOXES, assembly.max_row_bytes))
-    if assembly.dry_run:
+def make_rows(assembly: Assembly) -> Rows:
+    """Returns the rows that a run's function gets."""
+    if assembly.on_platform and assembly.dry_run:
         return DryRows(assembly)
-    return PlatformRows(EncordSink(assembly.encord, NO_BOXES, assembly.max_row_bytes, assembly.model_note))
+    return PlatformRows(assembly.rows) if isinstance(assembly.rows, EncordSink) else FileRows(assembly.file_rows)
 
 
 def _change(task: Task, handed: EditableRow, changed: LabelRow) -> Callable[[LabelRow, datetime], WrittenRow]:

@@ -15,10 +15,10 @@ from prelabel.cli.commands import write_config
 from prelabel.cli.init.class_guess import classes_of_options
 from prelabel.cli.init.classifier import classifying_config_for_folder, classifying_config_for_project
 from prelabel.cli.init.parts import card_of
-from prelabel.config.base import EncordSection
 from prelabel.config.load import load_config, load_configs
 from prelabel.config.sections import ClassifierSection, Config, ReaderSection
 from prelabel.encord.connection import connect
+from prelabel.encord.source import EncordSection
 from prelabel.errors import OntologyError
 from prelabel.run.inspection import run_checks
 from tests.encord_server import AGENT, EncordServer

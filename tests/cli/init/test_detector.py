@@ -7,12 +7,13 @@ from pydantic import BaseModel
 
 from prelabel.assembly.assemble import assemble
 from prelabel.cli.init.detector import config_for_folder, config_for_project
-from prelabel.config.base import EncordSection, FolderSection
 from prelabel.config.load import load_config, load_configs
 from prelabel.config.sections import Config, LabelsSection, ReaderSection
-from prelabel.encord.client import EncordProject
 from prelabel.encord.connection import connect
+from prelabel.encord.project import EncordProject
+from prelabel.encord.source import EncordSection
 from prelabel.errors import AccountError, ConfigError
+from prelabel.files.folder_source import FolderSection
 from prelabel.run.inspection import run_checks
 from tests.encord_server import AGENT, EncordServer
 from tests.encord_server.ontologies import editor, ontology_object

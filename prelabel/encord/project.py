@@ -1,11 +1,13 @@
-"""A project on Encord: what is looked up in it, its errors turned into ours."""
+"""A project on Encord: its tasks, stages, pathways, label rows and storage items."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypedDict
 from uuid import UUID
 
 from prelabel.data.frames import Media, VideoInfo
@@ -26,44 +28,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncordTask:
-    """A task that waits at an agent stage.
+    """A label row of a project with its media, at whatever stage it is.
 
     Attributes:
         key: project, data unit and branch: the same in every run.
         title: of the data unit.
         num_frames: frames that may be labelled.
-        uuid: of the task in the workflow.
         data_hash: of the data unit.
-        branch: on which its labels are.
+        branch: the branch that its labels are on.
         kind: what the data unit is: `video`, `image`, `img_group`, `audio`, `pdf`, …
         item_uuid: of the storage item that holds the media.
-        stage: at which it waits.
-        waiting: the SDK's own task, by which it moves.
-        fetch: brings the media here.
-        row: the label row's metadata, as they were listed.
+        row: the label row's metadata, as the platform listed them.
+        fetch: downloads the media.
     """
 
     key: str
     title: str
     num_frames: int
-    uuid: UUID
     data_hash: str
     branch: str
     kind: str
     item_uuid: UUID
-    stage: AgentStage = field(repr=False, compare=False)
-    waiting: AgentTask = field(repr=False, compare=False)
-    fetch: Callable[[EncordTask], AbstractContextManager[Media]] = field(repr=False, compare=False)
     row: LabelRowV2 = field(repr=False, compare=False)
+    fetch: Callable[[EncordTask], AbstractContextManager[Media]] = field(repr=False, compare=False)
 
     @property
     def identity(self) -> str:
-        """Changes when the media behind the key does."""
+        """Changes when the media behind the key change."""
         return str(self.item_uuid)
 
     @property
     def listed_info(self) -> VideoInfo | None:
-        """What the platform says of the media, without a look at them; None where it says nothing, as of sound."""
+        """What the platform says about the media before a download; None where it says nothing, as for audio."""
         row = self.row
         if not row.width or not row.height:
             return None
@@ -72,75 +68,128 @@ class EncordTask:
 
     @property
     def metadata(self) -> Mapping[str, object]:
-        """The client metadata of the data unit; empty where the source was not asked for them."""
+        """The client metadata of the data unit; empty unless the row was listed with them."""
         return self.row.client_metadata or {}
 
     def open(self) -> AbstractContextManager[Media]:
-        """Brings the media here for as long as the context is open.
+        """Downloads the media for as long as the context is open.
 
         Raises:
-            FetchError: if they cannot be had whole.
+            FetchError: not all of them could be downloaded.
         """
         return self.fetch(self)
 
 
 @dataclass(frozen=True)
-class EncordRow:
-    """A label row that an earlier run wrote, wherever its task stands now; its media are not needed.
+class WaitingTask(EncordTask):
+    """A task that waits at an agent stage.
 
     Attributes:
-        key: as of the `EncordTask` that it was written for.
-        title: of the data unit.
-        identity: of the media at that time.
-        num_frames: frames that may be labelled.
-        data_hash: of the data unit.
-        branch: on which its labels are.
-        item_uuid: of the storage item that holds the media.
-        num_instances: that prelabel wrote last.
+        stage: at which it waits.
+        waiting: the SDK's own task, which moves it.
     """
 
-    key: str
-    title: str
-    identity: str
-    num_frames: int
-    data_hash: str
-    branch: str
-    item_uuid: UUID
+    stage: AgentStage = field(repr=False, compare=False)
+    waiting: AgentTask = field(repr=False, compare=False)
+
+    @property
+    def uuid(self) -> UUID:
+        """Of the task in the workflow."""
+        return self.waiting.uuid
+
+
+@dataclass(frozen=True)
+class StoredRow(EncordTask):
+    """A label row that an earlier run wrote. Its media are not needed again.
+
+    Attributes:
+        stored_identity: of the media when they were processed.
+        num_instances: object instances that prelabel wrote last.
+    """
+
+    stored_identity: str
     num_instances: int
 
-    def open(self) -> AbstractContextManager[Media]:
-        """Raises a FetchError: media are not looked at again."""
-        raise FetchError(f"{self.title}: what was found in it cannot be read: `prelabel run CONFIG` finds it again")
+    @property
+    def identity(self) -> str:
+        """Of the media when they were processed."""
+        return self.stored_identity
 
 
 def as_encord_task(task: Task) -> EncordTask:
     """Returns the task as what it is.
 
     Raises:
-        TypeError: if another source made it.
+        TypeError: another source made it.
     """
     if not isinstance(task, EncordTask):
-        raise TypeError(f"task {task.title!r}: got a {type(task).__name__}, expected one of EncordSource")
+        raise TypeError(f"task {task.title!r}: got a {type(task).__name__}, expected a task of Encord")
     return task
+
+
+def as_waiting_task(task: Task) -> WaitingTask:
+    """Returns the task as what it is.
+
+    Raises:
+        TypeError: it does not wait at an agent stage.
+    """
+    if not isinstance(task, WaitingTask):
+        raise TypeError(f"task {task.title!r}: got a {type(task).__name__}, expected one that waits at an agent stage")
+    return task
+
+
+def split_key(key: str) -> tuple[str, str, str]:
+    """Returns project hash, data hash and branch of a task's key."""
+    project_hash, data_hash, branch = key.split("/", 2)
+    return project_hash, data_hash, branch
+
+
+class TaskFields(TypedDict):
+    """What an `EncordTask` takes from its label row."""
+
+    key: str
+    title: str
+    num_frames: int
+    data_hash: str
+    branch: str
+    kind: str
+    item_uuid: UUID
+    row: LabelRowV2
+
+
+def task_fields(key: str, row: LabelRowV2) -> TaskFields:
+    """Returns what an `EncordTask` takes from its label row, whose media are in a storage item."""
+    assert row.backing_item_uuid is not None
+    return TaskFields(
+        key=key,
+        title=row.data_title,
+        num_frames=row.number_of_frames,
+        data_hash=row.data_hash,
+        branch=split_key(key)[2],
+        kind=row.data_type.value,
+        item_uuid=row.backing_item_uuid,
+        row=row,
+    )
 
 
 def labels_as_sent(row: LabelRowV2) -> LabelRow:
     """Returns the row's labels as the platform sends them, not as the SDK writes them after parsing.
 
-    A row that has no labels yet is made on the platform: ask for its `label_hash` first where nothing may change.
+    The platform creates a row that has no labels yet. Where nothing may change, check `label_hash` first.
     """
     documents: list[LabelRow] = []
-    # The SDK (encord 0.1.211) hands what it got to this method, which would parse it.
+    # encord 0.1.211 passes the platform's answer to this method, which would parse it and lose what it does not know.
+    # This can go once the SDK offers the answer itself.
     row.from_labels_dict = documents.append  # type: ignore[method-assign,assignment]
     try:
-        row.initialise_labels(include_archived=True)  # else a save would delete the labels of archived features
+        row.initialise_labels(include_archived=True)  # without it, a save deletes the labels of archived features
     finally:
-        del row.from_labels_dict  # the class's own again; else the row would hold its labels for as long as it lives
+        del row.from_labels_dict  # restores the method; else the row would keep its labels in memory
     return dict(documents[0])
 
 
-ROWS_A_REQUEST = 100
-"""Label rows asked for at once; Encord's own agents found errors above that."""
+ROWS_PER_REQUEST = 100
+"""Label rows asked for at once: Encord's own agents saw errors above that."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +217,11 @@ class EncordProject:
         return self.sdk.title
 
     def ontology(self) -> Ontology:
-        """Returns what may be labelled in the project, archived objects left out.
+        """Returns what may be labelled in the project, without archived objects.
 
         Raises:
-            AccountError: if the platform does not give it.
-            OntologyError: if it is of a form that cannot be read.
+            AccountError: the platform does not return it.
+            OntologyError: it cannot be read.
         """
         hash_ = self.sdk.ontology_hash
         doing = f"project {self.title!r}: reading its ontology"
@@ -227,13 +276,13 @@ class EncordProject:
         return found[0]
 
     def untouched_stages(self, stage: AgentStage) -> set[UUID]:
-        """Returns the stages at which a task of the agent stage may stand before anybody has worked on it."""
+        """Returns the stages where nobody has worked on a task yet: the agent stage, and annotation stages after it."""
         kinds = {other.uuid: other.stage_type.value for other in self.sdk.workflow.stages}
         ahead = {pathway.destination_uuid for pathway in stage.pathways}
         return {stage.uuid, *(uuid for uuid in ahead if kinds.get(uuid) == "ANNOTATION")}
 
-    def is_waiting(self, task: EncordTask, failure: type[PrelabelError]) -> bool:
-        """Tells whether the task is still at its stage, by asking the platform."""
+    def is_waiting(self, task: WaitingTask, failure: type[PrelabelError]) -> bool:
+        """Asks the platform whether the task is still at its stage."""
         waiting = self.caller.call(
             f"{task.title}: looking whether it still waits at stage {task.stage.title!r}",
             lambda: list(task.stage.get_tasks(data_hash=task.data_hash)),
@@ -241,34 +290,54 @@ class EncordProject:
         )
         return any(found.uuid == task.uuid for found in waiting)
 
-    def refuse_if_moved(self, task: EncordTask, failure: type[PrelabelError]) -> None:
-        """Returns if the task is still at its stage.
-
-        Raises:
-            TakenError: it is not.
-        """
+    def refuse_if_moved(self, task: WaitingTask, failure: type[PrelabelError]) -> None:
+        """Raises a TakenError if the task is no longer at its stage."""
         if not self.is_waiting(task, failure):
             raise TakenError(
                 f"{task.title}: no longer waits at stage {task.stage.title!r}: somebody moved it meanwhile, and "
-                "may be at work on its labels; nothing was saved"
+                "may be working on its labels; nothing was saved"
             )
 
     def label_rows(
-        self, data_hashes: Sequence[str], branch: str, *, with_pictures: bool = False, with_metadata: bool = False
+        self, data_hashes: Sequence[str], branch: str, *, with_images: bool = False, with_metadata: bool = False
     ) -> list[LabelRowV2]:
-        """Returns the rows of data units on a branch, their labels not read. Makes one request; tries it once."""
+        """Returns the rows of data units on a branch, without their labels. Makes one request, and makes it once."""
         return self.sdk.list_label_rows_v2(
             data_hashes=list(data_hashes),
             branch_name=branch,
-            include_images_data=with_pictures,
+            include_images_data=with_images,
             include_client_metadata=with_metadata,
         )
+
+    def find_rows(
+        self, keys: Iterable[str], doing: str, failure: type[PrelabelError], *, with_metadata: bool = False
+    ) -> dict[str, LabelRowV2]:
+        """Returns the label rows of tasks by task key, in few requests; rows that are gone are left out.
+
+        Args:
+            keys: of tasks of this project.
+            doing: what is being done, as an error begins.
+            failure: the error to raise.
+            with_metadata: whether rows come with the client metadata of their data.
+        """
+        hashes: dict[str, list[str]] = defaultdict(list)
+        for key in keys:
+            _, data_hash, branch = split_key(key)
+            hashes[branch].append(data_hash)
+        found: dict[str, LabelRowV2] = {}
+        for branch, all_of in hashes.items():
+            for start in range(0, len(all_of), ROWS_PER_REQUEST):
+                some = all_of[start : start + ROWS_PER_REQUEST]
+                list_rows = partial(self.label_rows, some, branch, with_metadata=with_metadata)
+                for row in self.caller.call(doing, list_rows, failure):
+                    found[f"{self.project_hash}/{row.data_hash}/{branch}"] = row
+        return found
 
     def storage_item(self, item_uuid: UUID, title: str, *, with_link: bool) -> StorageItem:
         """Returns a storage item, with a fresh signed link if asked for.
 
         Raises:
-            FetchError: if the platform does not give it.
+            FetchError: the platform does not return it.
         """
         doing = f"{title}: asking for its {'link' if with_link else 'storage item'}"
         return self.caller.call(doing, lambda: self.client.get_storage_item(item_uuid, sign_url=with_link), FetchError)

@@ -1,0 +1,130 @@
+"""The section `source` of a config: each source has a section class of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo
+
+from prelabel.config.base import PluginSection
+from prelabel.errors import ConfigError, did_you_mean
+from prelabel.plugins.affects import Affects
+from prelabel.plugins.load import describe_first, load_plugin
+
+PreviewKind = Literal["none", "sheet", "clip", "both"]
+
+
+class SourceSection(PluginSection):
+    """Where tasks come from. The section of each source derives from this class.
+
+    Attributes:
+        has_workflow: whether tasks wait at a stage of a workflow. The config then says which pathway they take, and
+            what happens to a task that failed.
+    """
+
+    has_workflow: ClassVar[bool] = False
+    options_affect: ClassVar[Affects] = Affects.PLACE
+
+    use: Annotated[str, Affects.PLACE] = Field(description="encord | folder | demo | module:Name | mine.py:Mine")
+    output: Annotated[Path, Affects.PLACE] = Field(Path("out"), description="folder for everything that a run writes")
+
+    # A section may have these as keys; most have only some of them.
+
+    @property
+    def stage_name(self) -> str:
+        """Title or uuid of the stage at which tasks wait; empty without a workflow."""
+        return ""
+
+    @property
+    def ontology_file(self) -> Path | None:
+        """Encord ontology as JSON."""
+        return None
+
+    @property
+    def truth_file(self) -> Path | None:
+        """COCO ground truth to score a run against."""
+        return None
+
+    @property
+    def preview_kind(self) -> PreviewKind:
+        """What a run draws at its end."""
+        return "none"
+
+
+class FileLabelsSection(SourceSection):
+    """Tasks of a source whose labels go to files. Keys that are not listed here are the source's own."""
+
+    ontology: Annotated[Path | None, Affects.LABELS] = Field(
+        None, description="Encord ontology as JSON; default: made from the model's classes"
+    )
+    truth: Annotated[Path | None, Affects.NOTHING] = Field(
+        None, description="COCO ground truth to score against; its images matched by video and frame index"
+    )
+    output: Annotated[Path, Affects.PLACE] = Field(
+        Path("out"), description="folder for label rows, raw detections, coco.json and report.json"
+    )
+    preview: Annotated[PreviewKind, Affects.NOTHING] = Field(
+        "none", description="draw the boxes after the run: clip | sheet | both | none"
+    )
+
+    @property
+    def ontology_file(self) -> Path | None:
+        """The key `ontology`."""
+        return self.ontology
+
+    @property
+    def truth_file(self) -> Path | None:
+        """The key `truth`."""
+        return self.truth
+
+    @property
+    def preview_kind(self) -> PreviewKind:
+        """The key `preview`."""
+        return self.preview
+
+
+CLOSED = ConfigDict(extra="forbid")
+"""For the section of a source that has no options besides its section's keys."""
+
+
+def read_source_section(values: object, folder: Path) -> SourceSection:
+    """Returns the section of the source that `use` names.
+
+    Args:
+        values: as the config has them.
+        folder: the config's, to which the path of a plug-in is relative.
+
+    Raises:
+        ConfigError: the first mistake, unknown keys before all others: they often explain why another key is missing.
+        PluginError: there is no such source.
+    """
+    if isinstance(values, SourceSection):
+        return values
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"source: got {values!r:.60}, expected a section with keys: use, output, ...")
+    use = str(values.get("use") or ("folder" if "path" in values else "encord"))
+    section = section_of(use, folder)
+    try:
+        return section.model_validate({**values, "use": use})
+    except ValidationError as error:
+        unknown = next((entry["loc"][-1] for entry in error.errors() if entry["type"] == "extra_forbidden"), None)
+        if unknown is None:
+            raise ConfigError(describe_first(error, "source")) from error
+        hint = did_you_mean(str(unknown), section.model_fields)
+        raise ConfigError(f"source.{unknown}: is not a key of the config: {hint}") from None
+
+
+def section_of(use: str, folder: Path) -> type[SourceSection]:
+    """Returns the section class of the source that `use` names."""
+    section = getattr(load_plugin("source", use, folder).factory, "Section", FileLabelsSection)
+    return section if isinstance(section, type) and issubclass(section, SourceSection) else FileLabelsSection
+
+
+def _read(values: Any, info: ValidationInfo) -> SourceSection:
+    return read_source_section(values, (info.context or {}).get("folder", Path()))
+
+
+AnySource = Annotated[SerializeAsAny[SourceSection], BeforeValidator(_read)]
+"""A section of any source, checked as that source's own section is."""

@@ -1,0 +1,117 @@
+"""A source of a user, in one file: it runs, its stored detections are labelled again and exported, like any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prelabel import Detections, FrameBatch
+from prelabel.assembly.assemble import assemble, assemble_stored, assemble_without_detector
+from prelabel.config.load import check_config, load_config
+from prelabel.config.sections import Config
+from prelabel.errors import ConfigError
+from prelabel.export.export import export_run
+from prelabel.run.inspection import run_checks
+from tests.kept import write_grey_clip
+from tests.running import run_whole
+
+SOURCE = '''
+import csv
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prelabel import Media
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    path: Path
+    identity: str = ""
+    num_frames: int | None = None
+
+    @property
+    def key(self):
+        return f"list/{self.title}"
+
+    @contextmanager
+    def open(self):
+        yield Media("video", (self.path,))
+
+
+class CsvSource:
+    """The videos that a CSV names: title, path."""
+
+    ended = []
+
+    def __init__(self, list: Path):
+        self.list = list
+
+    def tasks(self):
+        for title, path in csv.reader(self.list.open()):
+            yield Row(title, Path(path))
+
+    def proceed(self, task, pathway):
+        self.ended.append(f"{task.title} takes {pathway}")
+
+    def fail(self, task, reason):
+        self.ended.append(f"{task.title} failed: {reason}")
+'''
+
+
+class OneBox:
+    class_names = ("thing",)
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        return [Detections([(2, 2, 20, 20)], [0.9], [0]) for _ in batch.frame_indices]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "csv_source.py").write_text(SOURCE)
+    write_grey_clip(tmp_path / "a.mp4", 64, 48, 3)
+    (tmp_path / "clips.csv").write_text(f"first,{tmp_path / 'a.mp4'}\nsecond,{tmp_path / 'missing.mp4'}\n")
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"source: {{use: 'csv_source.py:CsvSource', list: '{tmp_path / 'clips.csv'}', output: '{tmp_path / 'out'}'}}\n"
+        "detector: {use: 'tests.test_sources:OneBox'}\npathway: next\nretries: {attempts: 1}\n"
+    )
+    return load_config(path)
+
+
+def test_a_source_of_three_methods_runs(config: Config, tmp_path: Path) -> None:
+    assembly = assemble(config, tmp_path)
+    assert next((check.name, check.detail) for check in run_checks(assembly)) == ("tasks", "CsvSource")
+    report = run_whole(assembly)
+    assert {task.title: task.status for task in report.tasks} == {"first": "done", "second": "failed"}
+    first, second = type(assembly.source._wrapped).ended
+    assert first == "first takes next"
+    assert second.startswith("second failed: ")
+    assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["annotations"]) == 3
+
+
+def test_its_stored_detections_are_labelled_again_and_exported(config: Config, tmp_path: Path) -> None:
+    run_whole(assemble(config, tmp_path))
+    labels = {"labels": config.labels.model_copy(update={"instances": "tracks"})}
+    again = assemble_stored(config.model_copy(update=labels), tmp_path)
+    report = run_whole(again)
+    assert [(task.title, task.status, task.instances) for task in report.tasks] == [("first", "done", {"thing": 1})]
+    export_run(assemble_without_detector(config, tmp_path), "coco", tmp_path / "exported")
+    assert len(json.loads((tmp_path / "exported" / "coco.json").read_text())["annotations"]) == 3
+
+
+def test_an_option_that_it_lacks_is_named(tmp_path: Path) -> None:
+    (tmp_path / "csv_source.py").write_text(SOURCE)
+    section = {"use": "csv_source.py:CsvSource", "lsit": "clips.csv"}
+    config = check_config({"source": section, "detector": {"weights": "demo"}}, "test", tmp_path)
+    with pytest.raises(ConfigError, match=r"source\.lsit: .* has no such option: did you mean 'list'"):
+        assemble(config, tmp_path)
+
+
+def test_a_class_without_the_three_methods_is_refused(tmp_path: Path) -> None:
+    config = check_config({"source": {"use": "tests.test_sources:OneBox"}, "detector": {"weights": "demo"}}, "test")
+    with pytest.raises(ConfigError, match=r"source\.use: 'tests\.test_sources:OneBox' lacks `tasks\(\)`"):
+        assemble(config, tmp_path)
