@@ -106,7 +106,7 @@ def test_a_check_shows_where_tasks_and_labels_go(platform: Platform, tmp_path: P
     assert checks["pathway"] == (
         "'Annotate 1', to stage 'Annotate 1'; tasks that are set aside: 'Nothing to label', to stage 'Complete'"
     )
-    assert checks["labels"] == f"onto the label rows of project {platform.project.title!r}; what people put there stays"
+    assert checks["labels"] == f"onto the label rows of project {platform.project.title!r}; labels of people stay"
     dry = {check.name: check.detail for check in run_checks(assemble(load_config(path), tmp_path, dry_run=True))}
     assert dry["labels"].endswith("dry-run: NAME.labels.json, a file a task")
 
