@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.config.base import EncordSection
 from prelabel.encord.connection import project_uuid
+from prelabel.encord.source import EncordSection
 from prelabel.errors import ConfigError, MachineError
 from prelabel.run.notifications import MAX_BODY_BYTES, NotificationReader, RefusedNotification
 from prelabel.runtime.interrupts import StopSignal
