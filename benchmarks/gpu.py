@@ -45,10 +45,10 @@ from prelabel.config.load import check_config
 from prelabel.data.frames import FrameBatch, Media
 from prelabel.inference.batch_runner import BatchRunner
 from prelabel.media import decord, torchcodec
+from prelabel.media.choose import select_reader
 from prelabel.media.index import index_video
 from prelabel.media.nvdec import count_engines
 from prelabel.media.parallel import ParallelReader
-from prelabel.media.select import select_reader
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
 from prelabel.models.weights import resolve_weights
 from prelabel.plugins.protocols import VideoReader

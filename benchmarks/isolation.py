@@ -23,7 +23,7 @@ from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import Media
 from prelabel.media.isolation.process import end_idle_processes
 from prelabel.media.isolation.reader import IsolatedReader
-from prelabel.media.open import open_media
+from prelabel.media.open import open_frames
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
 def _read(media: Media, use: str, isolate: str, batch_size: int) -> tuple[float, float]:
     """Returns processor time and wall time, in ms a frame, of reading all frames once they are open."""
     section = ReaderSection.model_validate({"use": use, "device": "cpu", "isolate": isolate})
-    with open_media(media, section, Path()) as opened:
+    with open_frames(media, section, Path()) as opened:
         reader = opened.reader
         other = reader.process_id if isinstance(reader, IsolatedReader) else None
         num_frames = reader.info.num_frames
@@ -80,7 +80,7 @@ def _start(media: Media) -> float:
     """Returns how long it takes to start a process and open a video in it."""
     end_idle_processes()
     began = time.perf_counter()
-    with open_media(media, ReaderSection(use="pyav", device="cpu", isolate="always"), Path()):
+    with open_frames(media, ReaderSection(use="pyav", device="cpu", isolate="always"), Path()):
         return time.perf_counter() - began
 
 

@@ -28,7 +28,7 @@ from prelabel.assembly.assemble import assemble
 from prelabel.config.load import check_config
 from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import FrameBatch, Media
-from prelabel.media.open import open_media
+from prelabel.media.open import open_frames
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
@@ -71,7 +71,7 @@ def _row(args: argparse.Namespace, frame_ms: float) -> dict[str, float | str]:
 
 def _decode(args: argparse.Namespace) -> float:
     """Reads the frames as a run does, in a process of their own, and looks at none."""
-    with open_media(Media("video", (args.clip,)), ReaderSection(), Path()) as opened:
+    with open_frames(Media("video", (args.clip,)), ReaderSection(), Path()) as opened:
         began = time.perf_counter()
         num = sum(len(batch) for batch in opened.reader.batches(np.arange(args.frames), args.batch_size))
         return 1e3 * (time.perf_counter() - began) / num

@@ -34,7 +34,7 @@ from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import Media
 from prelabel.errors import PrelabelError
 from prelabel.media.isolation.process import end_idle_processes, resident_bytes
-from prelabel.media.open import open_media, read_in_order
+from prelabel.media.open import open_frames
 from tests.make_media import CLIPS, build_clip
 
 Random = np.random.Generator
@@ -138,11 +138,10 @@ class Tally:
         began = time.monotonic()
         outcome, num_frames = "whole", 0
         try:
-            with open_media(
-                Media("video", (path,)), ReaderSection.model_validate({"use": use, **LIMITS}), Path()
-            ) as opened:
-                wanted = np.arange(min(opened.reader.info.num_frames, 2000))
-                for batch in read_in_order(opened.reader, wanted, 8, path.name):
+            section = ReaderSection.model_validate({"use": use, **LIMITS})
+            with open_frames(Media("video", (path,)), section, Path()) as opened:
+                wanted = opened.wanted[:2000]
+                for batch in opened.batches(wanted, 8):
                     num_frames += len(batch)
             if num_frames != len(wanted):
                 outcome = "wrong"

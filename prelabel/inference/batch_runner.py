@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
-from prelabel.errors import DetectError, DeviceMemoryError, ReadError, TaskError
+from prelabel.errors import DetectError, DeviceMemoryError, TaskError
 from prelabel.plugins.protocols import Detector
 from prelabel.plugins.traits import start_batch
 
@@ -88,23 +88,18 @@ class BatchRunner:
     busy_seconds: float = field(default=0.0)
 
     def run(self, batches: Iterable[FrameBatch], title: str) -> Iterator[Found]:
-        """Yields what is found in each batch, in order; what was begun is yielded before an error of the batches.
+        """Yields what is found in each batch, in order.
 
         Raises:
             DetectError: the detector raised or broke its contract, or a single frame does not fit into memory.
         """
         awaited: Callable[[], Found] | None = None
-        try:
-            for batch in batches:
-                begun = self._begin(batch, title)
-                del batch  # its memory may be used again as soon as nobody needs it
-                if awaited is not None:
-                    yield awaited()
-                awaited = begun
-        except ReadError:
+        for batch in batches:
+            begun = self._begin(batch, title)
+            del batch  # its memory may be used again as soon as nobody needs it
             if awaited is not None:
                 yield awaited()
-            raise
+            awaited = begun
         if awaited is not None:
             yield awaited()
 

@@ -1,14 +1,13 @@
-"""Videos of many tasks as one stream of batches: the next is opened while the last is decoded and looked at."""
+"""Decodes videos one after the other on a thread: the next one is opened while the last is decoded and detected."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +15,22 @@ from numpy.typing import NDArray
 from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.data.scene_cuts import SceneCutDetector
-from prelabel.errors import FrameCountError, ReadError
-from prelabel.media.cuda_streams import to_device
-from prelabel.media.open import OpenMedia, open_media, read_in_order
-from prelabel.media.select import ReaderChoice
+from prelabel.media.open import FramePolicy, OpenFrames, open_frames
 from prelabel.runtime.interrupts import Stopped
-from prelabel.runtime.prefetch import one_ahead
+from prelabel.runtime.prefetch import one_ahead, prefetch
+
+MAX_WAITING_BATCHES = 2
+MAX_WAITING_BYTES = 512_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """What is to be looked at.
+    """A task's media, on this machine.
 
     Attributes:
-        media: files on this machine.
+        media: its files.
         title: what errors and progress call them.
-        promised_frames: frames that the platform says there are; None where nothing promises a number.
+        promised_frames: number of frames that the platform states; None where nothing states one.
         task_id: the task's key, for progress.
         release: left as soon as the files are no longer needed.
     """
@@ -43,200 +42,155 @@ class Video:
     release: AbstractContextManager[object] = field(default_factory=nullcontext)
 
 
-@dataclass(frozen=True, slots=True)
-class BeginOfVideo:
-    """The batches of a video come after this.
+@dataclass(slots=True, eq=False)
+class OpenVideo:
+    """A video that is open, or the error that kept it from opening.
 
     Attributes:
         video: which.
-        info: the video as it is shown.
-        choice: which reader reads it.
-        wanted: int64 (M,), frames to look at, rising.
-        complaint: in which way its frames are not as many as promised; empty if they are.
+        opened: its frames, or the error.
+        release: closes the reader and leaves the video's `release`.
         began: `time.perf_counter()` when its decoding began.
-        seconds: busy time by stage, decode; final when the video ends.
-        given_up: to be set by who needs no more of its batches.
-        finder: of cuts, which sees each batch before it is handed on; None: pictures, none of which follows another.
+        given_up: set by a consumer that needs no more batches.
+        scene_cuts: inspects each batch before it is handed on; None for images, which do not follow each other.
     """
 
     video: Video
-    info: VideoInfo
-    choice: ReaderChoice
-    wanted: NDArray[np.int64]
-    complaint: str
-    began: float
-    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0})
-    given_up: threading.Event = field(default_factory=threading.Event)
-    finder: SceneCutDetector | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EndOfVideo:
-    """All batches of a video came before this.
-
-    Attributes:
-        error: why there are no more; None if it was read to its end. A video that cannot be opened has no beginning.
-    """
-
-    error: Exception | None = None
-
-
-Decoded = BeginOfVideo | FrameBatch | EndOfVideo
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenVideo:
-    """A video that can be read now.
-
-    Attributes:
-        video: which.
-        media: its reader, entered.
-        wanted: int64 (M,), frames to look at, rising.
-        complaint: in which way its frames are not as many as promised; empty if they are.
-        release: closes the reader and gives the files up.
-    """
-
-    video: Video
-    media: OpenMedia
-    wanted: NDArray[np.int64]
-    complaint: str
+    opened: OpenFrames | Exception
     release: ExitStack
+    began: float = 0.0
+    given_up: threading.Event = field(default_factory=threading.Event)
+    scene_cuts: SceneCutDetector | None = None
+
+    @property
+    def frames(self) -> OpenFrames:
+        """The open frames; raises the error that kept the video from opening."""
+        if isinstance(self.opened, Exception):
+            raise self.opened
+        return self.opened
+
+    def cuts(self) -> NDArray[np.int64]:
+        """Returns the frames, int64 (K,), with which a new shot begins; call it once all batches are read."""
+        return np.zeros(0, np.int64) if self.scene_cuts is None else self.scene_cuts.cuts()
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDecoding:
-    """Reads videos one after the other.
+    """How videos are decoded.
 
     Attributes:
-        reader: the config's section.
-        folder: the config's folder, to which plug-in paths are relative.
-        frames: what to do when frames are missing: `strict` fails the video, `warn` keeps what was read.
-        device: to which frames are brought; None: they stay where they are.
-        batch_size: gives the frames a batch; called once the beginning was handed on.
+        reader: the config's section `reader`.
+        folder: the config's folder, to which paths of plug-ins are relative.
+        policy: what to do where frames are missing.
+        device: GPU to copy frames to; None: they stay where they are.
+        batch_size: gives the frames per batch; called on the decoding thread, after the consumer received the video.
+        report_waiting: called with the number of batches that wait for the consumer.
     """
 
     reader: ReaderSection
     folder: Path
-    frames: Literal["strict", "warn"]
+    policy: FramePolicy
     device: str | None
     batch_size: Callable[[VideoInfo], int]
+    report_waiting: Callable[[int], None]
 
-    def read(self, videos: Iterable[Video]) -> Iterator[Decoded]:
-        """Yields each video's beginning, its batches and its end; leaves `release` of each before its end.
+    def decode_ahead(self, videos: Iterable[Video]) -> Generator[tuple[OpenVideo, Iterator[FrameBatch]], None, None]:
+        """Yields each video with an iterator of its batches, which raises the video's own errors.
 
-        A video's own failure is its end. Batches stay good when their reader is closed.
+        What the consumer leaves of a video is dropped when it asks for the next. Batches stay valid after their reader
+        is closed.
 
         Args:
-            videos: asked for, and opened, on threads beside this one: the next while the last is decoded.
+            videos: taken and opened on threads, at most one ahead of the video that is decoded.
 
         Raises:
-            Stopped: somebody asked twice to stop.
+            Stopped: a second stop request.
         """
+        # One bounded queue for all videos, so that the first batches of a video can wait in it while the last ones of
+        # the video before are detected, and memory is bounded all the same. The queue holds, for each video: the
+        # OpenVideo, its batches, and at the end None or the error. Only this function and `_decode` know that order.
+        queue = prefetch(
+            self._decode(videos),
+            max_items=MAX_WAITING_BATCHES,
+            max_bytes=MAX_WAITING_BYTES,
+            num_bytes=lambda entry: entry.num_bytes if isinstance(entry, FrameBatch) else 0,
+            num_items=_num_items,
+            name="decode",
+            tell_waiting=self.report_waiting,
+        )
+        with closing(queue):
+            for video in queue:
+                assert isinstance(video, OpenVideo)
+                batches = _take_batches(queue)
+                yield video, batches
+                video.given_up.set()
+                with suppress(Exception):  # the consumer does not want to know
+                    for _ in batches:
+                        pass
+
+    def _decode(self, videos: Iterable[Video]) -> Iterator[OpenVideo | FrameBatch | Exception | None]:
         videos = iter(videos)
 
-        def open_next() -> _OpenVideo | EndOfVideo | None:
+        def open_next() -> OpenVideo | None:
             video = next(videos, None)
             return None if video is None else self._open(video)
 
-        with closing(one_ahead(open_next, _close, name="open")) as opened:
-            for item in opened:
-                end = EndOfVideo()
+        with closing(one_ahead(open_next, lambda video: video.release.close(), name="open")) as opened:
+            for video in opened:
+                end: Exception | None = None
                 try:
-                    if isinstance(item, EndOfVideo):
-                        end = item
-                    else:
-                        with item.release:
-                            yield from self._read(item)
+                    with video.release:
+                        video.began = time.perf_counter()
+                        yield video
+                        yield from self._batches(video)
                 except Stopped:
                     raise
-                except Exception as error:  # handed on: the run judges whether it is the task's own
-                    end = EndOfVideo(error)
+                except Exception as error:  # handed to the consumer: the run decides whether it is the task's own
+                    end = error
                 yield end
 
-    def _open(self, video: Video) -> _OpenVideo | EndOfVideo:
+    def _open(self, video: Video) -> OpenVideo:
         try:
             with ExitStack() as stack:
                 stack.enter_context(video.release)
-                media = stack.enter_context(open_media(video.media, self.reader, self.folder))
-                wanted, complaint = self._select(video, media)
-                return _OpenVideo(video, media, wanted, complaint, stack.pop_all())
-        except Exception as error:  # handed on: the run judges whether it is the task's own
-            return EndOfVideo(error)
+                frames = stack.enter_context(
+                    open_frames(video.media, self.reader, self.folder, self.policy, video.promised_frames, video.title)
+                )
+                scene_cuts = SceneCutDetector() if video.media.kind == "video" else None
+                return OpenVideo(video, frames, stack.pop_all(), scene_cuts=scene_cuts)
+        except Exception as error:  # handed to the consumer: the run decides whether it is the task's own
+            return OpenVideo(video, error, ExitStack())
 
-    def _select(self, video: Video, media: OpenMedia) -> tuple[NDArray[np.int64], str]:
-        """Returns the frames to look at, and in which way they are not as many as promised."""
-        there, promised, title = media.reader.info.num_frames, video.promised_frames, video.title
-        complaint = count_complaint(there, promised)
-        if complaint and self.frames == "strict":
-            raise FrameCountError(f"{title}: {complaint}")
-        num_frames = there if promised is None else min(there, promised)
-        wanted = select_frames(num_frames, media.keyframes, self.reader)
-        if num_frames and not len(wanted):
-            raise ReadError(f"{title}: reader.frame_ranges: none of its {num_frames} frames is within")
-        return wanted, complaint
+    def _batches(self, video: OpenVideo) -> Iterator[FrameBatch]:
+        frames, scene_cuts = video.frames, video.scene_cuts
 
-    def _read(self, opened: _OpenVideo) -> Iterator[BeginOfVideo | FrameBatch]:
-        reader, video, wanted = opened.media.reader, opened.video, opened.wanted
-        info = reader.info
-        finder = SceneCutDetector() if video.media.kind == "video" else None
-        began = time.perf_counter()
-        begin = BeginOfVideo(video, info, opened.media.choice, wanted, opened.complaint, began, finder=finder)
-        yield begin
-        read = read_in_order(reader, wanted, self.batch_size(info), video.title)
-        look = None if finder is None else lambda batch: finder.add(batch.data, batch.frame_indices)
-        batches = timed(to_device(read, self.device, look), begin.seconds, "decode")
-        with closing(batches):
+        def inspect(batch: FrameBatch) -> None:
+            if scene_cuts is not None:
+                scene_cuts.add(batch.data, batch.frame_indices)
+
+        size = self.batch_size(frames.info)
+        with closing(frames.batches(frames.wanted, size, device=self.device, inspect=inspect)) as batches:
             for batch in batches:
-                if begin.given_up.is_set():
+                if video.given_up.is_set():
                     return
                 yield batch
                 del batch
 
 
-def _close(item: _OpenVideo | EndOfVideo) -> None:
-    if isinstance(item, _OpenVideo):
-        item.release.close()
+def _take_batches(queue: Iterator[OpenVideo | FrameBatch | Exception | None]) -> Iterator[FrameBatch]:
+    """Yields one video's batches from the queue, up to the entry that ends them."""
+    for entry in queue:
+        if isinstance(entry, FrameBatch):
+            yield entry
+            del entry
+        elif isinstance(entry, Exception):
+            raise entry
+        else:
+            return
 
 
-def select_frames(num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection) -> NDArray[np.int64]:
-    """Returns the frames that a config asks to look at, int64 (M,), rising.
-
-    Args:
-        num_frames: frames there are.
-        keyframes: int64 (K,), frames that decode on their own; None: all of them do.
-        section: `frame_ranges` first, then `only_keyframes`, then every `stride`-th of what is left, by frame number.
-
-    >>> select_frames(10, None, ReaderSection(stride=3, frame_ranges=((2, 8),))).tolist()
-    [3, 6]
-    """
-    wanted = np.zeros(num_frames, bool)
-    for first, last in section.frame_ranges or ((0, num_frames),):
-        wanted[first : last + 1] = True
-    if section.only_keyframes and keyframes is not None:
-        alone = np.zeros(num_frames, bool)
-        alone[keyframes[keyframes < num_frames]] = True
-        return np.flatnonzero(wanted & alone)[:: section.stride].astype(np.int64)
-    wanted[np.arange(num_frames) % section.stride != 0] = False
-    return np.flatnonzero(wanted).astype(np.int64)
-
-
-def count_complaint(num_frames: int, promised: int | None) -> str:
-    """Returns in which way a file's number of frames is not the promised one; empty if it is, or none is promised."""
-    if promised is None or promised == num_frames:
-        return ""
-    return f"the file has {num_frames} frames, the platform says {promised}"
-
-
-def timed(
-    upstream: Generator[FrameBatch, None, None], seconds: dict[str, float], stage: str
-) -> Generator[FrameBatch, None, None]:
-    """Yields what `upstream` does, and adds the time that `upstream` was busy to `seconds[stage]`."""
-    with closing(upstream):
-        while True:
-            began = time.perf_counter()
-            batch = next(upstream, None)
-            seconds[stage] += time.perf_counter() - began
-            if batch is None:
-                return
-            yield batch
-            del batch
+def _num_items(entry: OpenVideo | FrameBatch | Exception | None) -> int:
+    """Counts batches, and videos without a batch: if those did not count, all of them would be opened ahead."""
+    if isinstance(entry, OpenVideo):
+        return int(isinstance(entry.opened, OpenFrames) and not len(entry.opened.wanted))
+    return int(entry is not None)

@@ -1,81 +1,158 @@
-"""Which reader reads a task's media, and why that one."""
+"""Chooses which reader reads a task's media, and says why."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config.sections import VIDEO_READERS, ReaderSection
 from prelabel.data.frames import Media
-from prelabel.media.select import ReaderChoice
+from prelabel.errors import MachineError
+from prelabel.media import decord, torchcodec
+from prelabel.media.index import VideoIndex, index_video
+from prelabel.media.nvdec import count_engines
 from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import VideoReader
 
-if TYPE_CHECKING:
-    from prelabel.media.select import MachineFacts
-
-
 CPU_READERS = ("images", "pyav")
+GPU_READERS = ("decord", "torchcodec")
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderChoice:
+    """The reader of a task's media.
+
+    Attributes:
+        use: name of the reader, as a config has it.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        reason: why this reader, in words for the report.
+        decode_workers: segments of a video that are decoded at the same time.
+    """
+
+    use: str
+    device: str
+    reason: str
+    decode_workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What this machine can decode with.
+
+    Attributes:
+        num_gpus: CUDA devices that torch sees.
+        no_decord: why decord cannot decode on a GPU; None if it can.
+        no_torchcodec: why torchcodec cannot decode on a GPU; None if it can.
+    """
+
+    num_gpus: int
+    no_decord: str | None
+    no_torchcodec: str | None
+
+
+def probe_machine() -> MachineFacts:
+    """Returns what this machine can decode with. Loads decord and torchcodec only where there is a GPU."""
+    num_gpus = count_gpus()
+    if not num_gpus:
+        return MachineFacts(0, "there is no GPU", "there is no GPU")
+    return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"))
+
+
+@functools.cache  # torch loads NVML again at each call
+def count_gpus() -> int:
+    """Returns how many CUDA devices torch sees."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def check_device(device: str, num_gpus: int | None = None) -> None:
+    """Checks that a device exists.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        num_gpus: CUDA devices of this machine; None: ask torch.
+
+    Raises:
+        MachineError: this machine has no such GPU.
+    """
+    if not device.startswith("cuda"):
+        return
+    num_gpus = count_gpus() if num_gpus is None else num_gpus
+    if int(device.partition(":")[2] or 0) >= num_gpus:
+        raise MachineError(f"reader.device: got {device!r}, this machine has {num_gpus} GPUs: set device: auto")
 
 
 def choose_reader(
     media: Media, section: ReaderSection, machine: MachineFacts | None = None
 ) -> tuple[ReaderChoice, NDArray[np.int64] | None]:
-    """Returns the reader, and which frames decode on their own where the config asks for these.
+    """Returns the reader, and the keyframes where the config asks for these alone.
 
     Args:
         media: files on this machine.
-        section: the config's.
-        machine: what to decode with; by default this machine is looked at.
+        section: the config's section `reader`.
+        machine: what can decode; None: probe this machine.
 
     Raises:
-        ReadError: the media cannot be indexed.
-        MachineError: the config asks for a GPU that is not there.
+        ReadError: the video cannot be indexed.
+        MachineError: the config asks for a GPU that does not exist.
     """
-    choice, keyframes = _choose(media, section, machine)
-    sessions = _count_sessions(choice, media, section)
-    if sessions > 1:
-        reason = f"{choice.reason.removesuffix('.')}; {sessions} sessions, where keyframes allow it."
-        choice = replace(choice, reason=reason, sessions=sessions)
-    return choice, keyframes
+    if media.kind == "images":
+        if section.use in VIDEO_READERS:
+            return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads images."), None
+        choice = select_reader(None, section.device, machine) if section.use == "auto" else _named(section)
+        return choice, None
+    # A named reader may read files that FFmpeg does not: only `auto` and keyframes need the index.
+    index = index_video(media.paths[0]) if section.use == "auto" or section.only_keyframes else None
+    choice = _named(section) if section.use != "auto" else select_reader(index, section.device, machine)
+    choice = _with_decode_workers(choice, media, section)
+    return choice, index.keyframes if index is not None and section.only_keyframes else None
 
 
-def _choose(
-    media: Media, section: ReaderSection, machine: MachineFacts | None
-) -> tuple[ReaderChoice, NDArray[np.int64] | None]:
-    from prelabel.media.index import index_video
-    from prelabel.media.select import select_reader
+def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts | None = None) -> ReaderChoice:
+    """Returns the reader for `use: auto`.
 
-    if media.kind == "images" and section.use in VIDEO_READERS:
-        return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads pictures."), None
-    wants_keyframes = media.kind == "video" and section.only_keyframes
-    if section.use != "auto":
-        alone = index_video(media.paths[0]).keyframes if wants_keyframes else None
-        return ReaderChoice(section.use, section.device, "the config names it"), alone
-    index = index_video(media.paths[0]) if media.kind == "video" else None
-    alone = index.keyframes if index is not None and wants_keyframes else None
-    return select_reader(index, section.device, machine), alone
+    Args:
+        index: of the video; None for images.
+        device: where the config wants frames decoded: `auto`, `cpu`, `cuda` or `cuda:N`.
+        machine: what can decode; None: probe this machine.
+
+    Raises:
+        MachineError: the config asks for a GPU that does not exist.
+    """
+    if index is not None and device == "cpu":
+        return ReaderChoice("pyav", "cpu", "The config asks for decoding on the CPU.")
+    machine = machine or probe_machine()
+    check_device(device, machine.num_gpus)
+    if index is None:
+        return ReaderChoice("images", "cpu", "Pillow reads images.")
+    if not machine.num_gpus:
+        return ReaderChoice("pyav", "cpu", "This machine has no GPU, and PyAV reads every file in bounded memory.")
+    gpu = "cuda:0" if device in {"auto", "cuda"} else device
+    no_decord = machine.no_decord or decord.refuse(index, on_gpu=True)
+    if no_decord is None:
+        return ReaderChoice("decord", gpu, f"decord decodes {index.codec} on the GPU.")
+    no_torchcodec = machine.no_torchcodec or torchcodec.refuse(index, on_gpu=True) or _no_nvdec(index)
+    if no_torchcodec is None:
+        return ReaderChoice("torchcodec", gpu, f"torchcodec decodes on the GPU; decord does not: {no_decord}.")
+    return ReaderChoice("pyav", "cpu", f"No GPU decoder takes it: decord: {no_decord}; torchcodec: {no_torchcodec}.")
 
 
-def _count_sessions(choice: ReaderChoice, media: Media, section: ReaderSection) -> int:
-    from prelabel.media.index import index_video
-    from prelabel.media.nvdec import count_engines
-    from prelabel.media.select import gpu_of
-
-    if media.kind != "video" or choice.use not in VIDEO_READERS:
-        return 1
-    if section.decode_workers != "auto":
-        return section.decode_workers
-    gpu = gpu_of(choice.use, choice.device)
-    return 1 if gpu is None else count_engines(gpu, index_video(media.paths[0]).codec)
+def gpu_of(choice: ReaderChoice) -> str | None:
+    """Returns the GPU on which a built-in reader decodes, such as `cuda:0`; None: it decodes on the CPU."""
+    if choice.use not in GPU_READERS or choice.device == "cpu" or not count_gpus():
+        return None
+    if choice.device.startswith("cuda"):
+        return choice.device
+    return "cuda:0" if choice.use == "torchcodec" or decord.probe(0) is None else None
 
 
 def build_reader(choice: ReaderChoice, media: Media, section: ReaderSection, folder: Path) -> VideoReader:
-    """Returns the chosen reader of the media, to be entered; `folder` is what plug-in paths are relative to."""
+    """Returns the chosen reader, not yet entered; paths of plug-ins are relative to `folder`."""
     options = dict(section.options) if choice.use == section.use else {}
     if choice.device != "auto":
         options["device"] = choice.device
@@ -85,11 +162,45 @@ def build_reader(choice: ReaderChoice, media: Media, section: ReaderSection, fol
         reader: VideoReader = plugin.build(media, options=options)
         return reader
 
-    if choice.sessions == 1:
+    if choice.decode_workers == 1:
         return build()
 
     from prelabel.media.parallel import ParallelReader
-    from prelabel.media.select import gpu_of
 
     max_bytes = section.max_memory_gb * 1e9 / 2
-    return ParallelReader(media, build, choice.sessions, max_bytes, gpu_of(choice.use, choice.device))
+    return ParallelReader(media, build, choice.decode_workers, max_bytes, gpu_of(choice))
+
+
+def _named(section: ReaderSection) -> ReaderChoice:
+    return ReaderChoice(section.use, section.device, "the config names it")
+
+
+def _with_decode_workers(choice: ReaderChoice, media: Media, section: ReaderSection) -> ReaderChoice:
+    """Returns the choice with the number of segments that the config or the GPU's engines allow."""
+    if choice.use not in VIDEO_READERS:
+        return choice
+    num = section.decode_workers
+    if num == "auto":
+        gpu = gpu_of(choice)
+        num = 1 if gpu is None else count_engines(gpu, index_video(media.paths[0]).codec)
+    if num == 1:
+        return choice
+    reason = f"{choice.reason.removesuffix('.')}; {num} segments at once, where keyframes allow it."
+    return replace(choice, reason=reason, decode_workers=num)
+
+
+# What NVDEC of Hopper takes (Video Codec SDK, support matrix): no AV1, H.264 only with 8 bits and 4:2:0.
+NVDEC_FORMATS = {
+    "h264": ("yuv420p", "yuvj420p"),
+    "hevc": ("yuv420p", "yuvj420p", "yuv420p10le", "yuv444p", "yuv444p10le"),
+    "vp8": ("yuv420p",),
+    "vp9": ("yuv420p", "yuv420p10le"),
+    "mpeg4": ("yuv420p",),
+    "mpeg2video": ("yuv420p",),
+}
+
+
+def _no_nvdec(index: VideoIndex) -> str | None:
+    if index.pixel_format in NVDEC_FORMATS.get(index.codec, ()):
+        return None
+    return f"the GPU does not decode {index.codec} with pixels of {index.pixel_format}"

@@ -1,4 +1,4 @@
-"""Frames to the detector's GPU on a stream of their own, beside what the detector computes there."""
+"""Copies frames to the detector's GPU on a CUDA stream of their own, while the detector computes on another."""
 
 from __future__ import annotations
 
@@ -13,62 +13,56 @@ if TYPE_CHECKING:
     import torch
 
 
-Look = Callable[[FrameBatch], None]
-"""Computes something of a batch's frames, on the current stream where they are on a GPU."""
+Inspect = Callable[[FrameBatch], None]
+"""Computes something from a batch's frames, on the current CUDA stream where they are on a GPU."""
 
 
+# By device. torch keeps freed memory for the stream that allocated it: with a new stream for each video, the memory
+# that torch holds would grow with every video.
 _idle_streams: defaultdict[str, list[torch.cuda.Stream]] = defaultdict(list)
-"""By device. torch keeps freed memory for the stream that it was of: with a new one for each video it would grow."""
 
 
 def to_device(
-    batches: Iterable[FrameBatch], device: str | None, look: Look | None = None
+    batches: Iterable[FrameBatch], device: str | None, inspect: Inspect | None = None
 ) -> Generator[FrameBatch, None, None]:
-    """Yields batches on a GPU, decoded and copied there on a stream of their own; as they are where there is none.
+    """Yields batches on a GPU, decoded and copied on a CUDA stream of their own.
 
     Args:
-        batches: on the host or on the device, made by the thread that asks for them.
-        device: the detector's, such as `cuda:0`; None: it takes frames wherever they are.
-        look: called with each batch, on the stream that made it; whoever awaits the frames awaits what it computes.
+        batches: on the host or on the device; taken, and closed, on the thread that takes this generator's batches.
+        device: of the detector, such as `cuda:0`; None or a CPU: batches stay where they are.
+        inspect: called with each batch, on the stream that made it. To wait for the frames is to wait for its result.
     """
     iterator = iter(batches)
-    look = look or _pass_over
+    inspect = inspect or (lambda _: None)
     try:
         if device is None or not device.startswith("cuda"):
-            yield from _where_they_are(iterator, look)
+            for batch in iterator:
+                await_frames(batch)
+                inspect(batch)
+                yield batch
+                del batch
         else:
-            yield from _on_own_stream(iterator, device, look)
+            yield from _on_own_stream(iterator, device, inspect)
     finally:
         if isinstance(iterator, Generator):
             iterator.close()
 
 
 def await_frames(batch: FrameBatch) -> None:
-    """Lets this thread's current stream wait for the batch's frames; returns at once."""
+    """Makes this thread's current CUDA stream wait for the batch's frames; returns at once."""
     if batch.ready is None:
         return
     import torch
 
     stream = torch.cuda.current_stream(batch.data.device)
     stream.wait_event(batch.ready)
-    batch.data.record_stream(stream)  # else its memory could be given to the next frames while it is read
-
-
-def _pass_over(_: FrameBatch) -> None:
-    pass
-
-
-def _where_they_are(batches: Iterator[FrameBatch], look: Look) -> Iterator[FrameBatch]:
-    for batch in batches:
-        await_frames(batch)
-        look(batch)
-        yield batch
-        del batch
+    # Without this, torch's allocator could give the memory to the next frames while this stream still reads it.
+    batch.data.record_stream(stream)
 
 
 @contextmanager
-def _lent_stream(device: str) -> Iterator[torch.cuda.Stream]:
-    """Gives a stream that nobody else has for the while."""
+def _borrow_stream(device: str) -> Iterator[torch.cuda.Stream]:
+    """Gives a CUDA stream that nobody else uses meanwhile."""
     import torch
 
     idle = _idle_streams[device]
@@ -82,22 +76,23 @@ def _lent_stream(device: str) -> Iterator[torch.cuda.Stream]:
         idle.append(stream)
 
 
-def _on_own_stream(batches: Iterator[FrameBatch], device: str, look: Look) -> Iterator[FrameBatch]:
+def _on_own_stream(batches: Iterator[FrameBatch], device: str, inspect: Inspect) -> Iterator[FrameBatch]:
     import torch
 
-    with _lent_stream(device) as stream:
+    with _borrow_stream(device) as stream:
         while True:
+            # The current stream belongs to the thread: it must not stay set while the consumer runs, at `yield`.
             with torch.cuda.stream(stream):
                 batch = next(batches, None)
                 if batch is None:
                     return
-                if batch.ready is not None:  # the reader has streams of its own
+                if batch.ready is not None:  # the reader has CUDA streams of its own
                     stream.wait_event(batch.ready)
                 data = batch.data.to(device, non_blocking=True)
-                look(FrameBatch(data, batch.frame_indices, batch.pts_seconds))
+                inspect(FrameBatch(data, batch.frame_indices, batch.pts_seconds))
                 ready = torch.cuda.Event()
                 ready.record(stream)
             if data is not batch.data:
-                ready.synchronize()  # the reader may use the host's memory again
+                ready.synchronize()  # only now may the reader use the host memory again
             yield FrameBatch(data, batch.frame_indices, batch.pts_seconds, ready)
             del batch, data

@@ -1,58 +1,191 @@
-"""A task's media, opened by the reader that is right for them, in this process or in one of its own."""
+"""Opens a task's media, selects frames and reads them, for detection, classification, functions and previews."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config.sections import ReaderSection
-from prelabel.data.frames import FrameBatch, Media
+from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.errors import FrameCountError, MachineError, ReadError
-from prelabel.media.choose import CPU_READERS, build_reader, choose_reader
+from prelabel.media.choose import (
+    CPU_READERS,
+    ReaderChoice,
+    build_reader,
+    choose_reader,
+    count_gpus,
+    probe_machine,
+)
+from prelabel.media.cuda_streams import Inspect, to_device
 from prelabel.media.isolation.process import CAN_ISOLATE
 from prelabel.media.isolation.reader import IsolatedReader
-from prelabel.media.select import ReaderChoice
 from prelabel.plugins.protocols import VideoReader
 
+FramePolicy = Literal["strict", "warn"]
 
-@dataclass(frozen=True, slots=True)
-class OpenMedia:
-    """Media that can be read now.
+
+@dataclass(slots=True)
+class OpenFrames:
+    """Media that are open, and the frames of them that the config selects.
 
     Attributes:
+        title: what errors call the media.
+        info: the media as displayed; stays when the reader is closed.
         reader: entered.
-        choice: which reader it is.
-        keyframes: int64 (K,), frames that decode on their own; None where the config does not ask for them.
+        choice: which reader it is, and why.
+        wanted: int64 (M,), frames that the config selects, rising.
+        policy: `strict`: a missing frame is an error; `warn`: what can be read is read.
+        problems: what is missing, in words; filled while frames are read under `warn`.
+        decode_seconds: time spent in the reader so far.
     """
 
+    title: str
+    info: VideoInfo
     reader: VideoReader
     choice: ReaderChoice
-    keyframes: NDArray[np.int64] | None
+    wanted: NDArray[np.int64]
+    policy: FramePolicy
+    problems: list[str] = field(default_factory=list)
+    decode_seconds: float = 0.0
+
+    @property
+    def partial(self) -> str | None:
+        """What is missing, in words; None if nothing is."""
+        return "; ".join(self.problems) or None
+
+    def batches(
+        self,
+        wanted: NDArray[np.int64],
+        batch_size: int,
+        *,
+        device: str | None = None,
+        inspect: Inspect | None = None,
+    ) -> Generator[FrameBatch, None, None]:
+        """Yields frames in order, each once. Only frames that were asked for come out.
+
+        Args:
+            wanted: int64 (M,), frame numbers, rising.
+            batch_size: frames per batch.
+            device: GPU to copy the frames to; None: they stay where they are.
+            inspect: called with each batch before it is handed on.
+
+        Raises:
+            FrameCountError: the reader gave other frames than those asked for; no policy allows that.
+            ReadError: frames are missing, and the policy is `strict` or none could be read.
+        """
+        num_read = 0
+        try:
+            with closing(to_device(self._checked(wanted, batch_size), device, inspect)) as batches:
+                while (batch := self._timed_next(batches)) is not None:
+                    num_read += len(batch)
+                    yield batch
+                    del batch  # a reader uses the memory again as soon as nobody holds the batch
+        except FrameCountError:
+            raise
+        except ReadError as error:
+            if self.policy == "strict" or not num_read:
+                raise
+            self.problems.append(str(error))
+            return
+        if num_read < len(wanted):
+            problem = f"the reader ended before frame {wanted[num_read]}, after {num_read} of {len(wanted)} frames"
+            if self.policy == "strict" or not num_read:
+                raise FrameCountError(f"{self.title}: {problem}")
+            self.problems.append(problem)
+
+    def _timed_next(self, batches: Iterator[FrameBatch]) -> FrameBatch | None:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        self.decode_seconds += time.perf_counter() - began
+        return batch
+
+    def _checked(self, wanted: NDArray[np.int64], batch_size: int) -> Generator[FrameBatch, None, None]:
+        """Yields the reader's batches once they are known to hold wanted frames, in order, none twice."""
+        last = -1
+        for batch in self.reader.batches(wanted, batch_size):
+            if not len(batch) or not _follows(batch.frame_indices, wanted, last):
+                got = batch.frame_indices.tolist()
+                raise FrameCountError(
+                    f"{self.title}: after frame {last} the reader gave {got}, expected wanted frames in order"
+                )
+            last = int(batch.frame_indices[-1])
+            size, expected = batch.data.shape[2:0:-1], self.info.sizes(batch.frame_indices)
+            if (expected != size).any():
+                raise ReadError(
+                    f"{self.title}: frame {last} has {tuple(size)} pixels, the reader promised {expected[-1].tolist()}"
+                )
+            yield batch
+            del batch
+
+
+def _follows(numbers: NDArray[np.int64], wanted: NDArray[np.int64], last: int) -> bool:
+    """Returns whether frame numbers rise, come after `last`, and are all wanted."""
+    if numbers[0] <= last or numbers[-1] > wanted[-1] or (numbers[1:] <= numbers[:-1]).any():
+        return False
+    # Both are sorted: `np.isin` sorts again, which for one image costs more than to decode it.
+    return bool((wanted[np.searchsorted(wanted, numbers)] == numbers).all())
 
 
 @contextmanager
-def open_media(media: Media, section: ReaderSection, folder: Path) -> Iterator[OpenMedia]:
-    """Opens media as the config asks.
+def open_frames(
+    media: Media,
+    section: ReaderSection,
+    folder: Path,
+    policy: FramePolicy = "strict",
+    promised_frames: int | None = None,
+    title: str = "",
+) -> Iterator[OpenFrames]:
+    """Opens media and selects frames as the config asks.
 
-    A reader that decodes on the CPU works in a process of its own, where a crash or a hang costs one task. One that
-    decodes on a GPU does so only if the config says `isolate: always`: its frames would have to leave the GPU.
+    Under `warn` no frame past the promised number is selected.
 
     Args:
         media: files on this machine.
-        section: the config's.
-        folder: what plug-in paths are relative to.
+        section: the config's section `reader`.
+        folder: what paths of plug-ins are relative to.
+        policy: what to do where frames are missing.
+        promised_frames: number of frames that the platform states; None where nothing states one.
+        title: what errors call the media; default: the file's name.
 
     Raises:
-        ReadError: they cannot be opened.
-        SetupError: the reader is not there, or this machine lacks what it needs.
+        ReadError: the media cannot be opened, or no frame is selected.
+        FrameCountError: there are not as many frames as promised, under `strict`.
+        SetupError: the reader does not exist, or this machine lacks what it needs.
     """
-    from prelabel.media.select import count_gpus, probe_machine
+    title = title or media.paths[0].name
+    with _open_reader(media, section, folder) as (reader, choice, keyframes):
+        info = reader.info
+        num_frames, problems = info.num_frames, []
+        if promised_frames not in (None, num_frames):
+            problem = f"the file has {num_frames} frames, the platform says {promised_frames}"
+            if policy == "strict":
+                raise FrameCountError(f"{title}: {problem}")
+            problems.append(problem)
+            num_frames = min(num_frames, promised_frames)
+        wanted = select_frames(num_frames, keyframes, section)
+        if num_frames and not len(wanted):
+            raise ReadError(
+                f"{title}: none of its {num_frames} frames is selected: see reader.frame_ranges and only_keyframes"
+            )
+        yield OpenFrames(title, info, reader, choice, wanted, policy, problems)
 
+
+@contextmanager
+def _open_reader(
+    media: Media, section: ReaderSection, folder: Path
+) -> Iterator[tuple[VideoReader, ReaderChoice, NDArray[np.int64] | None]]:
+    """Yields an entered reader, which reader it is, and the keyframes where the config asks for these alone.
+
+    A reader that decodes on the CPU works in a process of its own, where a crash or a hang costs one task. One that
+    decodes on a GPU does so only if the config says `isolate: always`: its frames would have to leave the GPU.
+    """
     machine = probe_machine() if section.use == "auto" else None
     choice = keyframes = None
     never = section.isolate == "never" or (section.isolate == "auto" and not CAN_ISOLATE)
@@ -61,40 +194,31 @@ def open_media(media: Media, section: ReaderSection, folder: Path) -> Iterator[O
         choice, keyframes = choose_reader(media, section, machine)
         if never or (choice.device != "cpu" and choice.use not in CPU_READERS):
             with build_reader(choice, media, section, folder) as reader:
-                yield OpenMedia(reader, choice, keyframes)
+                yield reader, choice, keyframes
             return
     if not CAN_ISOLATE:
         raise MachineError("reader.isolate: got 'always', which needs Linux (memfd_create): set isolate: auto")
     with IsolatedReader(media, section, folder, machine, choice) as isolated:
-        yield OpenMedia(isolated, isolated.choice, isolated.keyframes if choice is None else keyframes)
+        yield isolated, isolated.choice, isolated.keyframes if choice is None else keyframes
 
 
-def read_in_order(
-    reader: VideoReader, wanted: NDArray[np.int64], batch_size: int, title: str
-) -> Generator[FrameBatch, None, None]:
-    """Yields a reader's batches, having checked that they hold frames that were asked for, in order, none twice.
+def select_frames(num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection) -> NDArray[np.int64]:
+    """Returns the frames that a config selects, int64 (M,), rising.
 
-    Raises:
-        FrameCountError: they do not; frame numbers are not to be trusted then.
+    Args:
+        num_frames: frames of the media.
+        keyframes: int64 (K,), frames that decode alone; None: all of them do.
+        section: `frame_ranges` first, then `only_keyframes`, then every `stride`-th of the rest, by frame number.
+
+    >>> select_frames(10, None, ReaderSection(stride=3, frame_ranges=((2, 8),))).tolist()
+    [3, 6]
     """
-    last = -1
-    for batch in reader.batches(wanted, batch_size):
-        if not len(batch) or not _go_on(batch.frame_indices, wanted, last):
-            got = np.asarray(batch.frame_indices).tolist()
-            raise FrameCountError(f"{title}: after frame {last} the reader gave {got}, expected asked frames, rising")
-        last = int(batch.frame_indices[-1])
-        size, expected = batch.data.shape[2:0:-1], reader.info.sizes(batch.frame_indices)
-        if (expected != size).any():
-            raise ReadError(
-                f"{title}: frame {last} has {tuple(size)} pixels, the reader promised {expected[-1].tolist()}"
-            )
-        yield batch
-        del batch
-
-
-def _go_on(numbers: NDArray[np.int64], wanted: NDArray[np.int64], last: int) -> bool:
-    """Tells whether these rise from after `last` on and are all wanted: `np.isin` takes long for a picture's one."""
-    numbers = np.asarray(numbers)
-    if numbers[0] <= last or numbers[-1] > wanted[-1] or (numbers[1:] <= numbers[:-1]).any():
-        return False
-    return bool((wanted[np.searchsorted(wanted, numbers)] == numbers).all())
+    wanted = np.zeros(num_frames, bool)
+    for first, last in section.frame_ranges or ((0, num_frames),):
+        wanted[first : last + 1] = True
+    if section.only_keyframes and keyframes is not None:
+        is_keyframe = np.zeros(num_frames, bool)
+        is_keyframe[keyframes[keyframes < num_frames]] = True
+        return np.flatnonzero(wanted & is_keyframe)[:: section.stride].astype(np.int64)
+    wanted[np.arange(num_frames) % section.stride != 0] = False
+    return np.flatnonzero(wanted).astype(np.int64)

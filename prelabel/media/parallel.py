@@ -1,4 +1,4 @@
-"""One long video by several readers at once: each takes pieces between keyframes, and batches come in frame order."""
+"""Reads one long video with several readers at once, each on its own segments, and yields batches in frame order."""
 
 from __future__ import annotations
 
@@ -21,30 +21,36 @@ from prelabel.media.index import index_video
 from prelabel.plugins.protocols import VideoReader
 from prelabel.runtime.prefetch import prefetch_each
 
-LEAST_BATCHES = 4
-"""Batches that a piece holds at least. At its end less than one is decoded twice: at most an eighth more on average."""
+# Where a segment ends, up to one batch is decoded twice. With four batches per segment that is an eighth on average.
+MIN_SEGMENT_BATCHES = 4
 
 
 class ParallelReader:
-    """Reads a video by several readers of one kind, each on a thread of its own.
+    """Reads a video with several readers of one kind, each on a thread of its own.
 
-    A reader takes every N-th piece. Batches are those that one reader alone would give. Where a piece cannot be had
-    whole, one reader reads on from there: it gives what it can, or raises, as it does without the others.
+    With N workers, each reader takes every N-th segment. Batches are those that one reader alone would give. Where a
+    segment cannot be read whole, one reader alone goes on from there, so that results and errors do not depend on the
+    number of workers.
 
     Args:
         media: one video.
-        make_reader: builds a reader of it that can begin at any keyframe; called on several threads.
-        sessions: readers at once.
-        max_bytes: that frames may take which are decoded ahead of their turn.
-        device: GPU on which they decode, each on a stream of its own; None: the CPU.
+        make_reader: builds a reader that can begin at any keyframe; called on several threads.
+        num_workers: readers at once.
+        max_bytes: memory for frames that are decoded ahead of their turn.
+        device: GPU on which the readers decode, each on a CUDA stream of its own; None: the CPU.
     """
 
     def __init__(
-        self, media: Media, make_reader: Callable[[], VideoReader], sessions: int, max_bytes: float, device: str | None
+        self,
+        media: Media,
+        make_reader: Callable[[], VideoReader],
+        num_workers: int,
+        max_bytes: float,
+        device: str | None,
     ) -> None:
         self._path = media.paths[0]
         self._make_reader = make_reader
-        self._sessions, self._max_bytes, self._device = sessions, max_bytes, device
+        self._num_workers, self._max_bytes, self._device = num_workers, max_bytes, device
         self.pool: BatchMemory = FramePool()
         self._first: VideoReader | None = None
 
@@ -62,31 +68,31 @@ class ParallelReader:
 
     @property
     def info(self) -> VideoInfo:
-        """The video as it is shown."""
+        """The video as displayed."""
         return self._opened().info
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Generator[FrameBatch, None, None]:
-        """Yields the asked frames in order.
+        """Yields the wanted frames in order.
 
         Raises:
-            ReadError: as one reader raises it.
+            ReadError: as one reader alone raises it.
         """
         first = self._opened()
         wanted = check_request(frame_indices, batch_size, first.info.num_frames)
-        pieces = split_at_keyframes(wanted, index_video(self._path).seek_points, batch_size)
+        segments = split_at_keyframes(wanted, index_video(self._path).seek_points, batch_size)
         max_batches = int(self._max_bytes / (batch_size * first.info.width * first.info.height * 3))
-        sessions = min(self._sessions, len(pieces), max_batches // 2)
-        if sessions < 2:
+        num_workers = min(self._num_workers, len(segments), max_batches // 2)
+        if num_workers < 2:
             yield from first.batches(wanted, batch_size)
             return
         num_done = 0
-        with closing(self._merge(pieces, sessions, ReadAheadBudget(sessions, max_batches))) as merged:
+        with closing(self._merge(segments, num_workers, ReadAheadBudget(num_workers, max_batches))) as merged:
             for batch in merged:
                 num_done += len(batch)
                 yield batch
                 del batch
         if num_done < len(wanted):
-            with self._build() as reader:  # another may be in no state to go on
+            with self._build() as reader:  # a new one: those that stopped may be in any state
                 yield from reader.batches(wanted[num_done:], batch_size)
 
     def _opened(self) -> VideoReader:
@@ -101,46 +107,47 @@ class ParallelReader:
         return reader
 
     def _merge(
-        self, pieces: Sequence[Segment], sessions: int, room: ReadAheadBudget
+        self, segments: Sequence[Segment], num_workers: int, budget: ReadAheadBudget
     ) -> Generator[FrameBatch, None, None]:
-        """Yields the pieces' batches in order; ends early where one is not as it has to be."""
-        readings = [self._decode(pieces[number::sessions], room) for number in range(sessions)]
-        with prefetch_each(readings, name="session") as streams, closing(room):
-            for piece in pieces:
-                room.begin(piece.number)
-                for expected in piece.batches:
+        """Yields the segments' batches in order; ends early where one is not as expected."""
+        workers = [self._decode(segments[number::num_workers], budget) for number in range(num_workers)]
+        # The budget is closed first: a worker that waits for room would never end.
+        with prefetch_each(workers, name="decode worker") as queues, closing(budget):
+            for segment in segments:
+                budget.begin(segment.number)
+                for expected in segment.batches:
                     try:
-                        batch = next(streams[piece.number % sessions], None)
+                        batch = next(queues[segment.number % num_workers], None)
                     except ReadError:
                         return
                     if batch is None or not np.array_equal(batch.frame_indices, expected):
                         return
-                    room.give(piece.number)
-                    await_frames(batch)  # whoever asks may read them, as those of one reader
+                    budget.give_back(segment.number)
+                    await_frames(batch)
                     yield batch
                     del batch
-            for stream in streams:
-                next(stream, None)  # raises what a reader has to say at its end
+            for queue in queues:
+                next(queue, None)  # raises what a reader reports at its end
 
-    def _decode(self, pieces: Sequence[Segment], room: ReadAheadBudget) -> Iterator[FrameBatch]:
+    def _decode(self, segments: Sequence[Segment], budget: ReadAheadBudget) -> Iterator[FrameBatch]:
         with self._build() as reader:
-            for piece in pieces:
-                asked = reader.batches(np.concatenate(piece.batches), len(piece.batches[0]))
-                with closing(to_device(asked, self._device)) as batches:
-                    for _ in piece.batches:
-                        if not room.take(piece.number):
+            for segment in segments:
+                read = reader.batches(np.concatenate(segment.batches), len(segment.batches[0]))
+                with closing(to_device(read, self._device)) as batches:
+                    for _ in segment.batches:
+                        if not budget.take(segment.number):
                             return
                         batch = next(batches, None)
                         if batch is None:
                             break
                         yield batch
                         del batch
-                    next(batches, None)  # raises what the reader has to say at the piece's end
+                    next(batches, None)  # raises what the reader reports at the segment's end
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Batches that one reader decodes on end.
+    """Consecutive batches that one reader decodes.
 
     Attributes:
         number: 0-based, in the video's order.
@@ -152,23 +159,23 @@ class Segment:
 
 
 def split_at_keyframes(wanted: NDArray[np.int64], seek_points: NDArray[np.int64], batch_size: int) -> list[Segment]:
-    """Returns the batches of a video as pieces, each of which begins shortly after a frame from which one can decode.
+    """Returns the batches of a video as segments, each of which begins shortly after a seek point.
 
-    A batch that crosses such a frame belongs to the piece before, so that batches are those of the whole video.
+    A batch that crosses a seek point belongs to the segment before it, so that batches are those of the whole video.
 
     Args:
-        wanted: int64 (M,), frames asked for, rising.
+        wanted: int64 (M,), frame numbers, rising.
         seek_points: int64 (C,), frames from which decoding may begin, rising.
-        batch_size: frames a batch.
+        batch_size: frames per batch.
 
-    >>> [piece.batches[0].tolist() for piece in split_at_keyframes(np.arange(30), np.array([0, 3, 9, 18]), 2)]
+    >>> [segment.batches[0].tolist() for segment in split_at_keyframes(np.arange(30), np.array([0, 3, 9, 18]), 2)]
     [[0, 1], [10, 11], [18, 19]]
     """
     batches = [wanted[at : at + batch_size] for at in range(0, len(wanted), batch_size)]
-    after = -(-np.searchsorted(wanted, seek_points) // batch_size)  # the first batch that lies whole beyond each
+    after = -(-np.searchsorted(wanted, seek_points) // batch_size)  # the first batch that lies wholly after each
     starts = [0]
     for start in after.tolist():
-        if start - starts[-1] >= LEAST_BATCHES and len(batches) - start >= LEAST_BATCHES:
+        if start - starts[-1] >= MIN_SEGMENT_BATCHES and len(batches) - start >= MIN_SEGMENT_BATCHES:
             starts.append(start)
     return [
         Segment(number, tuple(batches[start:stop]))
@@ -177,37 +184,38 @@ def split_at_keyframes(wanted: NDArray[np.int64], seek_points: NDArray[np.int64]
 
 
 class ReadAheadBudget:
-    """Room for batches that are decoded ahead: a piece gets less of it the later its turn is.
+    """Limits how many batches each segment may have decoded ahead of its turn.
 
-    Pieces are taken one after the other, each as fast as all readers together decode. So of the next one nearly all
-    should be there by its turn, and of the last one little: equal shares would leave the next short and the last idle.
+    Segments are consumed one after the other, each as fast as all readers together decode. So nearly all of the next
+    segment should be decoded by its turn, and little of the last one: equal shares would leave the next one short and
+    fill the memory with the last.
     """
 
-    def __init__(self, sessions: int, num_batches: int) -> None:
-        shares = sessions * (sessions + 1) // 2
-        self._limits = [max(1, num_batches * (sessions - rank) // shares) for rank in range(sessions)]
+    def __init__(self, num_workers: int, num_batches: int) -> None:
+        shares = num_workers * (num_workers + 1) // 2
+        self._limits = [max(1, num_batches * (num_workers - rank) // shares) for rank in range(num_workers)]
         self._changed = threading.Condition()
         self._ahead: Counter[int] = Counter()
         self._turn = 0
         self._is_closed = False
 
-    def begin(self, piece: int) -> None:
-        """Takes note that it is this piece's turn."""
+    def begin(self, segment: int) -> None:
+        """Notes that it is this segment's turn."""
         with self._changed:
-            self._turn = piece
+            self._turn = segment
             self._changed.notify_all()
 
-    def take(self, piece: int) -> bool:
-        """Waits until the piece may have one batch more; returns whether anybody still wants it."""
+    def take(self, segment: int) -> bool:
+        """Waits until the segment may have one batch more; returns False if nobody wants it any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._has_room(piece))
-            self._ahead[piece] += 1
+            self._changed.wait_for(lambda: self._is_closed or self._has_room(segment))
+            self._ahead[segment] += 1
             return not self._is_closed
 
-    def give(self, piece: int) -> None:
-        """Takes note that one of the piece's batches has been handed on."""
+    def give_back(self, segment: int) -> None:
+        """Notes that one of the segment's batches was handed on."""
         with self._changed:
-            self._ahead[piece] -= 1
+            self._ahead[segment] -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -216,6 +224,6 @@ class ReadAheadBudget:
             self._is_closed = True
             self._changed.notify_all()
 
-    def _has_room(self, piece: int) -> bool:
-        rank = piece - self._turn
-        return rank < len(self._limits) and self._ahead[piece] < self._limits[rank]
+    def _has_room(self, segment: int) -> bool:
+        rank = segment - self._turn
+        return rank < len(self._limits) and self._ahead[segment] < self._limits[rank]

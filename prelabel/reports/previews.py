@@ -17,7 +17,7 @@ from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch, Media
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import ConfigError, ReadError, did_you_mean
-from prelabel.media.open import open_media
+from prelabel.media.open import FramePolicy, open_frames
 from prelabel.plugins.protocols import Task
 from prelabel.reports.drawing import FrameAnnotator, draw_caption
 from prelabel.reports.sheet import compose_sheet, fit_grid
@@ -166,14 +166,11 @@ def read_frames(
     Raises:
         ReadError: a frame cannot be read, or the media have changed since the run.
     """
-    with open_media(media, assembly.config.reader, assembly.folder) as opened:
-        if opened.reader.info != record.info:
+    policy: FramePolicy = "strict" if record.partial is None else "warn"  # the run reported what a partial record lacks
+    with open_frames(media, assembly.config.reader, assembly.folder, policy, title=task.title) as opened:
+        if opened.info != record.info:
             raise ReadError(f"{task.title}: has changed since the run read it: {NEXT_STEP}")
-        try:
-            yield from opened.reader.batches(frame_indices, BATCH_SIZE)
-        except ReadError:
-            if record.partial is None:  # of a partial record the run has said what cannot be read
-                raise
+        yield from opened.batches(frame_indices, BATCH_SIZE)
 
 
 def _annotated_frames(

@@ -44,7 +44,7 @@ def check_reader(assembly: Assembly) -> str:
             key = next(iter(section.options))
             hint = did_you_mean(key, section.own_keys)
             raise ConfigError(f"reader.{key}: is no key of the section: {hint}; a reader's own options need reader.use")
-        from prelabel.media.select import check_device
+        from prelabel.media.choose import check_device
 
         check_device(section.device)
         return f"chosen by file; device {section.device}"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prelabel import Detections, FrameBatch
-from prelabel.errors import DetectError, DeviceMemoryError, ReadError
+from prelabel.errors import DetectError, DeviceMemoryError
 from prelabel.inference.batch_runner import BatchRunner, Found
 from prelabel.media.cuda_streams import await_frames, to_device
 from tests.builders import NumberDetector
@@ -101,18 +101,6 @@ def test_the_next_batch_is_begun_before_the_last_one_is_awaited():
 
     assert detector.told == ["start 0", "start 2", "finish 0", "start 4", "finish 2", "finish 4"]
     assert_every_frame(results, 6)
-
-
-def test_what_was_begun_is_given_before_an_error_of_the_batches():
-    def broken() -> Iterator[FrameBatch]:
-        yield from numbered(4, 2)
-        raise ReadError("cut off")
-
-    given = []
-    with pytest.raises(ReadError, match="cut off"):
-        given.extend(BatchRunner(Ahead()).run(broken(), "clip.mp4"))
-
-    assert_every_frame(given, 4)
 
 
 def test_an_error_names_the_frames_whenever_it_comes():

@@ -15,8 +15,9 @@ from prelabel import Detections, FrameBatch, Media
 from prelabel.config.sections import ReaderSection
 from prelabel.errors import AccountError, DetectError, FrameCountError, ReadError
 from prelabel.inference.batch_runner import BatchRunner
-from prelabel.inference.decoding import Video, select_frames
+from prelabel.inference.decoding import Video
 from prelabel.inference.pipeline import Inference, Pipeline
+from prelabel.media.open import select_frames
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.progress import NullProgress
 from tests.builders import ListReader, NumberDetector
@@ -86,12 +87,12 @@ def test_a_video_of_which_nothing_can_be_read_fails_under_any_policy():
     reader = {"broken": 0, "error": ReadError("clip.mp4: 10 of 10 frames could not be decoded: 0-9")}
     with pytest.raises(ReadError, match="10 of 10"):
         infer(pipeline(frames="warn", **reader), 10)
-    with pytest.raises(FrameCountError, match="after 0 of 10 frames without an error"):
+    with pytest.raises(FrameCountError, match="before frame 0, after 0 of 10 frames"):
         infer(pipeline(frames="warn", broken=0), 10)
 
 
 def test_a_reader_that_ends_short_quietly_is_caught():
-    with pytest.raises(FrameCountError, match="after 6 of 10 frames without an error"):
+    with pytest.raises(FrameCountError, match="before frame 6, after 6 of 10 frames"):
         infer(pipeline(batch_size=2, broken=6), 10)
 
 

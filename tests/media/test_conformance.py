@@ -86,7 +86,7 @@ def reader(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=[1, 3])
 def sessions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(split, "LEAST_BATCHES", 1)
+    monkeypatch.setattr(split, "MIN_SEGMENT_BATCHES", 1)
     return request.param
 
 

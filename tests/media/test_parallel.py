@@ -24,7 +24,7 @@ from prelabel.media import parallel as split
 from prelabel.media import torchcodec
 from prelabel.media.decord import DecordReader
 from prelabel.media.isolation.reader import IsolatedReader
-from prelabel.media.open import open_media
+from prelabel.media.open import open_frames
 from prelabel.media.parallel import ParallelReader, split_at_keyframes
 from prelabel.media.pyav import PyAVReader
 from prelabel.media.torchcodec import TorchCodecReader
@@ -78,7 +78,7 @@ def test_damage_costs_what_it_costs_one_reader(
 ):
     if name == "torchcodec" and (unavailable_reason := torchcodec.probe()):
         pytest.skip(unavailable_reason)
-    monkeypatch.setattr(split, "LEAST_BATCHES", 1)
+    monkeypatch.setattr(split, "MIN_SEGMENT_BATCHES", 1)
     media = Media("video", (spoil(clip.paths[0], tmp_path / "clip.mp4", packets=packets, keep=4),))
     frames, error = read_until_error(in_sessions(media, READERS[name]), batch_size=4)
     frames_of_one, error_of_one = read_until_error(READERS[name](media, device="cpu"), batch_size=4)
@@ -215,7 +215,7 @@ def test_pieces_hold_every_batch_once_and_begin_where_one_can(
     batches = [batch.tolist() for piece in pieces for batch in piece.batches]
     assert batches == [wanted[at : at + batch_size] for at in range(0, len(wanted), batch_size)]
     for before, piece in pairwise(pieces):
-        assert len(piece.batches) >= split.LEAST_BATCHES
+        assert len(piece.batches) >= split.MIN_SEGMENT_BATCHES
         within = range(before.batches[-1][0] + 1, piece.batches[0][0] + 1)
         assert any(point in within for point in seek_points), (
             "the first batch is further from a keyframe than it may be"
@@ -242,13 +242,13 @@ def test_memory_of_a_reading_that_was_given_up_is_used_again(clip: Media):
 @pytest.mark.parametrize("isolate", ["always", "never"])
 def test_config_says_how_many(isolate: str, clip: Media):
     section = ReaderSection.model_validate({"device": "cpu", "decode_workers": 3, "isolate": isolate})
-    with open_media(clip, section, Path()) as opened:
-        assert opened.choice.sessions == 3
-        assert opened.choice.reason.endswith("decoding on the CPU; 3 sessions, where keyframes allow it.")
+    with open_frames(clip, section, Path()) as opened:
+        assert opened.choice.decode_workers == 3
+        assert opened.choice.reason.endswith("decoding on the CPU; 3 segments at once, where keyframes allow it.")
         numbers = [index for batch in opened.reader.batches(np.arange(150), 4) for index in batch.frame_indices]
     assert numbers == list(range(150))
 
 
 def test_on_a_cpu_one_reads(clip: Media):
-    with open_media(clip, ReaderSection(device="cpu", isolate="never"), Path()) as opened:
-        assert (opened.choice.sessions, type(opened.reader)) == (1, PyAVReader)
+    with open_frames(clip, ReaderSection(device="cpu", isolate="never"), Path()) as opened:
+        assert (opened.choice.decode_workers, type(opened.reader)) == (1, PyAVReader)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from prelabel.data.frames import VideoInfo
-from prelabel.media.select import ReaderChoice
+from prelabel.media.choose import ReaderChoice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from prelabel.config.sections import ReaderSection
     from prelabel.data.frames import Media
-    from prelabel.media.select import MachineFacts
+    from prelabel.media.choose import MachineFacts
 
 
 _LENGTH = struct.Struct("!Q")

@@ -15,6 +15,7 @@ from prelabel import errors
 from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.errors import PrelabelError, ReadError
+from prelabel.media.choose import ReaderChoice
 from prelabel.media.isolation.messages import (
     Answer,
     Batch,
@@ -29,10 +30,9 @@ from prelabel.media.isolation.messages import (
     Setup,
 )
 from prelabel.media.isolation.process import Limits, ProcessLostError, ReaderProcess, reader_process
-from prelabel.media.select import ReaderChoice
 
 if TYPE_CHECKING:
-    from prelabel.media.select import MachineFacts
+    from prelabel.media.choose import MachineFacts
 
 
 class IsolatedReader:

@@ -22,7 +22,7 @@ from prelabel.inference.batch_runner import BatchRunner
 from prelabel.inference.decoding import Video
 from prelabel.inference.pipeline import Inference, Pipeline
 from prelabel.labels.filter import Shaped
-from prelabel.media.select import ReaderChoice
+from prelabel.media.choose import ReaderChoice
 from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import warnings_of
 from prelabel.routing.facts import Facts

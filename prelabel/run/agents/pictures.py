@@ -1,22 +1,22 @@
-"""Pictures through a classifier in full batches, whichever tasks they are of."""
+"""Puts images and frames of many tasks through a classifier in full batches."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config.sections import ReaderSection
-from prelabel.data.frames import FrameBatch, VideoInfo
-from prelabel.errors import ClassifyError, FrameCountError, ReadError, SetupError, TaskError
-from prelabel.inference.decoding import count_complaint, select_frames, timed
-from prelabel.media.open import open_media, read_in_order
+from prelabel.data.frames import VideoInfo
+from prelabel.errors import ClassifyError, SetupError, TaskError
+from prelabel.media.open import FramePolicy, OpenFrames, open_frames
 from prelabel.plugins.protocols import Classifier, Task
 from prelabel.run.agents.agent import FetchedTask
 from prelabel.runtime.interrupts import Stopped, StopSignal
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     import torch
 
 
-_READ_AT_ONCE = 8
+BATCH_SIZE = 8
+"""Frames that are read at once; the classifier's batches are made of single frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture of a task.
+    """An image or a frame of a task.
 
     Attributes:
-        frame_index: which of the task's.
-        image: uint8 (H, W, 3), RGB, nobody else's.
+        frame_index: its number within the task.
+        image: uint8 (H, W, 3), RGB, shared with nobody.
     """
 
     frame_index: int
@@ -42,16 +43,16 @@ class Picture:
 
     @property
     def num_bytes(self) -> int:
-        """Of the picture."""
+        """Size in memory."""
         return int(self.image.numel())
 
 
 @dataclass(frozen=True, slots=True)
 class EndOfTask:
-    """All pictures of a task came before this.
+    """Marks that all pictures of a task came before.
 
     Attributes:
-        task: whose.
+        task: whose pictures.
         info: of its media; None if they could not be read.
         reader: which reader read them, and why that one.
         partial: what is missing and why; None if they were read whole.
@@ -71,29 +72,29 @@ class EndOfTask:
 
 @dataclass(frozen=True, slots=True)
 class PictureReader:
-    """Reads what a classifier is to see of each task.
+    """Reads the pictures of each task that a classifier is to see.
 
     Attributes:
-        reader: the config's section.
-        folder: the config's, to which plug-in paths are relative.
-        frames_per_video: looked at in a video, spread evenly; None: all that `reader` leaves.
-        frames: what to do when frames are missing: `strict` fails the task, `warn` keeps what was read.
-        stop: asked before every batch.
-        begun: told of a task's title, how many pictures it has, and its key.
+        reader: the config's section `reader`.
+        folder: the config's, to which paths of plug-ins are relative.
+        frames_per_video: frames of a video, spread evenly; None: all that `reader` selects.
+        frames: what to do where frames are missing: `strict` fails the task, `warn` keeps what was read.
+        stop: checked before every batch.
+        begun: called with a task's title, the number of its pictures, and its key.
     """
 
     reader: ReaderSection
     folder: Path
     frames_per_video: int | None
-    frames: Literal["strict", "warn"]
+    frames: FramePolicy
     stop: StopSignal
     begun: Callable[[str, int, str], None]
 
     def read(self, fetched: Iterable[FetchedTask]) -> Iterator[Picture | EndOfTask]:
-        """Yields each task's pictures and their end; closes `release` of each. A task's own failure is its end.
+        """Yields each task's pictures and their end, which carries the task's own failure; leaves `release` of each.
 
         Raises:
-            Stopped: somebody asked twice to stop.
+            Stopped: a second stop request.
         """
         for item in fetched:
             try:
@@ -101,56 +102,26 @@ class PictureReader:
                     end = yield from self._read(item)
             except Stopped:
                 raise
-            except Exception as error:  # handed on: the run judges whether it is the task's own
+            except Exception as error:  # handed on: the run decides whether it is the task's own
                 end = EndOfTask(item.task, error=error)
             yield end
 
     def _read(self, item: FetchedTask) -> Generator[Picture, None, EndOfTask]:
-        title, began = item.task.title, time.perf_counter()
-        with open_media(item.media, self.reader, self.folder) as opened:
-            info = opened.reader.info
-            complaint = count_complaint(info.num_frames, item.task.num_frames)
-            if complaint and self.frames == "strict":
-                raise FrameCountError(f"{title}: {complaint}")
-            wanted = self._choose(item, info, opened.keyframes)
-            self.begun(title, len(wanted), item.task.key)
-            seconds = {"fetch": item.seconds, "decode": 0.0}
-            read = timed(read_in_order(opened.reader, wanted, _READ_AT_ONCE, title), seconds, "decode")
-            damage = yield from self._pictures(read, wanted, title)
-        partial = "; ".join(text for text in (complaint, damage) if text) or None
-        choice = f"{opened.choice.use} ({opened.choice.reason})"
-        return EndOfTask(item.task, info, choice, partial, seconds=seconds, began=began)
+        task, began = item.task, time.perf_counter()
+        with open_frames(item.media, self.reader, self.folder, self.frames, task.num_frames, task.title) as opened:
+            wanted = spread(opened.wanted, self.frames_per_video) if item.media.kind == "video" else opened.wanted
+            self.begun(task.title, len(wanted), task.key)
+            yield from self._pictures(opened, wanted)
+            reader = f"{opened.choice.use} ({opened.choice.reason})"
+            seconds = {"fetch": item.seconds, "decode": opened.decode_seconds}
+            return EndOfTask(task, opened.info, reader, opened.partial, seconds=seconds, began=began)
 
-    def _choose(self, item: FetchedTask, info: VideoInfo, keyframes: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        num_frames = min(info.num_frames, info.num_frames if item.task.num_frames is None else item.task.num_frames)
-        frames = select_frames(num_frames, keyframes, self.reader)
-        if not len(frames):
-            raise ReadError(f"{item.task.title}: none of its {num_frames} frames is to be looked at")
-        return spread(frames, self.frames_per_video) if item.media.kind == "video" else frames
-
-    def _pictures(
-        self, batches: Iterator[FrameBatch], wanted: NDArray[np.int64], title: str
-    ) -> Generator[Picture, None, str]:
-        """Yields the pictures, and returns what is missing in words."""
-        num = 0
-        try:
+    def _pictures(self, opened: OpenFrames, wanted: NDArray[np.int64]) -> Iterator[Picture]:
+        with closing(opened.batches(wanted, BATCH_SIZE)) as batches:
             for batch in batches:
                 self.stop.check()
                 for frame_index, image in zip(batch.frame_indices.tolist(), batch.data, strict=True):
-                    num += 1
-                    yield Picture(frame_index, image.clone())  # the reader uses its memory again
-        except FrameCountError:  # frame numbers are not to be trusted, under any policy
-            raise
-        except ReadError as error:
-            if self.frames == "strict" or not num:
-                raise
-            return str(error)
-        if num == len(wanted):
-            return ""
-        complaint = f"the reader ended after {num} of {len(wanted)} frames without an error"
-        if self.frames == "strict" or not num:
-            raise FrameCountError(f"{title}: {complaint}")
-        return complaint
+                    yield Picture(frame_index, image.clone())  # the reader uses the batch's memory again
 
 
 def spread(frames: NDArray[np.int64], num: int | None) -> NDArray[np.int64]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import Media, VideoInfo
-from prelabel.errors import FrameCountError, ReadError
-from prelabel.inference.decoding import select_frames
-from prelabel.media.open import OpenMedia, open_media, read_in_order
+from prelabel.errors import ReadError
+from prelabel.media.open import FramePolicy, OpenFrames, open_frames
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import Progress
 
@@ -71,7 +70,7 @@ class TaskMedia:
     promised_frames: int | None
     reader: ReaderSection
     folder: Path
-    policy: Literal["strict", "warn"]
+    policy: FramePolicy
     progress: Progress
     stop: StopSignal
     _seen: list[VideoInfo] = field(default_factory=list, repr=False)
@@ -117,18 +116,15 @@ class TaskMedia:
             ReadError: as soon as one cannot be had; a stream ends short only under `frames: warn`.
         """
         with self._open() as opened:
-            wanted = self._wanted(opened, frame_indices)
+            wanted = opened.wanted if frame_indices is None else self._checked(frame_indices, opened)
             self.progress.begin(self.title, len(wanted), self.key)
-            num_read = 0
-            for batch in read_in_order(opened.reader, wanted, FRAMES_A_BATCH, self.title):
-                self.stop.check()
-                pictures = batch.data.cpu().numpy()
-                for number, index in enumerate(batch.frame_indices.tolist()):
-                    yield Frame(index, float(batch.pts_seconds[number]), pictures[number].copy())
-                num_read += len(batch)
-                self.progress.frames(len(batch))
-            if num_read < len(wanted) and self.policy == "strict":
-                raise FrameCountError(f"{self.title}: the reader ended after {num_read} of {len(wanted)} frames")
+            with closing(opened.batches(wanted, FRAMES_A_BATCH)) as batches:
+                for batch in batches:
+                    self.stop.check()
+                    arrays = batch.data.cpu().numpy()
+                    for number, index in enumerate(batch.frame_indices.tolist()):
+                        yield Frame(index, float(batch.pts_seconds[number]), arrays[number].copy())
+                    self.progress.frames(len(batch))
 
     def image(self, frame_index: int = 0) -> Image:
         """Returns a frame as Pillow has it; raises as `frame` does."""
@@ -140,29 +136,19 @@ class TaskMedia:
         Raises:
             ReadError: it cannot be had, under `frames: warn` too.
         """
-        found = list(self.frames([frame_index]))
-        if not found:
-            ended = f"the reader ended before it, of {self._seen[-1].num_frames} frames that it promised"
-            raise FrameCountError(f"{self.title}: frame {frame_index}: {ended}")
-        return found[0]
+        (frame,) = self.frames([frame_index])
+        return frame
 
     @contextmanager
-    def _open(self) -> Iterator[OpenMedia]:
+    def _open(self) -> Iterator[OpenFrames]:
         if self.media.kind not in ("video", "images"):
             raise ReadError(f"{self.title}: is of a kind that has no frames: media.path is the file itself")
-        with open_media(self.media, self.reader, self.folder) as opened:
-            self._seen.append(opened.reader.info)
+        with open_frames(self.media, self.reader, self.folder, self.policy, self.promised_frames, self.title) as opened:
+            self._seen.append(opened.info)
             yield opened
 
-    def _wanted(self, opened: OpenMedia, frame_indices: Iterable[int] | None) -> NDArray[np.int64]:
-        num_frames = opened.reader.info.num_frames
-        if self.policy == "strict" and self.promised_frames not in (None, num_frames):
-            raise FrameCountError(
-                f"{self.title}: the file has {num_frames} frames, the platform says {self.promised_frames}"
-            )
-        if frame_indices is None:
-            return select_frames(num_frames, opened.keyframes, self.reader)
-        wanted = np.array(list(frame_indices), np.int64)
+    def _checked(self, frame_indices: Iterable[int], opened: OpenFrames) -> NDArray[np.int64]:
+        wanted, num_frames = np.array(list(frame_indices), np.int64), opened.info.num_frames
         if (np.diff(wanted) < 1).any() or (len(wanted) and not 0 <= wanted[0] <= wanted[-1] < num_frames):
             raise ReadError(f"{self.title}: frames: expected rising numbers from 0 to {num_frames - 1}")
         return wanted

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from prelabel.data.frames import VideoInfo
+from prelabel.media.choose import ReaderChoice
 from prelabel.media.isolation.messages import (
     Batch,
     Done,
@@ -19,7 +20,6 @@ from prelabel.media.isolation.messages import (
     send_answer,
     send_command,
 )
-from prelabel.media.select import ReaderChoice
 
 BATCH = Batch(memory=3, shape=(1, 2, 3, 3), frame_indices=(7,), pts_seconds=(0.5,), dropped=(1, 2), is_last=True)
 

@@ -22,7 +22,7 @@ from prelabel.media.isolation import process as processes
 from prelabel.media.isolation.memory import KEPT_BYTES, SharedFramePool
 from prelabel.media.isolation.process import end_idle_processes
 from prelabel.media.isolation.reader import IsolatedReader
-from prelabel.media.open import open_media, read_in_order
+from prelabel.media.open import OpenFrames, open_frames
 from prelabel.testing import check_reader
 from tests.make_media import NUM_FRAMES, RECIPES, draw_number, read_number, write_clip
 from tests.media.isolation.misbehaving import INFO
@@ -68,8 +68,9 @@ def misbehaving(how: str, **options: object) -> IsolatedReader:
 
 def read(reader: IsolatedReader) -> list[int]:
     with reader:
-        asked = np.arange(reader.info.num_frames)
-        return [n for batch in read_in_order(reader, asked, 2, "clip.mp4") for n in batch.frame_indices.tolist()]
+        wanted = np.arange(reader.info.num_frames)
+        opened = OpenFrames("clip.mp4", reader.info, reader, reader.choice, wanted, "strict")
+        return [n for batch in opened.batches(wanted, 2) for n in batch.frame_indices.tolist()]
 
 
 @pytest.mark.parametrize("use", ["pyav", "decord"])
@@ -223,8 +224,9 @@ def test_frames_of_another_size_than_promised_are_refused() -> None:
         read(misbehaving("other size"))
 
 
-def test_stream_that_ends_early_ends_early_here_too() -> None:
-    assert read(misbehaving("end early")) == [0, 1, 2, 3]
+def test_a_reader_that_ends_early_is_caught() -> None:
+    with pytest.raises(FrameCountError, match="ended before frame 4, after 4 of 10 frames"):
+        read(misbehaving("end early"))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +295,7 @@ def is_running(pid: int) -> bool:
 def test_config_says_where_frames_are_decoded(clip: Media) -> None:
     where = {}
     for isolate in ("auto", "always", "never"):
-        with open_media(clip, ReaderSection(isolate=isolate, device="cpu"), Path()) as opened:
+        with open_frames(clip, ReaderSection(isolate=isolate, device="cpu"), Path()) as opened:
             where[isolate] = type(opened.reader).__name__
             assert opened.choice.use == "pyav"
     assert where == {"auto": "IsolatedReader", "always": "IsolatedReader", "never": "PyAVReader"}
@@ -312,9 +314,8 @@ def test_it_gives_way_to_a_model_on_the_cpu_alone(
 
 
 def test_keyframes_come_along(clip: Media) -> None:
-    with open_media(clip, ReaderSection(only_keyframes=True, device="cpu"), Path()) as opened:
-        assert opened.keyframes is not None
-        assert opened.keyframes.tolist() == [0, 12, 24]
+    with open_frames(clip, ReaderSection(only_keyframes=True, device="cpu"), Path()) as opened:
+        assert opened.wanted.tolist() == [0, 12, 24]
 
 
 def test_idle_processes_are_few() -> None:

@@ -139,5 +139,5 @@ def test_a_frame_before_which_the_reader_ended_is_named(config: Path) -> None:
     (config.parent / "clips" / "b.png").unlink()
     run_config(config, ["source.ontology=null", "reader.use=mine.py:EndsEarly", "frames=warn"])
     (task,) = json.loads((config.parent / "out" / "report.json").read_text())["tasks"]
-    said = "a.mp4: frame 3: the reader ended before it, of 4 frames that it promised"
+    said = "a.mp4: the reader ended before frame 3, after 0 of 1 frames"
     assert (task["status"], task["reason"]) == ("failed", said)

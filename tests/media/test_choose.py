@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from prelabel.errors import MachineError
+from prelabel.media.choose import MachineFacts, probe_machine, select_reader
 from prelabel.media.index import index_video
-from prelabel.media.select import MachineFacts, probe_machine, select_reader
 from tests.media.conftest import BuildClip
 
 NO_GPU = MachineFacts(0, "there is no GPU", "there is no GPU")
