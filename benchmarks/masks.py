@@ -88,7 +88,7 @@ def steps_of(info: VideoInfo, found: VideoDetections, pixels: list[np.ndarray], 
         blank = new_label_row("clip.mp4", "clip.mp4", info, encord_ontology(ontology), now=NOW)
 
         fitted = fit(found, info, label_map)
-        steps[f"{shape}: shaped"] = partial(fit, found, info, label_map)
+        steps[f"{shape}: filtered"] = partial(fit, found, info, label_map)
         steps[f"{shape}: on the row"] = partial(write_detections, blank, fitted, info, label_map, now=NOW)
     return steps
 

@@ -32,7 +32,7 @@ from prelabel.config.load import check_config
 from prelabel.data.detections import VideoDetections
 from prelabel.data.label_map import LabelMap, build_label_map
 from prelabel.data.ontology import Ontology
-from prelabel.labels.filter import FilterRules, Shaped, filter_detections
+from prelabel.labels.filter import FilteredDetections, FilterRules, filter_detections
 from prelabel.labels.keyframes import Keyframes, KeyframeStats, sum_up
 from prelabel.labels.row.offline import encord_ontology, new_label_row
 from prelabel.labels.row.size import row_num_bytes
@@ -65,14 +65,14 @@ class Video:
         names = list(self.raw.origin.class_names)
         return build_label_map(names, Ontology.from_classes(names), {})
 
-    def shaped(self, stride: int = 1) -> Shaped:
+    def filtered(self, stride: int = 1) -> FilteredDetections:
         """Returns what a run with this stride would make labels of."""
         found = self.raw.detections.where(self.raw.detections.frame_index % stride == 0)
         found = replace(found, inferred_frames=found.inferred_frames[found.inferred_frames % stride == 0])
         return filter_detections(found, self.raw.info, self.label_map, FilterRules(conf=CONF))
 
 
-Way = Callable[[Video], Shaped]
+Way = Callable[[Video], FilteredDetections]
 
 
 def main() -> None:
@@ -153,15 +153,15 @@ def _run(values: Mapping[str, object]) -> RawRecord:
     return read_raw(assembly.found_store.detections_path(entry))
 
 
-def _by_prelabel(video: Video, linking: Linking, stride: int = 1) -> Shaped:
-    return track_detections(video.shaped(stride), video.raw.info, video.label_map, video.raw.cuts, linking)
+def _by_prelabel(video: Video, linking: Linking, stride: int = 1) -> FilteredDetections:
+    return track_detections(video.filtered(stride), video.raw.info, video.label_map, video.raw.cuts, linking)
 
 
-def _by_library(video: Video, tracker_class: type, options: Mapping[str, float]) -> Shaped:
+def _by_library(video: Video, tracker_class: type, options: Mapping[str, float]) -> FilteredDetections:
     """Returns the tracks of one of the library's trackers, run as its documentation shows."""
     tracker = tracker_class(frame_rate=video.raw.info.average_fps, **options)
-    shaped = video.shaped()
-    found = shaped.detections
+    filtered = video.filtered()
+    found = filtered.detections
     track_id = np.full(len(found), -1)
     for frame in found.inferred_frames.tolist():
         rows = np.flatnonzero(found.frame_index == frame)
@@ -170,22 +170,22 @@ def _by_library(video: Video, tracker_class: type, options: Mapping[str, float])
         if len(linked):
             track_id[linked.data["row"]] = linked.tracker_id
     tracked = replace(found, track_id=track_id)
-    return replace(shaped, detections=tracked.where(track_id >= 0))
+    return replace(filtered, detections=tracked.where(track_id >= 0))
 
 
 def _score(videos: list[Video], way: Way, folder: Path) -> dict[str, float]:
     thinnings: list[KeyframeStats] = []
     num_tracks = num_boxes = 0
     for video in videos:
-        shaped = way(video)
+        filtered = way(video)
         truth = video.truth
         if truth is None:
             truth = _by_library(video, trackers.OCSORTTracker, SURE_FROM | {"minimum_consecutive_frames": 1}).detections
         _write_mot(folder / "truth" / f"{video.name}.txt", truth)
-        _write_mot(folder / "found" / f"{video.name}.txt", shaped.detections)
-        num_tracks += len(np.unique(shaped.detections.track_id))
-        num_boxes += len(shaped.detections)
-        thinnings += [shaped.thinning] if shaped.thinning is not None else []
+        _write_mot(folder / "found" / f"{video.name}.txt", filtered.detections)
+        num_tracks += len(np.unique(filtered.detections.track_id))
+        num_boxes += len(filtered.detections)
+        thinnings += [filtered.thinning] if filtered.thinning is not None else []
     result = evaluate_mot_sequences(folder / "truth", folder / "found", metrics=["CLEAR", "HOTA", "Identity"]).aggregate
     saved = sum_up(thinnings)
     return {
@@ -217,7 +217,7 @@ def _sizes(videos: list[Video]) -> list[dict[str, object]]:
     """Returns instances and bytes of the label rows that each form of the labels makes."""
     empty = replace(LINKING, keyframes=Keyframes(between="empty"))
     forms: Mapping[str, Way] = {
-        "a box an instance": lambda video: video.shaped(),
+        "a box an instance": lambda video: video.filtered(),
         "tracks": lambda video: _by_prelabel(video, LINKING),
         "keyframes, filled": lambda video: _by_prelabel(video, FEW),
         "keyframes, empty": lambda video: _by_prelabel(video, empty),

@@ -1,4 +1,4 @@
-"""What runs keep in an output folder, shaped by the config of today: no video and no GPU needed."""
+"""What runs keep in an output folder, filtered by the config of today: no video and no GPU needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.data.detections import VideoDetections
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import ConfigError
-from prelabel.labels.filter import Shaped, class_thresholds, filter_detections
+from prelabel.labels.filter import FilteredDetections, class_thresholds, filter_detections
 from prelabel.labels.fit import fit_geometry
 from prelabel.labels.tracking import track_detections
 from prelabel.plugins.protocols import Task
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 NEXT_STEP = "`prelabel run CONFIG` first"
 
 
-def label_detections(parts: DetectorParts, raw: RawRecord) -> Shaped:
-    """Returns what becomes labels: above the detector's threshold, by the config's shaping, in tracks if it says so."""
+def label_detections(parts: DetectorParts, raw: RawRecord) -> FilteredDetections:
+    """Returns what becomes labels: above the detector's threshold, filtered and tracked by the config."""
     found = raw.detections.where(raw.detections.confidence >= np.float32(parts.finder.threshold or 0.0))
-    shaped = filter_detections(found, raw.info, parts.label_map, parts.config.labels.rules)
+    filtered = filter_detections(found, raw.info, parts.label_map, parts.config.labels.rules)
     if parts.linking is not None:
-        shaped = track_detections(shaped, raw.info, parts.label_map, raw.cuts, parts.linking)
+        filtered = track_detections(filtered, raw.info, parts.label_map, raw.cuts, parts.linking)
     tolerance_px = parts.config.labels.polygon_tolerance_px
-    return replace(shaped, detections=fit_geometry(shaped.detections, raw.info, parts.label_map, tolerance_px))
+    return replace(filtered, detections=fit_geometry(filtered.detections, raw.info, parts.label_map, tolerance_px))
 
 
 def unlabelled_detections(parts: DetectorParts, raw: RawRecord) -> VideoDetections:
@@ -169,7 +169,7 @@ def labelled_video(assembly: Assembly, task: Keyed, title: str) -> LabelledVideo
             f"{NEXT_STEP}"
         )
     labelled = load_labelled(assembly, task)
-    return LabelledVideo(title, labelled.info, labelled.shaped.detections, assembly.detection.label_map)
+    return LabelledVideo(title, labelled.info, labelled.filtered.detections, assembly.detection.label_map)
 
 
 def check_classes(parts: DetectorParts, title: str, origin: DetectionProvenance) -> None:

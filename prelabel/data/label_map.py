@@ -221,7 +221,7 @@ def _usable_names(ontology: Ontology, shapes: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class LabelledVideo:
-    """A video, shaped and mapped.
+    """A video, filtered and mapped.
 
     Attributes:
         title: what people call it; unique in an export.

@@ -171,7 +171,7 @@ def _compare(
     parts = assembly.detection
     raw = read_raw(assembly.found_store.detections_path(entry))
     check_classes(parts, title, raw.origin)
-    detections = load_labelled(assembly, entry, raw).shaped.detections
+    detections = load_labelled(assembly, entry, raw).filtered.detections
     frames = detections.frames_looked_at
     if isinstance(labels, CocoTruth):
         current, frames = labels.boxes_of(title, raw.info, frames)

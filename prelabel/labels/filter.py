@@ -1,10 +1,14 @@
-"""Boxes on one frame that lie on each other, or are too many."""
+"""Filters detections: which of them become labels, and why the others do not.
+
+Each rule is a function from detections to a mask of those to drop. A detection that several rules would drop counts
+under the first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +21,7 @@ from prelabel.errors import DetectError, OntologyError, did_you_mean
 from prelabel.labels.fit import check_geometry, held_geometry, lacks_keypoints
 from prelabel.labels.flicker import Flicker, flickering
 from prelabel.labels.keyframes import KeyframeStats
-from prelabel.labels.size_and_zones import SizeLimits, Zones, of_odd_aspect, out_of_zone, too_large, too_small
+from prelabel.labels.size_and_zones import SizeLimits, Zones, has_odd_aspect, is_out_of_zone, is_too_large, is_too_small
 
 DropReason = Literal[
     "ignored",
@@ -36,42 +40,29 @@ DropReason = Literal[
     "untracked",
     "short_track",
 ]
-"""In the order in which they are looked at; the last two are of `prelabel.labels.tracking`."""
+"""Why a detection was dropped, in the order of the rules; the last two come from `prelabel.labels.tracking`."""
+
+DropCounts: TypeAlias = Mapping[DropReason, Mapping[str, int]]
+"""How many detections were dropped, by reason, then by the detector's class name; without zeros."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """How many detections were left out, and why.
+class FilteredDetections:
+    """Detections that become labels, and how many do not.
 
     Attributes:
-        counts: by reason, then by the detector's class name; only what is not zero.
-    """
-
-    counts: Mapping[DropReason, Mapping[str, int]]
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return sum(sum(by_class.values()) for by_class in self.counts.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Shaped:
-    """Detections that become labels, and the count of those that do not.
-
-    Attributes:
-        detections: within their frames, of mapped classes, each with an area at five decimals.
-        dropped: all others, counted.
-        thinning: what keeping few boxes of each track has saved; None where all are kept.
+        detections: of mapped classes, within their frames, each with an area at five decimals.
+        dropped: how many were dropped, and why.
+        thinning: how many boxes of the tracks were kept; None if all were.
     """
 
     detections: VideoDetections
-    dropped: Dropped
+    dropped: DropCounts
     thinning: KeyframeStats | None = None
 
 
 def count_by_class(class_id: NDArray[np.int64], class_names: tuple[str, ...]) -> dict[str, int]:
-    """Returns how often each class comes; only what is not zero.
+    """Returns the number of detections of each class, without zeros.
 
     >>> count_by_class(np.array([1, 1]), ("car", "bus"))
     {'bus': 2}
@@ -80,39 +71,39 @@ def count_by_class(class_id: NDArray[np.int64], class_names: tuple[str, ...]) ->
     return {name: int(num) for name, num in zip(class_names, counts, strict=True) if num}
 
 
-ANY_SIZE, ANYWHERE = SizeLimits(), Zones()
+_ANY_SIZE, _ANYWHERE = SizeLimits(), Zones()
 
 
 @dataclass(frozen=True, slots=True)
 class FilterRules:
-    """All rules; by default each lets everything through.
+    """Which detections to keep; by default all.
 
     Attributes:
-        conf: least confidence, one for all or by name of the ontology object.
-        size: how large a box must be and may be.
-        zones: where in the frame it must lie and must not lie.
-        nms_iou: of two boxes on a frame that overlap more than this, whatever their objects, the more confident stays.
+        conf: lowest confidence, one for all or by name of the ontology object.
+        size: limits of a box's sides, area and aspect ratio.
+        zones: areas of the frame with and without labels.
+        nms_iou: of two boxes on a frame with a larger IoU, of whatever objects, only the more confident stays.
         flicker: on how many frames around its own a thing must be seen.
-        max_per_frame: how many boxes a frame may have.
+        max_per_frame: most boxes on a frame; the most confident stay.
     """
 
     conf: float | Mapping[str, float] = 0.0
-    size: SizeLimits = ANY_SIZE
-    zones: Zones = ANYWHERE
+    size: SizeLimits = _ANY_SIZE
+    zones: Zones = _ANYWHERE
     nms_iou: float | None = None
     flicker: Flicker | None = None
     max_per_frame: int | None = None
 
 
 def class_thresholds(conf: float | Mapping[str, float], label_map: LabelMap) -> NDArray[np.float32]:
-    """Returns the least confidence by `class_id`, float32.
+    """Returns the lowest confidence for each `class_id`, float32.
 
     Args:
-        conf: one for all, or by name of the ontology object; 0 where none is given.
+        conf: one for all, or by name of the ontology object; objects without one get 0.
         label_map: from the detector's classes to ontology objects.
 
     Raises:
-        OntologyError: if `conf` names an object that no class becomes.
+        OntologyError: `conf` names an object that no class is mapped to.
 
     >>> from prelabel.data.label_map import build_label_map
     >>> from prelabel.data.ontology import Ontology
@@ -125,32 +116,32 @@ def class_thresholds(conf: float | Mapping[str, float], label_map: LabelMap) -> 
     names = [category.name for category in label_map.categories]
     for name in conf:
         if name not in names:
-            raise OntologyError(f"labels.conf: no class becomes an object {name!r}: {did_you_mean(name, names)}")
+            raise OntologyError(f"labels.conf: no class is mapped to an object {name!r}: {did_you_mean(name, names)}")
     return np.array([0.0 if found is None else conf.get(found.name, 0.0) for found in label_map.objects], np.float32)
 
 
 NO_RULES = FilterRules()
 
 Rule = Callable[[VideoDetections], NDArray[np.bool_]]
-"""Tells which boxes, of those that no rule before has dropped, become no label."""
+"""Returns which of the boxes that are left to drop, bool (N,)."""
 
 
 def filter_detections(
     detections: VideoDetections, info: VideoInfo, label_map: LabelMap, rules: FilterRules = NO_RULES
-) -> Shaped:
-    """Returns what is left to label. Each detection that is not is counted once, by the first reason that holds.
+) -> FilteredDetections:
+    """Returns the detections to label, with boxes clipped to the frame.
 
-    Rules look at boxes. Of what is known beyond the box is left what the object's shape holds.
+    All rules look at boxes. A mask, rotated box, polygon or pose stays only if the object's shape can hold it.
 
     Args:
         detections: as the detector found them.
-        info: the video that they were found in.
+        info: the video or images.
         label_map: from the detector's classes to ontology objects.
-        rules: what a box must be like.
+        rules: which detections to keep.
 
     Raises:
-        OntologyError: if `rules.conf` names an object that no class becomes.
-        DetectError: if a `class_id` is not one of the detector's, or a geometry not of the kind that it says it gives.
+        OntologyError: `rules.conf` names an object that no class is mapped to.
+        DetectError: a `class_id` is out of range, or geometry is not of the kind that the detector declares.
 
     >>> from prelabel.data.label_map import build_label_map
     >>> from prelabel.data.ontology import Ontology
@@ -162,47 +153,47 @@ def filter_detections(
     ...     class_id=np.array([0, 1, 0]),
     ...     track_id=np.array([-1, -1, -1]),
     ... )
-    >>> shaped = filter_detections(found, VideoInfo(width=10, height=6, num_frames=2), label_map)
-    >>> shaped.detections.xyxy.tolist()
+    >>> filtered = filter_detections(found, VideoInfo(width=10, height=6, num_frames=2), label_map)
+    >>> filtered.detections.xyxy.tolist()
     [[0.0, 2.0, 10.0, 6.0]]
-    >>> shaped.dropped.counts
+    >>> filtered.dropped
     {'ignored': {'car': 1}, 'empty': {'person': 1}}
     """
     _check_class_ids(detections, label_map)
     check_geometry(detections, label_map)
     found = replace(detections, xyxy=clip_boxes(detections.xyxy, info.sizes(detections.frame_index)))
     counts: dict[DropReason, dict[str, int]] = {}
-    for reason, rule in _rules_in_order(info, label_map, rules).items():
+    for reason, rule in _rules(info, label_map, rules).items():
         is_dropped = rule(found)
         if is_dropped.any():
             counts[reason] = count_by_class(found.class_id[is_dropped], label_map.class_names)
             found = found.where(~is_dropped)
-    return Shaped(replace(found, geometry=held_geometry(found, label_map)), Dropped(counts))
+    return FilteredDetections(replace(found, geometry=held_geometry(found, label_map)), counts)
 
 
-def _rules_in_order(info: VideoInfo, label_map: LabelMap, rules: FilterRules) -> dict[DropReason, Rule]:
+def _rules(info: VideoInfo, label_map: LabelMap, rules: FilterRules) -> dict[DropReason, Rule]:
     least = class_thresholds(rules.conf, label_map)
     is_ignored = np.isin(np.array(label_map.class_names, object), label_map.ignored)
     category, size = label_map.category_index, rules.size
-    in_order: dict[DropReason, Rule] = {
+    drop: dict[DropReason, Rule] = {
         "ignored": lambda found: is_ignored[found.class_id],
         "unmapped": lambda found: category[found.class_id] < 0,
         "no_keypoints": lambda found: lacks_keypoints(found, label_map),
         "low_confidence": lambda found: found.confidence < least[found.class_id],
         "empty": lambda found: ~has_area(found.xyxy, info.sizes(found.frame_index)),
-        "too_small": lambda found: too_small(found.xyxy, info.sizes(found.frame_index), size),
-        "too_large": lambda found: too_large(found.xyxy, info.sizes(found.frame_index), size),
-        "aspect": lambda found: of_odd_aspect(found.xyxy, size),
-        "out_of_zone": lambda found: out_of_zone(found.xyxy, info.sizes(found.frame_index), rules.zones),
+        "too_small": lambda found: is_too_small(found.xyxy, info.sizes(found.frame_index), size),
+        "too_large": lambda found: is_too_large(found.xyxy, info.sizes(found.frame_index), size),
+        "aspect": lambda found: has_odd_aspect(found.xyxy, size),
+        "out_of_zone": lambda found: is_out_of_zone(found.xyxy, info.sizes(found.frame_index), rules.zones),
         "duplicate": lambda found: _repeats(found, category[found.class_id], info),
     }
     if (nms_iou := rules.nms_iou) is not None:
-        in_order["overlapping"] = lambda found: overlapping(found, nms_iou)
-    if (flicker := rules.flicker) is not None and info.average_fps > 0:  # of pictures, none follows another
-        in_order["flicker"] = lambda found: flickering(found, category[found.class_id], flicker)
+        drop["overlapping"] = lambda found: overlapping(found, nms_iou)
+    if (flicker := rules.flicker) is not None and info.average_fps > 0:  # images do not follow one another
+        drop["flicker"] = lambda found: flickering(found, category[found.class_id], flicker)
     if (max_per_frame := rules.max_per_frame) is not None:
-        in_order["over_max_per_frame"] = lambda found: over_max_per_frame(found, max_per_frame)
-    return in_order
+        drop["over_max_per_frame"] = lambda found: over_max_per_frame(found, max_per_frame)
+    return drop
 
 
 def _check_class_ids(detections: VideoDetections, label_map: LabelMap) -> None:
@@ -214,7 +205,10 @@ def _check_class_ids(detections: VideoDetections, label_map: LabelMap) -> None:
 
 
 def _repeats(found: VideoDetections, category: NDArray[np.int64], info: VideoInfo) -> NDArray[np.bool_]:
-    """Returns, of boxes of one object that are equal at five decimals on one frame, all but the most confident."""
+    """Returns which boxes repeat a more confident one of the same object and frame, equal at five decimals, bool (N,).
+
+    Label rows carry five decimals: such boxes would be one object instance twice.
+    """
     order = most_confident_first(found)
     grid = corners_on_grid(found.xyxy, info.sizes(found.frame_index))
     columns = np.column_stack([found.frame_index, category, grid])[order]
@@ -225,15 +219,15 @@ def _repeats(found: VideoDetections, category: NDArray[np.int64], info: VideoInf
 
 
 def most_confident_first(found: VideoDetections) -> NDArray[np.int64]:
-    """Returns the order, int64 (N,), by frame, then falling confidence; of equals the earlier row first."""
+    """Returns row numbers by frame, then by falling confidence, int64 (N,); equals keep their order."""
     order: NDArray[np.int64] = np.lexsort((-found.confidence, found.frame_index))
     return order
 
 
 def overlapping(found: VideoDetections, max_iou: float) -> NDArray[np.bool_]:
-    """Returns which boxes a more confident one of their frame that stays overlaps by more than `max_iou`, bool (N,).
+    """Returns which boxes non-maximum suppression drops, over all classes together, bool (N,).
 
-    That is non-maximum suppression over all classes together.
+    A box is dropped if a more confident box of its frame, not dropped itself, has an IoU with it above `max_iou`.
 
     >>> found = VideoDetections(
     ...     frame_index=np.array([0, 0, 0]),
@@ -259,7 +253,7 @@ def overlapping(found: VideoDetections, max_iou: float) -> NDArray[np.bool_]:
 
 
 def over_max_per_frame(found: VideoDetections, max_per_frame: int) -> NDArray[np.bool_]:
-    """Returns which boxes come after the `max_per_frame` most confident ones of their frame, bool (N,).
+    """Returns which boxes are not among the `max_per_frame` most confident of their frame, bool (N,).
 
     >>> found = VideoDetections(
     ...     frame_index=np.array([0, 0, 1]),

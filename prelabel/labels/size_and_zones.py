@@ -1,4 +1,4 @@
-"""Where in the frame things are labelled: polygons that a box must lie in, or must not."""
+"""Rules on the size of a box and on where in the frame it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ratio = Annotated[float, Field(gt=0)]
 
 
 class SizeLimits(BaseModel):
-    """How large a box must be, and may be."""
+    """Limits of a box's sides, area and aspect ratio."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,16 +40,16 @@ class SizeLimits(BaseModel):
         return self
 
 
-def too_small(xyxy: NDArray[np.float32], sizes: NDArray[np.int64], limits: SizeLimits) -> NDArray[np.bool_]:
-    """Returns which boxes are under a least size, bool (N,).
+def is_too_small(xyxy: NDArray[np.float32], sizes: NDArray[np.int64], limits: SizeLimits) -> NDArray[np.bool_]:
+    """Returns which boxes are below a lower limit, bool (N,).
 
     Args:
         xyxy: (N, 4), corners in pixels, within their frames.
         sizes: (N, 2), width and height of each box's frame.
-        limits: how large they must be.
+        limits: a box at a limit passes.
 
     >>> boxes = np.array([[0, 0, 30, 8], [0, 0, 9, 9]], np.float32)
-    >>> too_small(boxes, np.array([[100, 100], [100, 100]]), SizeLimits(min_side_px=9)).tolist()
+    >>> is_too_small(boxes, np.array([[100, 100], [100, 100]]), SizeLimits(min_side_px=9)).tolist()
     [True, False]
     """
     is_small = np.zeros(len(xyxy), np.bool_)
@@ -60,16 +60,16 @@ def too_small(xyxy: NDArray[np.float32], sizes: NDArray[np.int64], limits: SizeL
     return is_small
 
 
-def too_large(xyxy: NDArray[np.float32], sizes: NDArray[np.int64], limits: SizeLimits) -> NDArray[np.bool_]:
-    """Returns which boxes are over a greatest size, bool (N,).
+def is_too_large(xyxy: NDArray[np.float32], sizes: NDArray[np.int64], limits: SizeLimits) -> NDArray[np.bool_]:
+    """Returns which boxes are above an upper limit, bool (N,).
 
     Args:
         xyxy: (N, 4), corners in pixels, within their frames.
         sizes: (N, 2), width and height of each box's frame.
-        limits: how large they may be.
+        limits: a box at a limit passes.
 
     >>> boxes = np.array([[0, 0, 90, 80], [0, 0, 50, 50]], np.float32)
-    >>> too_large(boxes, np.array([[100, 100], [100, 100]]), SizeLimits(max_area=0.5)).tolist()
+    >>> is_too_large(boxes, np.array([[100, 100], [100, 100]]), SizeLimits(max_area=0.5)).tolist()
     [True, False]
     """
     is_large = np.zeros(len(xyxy), np.bool_)
@@ -80,14 +80,14 @@ def too_large(xyxy: NDArray[np.float32], sizes: NDArray[np.int64], limits: SizeL
     return is_large
 
 
-def of_odd_aspect(xyxy: NDArray[np.float32], limits: SizeLimits) -> NDArray[np.bool_]:
-    """Returns which boxes are too narrow or too wide for their height, bool (N,).
+def has_odd_aspect(xyxy: NDArray[np.float32], limits: SizeLimits) -> NDArray[np.bool_]:
+    """Returns which boxes are too narrow or too wide, bool (N,).
 
     Args:
         xyxy: (N, 4), corners in pixels.
-        limits: least and greatest width by height.
+        limits: of width divided by height; a box at a limit passes.
 
-    >>> of_odd_aspect(np.array([[0, 0, 40, 10], [0, 0, 10, 40]], np.float32), SizeLimits(max_aspect=2)).tolist()
+    >>> has_odd_aspect(np.array([[0, 0, 40, 10], [0, 0, 10, 40]], np.float32), SizeLimits(max_aspect=2)).tolist()
     [True, False]
     """
     width, height = (xyxy[:, 2:] - xyxy[:, :2]).T
@@ -109,7 +109,7 @@ Polygon = Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=3)]
 
 
 class Zones(BaseModel):
-    """Polygons, each a list of corners [x, y] in fractions of the frame, in order, without crossing itself."""
+    """Polygons: lists of corners [x, y] in fractions of the frame, in order; edges do not cross."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -120,17 +120,17 @@ class Zones(BaseModel):
     )
 
 
-def out_of_zone(xyxy: NDArray[np.float32], sizes: NDArray[np.int64], zones: Zones) -> NDArray[np.bool_]:
-    """Returns which boxes lie in no zone that counts, or in one that does not, bool (N,).
+def is_out_of_zone(xyxy: NDArray[np.float32], sizes: NDArray[np.int64], zones: Zones) -> NDArray[np.bool_]:
+    """Returns which boxes lie in no included zone or in an excluded one, bool (N,).
 
     Args:
         xyxy: (N, 4), corners in pixels, within their frames, each with an area.
         sizes: (N, 2), width and height of each box's frame.
-        zones: where things are labelled.
+        zones: included and excluded.
 
     >>> boxes = np.array([[10, 10, 20, 20], [60, 10, 70, 20]], np.float32)
     >>> left_half = ((0, 0), (0.5, 0), (0.5, 1), (0, 1))
-    >>> out_of_zone(boxes, np.array([[100, 100], [100, 100]]), Zones(include=(left_half,))).tolist()
+    >>> is_out_of_zone(boxes, np.array([[100, 100], [100, 100]]), Zones(include=(left_half,))).tolist()
     [False, True]
     """
     boxes = xyxy.astype(np.float64) / np.tile(sizes, 2)
@@ -146,7 +146,7 @@ def _lies_in(boxes: NDArray[np.float64], polygon: Polygon, min_overlap: float | 
     corners = np.array(polygon, np.float64)
     if min_overlap is None:
         return points_in_polygon((boxes[:, :2] + boxes[:, 2:]) / 2, corners)
-    rounding = 1e-9  # a box that lies in it whole may have an overlap a little under its area
+    rounding = 1e-9  # floating point: the overlap of a box inside the zone can be a little below its area
     in_zone: NDArray[np.bool_] = (
         overlap_areas(boxes, corners) >= np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) * min_overlap - rounding
     )
@@ -167,17 +167,17 @@ def points_in_polygon(points: NDArray[np.float64], polygon: NDArray[np.float64])
     x, y = points[:, :1], points[:, 1:]
     (x1, y1), (x2, y2) = polygon.T, np.roll(polygon, -1, axis=0).T
     straddles = (y1 > y) != (y2 > y)
-    rise = np.where(y2 == y1, 1, y2 - y1)  # a level edge straddles nothing
+    rise = np.where(y2 == y1, 1, y2 - y1)  # a horizontal edge straddles no point
     crosses = straddles & (x < x1 + (y - y1) * (x2 - x1) / rise)
     is_in: NDArray[np.bool_] = crosses.sum(axis=1) % 2 == 1
     return is_in
 
 
 def overlap_areas(boxes: NDArray[np.float64], polygon: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the area that each box has in common with a polygon, (N,).
+    """Returns the area of the intersection of each box with a polygon, float64 (N,).
 
-    The area under each edge is summed with its sign, as for the area of a polygon, but of the edge cut to the box: in x
-    to the box's sides, in y pushed to its bottom and top.
+    The shoelace formula sums the signed area under each edge of a polygon. Here each edge is first clipped to the box:
+    cut at its left and right sides, and clamped to its top and bottom.
 
     Args:
         boxes: (N, 4), corners x1, y1, x2, y2.
@@ -188,7 +188,7 @@ def overlap_areas(boxes: NDArray[np.float64], polygon: NDArray[np.float64]) -> N
     """
     left, top, right, bottom = boxes.T[:, :, None]
     (x1, y1), (x2, y2) = polygon.T, np.roll(polygon, -1, axis=0).T
-    run = np.where(x2 == x1, 1, x2 - x1)  # nothing lies under an upright edge
+    run = np.where(x2 == x1, 1, x2 - x1)  # a vertical edge has no area under it
     slope = (y2 - y1) / run
     start, end = np.clip(x1, left, right), np.clip(x2, left, right)
     y_start, y_end = y1 + (start - x1) * slope, y1 + (end - x1) * slope
@@ -200,7 +200,7 @@ def overlap_areas(boxes: NDArray[np.float64], polygon: NDArray[np.float64]) -> N
 def _mean_of_clipped(
     start: NDArray[np.float64], end: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Returns the mean, over a line from `start` to `end`, of the line pushed into `low` .. `high`, above `low`."""
+    """Returns the mean height above `low` of a line from `start` to `end` that is clamped to `low` .. `high`."""
     first, last = np.minimum(start, end), np.maximum(start, end)
     length = last - first
     is_level = length < 1e-12

@@ -2,7 +2,7 @@
 
 Pure but for the tracker, of which each shot gets a fresh one.
 
-It works on what shaping has left. A box under a threshold of the config therefore never becomes a label, neither as
+It works on filtered detections. A box under a threshold of the config therefore never becomes a label, neither as
 part of a track nor as a help to link one. For ByteTrack's second stage, in which unsure boxes go on with tracks that
 sure ones began, lower `detector.conf` and leave `tracker.high_conf` where it is.
 """
@@ -10,7 +10,7 @@ sure ones began, lower `detector.conf` and leave `tracker.high_conf` where it is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from prelabel.data.detections import Detections, VideoDetections, merge
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
 from prelabel.errors import TrackError
-from prelabel.labels.filter import Dropped, DropReason, Shaped, count_by_class
+from prelabel.labels.filter import DropCounts, DropReason, FilteredDetections, count_by_class
 from prelabel.labels.fit import held_geometry, lacks_keypoints
 from prelabel.labels.keyframes import Keyframes, keep_keyframes
 from prelabel.labels.smooth import smooth_boxes
@@ -48,8 +48,8 @@ class Linking:
 
 
 def track_detections(
-    shaped: Shaped, info: VideoInfo, label_map: LabelMap, cuts: Sequence[int], linking: Linking
-) -> Shaped:
+    filtered: FilteredDetections, info: VideoInfo, label_map: LabelMap, cuts: Sequence[int], linking: Linking
+) -> FilteredDetections:
     """Returns the boxes of tracks, `track_id` from 1 by first appearance; all others are dropped and counted.
 
     In this order: boxes are linked, short tracks dropped, a class is voted for, boxes are smoothed, short gaps filled
@@ -63,7 +63,7 @@ def track_detections(
     Pictures come back as they are: nothing says that one follows another.
 
     Args:
-        shaped: what becomes labels.
+        filtered: what becomes labels.
         info: the video.
         label_map: from the detector's classes to ontology objects.
         cuts: rising, frames with which a new shot begins; no track goes on over one.
@@ -73,8 +73,8 @@ def track_detections(
         TrackError: the tracker raised or broke its contract.
     """
     if info.average_fps <= 0:
-        return shaped
-    boxes = shaped.detections
+        return filtered
+    boxes = filtered.detections
     track_id = link_boxes(boxes, info, cuts, linking.new_tracker)
     found = replace(boxes, track_id=track_id)
     is_short = _track_lengths(found.track_id) < linking.min_length
@@ -86,15 +86,15 @@ def track_detections(
     kept = found.where(~(reasons["untracked"] | reasons["short_track"]))
     kept = replace(kept, track_id=kept.instance + 1)
     kept, unposed = _elect(kept, label_map)
-    dropped = _with_counts(shaped.dropped, {**counts, "no_keypoints": unposed})
+    dropped = _with_counts(filtered.dropped, {**counts, "no_keypoints": unposed})
     smooth_xyxy = smooth_boxes(kept, info, linking.smooth_seconds)
     smooth = replace(kept, xyxy=np.where(kept.has_geometry[:, None], kept.xyxy, smooth_xyxy))
     filled = fill_gaps(smooth, info, linking.max_gap_seconds)
     if linking.keyframes is None:
-        return Shaped(filled, dropped)
+        return FilteredDetections(filled, dropped)
     as_found = fill_gaps(kept, info, linking.max_gap_seconds)
     few, thinning = keep_keyframes(filled, info, linking.keyframes, as_found.xyxy)
-    return Shaped(few, dropped, thinning)
+    return FilteredDetections(few, dropped, thinning)
 
 
 def link_boxes(
@@ -141,12 +141,12 @@ def _elect(tracked: VideoDetections, label_map: LabelMap) -> tuple[VideoDetectio
     return voted.where(~lacks), count_by_class(voted.class_id[lacks], label_map.class_names)
 
 
-def _with_counts(dropped: Dropped, more: Mapping[DropReason, Mapping[str, int]]) -> Dropped:
-    counts = {reason: Counter(by_class) for reason, by_class in dropped.counts.items()}
+def _with_counts(dropped: DropCounts, more: DropCounts) -> DropCounts:
+    counts = {reason: Counter(by_class) for reason, by_class in dropped.items()}
     for reason, by_class in more.items():
         if by_class:
             counts[reason] = counts.get(reason, Counter()) + Counter(by_class)
-    return Dropped({reason: dict(by_class) for reason, by_class in counts.items()})
+    return {reason: dict(by_class) for reason, by_class in counts.items()}
 
 
 def vote_classes(tracked: VideoDetections, label_map: LabelMap) -> NDArray[np.int64]:

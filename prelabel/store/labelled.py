@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import LabelError
-from prelabel.labels.filter import Dropped, Shaped
+from prelabel.labels.filter import FilteredDetections
 from prelabel.labels.keyframes import KeyframeStats
 from prelabel.store.raw_detections import (
     detection_columns,
@@ -33,13 +33,13 @@ class LabelledDetections:
 
     Attributes:
         info: the video as it is shown.
-        shaped: the detections that become labels, and how many do not.
+        filtered: the detections that become labels, and how many do not.
         fingerprint: of the config's labels section, the raw detections' config, and the media.
         raw_stamp: size and time of change in nanoseconds of the file of raw detections.
     """
 
     info: VideoInfo
-    shaped: Shaped
+    filtered: FilteredDetections
     fingerprint: str
     raw_stamp: tuple[int, int]
 
@@ -54,17 +54,17 @@ def write_labelled(path: Path, labelled: LabelledDetections) -> None:
     """Writes the file, whole or not at all."""
     import pyarrow as pa
 
-    shaped = labelled.shaped
+    filtered = labelled.filtered
     facts = {
         "format": _FORMAT,
         "info": info_as_facts(labelled.info),
-        "inferred_frames": ranges_of_frames(shaped.detections.inferred_frames),
-        "dropped": {reason: dict(by_class) for reason, by_class in shaped.dropped.counts.items()},
-        "thinning": None if shaped.thinning is None else asdict(shaped.thinning),
+        "inferred_frames": ranges_of_frames(filtered.detections.inferred_frames),
+        "dropped": {reason: dict(by_class) for reason, by_class in filtered.dropped.items()},
+        "thinning": None if filtered.thinning is None else asdict(filtered.thinning),
         "fingerprint": labelled.fingerprint,
         "raw_stamp": labelled.raw_stamp,
     }
-    columns = detection_columns(shaped.detections) | {"interpolated": pa.array(shaped.detections.interpolated)}
+    columns = detection_columns(filtered.detections) | {"interpolated": pa.array(filtered.detections.interpolated)}
     write_columns(path, columns, facts, durable=False)
 
 
@@ -81,12 +81,12 @@ def read_labelled(path: Path) -> LabelledDetections | None:
             thinning = facts["thinning"]
             return LabelledDetections(
                 info=video_info_from_json(facts["info"]),
-                shaped=Shaped(
+                filtered=FilteredDetections(
                     replace(
                         read_detections(table, frames_of_ranges(facts["inferred_frames"])),
                         interpolated=table.column("interpolated").to_numpy(),
                     ),
-                    Dropped(facts["dropped"]),
+                    facts["dropped"],
                     None if thinning is None else KeyframeStats(**thinning),
                 ),
                 fingerprint=facts["fingerprint"],

@@ -1,4 +1,4 @@
-"""Detections as they were found, before any shaping, in one Parquet file a task.
+"""Detections as they were found, before any filter, in one Parquet file a task.
 
 Resume, other thresholds and comparisons start from it, without a look at the video.
 """

@@ -94,7 +94,10 @@ def test_outputs_are_written_below_the_working_directory_whatever_lies_beside_th
         (["detector=null", "classifier={}", "source.truth=a.json"], r"source\.truth: is for boxes"),
         (["detector=null", "classifier={}", "source={use: demo, preview: none}"], r"source\.use: is for boxes"),
         (["detector=null", "classifier={conf: 2}"], r"classifier\.conf: got 2"),
-        (["routing=[{when: cuont > 3, pathway: A}, {otherwise: B}]"], r"routing\.0: 'cuont > 3', column 1: no word"),
+        (
+            ["routing=[{when: cuont > 3, pathway: A}, {otherwise: B}]"],
+            r"routing\.0: 'cuont > 3', column 1: unknown word",
+        ),
         (["detector=null", "classifier={}", "routing={Cat: A}"], r"routing: otherwise is missing"),
         (["detector=null", "classifier={}", "routing={otherwise: A}", "pathway=B"], r"pathway and routing: both"),
         (["source={stage: A}"], "ENCORD_PROJECT_HASH"),

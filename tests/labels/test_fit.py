@@ -32,8 +32,8 @@ POSE = Keypoints(ring(2, 3, 8, 3, 5, 6, 1, 99), np.array([0.9, 0.2, 0.5, 0.7], n
 
 def fitted(shape, offer, geometry, polygon_tolerance_px=1.0):
     label_map = map_to(shape, offer)
-    shaped = filter_detections(with_geometry((0, BOX, 0.6, 0, geometry)), VIDEO, label_map)
-    return fit_geometry(shaped.detections, VIDEO, label_map, polygon_tolerance_px).geometry[0]
+    filtered = filter_detections(with_geometry((0, BOX, 0.6, 0, geometry)), VIDEO, label_map)
+    return fit_geometry(filtered.detections, VIDEO, label_map, polygon_tolerance_px).geometry[0]
 
 
 def test_mask_becomes_polygons_of_as_few_corners_as_the_tolerance_allows():
@@ -86,10 +86,10 @@ def test_keypoints_come_in_the_order_of_the_skeleton_by_name():
 def test_detection_without_keypoints_becomes_no_skeleton_and_is_counted():
     found = with_geometry((0, BOX, 0.6, 0, POSE), (1, BOX, 0.6, 0, None))
 
-    shaped = filter_detections(found, VIDEO, map_to("skeleton", POSE_OFFER))
+    filtered = filter_detections(found, VIDEO, map_to("skeleton", POSE_OFFER))
 
-    assert shaped.detections.frame_index.tolist() == [0]
-    assert shaped.dropped.counts == {"no_keypoints": {"person": 1}}
+    assert filtered.detections.frame_index.tolist() == [0]
+    assert filtered.dropped == {"no_keypoints": {"person": 1}}
 
 
 @pytest.mark.parametrize("offer", [BOXES_ONLY, OutputSpec("rotated_box")])
@@ -146,6 +146,6 @@ def test_keypoints_where_nothing_is_a_skeleton_are_too_many():
 
 
 def test_box_of_a_polygon_stays_a_box_where_no_more_is_known():
-    shaped = filter_detections(detections((0, BOX, 0.6, 0)), VIDEO, map_to("polygon", BOXES_ONLY))
+    filtered = filter_detections(detections((0, BOX, 0.6, 0)), VIDEO, map_to("polygon", BOXES_ONLY))
 
-    assert not shaped.detections.has_geometry.any()
+    assert not filtered.detections.has_geometry.any()

@@ -1,4 +1,4 @@
-"""Limits of size and aspect, through the whole shaping: on the box as it was cut to the frame."""
+"""Limits of size and aspect, through the whole filter: on the box clipped to the frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABEL_MAP = build_label_map(["thing"], Ontology.from_classes(["thing"]), {})
 
 def reasons(box, **limits) -> list[str]:
     rules = FilterRules(size=SizeLimits(**limits))
-    return list(filter_detections(detections((0, box, 0.9, 0)), INFO, LABEL_MAP, rules).dropped.counts)
+    return list(filter_detections(detections((0, box, 0.9, 0)), INFO, LABEL_MAP, rules).dropped)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_size_is_that_of_the_part_within_the_frame():
 def test_an_area_is_a_fraction_of_the_boxs_own_picture():
     info = VideoInfo(width=100, height=50, num_frames=2, frame_sizes=((100, 50), (20, 20)))
     found = detections((0, (0, 0, 10, 10), 0.9, 0), (1, (0, 0, 10, 10), 0.9, 0))
-    shaped = filter_detections(found, info, LABEL_MAP, FilterRules(size=SizeLimits(min_area=0.1)))
-    assert shaped.detections.frame_index.tolist() == [1]
+    filtered = filter_detections(found, info, LABEL_MAP, FilterRules(size=SizeLimits(min_area=0.1)))
+    assert filtered.detections.frame_index.tolist() == [1]
 
 
 def test_limits_the_wrong_way_round_are_an_error():

@@ -18,7 +18,7 @@ from prelabel.data.geometry import Keypoints, OutputSpec
 from prelabel.data.label_map import build_label_map
 from prelabel.data.ontology import Ontology
 from prelabel.errors import TrackError
-from prelabel.labels.filter import Dropped, Shaped, filter_detections
+from prelabel.labels.filter import FilteredDetections, filter_detections
 from prelabel.labels.tracking import Linking, track_detections
 from prelabel.models.trackers.bytetrack import ByteTrackTracker
 from tests.geometries import DISC, KEYPOINT_NAMES, map_to, skeleton_ontology, with_geometry
@@ -37,19 +37,19 @@ def box(x, y=100.0, side=60.0):
 def track(*rows, cuts=(), num_frames=None, info=VIDEO, **linking):
     frames = range(num_frames if num_frames is not None else max((row[0] for row in rows), default=-1) + 1)
     found = detections(*sorted(rows, key=lambda row: row[0]), inferred_frames=frames)
-    return track_detections(Shaped(found, Dropped({})), info, LABEL_MAP, cuts, replace(LINKING, **linking))
+    return track_detections(FilteredDetections(found, {}), info, LABEL_MAP, cuts, replace(LINKING, **linking))
 
 
-def tracks_of(shaped):
+def tracks_of(filtered):
     """Returns by track the frames that it is on."""
-    found = shaped.detections
+    found = filtered.detections
     return {number: found.frame_index[found.track_id == number].tolist() for number in set(found.track_id.tolist())}
 
 
 def test_a_thing_is_one_track_on_all_its_frames():
-    shaped = track(*[(n, box(4 * n), 0.9, 0) for n in range(30)])
-    assert tracks_of(shaped) == {1: list(range(30))}
-    assert shaped.dropped.counts == {}
+    filtered = track(*[(n, box(4 * n), 0.9, 0) for n in range(30)])
+    assert tracks_of(filtered) == {1: list(range(30))}
+    assert filtered.dropped == {}
 
 
 def test_things_that_cross_keep_their_tracks():
@@ -77,16 +77,16 @@ def test_a_longer_gap_stays_a_gap_in_the_same_track():
 
 def test_only_frames_that_were_looked_at_are_filled_in():
     found = detections(*[(n, box(100), 0.9, 0) for n in (0, 3, 6, 12, 15)], inferred_frames=range(0, 18, 3))
-    tracked = track_detections(Shaped(found, Dropped({})), VIDEO, LABEL_MAP, (), LINKING).detections
+    tracked = track_detections(FilteredDetections(found, {}), VIDEO, LABEL_MAP, (), LINKING).detections
     assert tracked.frame_index.tolist() == [0, 3, 6, 9, 12, 15]
     assert tracked.interpolated.tolist() == [False, False, False, True, False, False]
 
 
 def test_a_short_track_is_dropped_and_counted_by_the_class_that_was_found():
     long, short = [(n, box(100), 0.9, 0) for n in range(10)], [(n, box(400), 0.9, 2) for n in (4, 5)]
-    shaped = track(*long, *short)
-    assert tracks_of(shaped) == {1: list(range(10))}
-    assert shaped.dropped.counts == {"short_track": {"person": 2}}
+    filtered = track(*long, *short)
+    assert tracks_of(filtered) == {1: list(range(10))}
+    assert filtered.dropped == {"short_track": {"person": 2}}
     assert len(tracks_of(track(*long, *short, min_length=2))) == 2
 
 
@@ -95,25 +95,25 @@ def test_boxes_that_fill_gaps_do_not_make_a_track_long_enough():
 
 
 def test_an_unsure_box_of_no_track_is_dropped_and_counted():
-    shaped = track(*[(n, box(100), 0.9, 0) for n in range(10)], (5, box(400), 0.1, 2))
-    assert shaped.dropped.counts == {"untracked": {"person": 1}}
+    filtered = track(*[(n, box(100), 0.9, 0) for n in range(10)], (5, box(400), 0.1, 2))
+    assert filtered.dropped == {"untracked": {"person": 1}}
 
 
 def test_a_cut_ends_tracks_though_a_box_stands_in_the_same_place():
     rows = [(n, box(100), 0.9, 0) for n in range(20) if n not in (9, 10)]
-    shaped = track(*rows, cuts=(10,))
-    assert tracks_of(shaped) == {1: list(range(9)), 2: list(range(11, 20))}
+    filtered = track(*rows, cuts=(10,))
+    assert tracks_of(filtered) == {1: list(range(9)), 2: list(range(11, 20))}
     assert tracks_of(track(*rows)) == {1: list(range(20))}
 
 
 def test_the_class_is_voted_for_with_confidence_first_for_the_object_then_within_it():
     classes = [0] * 4 + [1] * 3 + [2] * 5
     scores = [0.3] * 4 + [0.5] * 3 + [0.45] * 5  # car 1.2, truck 1.5, person 2.25: a vehicle, and that a truck
-    shaped = track(
+    filtered = track(
         *[(n, box(100), score, class_id) for n, (class_id, score) in enumerate(zip(classes, scores, strict=True))]
     )
-    assert shaped.detections.class_id.tolist() == [1] * 12
-    assert shaped.detections.confidence.tolist() == pytest.approx(scores)
+    assert filtered.detections.class_id.tolist() == [1] * 12
+    assert filtered.detections.confidence.tolist() == pytest.approx(scores)
 
 
 def test_an_empty_video_has_no_tracks():
@@ -146,9 +146,9 @@ def test_a_tracker_sees_every_frame_once_in_order_and_each_shot_a_fresh_one():
         return built[-1]
 
     rows = [(n, box(100), 0.9, 0) for n in (2, 3, 4, 7, 8, 9)]
-    shaped = track(*rows, num_frames=12, cuts=(6,), new_tracker=build)
+    filtered = track(*rows, num_frames=12, cuts=(6,), new_tracker=build)
     assert [tracker.frames for tracker in built] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
-    assert tracks_of(shaped) == {1: [2, 3, 4], 2: [7, 8, 9]}
+    assert tracks_of(filtered) == {1: [2, 3, 4], 2: [7, 8, 9]}
 
 
 @pytest.mark.parametrize(
@@ -176,17 +176,17 @@ ROWS = st.lists(
 @settings(max_examples=60)
 def test_every_box_is_one_that_was_found_or_is_marked_and_none_is_lost_uncounted(rows, cuts, min_length):
     rows = [(frame, box(40.0 * x, 60.0 * y), score / 100, class_id) for frame, x, y, score, class_id in rows]
-    shaped = track(*rows, cuts=tuple(cuts), num_frames=26, min_length=min_length)
-    found = shaped.detections
+    filtered = track(*rows, cuts=tuple(cuts), num_frames=26, min_length=min_length)
+    found = filtered.detections
     given_boxes = {(frame, place, np.float32(score)) for frame, place, score, _ in rows}
     measured = found.where(~found.interpolated)
     columns = (measured.frame_index.tolist(), map(tuple, measured.xyxy.tolist()), measured.confidence)
     assert {*zip(*columns, strict=True)} <= given_boxes
-    assert len(measured) + shaped.dropped.total == len(rows)
+    assert len(measured) + sum(sum(by_class.values()) for by_class in filtered.dropped.values()) == len(rows)
     assert (found.confidence[found.interpolated] == 0).all()
     places = list(zip(found.track_id.tolist(), found.frame_index.tolist(), strict=True))
     assert len(set(places)) == len(places)
-    for number, frames in tracks_of(shaped).items():
+    for number, frames in tracks_of(filtered).items():
         of_track = found.where(found.track_id == number)
         assert len(set(of_track.class_id.tolist())) == 1
         assert (~of_track.interpolated).sum() >= min_length
@@ -228,8 +228,8 @@ def test_on_generated_scenes_few_tracks_switch_and_most_boxes_that_were_missed_a
         truth, raw = seen(spec)
         label_map = build_label_map(CLASS_NAMES, Ontology.from_classes(list(CLASS_NAMES)), {})
         info = VideoInfo(spec.width, spec.height, spec.num_frames, spec.fps, spec.num_frames / spec.fps)
-        shaped = filter_detections(raw, info, label_map)
-        found = track_detections(shaped, info, label_map, (cut_frame_index(spec),), LINKING).detections
+        filtered = filter_detections(raw, info, label_map)
+        found = track_detections(filtered, info, label_map, (cut_frame_index(spec),), LINKING).detections
         last: dict[int, int] = {}
         for object_id, track_id in matches(truth, found):
             num_switches += last.get(object_id, track_id) != track_id
@@ -252,9 +252,9 @@ def test_what_is_known_beyond_a_box_goes_where_the_elected_object_holds_it():
     label_map = build_label_map(["car", "bus", "van"], ontology, {}, offer=OutputSpec("mask"))
     rows = [(n, (2 + n, 2, 22 + n, 22), 0.9 if n else 0.3, int(n == 0), DISC) for n in range(4)]
     found = with_geometry(*rows)
-    shaped = filter_detections(found, VIDEO, label_map)
+    filtered = filter_detections(found, VIDEO, label_map)
 
-    tracked = track_detections(shaped, VIDEO, label_map, (), replace(LINKING, min_length=2))
+    tracked = track_detections(filtered, VIDEO, label_map, (), replace(LINKING, min_length=2))
 
     assert tracked.detections.class_id.tolist() == [0] * 4
     assert tracked.detections.has_geometry.tolist() == [False, True, True, True]
@@ -267,12 +267,12 @@ def test_box_whose_track_elects_a_skeleton_is_left_out_and_counted():
     )
     pose = Keypoints(np.ones((4, 2), np.float32), np.ones(4, np.float32))
     rows = [(n, (2 + n, 2, 22 + n, 22), 0.9, 0, pose) if n else (n, (2, 2, 22, 22), 0.4, 1, None) for n in range(4)]
-    shaped = filter_detections(with_geometry(*rows), VIDEO, label_map)
+    filtered = filter_detections(with_geometry(*rows), VIDEO, label_map)
 
-    tracked = track_detections(shaped, VIDEO, label_map, (), replace(LINKING, min_length=2))
+    tracked = track_detections(filtered, VIDEO, label_map, (), replace(LINKING, min_length=2))
 
     assert tracked.detections.frame_index.tolist() == [1, 2, 3]
-    assert tracked.dropped.counts == {"no_keypoints": {"person": 1}}
+    assert tracked.dropped == {"no_keypoints": {"person": 1}}
 
 
 def test_nothing_is_smoothed_or_filled_in_where_more_is_known_than_the_box():
@@ -281,10 +281,10 @@ def test_nothing_is_smoothed_or_filled_in_where_more_is_known_than_the_box():
     frames = [0, 1, 2, 3, 6, 7, 8, 9]
     rows = [(f, (2 + j, 2, 22 + j, 22), 0.9, 0, DISC) for f, j in zip(frames, jitter, strict=True)]
     found = with_geometry(*rows, inferred_frames=range(10))
-    shaped = filter_detections(found, VIDEO, label_map)
+    filtered = filter_detections(found, VIDEO, label_map)
 
     tracked = track_detections(
-        shaped, VIDEO, label_map, (), replace(LINKING, min_length=2, max_gap_seconds=1.0, smooth_seconds=0.3)
+        filtered, VIDEO, label_map, (), replace(LINKING, min_length=2, max_gap_seconds=1.0, smooth_seconds=0.3)
     )
 
     assert tracked.detections.frame_index.tolist() == frames

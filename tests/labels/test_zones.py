@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prelabel.labels.size_and_zones import Zones, out_of_zone, overlap_areas, points_in_polygon
+from prelabel.labels.size_and_zones import Zones, is_out_of_zone, overlap_areas, points_in_polygon
 
 SIZES = np.array([[200, 100]])
 LEFT = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
@@ -19,7 +19,7 @@ unit = st.floats(0, 1).map(lambda value: round(value, 4))
 
 
 def is_out(box, **zones) -> bool:
-    return bool(out_of_zone(np.array([box], np.float32), SIZES, Zones(**zones))[0])
+    return bool(is_out_of_zone(np.array([box], np.float32), SIZES, Zones(**zones))[0])
 
 
 def test_the_centre_decides_where_nothing_else_is_said():

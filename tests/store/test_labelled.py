@@ -8,7 +8,7 @@ import numpy as np
 
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
-from prelabel.labels.filter import Dropped, Shaped
+from prelabel.labels.filter import FilteredDetections
 from prelabel.labels.keyframes import KeyframeStats
 from prelabel.store.labelled import LabelledDetections, read_labelled, stamp_of, write_labelled
 
@@ -25,8 +25,8 @@ def labelled(thinning: KeyframeStats | None = None) -> LabelledDetections:
         inferred_frames=np.arange(0, 10, 2),
         interpolated=np.array([False, True, False]),
     )
-    shaped = Shaped(detections, Dropped({"low_confidence": {"car": 3}}), thinning)
-    return LabelledDetections(INFO, shaped, "labels:media", (12, 34))
+    filtered = FilteredDetections(detections, {"low_confidence": {"car": 3}}, thinning)
+    return LabelledDetections(INFO, filtered, "labels:media", (12, 34))
 
 
 def test_every_field_comes_back(tmp_path):
@@ -35,9 +35,9 @@ def test_every_field_comes_back(tmp_path):
     read = read_labelled(tmp_path / "a.parquet")
     assert read is not None
     assert (read.info, read.fingerprint, read.raw_stamp) == (INFO, "labels:media", (12, 34))
-    assert (read.shaped.dropped, read.shaped.thinning) == (written.shaped.dropped, written.shaped.thinning)
+    assert (read.filtered.dropped, read.filtered.thinning) == (written.filtered.dropped, written.filtered.thinning)
     for field in fields(VideoDetections):
-        before, after = getattr(written.shaped.detections, field.name), getattr(read.shaped.detections, field.name)
+        before, after = getattr(written.filtered.detections, field.name), getattr(read.filtered.detections, field.name)
         assert (before.dtype, before.tolist()) == (after.dtype, after.tolist()), field.name
 
 

@@ -21,7 +21,7 @@ from prelabel.errors import PrelabelError, SaveError
 from prelabel.inference.batch_runner import BatchRunner
 from prelabel.inference.decoding import Video
 from prelabel.inference.pipeline import Inference, Pipeline
-from prelabel.labels.filter import Shaped
+from prelabel.labels.filter import FilteredDetections
 from prelabel.media.choose import ReaderChoice
 from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import warnings_of
@@ -97,14 +97,16 @@ class DetectionAgent:
 
     def decide(self, task: Task, found: Seen) -> Decision:
         """Returns which detections become labels."""
-        shaped = load_labelled(self.assembly, task, found.raw).shaped
-        facts = Facts.of_labels(task.title, found.raw.info, shaped.detections, self._parts.label_map, metadata_of(task))
+        filtered = load_labelled(self.assembly, task, found.raw).filtered
+        facts = Facts.of_labels(
+            task.title, found.raw.info, filtered.detections, self._parts.label_map, metadata_of(task)
+        )
         router = self.assembly.router
 
         def write() -> int | None:
-            return self._write(task, found.raw.info, shaped.detections)
+            return self._write(task, found.raw.info, filtered.detections)
 
-        return Decision(self._report(task, found, shaped), router.pathway(facts), write, router.priority_of(facts))
+        return Decision(self._report(task, found, filtered), router.pathway(facts), write, router.priority_of(facts))
 
     def _write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int | None:
         """Has the sink write, which may be somebody's own: it may raise, and return, anything."""
@@ -172,8 +174,8 @@ class DetectionAgent:
             return InferredTask(task, error)
         return InferredTask(task, Seen(raw, result.reader), {"fetch": item.seconds, **result.seconds})
 
-    def _report(self, task: Task, found: Seen, shaped: Shaped) -> TaskReport:
-        label_map, detections = self._parts.label_map, shaped.detections
+    def _report(self, task: Task, found: Seen, filtered: FilteredDetections) -> TaskReport:
+        label_map, detections = self._parts.label_map, filtered.detections
         _, first_rows = np.unique(detections.instance, return_index=True)
         category = label_map.category_index[detections.class_id[first_rows]]
         counts = np.bincount(category, minlength=len(label_map.categories))
@@ -189,8 +191,8 @@ class DetectionAgent:
             },
             num_boxes=len(detections),
             num_interpolated=int(detections.interpolated.sum()),
-            thinning=shaped.thinning,
-            dropped={reason: sum(by_class.values()) for reason, by_class in shaped.dropped.counts.items()},
+            thinning=filtered.thinning,
+            dropped={reason: sum(by_class.values()) for reason, by_class in filtered.dropped.items()},
             reader=f"{found.reader.use} ({found.reader.reason})" if found.reader is not None else "",
             outputs=tuple(str(path) for path in self._outputs(task)),
         )

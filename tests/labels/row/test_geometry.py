@@ -97,8 +97,8 @@ def coordinates(geometry, size):
 
 def write(shape, found, info, row=None):
     label_map = map_to(shape, KINDS[shape][1])
-    shaped = fit_geometry(filter_detections(found, info, label_map).detections, info, label_map, 1.0)
-    return write_detections(row or new_row(info, ontology_of(shape)), shaped, info, label_map, now=NOW)
+    filtered = fit_geometry(filter_detections(found, info, label_map).detections, info, label_map, 1.0)
+    return write_detections(row or new_row(info, ontology_of(shape)), filtered, info, label_map, now=NOW)
 
 
 @pytest.mark.parametrize("kind", MEDIA)

@@ -203,8 +203,8 @@ def test_what_people_did_is_kept_and_nothing_else_of_ours(kind, first, second, e
 def test_beside_peoples_labels_the_row_equals_the_sdks(kind, found, drawn, weather, linked):
     info = MEDIA[kind]
     people = row_of_people(info, drawn, weather)
-    shaped = as_detections(found, info.num_frames)
-    shaped = as_tracks(shaped) if linked else shaped
-    written = write(people, shaped, info).row
+    filtered = as_detections(found, info.num_frames)
+    filtered = as_tracks(filtered) if linked else filtered
+    written = write(people, filtered, info).row
     ours = [key for key in written["object_answers"] if key not in people["object_answers"]]
-    assert written == write_with_sdk(people, shaped, info, ours)
+    assert written == write_with_sdk(people, filtered, info, ours)
