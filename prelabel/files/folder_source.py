@@ -6,7 +6,8 @@ import functools
 import glob
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +20,14 @@ from prelabel.config.source import CLOSED, FileLabelsSection, SourceSection
 from prelabel.data.frames import Media
 from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, FetchError
+from prelabel.files.media_files import UNREADABLE_SUFFIXES, is_animated, media_kind
 from prelabel.plugins.affects import Affects
 from prelabel.runtime.files import PREVIEW_SUFFIXES
 from prelabel.runtime.shared import Shared
 from prelabel.sources import Source, load_ontology
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff".split())
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .wmv .flv .3gp .ogv".split()
-    + ".h264 .264 .h265 .265 .hevc".split()
-)
+NAMED_AT_MOST = 3
+"""Files named in a sentence; of the others it gives the number."""
 
 
 def _not_empty(path: object) -> object:
@@ -54,8 +53,8 @@ class FolderTask:
 
     Attributes:
         path: where it is.
-        title: its path below the folder that was asked for, with forward slashes.
-        identity: size and time of change when it was listed; a file that changes after that is looked at again.
+        title: its path below the folder that the config names, with forward slashes.
+        identity: size and time of change when it was listed; a file that changes later is processed again.
     """
 
     path: Path
@@ -65,12 +64,16 @@ class FolderTask:
 
     @property
     def key(self) -> str:
-        """The title: it stays when the folder is moved."""
+        """The title, which stays the same when the folder is moved."""
         return self.title
 
     @contextmanager
     def open(self) -> Iterator[Media]:
-        """Yields the file where it is."""
+        """Yields the file where it is.
+
+        Raises:
+            FetchError: it is gone, or cannot be opened.
+        """
         try:
             is_file = stat.S_ISREG(self.path.stat().st_mode)
         except FileNotFoundError:
@@ -78,32 +81,35 @@ class FolderTask:
         except OSError as error:
             raise FetchError(f"{self.path}: cannot be opened: {error.strerror}") from error
         if not is_file:
-            raise FetchError(f"{self.path}: is no file any more")
-        yield Media("images" if self.path.suffix.lower() in IMAGE_SUFFIXES else "video", (self.path,))
+            raise FetchError(f"{self.path}: is not a file any more")
+        is_image = media_kind(self.path) == "images" and not is_animated(self.path)
+        yield Media("images" if is_image else "video", (self.path,))
 
 
 class FolderSource(Source):
     """Videos and images below a path, in the order of their names.
 
-    A file that is named itself is taken whatever its suffix. In a folder or a glob, other files are passed over, and so
-    are hidden files, such as the `._clip.mp4` of macOS, and what earlier runs wrote into `output`.
+    A file that the config names itself is taken whatever it is. In a folder or a glob, the suffix says what is media,
+    and the first bytes where the suffix is unknown. Hidden files, such as the `._clip.mp4` of macOS, and files that
+    earlier runs wrote into `output` are left out.
     """
 
     Section: ClassVar[type[SourceSection]] = FolderSection
     moves_tasks = False
 
-    def __init__(self, path: Path, output: Path, ontology_of: FolderSection | None = None) -> None:
+    def __init__(self, path: Path, output: Path, section: FolderSection | None = None) -> None:
         """Reads nothing.
 
         Args:
             path: a file, a folder or a glob.
             output: where runs write.
-            ontology_of: names the ontology; None: it is made from the model's classes.
+            section: names the ontology; None: it is made from the model's classes.
         """
-        self._path, self._output, self._section = path, _with_end(output), ontology_of
+        self._path, self._output, self._section = path, _with_end(output), section
         self._root = _with_end(path if path.is_dir() else _fixed_part(path))
-        self.warnings: list[str] = []
         self._counted: list[FolderTask] | None = None
+        self._unlisted: list[tuple[str, str]] = []
+        self._left_out: list[Path] = []
 
     @classmethod
     def from_config(cls, config: Config, shared: Shared) -> FolderSource:
@@ -118,29 +124,41 @@ class FolderSource(Source):
         Raises:
             ConfigError: there is none.
         """
-        if next(self._files(), None) is None:
+        if not self._list():
             there = self._path.exists() or glob.glob(str(self._path), recursive=True)
-            raise ConfigError(f"source.path: {'no video or image' if there else 'there is nothing'} at {self._path}")
+            problem = "no video or image" if there else "there is nothing"
+            raise ConfigError(f"source.path: {problem} at {self._path}{self._describe_left_out()}")
 
     def tasks(self) -> Iterator[FolderTask]:
         """Yields one task per file that is there now, or was when they were last counted."""
         files, self._counted = self._counted, None
-        yield from self._sorted() if files is None else files
+        yield from self._list() if files is None else files
 
     def count(self) -> int:
         """Returns how many files are there now."""
-        self._counted = self._sorted()
+        self._counted = self._list()
         return len(self._counted)
 
     def describe(self) -> str:
-        """Returns what waits, in words.
+        """Returns what waits, and what is left out, in words.
 
         Raises:
-            ConfigError: nothing does.
+            ConfigError: nothing waits.
         """
         self.prepare()
-        files = self._sorted()
-        return f"{len(files)} file{'s' if len(files) > 1 else ''} at {self._path}"
+        return f"{_count(len(self._list()), 'file')} at {self._path}{self._describe_left_out()}"
+
+    @property
+    def warnings(self) -> list[str]:  # type: ignore[override]  # a plain attribute of the base class
+        """Folders that could not be listed, and media that no reader here decodes."""
+        said = [f"{folder}: cannot be listed: {reason}: its files are left out" for folder, reason in self._unlisted]
+        undecodable = [path for path in self._left_out if path.suffix.lower() in UNREADABLE_SUFFIXES]
+        if undecodable:
+            names = ", ".join(path.name for path in undecodable[:NAMED_AT_MOST])
+            more = len(undecodable) - NAMED_AT_MOST
+            names += f" and {more} more" if more > 0 else ""
+            said.append(f"{_count(len(undecodable), 'file')} left out that no reader decodes: {names}: convert them")
+        return said
 
     def ontology(self) -> Ontology | None:
         """Returns the ontology of the file that the section names."""
@@ -150,62 +168,68 @@ class FolderSource(Source):
         """Tells whether a stored task is of files: their keys are their titles."""
         return key == title
 
-    def _sorted(self) -> list[FolderTask]:
-        return sorted(self._files(), key=lambda task: task.path)
+    def _describe_left_out(self) -> str:
+        if not self._left_out:
+            return ""
+        suffixes = Counter(path.suffix.lower() or "without suffix" for path in self._left_out)
+        kinds = ", ".join(f"{num} {suffix}" for suffix, num in suffixes.most_common(NAMED_AT_MOST))
+        more = ", …" if len(suffixes) > NAMED_AT_MOST else ""
+        return f"; {_count(len(self._left_out), 'other file')} left out ({kinds}{more})"
 
-    def _files(self) -> Iterator[FolderTask]:
-        real_folder = functools.cache(os.path.realpath)  # not `resolve`: it raises at links that lead round in a circle
-        for task in _find_files(self._path, self._note):
-            path = task.path
+    def _list(self) -> list[FolderTask]:
+        """Returns one task per file, in the order of paths; notes what is left out."""
+        self._unlisted, self._left_out = [], []
+        if self._path.is_file():
+            return [task for task in [_task_of(self._path, self._path.parent)] if task is not None]
+        if self._path.is_dir():
+            root = self._path
+            walk = os.walk(root, onerror=self._note_unlisted)
+            paths = [Path(folder, name) for folder, _, names in walk for name in names]
+            paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+        else:
+            root = _fixed_part(self._path)
+            paths = [Path(found) for found in glob.glob(str(self._path), recursive=True)]
+        real_folder = functools.cache(os.path.realpath)  # not `resolve`, which raises at links that form a circle
+        tasks = []
+        for path in sorted(paths):
             real = os.path.realpath(path) if path.is_symlink() else f"{real_folder(path.parent)}{os.sep}{path.name}"
-            if path == self._path or not self._is_of_earlier_runs(real):
-                yield task
+            if self._is_of_earlier_runs(real):
+                continue
+            task = _task_of(path, root)
+            if task is not None and media_kind(path) is not None:
+                tasks.append(task)
+            elif task is not None:
+                self._left_out.append(path)
+        return tasks
 
     def _is_of_earlier_runs(self, real: str) -> bool:
-        """Tells: all that lies in an output below the media; of an output that is their folder, the previews."""
+        """Tells whether a run wrote a file: all in an output below the media; previews in one that holds the media."""
         if not real.startswith(self._output) or not self._output.startswith(self._root):
             return False
         return self._output != self._root or real.endswith(PREVIEW_SUFFIXES)
 
-    def _note(self, error: OSError) -> None:
-        warning = f"{error.filename}: cannot be looked into: {error.strerror}: what lies in it was passed over"
-        if warning not in self.warnings:
-            self.warnings.append(warning)
+    def _note_unlisted(self, error: OSError) -> None:
+        self._unlisted.append((error.filename, error.strerror or ""))
+
+
+def _count(num: int, noun: str) -> str:
+    return f"{num} {noun}{'' if num == 1 else 's'}"
 
 
 def _with_end(folder: Path) -> str:
     return os.path.realpath(folder).rstrip(os.sep) + os.sep
 
 
-def _find_files(path: Path, note: Callable[[OSError], None]) -> Iterator[FolderTask]:
-    if path.is_file():
-        return _tasks([path], path.parent)
-    if path.is_dir():
-        below = (Path(folder, name) for folder, _, names in os.walk(path, onerror=note) for name in names)
-        return _tasks(_known(file for file in below if not _is_hidden(file.relative_to(path))), path)
-    return _tasks(_known(map(Path, glob.glob(str(path), recursive=True))), _fixed_part(path))
-
-
-def _is_hidden(below: Path) -> bool:
-    return any(part.startswith(".") for part in below.parts)
-
-
-def _known(files: Iterable[Path]) -> Iterator[Path]:
-    return (file for file in files if file.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES)
-
-
-def _tasks(files: Iterable[Path], root: Path) -> Iterator[FolderTask]:
-    for file in files:
-        title = file.relative_to(root).as_posix()
-        try:
-            status = file.stat()
-        except FileNotFoundError:  # gone since it was listed
-            continue
-        except OSError:  # somebody should hear of it, when it is opened
-            yield FolderTask(file, title, identity="")
-            continue
-        if stat.S_ISREG(status.st_mode):
-            yield FolderTask(file, title, f"{status.st_size}:{status.st_mtime_ns}")
+def _task_of(path: Path, root: Path) -> FolderTask | None:
+    """Returns the task of a file; None if it is gone or no regular file."""
+    title = path.relative_to(root).as_posix()
+    try:
+        status = path.stat()
+    except FileNotFoundError:  # gone since it was listed
+        return None
+    except OSError:  # `FolderTask.open` reports it
+        return FolderTask(path, title, identity="")
+    return FolderTask(path, title, f"{status.st_size}:{status.st_mtime_ns}") if stat.S_ISREG(status.st_mode) else None
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -199,6 +199,4 @@ def test_folder_that_may_not_be_looked_into_is_told(tmp_path: Path, as_anybody: 
     (tmp_path / "clips" / "secret").chmod(0)
     source = FolderSource(tmp_path / "clips", tmp_path / "out")
     assert source.count() == 1
-    assert source.warnings == [
-        f"{tmp_path}/clips/secret: cannot be looked into: Permission denied: what lies in it was passed over"
-    ]
+    assert source.warnings == [f"{tmp_path}/clips/secret: cannot be listed: Permission denied: its files are left out"]

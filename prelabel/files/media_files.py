@@ -1,0 +1,97 @@
+"""Which files are videos and images: by their suffix, and where that says nothing, by their first bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+MediaKind = Literal["video", "images"]
+
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .webp .tif .tiff .gif .apng .avif .jp2 .ppm .pgm .tga".split()
+)
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .qt .3gp .3g2 .f4v .mkv .webm .avi .divx .asf .wmv .flv .ts .mts .m2ts .m2t .tp .trp .mpg .mpeg"
+    " .mpe .mpv .m1v .m2v .vob .mod .tod .dv .mxf .gxf .dav .ogv .ogm .rm .rmvb .nut .ivf .y4m .mjpg .mjpeg"
+    " .h264 .264 .h265 .265 .hevc .obu".split()
+)
+UNREADABLE_SUFFIXES = frozenset(
+    ".heic .heif .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .psd .exr .dcm .braw .r3d .insp".split()
+)
+"""Of images and videos that no reader here decodes."""
+
+NO_MEDIA_SUFFIXES = frozenset(
+    ".txt .json .xml .csv .tsv .yaml .yml .toml .ini .cfg .md .html .pdf .log .srt .vtt .ass .zip .gz .tar .7z .py"
+    " .ipynb .db .parquet .npy .npz .pt .pth .onnx .thm .lrf"
+    " .mp3 .m4a .m4b .aac .ogg .oga .opus .flac .wav .mka .wma".split()
+)
+"""Of files that are never opened to see what they are: a data set may hold as many of them as images."""
+
+HEAD_BYTES = 3 * 192
+"""Enough for three packets of a transport stream, 188 bytes each, or 192 with a time code."""
+
+_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\x00", b"MM\x00*")
+_VIDEO_STARTS = (
+    b"\x1aE\xdf\xa3",  # Matroska, WebM
+    b"FLV\x01",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF, WMV
+    b"\x00\x00\x01\xba",  # MPEG program stream
+    b"\x06\x0e\x2b\x34",  # MXF
+    b"DHAV",  # recorders of Dahua, .dav
+    b"YUV4MPEG2",
+)
+_STILL_BRANDS = (b"avif", b"avis")
+_OTHER_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"M4A ", b"M4B ", b"crx ")
+
+
+def media_kind(path: Path) -> MediaKind | None:
+    """Returns whether a file holds a video or an image; None if no reader here can decode it.
+
+    An animated GIF or PNG counts as an image here: `is_animated` tells them apart when they are opened.
+
+    Args:
+        path: of a file. It is opened only where its suffix does not say what it is.
+    """
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "images"
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    if suffix in NO_MEDIA_SUFFIXES or suffix in UNREADABLE_SUFFIXES:
+        return None
+    try:
+        with path.open("rb") as file:
+            return kind_of_bytes(file.read(HEAD_BYTES))
+    except OSError:  # gone, or no file of ours to read
+        return None
+
+
+def kind_of_bytes(head: bytes) -> MediaKind | None:
+    r"""Returns what a file is that starts with these bytes.
+
+    >>> kind_of_bytes(b"\x00\x00\x00\x18ftypmp42"), kind_of_bytes(b"\xff\xd8\xff\xe0"), kind_of_bytes(b"notes")
+    ('video', 'images', None)
+    """
+    if head.startswith(_IMAGE_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return "images"
+    if head.startswith(_VIDEO_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return "video"
+    if head[4:8] == b"ftyp":  # ISO 14496-12; the brand says which of its many uses this is
+        brand = head[8:12]
+        return None if brand in _OTHER_BRANDS else "images" if brand in _STILL_BRANDS else "video"
+    if head[4:8] in (b"moov", b"mdat", b"wide"):  # QuickTime from before there was `ftyp`
+        return "video"
+    # Every packet of a transport stream starts with 0x47.
+    is_stream = any(head[at : at + 2 * size + 1 : size] == b"GGG" for at, size in ((0, 188), (4, 192)))
+    return "video" if is_stream else None
+
+
+def is_animated(path: Path) -> bool:
+    """Tells whether a GIF or PNG holds more than one frame; False of a file that is neither."""
+    try:
+        with Image.open(path, formats=("GIF", "PNG")) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (OSError, ValueError, SyntaxError):  # damaged: the reader says how
+        return False
