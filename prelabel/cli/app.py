@@ -177,15 +177,22 @@ def preview(
 def export(
     config: ConfigPath,
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="file or folder to write to")],
-    format: Annotated[str, typer.Option("--format", "-f", help="coco | yolo | mot | encord")] = "coco",
+    format: Annotated[
+        str,
+        typer.Option("--format", "-f", help="coco, yolo, mot, encord, another installed format, or file.py:function"),
+    ] = "coco",
+    frames: Annotated[
+        str | None,
+        typer.Option(metavar="labelled|N", help="also write images: of frames with labels, or of every Nth frame"),
+    ] = None,
     settings: Settings = None,
     *,
     dry_run: OfDryRun = False,
 ) -> None:
-    """Write what an earlier run found in another format; thresholds and classes may be changed with --set."""
+    """Write the labels of an earlier run in another format; --set may change thresholds and classes."""
     from prelabel.cli.commands import export_labels
 
-    raise typer.Exit(export_labels(config, settings or (), format, target, dry_run=dry_run))
+    raise typer.Exit(export_labels(config, settings or (), format, target, frames=frames, dry_run=dry_run))
 
 
 @app.command()

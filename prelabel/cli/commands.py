@@ -249,7 +249,15 @@ def draw_previews(
     return ALL_DONE
 
 
-def export_labels(config: Path, settings: Sequence[str], format: str, target: Path, *, dry_run: bool = False) -> int:
+def export_labels(
+    config: Path,
+    settings: Sequence[str],
+    format: str,
+    target: Path,
+    *,
+    frames: str | None = None,
+    dry_run: bool = False,
+) -> int:
     """Writes what an earlier run found in another format."""
     from prelabel.assembly.assemble import assemble_without_detector
     from prelabel.assembly.relabel import refuse_answers
@@ -258,7 +266,7 @@ def export_labels(config: Path, settings: Sequence[str], format: str, target: Pa
     loaded = load_config(config, settings)
     refuse_answers(loaded, "answers are in classifications.csv, and in the label rows")
     assembly = assemble_without_detector(loaded, config.parent, dry_run)
-    show_paths(export_run(assembly, _one_of("--format", format, ("coco", "yolo", "mot", "encord")), target))
+    show_paths(export_run(assembly, format, target, frames=frames))
     show_idle_keys(assembly.ignored_keys)
     return ALL_DONE
 

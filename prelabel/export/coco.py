@@ -1,4 +1,7 @@
-"""COCO detection results: one JSON file for all videos, an image for every frame that was looked at."""
+"""COCO: one JSON file for all videos, with an image for every inferred frame.
+
+Format: https://cocodataset.org/#format-data.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints, Mask, Polygon
 from prelabel.data.label_map import LabelledVideo
 from prelabel.data.masks import text_down_columns
 from prelabel.data.ontology import OntologyObject
+from prelabel.errors import ConfigError
+from prelabel.export.export import Export
 from prelabel.runtime.files import atomic_write, safe_name
 
 Size = tuple[int, int]
@@ -24,9 +29,9 @@ Size = tuple[int, int]
 
 
 def coco_keys(geometry: Geometry, size: Size) -> dict[str, Any]:
-    """Returns an annotation's keys that carry a geometry, in pixels of the displayed frame.
+    """Returns the keys of an annotation that carry a geometry, in pixels of the displayed frame.
 
-    A keypoint that is seen has COCO's visibility 2, any other 1: labelled, but not visible.
+    Keypoints have COCO's visibility 2, visible, or 1: labelled, but not visible.
 
     Args:
         geometry: within its frame.
@@ -72,10 +77,7 @@ def _run_lengths(mask: Mask, size: Size) -> dict[str, Any]:
 
 
 def _filled(polygons: Polygons, size: Size) -> Mask | None:
-    """Returns the pixels within polygons and out of their holes, filled as COCO's tools do; None if there are none.
-
-    COCO's lists of rings have no holes.
-    """
+    """Returns the mask of polygons with holes, which COCO's lists of rings cannot have; None if it is empty."""
     outer = _fill([rings[0] for rings in polygons.parts], size)
     holes = [hole for rings in polygons.parts for hole in rings[1:]]
     return Mask.of(outer & ~_fill(holes, size) if holes else outer)
@@ -99,18 +101,35 @@ def frame_file_name(title: str, frame_index: int) -> str:
     return f"{safe_name(title)}/{frame_index:06d}.jpg"
 
 
-def write_coco(path: Path, videos: Iterable[LabelledVideo]) -> None:
-    """Writes `images`, `annotations` with `score`, and `categories` with ids from 1.
+def export_coco(export: Export) -> list[Path]:
+    """Writes one COCO file, and `images` next to it if frames are wanted; the target is a folder or a `.json`."""
+    is_file = export.target.suffix.lower() == ".json"
+    if export.target.exists() and export.target.is_dir() == is_file:
+        raise ConfigError(f"{export.target}: is a {'folder' if is_file else 'file'}: name another target")
+    path = export.target if is_file else export.target / "coco.json"
+    write_coco(path, _saving_frames(export, path.parent / "images"))
+    return [path]
 
-    Boxes are x, y, width and height in pixels of the displayed frame; ids run through all videos. What is known beyond
-    the box is there as `segmentation` or `keypoints`.
+
+def _saving_frames(export: Export, folder: Path) -> Iterator[LabelledVideo]:
+    for video in export.videos:
+        frames = video.detections.frames_looked_at.tolist()
+        export.save_frames(video, (folder / frame_file_name(video.title, index) for index in frames))
+        yield video
+
+
+def write_coco(path: Path, videos: Iterable[LabelledVideo]) -> None:
+    """Writes `images`, `annotations` with `score`, and `categories`, all with ids from 1 that run through all videos.
+
+    `bbox` is x, y, width and height in pixels of the displayed frame. Masks, polygons and rotated boxes are in
+    `segmentation`, poses in `keypoints`.
 
     Args:
-        path: of the JSON file; replaced at once when all is written.
+        path: of the JSON file; replaced once all is written.
         videos: taken one at a time.
     """
     with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        # Annotations wait on disk until the images are all written: both are lists of one document.
+        # The document lists all images before all annotations. Annotations wait on disk, so that memory stays small.
         with tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as annotations:
             file.write('{"images": [')
             categories = _write_lists(videos, file, annotations)

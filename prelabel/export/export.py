@@ -1,83 +1,119 @@
-"""What earlier runs have found, in the format of another tool: from the raw store, with the thresholds of today."""
+"""Writes what earlier runs found in the format of another tool, under today's thresholds and classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import stored_videos
+from prelabel.assembly.stored import load_detections, stored_entries, stored_videos, titles_apart
 from prelabel.data.label_map import LabelledVideo
-from prelabel.errors import ConfigError
-from prelabel.export.coco import write_coco
-from prelabel.export.mot import write_mot
-from prelabel.export.yolo import write_yolo
-from prelabel.files.folder_sink import LABELS_ENDING, write_row
-from prelabel.labels.row.offline import encord_ontology, new_label_row
-from prelabel.labels.row.write import write_detections
-from prelabel.runtime.files import candidate_names, safe_name
+from prelabel.data.ontology import Ontology
+from prelabel.errors import ConfigError, TaskError
+from prelabel.export.frames import read_frames
+from prelabel.plugins.load import installed_names, load_plugin
+from prelabel.plugins.protocols import Task
+from prelabel.runtime.files import atomic_write
 
-if TYPE_CHECKING:
-    from encord.ontology import Ontology as EncordOntology
+JPEG_QUALITY = 95
 
 
-ExportFormat = Literal["coco", "yolo", "mot", "encord"]
+@dataclass(frozen=True)
+class Export:
+    """What a format writes.
+
+    A format is a function that takes an `Export` and returns the files and folders to look at. It is named in
+    `--format file.py:function`, or installed as an entry point of the group `prelabel.exports`.
+
+    Attributes:
+        target: file or folder to write to.
+        videos: one at a time, so that memory does not grow with their number; can be iterated once.
+        ontology: the project's, or the one made for a folder.
+        has_frames: the user asked for images too (`--frames`); `videos` hold the chosen frames alone.
+    """
+
+    target: Path
+    videos: Iterator[LabelledVideo]
+    ontology: Ontology
+    has_frames: bool = False
+    _assembly: Assembly | None = field(default=None, repr=False)
+    _tasks: Mapping[str, Task] = field(default_factory=dict, repr=False)
+
+    def save_frames(self, video: LabelledVideo, paths: Iterable[Path]) -> None:
+        """Writes a JPEG of each frame of the video; does nothing without `--frames`.
+
+        Args:
+            video: one of `videos`.
+            paths: of the JPEGs, one for each of the video's `frames_looked_at`.
+
+        Raises:
+            TaskError: the media cannot be fetched or read, or have changed since the run.
+        """
+        if not self.has_frames or self._assembly is None:
+            return
+        task = self._tasks.get(video.title)
+        record = None if task is None else load_detections(self._assembly, task)
+        if task is None or record is None:
+            raise TaskError(f"{video.title}: is no longer at the source: export without --frames")
+        frames = video.detections.frames_looked_at
+        path_of = dict(zip(frames.tolist(), paths, strict=True))
+        with task.open() as media:
+            for batch in read_frames(self._assembly, task, media, record, frames):
+                for index, frame in zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True):
+                    with atomic_write(path_of[index]) as unfinished:
+                        Image.fromarray(frame).save(unfinished, "JPEG", quality=JPEG_QUALITY)
 
 
-def export_run(assembly: Assembly, format: ExportFormat, target: Path) -> list[Path]:
-    """Writes every video of which a run has kept what was found; a video at a time in memory.
+def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | None = None) -> list[Path]:
+    """Writes every video that runs have stored detections of; returns the files and folders to look at.
 
     Args:
         assembly: of the config; its thresholds and classes hold, whatever they were in the run.
-        format: coco: one JSON file; yolo: label files with `data.yaml`; mot: a folder a video; encord: label rows.
-        target: a folder; for coco also a file that ends in `.json`.
-
-    Returns:
-        The files and folders to look at.
+        format: name of an installed format, `file.py:function` or `module:function`.
+        target: file or folder to write to.
+        frames: also write images: `labelled`: of frames with labels; a number N: of every Nth inferred frame.
 
     Raises:
-        ConfigError: no run has kept anything, the target is of the wrong kind, or the detector has other classes now.
+        ConfigError: no run has stored detections, the detector has other classes now, or an argument is wrong.
+        TaskError: a frame is wanted and its media cannot be read.
     """
-    is_file = format == "coco" and target.suffix.lower() == ".json"
-    if target.exists() and target.is_dir() == is_file:
-        raise ConfigError(f"{target}: is a {'folder' if is_file else 'file'}: name another target")
-    videos = stored_videos(assembly)
-    match format:
-        case "coco":
-            path = target if is_file else target / "coco.json"
-            write_coco(path, videos)
-            return [path]
-        case "yolo":
-            write_yolo(target, videos)
-            return [target / "data.yaml", target / "labels"]
-        case "mot":
-            titles: list[str] = []
-            write_mot(target, _noting_titles(videos, titles))
-            return [target / safe_name(title) / "det" / "det.txt" for title in titles]
-        case "encord":
-            ontology = encord_ontology(assembly.ontology)
-            return list(_write_rows(target, videos, ontology))
+    names = installed_names("export")
+    if ":" not in format and format not in names:
+        raise ConfigError(f"--format: got {format!r}, expected {' | '.join(names)} | file.py:function")
+    plugin = load_plugin("export", format, Path.cwd())
+    videos, tasks = stored_videos(assembly), {}
+    if frames is not None:
+        step = 0 if frames == "labelled" else _step(frames)
+        videos = (_choose_frames(video, step) for video in videos)
+        titles = titles_apart(stored_entries(assembly.found_store, assembly.named_source).of_source)
+        tasks = {titles[task.key]: task for task in assembly.source.tasks() if task.key in titles}
+    export = Export(target, videos, assembly.ontology, frames is not None, assembly, tasks)
+    return list(plugin.build(export, options={}))
 
 
-def _noting_titles(videos: Iterable[LabelledVideo], titles: list[str]) -> Iterator[LabelledVideo]:
-    for video in videos:
-        titles.append(video.title)
-        yield video
+def _step(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--frames: got {text!r}, expected labelled, or a number N for every Nth frame")
+    return int(text)
 
 
-def _write_rows(target: Path, videos: Iterable[LabelledVideo], ontology: EncordOntology) -> Iterator[Path]:
-    taken: set[str] = set()
-    for video in videos:
-        name = next(name for name in candidate_names(video.title, video.title) if name not in taken)
-        taken.add(name)
-        yield _write_row(target / f"{name}{LABELS_ENDING}", video, ontology)
+def _choose_frames(video: LabelledVideo, step: int) -> LabelledVideo:
+    """Returns the video with every `step`th inferred frame alone; 0: with its labelled frames."""
+    found = video.detections
+    chosen = found.frames_looked_at[::step] if step else np.unique(found.frame_index)
+    kept = found.where(np.isin(found.frame_index, chosen))
+    return replace(video, detections=replace(kept, inferred_frames=chosen))
 
 
-def _write_row(path: Path, video: LabelledVideo, ontology: EncordOntology) -> Path:
-    now = datetime.now(UTC)
-    blank = new_label_row(video.title, video.title, video.info, ontology, now=now)
-    row = write_detections(blank, video.detections, video.info, video.label_map, now=now).row
-    write_row(path, row)
-    return path
+def refuse_file(target: Path) -> None:
+    """Checks that a target is a folder, or can become one.
+
+    Raises:
+        ConfigError: it is a file.
+    """
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target}: is a file, expected a folder: name another target")

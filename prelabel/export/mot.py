@@ -1,4 +1,7 @@
-"""MOTChallenge: a folder a video with `det/det.txt` and `seqinfo.ini`."""
+"""MOTChallenge: a folder for each video, with results and ground truth.
+
+Format: https://arxiv.org/abs/2003.09003, section 4; https://github.com/JonathonLuiten/TrackEval/blob/master/docs.
+"""
 
 from __future__ import annotations
 
@@ -8,44 +11,59 @@ from pathlib import Path
 import numpy as np
 
 from prelabel.data.label_map import LabelledVideo
+from prelabel.export.export import Export, refuse_file
 from prelabel.runtime.files import atomic_write, safe_name
 
 
-def write_mot(path: Path, videos: Iterable[LabelledVideo]) -> None:
-    """Writes `VIDEO/det/det.txt`, `VIDEO/det/labels.txt` and `VIDEO/seqinfo.ini`.
+def export_mot(export: Export) -> list[Path]:
+    """Writes `VIDEO/det/det.txt`, `VIDEO/gt/gt.txt` and `VIDEO/seqinfo.ini`; returns the files `det.txt`.
 
-    A line of `det.txt` is frame (from 1), track (-1: none), left, top, width, height in pixels (from 1, as MOTChallenge
-    has them), confidence, class, -1, -1. The class, from 1, is the line of `labels.txt`; MOTChallenge's own detections
-    have -1 there, its ground truth the class.
-
-    Args:
-        path: a folder.
-        videos: taken one at a time.
+    `det.txt` has the form of results: every label with its confidence, and no class, since TrackEval refuses one there.
+    `gt.txt` has the form of ground truth: the labels that belong to a track, each with the class whose name is on that
+    line of `gt/labels.txt`. Frames, classes and pixels count from 1.
     """
-    for video in videos:
-        folder = path / safe_name(video.title)
-        _write_lines(folder / "det" / "det.txt", _lines(video))
-        _write_lines(folder / "det" / "labels.txt", (category.name for category in video.label_map.categories))
+    refuse_file(export.target)
+    paths = []
+    for video in export.videos:
+        folder = export.target / safe_name(video.title)
+        paths.append(folder / "det" / "det.txt")
+        _write_lines(paths[-1], _lines(video, is_truth=False))
+        _write_lines(folder / "gt" / "gt.txt", _lines(video, is_truth=True))
+        _write_lines(folder / "gt" / "labels.txt", (category.name for category in video.label_map.categories))
         _write_lines(folder / "seqinfo.ini", _sequence_info(video))
+        export.save_frames(
+            video, (folder / "img1" / f"{index + 1:06d}.jpg" for index in video.detections.frames_looked_at)
+        )
+    return paths
 
 
-def _lines(video: LabelledVideo) -> Iterable[str]:
+def _lines(video: LabelledVideo, *, is_truth: bool) -> Iterable[str]:
+    """Yields frame, track, left, top, width, height and four more values of each label.
+
+    Results end in confidence, -1, -1, -1. Ground truth ends in 1, class, 1, -1: "consider this box", and its
+    visibility. A confidence in place of the first 1 would be read as the integer 0: "ignore this box".
+    """
     found = video.detections
+    if is_truth:
+        found = found.where(found.track_id >= 0)
     class_ids = video.label_map.category_index[found.class_id] + 1
     columns = (found.frame_index, found.track_id, found.xyxy.astype(np.float64), found.confidence, class_ids)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     for frame_index, track_id, (x1, y1, x2, y2), confidence, class_id in rows:
         box = f"{x1 + 1:.3f},{y1 + 1:.3f},{x2 - x1:.3f},{y2 - y1:.3f}"
-        yield f"{frame_index + 1},{track_id},{box},{confidence:.5f},{class_id},-1,-1"
+        ending = f"1,{class_id},1,-1" if is_truth else f"{confidence:.5f},-1,-1,-1"
+        yield f"{frame_index + 1},{track_id},{box},{ending}"
 
 
 def _sequence_info(video: LabelledVideo) -> Iterable[str]:
     yield "[Sequence]"
     yield f"name={safe_name(video.title)}"
-    yield f"frameRate={video.info.average_fps:g}"
+    yield "imDir=img1"
+    yield f"frameRate={max(1, round(video.info.average_fps))}"  # whole: datumaro refuses any other
     yield f"seqLength={video.info.num_frames}"
     yield f"imWidth={video.info.width}"
     yield f"imHeight={video.info.height}"
+    yield "imExt=.jpg"
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -1,10 +1,13 @@
-"""YOLO: a text file for every frame with boxes, and the `data.yaml` that names the classes."""
+"""YOLO: a label file for each frame, and the `data.yaml` that Ultralytics trains from.
+
+Format: https://docs.ultralytics.com/datasets/detect/, and its neighbours segment, obb and pose.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,110 +19,120 @@ from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints, Mask, Polygon
 from prelabel.data.label_map import LabelledVideo, LabelMap
 from prelabel.data.masks import trace_mask
 from prelabel.data.ontology import OntologyObject
+from prelabel.export.export import Export, refuse_file
 from prelabel.runtime.files import atomic_write, safe_name
 
-TOLERANCE_PX = 1.0
+OUTLINE_TOLERANCE_PX = 1.0
 """How far the polygon of a bitmask may lie from its edge."""
+VALIDATION_SHARE = 5
+"""Every so many videos, one is for validation."""
 
 Values = NDArray[np.float64]
-"""Of one line, in fractions of the frame."""
+"""The numbers of a line after the class, in fractions of the frame."""
 
 
-def num_keypoints(label_map: LabelMap) -> int:
-    """Returns how many keypoints each line has; 0 where labels are no poses, or skeletons of several sizes."""
+def export_yolo(export: Export) -> list[Path]:
+    """Writes `labels/VIDEO_000012.txt` and `data.yaml`; with frames also `images`, `train.txt` and `val.txt`.
+
+    A line is class, centre x, centre y, width, height in fractions of the frame. Where labels hold more, it is what the
+    model of that task trains from: for -seg a polygon, parts joined and holes filled; for -obb four corners; for -pose
+    the box and x, y, visibility of each point. There is no place for confidences: a sixth value would be refused.
+    Frames without a label file are background. What the target holds under other names stays.
+
+    Images are split by video: frames of one video look too much alike to validate a model that has seen some of them.
+    """
+    refuse_file(export.target)
+    class_ids: dict[OntologyObject, int] = {}
+    num_videos = num_points = 0
+    with ExitStack() as stack:
+        lists = []
+        if export.has_frames:
+            paths = [stack.enter_context(atomic_write(export.target / name)) for name in ("train.txt", "val.txt")]
+            lists = [stack.enter_context(path.open("w", encoding="utf-8")) for path in paths]
+        for video in export.videos:
+            for category in video.label_map.categories:
+                class_ids.setdefault(category, len(class_ids))
+            num_points = max(num_points, keypoints_per_line(video.label_map))
+            stem = safe_name(video.title).replace("images/", "images_/")  # `images` alone leads Ultralytics to `labels`
+            names = [f"{stem}_{index:06d}" for index in video.detections.frames_looked_at.tolist()]
+            export.save_frames(video, (export.target / "images" / f"{name}.jpg" for name in names))
+            _write_labels(export, video, stem, class_ids)
+            if lists:
+                lists[num_videos % VALIDATION_SHARE == 1].writelines(f"./images/{name}.jpg\n" for name in names)
+            num_videos += 1
+    train, val = ("train.txt", "val.txt" if num_videos > 1 else "train.txt") if export.has_frames else ("images",) * 2
+    # No `path`: Ultralytics then starts at this file's folder, with a relative `path` at the working directory.
+    text = f"train: {train}\nval: {val}\n" + (f"kpt_shape: [{num_points}, 3]\n" if num_points else "") + "names:\n"
+    text += "".join(f"  {number}: {json.dumps(category.name)}\n" for category, number in class_ids.items())
+    with atomic_write(export.target / "data.yaml") as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    return [export.target / "data.yaml", export.target / "labels"]
+
+
+def _write_labels(export: Export, video: LabelledVideo, stem: str, class_ids: dict[OntologyObject, int]) -> None:
+    found = video.detections
+    ids = np.array([-1 if obj is None else class_ids[obj] for obj in video.label_map.objects], np.int64)[found.class_id]
+    lines = [
+        f"{class_id} " + " ".join(f"{value:.6f}" for value in values.tolist()) + "\n"
+        for class_id, values in zip(ids.tolist(), label_lines(video), strict=True)
+    ]
+    # An image without labels gets an empty file, which replaces that of an earlier export.
+    frames = found.frames_looked_at if export.has_frames else np.unique(found.frame_index)
+    ends = pairwise([*np.searchsorted(found.frame_index, frames).tolist(), len(lines)])
+    for frame_index, (start, end) in zip(frames.tolist(), ends, strict=True):
+        with atomic_write(export.target / "labels" / f"{stem}_{frame_index:06d}.txt") as unfinished:
+            unfinished.write_text("".join(lines[start:end]), encoding="utf-8")
+
+
+def keypoints_per_line(label_map: LabelMap) -> int:
+    """Returns how many keypoints each line has; 0 for other labels, and for skeletons of several sizes."""
     if label_map.offer.kind != "keypoints":
         return 0
     numbers = {len(category.skeleton) for category in label_map.categories if category.skeleton}
     return numbers.pop() if len(numbers) == 1 else 0
 
 
-def lines_of(video: LabelledVideo) -> Iterator[Values]:
-    """Yields the values of each detection: all lines of a file are of one form, as Ultralytics takes a file's."""
-    found, sizes = video.detections, video.info.sizes(video.detections.frame_index)
-    label_map = video.label_map
+def label_lines(video: LabelledVideo) -> Iterator[Values]:
+    """Yields the values of each label. All have one form: Ultralytics ignores a file of boxes and polygons."""
+    found, label_map = video.detections, video.label_map
+    sizes = video.info.sizes(found.frame_index)
     xywh = xyxy_to_xywh_norm(found.xyxy, sizes)
     boxes = np.concatenate([xywh[:, :2] + xywh[:, 2:] / 2, xywh[:, 2:]], axis=1)
-    as_line: Callable[[Values, Geometry | None, Values, Values], Values] = _box
-    if num := num_keypoints(label_map):
-        as_line = partial(_pose, num)
-    elif label_map.wants_geometry and label_map.offer.kind != "keypoints":
-        as_line = _ring
-    columns = (boxes, found.geometry.tolist(), found.xyxy.astype(np.float64), sizes.astype(np.float64))
-    for values in zip(*columns, strict=True):
-        yield as_line(*values)
+    num_points = keypoints_per_line(label_map)
+    has_rings = bool(label_map.wants_geometry) and label_map.offer.kind != "keypoints"
+    for box, geometry, xyxy, size in zip(boxes, found.geometry, found.xyxy.astype(np.float64), sizes, strict=True):
+        if num_points:
+            yield np.concatenate([box, _points(geometry, num_points, size)])
+        else:
+            yield (_ring(geometry, xyxy) / size).clip(0, 1).reshape(-1) if has_rings else box
 
 
-def _box(box: Values, known: Geometry | None, xyxy: Values, size: Values) -> Values:
-    return box
+def _points(geometry: Geometry | None, num_points: int, size: NDArray[np.int64]) -> Values:
+    """Returns x, y, visibility of each keypoint: 2 visible, 1 labelled but not visible, 0 not labelled."""
+    points = np.zeros((num_points, 3))
+    if isinstance(geometry, Keypoints):
+        points[:, :2], points[:, 2] = geometry.xy / size, np.where(geometry.confidence >= SEEN_FROM, 2, 1)
+    return points.reshape(-1)
 
 
-def _pose(num: int, box: Values, known: Geometry | None, xyxy: Values, size: Values) -> Values:
-    """Returns box and points; visibility is 2 of those that are seen, 1 of others: labelled, but not visible."""
-    points = np.zeros((num, 3))
-    if isinstance(known, Keypoints):
-        points[:, :2], points[:, 2] = known.xy / size, np.where(known.confidence >= SEEN_FROM, 2, 1)
-    return np.concatenate([box, points.reshape(-1)])
-
-
-def _ring(box: Values, known: Geometry | None, xyxy: Values, size: Values) -> Values:
-    x1, y1, x2, y2 = xyxy
-    corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
-    match trace_mask(known, TOLERANCE_PX) if isinstance(known, Mask) else known:
+def _ring(geometry: Geometry | None, xyxy: Values) -> Values:
+    """Returns one ring, (K, 2) in pixels: the corners of the box where there is no geometry."""
+    match trace_mask(geometry, OUTLINE_TOLERANCE_PX) if isinstance(geometry, Mask) else geometry:
         case Polygons(parts=parts):
-            corners = _joined([rings[0].astype(np.float64) for rings in parts])
-        case RotatedBox() as turned:
-            corners = turned.corners.astype(np.float64)
-    return (corners / size).clip(0, 1).reshape(-1)
+            return join_rings([rings[0].astype(np.float64) for rings in parts])
+        case RotatedBox() as rotated:
+            return rotated.corners.astype(np.float64)
+    x1, y1, x2, y2 = xyxy
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
 
 
-def _joined(rings: list[Values]) -> Values:
-    """Returns parts as one ring, which goes from the first to each other and back on the same line; holes are filled.
+def join_rings(rings: list[Values]) -> Values:
+    """Returns several rings as one, which goes from the first to each other and back along the same line.
 
-    >>> _joined([np.array([[0, 0], [1, 0], [0, 1.0]]), np.array([[5, 5], [6, 5], [5, 6.0]])]).tolist()
+    >>> join_rings([np.array([[0, 0], [1, 0], [0, 1.0]]), np.array([[5, 5], [6, 5], [5, 6.0]])]).tolist()
     [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [5.0, 5.0], [6.0, 5.0], [5.0, 6.0], [5.0, 5.0]]
     """
     first, *others = rings
     if not others:
         return first
-    there_and_back = [part for ring in others for part in (first[:1], ring, ring[:1])]
-    return np.concatenate([first, *there_and_back])
-
-
-def write_yolo(path: Path, videos: Iterable[LabelledVideo]) -> None:
-    """Writes `labels/VIDEO_000012.txt` and `data.yaml`, as Ultralytics trains from; frames go to `images/` beside them.
-
-    A line is class, centre x, centre y, width, height in fractions of the frame. Where labels hold more, it is what the
-    model of that task trains from: for -seg a polygon, parts joined and holes filled; for -obb four corners; for -pose
-    the box and x, y, visibility of each point. There is no place for confidences: a sixth column would be refused.
-    Frames without boxes have no file and count as background.
-
-    Args:
-        path: a folder; what stands there under other names stays.
-        videos: taken one at a time.
-    """
-    class_ids: dict[OntologyObject, int] = {}
-    poses = ""
-    for video in videos:
-        if num := num_keypoints(video.label_map):
-            poses = f"kpt_shape: [{num}, 3]\n"
-        for category in video.label_map.categories:
-            class_ids.setdefault(category, len(class_ids))
-        _write_video(path / "labels", video, class_ids)
-    names = "".join(f"  {number}: {json.dumps(category.name)}\n" for category, number in class_ids.items())
-    with atomic_write(path / "data.yaml") as unfinished:
-        unfinished.write_text(f"path: .\ntrain: images\nval: images\n{poses}names:\n{names}", encoding="utf-8")
-
-
-def _write_video(folder: Path, video: LabelledVideo, class_ids: dict[OntologyObject, int]) -> None:
-    found = video.detections
-    ids = np.array([-1 if obj is None else class_ids[obj] for obj in video.label_map.objects], np.int64)[found.class_id]
-    lines = [
-        f"{class_id} " + " ".join(f"{value:.6f}" for value in values.tolist())
-        for class_id, values in zip(ids.tolist(), lines_of(video), strict=True)
-    ]
-    frames, starts = np.unique(found.frame_index, return_index=True)
-    spans = pairwise([*starts.tolist(), len(lines)])
-    stem = safe_name(video.title)
-    for frame_index, (start, end) in zip(frames.tolist(), spans, strict=True):
-        with atomic_write(folder / f"{stem}_{frame_index:06d}.txt") as unfinished:
-            unfinished.write_text("\n".join(lines[start:end]) + "\n", encoding="utf-8")
+    return np.concatenate([first, *(part for ring in others for part in (first[:1], ring, ring[:1]))])

@@ -24,7 +24,7 @@ from prelabel.plugins.protocols import ModelRecord
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _UNION_TAG = r"[\[(-]|^(int|str|float|dict|literal)$"
-PluginKind = Literal["detector", "reader", "tracker", "classifier", "source", "sink", "agent"]
+PluginKind = Literal["detector", "reader", "tracker", "classifier", "source", "sink", "agent", "export"]
 
 
 @dataclass(frozen=True, slots=True)

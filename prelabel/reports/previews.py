@@ -14,21 +14,19 @@ from PIL import Image
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.stored import NEXT_STEP, labelled_video, load_detections
 from prelabel.data.detections import Detections
-from prelabel.data.frames import FrameBatch, Media
+from prelabel.data.frames import FrameBatch
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import ConfigError, ReadError, did_you_mean
-from prelabel.media.open import FramePolicy, open_frames
+from prelabel.export.frames import read_frames
 from prelabel.plugins.protocols import Task
 from prelabel.reports.drawing import FrameAnnotator, draw_caption
 from prelabel.reports.sheet import compose_sheet, fit_grid
 from prelabel.runtime.files import atomic_write
 from prelabel.runtime.progress import NullProgress, Progress
-from prelabel.store.class_probabilities import ClassRecord
 from prelabel.store.raw_detections import RawRecord
 
 MAX_SIDE_PX = 1280
 NUM_SHEET_FRAMES = 9
-BATCH_SIZE = 4
 TICKS_PER_SECOND = 90_000
 """Time base of a clip: a frame lasts a whole number of ticks at the usual frame rates."""
 BT709 = 1
@@ -149,28 +147,6 @@ def spread_evenly(frames: NDArray[np.int64], num: int) -> NDArray[np.int64]:
     """
     num = min(num, len(frames))
     return frames[(2 * np.arange(num) + 1) * len(frames) // (2 * max(num, 1))]
-
-
-def read_frames(
-    assembly: Assembly, task: Task, media: Media, record: RawRecord | ClassRecord, frame_indices: NDArray[np.int64]
-) -> Iterator[FrameBatch]:
-    """Yields frames of a task's media, read as the run read them.
-
-    Args:
-        assembly: of the config.
-        task: named in errors.
-        media: of the task, open.
-        record: what a run stored of these media.
-        frame_indices: int64 (M,), rising.
-
-    Raises:
-        ReadError: a frame cannot be read, or the media have changed since the run.
-    """
-    policy: FramePolicy = "strict" if record.partial is None else "warn"  # the run reported what a partial record lacks
-    with open_frames(media, assembly.config.reader, assembly.folder, policy, title=task.title) as opened:
-        if opened.info != record.info:
-            raise ReadError(f"{task.title}: has changed since the run read it: {NEXT_STEP}")
-        yield from opened.batches(frame_indices, BATCH_SIZE)
 
 
 def _annotated_frames(

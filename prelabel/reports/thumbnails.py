@@ -18,14 +18,12 @@ from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints
 from prelabel.data.label_map import LabelledVideo
 from prelabel.data.skeletons import Edge
 from prelabel.errors import PrelabelError
+from prelabel.export.frames import read_frames
 from prelabel.plugins.protocols import Task
 from prelabel.reports.drawing import geometry_rings
-from prelabel.reports.previews import read_frames
 
 MAX_SIDE_PX = 480
 JPEG_QUALITY = 72
-MAX_GAP_FRAMES = 300
-"""Across longer gaps between wanted frames, opening the video again is faster than decoding the frames between."""
 
 FrameKey = tuple[str, int]
 """A task's key and a frame index."""
@@ -92,10 +90,9 @@ class ThumbnailReader:
             if record is None:
                 return {}
             with task.open() as media:
-                for part in np.split(wanted, np.flatnonzero(np.diff(wanted) > MAX_GAP_FRAMES) + 1):
-                    for batch in read_frames(self.assembly, task, media, record, part):
-                        for index, frame in zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True):
-                            urls[key, index] = _data_url(Image.fromarray(frame))
+                for batch in read_frames(self.assembly, task, media, record, wanted):
+                    for index, frame in zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True):
+                        urls[key, index] = _data_url(Image.fromarray(frame))
         except PrelabelError:
             return {}
         return urls

@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import av
 import pytest
+from PIL import Image
 
 from prelabel.assembly.stored import titles_apart
 from prelabel.data.frames import VideoInfo
-from prelabel.errors import ConfigError
+from prelabel.errors import ConfigError, PluginError, TaskError
 from prelabel.export.export import export_run
+from prelabel.plugins.load import installed_names
 from prelabel.store.ledger import Entry
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 from tests.labelling import load_in_sdk
@@ -111,6 +114,81 @@ def test_encord_label_rows_load_in_the_sdk(ran, tmp_path):
     annotation = label_row.get_frame_view(1).get_object_instances()[0].get_annotation(1)
     assert annotation.confidence == pytest.approx(0.75)
     assert not annotation.manual_annotation
+
+
+def test_frames_are_those_with_labels_or_every_nth(ran, tmp_path):
+    labels = {"conf": {"other": 0.2, "thing": 0.9}}  # leaves a label on even frames alone
+    for frames, expected in (("labelled", [0, 2, 4]), ("4", [0, 4]), ("1", [0, 1, 2, 3, 4, 5])):
+        export_run(assembly_of(*ran, labels=labels), "coco", tmp_path / frames, frames=frames)
+        images = json.loads((tmp_path / frames / "coco.json").read_text())["images"]
+        assert [image["frame_index"] for image in images if image["video"] == "first.mp4"] == expected
+        written = {path.name for path in (tmp_path / frames / "images" / "first.mp4").iterdir()}
+        assert written == {f"{index:06d}.jpg" for index in expected}
+
+
+def test_a_frame_is_the_videos_own(tmp_path):
+    with av.open(tmp_path / "a.mp4", "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in (40, 90, 140, 190):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (64, 48), (level,) * 3))))
+        container.mux(stream.encode(None))
+    assembly = assembly_of(tmp_path / "a.mp4", tmp_path / "out")
+    run(assembly)
+    export_run(assembly, "mot", tmp_path / "mot", frames="1")
+    levels = [
+        Image.open(tmp_path / "mot" / "a.mp4" / "img1" / f"00000{n}.jpg").getpixel((60, 5))[0] for n in range(1, 5)
+    ]
+    assert levels == pytest.approx([40, 90, 140, 190], abs=6)
+
+
+@pytest.mark.parametrize("frames", ["0", "-1", "every", ""])
+def test_frames_that_are_no_choice_are_refused(ran, tmp_path, frames):
+    with pytest.raises(ConfigError, match=f"--frames: got '{frames}', expected labelled, or a number N"):
+        export_run(assembly_of(*ran), "coco", tmp_path / "set", frames=frames)
+
+
+def test_frames_of_media_that_are_gone_are_refused(tmp_path):
+    write_grey_clip(tmp_path / "media" / "a.mp4", 96, 64, 2)
+    write_grey_clip(tmp_path / "media" / "b.mp4", 96, 64, 2)
+    assembly = assembly_of(tmp_path / "media", tmp_path / "out")
+    run(assembly)
+    (tmp_path / "media" / "b.mp4").unlink()
+    with pytest.raises(TaskError, match=r"b\.mp4: is no longer at the source: export without --frames"):
+        export_run(assembly_of(tmp_path / "media", tmp_path / "out"), "yolo", tmp_path / "set", frames="1")
+
+
+OWN_FORMAT = """
+def write_counts(export):
+    path = export.target / "counts.txt"
+    path.parent.mkdir()
+    path.write_text("".join(f"{video.title} {len(video.detections)}\\n" for video in export.videos))
+    return [path]
+
+def broken(export):
+    raise KeyError("oh")
+"""
+
+
+def test_a_format_of_ones_own_is_one_function_in_a_file(ran, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(OWN_FORMAT)
+    monkeypatch.chdir(tmp_path)
+    (path,) = export_run(assembly_of(*ran), "mine.py:write_counts", tmp_path / "set")
+    assert path.read_text() == "day 2/second.mp4 9\nfirst.mp4 9\nstill.png 2\n"
+    with pytest.raises(PluginError, match=r"'mine\.py:broken' raised KeyError: 'oh'"):
+        export_run(assembly_of(*ran), "mine.py:broken", tmp_path / "set")
+
+
+def test_an_unknown_format_is_named_with_the_known_ones(ran, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"--format: got 'xml', expected .*coco \|.* mot \|.* yolo \| file\.py:function"
+    ):
+        export_run(assembly_of(*ran), "xml", tmp_path / "set")
+
+
+def test_every_installed_format_stands_in_the_docs():
+    page = Path("docs/export.md").read_text()
+    assert [name for name in installed_names("export") if f"`{name}`" not in page] == []
 
 
 def test_before_any_run_the_next_step_is_named(ran, tmp_path):

@@ -157,10 +157,8 @@ def test_kept_boxes_and_what_they_cost_are_in_the_report_and_filled_ones_marked_
     assert sorted(confidences) == [0.25] * 2 + [0.75] * 2 + [0.99] * 18
     page = page_of(few, report)
     assert ("boxes kept of tracks", "4 of 12") in [(tile.name, tile.value) for tile in page.figures]
-    filled_in = [
-        box.text for picture in page.tasks[0].thumbnails for box in picture.outlines if box.style == "interpolated"
-    ]
-    assert "thing #1 filled in" in filled_in
+    texts = [box.text for shown in page.tasks[0].thumbnails for box in shown.outlines if box.style == "interpolated"]
+    assert "thing #1 interpolated" in texts
     show_report(report)
     assert "4 of 12 boxes kept as keyframes, overlap with those found 1.000" in "".join(capsys.readouterr())
 
