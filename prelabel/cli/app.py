@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,20 +30,57 @@ MetricsPort = Annotated[
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML config; `prelabel init` writes one")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="lay a value over the config's, e.g. detector.conf=0.4; repeatable"
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="set a value of the config, e.g. detector.conf=0.4; repeatable"),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="write labels to files; save and move nothing on the platform")]
 
+MODEL, LABELS = "Model", "Labels"
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="WEIGHTS", help="model card, path or URL; sets detector.weights", rich_help_panel=MODEL),
+]
+Conf = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="least confidence of a label; sets detector.conf", rich_help_panel=MODEL),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,…", help="find these classes only; sets detector.classes", rich_help_panel=MODEL),
+]
+Device = Annotated[
+    str | None, typer.Option(help="auto | cpu | cuda | cuda:N; sets detector.device", rich_help_panel=MODEL)
+]
+Tracks = Annotated[
+    bool,
+    typer.Option(
+        "--tracks", help="one object instance per thing, over its frames; sets labels.instances", rich_help_panel=LABELS
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="look at every Nth frame; sets reader.stride", rich_help_panel=LABELS),
+]
 OfDryRun = Annotated[bool, typer.Option("--dry-run", help="of what the last dry run found")]
 
 
-@app.command()
+@app.command(epilog="Example: prelabel run clips/ --weights yolo11n --tracks")
 def run(
-    config: ConfigPath,
+    what: Annotated[
+        list[Path],
+        typer.Argument(metavar="CONFIG|VIDEO|FOLDER|GLOB", help="a YAML config, or the videos and images themselves"),
+    ],
     settings: Settings = None,
+    weights: Weights = None,
+    conf: Conf = None,
+    classes: Classes = None,
+    device: Device = None,
+    stride: Stride = None,
     *,
+    tracks: Tracks = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="where results go; sets source.output"),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="work on at most N tasks")] = None,
     dry_run: DryRun = False,
     watch: Annotated[
@@ -51,16 +89,22 @@ def run(
     metrics_port: MetricsPort = None,
     report: Annotated[bool, typer.Option("--report", help="write report.html beside report.json")] = False,
 ) -> None:
-    """Label what waits: videos in, label rows out, tasks moved on.
+    """Label videos and images: tasks of an Encord stage, or files on this machine.
 
-    An interrupted run goes on where it was. Ctrl-C stops after what is in hand, twice between two batches, a third
-    time at once.
+    The same command continues an interrupted run. Ctrl-C stops after the tasks that are being worked on, a second one
+    after the current batch, a third one at once.
     """
-    from prelabel.cli.commands import run_config
+    from prelabel.cli.console import waiting
 
-    code = run_config(
-        config,
+    with waiting("starting …"):
+        from prelabel.cli import commands
+
+    config = commands.config_among(what)
+    shorthands = _shorthands(weights=weights, conf=conf, classes=classes, device=device, tracks=tracks, stride=stride)
+    run_it = partial(commands.run_media, what) if config is None else partial(commands.run_config, config)
+    code = run_it(
         settings or (),
+        {**shorthands, "output": output},
         limit=limit,
         dry_run=dry_run,
         watch_seconds=watch,
@@ -68,6 +112,10 @@ def run(
         page=report,
     )
     raise typer.Exit(code)
+
+
+def _shorthands(**given: object) -> dict[str, object]:
+    return given
 
 
 @app.command()
@@ -105,7 +153,7 @@ def serve(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog="Example: prelabel retry prelabel.yaml day1/a.mp4")
 def retry(
     config: ConfigPath,
     tasks: Annotated[
@@ -119,7 +167,7 @@ def retry(
     raise typer.Exit(retry_failed(config, settings or (), tasks or ()))
 
 
-@app.command()
+@app.command(epilog="Example: prelabel check prelabel.yaml --set detector.weights=yolo11m")
 def check(config: ConfigPath, settings: Settings = None) -> None:
     """Look at all that can be known before frame 0: key, project, stage, pathway, classes, weights, decoder, GPU."""
     from prelabel.cli.commands import check_config_file
@@ -127,7 +175,7 @@ def check(config: ConfigPath, settings: Settings = None) -> None:
     raise typer.Exit(check_config_file(config, settings or ()))
 
 
-@app.command()
+@app.command(epilog="Example: prelabel relabel prelabel.yaml --set detector.conf=0.4")
 def relabel(config: ConfigPath, settings: Settings = None, *, dry_run: DryRun = False) -> None:
     """Label anew what earlier runs found: other thresholds, classes, shaping, tracks, keyframes or sink.
 
@@ -138,7 +186,7 @@ def relabel(config: ConfigPath, settings: Settings = None, *, dry_run: DryRun = 
     raise typer.Exit(relabel_kept(config, settings or (), dry_run=dry_run))
 
 
-@app.command()
+@app.command(epilog="Example: prelabel doctor")
 def doctor() -> None:
     """Look at this machine: decoders, devices, FFmpeg, weights, settings, and how to mend what is missing."""
     from prelabel.cli.commands import examine_machine
@@ -146,7 +194,7 @@ def doctor() -> None:
     raise typer.Exit(examine_machine())
 
 
-@app.command()
+@app.command(epilog="Example: prelabel status out/")
 def status(
     where: Annotated[
         Path, typer.Argument(metavar="[CONFIG|FOLDER]", help="a config, or a folder below which runs wrote")
@@ -158,7 +206,7 @@ def status(
     raise typer.Exit(show_status(where))
 
 
-@app.command()
+@app.command(epilog="Example: prelabel preview prelabel.yaml a.mp4 --kind sheet")
 def preview(
     config: ConfigPath,
     titles: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="which tasks; default: all")] = None,
@@ -173,7 +221,7 @@ def preview(
     raise typer.Exit(draw_previews(config, settings or (), titles or (), kind, dry_run=dry_run))
 
 
-@app.command()
+@app.command(epilog="Example: prelabel export prelabel.yaml exported/ --format yolo")
 def export(
     config: ConfigPath,
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="file or folder to write to")],
@@ -195,7 +243,7 @@ def export(
     raise typer.Exit(export_labels(config, settings or (), format, target, frames=frames, dry_run=dry_run))
 
 
-@app.command()
+@app.command(epilog='Example: prelabel evaluate prelabel.yaml --stage "Review 1"')
 def evaluate(
     config: ConfigPath,
     *,
@@ -228,28 +276,45 @@ def evaluate(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog="Example: prelabel init clips/ --weights yolo11n")
 def init(
-    folder: Annotated[Path | None, typer.Option(metavar="FOLDER", help="label the videos of this folder")] = None,
-    project: Annotated[str | None, typer.Option(metavar="HASH", help="label an Encord project's agent stage")] = None,
-    stage: Annotated[str | None, typer.Option(help="title or uuid of the agent stage")] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(help="model card, path or URL; default: yolo11n, yolo11n-seg for masks, mobilenet_v2 to classify"),
+    media: Annotated[
+        list[Path] | None, typer.Argument(metavar="[VIDEO|FOLDER|GLOB]...", help="videos and images on this machine")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="the config to write")] = Path("prelabel.yaml"),
+    folder: Annotated[Path | None, typer.Option(metavar="FOLDER", help="the same as FOLDER", hidden=True)] = None,
+    project: Annotated[str | None, typer.Option(metavar="HASH", help="label an Encord project's agent stage")] = None,
+    stage: Annotated[str | None, typer.Option(help="title or uuid of the agent stage; default: all")] = None,
+    settings: Settings = None,
+    weights: Weights = None,
+    conf: Conf = None,
+    classes: Classes = None,
+    device: Device = None,
+    stride: Stride = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="the config to write")] = Path(
+        "prelabel.yaml"
+    ),
     *,
+    tracks: Tracks = False,
     classify: Annotated[
         bool, typer.Option("--classify", help="answer a classification; default where an ontology has no boxes")
     ] = False,
 ) -> None:
-    """Write a commented config: for a folder, or from a project's stages, pathways and ontology."""
+    """Write a commented config: for files on this machine, or from a project's stages, pathways and ontology."""
     from prelabel.cli.commands import write_config
 
-    raise typer.Exit(write_config(folder, project, stage, weights, output, classify=classify))
+    code = write_config(
+        [*(media or ()), *([folder] if folder is not None else ())],
+        project,
+        stage,
+        settings or (),
+        _shorthands(weights=weights, conf=conf, classes=classes, device=device, tracks=tracks, stride=stride),
+        output=output,
+        classify=classify,
+    )
+    raise typer.Exit(code)
 
 
-@app.command(name="export-model")
+@app.command(name="export-model", epilog="Example: prelabel export-model yolo11n --engine openvino")
 def export_model(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="model card, path or URL")],
     engine: Annotated[str, typer.Option(help="auto | onnx | openvino | tensorrt")] = "auto",
@@ -268,7 +333,7 @@ def export_model(
     raise typer.Exit(build_engine(weights, options))
 
 
-@app.command()
+@app.command(epilog="Example: prelabel schema > config.schema.json")
 def schema() -> None:
     """Print the JSON Schema of the config, for editors."""
     import json

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from glob import glob
+from itertools import count
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rich.markup import escape
 
 from prelabel.assembly.assemble import Assembly, assemble
 from prelabel.assembly.finders import detector_for
+from prelabel.cli.console import person, waiting
 from prelabel.cli.show import (
-    person,
     show_checks,
     show_entries,
     show_evaluation,
@@ -24,10 +25,12 @@ from prelabel.cli.show import (
     show_paths,
     show_report,
     show_stage,
-    waiting,
 )
-from prelabel.config.load import load_config, load_configs
+from prelabel.config.load import USUAL_WEIGHTS, config_of_media, lay_over, load_config, load_configs, parse_settings
+from prelabel.config.sections import Config
+from prelabel.config.shorthand import expand_shorthands
 from prelabel.errors import ConfigError, did_you_mean
+from prelabel.files.media_files import media_kind
 from prelabel.plugins.load import load_plugin
 from prelabel.run.checks import check_labels, prepare_stages
 from prelabel.run.inspection import run_checks
@@ -46,12 +49,31 @@ from prelabel.store.run_folder import RunFolder
 
 Word = TypeVar("Word", bound=str)
 
+CONFIG = Path("prelabel.yaml")
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
+
 ALL_DONE, SOME_FAILED, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_config(
-    config: Path,
-    settings: Sequence[str] = (),
+    config: Path, settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None, **options: Any
+) -> int:
+    """Runs a config, one stage after the other; for the options see `_run_configs`."""
+    return _run_configs(load_configs(config, settings, shorthands), config.parent, **options)
+
+
+def run_media(
+    media: Sequence[Path], settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None, **options: Any
+) -> int:
+    """Labels videos and images without a config, and says how to keep the settings as one."""
+    code = _run_configs([config_of_media(media, settings, shorthands)], Path(), **options)
+    person().print(escape(f"to keep this as a config: {_init_command(media, settings, shorthands or {})}"))
+    return code
+
+
+def _run_configs(
+    configs: Sequence[Config],
+    folder: Path,
     *,
     limit: int | None = None,
     dry_run: bool = False,
@@ -59,9 +81,9 @@ def run_config(
     metrics_port: int | None = None,
     page: bool = False,
 ) -> int:
-    """Runs a config, stage after stage, once, or again and again until somebody asks to stop."""
+    """Runs the stages of a config once or, with `watch_seconds`, until somebody asks to stop."""
     shared = Shared()
-    assemblies = [assemble(stage, config.parent, dry_run, shared) for stage in load_configs(config, settings)]
+    assemblies = [assemble(config, folder, dry_run, shared) for config in configs]
     choose = every_task if watch_seconds is None else _retry_backoff(assemblies)
     stop = StopSignal()
     rest = None if watch_seconds is None else partial(_rest, stop, watch_seconds)
@@ -106,6 +128,49 @@ def serve_config(
 
 def _retry_backoff(assemblies: Sequence[Assembly]) -> RetryBackoff:
     return RetryBackoff(timedelta(minutes=assemblies[0].config.retries.watch_minutes))
+
+
+def config_among(words: Sequence[Path]) -> Path | None:
+    """Returns the config that a command names; None where it names media.
+
+    Raises:
+        ConfigError: it names a config and something else.
+    """
+    configs = [word for word in words if _is_config(word)]
+    if configs and len(words) > 1:
+        raise ConfigError(f"{configs[0]}: is a config: run it alone, or name videos, folders and globs only")
+    return configs[0] if configs else None
+
+
+def _is_config(path: Path) -> bool:
+    """Tells a config from media: by its ending, and where that says nothing by whether it is text."""
+    if path.suffix.lower() in CONFIG_SUFFIXES:
+        return True
+    if not path.is_file() or media_kind(path) is not None:
+        return False
+    with path.open("rb") as file:
+        start = file.read(1000)
+    return b"\0" not in start
+
+
+def _init_command(words: Sequence[Path], settings: Sequence[str], shorthands: Mapping[str, object]) -> str:
+    """Returns the command that writes what a run without a config did as one."""
+    given = {"weights": USUAL_WEIGHTS, **{name: value for name, value in shorthands.items() if value is not None}}
+    if any(setting.startswith(("detector.use=", "classifier", "agent")) for setting in settings):
+        given.pop("weights")
+    if (output := given.pop("output", None)) is not None:
+        settings = [f"source.output={output}", *settings]
+    command = ["prelabel", "init", *map(str, words)]
+    for name, value in given.items():
+        command += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
+    for setting in settings:
+        command += ["--set", setting]
+    config = next(path for path in map(_numbered_config, count()) if not path.exists())
+    return shlex.join([*command, *([] if config == CONFIG else ["--output", str(config)])])
+
+
+def _numbered_config(number: int) -> Path:
+    return CONFIG if number == 0 else CONFIG.with_stem(f"{CONFIG.stem}-{number + 1}")
 
 
 def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) -> int:
@@ -301,44 +366,37 @@ def evaluate_labels(
 
 
 def write_config(
-    folder: Path | None, project: str | None, stage: str | None, weights: str | None, output: Path, *, classify: bool
+    media: Sequence[Path],
+    project: str | None = None,
+    stage: str | None = None,
+    settings: Sequence[str] = (),
+    shorthands: Mapping[str, object] | None = None,
+    *,
+    output: Path = CONFIG,
+    classify: bool = False,
 ) -> int:
-    """Writes a commented config, never over one that stands."""
-    if (folder is None) == (project is None):
-        got = "neither" if folder is None else "both"
-        raise ConfigError(f"init: got {got} of --folder FOLDER and --project HASH, expected one: what to label")
+    """Writes a commented config for media or for a project; it replaces no file."""
+    from prelabel.cli.init.draft import config_for_media, config_for_project
+
+    if bool(media) == (project is not None):
+        got = "both" if media else "neither"
+        raise ConfigError(f"init: got {got} of VIDEO|FOLDER|GLOB and --project HASH, expected one: what to label")
     if output.exists():
-        raise ConfigError(f"{output}: stands already; name another with --output")
-    if project is not None:
-        text = _config_for_project(project, stage, weights, classify=classify)
+        raise ConfigError(f"{output}: exists already; name another file with --output")
+    values: dict[str, Any] = {}
+    lay_over(values, expand_shorthands(shorthands or {}, "classifier" if classify else "detector"))
+    lay_over(values, parse_settings(settings))
+    if project is None:
+        config_of_media(media)  # there is something at each of them
+        text = config_for_media(media, values, output, classify=classify)
     else:
-        assert folder is not None
-        if not glob(str(folder), recursive=True):
-            raise ConfigError(f"--folder: there is nothing at {folder}")
-        text = _config_for_folder(folder, weights, classify=classify)
+        from prelabel.encord.connection import connect
+
+        connected = connect(project, os.environ.get("ENCORD_DOMAIN"))
+        text = config_for_project(connected, values, output, stage=stage, classify=classify)
     write_text_atomically(output, text)
     person().print(escape(f"wrote {output}; look it over, then: prelabel check {output}"))
     return ALL_DONE
-
-
-def _config_for_project(project: str, stage: str | None, weights: str | None, *, classify: bool) -> str:
-    from prelabel.cli.init.classifier import asks_for_answers, classifying_config_for_project
-    from prelabel.cli.init.detector import config_for_project
-    from prelabel.encord.connection import connect
-
-    connected = connect(project, os.environ.get("ENCORD_DOMAIN"))
-    chosen = {} if weights is None else {"weights": weights}
-    if classify or asks_for_answers(connected.ontology()):
-        return classifying_config_for_project(connected, stage=stage, **chosen)
-    return config_for_project(connected, stage=stage, **chosen)
-
-
-def _config_for_folder(folder: Path, weights: str | None, *, classify: bool) -> str:
-    from prelabel.cli.init.classifier import classifying_config_for_folder
-    from prelabel.cli.init.detector import config_for_folder
-
-    write = classifying_config_for_folder if classify else config_for_folder
-    return write(folder) if weights is None else write(folder, weights=weights)
 
 
 def build_engine(weights: str, options: Mapping[str, object]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prelabel.cli.console import person
 from prelabel.evaluate.result import Evaluation, edit_tables, remarks, threshold_table
 from prelabel.run.inspection import Check
 from prelabel.runtime.progress import reason_beside
@@ -27,17 +27,6 @@ TITLES_SHOWN = 3
 SHOWN_TASK_OUTPUTS = 10
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]note[/]", "missing": "[red]missing[/]"}
 _STEPS = {"inferred": "[yellow]inferred[/]", "labelled": "[yellow]labelled[/]", "done": "[green]done[/]"}
-
-
-def person() -> Console:
-    """Returns the console that a person reads."""
-    return Console(stderr=not sys.stdout.isatty(), highlight=False, soft_wrap=True)
-
-
-def waiting(text: str) -> AbstractContextManager[object]:
-    """Returns a context in which a person is told what takes its time; nothing where nobody watches."""
-    console = person()
-    return console.status(text) if console.is_terminal else nullcontext()
 
 
 def show_checks(checks: Sequence[Check]) -> None:

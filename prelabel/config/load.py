@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from prelabel.config.base import RuleSection
 from prelabel.config.sections import AGENT_SECTIONS, Config, LabelsSection
+from prelabel.config.shorthand import expand_shorthands
 from prelabel.errors import ConfigError, PluginError, did_you_mean
 from prelabel.labels.flicker import Flicker
 from prelabel.labels.keyframes import Keyframes
@@ -22,6 +23,8 @@ from prelabel.runtime.files import safe_name
 from prelabel.runtime.yaml_files import parse_yaml, read_yaml
 
 STAGES, STAGE = "stages", "stage"
+USUAL_WEIGHTS = "yolo11n"
+"""Of a run without a config; the demo's detector finds painted shapes and nothing in people's videos."""
 _ALTERNATIVES = (AGENT_SECTIONS, ("pathway", "routing"))
 """Of these sections a config has one: where a stage has its own, those of all stages do not count."""
 
@@ -105,7 +108,9 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
     return configs[0]
 
 
-def load_configs(path: Path, settings: Sequence[str] = ()) -> list[Config]:
+def load_configs(
+    path: Path, settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None
+) -> list[Config]:
     """Returns the configs of a file, one a stage, with `key=value` settings laid over what stands for all of them.
 
     Relative paths are looked up in the working directory; where nothing is there, beside the config. `~` is one's home.
@@ -113,13 +118,14 @@ def load_configs(path: Path, settings: Sequence[str] = ()) -> list[Config]:
     Args:
         path: a YAML file.
         settings: as given to `--set`: a dotted key and a YAML value, `detector.conf=0.4`.
+        shorthands: values by the name of an option of the command line; `settings` come after them.
 
     Raises:
         ConfigError: the first mistake, with the file, the key, what it is and what is expected.
     """
     values = _read_sections(path)
-    for setting in settings:
-        _lay_over(values, setting)
+    model_section = "classifier" if "classifier" in values else "detector"
+    lay_over(values, expand_shorthands(shorthands or {}, model_section) | parse_settings(settings))
     try:
         stages = split_stages(values)
     except ConfigError as error:
@@ -129,6 +135,33 @@ def load_configs(path: Path, settings: Sequence[str] = ()) -> list[Config]:
     if len(stages) == 1:
         return [check_config(stages[0], str(path), path.parent)]
     return [check_config(stage, f"{path}, stage {stage['source']['stage']!r}", path.parent) for stage in stages]
+
+
+def config_of_media(
+    paths: Sequence[Path], settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None
+) -> Config:
+    """Returns a config for media without a file: a detector with the usual weights, and what the options say.
+
+    Args:
+        paths: files, folders or globs.
+        settings: as given to `--set`.
+        shorthands: values by the name of an option of the command line.
+
+    Raises:
+        ConfigError: there is nothing at one of the paths, or the first mistake in an option.
+    """
+    for path in paths:
+        if not _leads_somewhere(path):
+            raise ConfigError(f"{path}: there is no such config, file or folder")
+    named = [str(path) for path in paths]
+    values: dict[str, Any] = {"source": {"use": "folder", "path": named[0] if len(named) == 1 else named}}
+    laid_over = expand_shorthands(shorthands or {}, "detector") | parse_settings(settings)
+    lay_over(values, laid_over)
+    if not any(section in values for section in ("classifier", "agent")):
+        values["detector"] = {"weights": USUAL_WEIGHTS, **values.get("detector", {})}
+        if "use" in values["detector"] and "detector.weights" not in laid_over:
+            del values["detector"]["weights"]  # a detector of one's own has its own
+    return check_config(values, "command line")
 
 
 def check_config(values: Mapping[str, Any], name: str, folder: Path = Path()) -> Config:
@@ -155,12 +188,12 @@ def _read_sections(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: there is no such config; `prelabel init` writes one")
     kind = _kind_of_media(path)
     if kind:
-        raise ConfigError(f"{path}: is {kind}, expected a config; `prelabel init --folder {path}` writes one")
+        raise ConfigError(f"{path}: is {kind}, expected a config; `prelabel init {path}` writes one")
     values = read_yaml(path, ConfigError)
     if not isinstance(values, dict):
         got = "nothing" if values is None else type(values).__name__
         raise ConfigError(f"{path}: got {got}, expected sections: source, detector, …")
-    return values
+    return {key: value for key, value in values.items() if value is not None or key not in _MAY_BE_EMPTY}
 
 
 def _kind_of_media(path: Path) -> str:
@@ -169,22 +202,37 @@ def _kind_of_media(path: Path) -> str:
     return "a folder" if path.is_dir() else {"video": "a video", "image": "a picture"}.get(family, "")
 
 
-def _lay_over(values: dict[str, Any], setting: str) -> None:
-    key, separator, text = setting.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(f"--set {setting}: expected key=value, such as detector.conf=0.4")
-    try:
-        value = parse_yaml(text)
-    except ValueError as error:
-        raise ConfigError(f"--set {setting}: the value is not YAML: {error}") from error
-    *sections, last = key.strip().split(".")
-    place = values
-    for name in sections:
-        inner = place.get(name)
-        place[name] = place = dict(inner) if isinstance(inner, dict) else {}
-    place[last] = value
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Returns the values of `--set key=value`, by dotted key.
+
+    Raises:
+        ConfigError: one has no `=`, or a value that is not YAML.
+    """
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set {setting}: expected key=value, such as detector.conf=0.4")
+        try:
+            parsed[key.strip()] = parse_yaml(text)
+        except ValueError as error:
+            raise ConfigError(f"--set {setting}: the value is not YAML: {error}") from error
+    return parsed
 
 
+def lay_over(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    """Sets values by their dotted keys, one after the other; a section that is missing is made."""
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        place = values
+        for name in sections:
+            inner = place.get(name)
+            place[name] = place = dict(inner) if isinstance(inner, dict) else {}
+        place[last] = value
+
+
+_MAY_BE_EMPTY = ("reader", "labels", "tracker", "retries", "on_failure")
+"""A section in which every key is a comment counts as one that is not there."""
 _PATH_KEYS = (
     ("source", "path"),
     ("source", "ontology"),

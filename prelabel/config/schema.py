@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from prelabel.config.base import PluginSection
 from prelabel.config.load import STAGE, STAGES
@@ -150,6 +152,25 @@ def _options_schema(kind: PluginKind, use: str) -> Schema:
     tidied = _tidy(schema, f"{kind}: {use}")
     tidied["properties"] |= dict.fromkeys(_SECTION_OF[kind].model_fields, True)
     return tidied
+
+
+def described_options(kind: PluginKind, use: str) -> dict[str, FieldInfo]:
+    """Returns the options of a built-in plug-in, each described as its class's docstring describes it."""
+    model: type[BaseModel] = load_plugin(kind, use, Path()).factory.Options  # type: ignore[attr-defined]
+    texts = attribute_texts(inspect.cleandoc(model.__doc__ or ""))
+    fields = {name: copy(field) for name, field in model.model_fields.items()}
+    for name, text in texts.items():
+        fields[name].description = text
+    return fields
+
+
+def describe_values(field: FieldInfo) -> str:
+    """Returns what a field means, after the words that it may be, where the description does not name them."""
+    said = field.description or ""
+    values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    if len(values) < 2 or all(str(value) in said for value in values):
+        return said
+    return f"{' | '.join(map(str, values))}: {said}"
 
 
 def attribute_texts(docstring: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.cli.app import app, main
+from prelabel.config.load import config_of_media, load_config
 from tests.make_media import NUM_FRAMES, RECIPES, write_clip
 
 pytestmark = pytest.mark.timeout(180)
@@ -46,6 +48,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "clips").mkdir()
     (tmp_path / "mine.py").write_text(DETECTOR)
     (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "empty").mkdir()
     write_clip(tmp_path / "clips" / "a.mp4", RECIPES["h264"])
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -99,10 +102,15 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("preview", "config.yaml"), "prelabel run"),
         (("evaluate", "config.yaml"), "prelabel run"),
         (("status", "nowhere"), "no run has written here"),
-        (("init",), "got neither of --folder FOLDER and --project HASH"),
-        (("init", "--folder", ".", "--project", "x"), "got both of"),
-        (("init", "--folder", "nowhere", "-o", "new.yaml"), "there is nothing at nowhere"),
-        (("run", "clips/a.mp4"), "is a video, expected a config; `prelabel init --folder"),
+        (("init",), "got neither of VIDEO|FOLDER|GLOB and --project HASH"),
+        (("init", ".", "--project", "x"), "got both of"),
+        (("init", "nowhere", "-o", "new.yaml"), "nowhere: there is no such config, file or folder"),
+        (("check", "clips/a.mp4"), "is a video, expected a config; `prelabel init clips/a.mp4` writes one"),
+        (("run", "nowhere.mp4"), "nowhere.mp4: there is no such config, file or folder"),
+        (("run", "clips/*.avi"), "clips/*.avi: there is no such config, file or folder"),
+        (("run", "empty"), "at empty"),
+        (("run", "config.yaml", "clips"), "config.yaml: is a config: run it alone"),
+        (("run", "clips", "--weights", "yolo1n"), "did you mean 'yolo11n'"),
     ],
 )
 def test_what_is_wrong_is_exit_2_and_one_line_with_the_next_step(folder, prelabel, capsys, words, complaint):
@@ -150,10 +158,45 @@ def test_evaluate_after_a_run_shows_what_was_kept(folder, prelabel, capsys):
 
 
 def test_init_writes_a_config_that_loads_and_never_over_another(folder, prelabel, capsys):
-    assert prelabel("init", "--folder", "clips", "-o", "new.yaml", "--weights", "demo") == 0
+    assert prelabel("init", "clips", "-o", "new.yaml", "--weights", "demo") == 0
     assert prelabel("check", "new.yaml") == 0
-    assert prelabel("init", "--folder", "clips", "-o", "new.yaml") == 2
-    assert "stands already" in capsys.readouterr().err
+    assert prelabel("init", "clips", "-o", "new.yaml") == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_video_is_labelled_without_a_config(folder, prelabel, capsys):
+    assert prelabel("run", "clips/a.mp4", "--weights", "demo", "--conf", "0.9", "--stride", "2", "-o", "there") == 0
+    report = json.loads((folder / "there" / "report.json").read_text())
+    assert [task["title"] for task in report["tasks"]] == ["a.mp4"]
+    assert report["model"]["name"] == "demo"
+
+
+def test_the_command_that_a_run_without_a_config_prints_writes_the_same_as_a_config(folder, prelabel, capsys):
+    own = ("--set", "detector.use=mine.py:Steady", "--set", "frames=warn")
+    assert prelabel("run", "clips", *own, "--conf", "0.7", "--tracks", "--stride", "3", "--output", "my out") == 0
+    (printed,) = re.findall(r"to keep this as a config: prelabel (.*)", capsys.readouterr().err)
+    assert prelabel(*shlex.split(printed)) == 0
+    kept = load_config(Path("prelabel.yaml"))
+    assert kept == config_of_media(
+        [Path("clips")],
+        ["detector.use=mine.py:Steady", "frames=warn"],
+        {"conf": 0.7, "tracks": True, "stride": 3, "output": Path("my out")},
+    )
+    assert prelabel("run", "prelabel.yaml") == 0
+    assert "already done" in capsys.readouterr().err
+
+
+def test_the_printed_command_names_a_config_that_does_not_exist_yet(folder, prelabel, capsys):
+    (folder / "prelabel.yaml").write_text("source: {path: other}\n")
+    assert prelabel("run", "clips", "--set", "detector.use=mine.py:Steady") == 0
+    assert capsys.readouterr().err.strip().endswith("--output prelabel-2.yaml")
+
+
+def test_options_stand_for_keys_of_a_config_too(folder, prelabel):
+    assert prelabel("run", "config.yaml", "--conf", "0.8", "--stride", "2", "--output", "elsewhere") == 0
+    report = json.loads((folder / "elsewhere" / "report.json").read_text())
+    assert [task["instances"] for task in report["tasks"]] == [{"person": (NUM_FRAMES + 1) // 2}]
+    assert not (folder / "out").exists()
 
 
 def test_help_teaches_every_command_and_the_readme_names_it():

@@ -199,15 +199,15 @@ def test_what_the_project_does_not_have_is_answered_with_what_it_has(
     ("name", "said"),
     [
         ("nowhere.yaml", "there is no such config"),
-        ("clips", "is a folder, expected a config; `prelabel init --folder clips`"),
-        ("clip.mp4", "is a video, expected a config; `prelabel init --folder clip.mp4`"),
+        ("clips", "is a folder, expected a config; `prelabel init clips`"),
+        ("clip.mp4", "is a video, expected a config; `prelabel init clip.mp4`"),
         ("photo.jpg", "is a picture, expected a config"),
     ],
 )
 def test_what_is_no_config_is_told_apart(folder, name, said, monkeypatch, capsys):
     for media in ("clip.mp4", "photo.jpg"):
         (folder / media).touch()
-    monkeypatch.setattr("sys.argv", ["prelabel", "run", name])
+    monkeypatch.setattr("sys.argv", ["prelabel", "check", name])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2

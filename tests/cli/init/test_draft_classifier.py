@@ -13,8 +13,7 @@ from torchvision.models import get_model
 from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import write_config
 from prelabel.cli.init.class_guess import classes_of_options
-from prelabel.cli.init.classifier import classifying_config_for_folder, classifying_config_for_project
-from prelabel.cli.init.parts import card_of
+from prelabel.cli.init.draft import card_of, config_for_media, config_for_project
 from prelabel.config.load import load_config, load_configs
 from prelabel.config.sections import ClassifierSection, Config, ReaderSection
 from prelabel.encord.connection import connect
@@ -50,6 +49,14 @@ def project(encord_server: EncordServer, encord_environment: None) -> Project:
     return encord_server.world.add_project(ontology=ontology, pathways=SORTING)
 
 
+PATH = Path("prelabel.yaml")
+
+
+def for_project(project: Project, server: EncordServer, weights: str | None = None) -> str:
+    values = {"classifier": {"weights": weights}} if weights else {}
+    return config_for_project(connect(project.uuid, server.url), values, PATH, classify=True)
+
+
 def wrong_checks(config: Config, folder: Path) -> list[str]:
     return [check.detail for check in run_checks(assemble(config, folder)) if not check.passed]
 
@@ -66,7 +73,7 @@ def unmentioned(text: str, keys: set[str]) -> set[str]:
 
 def test_a_folder_is_sorted_by_a_config_that_passes_its_check(weights: str, tmp_path: Path) -> None:
     Image.new("RGB", (32, 24)).save(tmp_path / "a.png")
-    config = load(classifying_config_for_folder(tmp_path, weights=weights), tmp_path)
+    config = load(config_for_media([tmp_path], {"classifier": {"weights": weights}}, PATH, classify=True), tmp_path)
     assert config.classifier is not None
     assert wrong_checks(config, tmp_path) == []
 
@@ -74,7 +81,7 @@ def test_a_folder_is_sorted_by_a_config_that_passes_its_check(weights: str, tmp_
 def test_a_project_s_tasks_go_by_answers_where_a_pathway_is_called_like_one(
     project: Project, encord_server: EncordServer, weights: str, tmp_path: Path
 ) -> None:
-    text = classifying_config_for_project(connect(project.uuid, encord_server.url), weights=weights)
+    text = for_project(project, encord_server, weights)
     config = load(text, tmp_path)
     assert isinstance(config.source, EncordSection)
     assert (config.source.stage, config.labels.classification) == (AGENT, "Animal")
@@ -90,7 +97,7 @@ def test_without_such_pathways_all_take_the_one_to_annotators(
 ) -> None:
     ontology = encord_server.world.add_ontology(editor([ontology_object("Car")], [ANIMAL]))
     other = encord_server.world.add_project(ontology=ontology, pathways={"Skip": "Complete", "On": "Annotate 1"})
-    config = load(classifying_config_for_project(connect(other.uuid, encord_server.url), weights=weights), tmp_path)
+    config = load(for_project(other, encord_server, weights), tmp_path)
     assert (config.pathway, config.routing) == ("On", ())
     assert wrong_checks(config, tmp_path) == []
 
@@ -101,14 +108,14 @@ def test_each_of_several_stages_answers(project: Project, encord_server: EncordS
         ontology=project.ontology, stages=stages, pathways={"On": "Annotate 1", "Out": "Complete"}
     )
     path = tmp_path / "prelabel.yaml"
-    path.write_text(classifying_config_for_project(connect(other.uuid, encord_server.url), weights=weights))
+    path.write_text(for_project(other, encord_server, weights))
     configs = load_configs(path)
     assert [(config.source.stage, config.pathway) for config in configs] == [("First", "On"), ("Second", "On")]
     assert [wrong_checks(config, tmp_path) for config in configs] == [[], []]
 
 
 def test_it_says_what_every_key_means(project: Project, encord_server: EncordServer, weights: str) -> None:
-    text = classifying_config_for_project(connect(project.uuid, encord_server.url), weights=weights)
+    text = for_project(project, encord_server, weights)
     of_labels = {"classification", "classes", "answers", "unmapped", "if_begun", "conf"}
     sections = (EncordSection, ReaderSection, ClassifierSection)
     keys = {key for section in sections for key in section.model_fields} | of_labels
@@ -120,7 +127,7 @@ def test_an_ontology_without_a_classification_is_refused(encord_server: EncordSe
     ontology = encord_server.world.add_ontology(editor([ontology_object("Car")]))
     other = encord_server.world.add_project(ontology=ontology)
     with pytest.raises(OntologyError, match="has no classification"):
-        classifying_config_for_project(connect(other.uuid, encord_server.url))
+        for_project(other, encord_server)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +139,7 @@ def test_init_classifies_where_an_ontology_has_no_boxes_or_is_asked_to(
     ontology = encord_server.world.add_ontology(editor([ontology_object("Car")] * boxes, [ANIMAL]))
     project = encord_server.world.add_project(ontology=ontology)
     path = tmp_path / "new.yaml"
-    assert write_config(None, project.uuid, None, None, path, classify=asked) == 0
+    assert write_config([], project.uuid, output=path, classify=asked) == 0
     assert getattr(load_config(path), section) is not None
 
 
@@ -149,6 +156,6 @@ def test_titles_cannot_leave_their_comments(
     evil = "Roads\nreader: {stride: 7}\n#\x00\u2028"
     ontology = encord_server.world.add_ontology(editor([], [radio_classification(evil, [evil, "no: 'x'"])]))
     project = encord_server.world.add_project(evil, ontology=ontology, pathways={evil: "Annotate 1"})
-    config = load(classifying_config_for_project(connect(project.uuid, encord_server.url)), tmp_path)
+    config = load(for_project(project, encord_server), tmp_path)
     assert config.reader.stride == 1
     assert config.labels.classification == evil
