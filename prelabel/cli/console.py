@@ -10,11 +10,13 @@ from threading import Timer
 from rich.console import Console
 
 QUIET_SECONDS = 1.0
+WIDTH_OF_LOGS = 160
 
 
 def person() -> Console:
     """Returns the console that a person reads."""
-    return Console(stderr=not sys.stdout.isatty(), highlight=False, soft_wrap=True)
+    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    return Console(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else WIDTH_OF_LOGS)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prelabel.cli.console import person
+from prelabel.cli.console import WIDTH_OF_LOGS, person
 from prelabel.evaluate.result import Evaluation, edit_tables, remarks, threshold_table
 from prelabel.run.inspection import Check
 from prelabel.runtime.progress import reason_beside
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from prelabel.cli.doctor import Finding
 
 
-WIDTH_OF_LOGS = 160
 TITLES_SHOWN = 3
 SHOWN_TASK_OUTPUTS = 10
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]note[/]", "missing": "[red]missing[/]"}
