@@ -13,7 +13,7 @@ from prelabel.config.load import check_config, load_config
 from prelabel.config.sections import Config
 from prelabel.errors import ConfigError
 from prelabel.export.export import export_run
-from prelabel.run.inspection import run_checks
+from prelabel.run.checks import run_checks
 from tests.kept import write_grey_clip
 from tests.running import run_whole
 

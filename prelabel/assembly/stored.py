@@ -59,10 +59,17 @@ def stored_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
     Raises:
         ConfigError: there is none, or one is of a detector with other classes.
     """
-    entries = stored_entries(assembly.found_store, assembly.named_source).of_source
-    titles = titles_apart(entries)
-    for entry in entries:
-        yield labelled_video(assembly, entry, titles[entry.key])
+    yield from labelled_videos(assembly, stored_entries(assembly.found_store, assembly.named_source).of_source)
+
+
+def labelled_videos(assembly: Assembly, tasks: Sequence[Entry | TaskReport]) -> Iterator[LabelledVideo]:
+    """Yields the videos of tasks with their labels, one at a time in memory.
+
+    A title that several tasks bear is told apart by their keys.
+    """
+    titles = titles_apart(tasks)
+    for task in tasks:
+        yield labelled_video(assembly, task, titles[task.key])
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,11 @@ from prelabel.config.shorthand import expand_shorthands
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.files.media_files import media_kind
 from prelabel.plugins.load import load_plugin
-from prelabel.run.checks import check_labels, prepare_stages
-from prelabel.run.inspection import run_checks
+from prelabel.run.agents.agent import make_agent
+from prelabel.run.checks import prepare_stages, run_checks
+from prelabel.run.choose import OnlyFailed, RetryBackoff, TaskFilter, every_task
 from prelabel.run.notifications import SECRET_VARIABLE, NotificationReader
 from prelabel.run.passes import run_passes
-from prelabel.run.records import OnlyFailed, RetryBackoff, TaskFilter, every_task
 from prelabel.run.serve import WorkSignal, check_installed, make_app, served_stage, serving
 from prelabel.runtime.files import DRY_RUN, write_text_atomically
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
@@ -228,7 +228,7 @@ def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False
     loaded = load_config(config, settings)
     refuse_answers(loaded, "prelabel run takes another threshold or class map, and looks at no picture again")
     assembly = assemble_stored(without_previews(loaded), config.parent, dry_run)
-    check_labels(assembly)
+    make_agent(assembly).prepare()
     stop = StopSignal()
     ((_, report),) = run_passes([assembly], stop, every_task, ())
     show_report(report)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from prelabel.cli.console import WIDTH_OF_LOGS, person
 from prelabel.evaluate.result import Evaluation, edit_tables, remarks, threshold_table
-from prelabel.run.inspection import Check
+from prelabel.run.checks import Check
 from prelabel.runtime.progress import reason_beside
 from prelabel.store.ledger import Entry
 from prelabel.store.report import RunReport, Status

@@ -1,42 +1,108 @@
-"""What must hold before frame 0: each check says what is there, or raises what is wrong and what to do."""
+"""What must hold before frame 0, whatever the agent: each check says what is there, or raises what to change."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.data.frames import VideoInfo
 from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
-from prelabel.labels.filter import class_thresholds
 from prelabel.plugins.load import load_plugin
+from prelabel.plugins.protocols import ModelRecord
 from prelabel.plugins.traits import unavailable_reason
-
-CLASSES_SHOWN = 3
-OPTIONS_SHOWN = 20
+from prelabel.run.agents.agent import Agent, make_agent
 
 
-def check_function(assembly: Assembly) -> str:
-    """Returns which function is called, and with what, in words.
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The result of one check.
+
+    Attributes:
+        name: what was checked.
+        passed: whether a run can begin with it.
+        detail: what is there, or what is wrong and what to do.
+    """
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def run_checks(assembly: Assembly) -> list[Check]:
+    """Returns every check, passed or not, in the order in which a run needs them."""
+    agent = make_agent(assembly)
+    described = dict(agent.checks())
+    if assembly.config.source.has_workflow:
+        described["pathway"] = partial(check_pathways, assembly)
+    if assembly.config.routing or assembly.router.priority is not None:
+        described["routing"] = partial(check_routing, assembly, agent)
+    checks: list[Check] = []
+    for name, describe in described.items():
+        check = _check(name, describe)
+        first = next((earlier for earlier in checks if earlier.detail == check.detail and not earlier.passed), None)
+        checks.append(check if first is None else Check(name, False, f"waits for {first.name}, above"))
+    return checks
+
+
+def _check(name: str, describe: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, describe())
+    except SetupError as error:
+        return Check(name, False, str(error))
+
+
+def prepare_stages(assemblies: Sequence[Assembly]) -> None:
+    """Makes every part of each stage's run.
 
     Raises:
-        SetupError: it is not there, does not take its options, or asks for what there is not.
+        SetupError: the first that is wrong; of several stages, the message names its own.
     """
-    from prelabel.run.agents.function import load_function
+    for assembly in assemblies:
+        try:
+            prepare(assembly)
+        except SetupError as error:
+            if len(assemblies) == 1:
+                raise
+            raise type(error)(f"stage {assembly.stage!r}: {error}") from error
 
-    function = load_function(assembly)
-    asks = sorted(function.signature.all_asks())
-    if "label_row" in asks:
-        _ = assembly.ontology
-    return f"{function.use}, called with {', '.join([*asks, *function.options]) or 'nothing'}"
+
+def prepare(assembly: Assembly) -> None:
+    """Makes every part of a run, cheap ones first.
+
+    Raises:
+        SetupError: the first that is wrong.
+    """
+    agent = make_agent(assembly)
+    check_output(assembly.output)
+    check_reader(assembly)
+    assembly.source.prepare()
+    check_pathways(assembly)
+    check_routing(assembly, agent)
+    agent.prepare()
+
+
+def check_output(folder: Path) -> None:
+    """Checks that a run can write into a folder, which may not exist yet.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"source.output: {folder}: {nearest} is a file, expected a folder: name another")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"source.output: {folder}: {nearest} may not be written by this user: name another folder")
 
 
 def check_reader(assembly: Assembly) -> str:
-    """Returns which reader will be used, in words.
+    """Returns which reader is used, in words.
 
     Raises:
-        SetupError: it is not there, does not take its options, or this machine lacks what it needs.
+        SetupError: it is missing, does not take its options, or this machine lacks what it needs.
     """
     section = assembly.config.reader
     if section.use == "auto":
@@ -56,36 +122,6 @@ def check_reader(assembly: Assembly) -> str:
     return f"{section.use}, device {section.device}"
 
 
-def check_tracker(assembly: Assembly) -> str:
-    """Returns how boxes become tracks, in words.
-
-    Raises:
-        SetupError: the tracker is not there, does not take its options, or does not start.
-    """
-    parts = assembly.detection
-    linking = parts.linking
-    if linking is None:
-        return "none: each detection is an instance of its own"
-    linking.new_tracker(VideoInfo(width=64, height=64, num_frames=1, average_fps=25.0, duration_seconds=0.04))
-    return (
-        f"{parts.tracker_plugin.use}, of {linking.min_length} detections or more, "
-        f"gaps of up to {linking.max_gap_seconds:g} s filled in"
-    )
-
-
-def check_output(folder: Path) -> None:
-    """Makes sure that a run can write into a folder, which need not be there yet.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise ConfigError(f"source.output: {folder}: {there} is a file, expected a folder: name another")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"source.output: {folder}: {there} may not be written by this user: name another folder")
-
-
 def check_pathways(assembly: Assembly) -> str:
     """Returns the pathways that tasks may take, and where they lead, in words.
 
@@ -95,115 +131,47 @@ def check_pathways(assembly: Assembly) -> str:
     source, failed = assembly.source, assembly.config.on_failure.pathway
     if not source.moves_tasks:
         return "none: tasks stay where they are"
-    said = [source.check_pathway(pathway) for pathway in assembly.router.pathways]
-    if not said:
-        said = ["the one that the function returns"]
+    pathways = [source.check_pathway(pathway) for pathway in assembly.router.pathways]
+    if not pathways:
+        pathways = ["the one that the function returns"]
     if failed is not None:
-        said.append(f"tasks that are set aside: {source.check_pathway(failed)}")
-    return "; ".join(said)
+        pathways.append(f"failed tasks: {source.check_pathway(failed)}")
+    return "; ".join(pathways)
 
 
-def check_routing(assembly: Assembly) -> str:
-    """Returns the rules by which tasks go, in their order.
+def check_routing(assembly: Assembly, agent: Agent[Any, Any]) -> str:
+    """Returns the routing rules in their order, in words.
 
     Raises:
-        OntologyError: a rule names a class that cannot be found.
+        OntologyError: a rule names an unknown class.
     """
     router = assembly.router
-    if assembly.config.agent is not None:
-        known = []
-    elif assembly.config.classifier is not None:
-        known = [choice.name for choice in assembly.classification.answer_map.choices]
-    else:
-        known = [category.name for category in assembly.detection.label_map.categories]
-    router.check_classes(known)
-    said = [f"{place}. {rule}" for place, rule in enumerate(router.rules, start=1)]
-    return "; ".join(said if router.priority is None else [*said, f"priority: {router.priority.text}"])
+    router.check_classes(agent.routing_classes)
+    rules = [f"{number}. {rule}" for number, rule in enumerate(router.rules, start=1)]
+    return "; ".join(rules if router.priority is None else [*rules, f"priority: {router.priority.text}"])
 
 
-def check_answers(assembly: Assembly) -> str:
-    """Returns which option each class becomes, in words.
-
-    Raises:
-        SetupError: the classification, an option or a class is not there.
-    """
-    parts = assembly.classification
-    _ = parts.thresholds
-    answers = parts.answer_map
-    said = []
-    for place, choice in enumerate(answers.choices[:OPTIONS_SHOWN]):
-        members = [answers.class_names[class_id] for class_id, becomes in answers.links.tolist() if becomes == place]
-        more = f" and {len(members) - CLASSES_SHOWN} more" if len(members) > CLASSES_SHOWN else ""
-        alike = members == [choice.path]
-        said.append(choice.path if alike else f"{choice.path} from {', '.join(members[:CLASSES_SHOWN])}{more}")
-    if len(answers.choices) > OPTIONS_SHOWN:
-        said.append(f"and {len(answers.choices) - OPTIONS_SHOWN} options more")
-    return "; ".join(
-        [f"'{answers.classification.name}' of '{parts.ontology.title}': {said[0]}", *said[1:], *answers.notes]
-    )
+def describe_source(assembly: Assembly) -> str:
+    """Returns which tasks wait, in words."""
+    return assembly.source.describe()
 
 
-def prepare(assembly: Assembly) -> None:
-    """Makes every part of a run, cheap ones first.
+def describe_sink(assembly: Assembly) -> str:
+    """Returns where labels go, in words.
 
     Raises:
-        SetupError: the first that is wrong.
+        SetupError: they cannot be written there.
     """
     check_output(assembly.output)
-    check_reader(assembly)
-    assembly.source.prepare()
-    check_pathways(assembly)
-    check_routing(assembly)
-    if assembly.config.agent is not None:
-        check_function(assembly)
-    elif assembly.config.classifier is not None:
-        check_answers(assembly)
-        _ = assembly.sink
-    else:
-        check_labels(assembly)
+    own, _ = assembly.config.sink, assembly.sink
+    if own is None or assembly.dry_run:
+        return assembly.rows.describe()
+    return f"to {own.use}; reports into {assembly.output}"
 
 
-def prepare_stages(assemblies: Sequence[Assembly]) -> None:
-    """Makes every part of each stage's run.
-
-    Raises:
-        SetupError: the first that is wrong; where there are several stages, it names its own.
-    """
-    for assembly in assemblies:
-        try:
-            prepare(assembly)
-        except SetupError as error:
-            if len(assemblies) == 1:
-                raise
-            raise type(error)(f"stage {assembly.stage!r}: {error}") from error
-
-
-def check_labels(assembly: Assembly) -> None:
-    """Makes every part that makes labels of boxes.
-
-    Raises:
-        SetupError: the first that is wrong.
-    """
-    check_tracker(assembly)
-    check_keyframes(assembly)
-    class_thresholds(assembly.config.labels.conf, assembly.detection.label_map)
-    _ = assembly.sink
-
-
-def check_keyframes(assembly: Assembly) -> None:
-    """Checks that the frames between keyframes can be filled in.
-
-    Raises:
-        ConfigError: more than boxes would have to stand there.
-    """
-    labels = assembly.detection.label_map
-    if assembly.config.labels.keyframes is None or not labels.wants_geometry:
-        return
-    class_id = min(labels.wants_geometry)
-    found = labels.objects[class_id]
-    assert found is not None
-    raise ConfigError(
-        f"labels.keyframes: puts boxes on lines between those that it keeps, and labels.classes makes "
-        f"{labels.class_names[class_id]!r} the {found.shape} {found.name!r}, of which another frame's does not fit: "
-        "leave keyframes out, or map the class to a bounding box"
-    )
+def describe_model(model: ModelRecord, num_classes: int, batch_size: int) -> str:
+    """Returns name, weights, licence, classes, engine and batch size of a model, in words."""
+    digest = f", sha256 {model.weights_sha256[:12]}…" if model.weights_sha256 else ""
+    licence = f", licence {model.licence}" if model.licence else ""
+    engine = f", in {model.engine}" if model.engine else ""
+    return f"{model.name}{digest}{licence}, {num_classes} classes{engine}, batches of {batch_size}"

@@ -1,31 +1,58 @@
-"""Tasks of which nothing is left to do, as the ledger and the files of earlier runs tell."""
+"""What the ledger says of tasks, and which tasks are finished."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic
+from typing import Any
 
 from prelabel.plugins.protocols import Task
-from prelabel.run.agents.agent import Found, TaskAgent
-from prelabel.run.records import TaskRecords
+from prelabel.run.agents.agent import Agent
+from prelabel.store.ledger import Entry, Ledger, Step
 from prelabel.store.report import TaskReport
 
 _LABELLED_OTHERWISE = (
-    "of the files are labelled as an earlier config had it, or have changed since: what is written about all leaves "
-    "them out until a run has labelled them anew"
+    "of the files were labelled under another config, or have changed since: the files about all tasks leave them out "
+    "until a run labels them again"
 )
 Stamp = tuple[int, int]
 """Size and time of change of a file."""
 
 
 @dataclass(frozen=True, slots=True)
-class KnownReport:
-    """How a finished task stands, for as long as nothing of it changes.
+class TaskRecords:
+    """The ledger as one run uses it.
 
     Attributes:
-        report: what is to be told of it.
+        ledger: of the run's folder.
+        agent: gives each task's fingerprint.
+    """
+
+    ledger: Ledger
+    agent: Agent[Any, Any]
+
+    def entry(self, task: Task) -> Entry | None:
+        """Returns the entry of a task; None if no run has worked on it."""
+        return self.ledger.entry(task.key)
+
+    def current_entry(self, task: Task) -> Entry | None:
+        """Returns the entry of a task if it was made under the fingerprint of today."""
+        entry = self.entry(task)
+        return entry if entry is not None and entry.fingerprint == self.agent.fingerprint(task) else None
+
+    def record(self, task: Task, step: Step, num_instances: int | None = None, reason: str = "") -> None:
+        """Writes the entry of a task; an earlier number of instances stays unless a new one is given."""
+        entry = Entry(task.key, task.title, step, self.agent.fingerprint(task), num_instances or 0, reason)
+        self.ledger.record(entry, keeps_instances=num_instances is None)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownReport:
+    """The report of a finished task, valid as long as nothing about the task changes.
+
+    Attributes:
+        report: of the task.
         fingerprint: under which it was done.
         stamps: of the files that the report names.
     """
@@ -36,49 +63,35 @@ class KnownReport:
 
 
 @dataclass(frozen=True, slots=True)
-class WholeReports:
-    """How all tasks stand, also those to which a run did not come.
+class FinishedTasks:
+    """Finds tasks that are complete. May be used from several threads.
 
     Attributes:
-        reports: a task each.
-        notes: what is missing all the same.
+        records: the ledger.
+        known: by task key; `--watch` keeps it from pass to pass, and reads no file twice.
     """
 
-    reports: tuple[TaskReport, ...]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedTasks(Generic[Found]):
-    """Tells how tasks stand that are done. May be used from several threads.
-
-    Attributes:
-        agent: what is done with tasks.
-        records: what is known of them.
-        known: by task key; a run that looks again and again keeps it, and reads and shapes nothing twice.
-    """
-
-    agent: TaskAgent[Found]
     records: TaskRecords
     known: dict[str, KnownReport] = field(default_factory=dict)
 
     def report(self, task: Task) -> TaskReport | None:
-        """Returns how a task stands that is done under the config of today, its labels still there; None of others."""
-        entry = self.records.entry_of_today(task)
-        if entry is None or entry.step != "done" or not self.agent.holds(task):
+        """Returns the report of a task that is done under today's config with its outputs still there; else None."""
+        entry, agent = self.records.current_entry(task), self.records.agent
+        if entry is None or entry.step != "done" or not agent.outputs_exist(task):
             return None
         known = self.known.get(task.key)
         if known is None or known.fingerprint != entry.fingerprint or known.stamps != _stamps(known.report):
-            found = self.agent.recall(task, entry.step)
+            found = agent.load_cached(task, entry.step)
             if found is None:
                 return None
-            known = self.known[task.key] = self._look(task, found, entry.fingerprint)
+            report = replace(agent.build_labels(task, found).report, status="already done")
+            known = self.known[task.key] = KnownReport(report, entry.fingerprint, _stamps(report))
         return known.report
 
-    def beside(self, reports: Sequence[TaskReport], tasks: Iterable[Task]) -> WholeReports:
-        """Returns the reports of a run with those of finished tasks to which it did not come.
+    def add_to(self, reports: Sequence[TaskReport], tasks: Iterable[Task]) -> tuple[list[TaskReport], list[str]]:
+        """Returns the reports of a run and of finished tasks that it did not reach, and warnings.
 
-        It was stopped, had a limit, or shares the work: files about all tasks are to hold theirs all the same.
+        A run may have been stopped or had a limit. Files about all tasks hold the finished ones all the same.
 
         Args:
             reports: of the run.
@@ -94,19 +107,13 @@ class FinishedTasks(Generic[Found]):
             if report is not None:
                 finished[task.key] = report
             else:
-                num_old += self._was_done_otherwise(task)
-        notes = (f"{num_old} {_LABELLED_OTHERWISE}",) if num_old else ()
-        return WholeReports((*(report for report in reports if report.key not in finished), *finished.values()), notes)
+                num_old += self._is_done_otherwise(task)
+        warnings = [f"{num_old} {_LABELLED_OTHERWISE}"] if num_old else []
+        return [*(report for report in reports if report.key not in finished), *finished.values()], warnings
 
-    def _was_done_otherwise(self, task: Task) -> bool:
+    def _is_done_otherwise(self, task: Task) -> bool:
         entry = self.records.entry(task)
-        return entry is not None and entry.step == "done" and entry.fingerprint != self.agent.fingerprint(task)
-
-    def _look(self, task: Task, found: Found, fingerprint: str) -> KnownReport:
-        decision = self.agent.decide(task, found)
-        pathway, priority = decision.pathway, decision.priority
-        report = replace(decision.report, status="already done", pathway=pathway, priority=priority)
-        return KnownReport(report, fingerprint, _stamps(report))
+        return entry is not None and entry.step == "done" and self.records.current_entry(task) is None
 
 
 def _stamps(report: TaskReport) -> tuple[Stamp | None, ...]:

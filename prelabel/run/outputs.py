@@ -10,16 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import labelled_video, titles_apart
-from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import PrelabelError
 from prelabel.evaluate.coco import score_coco
-from prelabel.export.classifications import write_predictions
-from prelabel.export.coco import write_coco
+from prelabel.run.agents.agent import make_agent
 from prelabel.runtime.files import PREVIEW_SUFFIXES, write_text_atomically
 from prelabel.runtime.progress import Progress
 from prelabel.runtime.redact import redact
-from prelabel.store.report import RunReport, Score, TaskReport
+from prelabel.store.report import RunReport, TaskReport
 
 REPORT = "report.json"
 """Of a run, in its output; of several stages, above theirs."""
@@ -40,14 +37,15 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
     outputs: list[Path] = []
     warnings, unwritten = list(report.warnings), list[str]()
     score = None
-    if report.tasks and assembly.writes_files and assembly.config.agent is None:
-        found = _found_path(assembly)
-        with _noted(unwritten, f"{found}: "):
-            _write_found(found, assembly, report)
-            outputs.append(found)
-        if not unwritten:
+    agent = make_agent(assembly)
+    summary, truth = agent.summary_path, assembly.config.source.truth_file
+    if report.tasks and assembly.writes_files and summary is not None:
+        with _noted(unwritten, f"{summary}: "):
+            agent.write_summary(summary, report)
+            outputs.append(summary)
+        if not unwritten and truth is not None:
             with _noted(warnings):
-                score = _score(assembly)
+                score = score_coco(summary, truth)
     with _noted(warnings):
         outputs += _previews(assembly, report, progress)
     outputs += [path := assembly.output / REPORT, *([assembly.output / "report.html"] if page else [])]
@@ -57,8 +55,6 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         warnings=tuple(warnings),
         unwritten="".join(unwritten),
         outputs=tuple(map(str, outputs)),
-        shapes=_shapes(assembly),
-        device="" if assembly.config.detector is None else assembly.detection.device or "",
     )
     if _tells_nothing(report) and path.exists():
         finished = replace(finished, outputs=())
@@ -119,32 +115,6 @@ def write_stages_report(folder: Path, ended: Sequence[tuple[Assembly, RunReport]
     return path
 
 
-def _found_path(assembly: Assembly) -> Path:
-    """Returns the one file for all that was found, of the kind that fits it."""
-    return assembly.output / ("classifications.csv" if assembly.config.classifier is not None else "coco.json")
-
-
-def _write_found(path: Path, assembly: Assembly, report: RunReport) -> None:
-    if assembly.config.classifier is not None:
-        write_predictions(path, assembly, report)
-    else:
-        write_coco(path, labelled_videos(assembly, report))
-
-
-def labelled_videos(assembly: Assembly, report: RunReport) -> Iterator[LabelledVideo]:
-    """Yields the videos that the run labelled, or an earlier one had, one at a time from the raw store."""
-    labelled = [task for task in report.tasks if task.is_done]
-    titles = titles_apart(labelled)
-    for task in labelled:
-        yield labelled_video(assembly, task, titles[task.key])
-
-
-def _shapes(assembly: Assembly) -> tuple[str, ...]:
-    if assembly.config.detector is None:
-        return ()
-    return tuple(dict.fromkeys(category.shape for category in assembly.detection.label_map.categories))
-
-
 def _write_page(assembly: Assembly, report: RunReport, path: Path) -> None:
     from prelabel.reports.run_page import write_run_report
 
@@ -153,11 +123,6 @@ def _write_page(assembly: Assembly, report: RunReport, path: Path) -> None:
 
 def _tells_nothing(report: RunReport) -> bool:
     return not (report.tasks or report.left_alone or report.aborted)
-
-
-def _score(assembly: Assembly) -> Score | None:
-    truth = assembly.config.source.truth_file
-    return None if truth is None else score_coco(_found_path(assembly), truth)
 
 
 def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list[Path]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
+from prelabel.run.choose import TaskFilter
 from prelabel.run.finished import KnownReport
 from prelabel.run.outputs import complete, write_stages_report
-from prelabel.run.records import TaskFilter
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.files import DRY_RUN
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals

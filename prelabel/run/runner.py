@@ -1,36 +1,29 @@
-"""The run: tasks to videos to labels, stage beside stage, one task's failure its own."""
+"""The run: has each task inferred, then labels, saves and moves it; retries tasks that fail."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Generic
+from functools import partial
+from typing import Any
 
 import prelabel
 from prelabel.assembly.assemble import Assembly
 from prelabel.config.fingerprints import config_fingerprint
-from prelabel.errors import AccountError, OntologyError, OutageError
+from prelabel.errors import AccountError, OntologyError
 from prelabel.plugins.protocols import Task
 from prelabel.plugins.traits import usage_of, usage_warnings
-from prelabel.run.agents.agent import Decision, Found, InferredTask, TaskAgent
-from prelabel.run.agents.make import make_agent
-from prelabel.run.ahead import InferenceStage
-from prelabel.run.finished import FinishedTasks, KnownReport, WholeReports
-from prelabel.run.records import (
-    LONGEST_WAIT_SECONDS,
-    Outcome,
-    TaskFilter,
-    TaskRecords,
-    emit_retry,
-    emit_task_end,
-    every_task,
-    failed_outcome,
-)
+from prelabel.run.agents.agent import Agent, make_agent
+from prelabel.run.choose import LONGEST_WAIT_SECONDS, TaskFilter, every_task
+from prelabel.run.finished import FinishedTasks, KnownReport, TaskRecords
+from prelabel.run.work import Failure, InferredTask, LabelledTask, TaskResult
+from prelabel.run.worker import Worker
 from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.interrupts import Stopped, StopSignal
+from prelabel.runtime.prefetch import prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time
 from prelabel.store.report import RunReport, TaskReport
 
@@ -49,205 +42,277 @@ def run_tasks(
     Args:
         assembly: the parts.
         progress: told of all that happens.
-        stop: asked between tasks and between batches.
-        limit: tasks to work on at most, those done already not counted.
-        choose: which of the tasks that wait to take up.
-        known: of finished tasks, by task key, from earlier runs in this process; this one adds to it.
+        stop: checked between tasks and between batches.
+        limit: tasks to work on at most; those that are done already do not count.
+        choose: which of the waiting tasks to work on.
+        known: reports of finished tasks by task key, from earlier passes in this process; this pass adds to it.
 
     Raises:
         MachineError: another run writes to the same output.
     """
-    known = {} if known is None else known
     with assembly.store.hold():
-        return Run(assembly, make_agent(assembly, progress, stop), progress, stop, choose, known)(limit)
+        agent = make_agent(assembly, progress, stop)
+        finished = FinishedTasks(TaskRecords(assembly.store.ledger, agent), {} if known is None else known)
+        return Run(assembly, agent, finished, progress, stop, choose).report(limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Run(Generic[Found]):
+class _RunEndsError(Exception):
+    """Every other task would fail as well."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Run:
     """One pass over the tasks that wait.
+
+    Inference runs ahead on a thread of its own; labels, saves and moves happen on the caller's thread.
 
     Attributes:
         assembly: the parts.
         agent: what is done with each task.
+        finished: the ledger, and which tasks are complete.
         progress: told of all that happens.
-        stop: asked between tasks and between batches.
-        choose: which of the tasks that wait to take up.
-        known: of finished tasks, by task key.
-        began_at: when the run began.
+        stop: checked between tasks and between batches.
+        choose: which of the waiting tasks to work on.
     """
 
     assembly: Assembly
-    agent: TaskAgent[Found]
+    agent: Agent[Any, Any]
+    finished: FinishedTasks
     progress: Progress
     stop: StopSignal
     choose: TaskFilter = every_task
-    known: dict[str, KnownReport] = field(default_factory=dict)
-    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _tasks: dict[str, Task] = field(default_factory=dict, init=False)  # those in flight, by key
 
     @property
     def _records(self) -> TaskRecords:
-        return TaskRecords(self.assembly.store.ledger, self.agent.fingerprint)
+        return self.finished.records
 
-    @property
-    def _finished(self) -> FinishedTasks[Found]:
-        return FinishedTasks(self.agent, self._records, self.known)
-
-    def __call__(self, limit: int | None = None) -> RunReport:
-        """Works on the tasks that wait and returns how it went; at most on `limit`, those done already not counted."""
-        began = time.perf_counter()
+    def report(self, limit: int | None = None) -> RunReport:
+        """Works on the waiting tasks, at most `limit` of them, and returns how it went."""
+        started_at, began, source = datetime.now(UTC), time.perf_counter(), self.assembly.source
         self.progress.event(
             "run_started",
             output=str(self.assembly.output),
             model=self.agent.model.name,
-            tasks=self._num_tasks(limit),
+            tasks=source.count() if limit is None else None,
         )
-        counted_before = self._usage()
+        usage_before = usage_of(self.agent)
         reports: list[TaskReport] = []
-        failures: dict[str, Outcome] = {}
-        stopped, aborted, is_outage = False, "", False
+        retries: dict[str, TaskResult] = {}
+        stopped, ending = False, None
         try:
-            for outcome in self._rounds(limit, failures):
-                reports.append(outcome.report)
-                emit_task_end(self.progress, outcome.report, dry_run=self.assembly.dry_run)
+            for result in self._attempts(limit, retries):
+                reports.append(self._ended(result))
         except Stopped:
             stopped = True
-        except (AccountError, OntologyError) as error:  # no other task could succeed
-            aborted, is_outage = str(error), isinstance(error, OutageError)
-        for outcome in failures.values():  # their next try did not come about
-            self._record_failure(outcome)
-            reports.append(outcome.report)
-            emit_task_end(self.progress, outcome.report, dry_run=self.assembly.dry_run)
+        except _RunEndsError as error:
+            ending = error.failure
+        except (AccountError, OntologyError) as error:  # the source could not list its tasks
+            ending = Failure.of(error)
+        for result in retries.values():  # their next attempt was not reached
+            self._record_failure(result)
+            reports.append(self._ended(result))
         seconds = round(time.perf_counter() - began, 3)
-        whole, usage = self._with_finished(reports), _since(counted_before, self._usage())
-        source = self.assembly.source
+        notes: list[str] = []
+        if self.assembly.writes_files:
+            reports, notes = self.finished.add_to(reports, source.tasks())
+        usage = _since(usage_before, usage_of(self.agent))
         return RunReport(
             prelabel=prelabel.__version__,
-            started_at=self.began_at.isoformat(timespec="seconds"),
+            started_at=started_at.isoformat(timespec="seconds"),
             config_sha256=config_fingerprint(self.assembly.config),
             model=asdict(self.agent.model),
             dry_run=self.assembly.dry_run,
             seconds=seconds,
-            tasks=whole.reports,
+            tasks=tuple(reports),
             left_alone=tuple(source.left_alone),
-            warnings=(*self.agent.warnings, *usage_warnings(self.agent, usage), *source.warnings, *whole.notes),
+            warnings=(*self.agent.warnings, *usage_warnings(self.agent, usage), *source.warnings, *notes),
             instances_are=self.assembly.config.labels.instances,
             usage=usage,
             stopped=stopped or self.stop.is_set,
-            aborted=aborted,
-            is_outage=is_outage,
+            aborted=ending.reason if ending else "",
+            is_outage=ending is not None and ending.effect == "outage",
+            shapes=tuple(self.agent.shapes),
+            device=self.agent.device,
         )
 
-    def _with_finished(self, reports: Sequence[TaskReport]) -> WholeReports:
-        """Returns the reports, with those of tasks done before that the run did not come to where files are of all."""
-        if not self.assembly.writes_files:
-            return WholeReports(tuple(reports))
-        return self._finished.beside(reports, self.assembly.source.tasks())
+    def _ended(self, result: TaskResult) -> TaskReport:
+        emit_task_end(self.progress, result.report, dry_run=self.assembly.dry_run)
+        return result.report
 
-    def _usage(self) -> dict[str, float]:
-        """Returns what the agent's model has counted up to now, for other runs, too."""
-        return usage_of(self.agent)
+    # Attempts
 
-    def _num_tasks(self, limit: int | None) -> int | None:
-        """Returns how many tasks there will be, None where nobody can say beforehand."""
-        return self.assembly.source.count() if limit is None else None
-
-    def _rounds(self, limit: int | None, failures: dict[str, Outcome]) -> Iterator[Outcome]:
-        """Yields how each task ended: all that wait, then, again and again, those whose failure may pass.
+    def _attempts(self, limit: int | None, retries: dict[str, TaskResult]) -> Iterator[TaskResult]:
+        """Yields the last result of each task: first of all tasks, then again of those whose failure may pass.
 
         Args:
             limit: tasks to work on at most.
-            failures: by task key, those that wait for their next try.
+            retries: filled with the failures that wait for their next attempt, by task key.
         """
         attempts = self.assembly.config.retries.attempts
+        backoff = Backoff(first_seconds=self.assembly.config.retries.wait_seconds, max_seconds=LONGEST_WAIT_SECONDS)
         tasks: Iterable[Task] = self.assembly.source.tasks()
         for attempt in range(1, attempts + 1):
-            with closing(self._work_on(tasks, limit)) as outcomes:
-                for outcome in outcomes:
-                    failures.pop(outcome.task.key, None)
-                    if outcome.retryable and attempt < attempts:
-                        failures[outcome.task.key] = outcome
-                        emit_retry(self.progress, outcome.report)
+            with closing(self._attempt(tasks, limit)) as results:
+                for result in results:
+                    retries.pop(result.task.key, None)
+                    if result.retryable and attempt < attempts:
+                        retries[result.task.key] = result
+                        report = result.report
+                        self.progress.event(
+                            "task_to_retry", task=report.title, task_id=report.key, reason=report.reason
+                        )
                     else:
-                        self._set_aside(outcome)
-                        yield outcome
-            if not failures or self.stop.is_set:
+                        self._give_up(result)
+                        yield result
+            if not retries or self.stop.is_set:
                 return
-            tasks, limit = [outcome.task for outcome in failures.values()], None
-            self._wait_before(attempt + 1)
+            tasks, limit = [result.task for result in retries.values()], None
+            self.stop.wait(backoff.seconds(attempt))
 
-    def _wait_before(self, attempt: int) -> None:
-        backoff = Backoff(first_seconds=self.assembly.config.retries.wait_seconds, max_seconds=LONGEST_WAIT_SECONDS)
-        self.stop.wait(backoff.seconds(attempt - 1))
-
-    def _work_on(self, tasks: Iterable[Task], limit: int | None) -> Generator[Outcome, None, None]:
-        """Yields how one try at each task ended."""
-        ahead = InferenceStage(
-            source=self.assembly.source,
-            agent=self.agent,
-            records=self._records,
-            finished=self._finished,
-            progress=self.progress,
-            stop=self.stop,
-            choose=self.choose,
+    def _attempt(self, tasks: Iterable[Task], limit: int | None) -> Generator[TaskResult, None, None]:
+        """Yields the result of one attempt at each task."""
+        source = self.assembly.source
+        worker: Worker[Any, Task] = Worker(
+            self.agent, lambda task: task.open(), source.fetch_workers, self.progress, self.stop
         )
-        with closing(ahead(tasks, limit)) as looked:
-            for item in looked:
-                yield item if isinstance(item, Outcome) else self._finish(item)
-
-    # On the caller's thread: labels, then the move.
-
-    def _finish(self, item: InferredTask[Found]) -> Outcome:
-        began = time.perf_counter()
-        task = item.task
-        if isinstance(item.found, Exception):
-            return failed_outcome(task, item.found)
+        inferred = prefetch(
+            self._store_each(worker.process(self._choose(tasks, limit))),
+            max_items=1,
+            name="infer",
+            tell_waiting=partial(self.progress.waiting, "infer"),
+        )
         try:
-            decision = self.agent.decide(task, item.found)
-            report = decision.report
-            row_bytes = None
-            entry = self._records.entry_of_today(task)
-            if entry is None or entry.step != "labelled":  # else a run that was cut off before the move saved them
-                row_bytes = decision.write()
-                if self.assembly.source.moves_tasks:  # else nothing stands between this and `done`
-                    self._records.record(task, "labelled", sum(report.instances.values()))
+            for item in inferred:
+                yield item if isinstance(item, TaskResult) else self._finish(self._tasks.pop(item.key), item)
+        finally:
+            source.close()  # a fetch that waits for room on disk would never end: nobody frees any now
+            inferred.close()
+            self._tasks.clear()
+
+    def _choose(self, tasks: Iterable[Task], limit: int | None) -> Iterator[Task | InferredTask[Any] | TaskResult]:
+        """Yields the tasks to work on, or what is known of them; runs on the thread that fetches."""
+        num_begun = 0
+        for task in tasks:
+            if self.stop.is_set:
+                return
+            if not self.choose(task, self._records.entry(task), self.agent.fingerprint(task)):
+                continue
+            report = self.finished.report(task)
+            if report is not None:
+                yield TaskResult(task, report)
+                continue
+            self._tasks[task.key] = task
+            entry = self._records.current_entry(task)
+            found = self.agent.load_cached(task, None if entry is None else entry.step)
+            yield task if found is None else InferredTask(task.key, found, is_cached=True)
+            num_begun += 1
+            if num_begun == limit:
+                return
+
+    def _store_each(
+        self, results: Iterable[InferredTask[Any] | TaskResult]
+    ) -> Iterator[InferredTask[Any] | TaskResult]:
+        """Stores what was found before anybody makes labels of it; runs on the thread of inference."""
+        for item in results:
+            if isinstance(item, InferredTask) and item.failure is None and not item.is_cached:
+                try:
+                    self.agent.store(self._tasks[item.key], item.found)
+                except Exception as error:  # a full disk, say: the next task may fit
+                    yield InferredTask.failed(item.key, error)
+                    continue
+                self._records.record(self._tasks[item.key], "inferred")
+            yield item
+
+    # Labels, save, move
+
+    def _finish(self, task: Task, item: InferredTask[Any]) -> TaskResult:
+        began = time.perf_counter()
+        if item.failure is not None:
+            return _failed(task, item.failure)
+        try:
+            labelled = self.agent.build_labels(task, item.found)
+            row_bytes = self._save(task, labelled)
             if not self.assembly.dry_run:
-                self._move(task, decision)
+                self._move(task, labelled)
         except Exception as error:
-            return failed_outcome(task, error)
+            return _failed(task, Failure.of(error))
+        report = labelled.report
         self._records.record(task, "done", sum(report.instances.values()), report.partial or "")
         save_seconds = time.perf_counter() - began
         emit_stage_time(self.progress, task.key, task.title, "save", save_seconds, save_seconds)
-        seconds = {**item.seconds, "save": save_seconds}
-        rounded = {stage: round(value, 3) for stage, value in seconds.items()}
-        return Outcome(
-            task,
-            replace(report, pathway=decision.pathway, priority=decision.priority, seconds=rounded, row_bytes=row_bytes),
-        )
+        seconds = {stage: round(value, 3) for stage, value in {**item.seconds, "save": save_seconds}.items()}
+        return TaskResult(task, replace(report, seconds=seconds, row_bytes=row_bytes))
 
-    def _move(self, task: Task, decision: Decision) -> None:
-        source = self.assembly.source
-        if decision.priority is not None:
-            source.prioritise(task, decision.priority)
-        if not decision.stays:
-            source.proceed(task, decision.pathway)
+    def _save(self, task: Task, labelled: LabelledTask[Any]) -> int | None:
+        entry = self._records.current_entry(task)
+        if entry is not None and entry.step == "labelled":  # a run that was killed before the move has saved them
+            return None
+        row_bytes = self.agent.save(task, labelled)
+        if self.assembly.source.moves_tasks:  # else the next step is `done` at once
+            self._records.record(task, "labelled", sum(labelled.report.instances.values()))
+        return row_bytes
 
-    # What is told and kept.
+    def _move(self, task: Task, labelled: LabelledTask[Any]) -> None:
+        source, report = self.assembly.source, labelled.report
+        if report.priority is not None:
+            source.prioritise(task, report.priority)
+        if not labelled.stays:
+            source.proceed(task, report.pathway)
 
-    def _set_aside(self, outcome: Outcome) -> None:
-        """Notes a failure that no further try will mend, and lets the source do what the config says."""
-        if outcome.report.status != "failed":
-            return
-        self._record_failure(outcome)
-        if not self.assembly.dry_run:
-            self.assembly.source.fail(outcome.task, outcome.report.reason)
+    # Failures
 
-    def _record_failure(self, outcome: Outcome) -> None:
-        if outcome.report.status == "failed":
-            self._records.record(outcome.task, "failed", reason=outcome.report.reason)
+    def _give_up(self, result: TaskResult) -> None:
+        """Records a failure that is not retried in this run, and lets the source do what the config says."""
+        self._record_failure(result)
+        if result.report.status == "failed" and not self.assembly.dry_run:
+            self.assembly.source.fail(result.task, result.report.reason)
+
+    def _record_failure(self, result: TaskResult) -> None:
+        if result.report.status == "failed":
+            self._records.record(result.task, "failed", reason=result.report.reason)
+
+
+def _failed(task: Task, failure: Failure) -> TaskResult:
+    if failure.effect in ("run_ends", "outage"):
+        raise _RunEndsError(failure)
+    report = TaskReport(
+        title=task.title,
+        key=task.key,
+        status="skipped" if failure.effect == "skipped" else "failed",
+        reason=failure.reason,
+    )
+    return TaskResult(task, report, failure.retryable)
+
+
+def emit_task_end(progress: Progress, report: TaskReport, *, dry_run: bool) -> None:
+    """Tells how a task ended."""
+    if report.status in ("failed", "skipped"):
+        name = "task_failed" if report.status == "failed" else "task_skipped"
+        progress.event(name, task=report.title, task_id=report.key, reason=report.reason)
+        return
+    progress.event(
+        "task_done" if report.status == "done" else "task_skipped",
+        task=report.title,
+        task_id=report.key,
+        frames=report.num_inferred,
+        instances=dict(report.instances),
+        pathway=report.pathway,
+        priority=report.priority,
+        dry_run=dry_run,
+        seconds=dict(report.seconds),
+    )
+    if report.partial:
+        message = f"{report.title}: labelled in part: {report.partial}"
+        progress.event("warning", task=report.title, task_id=report.key, message=message)
 
 
 def _since(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """Returns what was counted in between: a model may be that of several stages, and of every pass of a watch.
+    """Returns what was counted in between; several stages, and every pass of a watch, may use the same model.
 
     >>> _since({"requests": 2}, {"requests": 5, "cost": 0.1})
     {'requests': 3, 'cost': 0.1}

@@ -10,11 +10,12 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Protocol
 
 from prelabel.errors import MachineError
-from prelabel.runtime.files import candidate_names
+from prelabel.runtime.files import DRY_RUN, candidate_names
 from prelabel.store.ledger import LEDGER, Entry, Ledger
 
 LOCK = Path(".prelabel") / "run.lock"
@@ -115,6 +116,11 @@ class RunFolder:
                 self._ledger = Ledger(self.output / LEDGER)
                 weakref.finalize(self, self._ledger.close)
             return self._ledger
+
+    @cached_property
+    def dry_run(self) -> RunFolder:
+        """The folder of dry runs below this one."""
+        return RunFolder(self.output / DRY_RUN)
 
     def entries(self) -> list[Entry]:
         """Returns the ledger's entries, the latest last; none where no run has written."""

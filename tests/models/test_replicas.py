@@ -15,7 +15,7 @@ from prelabel.data.frames import FrameBatch
 from prelabel.errors import ConfigError
 from prelabel.models.replicas import ReplicatedDetector, count_streams, on_streams, shares
 from prelabel.models.tiling import TiledDetector
-from prelabel.run.inspection import Check, run_checks
+from prelabel.run.checks import Check, run_checks
 
 pytestmark = pytest.mark.timeout(60)
 

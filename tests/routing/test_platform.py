@@ -10,7 +10,7 @@ import pytest
 from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import run_config
 from prelabel.config.load import load_config
-from prelabel.run.inspection import run_checks
+from prelabel.run.checks import run_checks
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW, Status
 from tests.encord_server.populated import Platform
 

@@ -56,7 +56,7 @@ def test_a_begun_row_and_its_task_are_left_while_others_go_on(platform: Platform
     report = run(on_platform(platform, tmp_path))
     assert {task.title: task.status for task in report.tasks} == {"clip.mp4": "skipped", "0.mp4": "done"}
     reasons = {task.title: task.reason for task in report.tasks}  # whichever was fetched first
-    assert "1 label on its row that prelabel did not write" in reasons["clip.mp4"]
+    assert "its label row has 1 label that prelabel did not write" in reasons["clip.mp4"]
     assert platform.initialised_row().get_object_instances() == []
     assert platform.project.titles_at(AGENT) == ["clip.mp4"]
     assert platform.project.titles_at(ANNOTATE) == ["0.mp4"]
@@ -72,7 +72,7 @@ def test_a_row_that_is_begun_while_its_video_is_looked_at_is_not_written(platfor
     (task,) = assembly.source.tasks()
     begin(platform)
     info = VideoInfo(width=96, height=64, num_frames=NUM_FRAMES, average_fps=30.0)
-    with pytest.raises(TakenError, match=r"clip\.mp4: 1 label on its row .*labels\.if_begun"):
+    with pytest.raises(TakenError, match=r"clip\.mp4: its label row has 1 label .*labels\.if_begun"):
         assembly.sink.write(task, info, detections((0, (2, 2, 20, 20), 0.9, 0)))
     assert platform.initialised_row().get_object_instances() == []
 

@@ -17,6 +17,7 @@ from prelabel.run.outputs import complete
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress, Progress
+from prelabel.store.raw_detections import read_raw
 from prelabel.store.report import RunReport
 from tests.kept import write_grey_clip
 from tests.running import run, run_whole
@@ -104,7 +105,7 @@ def test_what_an_earlier_config_labelled_is_left_out_and_counted(folder):
     run_whole(assembly_of(folder))
     report = run_whole(assembly_of(folder, conf=0.6), limit=1)
     assert labelled_in(folder) == {"b.mp4"}
-    assert any(warning.startswith("1 of the files are labelled as an earlier config") for warning in report.warnings)
+    assert any(warning.startswith("1 of the files were labelled under another config") for warning in report.warnings)
     assert not run_whole(assembly_of(folder, conf=0.6)).warnings
 
 
@@ -116,10 +117,7 @@ def look_again(folder: Path, known: dict[str, KnownReport], progress: Progress |
 def test_a_second_look_at_finished_tasks_reads_nothing_that_was_found(folder, monkeypatch):
     known: dict[str, KnownReport] = {}
     read: list[str] = []
-    load_detections = detection.load_detections
-    monkeypatch.setattr(
-        detection, "load_detections", lambda parts, task: read.append(task.key) or load_detections(parts, task)
-    )
+    monkeypatch.setattr(detection, "read_raw", lambda path: read.append(path.name) or read_raw(path))
     assert set(look_again(folder, known).values()) == {"done"}
     assert set(look_again(folder, known).values()) == {"already done"}
     read.clear()

@@ -17,8 +17,7 @@ from prelabel.config.load import check_config
 from prelabel.errors import ConfigError
 from prelabel.export.export import export_run
 from prelabel.reports.run_page import page_of
-from prelabel.run.checks import prepare
-from prelabel.run.inspection import run_checks
+from prelabel.run.checks import prepare, run_checks
 from prelabel.store.raw_detections import read_raw
 from prelabel.store.report import RunReport
 from tests.encord_server import AGENT, ANNOTATE

@@ -17,8 +17,7 @@ from prelabel.assembly.assemble import Assembly, assemble
 from prelabel.config.load import check_config
 from prelabel.errors import ConfigError, MachineError, OntologyError, WeightsError
 from prelabel.files.folder_source import FolderSource
-from prelabel.run.checks import prepare
-from prelabel.run.inspection import run_checks
+from prelabel.run.checks import prepare, run_checks
 from prelabel.run.outputs import complete
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
@@ -132,7 +131,7 @@ def test_several_sessions_label_every_frame_and_another_number_of_them_needs_no_
     remux(write_clip(folder / "short.mp4", RECIPES["h264"]).path, folder / "clips" / "clip.mp4", times=5)
     detector = {"batch_size": 2}
     (task,) = run_whole(assembly_of(folder, reader={"decode_workers": 3}, detector=detector)).tasks
-    assert "; 3 sessions, where keyframes allow it" in task.reader
+    assert "3 segments at once, where keyframes allow it" in task.reader
     boxes = boxes_by_frame(folder / "out" / "clip.labels.json")
     assert {frame: round(box["boundingBox"]["x"] * 96) for frame, (box,) in boxes.items()} == {
         frame: frame % NUM_FRAMES for frame in range(5 * NUM_FRAMES)

@@ -12,8 +12,7 @@ from prelabel.cli.show import show_report
 from prelabel.errors import ConfigError, PluginError
 from prelabel.export.export import export_run
 from prelabel.reports.run_page import page_of
-from prelabel.run.checks import prepare
-from prelabel.run.inspection import run_checks
+from prelabel.run.checks import prepare, run_checks
 from prelabel.store.raw_detections import read_raw, write_raw
 from tests.kept import assembly_of, run, write_grey_clip
 from tests.running import run_whole

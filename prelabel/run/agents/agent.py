@@ -1,113 +1,130 @@
-"""What is done with each task at an agent stage: looked at, decided on, written. The run does the rest."""
+"""What an agent does with each task: infer, label, save. The run does the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from prelabel.data.frames import Media
 from prelabel.plugins.protocols import ModelRecord, Task
+from prelabel.run.work import FetchedTask, Found, InferredTask, LabelledTask, Labels
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.progress import NullProgress, Progress
 from prelabel.store.ledger import Step
-from prelabel.store.report import TaskReport
+from prelabel.store.report import RunReport
 
-Found = TypeVar("Found")
+if TYPE_CHECKING:
+    from prelabel.assembly.assemble import Assembly
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedTask:
-    """A task whose media are here until `release` is closed.
+class Agent(Protocol[Found, Labels]):
+    """One kind of work at an agent stage: detection, classification, or a function of the user's.
 
-    Attributes:
-        task: whose.
-        media: files on this machine.
-        release: to be closed by whoever has looked at them.
-        seconds: that it took to bring them here.
+    `infer` runs on a thread of its own, at the same time as the other methods. `Found` and `Labels` are plain values.
     """
 
-    task: Task
-    media: Media
-    release: ExitStack
-    seconds: float
+    # Before the run
 
+    def checks(self) -> Mapping[str, Callable[[], str]]:
+        """Returns what `prelabel check` shows, in order: each says in words what is there, or raises a SetupError."""
 
-@dataclass(frozen=True, slots=True)
-class InferredTask(Generic[Found]):
-    """A task that was looked at.
+    def prepare(self) -> None:
+        """Makes the parts that label tasks.
 
-    Attributes:
-        task: which.
-        found: what was found, on disk by now; or why nothing could be.
-        seconds: busy time by stage.
-    """
+        Raises:
+            SetupError: one is wrong.
+        """
 
-    task: Task
-    found: Found | Exception
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    @property
+    def routing_classes(self) -> Sequence[str]:
+        """Names that routing rules may use."""
 
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What is to become of a task.
-
-    Attributes:
-        report: as it will stand once all is done.
-        pathway: where the task goes; None where tasks have nowhere to go.
-        write: saves the labels: all or nothing, and the same when repeated; returns the bytes of the label row, None
-            where nothing says.
-        priority: of the task at its next stage, 0 to 1; None: stays as it is.
-        stays: the task is left where it is, by choice.
-    """
-
-    report: TaskReport
-    pathway: str | None
-    write: Callable[[], int | None]
-    priority: float | None = None
-    stays: bool = False
-
-
-class TaskAgent(Protocol[Found]):
-    """What a run does with its tasks. `look` runs on a thread of its own beside the other members."""
+    # The run
 
     @property
     def model(self) -> ModelRecord:
-        """Which model makes the labels, or what stands in for one."""
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """What somebody should know of the run that failed no task; grows while it goes on."""
-
-    def fingerprint(self, task: Task) -> str:
-        """Returns a hash of all that decides what the task's labels will say."""
+        """The model that makes the labels."""
 
     @property
     def reads_media(self) -> bool:
-        """Whether media have to be brought here before `look`."""
+        """Whether media have to be fetched before `infer`."""
 
-    def recall(self, task: Task, step: Step | None) -> Found | None:
-        """Returns what an earlier run found under the same fingerprint; None: the media have to be looked at.
+    def fingerprint(self, task: Task) -> str:
+        """Returns a hash of all that decides what the task's labels say."""
+
+    def load_cached(self, task: Task, step: Step | None) -> Found | None:
+        """Returns what an earlier run has found under the same fingerprint; None: inference is needed.
 
         Args:
-            task: that waits.
-            step: to which an earlier run came with it under the same fingerprint; None: to none.
+            task: one that waits.
+            step: how far an earlier run came with it under the same fingerprint; None: not at all.
         """
 
-    def look(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[Found]]:
-        """Yields what is found in each task's media, in their order; closes `release` of each.
+    def infer(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[Found]]:
+        """Yields what is found in each task's media, in order; closes `release` of each.
 
-        May take several tasks before it yields the first. A task's own failure is yielded, not raised.
+        It may read several tasks before it yields the first one. The failure of a task is yielded, not raised.
 
         Raises:
-            Stopped: somebody asked twice to stop.
+            Stopped: a second stop request.
         """
 
-    def decide(self, task: Task, found: Found) -> Decision:
-        """Returns what is to become of the task. Changes nothing.
+    def store(self, task: Task, found: Found) -> None:
+        """Writes what was found to the run's folder."""
+
+    def build_labels(self, task: Task, found: Found) -> LabelledTask[Labels]:
+        """Returns the labels of a task and where the task goes. Saves nothing.
 
         Raises:
-            TaskError: nothing can be decided for this task.
+            TaskError: there can be no labels.
         """
 
-    def holds(self, task: Task) -> bool:
-        """Tells whether what an earlier run wrote of the task is still there, and the task need not be done again."""
+    def save(self, task: Task, labelled: LabelledTask[Labels]) -> int | None:
+        """Saves the labels: all or nothing, and the same when repeated.
+
+        Returns:
+            Bytes of the label row, where that is known.
+
+        Raises:
+            TaskError: the labels were not saved.
+        """
+
+    def outputs_exist(self, task: Task) -> bool:
+        """Tells whether the files of a finished task are still there, so that it need not be done again."""
+
+    # After the run
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a user should know although no task failed; grows during the run."""
+
+    @property
+    def shapes(self) -> Sequence[str]:
+        """Shapes of the ontology objects that are labelled; empty without boxes."""
+
+    @property
+    def device(self) -> str:
+        """Device of the model, such as `cuda:0`; empty where the model does not say."""
+
+    @property
+    def summary_path(self) -> Path | None:
+        """The file about all tasks: `coco.json`, `classifications.csv`; None where there is none."""
+
+    def write_summary(self, path: Path, report: RunReport) -> None:
+        """Writes the file about all tasks."""
+
+
+def make_agent(assembly: Assembly, progress: Progress | None = None, stop: StopSignal | None = None) -> Agent[Any, Any]:
+    """Returns the agent that a config asks for."""
+    progress, stop = progress or NullProgress(), stop or StopSignal()
+    if assembly.config.agent is not None:
+        from prelabel.run.agents.function import FunctionAgent
+
+        return FunctionAgent(assembly, progress, stop)
+    if assembly.config.classifier is not None:
+        from prelabel.run.agents.classification import ClassificationAgent
+
+        return ClassificationAgent(assembly, progress, stop)
+    from prelabel.run.agents.detection import DetectionAgent
+
+    return DetectionAgent(assembly, progress, stop)

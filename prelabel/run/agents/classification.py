@@ -4,65 +4,108 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.classifier_parts import ClassifierParts
+from prelabel.data.frames import VideoInfo
 from prelabel.errors import PrelabelError
+from prelabel.export.classifications import write_predictions
 from prelabel.labels.answers import PlacedAnswer
 from prelabel.labels.row.answers import write_answers
 from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import usage_of, usage_warnings, warnings_of
 from prelabel.routing.facts import Facts
-from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
 from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, PictureReader
+from prelabel.run.checks import check_reader, describe_model, describe_sink, describe_source
+from prelabel.run.work import FetchedTask, InferredTask, LabelledTask, TaskFacts
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.prefetch import prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time
 from prelabel.store.class_probabilities import ClassRecord, read_classes, write_classes
 from prelabel.store.ledger import Step
-from prelabel.store.report import TaskReport
+from prelabel.store.report import RunReport, TaskReport
+from prelabel.store.run_folder import RunFolder
 
+CLASSES_SHOWN = 3
+OPTIONS_SHOWN = 20
 MAX_WAITING_PICTURES = 64
 MAX_WAITING_BYTES = 512_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """Probabilities of a task's pictures.
+class ClassifiedMedia:
+    """The class probabilities of a task.
 
     Attributes:
-        record: as it is kept.
-        reader: which reader read the media, and why; empty if that was an earlier run.
+        record: as it is stored.
+        reader: which reader read the media, and why; empty if an earlier run did.
     """
 
     record: ClassRecord
     reader: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerLabels:
+    """The answers that are saved for a task.
+
+    Attributes:
+        info: the media as they are shown.
+        answers: each with its first and last frame.
+    """
+
+    info: VideoInfo
+    answers: tuple[PlacedAnswer, ...]
+
+
 @dataclass(frozen=True)
 class ClassificationAgent:
-    """Runs the classifier over the pictures of many tasks at once, and answers a classification of each task.
+    """Runs the classifier over the images of many tasks at once and answers a classification of each task.
 
     Attributes:
         assembly: the parts.
-        progress: told of every task and picture.
-        stop: asked before every batch.
+        progress: told of every task and image.
+        stop: checked before every batch.
     """
 
     assembly: Assembly
     progress: Progress
     stop: StopSignal
+    reads_media = True
+    shapes = ()
+    device = ""
 
     @property
     def parts(self) -> ClassifierParts:
-        """Those that only a classifier has."""
+        """The classifier and what belongs to it."""
         return self.assembly.classification
+
+    def checks(self) -> Mapping[str, Callable[[], str]]:
+        """Returns what `prelabel check` shows."""
+        return {
+            "tasks": partial(describe_source, self.assembly),
+            "weights": self._describe_classifier,
+            "reader": partial(check_reader, self.assembly),
+            "classes": self._check_answers,
+            "labels": partial(describe_sink, self.assembly),
+        }
+
+    def prepare(self) -> None:
+        """Makes classifier, answers and sink."""
+        self._check_answers()
+        _ = self.assembly.sink
+
+    @property
+    def routing_classes(self) -> Sequence[str]:
+        """Names of the options."""
+        return [choice.name for choice in self.parts.answer_map.choices]
 
     @property
     def model(self) -> ModelRecord:
@@ -71,7 +114,7 @@ class ClassificationAgent:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Of the class map, of the classifier and of the sink."""
+        """Those of answer map, classifier and sink."""
         # Where the config names classes, it leaves out the others by choice.
         notes = () if self.assembly.config.labels.classes else self.parts.answer_map.notes
         return [*notes, *warnings_of(self.parts.classifier, self.assembly.rows)]
@@ -82,29 +125,33 @@ class ClassificationAgent:
         return usage_of(self.parts.classifier)
 
     def usage_warnings(self, usage: Mapping[str, float]) -> Sequence[str]:
-        """Returns what the classifier has to say of what it counted in this run."""
+        """Returns the classifier's warnings about what it counted in this run."""
         return usage_warnings(self.parts.classifier, usage)
 
     @property
-    def reads_media(self) -> bool:
-        """It looks at every task's frames."""
-        return True
+    def summary_path(self) -> Path:
+        """`classifications.csv`."""
+        return self.assembly.output / "classifications.csv"
+
+    def write_summary(self, path: Path, report: RunReport) -> None:
+        """Writes a row for each answer of all tasks."""
+        write_predictions(path, self.assembly, report)
 
     def fingerprint(self, task: Task) -> str:
         """Returns a hash of classifier, labels and media."""
         return f"{self.parts.label_fingerprint}:{task.identity}"
 
-    def recall(self, task: Task, step: Step | None) -> Seen | None:
-        """Returns the probabilities that an earlier run kept, if another look would find the same."""
-        path = self.assembly.store.classes_path(task)
-        try:
-            record = read_classes(path) if path.exists() else None
-        except PrelabelError:  # damaged: made again
-            return None
-        return Seen(record) if record is not None and record.fingerprint == self._raw_fingerprint(task) else None
+    def load_cached(self, task: Task, step: Step | None) -> ClassifiedMedia | None:
+        """Returns the probabilities of an earlier run, or else of a dry run, under the same fingerprint."""
+        record = self._read(self.assembly.store, task)
+        if record is None and not self.assembly.dry_run:
+            record = self._read(self.assembly.store.dry_run, task)
+            if record is not None:
+                write_classes(self.assembly.store.classes_path(task), record)
+        return None if record is None else ClassifiedMedia(record)
 
-    def look(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[Seen]]:
-        """Yields the probabilities of each task, kept on disk; pictures are read on a thread of their own beside it."""
+    def infer(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[ClassifiedMedia]]:
+        """Yields the probabilities of each task; images are read ahead on a thread of their own."""
         reader = PictureReader(
             reader=self.assembly.config.reader,
             folder=self.assembly.folder,
@@ -131,46 +178,80 @@ class ClassificationAgent:
         )
         with closing(pictures), closing(classified):
             for seen in classified:
-                yield self._keep(seen)
+                yield self._result(seen)
 
-    def decide(self, task: Task, found: Seen) -> Decision:
-        """Returns what is answered, and where the task goes."""
+    def store(self, task: Task, found: ClassifiedMedia) -> None:
+        """Writes the probabilities."""
+        write_classes(self.assembly.store.classes_path(task), found.record)
+
+    def build_labels(self, task: Task, found: ClassifiedMedia) -> LabelledTask[AnswerLabels]:
+        """Returns the answers."""
         answers = self._within(task, self.parts.place_answers(found.record))
-        facts = self._facts(task, found.record, answers)
-        router = self.assembly.router
+        report = self._report(task, found, answers, self._facts(task, found.record, answers))
+        return LabelledTask(report, AnswerLabels(found.record.info, tuple(answers)))
 
-        def write() -> int:
-            classification = self.parts.answer_map.classification
-            return self.assembly.rows.edit(
-                task, found.record.info, lambda row, now: write_answers(row, answers, classification, now=now)
-            )
+    def save(self, task: Task, labelled: LabelledTask[AnswerLabels]) -> int:
+        """Writes the answers onto the task's label row."""
+        labels, classification = labelled.labels, self.parts.answer_map.classification
+        return self.assembly.rows.edit(
+            task, labels.info, lambda row, now: write_answers(row, labels.answers, classification, now=now)
+        )
 
-        report = self._report(task, found, answers)
-        return Decision(report, router.pathway(facts), write, router.priority_of(facts))
-
-    def holds(self, task: Task) -> bool:
-        """Tells whether the label row's file is there; of rows on the platform nobody knows without a look."""
+    def outputs_exist(self, task: Task) -> bool:
+        """Tells whether the file of the label row is there; of rows on the platform nobody knows without a look."""
         path = self.assembly.label_path(task)
         return path is not None and path.exists()
 
-    def _keep(self, seen: Classified) -> InferredTask[Seen]:
-        end = seen.end
-        if seen.error is not None or end.info is None:
-            return InferredTask(end.task, seen.error or ValueError("no media"))
-        record = ClassRecord(
-            end.info, seen.frame_index, seen.probabilities, self._raw_fingerprint(end.task), end.partial
+    def _describe_classifier(self) -> str:
+        parts = self.parts
+        num = parts.section.frames_per_video
+        frames = "all frames that reader leaves" if num is None else f"{num} frames"
+        described = describe_model(parts.model, len(parts.classifier.class_names), parts.batch_size)
+        return f"{described}; of a video it sees {frames}"
+
+    def _check_answers(self) -> str:
+        """Returns which option each class becomes, in words.
+
+        Raises:
+            SetupError: the classification, an option or a class is missing.
+        """
+        parts = self.parts
+        _ = parts.thresholds
+        answers = parts.answer_map
+        options = []
+        for index, choice in enumerate(answers.choices[:OPTIONS_SHOWN]):
+            members = [answers.class_names[class_id] for class_id, option in answers.links.tolist() if option == index]
+            more = f" and {len(members) - CLASSES_SHOWN} more" if len(members) > CLASSES_SHOWN else ""
+            is_same = members == [choice.path]
+            options.append(choice.path if is_same else f"{choice.path} from {', '.join(members[:CLASSES_SHOWN])}{more}")
+        if len(answers.choices) > OPTIONS_SHOWN:
+            options.append(f"and {len(answers.choices) - OPTIONS_SHOWN} options more")
+        return "; ".join(
+            [f"'{answers.classification.name}' of '{parts.ontology.title}': {options[0]}", *options[1:], *answers.notes]
         )
+
+    def _read(self, store: RunFolder, task: Task) -> ClassRecord | None:
+        """Returns the probabilities in a folder; None if there are none for this config and these media."""
+        if not store.has_ledger:
+            return None
         try:
-            write_classes(self.assembly.store.classes_path(end.task), record)
-        except Exception as error:  # handed on: the run judges whether it is the task's own
-            return InferredTask(end.task, error)
+            path = store.classes_path(task)
+            record = read_classes(path) if path.exists() else None
+        except PrelabelError:  # a damaged file is made again
+            return None
+        return record if record is not None and record.fingerprint == self._raw_fingerprint(task) else None
+
+    def _result(self, seen: Classified) -> InferredTask[ClassifiedMedia]:
+        end, task = seen.end, seen.end.task
+        if seen.error is not None or end.info is None:
+            return InferredTask.failed(task.key, seen.error or ValueError("no media"))
+        record = ClassRecord(end.info, seen.frame_index, seen.probabilities, self._raw_fingerprint(task), end.partial)
         self.progress.frames(len(seen.frame_index))
         seconds = {**end.seconds, "classify": seen.seconds}
         for stage in ("decode", "classify"):
-            emit_stage_time(
-                self.progress, end.task.key, end.task.title, stage, seconds[stage], time.perf_counter() - end.began
-            )
-        return InferredTask(end.task, Seen(record, end.reader), seconds)
+            wall_seconds = time.perf_counter() - end.began
+            emit_stage_time(self.progress, task.key, task.title, stage, seconds[stage], wall_seconds)
+        return InferredTask(task.key, ClassifiedMedia(record, end.reader), seconds=seconds)
 
     def _within(self, task: Task, answers: Sequence[PlacedAnswer]) -> list[PlacedAnswer]:
         """Returns the answers on frames that the platform has: a file that is labelled in part may have more."""
@@ -199,9 +280,8 @@ class ClassificationAgent:
             num_frames_seen=len(record.frame_index),
         )
 
-    def _report(self, task: Task, found: Seen, answers: Sequence[PlacedAnswer]) -> TaskReport:
-        kept, labels = self.assembly.store.classes_path(task), self.assembly.label_path(task)
-        outputs = [kept] if labels is None else [kept, labels]
+    def _report(self, task: Task, found: ClassifiedMedia, answers: Sequence[PlacedAnswer], facts: Facts) -> TaskReport:
+        outputs = [self.assembly.store.classes_path(task), self.assembly.label_path(task)]
         return TaskReport(
             title=task.title,
             key=task.key,
@@ -210,11 +290,13 @@ class ClassificationAgent:
             num_frames=found.record.info.num_frames,
             num_inferred=len(found.record.frame_index),
             instances=dict(Counter(placed.answer.name for placed in answers)),
+            pathway=self.assembly.router.pathway(facts),
+            priority=self.assembly.router.priority_of(facts),
             reader=found.reader,
-            outputs=tuple(str(path) for path in outputs),
+            outputs=tuple(str(path) for path in outputs if path is not None),
         )
 
-    def _raw_fingerprint(self, task: Task) -> str:
+    def _raw_fingerprint(self, task: TaskFacts) -> str:
         return f"{self.parts.raw_fingerprint}:{task.identity}"
 
 

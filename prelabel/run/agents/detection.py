@@ -1,117 +1,173 @@
-"""The agent that puts boxes on videos and pictures."""
+"""The agent that puts boxes on videos and images."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.stored import load_detections, load_labelled
+from prelabel.assembly.stored import labelled_videos, load_labelled
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import PrelabelError, SaveError
+from prelabel.export.coco import write_coco
 from prelabel.inference.batch_runner import BatchRunner
 from prelabel.inference.decoding import Video
 from prelabel.inference.pipeline import Inference, Pipeline
 from prelabel.labels.filter import FilteredDetections
-from prelabel.media.choose import ReaderChoice
 from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import warnings_of
 from prelabel.routing.facts import Facts
-from prelabel.run.agents.agent import Decision, FetchedTask, InferredTask
+from prelabel.run.agents.detection_checks import check_labels, check_tracker, describe_detector, describe_label_map
+from prelabel.run.checks import check_reader, describe_sink, describe_source
+from prelabel.run.work import FetchedTask, InferredTask, LabelledTask, TaskFacts
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import Progress, emit_stage_time
 from prelabel.store.ledger import Step
-from prelabel.store.raw_detections import DetectionProvenance, RawRecord, write_raw
-from prelabel.store.report import TaskReport
+from prelabel.store.raw_detections import DetectionProvenance, RawRecord, read_raw, write_raw
+from prelabel.store.report import RunReport, TaskReport
+from prelabel.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """Raw detections of a task.
+class Detected:
+    """The raw detections of a task.
 
     Attributes:
-        raw: as they are kept.
-        reader: which reader read the media; None if that was an earlier run.
+        raw: as they are stored.
+        reader: which reader read the media, and why; empty if an earlier run did.
     """
 
     raw: RawRecord
-    reader: ReaderChoice | None = None
+    reader: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxLabels:
+    """The detections of a task that become labels.
+
+    Attributes:
+        info: the media as they are shown.
+        detections: one row a box.
+    """
+
+    info: VideoInfo
+    detections: VideoDetections
 
 
 @dataclass(frozen=True)
 class DetectionAgent:
-    """Runs the detector over a task's frames, and makes object instances of what it finds.
+    """Runs the detector over each task's frames and makes object instances of its detections.
 
     Attributes:
         assembly: the parts.
         progress: told of every batch.
-        stop: asked before every batch.
+        stop: checked before every batch.
     """
 
     assembly: Assembly
     progress: Progress
     stop: StopSignal
+    reads_media = True
+
+    @property
+    def parts(self) -> DetectorParts:
+        """The detector and what belongs to it."""
+        return self.assembly.detection
+
+    def checks(self) -> Mapping[str, Callable[[], str]]:
+        """Returns what `prelabel check` shows."""
+        checks = {
+            "tasks": describe_source,
+            "weights": describe_detector,
+            "reader": check_reader,
+            "classes": describe_label_map,
+            "labels": describe_sink,
+        }
+        if self.parts.linking is not None:
+            checks["tracks"] = check_tracker
+        return {name: partial(check, self.assembly) for name, check in checks.items()}
+
+    def prepare(self) -> None:
+        """Makes detector, tracker and sink."""
+        check_labels(self.assembly)
+
+    @property
+    def routing_classes(self) -> Sequence[str]:
+        """Names of ontology objects."""
+        return [category.name for category in self.parts.label_map.categories]
 
     @property
     def model(self) -> ModelRecord:
         """The detector's."""
-        return self._parts.finder.model
+        return self.parts.finder.model
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Of the class map, of the detector and of the sink."""
-        return [*self._parts.label_map.short_notes, *warnings_of(self._parts.asked_detector, self.assembly.sink)]
+        """Those of label map, detector and sink."""
+        return [*self.parts.label_map.short_notes, *warnings_of(self.parts.asked_detector, self.assembly.sink)]
 
     @property
-    def reads_media(self) -> bool:
-        """It looks at every task's frames."""
-        return True
+    def shapes(self) -> Sequence[str]:
+        """Shapes of the ontology objects."""
+        return list(dict.fromkeys(category.shape for category in self.parts.label_map.categories))
+
+    @property
+    def device(self) -> str:
+        """The detector's device."""
+        return self.parts.device or ""
+
+    @property
+    def summary_path(self) -> Path:
+        """`coco.json`."""
+        return self.assembly.output / "coco.json"
+
+    def write_summary(self, path: Path, report: RunReport) -> None:
+        """Writes the labels of all tasks, one task at a time in memory."""
+        write_coco(path, labelled_videos(self.assembly, [task for task in report.tasks if task.is_done]))
 
     def fingerprint(self, task: Task) -> str:
         """Returns a hash of detector, labels and media."""
-        return f"{self._parts.label_fingerprint}:{task.identity}"
+        return f"{self.parts.label_fingerprint}:{task.identity}"
 
-    def recall(self, task: Task, step: Step | None) -> Seen | None:
-        """Returns the raw detections that an earlier run kept, if another look would find the same."""
-        try:
-            raw = load_detections(self.assembly, task)
-        except PrelabelError:  # damaged: made again
-            return None
-        return Seen(raw) if raw is not None and raw.origin.fingerprint == self._raw_fingerprint(task) else None
+    def load_cached(self, task: Task, step: Step | None) -> Detected | None:
+        """Returns the raw detections of an earlier run, or else of a dry run, under the same fingerprint."""
+        raw = self._read(self.assembly.found_store, task)
+        if raw is None and not self.assembly.dry_run:
+            raw = self._read(self.assembly.store.dry_run, task)
+            if raw is not None:
+                write_raw(self.assembly.found_store.detections_path(task), raw)
+        return None if raw is None else Detected(raw)
 
-    def look(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[Seen]]:
-        """Yields the raw detections of each task, kept on disk. Decoding runs ahead on a thread of its own."""
+    def infer(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[Detected]]:
+        """Yields the raw detections of each task; decoding runs ahead on a thread of its own."""
         begun: deque[FetchedTask] = deque()
-        with closing(self._pipeline.infer(_noted(fetched, begun))) as results:
+        with closing(self._pipeline.infer(_videos(fetched, begun))) as results:
             for result in results:
-                yield self._keep(begun.popleft(), result)
+                yield self._result(begun.popleft(), result)
 
-    def decide(self, task: Task, found: Seen) -> Decision:
-        """Returns which detections become labels."""
-        filtered = load_labelled(self.assembly, task, found.raw).filtered
-        facts = Facts.of_labels(
-            task.title, found.raw.info, filtered.detections, self._parts.label_map, metadata_of(task)
-        )
-        router = self.assembly.router
+    def store(self, task: Task, found: Detected) -> None:
+        """Writes the raw detections."""
+        write_raw(self.assembly.found_store.detections_path(task), found.raw)
 
-        def write() -> int | None:
-            return self._write(task, found.raw.info, filtered.detections)
+    def build_labels(self, task: Task, found: Detected) -> LabelledTask[BoxLabels]:
+        """Returns the detections that become labels."""
+        info, filtered = found.raw.info, load_labelled(self.assembly, task, found.raw).filtered
+        facts = Facts.of_labels(task.title, info, filtered.detections, self.parts.label_map, metadata_of(task))
+        return LabelledTask(self._report(task, found, filtered, facts), BoxLabels(info, filtered.detections))
 
-        return Decision(self._report(task, found, filtered), router.pathway(facts), write, router.priority_of(facts))
-
-    def _write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int | None:
-        """Has the sink write, which may be somebody's own: it may raise, and return, anything."""
+    def save(self, task: Task, labelled: LabelledTask[BoxLabels]) -> int | None:
+        """Writes the labels to the sink; a sink of the user's own may raise and return anything."""
         try:
-            num_bytes = self.assembly.sink.write(task, info, detections)
+            num_bytes = self.assembly.sink.write(task, labelled.labels.info, labelled.labels.detections)
         except PrelabelError:
             raise
         except Exception as error:
@@ -120,10 +176,10 @@ class DetectionAgent:
             raise SaveError(f"{task.title}: the sink raised {type(error).__name__}: {error}") from error
         return num_bytes if isinstance(num_bytes, int) else None
 
-    def holds(self, task: Task) -> bool:
-        """Tells whether the label row's file is there; of rows on the platform nobody knows without a look.
+    def outputs_exist(self, task: Task) -> bool:
+        """Tells whether the file of the label row is there.
 
-        A sink of somebody's own is taken at the ledger's word, unless the task has come back to its stage.
+        Without such a file, the ledger's word is taken for files. A task with a workflow has come back to its stage.
         """
         path = self.assembly.label_path(task)
         return not self.assembly.source.moves_tasks if path is None else path.exists()
@@ -133,59 +189,63 @@ class DetectionAgent:
         return Pipeline(
             reader=self.assembly.config.reader,
             folder=self.assembly.folder,
-            runner=BatchRunner(self._parts.detector),
-            batch_size=self._parts.batch_size,
+            runner=BatchRunner(self.parts.detector),
+            batch_size=self.parts.batch_size,
             frames=self.assembly.config.frames,
             progress=self.progress,
             stop=self.stop,
-            fit_batch=self._parts.fit_batch,
-            device=self._parts.device,
+            fit_batch=self.parts.fit_batch,
+            device=self.parts.device,
         )
 
-    @property
-    def _parts(self) -> DetectorParts:
-        return self.assembly.detection
-
-    def _keep(self, item: FetchedTask, result: Inference | Exception) -> InferredTask[Seen]:
+    def _result(self, item: FetchedTask, result: Inference | Exception) -> InferredTask[Detected]:
         task = item.task
         if isinstance(result, Exception):
-            return InferredTask(task, result)
-        try:
-            for stage, busy_seconds in result.seconds.items():
-                emit_stage_time(
-                    self.progress, task.key, task.title, stage, busy_seconds, time.perf_counter() - result.began[stage]
-                )
-            raw = RawRecord(
-                info=result.info,
-                detections=result.detections,
-                origin=DetectionProvenance(
-                    class_names=tuple(self._parts.detector.class_names),
-                    model=self.model,
-                    fingerprint=self._raw_fingerprint(task),
-                    lowest_conf=self._parts.finder.lowest_conf,
-                    offer=self._parts.given_geometry,
-                    digests=self._parts.detection_key_hashes,
-                ),
-                partial=result.partial,
-                cuts=tuple(result.cuts.tolist()),
-            )
-            write_raw(self.assembly.found_store.detections_path(task), raw)
-        except Exception as error:  # handed on: the run judges whether it is the task's own
-            return InferredTask(task, error)
-        return InferredTask(task, Seen(raw, result.reader), {"fetch": item.seconds, **result.seconds})
+            return InferredTask.failed(task.key, result)
+        for stage, busy_seconds in result.seconds.items():
+            wall_seconds = time.perf_counter() - result.began[stage]
+            emit_stage_time(self.progress, task.key, task.title, stage, busy_seconds, wall_seconds)
+        raw = RawRecord(
+            info=result.info,
+            detections=result.detections,
+            origin=DetectionProvenance(
+                class_names=tuple(self.parts.detector.class_names),
+                model=self.model,
+                fingerprint=self._raw_fingerprint(task),
+                lowest_conf=self.parts.finder.lowest_conf,
+                offer=self.parts.given_geometry,
+                digests=self.parts.detection_key_hashes,
+            ),
+            partial=result.partial,
+            cuts=tuple(result.cuts.tolist()),
+        )
+        reader = f"{result.reader.use} ({result.reader.reason})"
+        return InferredTask(task.key, Detected(raw, reader), seconds={"fetch": item.seconds, **result.seconds})
 
-    def _report(self, task: Task, found: Seen, filtered: FilteredDetections) -> TaskReport:
-        label_map, detections = self._parts.label_map, filtered.detections
+    def _read(self, store: RunFolder, task: Task) -> RawRecord | None:
+        """Returns the raw detections in a folder; None if there are none for this config and these media."""
+        if not store.has_ledger:
+            return None
+        try:
+            path = store.detections_path(task)
+            raw = read_raw(path) if path.exists() else None
+        except PrelabelError:  # a damaged file is made again
+            return None
+        return raw if raw is not None and raw.origin.fingerprint == self._raw_fingerprint(task) else None
+
+    def _report(self, task: Task, found: Detected, filtered: FilteredDetections, facts: Facts) -> TaskReport:
+        label_map, detections, raw = self.parts.label_map, filtered.detections, found.raw
         _, first_rows = np.unique(detections.instance, return_index=True)
         category = label_map.category_index[detections.class_id[first_rows]]
         counts = np.bincount(category, minlength=len(label_map.categories))
+        outputs = [self.assembly.found_store.detections_path(task), self.assembly.label_path(task)]
         return TaskReport(
             title=task.title,
             key=task.key,
             status="done",
-            partial=found.raw.partial,
-            num_frames=found.raw.info.num_frames,
-            num_inferred=len(found.raw.detections.inferred_frames),
+            partial=raw.partial,
+            num_frames=raw.info.num_frames,
+            num_inferred=len(raw.detections.inferred_frames),
             instances={
                 category.name: int(num) for category, num in zip(label_map.categories, counts, strict=True) if num
             },
@@ -193,20 +253,18 @@ class DetectionAgent:
             num_interpolated=int(detections.interpolated.sum()),
             thinning=filtered.thinning,
             dropped={reason: sum(by_class.values()) for reason, by_class in filtered.dropped.items()},
-            reader=f"{found.reader.use} ({found.reader.reason})" if found.reader is not None else "",
-            outputs=tuple(str(path) for path in self._outputs(task)),
+            pathway=self.assembly.router.pathway(facts),
+            priority=self.assembly.router.priority_of(facts),
+            reader=found.reader,
+            outputs=tuple(str(path) for path in outputs if path is not None),
         )
 
-    def _outputs(self, task: Task) -> list[Path]:
-        kept, labels = self.assembly.found_store.detections_path(task), self.assembly.label_path(task)
-        return [kept] if labels is None else [kept, labels]
-
-    def _raw_fingerprint(self, task: Task) -> str:
-        return f"{self._parts.raw_fingerprint}:{task.identity}"
+    def _raw_fingerprint(self, task: TaskFacts) -> str:
+        return f"{self.parts.raw_fingerprint}:{task.identity}"
 
 
-def _noted(fetched: Iterable[FetchedTask], begun: deque[FetchedTask]) -> Iterator[Video]:
-    """Yields the tasks' videos; notes each in `begun` before."""
+def _videos(fetched: Iterable[FetchedTask], begun: deque[FetchedTask]) -> Iterator[Video]:
+    """Yields the tasks' videos; appends each task to `begun` before."""
     for item in fetched:
         begun.append(item)
         yield Video(item.media, item.task.title, item.task.num_frames, item.task.key, item.release)

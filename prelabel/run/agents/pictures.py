@@ -17,8 +17,8 @@ from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ClassifyError, SetupError, TaskError
 from prelabel.media.open import FramePolicy, OpenFrames, open_frames
-from prelabel.plugins.protocols import Classifier, Task
-from prelabel.run.agents.agent import FetchedTask
+from prelabel.plugins.protocols import Classifier
+from prelabel.run.work import FetchedTask, TaskFacts
 from prelabel.runtime.interrupts import Stopped, StopSignal
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class EndOfTask:
         began: `time.perf_counter()` when reading began.
     """
 
-    task: Task
+    task: TaskFacts
     info: VideoInfo | None = None
     reader: str = ""
     partial: str | None = None

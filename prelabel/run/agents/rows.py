@@ -28,6 +28,21 @@ def no_info() -> VideoInfo:
     raise ValueError("got media that are not here, expected a row on the platform")
 
 
+@dataclass(frozen=True, slots=True)
+class EditedRow:
+    """A label row that a function has changed, as plain values.
+
+    Attributes:
+        sent: as the platform, or the file, had it.
+        before: as the SDK writes it, unchanged.
+        changed: as it is to be saved.
+    """
+
+    sent: LabelRow
+    before: LabelRow
+    changed: LabelRow
+
+
 class Rows(Protocol):
     """Label rows of tasks."""
 
@@ -38,7 +53,7 @@ class Rows(Protocol):
     def checkout(self, task: Task, read_info: ReadInfo) -> EditableRow:
         """Returns a task's row, for a function to change."""
 
-    def save(self, task: Task, handed: EditableRow, changed: LabelRow, read_info: ReadInfo) -> None:
+    def save(self, task: Task, edited: EditedRow, info: VideoInfo | None) -> None:
         """Saves what the function has made of it: all or nothing.
 
         Raises:
@@ -66,9 +81,9 @@ class PlatformRows:
         """Returns a task's row; makes it if there is none."""
         return self.sink.checkout(as_encord_task(task))
 
-    def save(self, task: Task, handed: EditableRow, changed: LabelRow, read_info: ReadInfo) -> None:
+    def save(self, task: Task, edited: EditedRow, info: VideoInfo | None) -> None:
         """Saves it, if the task still waits."""
-        self.sink.save_changed(as_encord_task(task), _change(task, handed, changed))
+        self.sink.save_changed(as_encord_task(task), _change(task, edited))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +101,10 @@ class FileRows:
         """Returns the row that stands there, or a new one."""
         return self.sink.checkout(task, read_info())
 
-    def save(self, task: Task, handed: EditableRow, changed: LabelRow, read_info: ReadInfo) -> None:
+    def save(self, task: Task, edited: EditedRow, info: VideoInfo | None) -> None:
         """Writes it."""
-        self.sink.edit(task, read_info(), _change(task, handed, changed))
+        assert info is not None  # read when the row was checked out
+        self.sink.edit(task, info, _change(task, edited))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +123,10 @@ class DryRows:
         sink = EncordSink(self.assembly.encord, NO_BOXES, self.assembly.row_options)
         return sink.peek(as_encord_task(task), self.assembly.ontology)
 
-    def save(self, task: Task, handed: EditableRow, changed: LabelRow, read_info: ReadInfo) -> None:
+    def save(self, task: Task, edited: EditedRow, info: VideoInfo | None) -> None:
         """Writes it to a file."""
-        check_row_size(changed, self.assembly.row_options.max_row_bytes)
-        write_row(self.assembly.store.path(task, LABELS_ENDING), changed)
+        check_row_size(edited.changed, self.assembly.row_options.max_row_bytes)
+        write_row(self.assembly.store.path(task, LABELS_ENDING), edited.changed)
 
 
 def make_rows(assembly: Assembly) -> Rows:
@@ -120,17 +136,18 @@ def make_rows(assembly: Assembly) -> Rows:
     return PlatformRows(assembly.rows) if isinstance(assembly.rows, EncordSink) else FileRows(assembly.file_rows)
 
 
-def _change(task: Task, handed: EditableRow, changed: LabelRow) -> Callable[[LabelRow, datetime], WrittenRow]:
-    """Returns what puts a changed row in the place of the one that was handed out, and of no other."""
+def _change(task: Task, edited: EditedRow) -> Callable[[LabelRow, datetime], WrittenRow]:
+    """Returns what puts a changed row in the place of the one that was checked out, and of no other."""
 
     def change(row: LabelRow, now: datetime) -> WrittenRow:
-        # As changed: by a save of ours whose answer was lost.
-        if labels_of(row) not in (labels_of(handed.sent), labels_of(changed)):
+        # The changed row is there already where the answer to an earlier save was lost.
+        if labels_of(row) not in (labels_of(edited.sent), labels_of(edited.changed)):
             raise SaveError(
                 f"{task.title}: somebody changed its labels while the function had them: nothing was saved; the next "
                 "run calls the function again"
             )
-        num_added = len(added_labels(handed.before, changed))
+        changed = edited.changed
+        num_added = len(added_labels(edited.before, changed))
         num_kept = len(changed["object_answers"]) + len(changed["classification_answers"]) - num_added
         return WrittenRow(changed, num_instances=num_added, num_replaced=0, num_kept=num_kept, num_taken_over=0)
 

@@ -14,7 +14,7 @@ from prelabel.encord.project import EncordProject
 from prelabel.encord.source import EncordSection
 from prelabel.errors import AccountError, ConfigError
 from prelabel.files.folder_source import FolderSection
-from prelabel.run.inspection import run_checks
+from prelabel.run.checks import run_checks
 from tests.encord_server import AGENT, EncordServer
 from tests.encord_server.ontologies import editor, ontology_object
 from tests.encord_server.records import Project

@@ -19,7 +19,7 @@ from prelabel.config.sections import ClassifierSection, Config, ReaderSection
 from prelabel.encord.connection import connect
 from prelabel.encord.source import EncordSection
 from prelabel.errors import OntologyError
-from prelabel.run.inspection import run_checks
+from prelabel.run.checks import run_checks
 from tests.encord_server import AGENT, EncordServer
 from tests.encord_server.ontologies import editor, ontology_object, radio_classification
 from tests.encord_server.records import Project

@@ -22,8 +22,7 @@ from prelabel.errors import SetupError
 from prelabel.reports.run_page import page_of
 from prelabel.run.agents.agent import FetchedTask
 from prelabel.run.agents.classification import ClassificationAgent
-from prelabel.run.checks import prepare
-from prelabel.run.inspection import run_checks
+from prelabel.run.checks import prepare, run_checks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 from prelabel.store.class_probabilities import ClassRecord
@@ -153,10 +152,10 @@ def test_the_classifier_goes_on_while_what_it_found_is_kept(photos):
     assembly.classification.__dict__["classifier"] = classifier = NotesItsSecondBatch()
     agent = ClassificationAgent(assembly, NullProgress(), StopSignal())
     media = [(task, Media("images", (task.path,))) for task in assembly.source.tasks() if task.title.endswith(".png")]
-    looked = agent.look([FetchedTask(task, pictures, ExitStack(), 0.0) for task, pictures in media])
-    assert next(looked).task.title == "a.png"
+    inferred = agent.infer([FetchedTask(task, pictures, ExitStack(), 0.0) for task, pictures in media])
+    assert next(inferred).key == "a.png"
     assert classifier.second.wait(10)
-    looked.close()
+    inferred.close()
     assert not {"classify", "decode"} & {thread.name for thread in threading.enumerate()}
 
 

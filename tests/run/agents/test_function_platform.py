@@ -11,7 +11,7 @@ from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import run_config
 from prelabel.config.load import load_config
 from prelabel.errors import SetupError
-from prelabel.run.inspection import run_checks
+from prelabel.run.checks import run_checks
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW, Refusal, Status
 from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform

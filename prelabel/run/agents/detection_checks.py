@@ -1,0 +1,100 @@
+"""What a detection agent checks before frame 0, and how `prelabel check` describes it."""
+
+from __future__ import annotations
+
+from prelabel.assembly.assemble import Assembly
+from prelabel.data.frames import VideoInfo
+from prelabel.data.geometry import GeometryKind
+from prelabel.data.label_map import NAMES_IN_SHORT, LabelMap
+from prelabel.errors import ConfigError
+from prelabel.labels.filter import class_thresholds
+from prelabel.plugins.traits import warnings_of
+from prelabel.run.checks import describe_model
+
+_MADE_FROM: dict[GeometryKind, str] = {
+    "mask": "masks",
+    "polygons": "polygons",
+    "rotated_box": "rotated boxes",
+    "keypoints": "keypoints",
+}
+_FROM_BOXES = {"polygon": "their four corners", "bitmask": "filled", "rotatable_bounding_box": "without a rotation"}
+
+
+def check_labels(assembly: Assembly) -> None:
+    """Makes every part that turns boxes into labels.
+
+    Raises:
+        SetupError: one is wrong.
+    """
+    check_tracker(assembly)
+    check_keyframes(assembly)
+    class_thresholds(assembly.config.labels.conf, assembly.detection.label_map)
+    _ = assembly.sink
+
+
+def check_tracker(assembly: Assembly) -> str:
+    """Returns how boxes become tracks, in words.
+
+    Raises:
+        SetupError: the tracker is missing, does not take its options, or does not start.
+    """
+    parts = assembly.detection
+    linking = parts.linking
+    if linking is None:
+        return "none: each detection is an instance of its own"
+    linking.new_tracker(VideoInfo(width=64, height=64, num_frames=1, average_fps=25.0, duration_seconds=0.04))
+    return (
+        f"{parts.tracker_plugin.use}, of {linking.min_length} detections or more, "
+        f"gaps of up to {linking.max_gap_seconds:g} s filled in"
+    )
+
+
+def check_keyframes(assembly: Assembly) -> None:
+    """Checks that the frames between a track's kept boxes can be filled in.
+
+    Raises:
+        ConfigError: an object is more than a box.
+    """
+    labels = assembly.detection.label_map
+    if assembly.config.labels.keyframes is None or not labels.wants_geometry:
+        return
+    class_id = min(labels.wants_geometry)
+    target = labels.objects[class_id]
+    assert target is not None
+    raise ConfigError(
+        f"labels.keyframes: fills the frames between kept boxes with boxes, and labels.classes makes "
+        f"{labels.class_names[class_id]!r} the {target.shape} {target.name!r}: "
+        "leave keyframes out, or map the class to a bounding box"
+    )
+
+
+def describe_detector(assembly: Assembly) -> str:
+    """Returns model, batch size and warnings of the detector, in words."""
+    parts = assembly.detection
+    described = describe_model(parts.finder.model, len(parts.finder.detector.class_names), parts.batch_size)
+    replicas = f" in {parts.num_streams} replicas" if parts.num_streams > 1 else ""
+    return "; ".join([described + replicas, *warnings_of(parts.finder.detector)])
+
+
+def describe_label_map(assembly: Assembly) -> str:
+    """Returns which ontology objects there are and what they are made from, in words."""
+    labels, ontology = assembly.detection.label_map, assembly.detection.ontology
+    class_thresholds(assembly.config.labels.conf, labels)
+    check_keyframes(assembly)
+    return "; ".join([f"{len(labels.categories)} objects of '{ontology.title}'", *_made_from(labels), *labels.notes])
+
+
+def _made_from(labels: LabelMap) -> list[str]:
+    """Returns what objects that are no bounding boxes are made from; of many only the first are named."""
+    names: dict[str, list[str]] = {}
+    for category in labels.categories:
+        shape, kind = category.shape.replace("_", " "), labels.offer.kind
+        if kind is not None and category.shape in labels.offer.shapes:
+            names.setdefault(f"{shape} from {_MADE_FROM[kind]}", []).append(category.name)
+        elif category.shape in _FROM_BOXES:
+            names.setdefault(f"{shape} from boxes, {_FROM_BOXES[category.shape]}", []).append(category.name)
+    return [
+        f"{made_from}: {', '.join(of[:NAMES_IN_SHORT])}"
+        + (f" and {len(of) - NAMES_IN_SHORT} more" if len(of) > NAMES_IN_SHORT else "")
+        for made_from, of in names.items()
+    ]

@@ -1,0 +1,99 @@
+"""A worker in this process: fetches tasks and runs inference, with the next task fetched while one is inferred."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, Generic, TypeVar, cast
+from weakref import WeakSet
+
+from prelabel.data.frames import Media
+from prelabel.run.agents.agent import Agent
+from prelabel.run.work import FetchedTask, Found, InferredTask, TaskFacts, TaskResult
+from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.prefetch import map_ahead, prefetch
+from prelabel.runtime.progress import Progress, emit_stage_time
+
+Pending = TypeVar("Pending", bound=TaskFacts)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker(Generic[Found, Pending]):
+    """Fetches the media of tasks and runs an agent's inference on them.
+
+    Attributes:
+        agent: runs the inference.
+        fetch: opens a task's media.
+        num_fetchers: tasks that are fetched at the same time.
+        progress: told of every fetch.
+        stop: checked between tasks.
+    """
+
+    agent: Agent[Found, Any]
+    fetch: Callable[[Pending], AbstractContextManager[Media]]
+    num_fetchers: int
+    progress: Progress
+    stop: StopSignal
+
+    def process(
+        self, tasks: Iterable[Pending | InferredTask[Found] | TaskResult]
+    ) -> Generator[InferredTask[Found] | TaskResult, None, None]:
+        """Yields the result of each task; passes on results that are there already, in their place.
+
+        Tasks that were fetched but not begun when a stop is asked for are dropped.
+
+        Args:
+            tasks: read on a thread of its own, one task ahead.
+
+        Raises:
+            Stopped: a second stop request.
+        """
+        fetched = prefetch(
+            self._fetch_all(tasks), max_items=1, name="fetch", tell_waiting=partial(self.progress.waiting, "fetch")
+        )
+        with closing(fetched):  # else the traceback of an error keeps the thread "fetch" alive
+            for kind, group in groupby(self._until_stop(fetched), key=type):
+                if kind is FetchedTask:
+                    yield from self.agent.infer(cast(Iterator[FetchedTask], group))
+                else:
+                    yield from cast(Iterator[InferredTask[Found] | TaskResult], group)
+
+    def _fetch_all(
+        self, tasks: Iterable[Pending | InferredTask[Found] | TaskResult]
+    ) -> Iterator[FetchedTask | InferredTask[Found] | TaskResult]:
+        opened: WeakSet[ExitStack] = WeakSet()
+        try:
+            yield from map_ahead(partial(self._fetch, opened), tasks, num_workers=self.num_fetchers, name="fetch")
+        except BaseException:  # not at the normal end: the agent has yet to read the last ones then
+            for release in list(opened):
+                release.close()
+            raise
+
+    def _fetch(
+        self, opened: WeakSet[ExitStack], task: Pending | InferredTask[Found] | TaskResult
+    ) -> FetchedTask | InferredTask[Found] | TaskResult:
+        if isinstance(task, InferredTask | TaskResult):
+            return task
+        began = time.perf_counter()
+        release = ExitStack()
+        opened.add(release)
+        try:
+            media = release.enter_context(self.fetch(task)) if self.agent.reads_media else Media("none", ())
+        except Exception as error:
+            return InferredTask.failed(task.key, error)
+        seconds = time.perf_counter() - began
+        emit_stage_time(self.progress, task.key, task.title, "fetch", seconds, seconds)
+        return FetchedTask(task, media, release, seconds)
+
+    def _until_stop(
+        self, fetched: Iterable[FetchedTask | InferredTask[Found] | TaskResult]
+    ) -> Iterator[FetchedTask | InferredTask[Found] | TaskResult]:
+        for item in fetched:
+            if isinstance(item, FetchedTask) and self.stop.is_set:
+                item.release.close()
+            else:
+                yield item
