@@ -227,7 +227,7 @@ def export(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="file or folder to write to")],
     format: Annotated[
         str,
-        typer.Option("--format", "-f", help="coco, yolo, mot, encord, another installed format, or file.py:function"),
+        typer.Option("--format", "-f", help="coco, yolo, mot … as docs/export.md lists them, or file.py:function"),
     ] = "coco",
     frames: Annotated[
         str | None,

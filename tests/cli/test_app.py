@@ -98,7 +98,10 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("run", "config.yaml", "--set", "labels.classes={persn: X}"), "did you mean 'person'"),
         (("check", "none.yaml"), "there is no such config"),
         (("export", "config.yaml", "target"), "prelabel run"),
-        (("export", "config.yaml", "target", "-f", "xml"), "coco | encord | mot | yolo | file.py:function"),
+        (
+            ("export", "config.yaml", "target", "-f", "xml"),
+            "coco | cvat | encord | labelstudio | mot | voc | yolo | file.py:function",
+        ),
         (("preview", "config.yaml"), "prelabel run"),
         (("evaluate", "config.yaml"), "prelabel run"),
         (("status", "nowhere"), "no run has written here"),

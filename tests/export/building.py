@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelledVideo, build_label_map
@@ -12,6 +15,8 @@ from tests.labelling import detections
 
 INFO = VideoInfo(width=100, height=50, num_frames=20, average_fps=12.5, duration_seconds=1.6)
 ONTOLOGY = Ontology.from_classes(["Vehicle: any", "person"])
+DATUMARO = "datumaro==1.13.12"
+"""Needs older versions of pillow and pyarrow than this project has."""
 LABEL_MAP = build_label_map(["person", "car"], ONTOLOGY, {"car": "Vehicle: any"})
 
 
@@ -27,3 +32,10 @@ def export_of(target: Path, *videos: LabelledVideo) -> Export:
 
 def files_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def run_apart(requirement: str, script: str, *arguments: Path) -> Any:
+    """Returns the JSON that a script prints in an environment of its own, where a peer may have other versions."""
+    command = ["uv", "run", "--no-project", "--isolated", "--with", requirement, "python", "-c", script, *arguments]
+    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(ran.stdout.splitlines()[-1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tracemalloc
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from prelabel.export.coco import frame_file_name, write_coco
 from prelabel.export.export import export_run
 from prelabel.export.mot import export_mot
 from tests.export import building
-from tests.export.building import export_of
+from tests.export.building import DATUMARO, export_of, run_apart
 from tests.kept import assembly_of, make_media, run
 from tests.labelling import IMAGE_GROUP, VIDEO, detections
 
@@ -183,7 +182,6 @@ def test_ultralytics_converts_it_to_a_label_file_for_each_frame(dataset, tmp_pat
 
 @pytest.mark.slow
 def test_datumaro_imports_coco_and_mot(dataset, tmp_path):
-    """Datumaro needs older versions of numpy, pillow and pyarrow than this project, so it gets its own environment."""
     export_mot(export_of(tmp_path / "mot", building.video("clip.mp4", (3, (10, 10, 30, 20), 0.5, 1), track_id=1)))
     (tmp_path / "coco" / "annotations").mkdir(parents=True)
     (tmp_path / "coco" / "images").symlink_to(dataset / "images")
@@ -196,10 +194,7 @@ mot = Dataset.import_from(sys.argv[2], "mot_seq")
 boxes = [(item.id, annotation.label, annotation.get_bbox()) for item in coco for annotation in item.annotations]
 print(json.dumps([len(coco), boxes, [[a.get_bbox() for a in item.annotations] for item in mot if item.annotations]]))
 """
-    command = ["uv", "run", "--no-project", "--isolated", "--with", "datumaro==1.13.12", "python", "-c", script]
-    command += [tmp_path / "coco", tmp_path / "mot" / "clip.mp4"]
-    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    num_images, boxes, tracked = json.loads(ran.stdout.splitlines()[-1])
+    num_images, boxes, tracked = run_apart(DATUMARO, script, tmp_path / "coco", tmp_path / "mot" / "clip.mp4")
     assert num_images == 13
     assert ["first.mp4/000001", 0, [10, 20, 40, 40]] in boxes
     assert tracked == [[[11, 11, 20, 10]]]  # as the file has it, counted from 1
