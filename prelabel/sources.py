@@ -18,7 +18,7 @@ from prelabel.data.label_map import LabelMap
 from prelabel.data.ontology import Ontology
 from prelabel.errors import FetchError
 from prelabel.labels.row.own import RowChange
-from prelabel.plugins.protocols import LabelSink, LeftAlone, Task, TaskSource
+from prelabel.plugins.protocols import LabelSink, SkippedTask, Task, TaskSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Source:
         moves_tasks: whether tasks move to another stage once they are labelled; files stay.
         keeps_rows: whether label rows are where tasks come from; else they are files in the output folder.
         fetch_workers: tasks that may be opened at the same time, each on a thread of its own.
-        left_alone: tasks seen so far that are not for this tool.
+        skipped: tasks seen so far that are not for this tool.
         warnings: what a user should know although no task failed; may grow during the run.
     """
 
@@ -64,7 +64,7 @@ class Source:
     moves_tasks: bool = True
     keeps_rows: bool = False
     fetch_workers: int = 1
-    left_alone: Sequence[LeftAlone] = ()
+    skipped: Sequence[SkippedTask] = ()
     warnings: Sequence[str] = ()
 
     def prepare(self) -> None:
@@ -132,9 +132,9 @@ class Source:
         """Tells whether a task that a run stored in the output folder is of this source."""
         return True
 
-    def stored(self, tasks: Sequence[StoredTask], left_alone: Sequence[LeftAlone], warnings: Sequence[str]) -> Source:
+    def stored(self, tasks: Sequence[StoredTask], skipped: Sequence[SkippedTask], warnings: Sequence[str]) -> Source:
         """Returns a source of tasks that earlier runs stored, to label them again; none of its tasks moves."""
-        return StoredSource(tasks, left_alone, warnings)
+        return StoredSource(tasks, skipped, warnings)
 
 
 class BareSource(Source):
@@ -203,9 +203,9 @@ def unreadable(title: str) -> FetchError:
 class StoredSource(Source):
     """Tasks that earlier runs stored. None of them moves."""
 
-    def __init__(self, tasks: Sequence[StoredTask], left_alone: Sequence[LeftAlone], warnings: Sequence[str]) -> None:
+    def __init__(self, tasks: Sequence[StoredTask], skipped: Sequence[SkippedTask], warnings: Sequence[str]) -> None:
         self._tasks = tasks
-        self.left_alone = list(left_alone)
+        self.skipped = list(skipped)
         self.warnings = tuple(warnings)
 
     def tasks(self) -> Iterator[Task]:

@@ -17,7 +17,7 @@ from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.errors import ConfigError, DetectError
 from prelabel.plugins.load import Plugin
-from prelabel.plugins.protocols import LeftAlone, ModelRecord
+from prelabel.plugins.protocols import ModelRecord, SkippedTask
 from prelabel.plugins.traits import ModelTraits
 from prelabel.sources import Source, StoredTask
 from prelabel.store.ledger import Entry
@@ -81,13 +81,13 @@ class StoredDetector:
     def stored_tasks(self) -> Source:
         """Returns a source of the tasks with detections of this detector. Detections of another one are not used."""
         tasks: list[StoredTask] = []
-        others: list[LeftAlone] = []
+        others: list[SkippedTask] = []
         for entry, origin in self.origins.items():
             if origin.detector_fingerprint == self.fingerprint:
                 tasks.append(StoredTask(entry.key, entry.title, origin.media_identity, entry.num_instances))
             else:
                 reason = f"what was found in it is of another detector or reader: {NEXT_STEP}"
-                others.append(LeftAlone(entry.title, reason))
+                others.append(SkippedTask(entry.title, reason))
         return self.source.stored(tasks, others, self.kept.warnings)
 
     @cached_property

@@ -157,11 +157,11 @@ def serve(
 def retry(
     config: ConfigPath,
     tasks: Annotated[
-        list[str] | None, typer.Argument(metavar="[TASK]...", help="titles or keys; default: all that were set aside")
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="titles or keys; default: all failed tasks")
     ] = None,
     settings: Settings = None,
 ) -> None:
-    """Take up again tasks that failed and were set aside; `status` lists them with their reasons."""
+    """Retry failed tasks; `status` lists them with their reasons."""
     from prelabel.cli.commands import retry_failed
 
     raise typer.Exit(retry_failed(config, settings or (), tasks or ()))

@@ -174,16 +174,16 @@ def _numbered_config(number: int) -> Path:
 
 
 def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) -> int:
-    """Runs a config over tasks that earlier runs have set aside: those named by title or key, or all."""
+    """Runs a config over failed tasks: those named by title or key, or all."""
     assembly = assemble(load_config(config, settings), config.parent)
     failed = _failed_entries(assembly)
     chosen = [entry for entry in failed if not named or {entry.title, entry.key} & set(named)]
     for name in named:
         if not any(name in (entry.title, entry.key) for entry in chosen):
             hint = did_you_mean(name, [entry.title for entry in failed])
-            raise ConfigError(f"{name}: is no task that was set aside, {hint}")
+            raise ConfigError(f"{name}: is not a failed task, {hint}")
     if not chosen:
-        person().print("no task was set aside")
+        person().print("no task has failed")
         return ALL_DONE
     return _run([assembly], OnlyFailed(frozenset(entry.key for entry in chosen)), StopSignal())
 

@@ -80,7 +80,7 @@ def show_entries(output: Path, entries: Sequence[Entry]) -> None:
         when = entry.updated_at[:19].replace("T", " ")
         reason = reason_beside(entry.title, entry.reason)
         if entry.num_failures > 1:
-            reason += f" (set aside {entry.num_failures} times)"
+            reason += f" (failed {entry.num_failures} times)"
         table.add_row(step, escape(entry.title), str(entry.num_instances), when, escape(reason))
     _console().print(table)
 
@@ -99,8 +99,8 @@ def show_report(report: RunReport) -> None:
     for task in report.tasks:
         if task.status == "skipped":
             console.print(f"[yellow]skipped[/] {escape(task.title)}: {escape(task.reason_beside_title)}")
-    for left in report.left_alone:
-        console.print(f"[yellow]left alone[/] {escape(left.title)}: {escape(left.kind)}")
+    for skipped in report.skipped:
+        console.print(f"[yellow]skipped[/] {escape(skipped.title)}: {escape(skipped.reason)}")
     for warning in report.warnings:
         console.print(f"[yellow]note[/] {escape(warning)}")
     if report.aborted:

@@ -56,12 +56,12 @@ class RetriesSection(Section):
         5.0, ge=0, le=3600, description="wait before the second try, when all others are through; then doubled"
     )
     watch_minutes: Annotated[float, Affects.NOTHING] = Field(
-        10.0, gt=0, description="with --watch: how long a task that is set aside rests; doubled each time, up to a day"
+        10.0, gt=0, description="with --watch: how long a failed task rests; doubled each time, up to a day"
     )
 
 
 class OnFailureSection(Section):
-    """What becomes of a task that is set aside."""
+    """What happens to a failed task."""
 
     pathway: Annotated[str | None, Affects.PLACE] = Field(
         None, description="name or uuid of the pathway that it goes down; default: it stays"

@@ -39,7 +39,7 @@ from prelabel.errors import AccountError, FetchError, PrelabelError, SaveError
 from prelabel.labels.row.own import KINDS_WITH_FRAMES, LabelRow
 from prelabel.labels.row.write import refuse_begun
 from prelabel.plugins.affects import Affects
-from prelabel.plugins.protocols import LeftAlone, Task
+from prelabel.plugins.protocols import SkippedTask, Task
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.download import DownloadLimits
 from prelabel.runtime.shared import Shared
@@ -127,7 +127,7 @@ class EncordSource(Source):
         Args:
             section: of the config.
             reach: returns the project; default: connects to it.
-            kinds: of data; tasks of other kinds are left alone. None: all.
+            kinds: of data; tasks of other kinds are skipped. None: all.
             with_metadata: whether tasks carry the client metadata of their data.
             skips_begun: whether a task is refused whose row holds labels of anybody else.
             on_failure: what is done with tasks that fail; default: they stay where they are.
@@ -139,7 +139,7 @@ class EncordSource(Source):
         self._reach = reach or (lambda: connect(section.project_hash, section.domain or None))
         self._cache = DiskCache(section.output / ".prelabel" / "cache", int(section.cache_gb * 1e9))
         self._random = Random()  # seeded by the system: each process shuffles tasks in an order of its own
-        self._unsuitable: dict[UUID, LeftAlone] = {}
+        self._unsuitable: dict[UUID, SkippedTask] = {}
         self._issues: set[tuple[str, str]] = set()
         self.fetch_workers = section.fetch_workers
         self.warnings: list[str] = []
@@ -226,14 +226,14 @@ class EncordSource(Source):
         """Tells whether a stored task is of this project, without a call."""
         return key.startswith(f"{project_uuid(self._section.project_hash)}/")
 
-    def stored(self, tasks: Sequence[StoredTask], left_alone: Sequence[LeftAlone], warnings: Sequence[str]) -> Source:
+    def stored(self, tasks: Sequence[StoredTask], skipped: Sequence[SkippedTask], warnings: Sequence[str]) -> Source:
         """Returns a source of those rows of stored tasks that nobody has worked on yet."""
-        return StoredRowSource(self.project, self._section.stage, tasks, left_alone, warnings)
+        return StoredRowSource(self.project, self._section.stage, tasks, skipped, warnings)
 
     # The tasks
 
     @property
-    def left_alone(self) -> list[LeftAlone]:  # type: ignore[override]  # a plain attribute of the base class
+    def skipped(self) -> list[SkippedTask]:  # type: ignore[override]  # a plain attribute of the base class
         """Tasks of other kinds (audio, PDF, DICOM, …), each once."""
         return list(self._unsuitable.values())
 
@@ -280,13 +280,13 @@ class EncordSource(Source):
         for key, task in zip(keys, waiting, strict=True):
             row = rows.get(key)
             if row is None:
-                self._unsuitable.setdefault(task.uuid, LeftAlone(task.data_title, "data without a label row"))
+                self._unsuitable.setdefault(task.uuid, SkippedTask(task.data_title, "data without a label row"))
             elif self._kinds is not None and row.data_type.value not in self._kinds:
                 kind = row.data_type.value.strip("_").lower()
-                self._unsuitable.setdefault(task.uuid, LeftAlone(row.data_title, kind))
+                self._unsuitable.setdefault(task.uuid, SkippedTask(row.data_title, kind))
             elif row.backing_item_uuid is None:
                 kind = f"{row.data_type.value} without a storage item"
-                self._unsuitable.setdefault(task.uuid, LeftAlone(row.data_title, kind))
+                self._unsuitable.setdefault(task.uuid, SkippedTask(row.data_title, kind))
             else:
                 yield WaitingTask(**task_fields(key, row), fetch=self._fetch, stage=self._stage, waiting=task)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from prelabel.data.frames import Media
 from prelabel.encord.project import ROWS_PER_REQUEST, EncordProject, EncordTask, StoredRow, task_fields
 from prelabel.errors import AccountError
-from prelabel.plugins.protocols import LeftAlone
+from prelabel.plugins.protocols import SkippedTask
 from prelabel.sources import Source, StoredTask, unreadable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class StoredRowSource(Source):
         project: EncordProject,
         stage: str,
         stored: Sequence[StoredTask],
-        left_alone: Sequence[LeftAlone],
+        skipped: Sequence[SkippedTask],
         warnings: Sequence[str],
     ) -> None:
         """Makes no call.
@@ -37,11 +37,11 @@ class StoredRowSource(Source):
             project: that the rows belong to.
             stage: title or uuid of the agent stage at which they were written.
             stored: tasks whose raw detections are stored.
-            left_alone: tasks that are not labelled for other reasons.
+            skipped: tasks that are not labelled for other reasons.
             warnings: what a user should know of what is stored.
         """
         self._project, self._stage, self._stored = project, stage, stored
-        self.left_alone: list[LeftAlone] = list(left_alone)
+        self.skipped: list[SkippedTask] = list(skipped)
         self.warnings = tuple(warnings)
 
     def prepare(self) -> None:
@@ -67,7 +67,7 @@ class StoredRowSource(Source):
                 row = rows.get(task.key)
                 reason = "no longer in the project" if row is None else _why_not(row, untouched)
                 if row is None or reason:
-                    self.left_alone.append(LeftAlone(task.title, reason))
+                    self.skipped.append(SkippedTask(task.title, reason))
                 else:
                     yield _stored_row(task, row)
 

@@ -191,16 +191,16 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LeftAlone:
-    """A task that is not for this tool, and so stays where it is.
+class SkippedTask:
+    """A task that is not for this tool and stays where it is.
 
     Attributes:
         title: of the data unit.
-        kind: what it is, and what is missing if it is of a kind that could be labelled.
+        reason: its kind of data, or what it lacks.
     """
 
     title: str
-    kind: str
+    reason: str
 
 
 @runtime_checkable

@@ -122,7 +122,7 @@ def _write_page(assembly: Assembly, report: RunReport, path: Path) -> None:
 
 
 def _tells_nothing(report: RunReport) -> bool:
-    return not (report.tasks or report.left_alone or report.aborted)
+    return not (report.tasks or report.skipped or report.aborted)
 
 
 def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list[Path]:

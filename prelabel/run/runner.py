@@ -129,7 +129,7 @@ class Run:
             dry_run=self.assembly.dry_run,
             seconds=seconds,
             tasks=tuple(reports),
-            left_alone=tuple(source.left_alone),
+            skipped=tuple(source.skipped),
             warnings=(*self.agent.warnings, *usage_warnings(self.agent, usage), *source.warnings, *notes),
             instances_are=self.assembly.config.labels.instances,
             usage=usage,

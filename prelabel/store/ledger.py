@@ -59,7 +59,7 @@ class Entry:
         num_instances: object instances that were written last; 0 if none ever were.
         reason: why it failed, or why it is not whole; else empty.
         updated_at: UTC, ISO 8601.
-        num_failures: how often it was set aside since it was last done.
+        num_failures: failures since it was last done.
     """
 
     key: str

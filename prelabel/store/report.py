@@ -15,7 +15,7 @@ from prelabel.data.ontology import noun_of
 from prelabel.errors import ConfigError
 from prelabel.labels.keyframes import KeyframeStats, sum_up
 from prelabel.plugins.load import describe_first
-from prelabel.plugins.protocols import LeftAlone
+from prelabel.plugins.protocols import SkippedTask
 from prelabel.runtime.files import read_json, write_text_atomically
 from prelabel.runtime.progress import reason_beside
 
@@ -128,7 +128,7 @@ class RunReport:
         dry_run: nothing on the platform was changed.
         seconds: from the first task to the end of the last.
         tasks: in the order in which they ended.
-        left_alone: tasks that are not for this tool, with their kind.
+        skipped: tasks that are not for this tool, and why.
         warnings: what somebody should know that failed no task.
         instances_are: `per_frame`: one a box; `tracks`: one a thing, over all its frames.
         usage: what a model behind a service counted: requests, tokens, cost and so on, by name.
@@ -149,7 +149,7 @@ class RunReport:
     dry_run: bool
     seconds: float
     tasks: tuple[TaskReport, ...]
-    left_alone: tuple[LeftAlone, ...] = ()
+    skipped: tuple[SkippedTask, ...] = ()
     warnings: tuple[str, ...] = ()
     instances_are: Literal["per_frame", "tracks"] = "per_frame"
     usage: Mapping[str, float] = field(default_factory=dict)

@@ -158,7 +158,7 @@ def test_a_class_that_was_left_out_can_be_mapped_later_and_a_mistake_costs_nothi
     assert report_of(folder)["tasks"][0]["instances"] == {"Vehicle": 6}
 
 
-def test_boxes_of_an_earlier_detector_are_left_alone(folder):
+def test_boxes_of_an_earlier_detector_are_skipped(folder):
     write_grey_clip(folder / "clips" / "b.mp4", 96, 64, 4)
     other = {"use": "tests.assembly.test_relabel:Other"}
     (folder / "clips" / "a.mp4").rename(folder / "a.mp4")
@@ -166,8 +166,8 @@ def test_boxes_of_an_earlier_detector_are_left_alone(folder):
     relabel_kept(config_file(folder, detector=other), ["labels.nms_iou=0.9"])
     report = report_of(folder)
     assert [task["title"] for task in report["tasks"]] == ["b.mp4"]
-    (left,) = report["left_alone"]
-    assert (left["title"], left["kind"].split(":")[0]) == (
+    (left,) = report["skipped"]
+    assert (left["title"], left["reason"].split(":")[0]) == (
         "a.mp4",
         "what was found in it is of another detector or reader",
     )
@@ -292,14 +292,14 @@ def test_a_row_on_which_somebody_has_deleted_or_moved_a_box_is_left_as_it_is(lab
     assert num_objects(labelled) == NUM_FRAMES - 1
 
 
-def test_a_row_that_somebody_is_assigned_to_or_that_has_gone_on_is_left_alone(labelled, tmp_path):
+def test_a_row_that_somebody_is_assigned_to_or_that_has_gone_on_is_skipped(labelled, tmp_path):
     (task,) = labelled.project.tasks_at(ANNOTATE)
     task.assignee = "ann@example.com"
     report = relabel(labelled, tmp_path)
-    assert [(left.title, left.kind) for left in report.left_alone] == [("clip.mp4", "somebody is assigned to it")]
+    assert [(task.title, task.reason) for task in report.skipped] == [("clip.mp4", "somebody is assigned to it")]
     task.assignee, task.stage = None, labelled.project.stage(REVIEW)
     report = relabel(labelled, tmp_path)
-    assert [left.kind for left in report.left_alone] == ["has gone on to 'Review 1'"]
+    assert [task.reason for task in report.skipped] == ["has gone on to 'Review 1'"]
     assert (report.tasks, num_objects(labelled)) == ((), NUM_FRAMES)
 
 
@@ -314,11 +314,11 @@ def test_relabelling_files_leaves_out_a_project_s_tasks_and_the_other_way_round(
     assert relabel_kept(config, ["labels.nms_iou=0.9"]) == 0
     report = report_of(tmp_path)
     assert [task["title"] for task in report["tasks"]] == ["a.mp4"]
-    assert (report["left_alone"], report["warnings"]) == ([], [said])
+    assert (report["skipped"], report["warnings"]) == ([], [said])
     assert said in capfd.readouterr().err
     of_project = relabel(labelled, tmp_path)  # though what was found last is of the files' detector
     assert [(task.title, task.status) for task in of_project.tasks] == [("clip.mp4", "done")]
-    assert (of_project.left_alone, of_project.warnings) == ((), (said,))
+    assert (of_project.skipped, of_project.warnings) == ((), (said,))
     assert num_objects(labelled) == 2 * NUM_FRAMES
 
 

@@ -10,7 +10,7 @@ import pytest
 from prelabel.cli.doctor import Finding
 from prelabel.cli.show import show_entries, show_findings, show_paths, show_report
 from prelabel.errors import ConfigError
-from prelabel.plugins.protocols import LeftAlone
+from prelabel.plugins.protocols import SkippedTask
 from prelabel.store.ledger import Entry
 from prelabel.store.report import RunReport, Score, TaskReport
 
@@ -21,7 +21,7 @@ def report(*tasks: TaskReport, **more) -> RunReport:
 
 def test_names_in_brackets_are_shown_as_they_are(capsys):
     task = TaskReport("[x].mp4", "k", "done", instances={"[bold]": 1}, pathway="[/red]")
-    show_report(report(task, outputs=("out [1]/coco.json",), left_alone=(LeftAlone("[a].wav", "audio"),)))
+    show_report(report(task, outputs=("out [1]/coco.json",), skipped=(SkippedTask("[a].wav", "audio"),)))
     said = capsys.readouterr().err
     for text in ("[bold]", "[/red]", "out [1]/coco.json", "[a].wav"):
         assert text in said
@@ -78,7 +78,7 @@ def test_a_failed_task_is_named_once(capsys):
     show_entries(Path("out"), [Entry("k", "day 1/clip.mp4", "failed", "f", reason=reason, num_failures=2)])
     told = capsys.readouterr().out
     assert told.count("clip.mp4") == 1
-    assert "the file is empty: fetch it again (set aside 2 times)" in " ".join(told.split())
+    assert "the file is empty: fetch it again (failed 2 times)" in " ".join(told.split())
 
 
 @pytest.mark.parametrize(("aborted", "waits"), [("", True), ("the key is not known", False)])

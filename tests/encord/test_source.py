@@ -10,7 +10,7 @@ from PIL import Image
 from prelabel.encord.project import WaitingTask
 from prelabel.encord.source import EncordSource
 from prelabel.errors import AccountError, FetchError, SaveError, TakenError
-from prelabel.plugins.protocols import LeftAlone
+from prelabel.plugins.protocols import SkippedTask
 from tests.encord_server import (
     AGENT,
     ANNOTATE,
@@ -125,7 +125,7 @@ def test_other_kinds_are_left_alone_and_named(platform: Platform, source: Encord
     world.add_task(stage, world.add_other(tmp_path / "notes.pdf", "pdf"))
     assert [task.title for task in source.tasks()] == ["clip.mp4"]
     assert [task.title for task in source.tasks()] == ["clip.mp4"]
-    assert source.left_alone == [LeftAlone("talk.mp3", "audio"), LeftAlone("notes.pdf", "pdf")]
+    assert source.skipped == [SkippedTask("talk.mp3", "audio"), SkippedTask("notes.pdf", "pdf")]
     assert len(platform.project.tasks_at(AGENT)) == 3
 
 

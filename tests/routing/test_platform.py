@@ -104,7 +104,7 @@ def test_a_check_shows_where_tasks_and_labels_go(platform: Platform, tmp_path: P
     path = write_config(platform, tmp_path, "pathway: Annotate 1\non_failure: {pathway: Nothing to label}")
     checks = {check.name: check.detail for check in run_checks(assemble(load_config(path), tmp_path))}
     assert checks["pathway"] == (
-        "'Annotate 1', to stage 'Annotate 1'; tasks that are set aside: 'Nothing to label', to stage 'Complete'"
+        "'Annotate 1', to stage 'Annotate 1'; failed tasks: 'Nothing to label', to stage 'Complete'"
     )
     assert checks["labels"] == f"onto the label rows of project {platform.project.title!r}; labels of people stay"
     dry = {check.name: check.detail for check in run_checks(assemble(load_config(path), tmp_path, dry_run=True))}

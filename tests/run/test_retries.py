@@ -1,4 +1,4 @@
-"""A failed task: tried again within the run, then set aside, and taken up again when somebody or time says so."""
+"""A failed task: retried within the run, by `prelabel retry`, and by `--watch` after a rest."""
 
 from __future__ import annotations
 
@@ -132,13 +132,13 @@ def test_retry_takes_up_what_was_set_aside_and_nothing_else(folder, capsys):
     assert show_status(config) == 1
     assert "out of luck" in capsys.readouterr().out
     write_grey_clip(folder / "clips" / "b.mp4", 64, 48, 6)
-    with pytest.raises(ConfigError, match=r"b\.mp4: is no task that was set aside, did you mean 'a\.mp4'"):
+    with pytest.raises(ConfigError, match=r"b\.mp4: is not a failed task, did you mean 'a\.mp4'"):
         retry_failed(config, (), ["b.mp4"])
     assert retry_failed(config, (), ["a.mp4"]) == 0
     with Ledger(folder / "out" / LEDGER) as ledger:
         assert [(found.title, found.step) for found in ledger.entries()] == [("a.mp4", "done")]
     assert retry_failed(config, (), ()) == 0
-    assert "no task was set aside" in capsys.readouterr().err
+    assert "no task has failed" in capsys.readouterr().err
 
 
 def test_what_a_retry_writes_of_the_whole_run_holds_what_was_done_before(folder):

@@ -1,4 +1,4 @@
-"""A service of which a tenth of all answers is trouble: nothing is lost, nothing doubled, nothing set aside."""
+"""A service of which a tenth of all answers is trouble: nothing is lost, nothing doubled, no task failed."""
 
 from __future__ import annotations
 
