@@ -10,16 +10,27 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from prelabel.plugins.affects import Affects
 from prelabel.routing.expressions import parse_condition, parse_number
 from prelabel.routing.rules import OTHERWISE, Router, has_class, read_router
+from prelabel.runtime.yaml_files import written_text
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OneOrMore = Annotated[int, Field(ge=1)]
 
 
-def _as_text(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def read_name(value: object) -> object:
+    """Returns a name as it was written, also where YAML reads a number or a truth value: `01234567`, `Yes`.
+
+    Raises:
+        ValueError: how it was written is not known.
+    """
+    if value is None or isinstance(value, bool):
+        read = "null" if value is None else str(value).lower()
+        raise ValueError(f'got {read}, expected a name: if that is one, quote it: "{read}"')
+    text = written_text(value)
+    return value if text is None else text
 
 
-ClassName = Annotated[str, BeforeValidator(_as_text)]
+Name = Annotated[str, BeforeValidator(read_name)]
+"""What people named: a class, an object, a feature hash, a stage, a pathway."""
 
 
 class Section(BaseModel):
@@ -63,7 +74,7 @@ class RetriesSection(Section):
 class OnFailureSection(Section):
     """What happens to a failed task."""
 
-    pathway: Annotated[str | None, Affects.PLACE] = Field(
+    pathway: Annotated[Name | None, Affects.PLACE] = Field(
         None, description="name or uuid of the pathway that it goes down; default: it stays"
     )
     issue: Annotated[bool, Affects.PLACE] = Field(False, description="open an issue on it, with the reason")
@@ -78,8 +89,8 @@ class RuleSection(Section):
     """Where the tasks go of which a condition holds; or, as the last rule, all that are left."""
 
     when: str | None = Field(None, description="a condition over what was found, such as count(Person) > 3")
-    pathway: str | None = Field(None, description="name or uuid of the pathway that such a task takes")
-    otherwise: str | None = Field(None, description="name or uuid of the pathway of the tasks that no rule took")
+    pathway: Name | None = Field(None, description="name or uuid of the pathway that such a task takes")
+    otherwise: Name | None = Field(None, description="name or uuid of the pathway of the tasks that no rule took")
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> RuleSection:
@@ -96,11 +107,11 @@ def _as_rules(value: object) -> object:
     """Returns `class: pathway` as the rules that it stands for."""
     if not isinstance(value, Mapping):
         return value
-    return [_as_rule(str(name), pathway) for name, pathway in value.items()]
+    return [_as_rule(str(read_name(name)), pathway) for name, pathway in value.items()]
 
 
 def _as_rule(name: str, pathway: Any) -> dict[str, Any]:
-    if not isinstance(pathway, str):
+    if not isinstance(read_name(pathway), str):
         raise ValueError(f"{name}: got {pathway!r}, expected the name or uuid of a pathway")
     return {OTHERWISE: pathway} if name == OTHERWISE else {"when": has_class(name), "pathway": pathway}
 

@@ -20,7 +20,7 @@ from prelabel.labels.size_and_zones import SizeLimits, Zones
 from prelabel.models.tiling import Tiles
 from prelabel.plugins.load import describe_first
 from prelabel.runtime.files import safe_name
-from prelabel.runtime.yaml_files import parse_yaml, read_yaml
+from prelabel.runtime.yaml_files import parse_yaml, read_yaml, written_text
 
 STAGES, STAGE = "stages", "stage"
 USUAL_WEIGHTS = "yolo11n"
@@ -57,7 +57,7 @@ def split_stages(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     if repeated is not None:
         raise ConfigError(f"{STAGES}: {repeated!r} is there {names.count(repeated)} times: name each stage once")
     common = {key: value for key, value in values.items() if key not in (STAGES, STAGE)}
-    chosen = str(values.get(STAGE, ""))
+    chosen = written_text(values.get(STAGE, "")) or ""
     if STAGE in values and chosen not in names:
         raise ConfigError(f"{STAGE}: {chosen!r} is none of the stages of this config: {did_you_mean(chosen, names)}")
     wanted = [chosen] if STAGE in values else names
@@ -68,9 +68,11 @@ def _name_of(entry: object, place: int) -> str:
     where = f"{STAGES}.{place}"
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where}: got {entry!r:.60}, expected sections: stage, detector, pathway, …")
-    name = entry.get(STAGE)
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"{where}.{STAGE}: got {name!r:.60}, expected the title or uuid of an agent stage")
+    name = written_text(entry.get(STAGE))
+    if not name:
+        raise ConfigError(
+            f"{where}.{STAGE}: got {entry.get(STAGE)!r:.60}, expected the title or uuid of an agent stage"
+        )
     known = [STAGE, *(key for key in Config.model_fields if key != "source")]
     for key in entry:
         if key not in known:
@@ -88,7 +90,7 @@ def _merged(common: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, An
         raise ConfigError(f"{STAGES}: are those of an Encord workflow, and the source is another")
     if STAGE in source:
         raise ConfigError(f"source.{STAGE}: leave it out: each of the {STAGES} has its own")
-    name = str(entry[STAGE])
+    name = str(written_text(entry[STAGE]))
     source |= {STAGE: name, "output": str(Path(str(source.get("output", "out"))) / safe_name(name.replace("/", "_")))}
     return {**sections, **{key: value for key, value in entry.items() if key != STAGE}, "source": source}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from prelabel.config.base import (
-    ClassName,
     Fraction,
+    Name,
     NumberExpression,
     OneOrMore,
     OnFailureSection,
@@ -16,6 +16,7 @@ from prelabel.config.base import (
     RetriesSection,
     Rules,
     Section,
+    read_name,
 )
 from prelabel.config.source import AnySource
 from prelabel.labels.filter import FilterRules
@@ -78,7 +79,23 @@ class ReaderSection(PluginSection):
         return self
 
 
-class DetectorSection(PluginSection):
+class ModelSection(PluginSection):
+    """A section that names a model; its option `classes`, if it has one, holds names and numbers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_class_names(cls, values: Any) -> Any:
+        classes = values.get("classes") if isinstance(values, dict) else None
+        if not isinstance(classes, list):
+            return values
+        try:  # a number stays one: it is a class_id
+            names = [each if type(each) is int else read_name(each) for each in classes]
+        except ValueError as error:
+            raise ValueError(f"classes: {error}") from None
+        return {**values, "classes": names}
+
+
+class DetectorSection(ModelSection):
     """What finds the boxes."""
 
     use: Annotated[str, Affects.DETECTIONS] = Field(
@@ -95,7 +112,7 @@ class DetectorSection(PluginSection):
     )
 
 
-class ClassifierSection(PluginSection):
+class ClassifierSection(ModelSection):
     """What tells one class from another."""
 
     use: Annotated[str, Affects.DETECTIONS] = Field(
@@ -150,12 +167,12 @@ class SinkSection(PluginSection):
 class LabelsSection(Section):
     """What becomes of boxes, or of a class."""
 
-    classes: Annotated[dict[ClassName, str | None], Affects.LABELS] = Field(
+    classes: Annotated[dict[Name, Name | None], Affects.LABELS] = Field(
         {},
         description="model's class: ontology object, or option of the classification; many to one; null: ignore; "
         "default: the same name",
     )
-    classification: Annotated[str | None, Affects.LABELS] = Field(
+    classification: Annotated[Name | None, Affects.LABELS] = Field(
         None, description="classification that a classifier answers, by name or feature hash; default: the only one"
     )
     answers: Annotated[Literal["range", "per_frame"], Affects.LABELS] = Field(
@@ -169,7 +186,7 @@ class LabelsSection(Section):
     unmapped: Annotated[Literal["ignore", "error"], Affects.LABELS] = Field(
         "ignore", description="what to do with classes that meet nothing in the ontology"
     )
-    conf: Annotated[Fraction | dict[ClassName, Fraction], Affects.LABELS] = Field(
+    conf: Annotated[Fraction | dict[Name, Fraction], Affects.LABELS] = Field(
         {}, description="least confidence: one, or by ontology object or option"
     )
     size: Annotated[SizeLimits, Affects.LABELS] = Field(SizeLimits(), description="how large a box must be and may be")
@@ -194,7 +211,7 @@ class LabelsSection(Section):
     polygon_tolerance_px: Annotated[float, Affects.LABELS] = Field(
         1.0, ge=0, description="of a model with masks: how far a polygon may lie from the mask's edge, in pixels"
     )
-    keypoints: Annotated[dict[str, str], Affects.LABELS] = Field(
+    keypoints: Annotated[dict[Name, Name], Affects.LABELS] = Field(
         {}, description="of a model with keypoints: its keypoint: the skeleton's point; default: the same name"
     )
     max_row_mb: Annotated[float, Affects.NOTHING] = Field(
@@ -240,7 +257,7 @@ class Config(Section):
     labels: LabelsSection = LabelsSection()
     tracker: TrackerSection = TrackerSection()
     sink: SinkSection | None = None
-    pathway: Annotated[str | None, Affects.PLACE] = Field(
+    pathway: Annotated[Name | None, Affects.PLACE] = Field(
         None, description="name or uuid of the pathway that finished tasks take"
     )
     routing: Annotated[Rules, Affects.PLACE] = Field(

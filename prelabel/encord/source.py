@@ -16,7 +16,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from prelabel.config.base import OnFailureSection, make_router
+from prelabel.config.base import Name, OnFailureSection, make_router
 from prelabel.config.sections import Config
 from prelabel.config.source import CLOSED, SourceSection
 from prelabel.data.frames import Media
@@ -61,8 +61,8 @@ class EncordSection(SourceSection):
     has_workflow: ClassVar[bool] = True
 
     use: Annotated[Literal["encord"], Affects.PLACE] = "encord"
-    project_hash: Annotated[str, Affects.PLACE] = Field("", description="or from ENCORD_PROJECT_HASH")
-    stage: Annotated[str, Affects.PLACE] = Field(description="title or uuid of the agent stage")
+    project_hash: Annotated[Name, Affects.PLACE] = Field("", description="or from ENCORD_PROJECT_HASH")
+    stage: Annotated[Name, Affects.PLACE] = Field(description="title or uuid of the agent stage")
     domain: Annotated[str, Affects.PLACE] = Field(
         "", description="the API's address, or from ENCORD_DOMAIN; default: the EU platform"
     )

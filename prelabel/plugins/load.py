@@ -201,7 +201,8 @@ def describe_first(error: ValidationError, prefix: str = "") -> str:
         return f"{where}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
     choices = [entry for entry in same_key if _keys(entry["loc"]) == _keys(first["loc"])]
     expected = " or ".join(dict.fromkeys(_expected(entry["msg"]) for entry in choices))
-    return f"{where}: got {first['input']!r}, expected {expected}"
+    quote = "; quote it" if first["type"] == "string_type" and isinstance(first["input"], int | float) else ""
+    return f"{where}: got {first['input']!r}, expected {expected}{quote}"
 
 
 def _keys(location: tuple[int | str, ...]) -> list[int | str]:

@@ -36,7 +36,7 @@ def read_yaml(path: Path, failure: type[PrelabelError]) -> object:
 
 
 def parse_yaml(text: str) -> object:
-    """Returns the plain values that a YAML text stands for: mappings, lists, texts, numbers, dates.
+    """Returns the plain values that a YAML text stands for: mappings, lists, texts and numbers.
 
     Raises:
         ValueError: the text is not YAML, gives a key twice, asks for an object of a class, or unfolds to too much.
@@ -64,6 +64,40 @@ def _is_bounded(values: object) -> bool:
     return num <= MAX_VALUES
 
 
+class WrittenInt(int):
+    """A number or a Yes that YAML reads from other text than its own, such as 342391 from `01234567`.
+
+    `text` keeps that text, since it may be a name: a feature hash, a class, a pathway. It is shown in errors.
+    """
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class WrittenFloat(float):
+    """A number that YAML reads from other text than its own, such as 1.5 from `1.50`."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def written_text(value: object) -> str | None:
+    """Returns a plain YAML value as it was written; None for what was no number, and for `true` and `false`.
+
+    >>> [written_text(value) for value in parse_yaml("[01234567, Yes, 12, 2024-01-31, true]")]
+    ['01234567', 'Yes', '12', '2024-01-31', None]
+    """
+    if isinstance(value, WrittenInt | WrittenFloat):
+        return value.text
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 class _PlainLoader(yaml.SafeLoader):
     """YAML's safe loader, which besides refuses a key given twice, and merges (`<<`) that multiply."""
 
@@ -82,3 +116,28 @@ class _PlainLoader(yaml.SafeLoader):
             if isinstance(key, Hashable):
                 seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_written_number(self, node: yaml.ScalarNode) -> int | float:
+        value = self.construct_yaml_float(node) if node.tag.endswith("float") else self.construct_yaml_int(node)
+        if str(value) == node.value:
+            return value
+        written = WrittenInt(value) if isinstance(value, int) else WrittenFloat(value)
+        written.text = node.value
+        return written
+
+    def construct_written_date(self, node: yaml.ScalarNode) -> str:
+        return str(node.value)  # no key of a config is a date
+
+    def construct_written_bool(self, node: yaml.ScalarNode) -> bool | WrittenInt:
+        value = bool(self.construct_yaml_bool(node))
+        if node.value.lower() in ("true", "false"):
+            return value
+        written = WrittenInt(value)  # no class can derive from bool; pydantic takes 1 and 0 for it
+        written.text = node.value
+        return written
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_written_number)
+_PlainLoader.add_constructor("tag:yaml.org,2002:float", _PlainLoader.construct_written_number)
+_PlainLoader.add_constructor("tag:yaml.org,2002:bool", _PlainLoader.construct_written_bool)
+_PlainLoader.add_constructor("tag:yaml.org,2002:timestamp", _PlainLoader.construct_written_date)

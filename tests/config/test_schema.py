@@ -85,7 +85,7 @@ BAD = {
     "unknown policy": FOLDER | {"frames": "lenient"},
     "Encord without a pathway": {key: value for key, value in ENCORD.items() if key != "pathway"},
     "Encord without a stage": ENCORD | {"source": {"use": "encord", "project_hash": "x"}},
-    "a class that becomes a number": FOLDER | {"labels": {"classes": {"car": 3.5}}},
+    "a class that becomes a list": FOLDER | {"labels": {"classes": {"car": ["a"]}}},
 }  # fmt: skip
 
 # The loader leaves a plug-in's options to the plug-in.
