@@ -33,6 +33,16 @@ Name = Annotated[str, BeforeValidator(read_name)]
 """What people named: a class, an object, a feature hash, a stage, a pathway."""
 
 
+def read_device(value: object) -> object:
+    """Returns `cuda:0` for 0, which is how Ultralytics names the first GPU.
+
+    >>> read_device(0), read_device("1"), read_device("cpu")
+    ('cuda:0', 'cuda:1', 'cpu')
+    """
+    is_number = type(value) is int or (isinstance(value, str) and value.isdigit())
+    return f"cuda:{value}" if is_number else value
+
+
 class Section(BaseModel):
     """A part of the config: frozen, and closed to unknown keys. Each field says what it affects."""
 

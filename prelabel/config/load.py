@@ -153,7 +153,7 @@ def config_of_media(
         ConfigError: there is nothing at one of the paths, or the first mistake in an option.
     """
     for path in paths:
-        if not _leads_somewhere(path):
+        if not _leads_somewhere(path) and ":/" not in str(path):  # the section says what is wrong with an address
             raise ConfigError(f"{path}: there is no such config, file or folder")
     named = [str(path) for path in paths]
     values: dict[str, Any] = {"source": {"use": "folder", "path": named[0] if len(named) == 1 else named}}
@@ -248,12 +248,22 @@ _OUTPUT = ("source", "output")
 def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
     for section, key in (*_PATH_KEYS, _OUTPUT):
         inner = values.get(section)
-        if not isinstance(inner, dict) or not isinstance(inner.get(key), str):
+        if not isinstance(inner, dict):
             continue
-        here = _from_home(inner[key])
-        is_elsewhere = (section, key) != _OUTPUT and not _leads_somewhere(Path(here))
-        path = str(folder / here) if is_elsewhere and _leads_somewhere(folder / here) else here
-        values[section] = {**inner, key: path}
+        path = inner.get(key)
+        stays = (section, key) == _OUTPUT
+        if isinstance(path, str):
+            values[section] = {**inner, key: _anchored(path, folder, stays=stays)}
+        elif isinstance(path, list):
+            anchored = [_anchored(each, folder, stays=stays) if isinstance(each, str) else each for each in path]
+            values[section] = {**inner, key: anchored}
+
+
+def _anchored(path: str, folder: Path, *, stays: bool) -> str:
+    """Returns a path in the working directory, or else in the config's folder if something is there."""
+    here = _from_home(path)
+    is_elsewhere = not stays and not _leads_somewhere(Path(here)) and _leads_somewhere(folder / here)
+    return str(folder / here) if is_elsewhere else here
 
 
 def _from_home(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from prelabel.config.base import (
     Fraction,
@@ -16,6 +16,7 @@ from prelabel.config.base import (
     RetriesSection,
     Rules,
     Section,
+    read_device,
     read_name,
 )
 from prelabel.config.source import AnySource
@@ -36,7 +37,7 @@ class ReaderSection(PluginSection):
     use: Annotated[str, Affects.DETECTIONS] = Field(
         "auto", description="auto | decord | torchcodec | pyav | mine.py:Mine"
     )
-    device: Annotated[str, Affects.DETECTIONS] = Field(
+    device: Annotated[str, BeforeValidator(read_device), Affects.DETECTIONS] = Field(
         "auto", description="auto | cpu | cuda | cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
     )
     stride: Annotated[int, Affects.DETECTIONS] = Field(1, ge=1, description="look at every Nth frame")
@@ -81,6 +82,13 @@ class ReaderSection(PluginSection):
 
 class ModelSection(PluginSection):
     """A section that names a model; its option `classes`, if it has one, holds names and numbers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_device(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "device" in values:
+            return {**values, "device": read_device(values["device"])}
+        return values
 
     @model_validator(mode="before")
     @classmethod

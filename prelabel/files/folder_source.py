@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import glob
 import os
+import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,17 @@ NAMED_AT_MOST = 3
 """Files named in a sentence; of the others it gives the number."""
 
 
-def _not_empty(path: object) -> object:
-    if path == "":
-        raise ValueError("is empty, expected a file, a folder or a glob")  # Path("") is the working directory
+def _check_path(path: object) -> object:
+    for each in path if isinstance(path, list | tuple) else [path]:
+        if each == "":
+            raise ValueError("is empty, expected a file, a folder or a glob")  # Path("") is the working directory
+        address = re.match(r"([a-z][a-z0-9+.-]+):/+(.*)", str(each))  # a Path has only one of the two slashes
+        if address is None:
+            continue
+        url = f"{address[1]}://{address[2]}"
+        if address[1] in ("rtsp", "rtsps", "rtmp", "udp", "srt"):
+            raise ValueError(f"{url} is a live stream: record it first: ffmpeg -i {url} -t 600 -c copy recording.mkv")
+        raise ValueError(f"{url} is an address, expected files on this machine: download it first")
     return path
 
 
@@ -42,8 +51,8 @@ class FolderSection(FileLabelsSection):
     model_config = CLOSED
 
     use: Annotated[Literal["folder"], Affects.PLACE] = "folder"
-    path: Annotated[Path, BeforeValidator(_not_empty), Affects.PLACE] = Field(
-        description="a file, a folder (searched through) or a glob such as clips/*.mp4"
+    path: Annotated[Path | tuple[Path, ...], BeforeValidator(_check_path), Affects.PLACE] = Field(
+        description="a file, a folder and all below it, or a glob such as clips/*.mp4; or a list of these"
     )
 
 
@@ -97,16 +106,17 @@ class FolderSource(Source):
     Section: ClassVar[type[SourceSection]] = FolderSection
     moves_tasks = False
 
-    def __init__(self, path: Path, output: Path, section: FolderSection | None = None) -> None:
+    def __init__(self, path: Path | Sequence[Path], output: Path, section: FolderSection | None = None) -> None:
         """Reads nothing.
 
         Args:
-            path: a file, a folder or a glob.
+            path: a file, a folder or a glob, or several of these.
             output: where runs write.
             section: names the ontology; None: it is made from the model's classes.
         """
-        self._path, self._output, self._section = path, _with_end(output), section
-        self._root = _with_end(path if path.is_dir() else _fixed_part(path))
+        self._paths = (path,) if isinstance(path, Path) else tuple(path)
+        self._output, self._section = _with_end(output), section
+        self._root = _common_root(self._paths)
         self._counted: list[FolderTask] | None = None
         self._unlisted: list[tuple[str, str]] = []
         self._left_out: list[Path] = []
@@ -125,9 +135,9 @@ class FolderSource(Source):
             ConfigError: there is none.
         """
         if not self._list():
-            there = self._path.exists() or glob.glob(str(self._path), recursive=True)
+            there = any(path.exists() or glob.glob(str(path), recursive=True) for path in self._paths)
             problem = "no video or image" if there else "there is nothing"
-            raise ConfigError(f"source.path: {problem} at {self._path}{self._describe_left_out()}")
+            raise ConfigError(f"source.path: {problem} at {self._shown_paths()}{self._describe_left_out()}")
 
     def tasks(self) -> Iterator[FolderTask]:
         """Yields one task per file that is there now, or was when they were last counted."""
@@ -146,7 +156,7 @@ class FolderSource(Source):
             ConfigError: nothing waits.
         """
         self.prepare()
-        return f"{_count(len(self._list()), 'file')} at {self._path}{self._describe_left_out()}"
+        return f"{_count(len(self._list()), 'file')} at {self._shown_paths()}{self._describe_left_out()}"
 
     @property
     def warnings(self) -> list[str]:  # type: ignore[override]  # a plain attribute of the base class
@@ -168,6 +178,10 @@ class FolderSource(Source):
         """Tells whether a stored task is of files: their keys are their titles."""
         return key == title
 
+    def _shown_paths(self) -> str:
+        shown = ", ".join(map(str, self._paths[:NAMED_AT_MOST]))
+        return f"{shown}, …" if len(self._paths) > NAMED_AT_MOST else shown
+
     def _describe_left_out(self) -> str:
         if not self._left_out:
             return ""
@@ -179,27 +193,30 @@ class FolderSource(Source):
     def _list(self) -> list[FolderTask]:
         """Returns one task per file, in the order of paths; notes what is left out."""
         self._unlisted, self._left_out = [], []
-        if self._path.is_file():
-            return [task for task in [_task_of(self._path, self._path.parent)] if task is not None]
-        if self._path.is_dir():
-            root = self._path
-            walk = os.walk(root, onerror=self._note_unlisted)
+        tasks = {task.title: task for path in self._paths for task in self._list_at(path)}
+        return list(tasks.values()) if len(self._paths) == 1 else [tasks[title] for title in sorted(tasks)]
+
+    def _list_at(self, path: Path) -> list[FolderTask]:
+        root = _root_of(path) if len(self._paths) == 1 else Path(self._root)
+        if path.is_file():
+            return [task for task in [_task_of(path, root)] if task is not None]
+        if path.is_dir():
+            walk = os.walk(path, onerror=self._note_unlisted)
             paths = [Path(folder, name) for folder, _, names in walk for name in names]
-            paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+            paths = [each for each in paths if not any(part.startswith(".") for part in each.relative_to(path).parts)]
         else:
-            root = _fixed_part(self._path)
-            paths = [Path(found) for found in glob.glob(str(self._path), recursive=True)]
+            paths = [Path(found) for found in glob.glob(str(path), recursive=True)]
         real_folder = functools.cache(os.path.realpath)  # not `resolve`, which raises at links that form a circle
         tasks = []
-        for path in sorted(paths):
-            real = os.path.realpath(path) if path.is_symlink() else f"{real_folder(path.parent)}{os.sep}{path.name}"
+        for each in sorted(paths):
+            real = os.path.realpath(each) if each.is_symlink() else f"{real_folder(each.parent)}{os.sep}{each.name}"
             if self._is_of_earlier_runs(real):
                 continue
-            task = _task_of(path, root)
-            if task is not None and media_kind(path) is not None:
+            task = _task_of(each, root)
+            if task is not None and media_kind(each) is not None:
                 tasks.append(task)
             elif task is not None:
-                self._left_out.append(path)
+                self._left_out.append(each)
         return tasks
 
     def _is_of_earlier_runs(self, real: str) -> bool:
@@ -222,7 +239,8 @@ def _with_end(folder: Path) -> str:
 
 def _task_of(path: Path, root: Path) -> FolderTask | None:
     """Returns the task of a file; None if it is gone or no regular file."""
-    title = path.relative_to(root).as_posix()
+    is_below = path.is_relative_to(root)
+    title = (path.relative_to(root) if is_below else Path(os.path.relpath(path, root))).as_posix()
     try:
         status = path.stat()
     except FileNotFoundError:  # gone since it was listed
@@ -230,6 +248,18 @@ def _task_of(path: Path, root: Path) -> FolderTask | None:
     except OSError:  # `FolderTask.open` reports it
         return FolderTask(path, title, identity="")
     return FolderTask(path, title, f"{status.st_size}:{status.st_mtime_ns}") if stat.S_ISREG(status.st_mode) else None
+
+
+def _root_of(path: Path) -> Path:
+    """Returns the folder below which titles are paths."""
+    if path.is_file():
+        return path.parent
+    return path if path.is_dir() else _fixed_part(path)
+
+
+def _common_root(paths: Sequence[Path]) -> str:
+    """Returns the deepest folder that holds all paths, so that files of one name keep titles of their own."""
+    return _with_end(Path(os.path.commonpath([os.path.realpath(_root_of(path)) for path in paths])))
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_written_number(self, node: yaml.ScalarNode) -> int | float:
         value = self.construct_yaml_float(node) if node.tag.endswith("float") else self.construct_yaml_int(node)
-        if str(value) == node.value:
+        if str(value) == node.value or not math.isfinite(value):
             return value
         written = WrittenInt(value) if isinstance(value, int) else WrittenFloat(value)
         written.text = node.value

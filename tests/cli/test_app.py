@@ -112,6 +112,7 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("run", "nowhere.mp4"), "nowhere.mp4: there is no such config, file or folder"),
         (("run", "clips/*.avi"), "clips/*.avi: there is no such config, file or folder"),
         (("run", "empty"), "at empty"),
+        (("run", "rtsp://cam/1"), "rtsp://cam/1 is a live stream: record it first"),
         (("run", "config.yaml", "clips"), "config.yaml: is a config: run it alone"),
         (("run", "clips", "--weights", "yolo1n"), "did you mean 'yolo11n'"),
     ],
@@ -193,6 +194,13 @@ def test_the_printed_command_names_a_config_that_does_not_exist_yet(folder, prel
     (folder / "prelabel.yaml").write_text("source: {path: other}\n")
     assert prelabel("run", "clips", "--set", "detector.use=mine.py:Steady") == 0
     assert capsys.readouterr().err.strip().endswith("--output prelabel-2.yaml")
+
+
+def test_a_glob_that_the_shell_has_expanded_is_taken(folder, prelabel):
+    write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
+    assert prelabel("run", "clips/a.mp4", "clips/b.mp4", "--set", "detector.use=mine.py:Steady") == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert [task["title"] for task in report["tasks"]] == ["a.mp4", "b.mp4"]
 
 
 def test_options_stand_for_keys_of_a_config_too(folder, prelabel):

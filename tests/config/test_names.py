@@ -90,3 +90,25 @@ def test_values_that_are_no_names_stay_numbers_and_truth_values(tmp_path: Path) 
 def test_an_error_shows_a_number_as_it_was_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"detector\.use: got 01234567, expected a valid string; quote it"):
         load(START + "detector: {use: 01234567}", tmp_path)
+
+
+@pytest.mark.parametrize("device", ["0", "'1'"])
+def test_a_device_may_be_a_number_as_in_ultralytics(device: str, tmp_path: Path) -> None:
+    config = load(
+        START + f"detector: {{use: 'mine.py:Mine', device: {device}}}\nreader: {{device: {device}}}", tmp_path
+    )
+    expected = f"cuda:{device.strip(chr(39))}"
+    assert config.detector is not None
+    assert (config.detector.options["device"], config.reader.device) == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("rtsp://cam/1", "is a live stream: record it first: ffmpeg -i rtsp://cam/1"),
+        ("https://host/a.mp4", "is an address, expected files on this machine: download it first"),
+    ],
+)
+def test_an_address_is_no_path(path: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        load(f"source: {{path: '{path}'}}\ndetector: {{use: 'mine.py:Mine'}}\n", tmp_path)

@@ -62,3 +62,17 @@ def test_a_folder_without_media_says_what_it_holds(tmp_path: Path) -> None:
 def test_a_file_that_is_named_itself_is_taken_whatever_it_is(folder: Path) -> None:
     (folder / "notes.txt").touch()
     assert [task.title for task in source(folder, folder / "notes.txt").tasks()] == ["notes.txt"]
+
+
+def test_several_paths_are_one_source_whose_titles_begin_where_they_part(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "still.png").write_bytes((folder / "still.png").read_bytes())
+    paths = [folder / "still.png", folder / "*.gif", tmp_path / "other", folder / "still.png"]
+    several = FolderSource(paths, tmp_path / "out")
+    assert [task.title for task in several.tasks()] == ["clips/moving.gif", "clips/still.png", "other/still.png"]
+    assert several.describe().startswith("3 files at ")
+
+
+def test_several_files_of_one_folder_have_the_titles_of_that_folder(folder: Path) -> None:
+    several = FolderSource([folder / "still.png", folder / "moving.gif"], folder.parent / "out")
+    assert [task.title for task in several.tasks()] == ["moving.gif", "still.png"]
