@@ -1,4 +1,4 @@
-"""What a run leaves beside its label rows: coco.json or classifications.csv, the score, pictures, report.json."""
+"""What a run writes about all its tasks: coco.json or classifications.csv, the score, previews, report.json."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from prelabel.runtime.redact import redact
 from prelabel.store.report import RunReport, TaskReport
 
 REPORT = "report.json"
-"""Of a run, in its output; of several stages, above theirs."""
+"""In a run's output; of several stages, in the folder above theirs."""
 
 
 def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page: bool = False) -> RunReport:
-    """Writes what concerns the whole run, and returns the report with it.
+    """Writes the files about the whole run and returns the report that names them.
 
-    A score or a picture that cannot be had is a warning: labels are worth more than either. The report is written
-    whatever fails before. Where no task was come to, what the run before left stays.
+    A score or a preview that fails is a warning. The report is written whatever fails before it. A run that had nothing
+    to do leaves the report of the run before.
 
     Args:
         assembly: of the run's config.
         report: how the run went.
         progress: told of it.
-        page: whether to write it as a page, too.
+        page: whether to write the report as a page too.
     """
     outputs: list[Path] = []
     warnings, unwritten = list(report.warnings), list[str]()
@@ -56,13 +56,15 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         unwritten="".join(unwritten),
         outputs=tuple(map(str, outputs)),
     )
-    if _tells_nothing(report) and path.exists():
+    if _is_empty(report) and path.exists():
         finished = replace(finished, outputs=())
     else:
         finished.write(path)
         if page:
-            _write_page(assembly, finished, outputs[-1])
-    _tell_end(progress, finished)
+            from prelabel.reports.run_page import write_run_report
+
+            write_run_report(assembly, finished, outputs[-1])
+    _emit_run_done(progress, finished)
     return finished
 
 
@@ -70,14 +72,12 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
 def _noted(notes: list[str], where: str = "") -> Iterator[None]:
     try:
         yield
-    except (
-        Exception
-    ) as error:  # a tracker of the user's own, or the disk: what was labelled goes on record all the same
+    except Exception as error:  # of a user's tracker, or of the disk: the report is written all the same
         reason = str(error) if isinstance(error, PrelabelError) else f"{type(error).__name__}: {error}"
         notes.append(redact(where + reason))
 
 
-def _tell_end(progress: Progress, report: RunReport) -> None:
+def _emit_run_done(progress: Progress, report: RunReport) -> None:
     progress.event(
         "run_done",
         done=sum(task.status == "done" for task in report.tasks),
@@ -91,11 +91,11 @@ def _tell_end(progress: Progress, report: RunReport) -> None:
 
 
 def write_stages_report(folder: Path, ended: Sequence[tuple[Assembly, RunReport]]) -> Path:
-    """Writes how a run over several stages ended, with the place of each stage's own report.
+    """Writes the report of a run over several stages, which names each stage's own report.
 
     Args:
-        folder: where those of the stages lie below.
-        ended: the stages, and how each ended.
+        folder: the folder above the stages' outputs.
+        ended: the stages and their reports.
     """
     totals = Counter(task.status for _, report in ended for task in report.tasks)
     stages = {
@@ -115,18 +115,12 @@ def write_stages_report(folder: Path, ended: Sequence[tuple[Assembly, RunReport]
     return path
 
 
-def _write_page(assembly: Assembly, report: RunReport, path: Path) -> None:
-    from prelabel.reports.run_page import write_run_report
-
-    write_run_report(assembly, report, path)
-
-
-def _tells_nothing(report: RunReport) -> bool:
+def _is_empty(report: RunReport) -> bool:
     return not (report.tasks or report.skipped or report.aborted)
 
 
 def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list[Path]:
-    """Draws what this run has labelled, and what has no picture yet; nothing once somebody has asked to stop."""
+    """Draws the tasks of this run and those without a preview; nothing after a stop."""
     kind = assembly.config.source.preview_kind
     if kind == "none" or report.stopped:
         return []
@@ -137,5 +131,5 @@ def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list
 
 
 def _lacks_preview(assembly: Assembly, task: TaskReport) -> bool:
-    there = any(assembly.store.path(task, suffix).exists() for suffix in PREVIEW_SUFFIXES)
-    return task.status == "already done" and not there
+    has_preview = any(assembly.store.path(task, suffix).exists() for suffix in PREVIEW_SUFFIXES)
+    return task.status == "already done" and not has_preview

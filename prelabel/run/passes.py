@@ -1,4 +1,4 @@
-"""Passes over the stages of a config: one, or again and again until somebody asks to stop."""
+"""Passes over the stages of a config: one, or one after the other until a stop is asked for."""
 
 from __future__ import annotations
 
@@ -15,56 +15,49 @@ from prelabel.run.outputs import complete, write_stages_report
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.files import DRY_RUN
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
-from prelabel.runtime.progress import MultiProgress, Progress, Value, show_progress
+from prelabel.runtime.progress import MultiProgress, NullProgress, Progress, Value, show_progress
 from prelabel.store.report import RunReport
-
-Standing = tuple[str, Value]
-"""How a task that was not worked on stands: the event that says so, and the reason."""
 
 
 class WatchProgress:
-    """Tells one pass after the other of a run.
+    """Passes on what is new in each pass of a watch.
 
-    That a task was skipped is told once; that a later pass began, when something else is.
+    A task that is skipped for the same reason as before is not told again. A later pass is told only from its first new
+    event on. Called from several threads, and by a signal handler during a call.
     """
 
     def __init__(self) -> None:
-        self._standing: dict[Value, Standing] = {}
-        self._is_first = True
-
-    def of_pass(self, told: Progress) -> Progress:
-        """Returns what the next pass is told, which tells `told` what is new."""
-        is_first, self._is_first = self._is_first, False
-        return _NewsOfPass(told, self._standing, starts_at_once=is_first)
-
-
-class _NewsOfPass:
-    """Told from several threads, and by a signal handler while it tells."""
-
-    def __init__(self, told: Progress, standing: dict[Value, Standing], *, starts_at_once: bool) -> None:
-        self._told, self._standing, self._starts_at_once = told, standing, starts_at_once
-        self._start: Mapping[str, Value] | None = None
-        self._old: set[Value] = set()
+        self._told: Progress = NullProgress()
+        self._reasons: dict[Value, Value] = {}  # why each task was skipped last, by its key
+        self._known: set[Value] = set()  # tasks of this pass that are skipped as before
+        self._num_passes = 0
+        self._start: Mapping[str, Value] | None = None  # of this pass, not told yet
         self._lock = threading.RLock()
 
+    def begin_pass(self, told: Progress) -> None:
+        """Passes on the events of the next pass to `told`."""
+        self._told, self._start = told, None
+        self._known.clear()
+        self._num_passes += 1
+
     def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """Tells it."""
+        """Passes it on."""
         self._tell_start()
         self._told.begin(title, num_frames, task_id)
 
     def frames(self, num_frames: int) -> None:
-        """Tells it."""
+        """Passes it on."""
         self._told.frames(num_frames)
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """Tells it."""
+        """Passes it on."""
         self._told.waiting(stage, num_items)
 
     def event(self, name: str, **values: Value) -> None:
-        """Tells what is new."""
+        """Passes it on if it is new."""
         with self._lock:
-            if name == "run_started" and not self._starts_at_once:
-                self._start = {**values, "tasks": None}  # most of them were done before
+            if name == "run_started" and self._num_passes > 1:
+                self._start = {**values, "tasks": None}  # most tasks were done in earlier passes
             elif name == "stopping":
                 self._told.event(name, **values)
             elif self._is_new(name, values):
@@ -78,33 +71,32 @@ class _NewsOfPass:
                 self._told.event("run_started", **start)
 
     def _is_new(self, name: str, values: Mapping[str, Value]) -> bool:
-        task = values.get("task_id")
+        task, reason = values.get("task_id"), values.get("reason")
         if name == "warning":
-            return task not in self._old
+            return task not in self._known
         if name == "task_done":
-            self._standing[task] = ("task_skipped", None)
+            self._reasons[task] = None  # the next pass skips it, without a reason
         if name != "task_skipped":
             return True
-        standing = (name, values.get("reason"))
-        if self._standing.get(task) == standing:
-            self._old.add(task)
-            return False
-        self._standing[task] = standing
-        return True
+        is_new = self._reasons.get(task, "") != reason
+        self._reasons[task] = reason
+        if not is_new:
+            self._known.add(task)
+        return is_new
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What the passes over a stage have in common.
+    """What all passes over a stage share.
 
     Attributes:
         assembly: the parts.
-        news: what was told.
-        known: of finished tasks, by task key.
+        progress: told of each pass.
+        known: reports of finished tasks by task key.
     """
 
     assembly: Assembly
-    news: WatchProgress = field(default_factory=WatchProgress)
+    progress: WatchProgress = field(default_factory=WatchProgress)
     known: dict[str, KnownReport] = field(default_factory=dict)
 
 
@@ -118,13 +110,13 @@ def run_passes(
     rest: Callable[[], bool] | None = None,
     page: bool = False,
 ) -> Iterator[tuple[Assembly, RunReport]]:
-    """Yields a report a stage for the first pass, and for each later one in which something happened there.
+    """Yields each stage's report of the first pass, and of each later pass that did something there.
 
     Args:
         assemblies: the parts of each stage.
-        stop: asked between tasks and batches.
+        stop: checked between tasks and batches.
         choose: which of the waiting tasks to work on.
-        also: told of all that happens, besides the terminal.
+        also: told of all that happens, in addition to the terminal.
         limit: tasks to work on at most.
         rest: waits between two passes, and returns whether another is due; None: one pass.
         page: whether to write the report as a page too.
@@ -141,7 +133,7 @@ def run_passes(
                 report = _pass(stage, stop, choose=choose, also=also, limit=left, tell=first, page=page)
                 left = None if left is None else left - report.num_worked_on
                 over = over and bool(report.aborted) and not report.is_outage
-                if first or _has_happened(report):
+                if first or _did_something(report):
                     latest[stage.assembly.stage], is_news = (stage.assembly, report), True
                     yield stage.assembly, report
                 if stop.is_set or left == 0:
@@ -163,11 +155,13 @@ def _pass(
     tell: bool,
     page: bool,
 ) -> RunReport:
-    """Returns how one pass over one stage ended; its outputs are written if something happened, or `tell` says so."""
+    """Returns the report of one pass over one stage; writes its outputs if it did something, or if `tell` says so."""
     with show_progress() as shown, stop_on_signals(stop, lambda text: shown.event("stopping", message=text)):
-        progress = stage.news.of_pass(MultiProgress(shown, *also))
-        report = run_tasks(stage.assembly, progress, stop, limit, choose=choose, known=stage.known)
-        return complete(stage.assembly, report, progress, page=page) if tell or _has_happened(report) else report
+        stage.progress.begin_pass(MultiProgress(shown, *also))
+        report = run_tasks(stage.assembly, stage.progress, stop, limit, choose=choose, known=stage.known)
+        if tell or _did_something(report):
+            report = complete(stage.assembly, report, stage.progress, page=page)
+        return report
 
 
 def _folder_of_stages(assembly: Assembly) -> Path:
@@ -175,5 +169,5 @@ def _folder_of_stages(assembly: Assembly) -> Path:
     return common / DRY_RUN if assembly.dry_run else common
 
 
-def _has_happened(report: RunReport) -> bool:
+def _did_something(report: RunReport) -> bool:
     return report.num_worked_on > 0 or bool(report.aborted)

@@ -1,4 +1,4 @@
-"""One call of a user's function: what it is handed, what comes of it, and how it fails."""
+"""One call of a user's function: its arguments, its answer, and how it fails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prelabel.errors import AgentError, AnswerError, PrelabelError
 from prelabel.labels.row.editable import EditableRow
 from prelabel.plugins.protocols import Task
 from prelabel.run.agents.parameters import Ask, Signature
-from prelabel.run.agents.rows import Rows
+from prelabel.run.agents.rows import FunctionRows
 from prelabel.run.agents.task_media import TaskMedia
 from prelabel.runtime.interrupts import Stopped
 from prelabel.runtime.progress import stdout_to_stderr
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a function says of a task.
+    """Where a function sends a task.
 
     Attributes:
         pathway: name or uuid; None: the config says.
@@ -39,7 +39,7 @@ class Answer:
 
 
 def read_answer(returned: object, use: str) -> Answer:
-    """Returns what a function's return value says.
+    """Returns the answer that a function's return value holds.
 
     Args:
         returned: a pathway's name or uuid, None, or an object with `pathway` and perhaps `label_row_priority`, as
@@ -104,26 +104,26 @@ class Call:
         function: what is called.
         task: for which.
         media: its files; of kind `none` where the function asks for none.
-        rows: gives where its label row is; only asked where the function needs it.
+        rows: gives its label row; only asked where the function needs it.
         connect: gives the project; only asked where the function needs it.
-        row: the label row, once it was handed out.
-        told_pathway: that the function has told the SDK's task, instead of returning it.
+        row: the label row, once the function has got it.
+        told_pathway: the pathway that the function gave to the SDK's task, instead of returning it.
     """
 
     function: UserFunction
     task: Task
     media: TaskMedia
-    rows: Callable[[], Rows]
+    rows: FunctionRows
     connect: Callable[[], EncordProject]
     row: EditableRow | None = None
     told_pathway: str | None = None
 
     def run(self) -> Answer:
-        """Calls the function and returns what it says of the task.
+        """Calls the function and returns its answer.
 
         Raises:
             AgentError: it raised, or returned what it may not.
-            Stopped: somebody asked twice to stop.
+            Stopped: a second stop request.
         """
         use = self.function.use
         try:
@@ -134,7 +134,7 @@ class Call:
         except (PrelabelError, Stopped):
             raise
         except (Exception, SystemExit) as error:
-            raise AgentError(f"{self.task.title}: {use} raised {self._said(error)}") from error
+            raise AgentError(f"{self.task.title}: {use} raised {self._describe(error)}") from error
         answer = read_answer(returned, use)
         if answer.pathway is None:
             answer = replace(answer, pathway=self.told_pathway)
@@ -164,11 +164,11 @@ class Call:
 
     def _label_row(self) -> EditableRow:
         if self.row is None:
-            self.row = self.rows().checkout(self.task, lambda: self.media.info)
+            self.row = self.rows.checkout(self.task, lambda: self.media.info)
         return self.row
 
     def _watched(self, waiting: AgentTask) -> AgentTask:
-        """Returns the SDK's task; a pathway that it is told is taken by the run, once the labels are saved."""
+        """Returns the SDK's task; the run takes the pathway that the function gives it, once the labels are saved."""
         watched = waiting.model_copy()
         vars(watched).update(proceed=self._note_pathway, move=_refuse_to_move)
         return watched
@@ -178,8 +178,8 @@ class Call:
     ) -> None:
         self.told_pathway = pathway_name or (str(pathway_uuid) if pathway_uuid else None)
 
-    def _said(self, error: BaseException) -> str:
-        """Returns an error in a line, with the place in the function's file where it came from."""
+    def _describe(self, error: BaseException) -> str:
+        """Returns an error in one line, with its place in the function's file."""
         file = getattr(getattr(self.function.function, "__code__", None), "co_filename", "")
         places = traceback.extract_tb(error.__traceback__)
         place = next((place for place in reversed(places) if place.filename == file), places[-1])

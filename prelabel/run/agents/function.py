@@ -22,7 +22,7 @@ from prelabel.plugins.protocols import ListedTask, ModelRecord, Task, metadata_o
 from prelabel.routing.facts import Facts
 from prelabel.run.agents.calls import Answer, Call, UserFunction
 from prelabel.run.agents.parameters import NEEDS_MEDIA, PLATFORM_ONLY, read_signature
-from prelabel.run.agents.rows import EditedRow, Rows, make_rows, no_info
+from prelabel.run.agents.rows import EditedRow, FunctionRows
 from prelabel.run.agents.task_media import TaskMedia
 from prelabel.run.checks import check_reader, describe_source
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask
@@ -190,9 +190,9 @@ class FunctionAgent:
     def _function(self) -> UserFunction:
         return load_function(self.assembly)
 
-    @cached_property
-    def _rows(self) -> Rows:
-        return make_rows(self.assembly)
+    @property
+    def _rows(self) -> FunctionRows:
+        return FunctionRows(self.assembly)
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -231,7 +231,7 @@ class FunctionAgent:
     def _call(self, task: Task, item: FetchedTask) -> CalledTask:
         self.progress.begin(task.title, 0, task.key)
         media = self._media(task, item)
-        call = Call(self._function, task, media, lambda: self._rows, lambda: self.assembly.encord)
+        call = Call(self._function, task, media, self._rows, lambda: self.assembly.encord)
         answer = call.run()
         changed = call.row.changed() if call.row is not None else None
         edited = added = None
@@ -266,7 +266,7 @@ class FunctionAgent:
         if not record.added or not self.assembly.on_platform or self.assembly.dry_run:
             return False
         try:
-            row = self._rows.checkout(task, no_info)
+            row = self._rows.checkout(task, _no_info)
         except PrelabelError:  # comes up again when the function is called
             return False
         on_row = {*row.before["object_answers"], *row.before["classification_answers"]}
@@ -277,6 +277,10 @@ class FunctionAgent:
         if not record.changed or (self.assembly.on_platform and not self.assembly.dry_run):
             return [call_path]
         return [call_path, self.assembly.store.path(task, LABELS_ENDING)]
+
+
+def _no_info() -> VideoInfo:
+    raise ValueError("got media that are not here, expected a row on the platform")
 
 
 def load_function(assembly: Assembly) -> UserFunction:

@@ -1,11 +1,10 @@
-"""Where the label rows are that a user's function gets, and where they go when it has changed them."""
+"""The label rows that a user's function edits: on the platform or in files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.data.frames import VideoInfo
@@ -13,19 +12,11 @@ from prelabel.data.label_map import NO_BOXES
 from prelabel.encord.project import as_encord_task
 from prelabel.encord.sink import EncordSink
 from prelabel.errors import SaveError
-from prelabel.files.folder_sink import LABELS_ENDING, FolderSink, write_row
+from prelabel.files.folder_sink import LABELS_ENDING, write_row
 from prelabel.labels.row.editable import EditableRow, added_labels, labels_of
 from prelabel.labels.row.own import LabelRow, WrittenRow
 from prelabel.labels.row.size import check_row_size
 from prelabel.plugins.protocols import Task
-
-ReadInfo = Callable[[], VideoInfo]
-"""Reads the head of a task's media."""
-
-
-def no_info() -> VideoInfo:
-    """Stands in for `ReadInfo` where the media are not here: rows on the platform need no look at them."""
-    raise ValueError("got media that are not here, expected a row on the platform")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,97 +34,64 @@ class EditedRow:
     changed: LabelRow
 
 
-class Rows(Protocol):
-    """Label rows of tasks."""
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """What somebody should know that failed no task."""
-
-    def checkout(self, task: Task, read_info: ReadInfo) -> EditableRow:
-        """Returns a task's row, for a function to change."""
-
-    def save(self, task: Task, edited: EditedRow, info: VideoInfo | None) -> None:
-        """Saves what the function has made of it: all or nothing.
-
-        Raises:
-            LabelError: it cannot be written as it is.
-            SaveError: it was not taken, or somebody has changed the row since it was handed out.
-        """
-
-
 @dataclass(frozen=True, slots=True)
-class PlatformRows:
-    """Rows of an Encord project.
+class FunctionRows:
+    """Label rows that a function may edit.
 
-    Attributes:
-        sink: reads and saves them.
-    """
-
-    sink: EncordSink
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """The sink's."""
-        return self.sink.warnings
-
-    def checkout(self, task: Task, read_info: ReadInfo) -> EditableRow:
-        """Returns a task's row; makes it if there is none."""
-        return self.sink.checkout(as_encord_task(task))
-
-    def save(self, task: Task, edited: EditedRow, info: VideoInfo | None) -> None:
-        """Saves it, if the task still waits."""
-        self.sink.save_changed(as_encord_task(task), _change(task, edited))
-
-
-@dataclass(frozen=True, slots=True)
-class FileRows:
-    """Rows in the output folder.
-
-    Attributes:
-        sink: reads and writes them.
-    """
-
-    sink: FolderSink
-    warnings: tuple[str, ...] = ()
-
-    def checkout(self, task: Task, read_info: ReadInfo) -> EditableRow:
-        """Returns the row that stands there, or a new one."""
-        return self.sink.checkout(task, read_info())
-
-    def save(self, task: Task, edited: EditedRow, info: VideoInfo | None) -> None:
-        """Writes it."""
-        assert info is not None  # read when the row was checked out
-        self.sink.edit(task, info, _change(task, edited))
-
-
-@dataclass(frozen=True, slots=True)
-class DryRows:
-    """Rows of an Encord project in a dry run: read there, written to files.
+    Rows of Encord tasks are read and saved there; a dry run reads them there and saves them to files. All other rows
+    are files in the output.
 
     Attributes:
         assembly: the parts.
     """
 
     assembly: Assembly
-    warnings: tuple[str, ...] = ()
 
-    def checkout(self, task: Task, read_info: ReadInfo) -> EditableRow:
-        """Returns a task's row; where there is none, one as the platform would make it."""
-        sink = EncordSink(self.assembly.encord, NO_BOXES, self.assembly.row_options)
-        return sink.peek(as_encord_task(task), self.assembly.ontology)
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Those of the platform's sink."""
+        return self._platform.warnings if self.assembly.on_platform and not self.assembly.dry_run else ()
+
+    def checkout(self, task: Task, read_info: Callable[[], VideoInfo]) -> EditableRow:
+        """Returns a task's row, for a function to change; makes one if there is none.
+
+        Args:
+            task: whose row.
+            read_info: reads the head of the task's media; only called for rows in files.
+        """
+        if not self.assembly.on_platform:
+            return self.assembly.file_rows.checkout(task, read_info())
+        if self.assembly.dry_run:
+            sink = EncordSink(self.assembly.encord, NO_BOXES, self.assembly.row_options)
+            return sink.peek(as_encord_task(task), self.assembly.ontology)
+        return self._platform.checkout(as_encord_task(task))
 
     def save(self, task: Task, edited: EditedRow, info: VideoInfo | None) -> None:
-        """Writes it to a file."""
-        check_row_size(edited.changed, self.assembly.row_options.max_row_bytes)
-        write_row(self.assembly.store.path(task, LABELS_ENDING), edited.changed)
+        """Saves what the function has made of a row: all or nothing.
 
+        Args:
+            task: whose row; on the platform it must still wait.
+            edited: the row before and after.
+            info: of the task's media; needed for rows in files.
 
-def make_rows(assembly: Assembly) -> Rows:
-    """Returns the rows that a run's function gets."""
-    if assembly.on_platform and assembly.dry_run:
-        return DryRows(assembly)
-    return PlatformRows(assembly.rows) if isinstance(assembly.rows, EncordSink) else FileRows(assembly.file_rows)
+        Raises:
+            LabelError: the row cannot be written as it is.
+            SaveError: it was not taken, or somebody has changed the row since it was checked out.
+        """
+        if not self.assembly.on_platform:
+            assert info is not None  # read when the row was checked out
+            self.assembly.file_rows.edit(task, info, _change(task, edited))
+        elif self.assembly.dry_run:
+            check_row_size(edited.changed, self.assembly.row_options.max_row_bytes)
+            write_row(self.assembly.store.path(task, LABELS_ENDING), edited.changed)
+        else:
+            self._platform.save_changed(as_encord_task(task), _change(task, edited))
+
+    @property
+    def _platform(self) -> EncordSink:
+        rows = self.assembly.rows
+        assert isinstance(rows, EncordSink)
+        return rows
 
 
 def _change(task: Task, edited: EditedRow) -> Callable[[LabelRow, datetime], WrittenRow]:
