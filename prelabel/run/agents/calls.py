@@ -13,7 +13,7 @@ from prelabel.encord.project import EncordProject, as_encord_task, as_waiting_ta
 from prelabel.errors import AgentError, AnswerError, PrelabelError
 from prelabel.labels.row.editable import EditableRow
 from prelabel.plugins.protocols import Task
-from prelabel.run.agents.parameters import Ask, Signature
+from prelabel.run.agents.parameters import Argument, Signature
 from prelabel.run.agents.rows import FunctionRows
 from prelabel.run.agents.task_media import TaskMedia
 from prelabel.runtime.interrupts import Stopped
@@ -86,7 +86,7 @@ class UserFunction:
     Attributes:
         use: as the config names it.
         function: what is called.
-        signature: what to hand it.
+        signature: which arguments it gets.
         options: the config's other keys.
     """
 
@@ -103,7 +103,7 @@ class Call:
     Attributes:
         function: what is called.
         task: for which.
-        media: its files; of kind `none` where the function asks for none.
+        media: its files; of kind `none` where the function needs none.
         rows: gives its label row; only asked where the function needs it.
         connect: gives the project; only asked where the function needs it.
         row: the label row, once the function has got it.
@@ -128,7 +128,7 @@ class Call:
         use = self.function.use
         try:
             with ExitStack() as stack:
-                values = self.function.signature.values(self._hand, stack)
+                values = self.function.signature.values(self._make, stack)
                 with stdout_to_stderr():
                     returned = self.function.function(**values, **self.function.options)
         except (PrelabelError, Stopped):
@@ -142,8 +142,8 @@ class Call:
             answer = replace(answer, priority=read_priority(self.row.priority, use))
         return answer
 
-    def _hand(self, ask: Ask) -> object:
-        make: dict[Ask, Callable[[], object]] = {
+    def _make(self, argument: Argument) -> object:
+        make: dict[Argument, Callable[[], object]] = {
             "task": lambda: self.task,
             "media": lambda: self.media,
             "asset": lambda: self.media.path,
@@ -156,7 +156,7 @@ class Call:
             "stage": lambda: as_waiting_task(self.task).stage,
             "agent_task": lambda: self._watched(as_waiting_task(self.task).waiting),
         }
-        return make[ask]()
+        return make[argument]()
 
     def _storage_item(self) -> StorageItem:
         task = as_encord_task(self.task)

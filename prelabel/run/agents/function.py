@@ -119,7 +119,7 @@ class FunctionAgent:
     @property
     def warnings(self) -> Sequence[str]:
         """Those of the label rows."""
-        return self._rows.warnings if "label_row" in self._function.signature.all_asks() else ()
+        return self._rows.warnings if "label_row" in self._function.signature.all_arguments() else ()
 
     def write_summary(self, path: Path, report: RunReport) -> None:
         """Does nothing: there is no file about all tasks."""
@@ -127,8 +127,8 @@ class FunctionAgent:
     @property
     def reads_media(self) -> bool:
         """Whether the function asks for a task's files; label rows of files on this machine need them too."""
-        asks = self._function.signature.all_asks()
-        return bool(asks & NEEDS_MEDIA) or ("label_row" in asks and not self.assembly.on_platform)
+        arguments = self._function.signature.all_arguments()
+        return bool(arguments & NEEDS_MEDIA) or ("label_row" in arguments and not self.assembly.on_platform)
 
     def fingerprint(self, task: Task) -> str:
         """Returns a hash of function, options and media."""
@@ -211,10 +211,10 @@ class FunctionAgent:
             SetupError: it is missing, does not take its options, or asks for what is not there.
         """
         function = self._function
-        asks = sorted(function.signature.all_asks())
-        if "label_row" in asks:
+        arguments = sorted(function.signature.all_arguments())
+        if "label_row" in arguments:
             _ = self.assembly.ontology
-        return f"{function.use}, called with {', '.join([*asks, *function.options]) or 'nothing'}"
+        return f"{function.use}, called with {', '.join([*arguments, *function.options]) or 'nothing'}"
 
     def _infer(self, item: FetchedTask) -> InferredTask[CalledTask]:
         # A function gets the task itself: it runs in the process that lists the tasks, never in another.
@@ -299,7 +299,7 @@ def load_function(assembly: Assembly) -> UserFunction:
             raise PluginError(f"agent.use: {plugin.use!r}: objects of this class cannot be called: give it __call__")
     signature = read_signature(target, plugin.use)
     if not assembly.on_platform:
-        for ask in sorted(signature.all_asks() & PLATFORM_ONLY):
-            raise ConfigError(f"agent.use: {plugin.use!r} asks for {ask!r}, which only tasks of Encord have")
+        for argument in sorted(signature.all_arguments() & PLATFORM_ONLY):
+            raise ConfigError(f"agent.use: {plugin.use!r} asks for {argument!r}, which only tasks of Encord have")
     checked = Plugin("agent", plugin.use, target).check_options(options, given=signature.given)
     return UserFunction(plugin.use, target, signature, checked)

@@ -1,4 +1,4 @@
-"""What a user's function asks for: by the names of its parameters, or by the types that the SDK gives them."""
+"""Which arguments a user's function gets: by the names of its parameters, or by the SDK's types."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Literal, TypeAlias, cast, get_args
 
 from prelabel.errors import PluginError
 
-Ask: TypeAlias = Literal[
+Argument: TypeAlias = Literal[
     "task", "label_row", "media", "project", "client", "storage_item", "agent_task", "stage", "asset", "frame", "frames"
 ]
-"""What a function may be handed. The last three are encord-agents' media: a path, a picture, and its frames."""
+"""What a function may get. The last three are encord-agents' media: a path, an image, and frames."""
 
-BY_NAME: tuple[Ask, ...] = ("task", "label_row", "media", "project", "client", "storage_item")
-PLATFORM_ONLY: frozenset[Ask] = frozenset(("project", "client", "storage_item", "agent_task", "stage"))
-NEEDS_MEDIA: frozenset[Ask] = frozenset(("media", "asset", "frame", "frames"))
+BY_NAME: tuple[Argument, ...] = ("task", "label_row", "media", "project", "client", "storage_item")
+PLATFORM_ONLY: frozenset[Argument] = frozenset(("project", "client", "storage_item", "agent_task", "stage"))
+NEEDS_MEDIA: frozenset[Argument] = frozenset(("media", "asset", "frame", "frames"))
 
-_BY_TYPE: Mapping[str, Ask] = {
+_BY_TYPE: Mapping[str, Argument] = {
     "LabelRowV2": "label_row",
     "AgentTask": "agent_task",
     "AgentStage": "stage",
@@ -28,8 +28,8 @@ _BY_TYPE: Mapping[str, Ask] = {
     "StorageItem": "storage_item",
     "EncordUserClient": "client",
 }
-# encord-agents' own ways to media and to the client: ours check what they bring, and take the config's key and reader.
-_REPLACED: Mapping[str, Ask] = {
+# Dependencies of encord-agents that we replace: ours check what they fetch, and use the config's key and reader.
+_REPLACED: Mapping[str, Argument] = {
     "dep_client": "client",
     "dep_asset": "asset",
     "dep_single_frame": "frame",
@@ -40,73 +40,73 @@ _THEIR_MODULE = "encord_agents.tasks.dependencies"
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A function, and where the values of its parameters come from.
+    """A function, and where its arguments come from.
 
     Attributes:
         function: what is called; a generator is run to its end after the call that it serves.
-        asks: what to hand it, by parameter.
-        dependencies: functions whose results to hand it, by parameter.
+        arguments: what it gets, by parameter.
+        dependencies: functions whose results it gets, by parameter.
     """
 
     function: Callable[..., object]
-    asks: Mapping[str, Ask]
+    arguments: Mapping[str, Argument]
     dependencies: Mapping[str, Signature]
 
     @property
     def given(self) -> frozenset[str]:
-        """The parameters that are not the config's to set."""
-        return frozenset((*self.asks, *self.dependencies))
+        """Parameters that the config cannot set."""
+        return frozenset((*self.arguments, *self.dependencies))
 
-    def all_asks(self) -> set[Ask]:
-        """Returns all that is asked for, here and by what this depends on."""
-        return set(self.asks.values()).union(*(inner.all_asks() for inner in self.dependencies.values()))
+    def all_arguments(self) -> set[Argument]:
+        """Returns what the function and its dependencies get."""
+        return set(self.arguments.values()).union(*(inner.all_arguments() for inner in self.dependencies.values()))
 
-    def values(self, hand: Callable[[Ask], object], stack: ExitStack) -> dict[str, object]:
+    def values(self, make: Callable[[Argument], object], stack: ExitStack) -> dict[str, object]:
         """Returns the values of the parameters; each dependency is called once.
 
         Args:
-            hand: gives what is asked for.
+            make: returns an argument.
             stack: ends the generators among the dependencies.
         """
-        return self._values(hand, stack, {})
+        return self._values(make, stack, {})
 
     def _values(
-        self, hand: Callable[[Ask], object], stack: ExitStack, made: dict[Callable[..., object], object]
+        self, make: Callable[[Argument], object], stack: ExitStack, made: dict[Callable[..., object], object]
     ) -> dict[str, object]:
-        values = {name: hand(ask) for name, ask in self.asks.items()}
+        values = {name: make(argument) for name, argument in self.arguments.items()}
         for name, inner in self.dependencies.items():
             if inner.function not in made:
-                made[inner.function] = _enter(inner.function, inner._values(hand, stack, made), stack)
+                made[inner.function] = _enter(inner.function, inner._values(make, stack, made), stack)
             values[name] = made[inner.function]
         return values
 
 
 def read_signature(function: Callable[..., object], use: str) -> Signature:
-    """Returns what a function asks for; parameters that are none of it are options of the config.
+    """Returns what a function gets; its other parameters are options of the config.
 
     Args:
         function: the user's.
-        use: what errors call it.
+        use: the function's name in errors.
 
     Raises:
-        PluginError: it has a parameter that nobody could fill.
+        PluginError: it has a parameter that cannot be filled.
 
     >>> def handle(task, label_row, threshold=3): ...
-    >>> read_signature(handle, "mine.py:handle").asks
+    >>> read_signature(handle, "mine.py:handle").arguments
     {'task': 'task', 'label_row': 'label_row'}
     """
-    asks: dict[str, Ask] = {}
+    arguments: dict[str, Argument] = {}
     dependencies: dict[str, Signature] = {}
     hints = _type_hints(function)
     for parameter in _parameters(function, use):
         hint = hints.get(parameter.name, parameter.annotation)
         dependency = _dependency(hint, parameter.default)
-        ask = _ask(hint, parameter.name) if dependency is None else _replacement(dependency)
-        if ask is not None:
-            asks[parameter.name] = ask
+        argument = _argument(hint, parameter.name) if dependency is None else _replacement(dependency)
+        if argument is not None:
+            arguments[parameter.name] = argument
         elif dependency is not None:
             dependencies[parameter.name] = read_signature(dependency, f"{use}, {parameter.name}")
-    return Signature(function, asks, dependencies)
+    return Signature(function, arguments, dependencies)
 
 
 def _parameters(function: Callable[..., object], use: str) -> Iterator[inspect.Parameter]:
@@ -129,7 +129,7 @@ def _type_hints(function: Callable[..., object]) -> dict[str, object]:
         return {}
 
 
-def _ask(hint: object, name: str) -> Ask | None:
+def _argument(hint: object, name: str) -> Argument | None:
     written = hint if isinstance(hint, str) else ""  # could not be looked up
     module = getattr(hint, "__module__", "")
     type_name = written.rpartition(".")[2] if written else getattr(hint, "__name__", "")
@@ -147,7 +147,7 @@ def _dependency(hint: object, default: object) -> Callable[..., object] | None:
     return None
 
 
-def _replacement(dependency: Callable[..., object]) -> Ask | None:
+def _replacement(dependency: Callable[..., object]) -> Argument | None:
     if getattr(dependency, "__module__", "") != _THEIR_MODULE:
         return None
     return _REPLACED.get(getattr(dependency, "__name__", ""))

@@ -1,4 +1,4 @@
-"""What a function asks for, by name and by type."""
+"""Which arguments a function gets, by name and by type."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,7 +21,7 @@ CLIENT = Depends(dep_client)
 def test_names() -> None:
     def handle(task, label_row, media, project, client, storage_item, *args, text="a", **rest): ...
 
-    assert set(read_signature(handle, "f").asks.values()) == {
+    assert set(read_signature(handle, "f").arguments.values()) == {
         "task", "label_row", "media", "project", "client", "storage_item",
     }  # fmt: skip
 
@@ -31,7 +31,7 @@ def test_the_sdk_s_types_go_before_names() -> None:
         lr: LabelRowV2, task: AgentTask, item: StorageItem, p: Project, stage: AgentStage, project: str = ""
     ): ...
 
-    assert read_signature(handle, "f").asks == {
+    assert read_signature(handle, "f").arguments == {
         "lr": "label_row", "task": "agent_task", "item": "storage_item", "p": "project", "stage": "stage",
         "project": "project",
     }  # fmt: skip
@@ -41,7 +41,7 @@ def test_types_that_only_a_checker_imports() -> None:
     def handle(lr, task): ...
 
     handle.__annotations__ = {"lr": "objects.LabelRowV2", "task": "Missing"}
-    assert read_signature(handle, "f").asks == {"lr": "label_row", "task": "task"}
+    assert read_signature(handle, "f").arguments == {"lr": "label_row", "task": "task"}
 
 
 def test_encord_agents_media_are_ours() -> None:
@@ -52,7 +52,7 @@ def test_encord_agents_media_are_ours() -> None:
         d=CLIENT,
     ): ...
 
-    assert read_signature(handle, "f").asks == {"a": "asset", "b": "frame", "c": "frames", "d": "client"}
+    assert read_signature(handle, "f").arguments == {"a": "asset", "b": "frame", "c": "frames", "d": "client"}
 
 
 def test_dependencies_are_called_once_and_ended() -> None:
@@ -74,14 +74,14 @@ def test_dependencies_are_called_once_and_ended() -> None:
         assert told == ["opened"]
     assert told == ["opened", "closed"]
     assert signature.given == {"a", "b"}
-    assert signature.all_asks() == {"task"}
+    assert signature.all_arguments() == {"task"}
 
 
 def test_objects_that_can_be_called() -> None:
     class Handle:
         def __call__(self, row: LabelRowV2, threshold: int = 3): ...
 
-    assert read_signature(Handle(), "f").asks == {"row": "label_row"}
+    assert read_signature(Handle(), "f").arguments == {"row": "label_row"}
 
 
 def test_what_has_no_readable_parameters_is_named() -> None:
