@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.assembly.finders import LiveDetector
+from prelabel.assembly.function_parts import FunctionParts
 from prelabel.assembly.relabel import StoredDetector
 from prelabel.config.base import make_router
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.config.sections import Config
-from prelabel.data.label_map import NO_BOXES, LabelMap
 from prelabel.data.ontology import Ontology
 from prelabel.encord.source import EncordSource
-from prelabel.errors import ConfigError, OntologyError
+from prelabel.errors import ConfigError
 from prelabel.files.folder_sink import LABELS_ENDING, FolderSink
-from prelabel.plugins.load import Plugin, load_plugin
+from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import LabelSink, ModelRecord, TaskSource
 from prelabel.routing.rules import Router
 from prelabel.runtime.files import DRY_RUN
@@ -44,6 +44,7 @@ class Assembly:
         named_source: the source that the config names.
         detection: the parts of an agent that detects.
         classification: the parts of an agent that classifies.
+        function: the parts of an agent that calls a function.
         stored: the detector of earlier runs, where their raw detections are labelled again.
     """
 
@@ -55,6 +56,7 @@ class Assembly:
     named_source: Source
     detection: DetectorParts
     classification: ClassifierParts
+    function: FunctionParts
     stored: StoredDetector | None = None
 
     # Where tasks come from, and where they go
@@ -96,35 +98,26 @@ class Assembly:
 
     # What is done with a task
 
-    @cached_property
-    def agent_plugin(self) -> Plugin:
-        """The user's function.
-
-        Raises:
-            ConfigError: the config names none.
-        """
-        if self.config.agent is None:
-            raise ConfigError("agent: is missing: this config has no function of your own")
-        return load_plugin("agent", self.config.agent.use, self.folder)
+    @property
+    def parts(self) -> DetectorParts | ClassifierParts | FunctionParts:
+        """The parts of the config's kind of agent."""
+        match self.config.agent_kind:
+            case "detection":
+                return self.detection
+            case "classification":
+                return self.classification
+            case "function":
+                return self.function
 
     @property
     def model(self) -> ModelRecord:
         """Which model makes the labels."""
-        if self.config.agent is not None:
-            return self.agent_plugin.model
-        return self.classification.model if self.config.classifier is not None else self.detection.finder.model
+        return self.parts.model
 
     @property
     def ontology(self) -> Ontology:
         """What may be labelled: the source's ontology, or one made from the model's classes."""
-        if self.config.classifier is not None:
-            return self.classification.ontology
-        if self.config.agent is None:
-            return self.detection.ontology
-        given = self.named_source.ontology()
-        if given is None:
-            raise OntologyError("source.ontology: is missing: the function gets label rows, and these need one")
-        return given
+        return self.parts.ontology
 
     @property
     def ignored_keys(self) -> list[str]:
@@ -159,17 +152,13 @@ class Assembly:
                 "weights_sha256": self.model.weights_sha256,
                 "config_sha256": config_fingerprint(self.config),
             }
-            return self.named_source.row_sink(self._label_map, replace(self.row_options, model_record=record))
+            return self.named_source.row_sink(self.parts.label_map, replace(self.row_options, model_record=record))
         return self.file_rows
 
     @cached_property
     def file_rows(self) -> FolderSink:
         """Label rows in files below the output."""
-        return FolderSink(self.store, self.ontology, self._label_map, self.row_options)
-
-    @property
-    def _label_map(self) -> LabelMap:
-        return self.detection.label_map if self.config.detector is not None else NO_BOXES
+        return FolderSink(self.store, self.ontology, self.parts.label_map, self.row_options)
 
     @property
     def row_options(self) -> RowOptions:
@@ -207,6 +196,7 @@ def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared
         named_source=source,
         detection=DetectorParts(config, folder, LiveDetector(config, folder, shared), source.ontology),
         classification=ClassifierParts(config, folder, source.ontology, shared),
+        function=FunctionParts(config, folder, source.ontology),
     )
 
 

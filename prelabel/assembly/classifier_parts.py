@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
 from prelabel.config.sections import ClassifierSection, Config
 from prelabel.data.classification import find_classification, ontology_of_options
+from prelabel.data.label_map import NO_BOXES
 from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError
 from prelabel.labels.answers import AnswerMap, PlacedAnswer, answer_thresholds, build_answer_map
@@ -43,6 +44,7 @@ class ClassifierParts:
     folder: Path
     find_ontology: Callable[[], Ontology | None]
     shared: Shared = field(default_factory=Shared)
+    label_map = NO_BOXES
 
     @property
     def section(self) -> ClassifierSection:

@@ -21,7 +21,7 @@ from prelabel.models.replicas import count_streams, on_streams
 from prelabel.models.tiling import TiledDetector
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin, load_plugin
-from prelabel.plugins.protocols import Detector, Tracker
+from prelabel.plugins.protocols import Detector, ModelRecord, Tracker
 from prelabel.plugins.traits import has_method, traits_of
 
 DEFAULT_BATCH_SIZE = 8
@@ -49,6 +49,11 @@ class DetectorParts:
         section = detector_section(self.config)
         detector = on_streams(self.asked_detector, self.num_streams)
         return detector if section.tiles is None else TiledDetector(detector, section.tiles)
+
+    @property
+    def model(self) -> ModelRecord:
+        """Which model finds the boxes."""
+        return self.finder.model
 
     @cached_property
     def asked_detector(self) -> Detector:

@@ -148,7 +148,7 @@ def refuse_answers(config: Config, instead: str) -> None:
     Raises:
         ConfigError: there will be no boxes; of a classifier it says what to do instead.
     """
-    if config.classifier is not None:
+    if config.agent_kind == "classification":
         raise ConfigError(f"classifier: gives answers, and this is for boxes: {instead}")
     detector_section(config)
 

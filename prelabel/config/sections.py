@@ -292,15 +292,22 @@ class Config(Section):
             raise ValueError(f"{' and '.join(named)}: a config has one of them: give each a config of its own")
         return self
 
+    @property
+    def agent_kind(self) -> Literal["detection", "classification", "function"]:
+        """What the config does with each task."""
+        if self.agent is not None:
+            return "function"
+        return "detection" if self.classifier is None else "classification"
+
     @model_validator(mode="after")
     def _functions_see_the_row(self) -> Config:
-        if self.agent is not None and self.labels.skips_begun:
+        if self.agent_kind == "function" and self.labels.skips_begun:
             raise ValueError("labels.if_begun: a function of your own sees the row and decides: leave it out")
         return self
 
     @model_validator(mode="after")
     def _answers_are_no_boxes(self) -> Config:
-        if self.classifier is None:
+        if self.agent_kind != "classification":
             return self
         for key, is_for_boxes in {
             "labels.instances": self.labels.instances == "tracks",
@@ -317,7 +324,7 @@ class Config(Section):
     def _pathway_where_tasks_move(self) -> Config:
         if self.routing and self.pathway is not None:
             raise ValueError("pathway and routing: both say where tasks go: leave one out")
-        goes = self.pathway is not None or self.routing or self.agent is not None  # a function may say itself
+        goes = self.pathway is not None or self.routing or self.agent_kind == "function"  # a function may say itself
         if self.source.has_workflow and not goes:
             raise ValueError("pathway: is missing: name the one that finished tasks take")
         return self

@@ -155,7 +155,7 @@ class EncordSource(Source):
         section = config.source
         assert isinstance(section, EncordSection)
         reads_metadata = make_router(config.routing, None, config.priority).uses_metadata
-        is_function = config.agent is not None
+        is_function = config.agent_kind == "function"
         return cls(
             section,
             reach=lambda: shared.once(

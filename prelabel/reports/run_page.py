@@ -102,7 +102,8 @@ def page_of(assembly: Assembly, report: RunReport) -> RunPage:
     """Returns what the page shows; a task whose stored results cannot be read shows what the report knows of it."""
     tasks = tuple(_task_views(assembly, report))
     counts = dict(report.instances)
-    if assembly.config.classifier is not None:
+    is_classification = assembly.config.agent_kind == "classification"
+    if is_classification:
         num_unsure = sum(task.is_done and not task.instances for task in report.tasks)
         counts |= {"no answer": num_unsure} if num_unsure else {}
     busy = report.busy_seconds
@@ -113,7 +114,9 @@ def page_of(assembly: Assembly, report: RunReport) -> RunPage:
         figures=tuple(_figures(report, tasks)),
         steps=tuple(Bar(name, busy[name], busy[name] / report.seconds if report.seconds else 0.0) for name in steps),
         classes=bars(counts, {name: colour for view in tasks for name, colour in view.colours.items()}),
-        classes_title="Answers" if assembly.config.classifier is not None else f"{_unit(report).capitalize()} by class",
+        classes_title="Answers"
+        if assembly.config.agent_kind == "classification"
+        else f"{_unit(report).capitalize()} by class",
         dropped=bars({name.replace("_", " "): number for name, number in report.dropped.items()}),
         pathways=bars(report.pathways),
         tasks=tasks,
@@ -145,13 +148,13 @@ def _task_views(assembly: Assembly, report: RunReport) -> Iterator[TaskView]:
 
 def _load_stored(assembly: Assembly, task: TaskReport) -> LabelledVideo | ClassifiedTask | None:
     try:
-        if assembly.config.classifier is not None:
+        if assembly.config.agent_kind == "classification":
             record = load_probabilities(assembly, task)
             if record is None:
                 return None
             parts = assembly.classification
             return ClassifiedTask(record, tuple(parts.place_answers(record)), *parts.likeliest(record))
-        return None if assembly.config.detector is None else labelled_video(assembly, task, task.title)
+        return labelled_video(assembly, task, task.title) if assembly.config.agent_kind == "detection" else None
     except PrelabelError:
         return None
 

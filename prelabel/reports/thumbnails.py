@@ -82,7 +82,7 @@ class ThumbnailReader:
         task = self._tasks.get(key)
         if task is None or not frames:
             return {}
-        load = load_detections if self.assembly.config.classifier is None else load_probabilities
+        load = load_probabilities if self.assembly.config.agent_kind == "classification" else load_detections
         wanted = np.array(sorted(set(frames)), np.int64)
         urls = {}
         try:

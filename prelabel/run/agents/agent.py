@@ -117,14 +117,16 @@ class Agent(Protocol[Found, Labels]):
 def make_agent(assembly: Assembly, progress: Progress | None = None, stop: StopSignal | None = None) -> Agent[Any, Any]:
     """Returns the agent that a config asks for."""
     progress, stop = progress or NullProgress(), stop or StopSignal()
-    if assembly.config.agent is not None:
-        from prelabel.run.agents.function import FunctionAgent
+    match assembly.config.agent_kind:
+        case "detection":
+            from prelabel.run.agents.detection import DetectionAgent
 
-        return FunctionAgent(assembly, progress, stop)
-    if assembly.config.classifier is not None:
-        from prelabel.run.agents.classification import ClassificationAgent
+            return DetectionAgent(assembly, progress, stop)
+        case "classification":
+            from prelabel.run.agents.classification import ClassificationAgent
 
-        return ClassificationAgent(assembly, progress, stop)
-    from prelabel.run.agents.detection import DetectionAgent
+            return ClassificationAgent(assembly, progress, stop)
+        case "function":
+            from prelabel.run.agents.function import FunctionAgent
 
-    return DetectionAgent(assembly, progress, stop)
+            return FunctionAgent(assembly, progress, stop)

@@ -196,11 +196,10 @@ class FunctionAgent:
 
     @cached_property
     def _fingerprint(self) -> str:
-        section = self.assembly.config.agent
         decides = {
             **frame_values(self.assembly.config, self.assembly.folder),
-            "agent": None if section is None else values_affecting(section, Affects.LABELS),
-            "source_sha256": self.assembly.agent_plugin.source_sha256,
+            "agent": values_affecting(self.assembly.function.section, Affects.LABELS),
+            "source_sha256": self.assembly.function.plugin.source_sha256,
         }
         return fingerprint(decides)
 
@@ -290,8 +289,8 @@ def load_function(assembly: Assembly) -> UserFunction:
         ConfigError: an option is unknown or missing, or it asks for what only tasks of Encord have.
         PluginError: it is missing, or cannot be called.
     """
-    plugin, section = assembly.agent_plugin, assembly.config.agent
-    options = {} if section is None else section.options
+    plugin, section = assembly.function.plugin, assembly.function.section
+    options = section.options
     target = plugin.factory
     if isinstance(target, type):  # its objects are called; the options are its own
         target, options = plugin.build(options=options), {}
