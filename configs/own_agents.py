@@ -1,9 +1,9 @@
-"""Functions for an agent stage, to begin one's own from: configs/agent.yaml calls them.
+"""Functions for an agent stage, to start your own from: configs/agent.yaml calls them.
 
 A function names what it wants: `task`, `label_row` (the Encord SDK's LabelRowV2, with its labels), `media` (files and
 frames), `project`, `client`. Its other parameters are options of the config. It returns the name or uuid of a pathway,
-or None: then the config says where the task goes. What it changes on the label row is saved once it has returned,
-before the task moves; if it raises, nothing is.
+or None: then the config says where the task goes. The changed label row is saved after the function returns and
+before the task moves. If it raises, nothing is saved.
 """
 
 from encord.objects import Classification, Object
@@ -11,7 +11,7 @@ from encord.objects.coordinates import BitmaskCoordinates, PointCoordinate, Poly
 
 
 def by_title(task, begins="night_", pathway="Night team"):
-    """Sends the tasks whose title begins so down a pathway of their own."""
+    """Sends tasks whose title begins like this down another pathway."""
     return pathway if task.title.startswith(begins) else None
 
 
@@ -27,7 +27,7 @@ def caption(label_row, media, classification="Caption"):
 
 
 def describe(picture):
-    """Stands in for a model: tells brightness and the strongest colour of a picture (H, W, 3)."""
+    """Replaces a model: returns brightness and strongest colour of an image (H, W, 3) in words."""
     red, green, blue = picture.reshape(-1, 3).mean(axis=0)
     colours = {"red": red, "green": green, "blue": blue}
     light = "dark" if max(colours.values()) < 85 else "bright"

@@ -1,4 +1,4 @@
-"""A detector of one's own: boxes what stands out from an even background, such as parts on a table."""
+"""A detector of your own: it boxes what differs from an even background, such as parts on a table."""
 
 import torch
 from torch.nn.functional import avg_pool2d, max_pool2d
@@ -15,7 +15,7 @@ class StandingOut:
         self.threshold, self.cell = threshold, cell  # levels of 255; pixels
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
-        """Returns one `Detections` a frame."""
+        """Returns one `Detections` per frame."""
         cells = avg_pool2d(batch.data.permute(0, 3, 1, 2).float(), self.cell)
         contrast = (cells - cells.flatten(2).median(dim=2).values[..., None, None]).abs().amax(dim=1)
         return [self._boxes(frame) for frame in contrast]
@@ -29,7 +29,7 @@ class StandingOut:
 
 
 def touching(mask: torch.Tensor) -> list[torch.Tensor]:
-    """Returns a mask (H, W) for each group of true cells that touch: each takes its neighbours' highest number."""
+    """Returns a mask (H, W) for each group of true cells that touch: each cell takes the highest number next to it."""
     numbers = torch.arange(1, mask.numel() + 1, device=mask.device, dtype=torch.float32).reshape(mask.shape) * mask
     while not torch.equal(spread := max_pool2d(numbers[None], 3, 1, 1)[0] * mask, numbers):
         numbers = spread

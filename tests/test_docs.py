@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 import prelabel
+from docs.make_config_tables import PAGE, fill_tables
 from prelabel.assembly.assemble import assemble
 from prelabel.config.base import (
     OnFailureSection,
@@ -114,6 +115,11 @@ def test_every_key_of_the_config_is_explained(section: type[BaseModel]):
     text = (ROOT / "docs" / "config.md").read_text()
     for key in section.model_fields:
         assert f"`{key}" in text, key
+
+
+def test_the_tables_of_the_config_page_are_made_from_its_fields() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert fill_tables(page) == page, "run: python docs/make_config_tables.py"
 
 
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))

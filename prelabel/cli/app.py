@@ -99,12 +99,12 @@ def run(
     with waiting("starting …"):
         from prelabel.cli import commands
 
-    config = commands.config_among(what)
+    config, media = commands.config_and_media(what)
     shorthands = _shorthands(weights=weights, conf=conf, classes=classes, device=device, tracks=tracks, stride=stride)
     run_it = partial(commands.run_media, what) if config is None else partial(commands.run_config, config)
     code = run_it(
         settings or (),
-        {**shorthands, "output": output},
+        {**shorthands, "output": output} | ({"path": media} if config is not None and media else {}),
         limit=limit,
         dry_run=dry_run,
         watch_seconds=watch,

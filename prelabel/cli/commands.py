@@ -130,16 +130,16 @@ def _retry_backoff(assemblies: Sequence[Assembly]) -> RetryBackoff:
     return RetryBackoff(timedelta(minutes=assemblies[0].config.retries.watch_minutes))
 
 
-def config_among(words: Sequence[Path]) -> Path | None:
-    """Returns the config that a command names; None where it names media.
+def config_and_media(words: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+    """Returns the config that a command names, if it does, and the media that it names.
 
     Raises:
-        ConfigError: it names a config and something else.
+        ConfigError: it names several configs.
     """
     configs = [word for word in words if _is_config(word)]
-    if configs and len(words) > 1:
-        raise ConfigError(f"{configs[0]}: is a config: run it alone, or name videos, folders and globs only")
-    return configs[0] if configs else None
+    if len(configs) > 1:
+        raise ConfigError(f"{configs[0]}, {configs[1]}: are two configs: run one after the other")
+    return next(iter(configs), None), [word for word in words if word not in configs]
 
 
 def _is_config(path: Path) -> bool:

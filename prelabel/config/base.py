@@ -1,4 +1,4 @@
-"""Where tasks go: rules over what was found, read when the config is."""
+"""What sections are made of: their base classes, names, and the rules that route tasks."""
 
 from __future__ import annotations
 
@@ -58,26 +58,31 @@ class PluginSection(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The plug-in's own options, as they stand in the config."""
+        """The plug-in's own options, as the config has them."""
         return dict(self.model_extra or {})
 
     @property
     def own_keys(self) -> list[str]:
-        """What the section knows besides."""
+        """The section's keys that are not the plug-in's."""
         return list(type(self).model_fields)
 
 
 class RetriesSection(Section):
-    """How often a task that failed is tried again, where that may end otherwise."""
+    """How often a failed task is retried, if a retry may help."""
 
     attempts: Annotated[int, Affects.NOTHING] = Field(
-        2, ge=1, le=20, description="tries that a run gives a task, each from fresh media"
+        2, ge=1, le=20, description="attempts per task and run, each with fresh media"
     )
     wait_seconds: Annotated[float, Affects.NOTHING] = Field(
-        5.0, ge=0, le=3600, description="wait before the second try, when all others are through; then doubled"
+        5.0,
+        ge=0,
+        le=3600,
+        description="wait before the second attempt, after all other tasks; doubled before each further one",
     )
     watch_minutes: Annotated[float, Affects.NOTHING] = Field(
-        10.0, gt=0, description="with --watch: how long a failed task rests; doubled each time, up to a day"
+        10.0,
+        gt=0,
+        description="with --watch: how long a failed task waits for the next attempt; doubled each time, up to a day",
     )
 
 
@@ -85,22 +90,22 @@ class OnFailureSection(Section):
     """What happens to a failed task."""
 
     pathway: Annotated[Name | None, Affects.PLACE] = Field(
-        None, description="name or uuid of the pathway that it goes down; default: it stays"
+        None, description="name or uuid of the pathway that it takes; default: it stays at the stage"
     )
     issue: Annotated[bool, Affects.PLACE] = Field(False, description="open an issue on it, with the reason")
 
     @property
     def asks_something(self) -> bool:
-        """Whether anything is to be done with the task."""
+        """Whether a failed task is moved or gets an issue."""
         return self.issue or self.pathway is not None
 
 
 class RuleSection(Section):
-    """Where the tasks go of which a condition holds; or, as the last rule, all that are left."""
+    """The pathway of tasks that meet a condition, or, in the last rule, of all other tasks."""
 
-    when: str | None = Field(None, description="a condition over what was found, such as count(Person) > 3")
-    pathway: Name | None = Field(None, description="name or uuid of the pathway that such a task takes")
-    otherwise: Name | None = Field(None, description="name or uuid of the pathway of the tasks that no rule took")
+    when: str | None = Field(None, description="condition over the result, such as count(Person) > 3")
+    pathway: Name | None = Field(None, description="name or uuid of the pathway that such tasks take")
+    otherwise: Name | None = Field(None, description="name or uuid of the pathway that all other tasks take")
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> RuleSection:
@@ -114,7 +119,7 @@ class RuleSection(Section):
 
 
 def _as_rules(value: object) -> object:
-    """Returns `class: pathway` as the rules that it stands for."""
+    """Returns the rules for `class: pathway`."""
     if not isinstance(value, Mapping):
         return value
     return [_as_rule(str(read_name(name)), pathway) for name, pathway in value.items()]
@@ -129,9 +134,7 @@ def _as_rule(name: str, pathway: Any) -> dict[str, Any]:
 def _ends_with_otherwise(rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:
     places = [place for place, rule in enumerate(rules, start=1) if rule.otherwise is not None]
     if not places:
-        raise ValueError(
-            f"{OTHERWISE} is missing: name there the pathway of tasks that no rule takes, as the last rule"
-        )
+        raise ValueError(f"{OTHERWISE} is missing: add it as the last rule, with the pathway of all other tasks")
     if places != [len(rules)]:
         raise ValueError(f"{OTHERWISE} is rule {places[0]} of {len(rules)}, expected once, as the last")
     return rules
@@ -150,7 +153,7 @@ NumberExpression = Annotated[str, BeforeValidator(_as_number)]
 
 
 def make_router(rules: tuple[RuleSection, ...], pathway: str | None, priority: str | None) -> Router:
-    """Returns what sends tasks on: by the rules, or all of them down one pathway; nowhere if there is neither."""
+    """Returns the router of the rules, or of the one pathway; without either it moves no task."""
     written = [(rule.when, rule.pathway or rule.otherwise or "") for rule in rules]
     if not written and pathway is not None:
         written = [(None, pathway)]

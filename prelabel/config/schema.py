@@ -177,11 +177,11 @@ def attribute_texts(docstring: str) -> dict[str, str]:
     r"""Returns what a docstring, its margin cut, says of each of its `Attributes:`.
 
     >>> attribute_texts("Does.\n\nAttributes:\n    conf: least\n        confidence.\n    iou: overlap.")
-    {'conf': 'least confidence.', 'iou': 'overlap.'}
+    {'conf': 'least confidence', 'iou': 'overlap'}
     """
     listed = docstring.partition("Attributes:\n")[2]
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", listed, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    return {name: " ".join(text.split()).removesuffix(".") for name, text in entries}
 
 
 def _follow(kind: PluginKind, names: Sequence[str]) -> Schema:

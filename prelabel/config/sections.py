@@ -1,4 +1,4 @@
-"""What is done with a task: a section for each part of the way, and the config that holds them all."""
+"""The sections of a config, and the config that holds them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from prelabel.models.tiling import Tiles
 from prelabel.plugins.affects import Affects
 
 VIDEO_READERS = ("decord", "pyav", "torchcodec")
-"""Built-in readers of videos, each of which can begin at any keyframe."""
+"""The built-in readers of videos; each can start at any keyframe."""
 
 
 class ReaderSection(PluginSection):
-    """How videos are read."""
+    """How media are decoded."""
 
     use: Annotated[str, Affects.DETECTIONS] = Field(
         "auto", description="auto | decord | torchcodec | pyav | mine.py:Mine"
@@ -40,28 +40,28 @@ class ReaderSection(PluginSection):
     device: Annotated[str, BeforeValidator(read_device), Affects.DETECTIONS] = Field(
         "auto", description="auto | cpu | cuda | cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
     )
-    stride: Annotated[int, Affects.DETECTIONS] = Field(1, ge=1, description="look at every Nth frame")
+    stride: Annotated[int, Affects.DETECTIONS] = Field(1, ge=1, description="decode every Nth frame only")
     only_keyframes: Annotated[bool, Affects.DETECTIONS] = Field(
-        False, description="look at the frames that decode on their own, which is far quicker"
+        False, description="decode keyframes only: several times faster, one frame every few seconds", examples=[True]
     )
     frame_ranges: Annotated[tuple[tuple[int, int], ...], Affects.DETECTIONS] = Field(
-        (), description="look at these frames only: [[first, last], …], 0-based, both included"
+        (), description="decode these frames only: [[first, last], …], 0-based, both included", examples=[[[0, 299]]]
     )
     isolate: Annotated[Literal["auto", "always", "never"], Affects.NOTHING] = Field(
         "auto",
-        description="decode in a process of its own, so that a crash or a hang of a decoder costs one task: "
-        "auto: where frames are decoded on the CPU; always | never",
+        description="decode in a separate process, so that a decoder's crash or hang costs one task; auto: when "
+        "frames are decoded on the CPU",
     )
     stall_seconds: Annotated[float, Affects.NOTHING] = Field(
-        60.0, gt=0, description="such a process is ended once it has neither given frames nor read on for so long"
+        60.0, gt=0, description="end that process when it has neither read nor decoded anything for this long"
     )
     max_memory_gb: Annotated[float, Affects.NOTHING] = Field(
-        8.0, gt=0, description="and once it takes more memory than this, in 10^9 bytes"
+        8.0, gt=0, description="end that process when it takes more memory than this, in 10^9 bytes"
     )
     decode_workers: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
         "auto",
-        description="decode a long video in so many places at once, between keyframes; frames ahead of their turn take "
-        "at most half of max_memory_gb: auto: a GPU's number of decoding engines, 1 on a CPU",
+        description="decode this many segments of a long video at the same time; frames that wait for their turn "
+        "take at most half of max_memory_gb; auto: one per decoding engine of the GPU, 1 on a CPU",
     )
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ class ReaderSection(PluginSection):
 
 
 class ModelSection(PluginSection):
-    """A section that names a model; its option `classes`, if it has one, holds names and numbers."""
+    """A section that names a model. Its options `device` and `classes` are read as people write them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -104,36 +104,45 @@ class ModelSection(PluginSection):
 
 
 class DetectorSection(ModelSection):
-    """What finds the boxes."""
+    """The model that detects things."""
 
     use: Annotated[str, Affects.DETECTIONS] = Field(
-        "", description="ultralytics | torchvision | module:Name | mine.py:Mine; default: the card's"
+        "",
+        description="ultralytics | torchvision | module:Name | mine.py:Mine; default: the one that the weights' card"
+        " names",
     )
-    batch_size: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field("auto", description="frames a batch")
+    batch_size: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
+        "auto",
+        description="frames per batch; auto: what fits the GPU, found by trial, or what the detector prefers on a CPU",
+    )
     replicas: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
         "auto",
-        description="on a CPU, parts of a batch that are computed beside each other, each on its share of the cores: "
-        "auto: one a core, up to 4, where the detector can; 1: all cores on one",
+        description="copies of the model that compute parts of a batch at the same time on a CPU; auto: one per "
+        "core, at most 4, if the detector can be copied",
     )
     tiles: Annotated[Tiles | None, Affects.DETECTIONS] = Field(
-        None, description="look at each frame in overlapping tiles too, for small things"
+        None,
+        description="also look at overlapping tiles of each frame, to find small things",
+        examples=[{"size": 640, "overlap": 0.2}],
     )
 
 
 class ClassifierSection(ModelSection):
-    """What tells one class from another."""
+    """The model that classifies a whole task."""
 
     use: Annotated[str, Affects.DETECTIONS] = Field(
-        "", description="torchvision | ultralytics | openai | module:Name | mine.py:Mine; default: the card's"
+        "",
+        description="torchvision | ultralytics | openai | module:Name | mine.py:Mine; default: the one that the "
+        "weights' card names",
     )
     batch_size: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
-        "auto", description="pictures a batch, of as many tasks as it takes to fill one"
+        "auto", description="images per batch; small tasks share one"
     )
     conf: Annotated[Fraction, Affects.LABELS] = Field(
-        0.5, description="least confidence of an answer; below it the task goes `otherwise`"
+        0.5, description="least confidence of an answer; below it nothing is written, and routing takes `otherwise`"
     )
     frames_per_video: Annotated[OneOrMore | None, Affects.DETECTIONS] = Field(
-        8, description="frames looked at in a video, spread evenly; null: all that the section reader leaves"
+        8, description="frames that are classified per video, spread evenly; null: all that the reader section selects"
     )
 
 
@@ -143,29 +152,29 @@ class AgentSection(PluginSection):
     options_affect: ClassVar[Affects] = Affects.LABELS
 
     use: Annotated[str, Affects.LABELS] = Field(
-        description="mine.py:function | module:function; also a class whose objects can be called"
+        description="mine.py:function | module:function, or a class whose objects can be called"
     )
 
 
 class TrackerSection(PluginSection):
-    """How boxes are linked into tracks, where labels.instances asks for them."""
+    """How boxes are linked into tracks, when labels.instances is tracks."""
 
     options_affect: ClassVar[Affects] = Affects.LABELS
 
     use: Annotated[str, Affects.LABELS] = Field("bytetrack", description="bytetrack | module:Name | mine.py:Mine")
     max_gap_seconds: Annotated[float, Affects.LABELS] = Field(
-        0.2, ge=0, description="longest gap in a track that is filled in, on a straight line, and marked"
+        0.2, ge=0, description="fill gaps in a track up to this long, on a straight line; filled boxes are marked"
     )
     min_length: Annotated[int, Affects.LABELS] = Field(
-        3, ge=1, description="fewest boxes of a track; shorter ones are dropped"
+        3, ge=1, description="drop tracks with fewer detections than this"
     )
     smooth_seconds: Annotated[float, Affects.LABELS] = Field(
-        0.0, ge=0, description="take the detector's jitter out of boxes, over about so long to either side; 0: leave it"
+        0.0, ge=0, description="smooth boxes over about this long before and after each; 0: off"
     )
 
 
 class SinkSection(PluginSection):
-    """Where labels go, if not where the source wants them."""
+    """Where labels go instead of where the source puts them."""
 
     options_affect: ClassVar[Affects] = Affects.PLACE
 
@@ -173,73 +182,92 @@ class SinkSection(PluginSection):
 
 
 class LabelsSection(Section):
-    """What becomes of boxes, or of a class."""
+    """How raw detections, or classes, become labels."""
 
     classes: Annotated[dict[Name, Name | None], Affects.LABELS] = Field(
         {},
-        description="model's class: ontology object, or option of the classification; many to one; null: ignore; "
-        "default: the same name",
+        description="ontology object, or option of the classification, by the model's class; several classes may "
+        "share one; null: ignore; default: the same name",
+        examples=[{"car": "Vehicle", "truck": "Vehicle", "bottle": None}],
     )
     classification: Annotated[Name | None, Affects.LABELS] = Field(
-        None, description="classification that a classifier answers, by name or feature hash; default: the only one"
+        None,
+        description="name or feature hash of the classification that a classifier answers; default: the only one",
+        examples=["Animal"],
     )
     answers: Annotated[Literal["range", "per_frame"], Affects.LABELS] = Field(
-        "range", description="range: one answer for the whole task; per_frame: one for each frame that was looked at"
+        "range", description="range: one answer for the whole task; per_frame: one for each frame that was classified"
     )
     if_begun: Annotated[Literal["merge", "skip"], Affects.NOTHING] = Field(
         "merge",
-        description="a row with labels that prelabel did not write, or that somebody has changed: merge: add to them; "
-        "skip: leave row and task as they are",
+        description="what to do with a row that holds labels of other origin, or changed ones: merge: add to them; "
+        "skip: leave the row and its task as they are",
     )
     unmapped: Annotated[Literal["ignore", "error"], Affects.LABELS] = Field(
-        "ignore", description="what to do with classes that meet nothing in the ontology"
+        "ignore", description="what to do with classes that the ontology does not have: ignore and count them, or error"
     )
     conf: Annotated[Fraction | dict[Name, Fraction], Affects.LABELS] = Field(
-        {}, description="least confidence: one, or by ontology object or option"
+        {},
+        description="least confidence of a label, on top of the model's: one number, or one per ontology object or "
+        "option",
+        examples=[{"Vehicle": 0.5}],
     )
-    size: Annotated[SizeLimits, Affects.LABELS] = Field(SizeLimits(), description="how large a box must be and may be")
+    size: Annotated[SizeLimits, Affects.LABELS] = Field(
+        SizeLimits(), description="how large a box must be and may be", examples=[{"min_side_px": 8}]
+    )
     zones: Annotated[Zones, Affects.LABELS] = Field(
-        Zones(), description="where in the frame things are labelled, and where not"
+        Zones(),
+        description="where in the frame things are labelled: polygons in fractions of the frame",
+        examples=[{"exclude": [[[0, 0], [1, 0], [1, 0.1], [0, 0.1]]]}],
     )
     nms_iou: Annotated[Annotated[float, Field(gt=0, le=1)] | None, Affects.LABELS] = Field(
-        None, description="of two boxes on a frame that overlap more, whatever their classes, the surer stays"
+        None,
+        description="when two boxes of a frame overlap more than this, keep the more confident one, whatever their "
+        "classes",
+        examples=[0.8],
     )
     flicker: Annotated[Flicker | None, Affects.LABELS] = Field(
-        None, description="drop boxes of things seen on too few frames around"
+        None,
+        description="drop boxes of things that are detected on too few frames in a row",
+        examples=[{"seen": 2, "of": 3}],
     )
     max_per_frame: Annotated[OneOrMore | None, Affects.LABELS] = Field(
-        None, description="most boxes that a frame may have; the surest stay"
+        None, description="keep this many boxes per frame, the most confident ones", examples=[50]
     )
     keyframes: Annotated[Keyframes | None, Affects.LABELS] = Field(
-        None, description="keep of each track only the boxes between which straight lines reproduce the rest"
+        None,
+        description="of each track, keep only the boxes between which a straight line reproduces the others",
+        examples=[{"min_iou": 0.9}],
     )
     instances: Annotated[Literal["per_frame", "tracks"], Affects.LABELS] = Field(
-        "per_frame", description="per_frame: an object instance a box; tracks: one a thing, over all its frames"
+        "per_frame", description="per_frame: one object instance per box; tracks: one per thing, over all its frames"
     )
     polygon_tolerance_px: Annotated[float, Affects.LABELS] = Field(
-        1.0, ge=0, description="of a model with masks: how far a polygon may lie from the mask's edge, in pixels"
+        1.0, ge=0, description="with masks: how far a polygon may lie from the mask's edge, in pixels of the frame"
     )
     keypoints: Annotated[dict[Name, Name], Affects.LABELS] = Field(
-        {}, description="of a model with keypoints: its keypoint: the skeleton's point; default: the same name"
+        {},
+        description="with keypoints: the skeleton's point by the model's keypoint; default: the same name",
+        examples=[{"left_knee": "Left knee"}],
     )
     max_row_mb: Annotated[float, Affects.NOTHING] = Field(
-        50.0, gt=0, description="largest label row that may be sent, in 10^6 bytes"
+        50.0, gt=0, description="refuse to send a label row larger than this, in 10^6 bytes"
     )
 
     @model_validator(mode="after")
     def _keyframes_of_tracks(self) -> LabelsSection:
         if self.keyframes is not None and self.instances != "tracks":
-            raise ValueError("keyframes: are of tracks: add instances: tracks")
+            raise ValueError("keyframes: belong to tracks: add instances: tracks")
         return self
 
     @property
     def skips_begun(self) -> bool:
-        """Whether rows that somebody has begun to work on are left as they are."""
+        """Whether rows that somebody has begun to edit stay as they are."""
         return self.if_begun == "skip"
 
     @property
     def rules(self) -> FilterRules:
-        """What a detection must be like to become a label."""
+        """The rules that a detection must pass to become a label."""
         return FilterRules(
             conf=self.conf,
             size=self.size,
@@ -251,7 +279,7 @@ class LabelsSection(Section):
 
 
 AGENT_SECTIONS = ("detector", "classifier", "agent")
-"""Sections that say what is done with each task; a config has one of them."""
+"""What is done with each task; a config has one of these sections."""
 
 
 class Config(Section):
@@ -269,15 +297,19 @@ class Config(Section):
         None, description="name or uuid of the pathway that finished tasks take"
     )
     routing: Annotated[Rules, Affects.PLACE] = Field(
-        (), description="pathway by what was found: the first rule that holds"
+        (),
+        description="pathways by what was detected or answered; the first rule that holds decides",
+        examples=[{"Car": "Annotate cars", "otherwise": "Other"}],
     )
     priority: Annotated[NumberExpression | None, Affects.PLACE] = Field(
-        None, description="of the task at its next stage, 0 to 1, by what was found, such as 1 - confidence.mean"
+        None,
+        description="priority of the task at its next stage, 0 to 1: a number, or an expression over the result",
+        examples=["1 - confidence.mean"],
     )
     frames: Annotated[Literal["strict", "warn"], Affects.DETECTIONS] = Field(
         "strict",
-        description="frames that are missing or damaged, or a count that differs from the platform's: "
-        "strict: the task fails; warn: what was read is labelled, and the report says so",
+        description="when frames are missing or damaged, or their number differs from the platform's: strict: the "
+        "task fails; warn: what was read is labelled, and the report says so",
     )
 
     retries: RetriesSection = RetriesSection()
@@ -324,7 +356,7 @@ class Config(Section):
     def _pathway_where_tasks_move(self) -> Config:
         if self.routing and self.pathway is not None:
             raise ValueError("pathway and routing: both say where tasks go: leave one out")
-        goes = self.pathway is not None or self.routing or self.agent_kind == "function"  # a function may say itself
+        goes = self.pathway is not None or self.routing or self.agent_kind == "function"  # which may return one
         if self.source.has_workflow and not goes:
             raise ValueError("pathway: is missing: name the one that finished tasks take")
         return self

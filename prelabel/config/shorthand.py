@@ -15,6 +15,7 @@ SHORTHANDS = {
     "tracks": "labels.instances",
     "stride": "reader.stride",
     "output": "source.output",
+    "path": "source.path",
 }
 
 
@@ -43,4 +44,6 @@ def _value_of(name: str, value: object) -> object:
     if name == "classes":  # ids are numbers, all else is a name
         words = [word.strip() for word in str(value).split(",")]
         return [int(word) if word.isdigit() else word for word in words if word]
+    if name == "path" and isinstance(value, list):
+        return str(value[0]) if len(value) == 1 else [str(each) for each in value]
     return str(value) if name == "output" else value

@@ -61,27 +61,29 @@ class EncordSection(SourceSection):
     has_workflow: ClassVar[bool] = True
 
     use: Annotated[Literal["encord"], Affects.PLACE] = "encord"
-    project_hash: Annotated[Name, Affects.PLACE] = Field("", description="or from ENCORD_PROJECT_HASH")
+    project_hash: Annotated[Name, Affects.PLACE] = Field(
+        "", description="uuid of the project; default: ENCORD_PROJECT_HASH"
+    )
     stage: Annotated[Name, Affects.PLACE] = Field(description="title or uuid of the agent stage")
     domain: Annotated[str, Affects.PLACE] = Field(
-        "", description="the API's address, or from ENCORD_DOMAIN; default: the EU platform"
+        "", description="address of the API; default: ENCORD_DOMAIN, else the EU platform"
     )
     output: Annotated[Path, Affects.PLACE] = Field(
         Path("out"), description="folder for raw detections, the ledger and report.json"
     )
     cache_gb: Annotated[float, Affects.NOTHING] = Field(
-        20.0, gt=0, description="disk that downloads may take, in 10^9 bytes"
+        20.0, gt=0, description="disk space for downloads, in 10^9 bytes"
     )
     fetch_workers: Annotated[int, Affects.NOTHING] = Field(
-        4, ge=1, le=64, description="tasks whose media are fetched at the same time"
+        4, ge=1, le=64, description="tasks whose media are downloaded at the same time"
     )
     order: Annotated[Literal["listed", "shuffled"], Affects.NOTHING] = Field(
         "listed",
-        description="of tasks: listed: the platform's; shuffled: another in each run, for several workers that share "
-        "no output; each task is then looked up again before it is fetched",
+        description="order of tasks: listed: as the platform lists them; shuffled: another in each run, for several "
+        "runs that share no output folder; each task is then looked up again before its media are fetched",
     )
     record: Annotated[bool, Affects.NOTHING] = Field(
-        True, description="note model and version in the item's client metadata, key 'prelabel'"
+        True, description="write model and version into the data's client metadata, key 'prelabel'"
     )
 
     @model_validator(mode="before")

@@ -27,6 +27,7 @@ from prelabel.runtime.files import PREVIEW_SUFFIXES
 from prelabel.runtime.shared import Shared
 from prelabel.sources import Source, load_ontology
 
+NAME_YOURS = "; to label others: prelabel run CONFIG VIDEO|FOLDER|GLOB"
 NAMED_AT_MOST = 3
 """Files named in a sentence; of the others it gives the number."""
 
@@ -137,7 +138,7 @@ class FolderSource(Source):
         if not self._list():
             there = any(path.exists() or glob.glob(str(path), recursive=True) for path in self._paths)
             problem = "no video or image" if there else "there is nothing"
-            raise ConfigError(f"source.path: {problem} at {self._shown_paths()}{self._describe_left_out()}")
+            raise ConfigError(f"source.path: {problem} at {self._shown_paths()}{self._describe_left_out()}{NAME_YOURS}")
 
     def tasks(self) -> Iterator[FolderTask]:
         """Yields one task per file that is there now, or was when they were last counted."""

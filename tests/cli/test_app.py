@@ -113,7 +113,7 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("run", "clips/*.avi"), "clips/*.avi: there is no such config, file or folder"),
         (("run", "empty"), "at empty"),
         (("run", "rtsp://cam/1"), "rtsp://cam/1 is a live stream: record it first"),
-        (("run", "config.yaml", "clips"), "config.yaml: is a config: run it alone"),
+        (("run", "config.yaml", "other.yaml"), "config.yaml, other.yaml: are two configs"),
         (("run", "clips", "--weights", "yolo1n"), "did you mean 'yolo11n'"),
     ],
 )
@@ -201,6 +201,13 @@ def test_a_glob_that_the_shell_has_expanded_is_taken(folder, prelabel):
     assert prelabel("run", "clips/a.mp4", "clips/b.mp4", "--set", "detector.use=mine.py:Steady") == 0
     report = json.loads((folder / "out" / "report.json").read_text())
     assert [task["title"] for task in report["tasks"]] == ["a.mp4", "b.mp4"]
+
+
+def test_a_config_labels_the_media_that_are_named_after_it(folder, prelabel):
+    write_clip(folder / "other.mp4", RECIPES["h264"])
+    assert prelabel("run", "config.yaml", "other.mp4") == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert [task["title"] for task in report["tasks"]] == ["other.mp4"]
 
 
 def test_options_stand_for_keys_of_a_config_too(folder, prelabel):

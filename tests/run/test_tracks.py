@@ -172,5 +172,5 @@ def test_with_nothing_between_other_keyframes_replace_the_earlier_ones(clips):
 
 
 def test_keyframes_without_tracks_are_a_mistake_in_the_config(clips):
-    with pytest.raises(ConfigError, match="keyframes: are of tracks: add instances: tracks"):
+    with pytest.raises(ConfigError, match="keyframes: belong to tracks: add instances: tracks"):
         assembly_of(clips, clips.parent / "out", labels={"keyframes": {}})

@@ -258,8 +258,10 @@ class TorchvisionDetector:
                 builder's published weights.
             keypoints: names of the network's keypoints in their order; by default those of the builder's published
                 weights.
-            raw_conf: boxes are kept from here on in the raw detections; `conf` decides about labels.
-            max_det: boxes a frame at most; the builder's own limit may be lower.
+            conf: least confidence of a box that becomes a label.
+            raw_conf: least confidence of a box that is kept in the raw detections; conf can be lowered to it later.
+            max_det: most boxes per frame; the builder's own limit may be lower.
+            device: auto | cpu | cuda | cuda:N.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)

@@ -68,14 +68,20 @@ class UltralyticsDetector:
         """Named as in Ultralytics, whose defaults these are; those it does not have are explained.
 
         Attributes:
-            raw_conf: boxes are kept from here on in the raw detections; `conf` decides about labels.
-            imgsz: longest side of the network's input, in pixels; rounded up to the model's stride. Exports of a fixed
-                shape bring their own.
-            engine: what runs the network; others than torch are exported once and kept. `auto`: TensorRT on a GPU,
-                OpenVINO on a CPU, where they are installed.
-            half: float16 on a GPU; on a CPU bfloat16, by OpenVINO only; `auto`: on a GPU.
-            classes: names or ids to look for; None: all.
-            nms: False runs the head that needs no NMS, in models that have one.
+            weights: a card's name, a path, or an address with its sha256
+            conf: least confidence of a box that becomes a label
+            raw_conf: least confidence of a box that is kept in the raw detections; conf can be lowered to it later
+            iou: of two boxes of one class that overlap more than this, the more confident one stays
+            imgsz: longest side of the network's input, in pixels; rounded up to the model's stride, and ignored for
+                exports of a fixed shape
+            max_det: most boxes per frame
+            engine: what runs the network; others than torch are exported once and kept; auto: TensorRT on a GPU,
+                OpenVINO on a CPU, where they are installed
+            half: float16 on a GPU, bfloat16 with OpenVINO on a CPU; auto: on a GPU
+            device: auto | cpu | cuda | cuda:N
+            classes: names or ids of the classes to find; null: all
+            agnostic_nms: boxes of different classes suppress each other too
+            nms: false runs the head that needs no NMS, in models that have one
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
