@@ -18,7 +18,7 @@ from prelabel.assembly.assemble import Assembly, assemble_without_detector
 from prelabel.assembly.stored import load_detections, stored_videos
 from prelabel.config.load import load_config
 from prelabel.data.detections import Detections
-from prelabel.export.frames import read_frames
+from prelabel.export.frames import read_images
 from prelabel.reports.drawing import FrameAnnotator, draw_caption
 
 DOCS = Path(__file__).parent
@@ -47,17 +47,15 @@ def demo_frames(assembly: Assembly) -> Iterator[Image.Image]:
     (video,), (task,) = stored_videos(assembly), assembly.source.tasks()
     record, found = load_detections(assembly, task), video.detections
     assert record is not None
-    annotator, num_frames = FrameAnnotator(video.label_map, *SIZE), np.arange(video.info.num_frames)
-    with task.open() as media:
-        for batch in read_frames(assembly, task, media, record, num_frames):
-            for index, frame in zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True):
-                rows = slice(*np.searchsorted(found.frame_index, [index, index + 1]).tolist())
-                labels = Detections(found.xyxy[rows], found.confidence[rows], found.class_id[rows])
-                share = float(np.clip((index - WIPE[0]) / (WIPE[1] - WIPE[0]), 0, 1))
-                before = annotator.annotate(frame, Detections.empty())
-                image = compare(before, annotator.annotate(frame, labels, found.track_id[rows]), share)
-                draw_caption(image, "before" if share == 0 else "after: prelabel run configs/demo.yaml")
-                yield image
+    annotator = FrameAnnotator(video.label_map, *SIZE)
+    for index, frame in read_images(assembly, task, record, np.arange(video.info.num_frames)):
+        rows = found.rows_on(index)
+        labels = Detections(found.xyxy[rows], found.confidence[rows], found.class_id[rows])
+        share = float(np.clip((index - WIPE[0]) / (WIPE[1] - WIPE[0]), 0, 1))
+        before = annotator.annotate(frame, Detections.empty())
+        image = compare(before, annotator.annotate(frame, labels, found.track_id[rows]), share)
+        draw_caption(image, "before" if share == 0 else "after: prelabel run configs/demo.yaml")
+        yield image
 
 
 def main() -> None:

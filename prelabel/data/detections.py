@@ -102,6 +102,10 @@ class VideoDetections:
         """Returns the rows for which `keep`, bool (N,), is true; `inferred_frames` stays."""
         return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
 
+    def rows_on(self, frame_index: int) -> slice:
+        """Returns the rows of one frame."""
+        return slice(*np.searchsorted(self.frame_index, [frame_index, frame_index + 1]).tolist())
+
     @property
     def has_geometry(self) -> NDArray[np.bool_]:
         """Of which rows more is known than the box, bool (N,)."""

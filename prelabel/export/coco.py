@@ -28,6 +28,55 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 
+def frame_file_name(title: str, frame_index: int) -> str:
+    """Returns what COCO calls a frame: a path that ends as an image does, since tools load it as one.
+
+    >>> frame_file_name("clip.mp4", 12)
+    'clip.mp4/000012.jpg'
+    """
+    return f"{safe_name(title)}/{frame_index:06d}.jpg"
+
+
+def export_coco(export: Export) -> list[Path]:
+    """Writes one COCO file, and `images` next to it if frames are wanted; the target is a folder or a `.json`."""
+    is_file = export.target.suffix.lower() == ".json"
+    if export.target.exists() and export.target.is_dir() == is_file:
+        raise ConfigError(f"{export.target}: is a {'folder' if is_file else 'file'}: name another target")
+    path = export.target if is_file else export.target / "coco.json"
+    write_coco(path, _saving_frames(export, path.parent / "images"))
+    return [path]
+
+
+def _saving_frames(export: Export, folder: Path) -> Iterator[LabelledVideo]:
+    for video in export.videos:
+        frames = video.detections.frames_looked_at.tolist()
+        export.save_frames(video, (folder / frame_file_name(video.title, index) for index in frames))
+        yield video
+
+
+def write_coco(path: Path, videos: Iterable[LabelledVideo]) -> None:
+    """Writes `images`, `annotations` with `score`, and `categories`, all with ids from 1 that run through all videos.
+
+    `bbox` is x, y, width and height in pixels of the displayed frame. Masks, polygons and rotated boxes are in
+    `segmentation`, poses in `keypoints`.
+
+    Args:
+        path: of the JSON file; replaced once all is written.
+        videos: taken one at a time.
+    """
+    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        # The document lists all images before all annotations. Annotations wait on disk, so that memory stays small.
+        with tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as annotations:
+            file.write('{"images": [')
+            categories = _write_lists(videos, file, annotations)
+            file.write('],\n"annotations": [')
+            annotations.seek(0)
+            shutil.copyfileobj(annotations, file)
+        file.write('],\n"categories": ')
+        json.dump(categories, file)
+        file.write("}\n")
+
+
 def coco_keys(geometry: Geometry, size: Size) -> dict[str, Any]:
     """Returns the keys of an annotation that carry a geometry, in pixels of the displayed frame.
 
@@ -90,55 +139,6 @@ def _fill(rings: Sequence[NDArray[np.float32]], size: Size) -> NDArray[np.bool_]
     encoded = coco_mask.frPyObjects([_flat(ring) for ring in rings], height, width)
     filled: NDArray[np.bool_] = coco_mask.decode(coco_mask.merge(encoded)).astype(np.bool_)
     return filled
-
-
-def frame_file_name(title: str, frame_index: int) -> str:
-    """Returns what COCO calls a frame: a path that ends as an image does, since tools load it as one.
-
-    >>> frame_file_name("clip.mp4", 12)
-    'clip.mp4/000012.jpg'
-    """
-    return f"{safe_name(title)}/{frame_index:06d}.jpg"
-
-
-def export_coco(export: Export) -> list[Path]:
-    """Writes one COCO file, and `images` next to it if frames are wanted; the target is a folder or a `.json`."""
-    is_file = export.target.suffix.lower() == ".json"
-    if export.target.exists() and export.target.is_dir() == is_file:
-        raise ConfigError(f"{export.target}: is a {'folder' if is_file else 'file'}: name another target")
-    path = export.target if is_file else export.target / "coco.json"
-    write_coco(path, _saving_frames(export, path.parent / "images"))
-    return [path]
-
-
-def _saving_frames(export: Export, folder: Path) -> Iterator[LabelledVideo]:
-    for video in export.videos:
-        frames = video.detections.frames_looked_at.tolist()
-        export.save_frames(video, (folder / frame_file_name(video.title, index) for index in frames))
-        yield video
-
-
-def write_coco(path: Path, videos: Iterable[LabelledVideo]) -> None:
-    """Writes `images`, `annotations` with `score`, and `categories`, all with ids from 1 that run through all videos.
-
-    `bbox` is x, y, width and height in pixels of the displayed frame. Masks, polygons and rotated boxes are in
-    `segmentation`, poses in `keypoints`.
-
-    Args:
-        path: of the JSON file; replaced once all is written.
-        videos: taken one at a time.
-    """
-    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        # The document lists all images before all annotations. Annotations wait on disk, so that memory stays small.
-        with tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as annotations:
-            file.write('{"images": [')
-            categories = _write_lists(videos, file, annotations)
-            file.write('],\n"annotations": [')
-            annotations.seek(0)
-            shutil.copyfileobj(annotations, file)
-        file.write('],\n"categories": ')
-        json.dump(categories, file)
-        file.write("}\n")
 
 
 def _write_lists(videos: Iterable[LabelledVideo], images: IO[str], annotations: IO[str]) -> list[dict[str, Any]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from prelabel.assembly.assemble import Assembly
@@ -14,12 +15,36 @@ from prelabel.assembly.stored import load_detections, stored_entries, stored_vid
 from prelabel.data.label_map import LabelledVideo
 from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, TaskError
-from prelabel.export.frames import read_frames
+from prelabel.export.frames import read_images
 from prelabel.plugins.load import installed_names, load_plugin
 from prelabel.plugins.protocols import Task
-from prelabel.runtime.files import atomic_write
 
 JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class MediaOfVideos:
+    """The media of exported videos.
+
+    Attributes:
+        assembly: of the config.
+        tasks: of the source, by the title of their video.
+    """
+
+    assembly: Assembly
+    tasks: Mapping[str, Task]
+
+    def read(self, title: str, frame_indices: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yields index and pixels of frames of a video.
+
+        Raises:
+            TaskError: the media cannot be fetched or read, or have changed since the run.
+        """
+        task = self.tasks.get(title)
+        record = None if task is None else load_detections(self.assembly, task)
+        if task is None or record is None:
+            raise TaskError(f"{title}: is no longer at the source: export without --frames")
+        return read_images(self.assembly, task, record, frame_indices)
 
 
 @dataclass(frozen=True)
@@ -33,15 +58,13 @@ class Export:
         target: file or folder to write to.
         videos: one at a time, so that memory does not grow with their number; can be iterated once.
         ontology: the project's, or the one made for a folder.
-        has_frames: the user asked for images too (`--frames`); `videos` hold the chosen frames alone.
+        media: where to read frames; None without `--frames`. With it, `videos` hold the chosen frames alone.
     """
 
     target: Path
     videos: Iterator[LabelledVideo]
     ontology: Ontology
-    has_frames: bool = False
-    _assembly: Assembly | None = field(default=None, repr=False)
-    _tasks: Mapping[str, Task] = field(default_factory=dict, repr=False)
+    media: MediaOfVideos | None = None
 
     def save_frames(self, video: LabelledVideo, paths: Iterable[Path]) -> None:
         """Writes a JPEG of each frame of the video; does nothing without `--frames`.
@@ -53,19 +76,13 @@ class Export:
         Raises:
             TaskError: the media cannot be fetched or read, or have changed since the run.
         """
-        if not self.has_frames or self._assembly is None:
+        if self.media is None:
             return
-        task = self._tasks.get(video.title)
-        record = None if task is None else load_detections(self._assembly, task)
-        if task is None or record is None:
-            raise TaskError(f"{video.title}: is no longer at the source: export without --frames")
         frames = video.detections.frames_looked_at
         path_of = dict(zip(frames.tolist(), paths, strict=True))
-        with task.open() as media:
-            for batch in read_frames(self._assembly, task, media, record, frames):
-                for index, frame in zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True):
-                    with atomic_write(path_of[index]) as unfinished:
-                        Image.fromarray(frame).save(unfinished, "JPEG", quality=JPEG_QUALITY)
+        for index, frame in self.media.read(video.title, frames):
+            path_of[index].parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(frame).save(path_of[index], "JPEG", quality=JPEG_QUALITY)
 
 
 def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | None = None) -> list[Path]:
@@ -85,14 +102,14 @@ def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | N
     if ":" not in format and format not in names:
         raise ConfigError(f"--format: got {format!r}, expected {' | '.join(names)} | file.py:function")
     plugin = load_plugin("export", format, Path.cwd())
-    videos, tasks = stored_videos(assembly), {}
+    videos, media = stored_videos(assembly), None
     if frames is not None:
         step = 0 if frames == "labelled" else _step(frames)
         videos = (_choose_frames(video, step) for video in videos)
         titles = titles_apart(stored_entries(assembly.found_store, assembly.named_source).of_source)
         tasks = {titles[task.key]: task for task in assembly.source.tasks() if task.key in titles}
-    export = Export(target, videos, assembly.ontology, frames is not None, assembly, tasks)
-    return list(plugin.build(export, options={}))
+        media = MediaOfVideos(assembly, tasks)
+    return list(plugin.build(Export(target, videos, assembly.ontology, media), options={}))
 
 
 def _step(text: str) -> int:

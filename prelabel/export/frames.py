@@ -42,3 +42,16 @@ def read_frames(
             if opened.info != record.info:
                 raise ReadError(f"{task.title}: has changed since the run read it: {NEXT_STEP}")
             yield from opened.batches(part, BATCH_SIZE)
+
+
+def read_images(
+    assembly: Assembly, task: Task, record: RawRecord | ClassRecord, frame_indices: NDArray[np.int64]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yields index and pixels, uint8 (H, W, 3) RGB, of frames of a task's media; see `read_frames`.
+
+    Raises:
+        TaskError: the media cannot be fetched or read, or have changed since the run.
+    """
+    with task.open() as media:
+        for batch in read_frames(assembly, task, media, record, frame_indices):
+            yield from zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True)

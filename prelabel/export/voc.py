@@ -44,7 +44,7 @@ def _annotation(video: LabelledVideo, name: str, frame_index: int) -> ElementTre
     _add(ElementTree.SubElement(root, "source"), {"database": video.title})
     _add(ElementTree.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
     _add(root, {"segmented": 0})
-    for row in range(*np.searchsorted(found.frame_index, [frame_index, frame_index + 1]).tolist()):
+    for row in range(len(found))[found.rows_on(frame_index)]:
         category = video.label_map.objects[found.class_id[row]]
         thing = ElementTree.SubElement(root, "object")
         _add(thing, {"name": "" if category is None else category.name, "pose": "Unspecified", "truncated": 0})

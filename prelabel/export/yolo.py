@@ -46,21 +46,24 @@ def export_yolo(export: Export) -> list[Path]:
     num_videos = num_points = 0
     with ExitStack() as stack:
         lists = []
-        if export.has_frames:
+        if export.media is not None:
             paths = [stack.enter_context(atomic_write(export.target / name)) for name in ("train.txt", "val.txt")]
             lists = [stack.enter_context(path.open("w", encoding="utf-8")) for path in paths]
         for video in export.videos:
             for category in video.label_map.categories:
                 class_ids.setdefault(category, len(class_ids))
             num_points = max(num_points, keypoints_per_line(video.label_map))
-            stem = safe_name(video.title).replace("images/", "images_/")  # `images` alone leads Ultralytics to `labels`
+            # Ultralytics finds a label file by replacing the last `/images/` of the image's path.
+            stem = safe_name(video.title).replace("images/", "images_/")
             names = [f"{stem}_{index:06d}" for index in video.detections.frames_looked_at.tolist()]
             export.save_frames(video, (export.target / "images" / f"{name}.jpg" for name in names))
             _write_labels(export, video, stem, class_ids)
             if lists:
                 lists[num_videos % VALIDATION_SHARE == 1].writelines(f"./images/{name}.jpg\n" for name in names)
             num_videos += 1
-    train, val = ("train.txt", "val.txt" if num_videos > 1 else "train.txt") if export.has_frames else ("images",) * 2
+    train, val = "images", "images"
+    if export.media is not None:
+        train, val = "train.txt", "val.txt" if num_videos > 1 else "train.txt"
     # No `path`: Ultralytics then starts at this file's folder, with a relative `path` at the working directory.
     text = f"train: {train}\nval: {val}\n" + (f"kpt_shape: [{num_points}, 3]\n" if num_points else "") + "names:\n"
     text += "".join(f"  {number}: {json.dumps(category.name)}\n" for category, number in class_ids.items())
@@ -77,7 +80,7 @@ def _write_labels(export: Export, video: LabelledVideo, stem: str, class_ids: di
         for class_id, values in zip(ids.tolist(), label_lines(video), strict=True)
     ]
     # An image without labels gets an empty file, which replaces that of an earlier export.
-    frames = found.frames_looked_at if export.has_frames else np.unique(found.frame_index)
+    frames = found.frames_looked_at if export.media else np.unique(found.frame_index)
     ends = pairwise([*np.searchsorted(found.frame_index, frames).tolist(), len(lines)])
     for frame_index, (start, end) in zip(frames.tolist(), ends, strict=True):
         with atomic_write(export.target / "labels" / f"{stem}_{frame_index:06d}.txt") as unfinished:

@@ -159,7 +159,7 @@ def _annotated_frames(
         frames = batch.data.cpu().numpy()
         for frame, index, seconds in zip(frames, batch.frame_indices.tolist(), batch.pts_seconds.tolist(), strict=True):
             if only is None or index in only:
-                rows = slice(*np.searchsorted(found.frame_index, [index, index + 1]).tolist())
+                rows = found.rows_on(index)
                 columns = (found.xyxy[rows], found.confidence[rows], found.class_id[rows], found.geometry[rows])
                 image = annotator.annotate(frame, Detections(*columns), found.track_id[rows])
                 yield seconds, _caption(video, index, seconds), image

@@ -18,7 +18,7 @@ from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints
 from prelabel.data.label_map import LabelledVideo
 from prelabel.data.skeletons import Edge
 from prelabel.errors import PrelabelError
-from prelabel.export.frames import read_frames
+from prelabel.export.frames import read_images
 from prelabel.plugins.protocols import Task
 from prelabel.reports.drawing import geometry_rings
 
@@ -89,10 +89,8 @@ class ThumbnailReader:
             record = load(self.assembly, task)
             if record is None:
                 return {}
-            with task.open() as media:
-                for batch in read_frames(self.assembly, task, media, record, wanted):
-                    for index, frame in zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True):
-                        urls[key, index] = _data_url(Image.fromarray(frame))
+            for index, frame in read_images(self.assembly, task, record, wanted):
+                urls[key, index] = _data_url(Image.fromarray(frame))
         except PrelabelError:
             return {}
         return urls
@@ -110,8 +108,7 @@ class ThumbnailReader:
 def detection_outlines(video: LabelledVideo, frame_index: int) -> Iterator[Outline]:
     """Yields the outlines of a frame's labels: the geometry, or the box where there is none."""
     found = video.detections
-    rows = range(*np.searchsorted(found.frame_index, [frame_index, frame_index + 1]).tolist())
-    for row in rows:
+    for row in range(len(found))[found.rows_on(frame_index)]:
         category, geometry = video.label_map.objects[found.class_id[row]], found.geometry[row]
         if category is None:
             continue

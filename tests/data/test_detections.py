@@ -83,3 +83,8 @@ def test_a_video_has_a_size_and_turns_by_right_angles(tmp_path):
 def test_pictures_of_one_task_may_differ_in_size():
     info = VideoInfo(width=4, height=3, num_frames=2, frame_sizes=((4, 3), (10, 20)))
     assert info.sizes(np.array([1, 0, 1])).tolist() == [[10, 20], [4, 3], [10, 20]]
+
+
+def test_rows_on_a_frame_are_a_slice_and_none_on_others():
+    columns = video_detections([(frame, [0, 0, 1, 1], 0.9, class_id) for frame, class_id in ((1, 0), (4, 1), (4, 2))])
+    assert [columns.class_id[columns.rows_on(frame)].tolist() for frame in (0, 1, 2, 4, 5)] == [[], [0], [], [1, 2], []]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prelabel.reports.charts import MAX_BINS, bin_edges, timeline_of
-from tests.reports.test_previews import labelled
+from tests.reports.building import labelled
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, MAX_BINS, 1001])

@@ -10,7 +10,7 @@ from prelabel.data.geometry import Keypoints, Mask, OutputSpec, RotatedBox
 from prelabel.reports.drawing import FrameAnnotator
 from prelabel.reports.fonts import font_px, parse_colour, text_width
 from tests.geometries import POSE_OFFER, column, disc, map_to, ring
-from tests.reports.test_previews import BLUE, GREY, RED, is_near, label_map
+from tests.reports.building import BLUE, GREY, RED, is_near, label_map
 
 SQUARE = (50, 60, 150, 160)
 
