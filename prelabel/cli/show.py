@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from prelabel.cli.console import WIDTH_OF_LOGS, person
 from prelabel.evaluate.result import Evaluation, edit_tables, remarks, threshold_table
+from prelabel.reports.wording import counted
 from prelabel.run.checks import Check
 from prelabel.runtime.progress import reason_beside
 from prelabel.store.ledger import Entry
@@ -29,7 +30,7 @@ _STEPS = {"inferred": "[yellow]inferred[/]", "labelled": "[yellow]labelled[/]", 
 
 
 def show_checks(checks: Sequence[Check]) -> None:
-    """Prints what was looked at before a run."""
+    """Prints what was checked before a run."""
     table = _table("", "check", "what is there")
     for check in checks:
         table.add_row("[green]ok[/]" if check.passed else "[red]wrong[/]", check.name, escape(check.detail))
@@ -37,19 +38,19 @@ def show_checks(checks: Sequence[Check]) -> None:
 
 
 def show_idle_keys(keys: Sequence[str]) -> None:
-    """Prints which keys have changed nothing of what earlier runs found."""
+    """Prints which changed keys have no effect on stored detections."""
     if keys:
-        then = "not as in the run whose detections these are, and without effect here"
-        person().print(f"[yellow]note[/] {escape(', '.join(keys))}: {then}: `prelabel run` looks at the media anew")
+        text = "changed since these detections were made, without effect here: `prelabel run` detects again"
+        person().print(f"[yellow]note[/] {escape(', '.join(keys))}: {text}")
 
 
 def show_stage(title: str) -> None:
-    """Prints whose checks or report follow."""
+    """Prints the stage whose checks or report follow."""
     person().print(f"\n[bold]{escape(title)}[/]")
 
 
 def show_findings(findings: Sequence[Finding]) -> None:
-    """Prints what a machine has, and how to mend what it lacks."""
+    """Prints what a machine has, and how to get what it lacks."""
     table = _table("", "part", "what is there")
     for finding in findings:
         mend = f"\n[dim]{escape(finding.mend)}[/]" if finding.mend else ""
@@ -61,16 +62,16 @@ def show_findings(findings: Sequence[Finding]) -> None:
 def _verdict(findings: Sequence[Finding]) -> str:
     missing = [finding.name for finding in findings if finding.status == "missing"]
     if missing:
-        return f"[red]not ready[/]: nothing runs here before this is mended: {escape(', '.join(missing))}"
+        return f"[red]not ready[/]: nothing runs here without: {escape(', '.join(missing))}"
     notes = sum(finding.status == "warn" for finding in findings)
-    kept_out = f"; {notes} noted above would not, or not yet" if notes else ""
+    kept_out = "; see the notes above for what does not" if notes else ""
     return f"[green]ready[/]: prelabel run configs/demo.yaml works here{kept_out}"
 
 
 def show_entries(output: Path, entries: Sequence[Entry]) -> None:
-    """Prints where every task of a ledger stands."""
+    """Prints the step that each task has reached."""
     if not entries:
-        person().print(escape(f"{output}: a run began here, and no task has got anywhere yet"))
+        person().print(escape(f"{output}: a run began here; no task has reached a step yet"))
         return
     table = Table(
         "step", "task", "instances", "when (UTC)", "reason", title=escape(str(output)), title_justify="left", box=None
@@ -86,7 +87,7 @@ def show_entries(output: Path, entries: Sequence[Entry]) -> None:
 
 
 def show_report(report: RunReport) -> None:
-    """Prints how a run ended: instances by class, the score, the pace, failures, and where everything is."""
+    """Prints how a run ended: instances by class, score, pace, failures and output files."""
     console = person()
     if report.instances or report.score is not None:
         console.print(_class_table(report))
@@ -114,22 +115,22 @@ def show_report(report: RunReport) -> None:
 
 
 def _task_outputs(report: RunReport) -> list[str]:
-    """Returns the files of each task where these are few; of many tasks report.json names them."""
+    """Returns the files of each task, if they are few; report.json names them all."""
     written = [output for task in report.tasks for output in task.outputs]
     return written if len(written) <= SHOWN_TASK_OUTPUTS else []
 
 
 def _run_outputs(report: RunReport) -> list[str]:
-    """Returns the files of the whole run, previews among them where these are few."""
+    """Returns the files of the run; many previews are only counted."""
     previews = [output for output in report.outputs if ".preview." in output]
     if len(previews) <= SHOWN_TASK_OUTPUTS:
         return list(report.outputs)
     others = [output for output in report.outputs if output not in set(previews)]
-    return [*others, f"{len(previews):,} previews, {previews[0]} the first"]
+    return [*others, f"{len(previews):,} previews, the first is {previews[0]}"]
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Prints what became of pre-labels, and which thresholds would have cost fewer corrections."""
+    """Prints how pre-labels were corrected, and which thresholds would have needed fewer corrections."""
     console = person()
     for table in edit_tables(evaluation):
         console.print(table, "", sep="\n")
@@ -145,7 +146,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
 
 
 def show_paths(paths: Sequence[Path]) -> None:
-    """Prints files to look at, one a line."""
+    """Prints paths, one per line."""
     for path in paths:
         person().print(escape(str(path)))
 
@@ -164,8 +165,8 @@ def _class_table(report: RunReport) -> Table:
 
 
 def _pathway_table(report: RunReport) -> Table:
-    """Returns how many tasks took each pathway, and the titles of the first."""
-    table = _table("pathway", "tasks", "the first of them")
+    """Returns how many tasks took each pathway, and the first titles."""
+    table = _table("pathway", "tasks", "first tasks")
     for pathway, num in report.pathways.items():
         titles = [task.title for task in report.tasks if task.status == "done" and task.pathway == pathway]
         more = ", …" if num > TITLES_SHOWN else ""
@@ -174,43 +175,59 @@ def _pathway_table(report: RunReport) -> Table:
 
 
 def _summary(report: RunReport) -> str:
+    return "; ".join(
+        [*_task_counts(report), *_pace(report), *_label_counts(report), *_usage(report), *_score_and_pathway(report)]
+    )
+
+
+def _task_counts(report: RunReport) -> Iterator[str]:
     counts = {status: sum(task.status == status for task in report.tasks) for status in get_args(Status)}
-    parts = [f"{number} {status}" for status, number in counts.items() if number]
+    yield from (f"{number} {status}" for status, number in counts.items() if number)
     if report.stopped:
-        parts.append("stopped before all was done: the same command goes on from here")
-    elif not parts and not report.aborted:
-        parts.append("no task waits")
+        yield "stopped early: the same command continues"
+    elif not report.tasks and not report.aborted:
+        yield "no task waits"
     if num_bare := sum(
         task.status == "done" and bool(task.num_inferred) and not task.instances for task in report.tasks
     ):
-        parts.append(f"{num_bare} without a label")
+        yield f"{num_bare} without a label"
+
+
+def _pace(report: RunReport) -> Iterator[str]:
     if report.num_inferred and report.seconds:
-        pace = f"{report.num_inferred:,} frames in {report.seconds:.1f} s: {report.frames_per_second:.1f} frames/s"
-        parts.append(f"{pace}, limited by {report.limit}")
-    _, many = report.noun
+        pace = f"{counted(report.num_inferred, 'frame')} in {report.seconds:.1f} s"
+        yield f"{pace}, loading and saving included: {report.frames_per_second:.1f} frames/s; slowest: {report.limit}"
+
+
+def _label_counts(report: RunReport) -> Iterator[str]:
+    one, many = report.noun
     if report.instances_are == "tracks":
-        tracks = f"{sum(report.instances.values()):,} tracks of {report.num_boxes:,} {many}"
-        parts.append(f"{tracks}, {report.num_interpolated:,} of them filled in")
+        num_tracks = sum(report.instances.values())
+        tracks = f"{counted(num_tracks, 'track')} of {counted(report.num_boxes, one, many)}"
+        yield f"{tracks}, {report.num_interpolated:,} of them filled in"
     if (thinning := report.thinning) is not None:
-        kept = f"{thinning.num_kept:,} of {thinning.num_found:,} {many} kept as keyframes"
-        parts.append(f"{kept}, overlap with those found {thinning.mean_iou:.3f} (least {thinning.min_iou:.2f})")
+        kept = f"{thinning.num_kept:,} of {counted(thinning.num_found, one, many)} kept as keyframes"
+        yield f"{kept}, overlap with those found {thinning.mean_iou:.3f} (least {thinning.min_iou:.2f})"
     if report.dropped:
-        left_out = (f"{number:,} {reason.replace('_', ' ')}" for reason, number in report.dropped.items())
-        parts.append(f"detections left out: {', '.join(left_out)}")
-    if report.usage:
-        counted = {name.replace("_", " "): number for name, number in report.usage.items() if number}
-        parts.append(
-            ", ".join(f"{num:,.4f} {name}" if num % 1 else f"{num:,.0f} {name}" for name, num in counted.items())
-        )
+        dropped = (f"{number:,} {reason.replace('_', ' ')}" for reason, number in report.dropped.items())
+        yield f"detections dropped: {', '.join(dropped)}"
+
+
+def _usage(report: RunReport) -> Iterator[str]:
+    used = {name.replace("_", " "): number for name, number in report.usage.items() if number}
+    if used:
+        yield ", ".join(f"{num:,.4f} {name}" if num % 1 else f"{num:,.0f} {name}" for name, num in used.items())
+
+
+def _score_and_pathway(report: RunReport) -> Iterator[str]:
     if (score := report.score) is not None:
-        parts.append(f"mAP {score.map_50_95:.3f} (AP50 {score.map_50:.3f}) against the truth")
+        yield f"mAP {score.map_50_95:.3f} (AP50 {score.map_50:.3f}) against the truth"
     if len(report.pathways) == 1:
-        parts.append(f"pathway: '{next(iter(report.pathways))}'")
-    return "; ".join(parts)
+        yield f"pathway: '{next(iter(report.pathways))}'"
 
 
 def _table(*headings: str) -> Table:
-    """Returns a table whose cells are shown whole, however long."""
+    """Returns a table that wraps long cells."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -218,5 +235,5 @@ def _table(*headings: str) -> Table:
 
 
 def _console() -> Console:
-    """Returns standard output: as wide as the terminal, and wide where it is none."""
+    """Returns standard output, as wide as the terminal or as logs are."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=WIDTH_OF_LOGS)

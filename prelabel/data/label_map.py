@@ -59,29 +59,22 @@ class LabelMap:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the map before a run, one sentence each; every dropped class is named."""
-        return self._notes(len(self.unmapped))
-
-    @property
-    def short_notes(self) -> tuple[str, ...]:
-        """The same for the end of a run; of many dropped classes the first are named."""
-        return self._notes(NAMES_IN_SHORT)
-
-    @property
-    def noun(self) -> tuple[str, str]:
-        """What one label is called by the shapes of the objects, such as a box, and several of them."""
-        return noun_of(category.shape for category in self.categories)
-
-    def _notes(self, num_names: int) -> tuple[str, ...]:
+        """What a user should know of the map, one sentence each; of many dropped classes the first are named."""
         said = [
             f"{category.name}: {', '.join(map(repr, category.required_attributes))} left for annotators to fill"
             for category in self.categories
             if category.required_attributes
         ]
         if self.unmapped:
-            more = f" and {len(self.unmapped) - num_names} more" if len(self.unmapped) > num_names else ""
-            said.append(f"not in the ontology, dropped and counted: {', '.join(self.unmapped[:num_names])}{more}")
+            more = len(self.unmapped) - NAMES_IN_SHORT
+            names = ", ".join(self.unmapped[:NAMES_IN_SHORT]) + (f" and {more} more" if more > 0 else "")
+            said.append(f"not in the ontology, dropped and counted: {names}")
         return tuple(said)
+
+    @property
+    def noun(self) -> tuple[str, str]:
+        """What one label is called by the shapes of the objects, such as a box, and several of them."""
+        return noun_of(category.shape for category in self.categories)
 
 
 NO_BOXES = LabelMap((), (), (), (), ())

@@ -194,7 +194,9 @@ class Bars:
             return
         self._bars.advance(self._frames, num_frames)
         seen = self._bars.tasks[self._frames].completed
-        self._bars.update(self._frames, rate=f"{seen / max(time.monotonic() - self._began, 1e-9):.1f} frames/s")
+        self._bars.update(
+            self._frames, rate=f"{seen / max(time.monotonic() - self._began, 1e-9):.1f} frames/s in this task"
+        )
 
     def waiting(self, stage: str, num_items: int) -> None:
         """Shows nothing of it."""

@@ -63,6 +63,14 @@ def test_what_became_no_label_is_said_with_its_reason(capsys):
     assert "2,400 low confidence, 6 unmapped" in capsys.readouterr().err
 
 
+def test_one_thing_is_counted_in_the_singular(capsys):
+    task = TaskReport("a", "a", "done", num_inferred=1, num_boxes=1, instances={"Car": 1})
+    show_report(report(task, instances_are="tracks", shapes=("bounding_box",)))
+    said = capsys.readouterr().err
+    assert "1 track of 1 box, 0 of them filled in" in said
+    assert "1 frame in 1.0 s" in said
+
+
 def test_tasks_in_which_nothing_was_found_are_counted(capsys):
     found, empty = {"num_inferred": 4, "instances": {"Car": 2}}, {"num_inferred": 4}
     show_report(report(TaskReport("a", "a", "done", **found), TaskReport("b", "b", "done", **empty)))
@@ -101,22 +109,22 @@ def test_of_many_previews_the_number_is_told(capsys):
     show_report(report(outputs=("out/coco.json", *previews)))
     said = capsys.readouterr().err
     assert "out/coco.json" in said
-    assert "40 previews, out/0.preview.jpg the first" in said
+    assert "40 previews, the first is out/0.preview.jpg" in said
     assert "out/1.preview.jpg" not in said
 
 
 def test_a_run_that_got_nowhere_has_no_empty_table(capsys):
     show_entries(Path("out"), [])
     told = capsys.readouterr()
-    assert (told.out, "no task has got anywhere yet" in told.err) == ("", True)
+    assert (told.out, "no task has reached a step yet" in told.err) == ("", True)
 
 
 @pytest.mark.parametrize(
     ("statuses", "verdict"),
     [
         (("ok", "ok"), "ready: prelabel run configs/demo.yaml works here\n"),
-        (("ok", "warn"), "works here; 1 noted above would not, or not yet"),
-        (("missing", "warn"), "not ready: nothing runs here before this is mended: part 0"),
+        (("ok", "warn"), "works here; see the notes above for what does not"),
+        (("missing", "warn"), "not ready: nothing runs here without: part 0"),
     ],
 )
 def test_the_doctor_ends_with_a_verdict(statuses, verdict, capsys):

@@ -113,7 +113,7 @@ class DetectionAgent:
     @property
     def warnings(self) -> Sequence[str]:
         """Those of label map, detector and sink."""
-        return [*self.parts.label_map.short_notes, *warnings_of(self.parts.asked_detector, self.assembly.sink)]
+        return [*self.parts.label_map.notes, *warnings_of(self.parts.asked_detector, self.assembly.sink)]
 
     @property
     def shapes(self) -> Sequence[str]:
