@@ -18,7 +18,6 @@ from prelabel.errors import ConfigError
 from prelabel.labels.filter import FilteredDetections, class_thresholds, filter_detections
 from prelabel.labels.fit import fit_geometry
 from prelabel.labels.tracking import track_detections
-from prelabel.plugins.protocols import Task
 from prelabel.sources import Source
 from prelabel.store.class_probabilities import ClassRecord, read_classes
 from prelabel.store.labelled import LabelledDetections, read_labelled, stamp_of, write_labelled
@@ -116,13 +115,13 @@ def titles_apart(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:
     return {task.key: task.title if times[task.title] == 1 else f"{task.title} [{task.key}]" for task in tasks}
 
 
-def load_detections(assembly: Assembly, task: Task) -> RawRecord | None:
+def load_detections(assembly: Assembly, task: Keyed) -> RawRecord | None:
     """Returns what was found in a task's media; None if no run has kept it."""
     path = assembly.found_store.detections_path(task)
     return read_raw(path) if path.exists() else None
 
 
-def load_probabilities(assembly: Assembly, task: Task | TaskReport) -> ClassRecord | None:
+def load_probabilities(assembly: Assembly, task: Keyed) -> ClassRecord | None:
     """Returns how probable each class is on a task's pictures; None if no run has kept it."""
     path = assembly.store.classes_path(task)
     return read_classes(path) if path.exists() else None

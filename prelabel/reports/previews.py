@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import NEXT_STEP, labelled_video, load_detections
+from prelabel.assembly.stored import NEXT_STEP, labelled_video, load_detections, stored_entries
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.data.label_map import LabelledVideo
@@ -183,18 +183,20 @@ def _clip_size(width: int, height: int) -> tuple[int, int]:
 
 
 def _chosen_tasks(assembly: Assembly, titles: Sequence[str]) -> Iterator[tuple[Task, RawRecord]]:
-    tasks = list(assembly.source.tasks())
-    known = {task.title for task in tasks}
+    """Yields the tasks of these titles, or all, with their stored detections; also tasks that have moved on since."""
+    stored = stored_entries(assembly.found_store, assembly.named_source).of_source
+    known = {entry.title for entry in stored}
     for title in titles:
         if title not in known:
-            raise ConfigError(f"task {title!r}: is not, or no longer, at the source: {did_you_mean(title, known)}")
-    num = 0
-    for task in tasks:
-        record = load_detections(assembly, task) if not titles or task.title in titles else None
-        if record is not None:
-            num += 1
-            yield task, record
-        elif task.title in titles:
-            raise ConfigError(f"task {task.title!r}: has no detections in {assembly.output} yet: {NEXT_STEP}")
-    if not num:
-        raise ConfigError(f"{assembly.output}: holds no detections of the source's tasks yet: {NEXT_STEP}")
+            hint = did_you_mean(title, known)
+            raise ConfigError(f"task {title!r}: has no detections in {assembly.output}: {hint}; or {NEXT_STEP}")
+    chosen = [entry for entry in stored if not titles or entry.title in titles]
+    tasks = assembly.named_source.find_tasks({entry.key for entry in chosen})
+    for entry in chosen:
+        record = load_detections(assembly, entry)
+        if entry.key in tasks and record is not None:
+            yield tasks[entry.key], record
+        elif titles:
+            raise ConfigError(f"task {entry.title!r}: its media are no longer at the source")
+    if not tasks:
+        raise ConfigError(f"{assembly.output}: the media of its tasks are no longer at the source")

@@ -69,7 +69,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ThumbnailReader:
-    """Reads frames of a config's media where these are still on this machine.
+    """Reads frames of a config's media: files, or what the platform has, which is downloaded again.
 
     Attributes:
         assembly: of the config.
@@ -79,15 +79,15 @@ class ThumbnailReader:
 
     def read(self, key: str, frames: Sequence[int]) -> dict[FrameKey, str]:
         """Returns data URLs of a task's frames; empty if they cannot be read, since the page is useful without."""
-        task = self._tasks.get(key)
-        if task is None or not frames:
+        if not frames:
             return {}
         load = load_probabilities if self.assembly.config.agent_kind == "classification" else load_detections
         wanted = np.array(sorted(set(frames)), np.int64)
         urls = {}
         try:
-            record = load(self.assembly, task)
-            if record is None:
+            task = self._find(key)
+            record = None if task is None else load(self.assembly, task)
+            if task is None or record is None:
                 return {}
             for index, frame in read_images(self.assembly, task, record, wanted):
                 urls[key, index] = _data_url(Image.fromarray(frame))
@@ -95,14 +95,16 @@ class ThumbnailReader:
             return {}
         return urls
 
+    def _find(self, key: str) -> Task | None:
+        source = self.assembly.named_source
+        if source.keeps_rows:  # its tasks may have moved on: only a look by key finds them
+            return source.find_tasks({key}).get(key)
+        return self._tasks_here.get(key)
+
     @cached_property
-    def _tasks(self) -> Mapping[str, Task]:
-        if self.assembly.on_platform:
-            return {}  # a page must not download videos
-        try:
-            return {task.key: task for task in self.assembly.source.tasks()}
-        except PrelabelError:  # the folder is gone
-            return {}
+    def _tasks_here(self) -> Mapping[str, Task]:
+        """Tasks of a source that lists files, which is asked once."""
+        return {task.key: task for task in self.assembly.source.tasks()}
 
 
 def detection_outlines(video: LabelledVideo, frame_index: int) -> Iterator[Outline]:

@@ -231,3 +231,18 @@ def test_detections_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "out" / "a.detections.parquet").write_bytes(b"not parquet")
     with pytest.raises(LabelError, match=r"a\.detections\.parquet"):
         preview_run(assembly, [], "clip")
+
+
+@pytest.mark.usefixtures("encord_environment")
+def test_tasks_that_have_moved_on_are_drawn_from_the_platform(platform: Platform, tmp_path: Path) -> None:
+    source = {"use": "encord", "project_hash": platform.project.uuid, "stage": AGENT, "output": str(tmp_path / "out")}
+    detector = {"use": "tests.reports.test_previews:BrightBox"}
+    labels = {"classes": {"thing": "Pedestrian", "other": None}}
+    values = {"source": source, "detector": detector, "labels": labels, "pathway": "Annotate 1"}
+    config = check_config(values, "test")
+    report = run(assemble(config, tmp_path))
+    assert platform.project.titles_at(AGENT) == []
+    (drawn,) = preview_run(assemble(config, tmp_path), [], "sheet")
+    assert drawn == tmp_path / "out" / "clip.preview.jpg"
+    write_run_report(assemble(config, tmp_path), report, tmp_path / "report.html")
+    assert "data:image/jpeg;base64," in (tmp_path / "report.html").read_text()
