@@ -10,9 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from prelabel.assembly.assemble import assemble
+from prelabel.config.load import check_config
 from prelabel.data.frames import FrameBatch
 from prelabel.errors import ConfigError, LabelError, ReadError
 from prelabel.reports.previews import preview_run, sheet_frames, write_clip, write_sheet
+from prelabel.reports.run_page import write_run_report
+from tests.encord_server import AGENT
+from tests.encord_server.populated import Platform
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 from tests.reports.building import BLUE, GREY, RED, decode, grey_batches, grey_extent, is_near, labelled
 
@@ -208,10 +213,9 @@ def test_an_unknown_title_is_named_with_the_nearest(ran):
 
 def test_before_any_run_the_next_step_is_named(ran, tmp_path):
     assembly = assembly_of(ran[0], tmp_path / "out")
-    with pytest.raises(ConfigError, match="`prelabel run CONFIG` first"):
-        preview_run(assembly, [], "both")
-    with pytest.raises(ConfigError, match=r"task 'first\.mp4': has no detections in .*: `prelabel run CONFIG` first"):
-        preview_run(assembly, ["first.mp4"], "both")
+    for titles in ([], ["first.mp4"]):
+        with pytest.raises(ConfigError, match="holds no detections yet: `prelabel run CONFIG` first"):
+            preview_run(assembly, titles, "both")
 
 
 def test_media_that_have_changed_since_are_refused(tmp_path):
@@ -236,7 +240,7 @@ def test_detections_that_cannot_be_read_are_named(tmp_path):
 @pytest.mark.usefixtures("encord_environment")
 def test_tasks_that_have_moved_on_are_drawn_from_the_platform(platform: Platform, tmp_path: Path) -> None:
     source = {"use": "encord", "project_hash": platform.project.uuid, "stage": AGENT, "output": str(tmp_path / "out")}
-    detector = {"use": "tests.reports.test_previews:BrightBox"}
+    detector = {"use": "tests.kept:BoxDetector"}
     labels = {"classes": {"thing": "Pedestrian", "other": None}}
     values = {"source": source, "detector": detector, "labels": labels, "pathway": "Annotate 1"}
     config = check_config(values, "test")
