@@ -1,4 +1,4 @@
-"""The command line: each command a few lines; exit 0: all done, 1: some task failed, 2: nothing ran."""
+"""The command line. Exit codes: 0: all tasks are done, 1: some failed, 2: nothing ran."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from prelabel.runtime.redact import hide_secrets, redact
 
 app = typer.Typer(
     name="prelabel",
-    help="Puts boxes on videos before people do: from a folder, or from an agent stage of an Encord workflow.",
-    epilog="First steps: prelabel run configs/demo.yaml needs no account, no GPU and no footage.",
+    help="Labels videos and images before annotators do: files on this machine, or tasks of an Encord workflow.",
+    epilog="Start here: prelabel run configs/demo.yaml needs no account, no GPU and no videos.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -45,7 +45,9 @@ Conf = Annotated[
 ]
 Classes = Annotated[
     str | None,
-    typer.Option(metavar="A,B,…", help="find these classes only; sets detector.classes", rich_help_panel=MODEL),
+    typer.Option(
+        metavar="A,B,…", help="find these classes only, by name or id; sets detector.classes", rich_help_panel=MODEL
+    ),
 ]
 Device = Annotated[
     str | None, typer.Option(help="auto | cpu | cuda | cuda:N; sets detector.device", rich_help_panel=MODEL)
@@ -60,7 +62,7 @@ Stride = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="look at every Nth frame; sets reader.stride", rich_help_panel=LABELS),
 ]
-OfDryRun = Annotated[bool, typer.Option("--dry-run", help="of what the last dry run found")]
+OfDryRun = Annotated[bool, typer.Option("--dry-run", help="use the results of the last dry run")]
 
 
 @app.command(epilog="Example: prelabel run clips/ --weights yolo11n --tracks")
@@ -169,7 +171,7 @@ def retry(
 
 @app.command(epilog="Example: prelabel check prelabel.yaml --set detector.weights=yolo11m")
 def check(config: ConfigPath, settings: Settings = None) -> None:
-    """Look at all that can be known before frame 0: key, project, stage, pathway, classes, weights, decoder, GPU."""
+    """Find what is wrong before the first frame: key, project, stage, pathway, classes, weights, decoder, GPU."""
     from prelabel.cli.commands import check_config_file
 
     raise typer.Exit(check_config_file(config, settings or ()))
@@ -177,9 +179,9 @@ def check(config: ConfigPath, settings: Settings = None) -> None:
 
 @app.command(epilog="Example: prelabel relabel prelabel.yaml --set detector.conf=0.4")
 def relabel(config: ConfigPath, settings: Settings = None, *, dry_run: DryRun = False) -> None:
-    """Label anew what earlier runs found: other thresholds, classes, shaping, tracks, keyframes or sink.
+    """Label stored detections again, with other thresholds, classes, filters, tracks, keyframes or sink.
 
-    No detector, no GPU and no video is needed, and no task is moved. On Encord, rows that nobody has begun to work on.
+    It needs no detector, no GPU and no video, and moves no task. On Encord it changes rows that nobody has edited.
     """
     from prelabel.cli.commands import relabel_kept
 
@@ -188,7 +190,7 @@ def relabel(config: ConfigPath, settings: Settings = None, *, dry_run: DryRun = 
 
 @app.command(epilog="Example: prelabel doctor")
 def doctor() -> None:
-    """Look at this machine: decoders, devices, FFmpeg, weights, settings, and how to mend what is missing."""
+    """Check this machine: decoders, devices, FFmpeg, weights and settings, and how to get what is missing."""
     from prelabel.cli.commands import examine_machine
 
     raise typer.Exit(examine_machine())
@@ -197,10 +199,10 @@ def doctor() -> None:
 @app.command(epilog="Example: prelabel status out/")
 def status(
     where: Annotated[
-        Path, typer.Argument(metavar="[CONFIG|FOLDER]", help="a config, or a folder below which runs wrote")
+        Path, typer.Argument(metavar="[CONFIG|FOLDER]", help="a config, or a folder that holds outputs of runs")
     ] = Path(),
 ) -> None:
-    """Show where every task stands, and why those that failed did."""
+    """Show the step that each task has reached, and why failed tasks failed."""
     from prelabel.cli.commands import show_status
 
     raise typer.Exit(show_status(where))
@@ -215,7 +217,7 @@ def preview(
     *,
     dry_run: OfDryRun = False,
 ) -> None:
-    """Draw the boxes of an earlier run: an annotated clip, a contact sheet, and a page of the run."""
+    """Draw the labels of an earlier run: an annotated video, a contact sheet, and a page about the run."""
     from prelabel.cli.commands import draw_previews
 
     raise typer.Exit(draw_previews(config, settings or (), titles or (), kind, dry_run=dry_run))
@@ -258,16 +260,16 @@ def evaluate(
     ] = None,
     stage: Annotated[
         list[str] | None,
-        typer.Option(help="compare tasks at this stage of the project; repeatable; default: where its workflow ends"),
+        typer.Option(help="compare tasks at this stage; repeatable; default: where the workflow ends"),
     ] = None,
     min_iou: Annotated[
-        float, typer.Option(min=0.01, max=1, help="overlap from which boxes of different instances are one thing")
+        float, typer.Option(min=0.01, max=1, help="least overlap at which boxes of two instances are the same thing")
     ] = 0.5,
     accept_iou: Annotated[
-        float, typer.Option(min=0.01, max=1, help="overlap with a ground truth from which nobody would move a box")
+        float, typer.Option(min=0.01, max=1, help="least overlap with the truth at which nobody would move a box")
     ] = 0.8,
 ) -> None:
-    """Compare what runs wrote with what stands there after people's corrections: what was kept, what to change."""
+    """Compare the labels that runs wrote with the labels after people's corrections, and suggest thresholds."""
     from prelabel.cli.commands import evaluate_labels
 
     code = evaluate_labels(
@@ -322,10 +324,9 @@ def export_model(
     half: Annotated[bool | None, typer.Option(help="16 bits; default: on a GPU")] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N")] = "auto",
 ) -> None:
-    """Build a faster engine from a model's weights, ahead of the run that uses it.
+    """Build a faster engine from a model's weights, before the run that uses it.
 
-    It is kept, and built again when weights, versions, device or precision change. A config uses it by
-    `detector.engine`.
+    It is kept until weights, versions, device or precision change. A config uses it through `detector.engine`.
     """
     from prelabel.cli.commands import build_engine
 
@@ -351,7 +352,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 
 def main() -> None:
-    """Runs the command line; what a user can meet is one line on standard error."""
+    """Runs the command line; an error that a user can cause is one line on standard error."""
     set_up_process()
     try:
         app()
@@ -363,7 +364,7 @@ def main() -> None:
     except PrelabelError as error:
         print(f"prelabel: {hide_secrets(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
-    except Exception:  # a bug: whoever reports it should not have to look for secrets in it
+    except Exception:  # a bug: the text that a user reports holds no secrets
         import traceback
 
         print(redact(traceback.format_exc()), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the commands do, and what they say; each returns its exit code."""
+"""The commands; each returns its exit code."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def config_and_media(words: Sequence[Path]) -> tuple[Path | None, list[Path]]:
 
 
 def _is_config(path: Path) -> bool:
-    """Tells a config from media: by its ending, and where that says nothing by whether it is text."""
+    """Tells a config from media by its suffix, and if that does not say, by whether it is text."""
     if path.suffix.lower() in CONFIG_SUFFIXES:
         return True
     if not path.is_file() or media_kind(path) is not None:
@@ -154,10 +154,10 @@ def _is_config(path: Path) -> bool:
 
 
 def _init_command(words: Sequence[Path], settings: Sequence[str], shorthands: Mapping[str, object]) -> str:
-    """Returns the command that writes what a run without a config did as one."""
-    given = {"weights": USUAL_WEIGHTS, **{name: value for name, value in shorthands.items() if value is not None}}
-    if any(setting.startswith(("detector.use=", "classifier", "agent")) for setting in settings):
-        given.pop("weights")
+    """Returns the command that writes the settings of a run without a config as a config."""
+    names_model = any(setting.startswith(("detector.use=", "classifier", "agent")) for setting in settings)
+    given: dict[str, object] = {} if names_model else {"weights": USUAL_WEIGHTS}
+    given |= {name: value for name, value in shorthands.items() if value is not None}
     if (output := given.pop("output", None)) is not None:
         settings = [f"source.output={output}", *settings]
     command = ["prelabel", "init", *map(str, words)]
@@ -207,7 +207,7 @@ def _run(
 ) -> int:
     codes = [ALL_DONE]
     with observers(metrics_port) as also:
-        with waiting("loading the model, looking at the source …"), stdout_to_stderr():
+        with waiting("loading the model, listing tasks …"), stdout_to_stderr():
             prepare_stages(assemblies)
         ready()
         with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
@@ -221,12 +221,12 @@ def _run(
 
 
 def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
-    """Labels anew, by the config of today, all that earlier runs have found."""
+    """Labels the detections that earlier runs stored, by the config as it is now."""
     from prelabel.assembly.assemble import assemble_stored
     from prelabel.assembly.relabel import refuse_answers, without_previews
 
     loaded = load_config(config, settings)
-    refuse_answers(loaded, "prelabel run takes another threshold or class map, and looks at no picture again")
+    refuse_answers(loaded, "prelabel run applies another threshold or class map, and classifies nothing again")
     assembly = assemble_stored(without_previews(loaded), config.parent, dry_run)
     make_agent(assembly).prepare()
     stop = StopSignal()
@@ -243,11 +243,11 @@ def _exit_code(report: RunReport) -> int:
 
 
 def check_config_file(config: Path, settings: Sequence[str]) -> int:
-    """Shows all that can be known before frame 0."""
+    """Shows what is right and wrong before the first frame."""
     shared, passed = Shared(), []
     assemblies = [assemble(stage, config.parent, shared=shared) for stage in load_configs(config, settings)]
     for assembly in assemblies:
-        with waiting("loading the model, looking at the source …"):
+        with waiting("loading the model, listing tasks …"):
             checks = run_checks(assembly)
         if len(assemblies) > 1:
             show_stage(assembly.stage)
@@ -260,14 +260,14 @@ def examine_machine() -> int:
     """Shows what this machine has."""
     from prelabel.cli.doctor import examine, has_blocking
 
-    with waiting("trying every decoder and device, each in a process of its own …"):
+    with waiting("trying each decoder and device in a separate process …"):
         findings = examine()
     show_findings(findings)
     return NOTHING_RAN if has_blocking(findings) else ALL_DONE
 
 
 def show_status(where: Path) -> int:
-    """Shows every ledger of a config, or below a folder; exit 1 if a task failed."""
+    """Shows the tasks of a config's runs, or of all runs below a folder; exit 1 if a task failed."""
     roots = [config.source.output for config in load_configs(where)] if where.is_file() else [where]
     paths = (path for root in roots if root.is_dir() for path in root.rglob(str(LEDGER)))
     outputs = sorted(path.parent.parent for path in paths if path.parent.parent.name != DRY_RUN)
@@ -292,7 +292,7 @@ _PICTURES: Mapping[str, Literal["clip", "sheet", "both"]] = {
 def draw_previews(
     config: Path, settings: Sequence[str], titles: Sequence[str], kind: str, *, dry_run: bool = False
 ) -> int:
-    """Draws the boxes of an earlier run, and makes a page of it."""
+    """Draws the labels of an earlier run, and writes a page about it."""
     from prelabel.assembly.assemble import assemble_without_detector
     from prelabel.assembly.relabel import refuse_answers
     from prelabel.reports.previews import preview_run
@@ -301,7 +301,7 @@ def draw_previews(
     loaded = load_config(config, settings)
     wanted = _one_of("--kind", kind, (*_PICTURES, "report"))
     if wanted != "report":
-        refuse_answers(loaded, "--kind report shows pictures with their answers")
+        refuse_answers(loaded, "--kind report shows images with their answers")
     assembly = assemble_without_detector(loaded, config.parent, dry_run)
     paths: list[Path] = []
     if wanted in _PICTURES:
@@ -323,7 +323,7 @@ def export_labels(
     frames: str | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Writes what an earlier run found in another format."""
+    """Writes the labels of an earlier run in another format."""
     from prelabel.assembly.assemble import assemble_without_detector
     from prelabel.assembly.relabel import refuse_answers
     from prelabel.export.export import export_run
@@ -345,14 +345,14 @@ def evaluate_labels(
     min_iou: float,
     accept_iou: float,
 ) -> int:
-    """Compares what runs wrote with what stands there now."""
+    """Compares the labels that runs wrote with the labels as they are now."""
     from prelabel.assembly.assemble import assemble_without_detector
     from prelabel.assembly.relabel import refuse_answers
     from prelabel.evaluate.evaluate import EvaluateOptions, evaluate_run
     from prelabel.reports.evaluation_page import write_evaluation_page
 
     loaded = load_config(config, settings)
-    refuse_answers(loaded, "the page of a run shows pictures with their answers: prelabel preview --kind report")
+    refuse_answers(loaded, "the page of a run shows images with their answers: prelabel preview --kind report")
     asked = EvaluateOptions(against, tuple(stages), min_iou, accept_iou)
     assembly = assemble_without_detector(loaded, config.parent)
     with waiting("reading the labels, comparing …"):
@@ -387,7 +387,7 @@ def write_config(
     lay_over(values, expand_shorthands(shorthands or {}, "classifier" if classify else "detector"))
     lay_over(values, parse_settings(settings))
     if project is None:
-        config_of_media(media)  # there is something at each of them
+        config_of_media(media)  # raises if there is nothing at one of them
         text = config_for_media(media, values, output, classify=classify)
     else:
         from prelabel.encord.connection import connect
@@ -400,7 +400,7 @@ def write_config(
 
 
 def build_engine(weights: str, options: Mapping[str, object]) -> int:
-    """Builds an engine for a model, or finds the one that is kept; exit 1 where it would run in torch."""
+    """Builds an engine for a model, unless it is kept already; exit 1 if the model would run in torch."""
     from prelabel.models.engines.cache import engines_folder
 
     plugin = load_plugin("detector", detector_for(weights), Path())

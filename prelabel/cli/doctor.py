@@ -1,4 +1,4 @@
-"""What may crash or hang the process that tries it, tried in another."""
+"""What this machine has, and how to get what it lacks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal
 
@@ -28,28 +27,34 @@ from prelabel.runtime.process_settings import machine_cores, usable_cores
 Status = Literal["ok", "warn", "missing"]
 
 PATIENCE_SECONDS = 90.0
-LEAST_FREE_GB = 1.0  # a run of the demo writes some MB; a full disk fails in ways that are hard to read
+SECONDS_TO_DIE = 5.0
+LEAST_FREE_GB = 1.0  # the demo writes some MB; a full disk fails in ways that are hard to read
 ENCORD_VARIABLES = (KEY_TEXT, KEY_FILE, "ENCORD_DOMAIN", "ENCORD_PROJECT_HASH")
 
 _REINSTALL = "set the environment up again: uv sync"
-_USE_GPU = "the driver shows a GPU that torch cannot use: compare the CUDA version in nvidia-smi with that of torch"
+_USE_GPU = "torch cannot use a GPU that the driver shows: compare the CUDA version in nvidia-smi with that of torch"
 _GIVE_GPU = "; a container gets the host's by docker run --gpus all, in Kubernetes by limits: nvidia.com/gpu: 1"
-_GET_DEMO = "models/demo.yaml and its weights come with prelabel: get them back, or set the environment up again"
+_GET_DEMO = "models/demo.yaml and its weights come with prelabel: restore them, or set the environment up again"
 _GET_FFMPEG = "only torchcodec needs FFmpeg's libraries, version 4 to 9: apt-get install ffmpeg"
 _USE_PYAV = "reader.use: auto reads with PyAV on a CPU; for decord: uv pip install decord (Linux on x86_64)"
-_GPU_DECORD = "decord from PyPI has no GPU support: build it with -DUSE_CUDA=ON, or leave it to reader.use: auto"
+_GPU_DECORD = "decord from PyPI has no GPU support: build it with -DUSE_CUDA=ON, or leave reader.use at auto"
 _VIDEO_CAPABILITY = "in a container: docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,utility,video …"
+_MAKE_WRITABLE = {
+    "outputs": "go to a folder of yours, or --set source.output=FOLDER; a container needs one mounted at /work",
+    "downloaded weights": "set XDG_CACHE_HOME to a folder of yours",
+}
+_WEIGHT_SUFFIXES = (".pt", ".pth", ".onnx", ".engine", ".torchscript", ".safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One part of the machine.
 
     Attributes:
-        name: what was looked at.
-        status: `ok`; `warn`: some configs cannot run, others can; `missing`: nothing runs, the demo included.
+        name: of the part.
+        status: `ok`; `warn`: some configs cannot run; `missing`: nothing runs, not even the demo.
         detail: what is there, or what is wrong.
-        mend: what to do about it; empty where nothing need be done.
+        mend: what to do about it; empty if nothing has to be done.
     """
 
     name: str
@@ -59,111 +64,197 @@ class Finding:
 
 
 def examine(patience_seconds: float = PATIENCE_SECONDS) -> list[Finding]:
-    """Returns what this machine has and lacks. Never raises: a look that fails is a finding.
+    """Returns what this machine has and lacks. Never raises: a check that fails is a finding.
 
-    What may crash or hang is tried in a process of its own, so a script that calls this needs the usual
+    Whatever may crash or hang runs in another process, so a script that calls this needs the usual
     `if __name__ == "__main__":`.
 
     Args:
-        patience_seconds: for each thing that is tried, before it counts as hung.
+        patience_seconds: for each trial, before it counts as hung.
     """
-    return [
-        *_look("Python", _look_at_python),
-        *_look("machine", _look_at_machine),
-        *_look("trials", lambda: _try_all(patience_seconds), otherwise="missing"),
-        *_look("ultralytics", _look_at_ultralytics),
-        *_look("models", look_at_models),
-        *_look("Encord", lambda: look_at_encord(os.environ)),
-    ]
+    checks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "Python": _check_python,
+        "machine": _check_machine,
+        "trials": lambda: _try_all(patience_seconds),
+        "ultralytics": _check_ultralytics,
+        "models": check_models,
+        "Encord": lambda: check_encord(os.environ),
+    }
+    return [finding for name, check in checks.items() for finding in _guarded(name, check)]
 
 
 def has_blocking(findings: Iterable[Finding]) -> bool:
-    """Tells whether something is missing without which not even `prelabel run configs/demo.yaml` can run."""
+    """Tells whether something is missing that even `prelabel run configs/demo.yaml` needs."""
     return any(finding.status == "missing" for finding in findings)
 
 
-def _look(name: str, look: Callable[[], Iterable[Finding]], otherwise: Status = "warn") -> list[Finding]:
+def _guarded(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
     try:
-        return list(look())
-    except Exception as error:  # a doctor that falls ill helps nobody
-        return [Finding(name, otherwise, f"could not be looked at: {type(error).__name__}: {error}")]
+        return list(check())
+    except Exception as error:  # one failing check must not hide the others
+        status: Status = "missing" if name == "trials" else "warn"
+        return [Finding(name, status, f"could not be checked: {type(error).__name__}: {error}")]
 
 
-def _look_at_python() -> Iterable[Finding]:
+def _check_python() -> Iterator[Finding]:
     yield Finding("Python", "ok", f"{platform.python_version()}, {platform.platform(terse=True)}, {platform.machine()}")
     yield Finding("prelabel", "ok", f"{prelabel.__version__}, in {Path(prelabel.__file__).parent}")
 
 
-def _look_at_machine() -> Iterable[Finding]:
+def _check_machine() -> Iterator[Finding]:
     usable, cores = usable_cores(), machine_cores()
-    limit = f", the time of {usable} for this container" if usable < cores else ""
+    limit = f", of which this container may use {usable}" if usable < cores else ""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield Finding("CPU", "ok", f"{cores} cores{limit}, {memory_gb:.0f} GB memory")
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
     enough = free_gb >= LEAST_FREE_GB
     mend = "" if enough else f"make room: a run needs {LEAST_FREE_GB:g} GB here, and downloads need more"
     yield Finding("disk", "ok" if enough else "missing", f"{free_gb:.1f} GB free in {Path.cwd()}", mend)
-    yield from look_at_folders({"outputs": Path.cwd(), "fetched weights": cache_folder()})
+    yield from check_folders({"outputs": Path.cwd(), "downloaded weights": cache_folder()})
 
 
-def look_at_folders(folders: Mapping[str, Path]) -> Iterable[Finding]:
-    """Returns whether what a run writes can be written; folders that do not exist yet would be made.
+def check_folders(folders: Mapping[str, Path]) -> Iterator[Finding]:
+    """Yields a finding for each folder that a run could not write to; missing folders would be made.
 
     Args:
         folders: by what goes there.
     """
     for what, folder in folders.items():
-        standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if not os.access(standing, os.W_OK | os.X_OK):
-            detail = f"{what}: {folder}: user {os.geteuid()} may not write in {standing}"
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not os.access(existing, os.W_OK | os.X_OK):
+            detail = f"{what}: {folder}: user {os.geteuid()} may not write in {existing}"
             yield Finding("writing", "warn", detail, _MAKE_WRITABLE[what])
 
 
-_MAKE_WRITABLE = {
-    "outputs": "go to a folder that is yours, or --set source.output=FOLDER; a container wants it mounted at /work",
-    "fetched weights": "set XDG_CACHE_HOME to a folder that is yours",
-}
+def _check_ultralytics() -> Iterator[Finding]:
+    try:
+        found = version("ultralytics")
+    except PackageNotFoundError:
+        mend = "uv pip install ultralytics, or use torchvision models"
+        yield Finding("ultralytics", "warn", "not installed: no YOLO and no RT-DETR", mend)
+        return
+    yield Finding("ultralytics", "ok", f"{found}; it and its published weights are AGPL-3.0")
 
 
-def _try_all(patience_seconds: float) -> Iterable[Finding]:
-    with tempfile.TemporaryDirectory(prefix="prelabel-doctor-") as folder:
-        tries = _tries(Path(folder) / "clip.mp4", with_gpu=has_gpu())
-        outcomes = run_probes([each.probe for each in tries], patience_seconds)
-    for each, outcome in zip(tries, outcomes, strict=True):
-        if outcome.worked:
-            yield Finding(each.probe.name, "ok", outcome.text)
-        else:
-            yield Finding(each.probe.name, each.otherwise, outcome.text, each.mend)
+def check_models() -> Iterator[Finding]:
+    """Yields each folder that is searched for cards and weights, and what is in it."""
+    for folder in dict.fromkeys([*model_folders(), cache_folder()]):
+        try:
+            if folder.is_dir():
+                yield Finding("models", "ok", f"{folder}: {_list_models(folder)}")
+            elif folder in named_model_folders():
+                yield Finding(
+                    "models", "warn", f"{folder}: is not a folder", f"change ${MODELS_VARIABLE}, which names it"
+                )
+        except WeightsError as error:
+            yield Finding("models", "warn", str(error), "correct this card, or remove it")
+
+
+def _list_models(folder: Path) -> str:
+    cards = sorted(folder.glob("*.yaml"))
+    files = {read_card(card).file for card in cards}
+    weights = sorted(path.name for path in folder.rglob("*") if path.suffix in _WEIGHT_SUFFIXES or path.name in files)
+    listed = (
+        f"weights {', '.join(weights)}" if weights else "no weights yet: those of a card are downloaded when needed"
+    )
+    return f"{len(cards)} cards ({', '.join(card.stem for card in cards)}); {listed}" if cards else listed
+
+
+# Encord's settings
+
+
+def check_encord(environment: Mapping[str, str]) -> list[Finding]:
+    """Returns which of Encord's variables are set, and whether the key is valid. No finding holds a value.
+
+    Args:
+        environment: variables by name.
+    """
+    named = [name for name in ENCORD_VARIABLES if environment.get(name)]
+    if not named:
+        detail = f"not set: {', '.join(ENCORD_VARIABLES)}"
+        return [Finding("Encord", "warn", detail, "only source.use: encord needs them")]
+    unset = [name for name in ENCORD_VARIABLES if name not in named]
+    detail = f"set: {', '.join(named)}" + (f"; not set: {', '.join(unset)}" if unset else "")
+    return [Finding("Encord", "ok", detail), _check_key(environment)]
+
+
+def _check_key(environment: Mapping[str, str]) -> Finding:
+    try:
+        read_key(environment)
+    except AccountError as error:
+        return Finding("Encord key", "warn", _without_values(str(error), environment))
+    if environment.get(KEY_TEXT, "").strip():
+        return Finding("Encord key", "ok", f"an Ed25519 private key, in {KEY_TEXT}")
+    status = Path(environment[KEY_FILE].strip()).expanduser().stat()
+    mode = stat.S_IMODE(status.st_mode)
+    # A mounted secret belongs to root, and a container's user reads it by its group.
+    if mode & (0o077 if status.st_uid == os.geteuid() else 0o007):
+        detail = f"the file that {KEY_FILE} names is open to other users (mode {mode:03o})"
+        return Finding("Encord key", "warn", detail, f'chmod 600 "${KEY_FILE}"')
+    return Finding("Encord key", "ok", f"an Ed25519 private key, from the file that {KEY_FILE} names, mode {mode:03o}")
+
+
+def _without_values(text: str, environment: Mapping[str, str]) -> str:
+    for name in (KEY_TEXT, KEY_FILE):
+        value = environment.get(name, "").strip()
+        for form in {value, str(Path(value).expanduser())} if value else ():
+            text = text.replace(form, f"${name}")
+    return text
+
+
+# Trials in another process
 
 
 @dataclass(frozen=True, slots=True)
-class _Try:
-    """A probe, and what to say if it does not work."""
+class Trial:
+    """Something that may raise, crash or hang, and what it means if it does.
 
-    probe: Probe
-    otherwise: Status
-    mend: str
+    Attributes:
+        name: of the finding.
+        attempt: tries it, and returns in words what works. It is a module's own function, since it is pickled.
+        arguments: for `attempt`.
+        otherwise: the status if it does not work.
+        mend: what to do then.
+    """
+
+    name: str
+    attempt: Callable[..., str]
+    arguments: tuple[object, ...] = ()
+    otherwise: Status = "warn"
+    mend: str = ""
+
+    def finding(self, error: str | None, text: str = "") -> Finding:
+        """Returns the finding for what the attempt returned, or for how it failed."""
+        if error is None:
+            return Finding(self.name, "ok", text)
+        return Finding(self.name, self.otherwise, error, self.mend)
 
 
-def _tries(clip: Path, *, with_gpu: bool) -> list[_Try]:
-    """Returns what to try, what breaks least first."""
-    tries = [
-        _Try(Probe("torch", trials.import_torch), "missing", _REINSTALL),
-        _Try(Probe("GPU", trials.list_gpus), "warn", gpu_mend(with_gpu, in_container=is_container())),
-        _Try(Probe("test clip", trials.write_test_clip, (clip,)), "missing", _REINSTALL),
-        _Try(Probe("pyav, CPU", trials.decode, ("pyav", "cpu", clip)), "missing", _REINSTALL),
-        _Try(Probe("demo detector, CPU", trials.detect, ("cpu",)), "missing", _GET_DEMO),
-        _Try(Probe("FFmpeg", trials.load_ffmpeg), "warn", _GET_FFMPEG),
-        _Try(Probe("torchcodec, CPU", trials.decode, ("torchcodec", "cpu", clip)), "warn", _GET_FFMPEG),
-        _Try(Probe("decord, CPU", trials.decode, ("decord", "cpu", clip)), "warn", _USE_PYAV),
+def _try_all(patience_seconds: float) -> list[Finding]:
+    with tempfile.TemporaryDirectory(prefix="prelabel-doctor-") as folder:
+        return run_trials(_trials(Path(folder) / "clip.mp4", with_gpu=has_gpu()), patience_seconds)
+
+
+def _trials(clip: Path, *, with_gpu: bool) -> list[Trial]:
+    """Returns the trials; what most others need comes first."""
+    listed = [
+        Trial("torch", trials.import_torch, (), "missing", _REINSTALL),
+        Trial("GPU", trials.list_gpus, (), "warn", gpu_mend(with_gpu, in_container=is_container())),
+        Trial("test clip", trials.write_test_clip, (clip,), "missing", _REINSTALL),
+        Trial("pyav, CPU", trials.decode, ("pyav", "cpu", clip), "missing", _REINSTALL),
+        Trial("demo detector, CPU", trials.detect, ("cpu",), "missing", _GET_DEMO),
+        Trial("FFmpeg", trials.load_ffmpeg, (), "warn", _GET_FFMPEG),
+        Trial("torchcodec, CPU", trials.decode, ("torchcodec", "cpu", clip), "warn", _GET_FFMPEG),
+        Trial("decord, CPU", trials.decode, ("decord", "cpu", clip), "warn", _USE_PYAV),
     ]
-    on_gpu = [
-        _Try(Probe("NVDEC", trials.load_nvcuvid), "warn", _VIDEO_CAPABILITY),
-        _Try(Probe("demo detector, GPU", trials.detect_on_gpus), "warn", _USE_GPU),
-        _Try(Probe("torchcodec, GPU", trials.decode, ("torchcodec", "cuda", clip)), "warn", _VIDEO_CAPABILITY),
-        _Try(Probe("decord, GPU", trials.decode, ("decord", "cuda", clip)), "warn", _GPU_DECORD),
-    ]
-    return [*tries, *on_gpu] if with_gpu else tries
+    if with_gpu:
+        listed += [
+            Trial("NVDEC", trials.load_nvcuvid, (), "warn", _VIDEO_CAPABILITY),
+            Trial("demo detector, GPU", trials.detect_on_gpus, (), "warn", _USE_GPU),
+            Trial("torchcodec, GPU", trials.decode, ("torchcodec", "cuda", clip), "warn", _VIDEO_CAPABILITY),
+            Trial("decord, GPU", trials.decode, ("decord", "cuda", clip), "warn", _GPU_DECORD),
+        ]
+    return listed
 
 
 def gpu_mend(with_gpu: bool, *, in_container: bool) -> str:
@@ -175,169 +266,59 @@ def gpu_mend(with_gpu: bool, *, in_container: bool) -> str:
     """
     if with_gpu:
         return _USE_GPU
-    return f"none needed: all runs on the CPU too{_GIVE_GPU if in_container else ''}"
+    return f"none needed: everything runs on the CPU too{_GIVE_GPU if in_container else ''}"
 
 
 def is_container() -> bool:
-    """Tells whether this is a container: Docker's, Podman's or Kubernetes'."""
+    """Tells whether this is a container of Docker, Podman or Kubernetes."""
     marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
     named = {"KUBERNETES_SERVICE_HOST", "container"} & os.environ.keys()  # `container`: Podman's and systemd's
     return bool(named) or any(mark.exists() for mark in marks)
 
 
 def has_gpu() -> bool:
-    """Tells whether the system shows an NVIDIA GPU, whatever torch makes of it."""
+    """Tells whether the system shows an NVIDIA GPU, even if torch cannot use it."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # dxg: under WSL
 
 
-def _look_at_ultralytics() -> Iterable[Finding]:
-    try:
-        found = version("ultralytics")
-    except PackageNotFoundError:
-        mend = "uv pip install ultralytics, or use torchvision models"
-        yield Finding("ultralytics", "warn", "not installed: no YOLO and no RT-DETR", mend)
-        return
-    yield Finding("ultralytics", "ok", f"{found}; it and its published weights are AGPL-3.0")
+def run_trials(listed: Sequence[Trial], patience_seconds: float) -> list[Finding]:
+    """Returns the finding of each trial, in order.
 
-
-def look_at_models() -> Iterable[Finding]:
-    """Returns each folder in which cards and weights are looked for, and what is in it."""
-    for folder in dict.fromkeys([*model_folders(), cache_folder()]):
-        try:
-            if folder.is_dir():
-                yield Finding("models", "ok", f"{folder}: {_list_models(folder)}")
-            elif folder in named_model_folders():
-                yield Finding("models", "warn", f"{folder}: is no folder", f"${MODELS_VARIABLE} names it: mend that")
-        except WeightsError as error:
-            yield Finding("models", "warn", str(error), "mend this card, or take it away")
-
-
-def _list_models(folder: Path) -> str:
-    cards = sorted(folder.glob("*.yaml"))
-    files = {read_card(card).file for card in cards}
-    weights = sorted(path.name for path in folder.rglob("*") if path.suffix in _WEIGHT_SUFFIXES or path.name in files)
-    listed = f"weights {', '.join(weights)}" if weights else "no weights yet: those of cards are fetched when asked for"
-    return f"{len(cards)} cards ({', '.join(card.stem for card in cards)}); {listed}" if cards else listed
-
-
-_WEIGHT_SUFFIXES = (".pt", ".pth", ".onnx", ".engine", ".torchscript", ".safetensors")
-
-
-def look_at_encord(environment: Mapping[str, str]) -> list[Finding]:
-    """Returns which of Encord's variables are set, and whether the key is one. No value of any is told.
+    The trials share a process, so that their imports are paid once. A trial that crashes or hangs ends that process;
+    those after it get a new one.
 
     Args:
-        environment: variables by name.
+        listed: trials, in the order in which they run.
+        patience_seconds: for one trial, imports included, before it counts as hung.
     """
-    named = [name for name in ENCORD_VARIABLES if environment.get(name)]
-    if not named:
-        detail = f"not set: {', '.join(ENCORD_VARIABLES)}"
-        return [Finding("Encord", "warn", detail, "needed for source.use: encord only")]
-    unset = [name for name in ENCORD_VARIABLES if name not in named]
-    detail = f"set: {', '.join(named)}" + (f"; not set: {', '.join(unset)}" if unset else "")
-    return [Finding("Encord", "ok", detail), *_look_at_key(environment)]
+    findings: list[Finding] = []
+    while len(findings) < len(listed):
+        findings += _run_in_one_process(listed[len(findings) :], patience_seconds)
+    return findings
 
 
-def _look_at_key(environment: Mapping[str, str]) -> Sequence[Finding]:
-    try:
-        read_key(environment)
-    except AccountError as error:
-        return [Finding("Encord key", "warn", _without_values(str(error), environment))]
-    if environment.get(KEY_TEXT, "").strip():
-        return [Finding("Encord key", "ok", f"an Ed25519 private key, in {KEY_TEXT}")]
-    path = Path(environment[KEY_FILE].strip()).expanduser()
-    status = path.stat()
-    mode = stat.S_IMODE(status.st_mode)
-    # A mounted secret belongs to root, and a container's user reads it by its group.
-    if mode & (0o077 if status.st_uid == os.geteuid() else 0o007):
-        detail = f"the file that {KEY_FILE} names is open to other users (mode {mode:03o})"
-        return [Finding("Encord key", "warn", detail, f'chmod 600 "${KEY_FILE}"')]
-    return [
-        Finding("Encord key", "ok", f"an Ed25519 private key, from the file that {KEY_FILE} names, mode {mode:03o}")
-    ]
-
-
-def _without_values(text: str, environment: Mapping[str, str]) -> str:
-    for name in (KEY_TEXT, KEY_FILE):
-        value = environment.get(name, "").strip()
-        for form in {value, str(Path(value).expanduser())} if value else ():
-            text = text.replace(form, f"${name}")
-    return text
-
-
-SECONDS_TO_DIE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """One thing to try.
-
-    Attributes:
-        name: what a person calls it.
-        attempt: tries it and returns what was seen, in words; raises if it does not work. A module's own function.
-        arguments: for `attempt`; they are pickled.
-    """
-
-    name: str
-    attempt: Callable[..., str]
-    arguments: tuple[object, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a probe ended.
-
-    Attributes:
-        worked: it neither raised, crashed nor hung.
-        text: what was seen, or what went wrong.
-    """
-
-    worked: bool
-    text: str
-
-
-def run_probes(probes: Sequence[Probe], patience_seconds: float) -> list[Outcome]:
-    """Returns how each probe ended.
-
-    They share a process, so that what they import is imported once; one that crashes or hangs takes only itself along,
-    and those after it get a new process.
-
-    Args:
-        probes: tried in this order.
-        patience_seconds: for one probe, imports included, before it counts as hung.
-    """
-    outcomes: list[Outcome] = []
-    while len(outcomes) < len(probes):
-        outcomes += _run_in_one_process(probes[len(outcomes) :], patience_seconds)
-    return outcomes
-
-
-def _run_in_one_process(probes: Sequence[Probe], patience_seconds: float) -> list[Outcome]:
-    """Returns outcomes up to and with the first probe that did not answer: one or more."""
+def _run_in_one_process(listed: Sequence[Trial], patience_seconds: float) -> list[Finding]:
+    """Returns findings up to and with the first trial that did not answer: one or more."""
     context = multiprocessing.get_context("spawn")  # never fork: decord's and CUDA's handles do not survive it
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(sender, tuple(probes)), daemon=True)
+    process = context.Process(target=_serve, args=(sender, [(each.attempt, each.arguments) for each in listed]))
+    process.daemon = True
     process.start()
     sender.close()
+    findings: list[Finding] = []
     try:
-        return _collect(receiver, process, len(probes), patience_seconds)
+        for trial in listed:
+            if not receiver.poll(patience_seconds):
+                return [*findings, trial.finding(f"gave no answer within {patience_seconds:g} s")]
+            findings.append(trial.finding(*receiver.recv()))
+    except EOFError:
+        process.join(SECONDS_TO_DIE)
+        findings.append(listed[len(findings)].finding(_describe_end(process.exitcode)))
     finally:
         process.kill()
         process.join()
         receiver.close()
-
-
-def _collect(receiver: Connection, process: BaseProcess, num_probes: int, patience_seconds: float) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    while len(outcomes) < num_probes:
-        if not receiver.poll(patience_seconds):
-            return [*outcomes, Outcome(False, f"gave no answer within {patience_seconds:g} s")]
-        try:
-            outcomes.append(Outcome(*receiver.recv()))
-        except EOFError:
-            process.join(SECONDS_TO_DIE)
-            return [*outcomes, Outcome(False, _describe_end(process.exitcode))]
-    return outcomes
+    return findings
 
 
 def _describe_end(exit_code: int | None) -> str:
@@ -346,15 +327,15 @@ def _describe_end(exit_code: int | None) -> str:
     return f"ended the process, exit code {exit_code}"
 
 
-def _serve(sender: Connection, probes: Sequence[Probe]) -> None:
-    """Runs in the child: sends an outcome for each probe as it ends."""
+def _serve(sender: Connection, attempts: Sequence[tuple[Callable[..., str], tuple[object, ...]]]) -> None:
+    """Runs in the child process: sends what each attempt returned, or how it failed, as soon as it ends."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)  # native libraries write to the terminal on their own
     os.dup2(silence, 2)
-    for probe in probes:
+    for attempt, arguments in attempts:
         try:
-            sender.send((True, probe.attempt(*probe.arguments)))
+            sender.send((None, attempt(*arguments)))
         except PrelabelError as error:
-            sender.send((False, str(error)))
+            sender.send((str(error),))
         except Exception as error:
-            sender.send((False, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+            sender.send((f"{type(error).__name__}: {' '.join(str(error).split())}",))

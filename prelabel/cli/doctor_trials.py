@@ -1,4 +1,4 @@
-"""What the doctor tries, each in words: imports, GPUs, decoders on a generated clip, the demo's detector."""
+"""What the doctor tries: imports, GPUs, decoders on a test clip, and the demo's detector. Each returns words."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def import_torch() -> str:
 
 
 def list_gpus() -> str:
-    """Returns the GPUs that torch can use, and the driver's version; raises where there is none."""
+    """Returns the GPUs that torch can use, and the driver's version; raises if there is none."""
     import torch
 
     from prelabel.media.nvdec import count_engines
@@ -63,7 +63,7 @@ def _why_no_gpu() -> str:
         return "is built without CUDA"
     try:
         torch.cuda.init()
-    except RuntimeError as error:  # a driver that is too old says so here only
+    except RuntimeError as error:  # only this says that a driver is too old
         return f"sees none: {str(error).partition('. ')[0]}"
     return "sees none"
 
@@ -73,7 +73,7 @@ def _driver_version() -> str:
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return "of a version that nvidia-smi does not tell"
+        return "of unknown version"
     return ", ".join(dict.fromkeys(said.split()))
 
 
@@ -141,7 +141,7 @@ def detect(device: str) -> str:
 
 
 def load_ffmpeg() -> str:
-    """Loads the FFmpeg that the system has, as torchcodec does."""
+    """Loads the system's FFmpeg, as torchcodec does."""
     for version in FFMPEG_CODEC_VERSIONS:
         try:
             ctypes.CDLL(f"libavcodec.so.{version}")
@@ -152,7 +152,7 @@ def load_ffmpeg() -> str:
 
 
 def load_nvcuvid() -> str:
-    """Loads the library by which NVDEC is reached; it comes with the driver."""
+    """Loads the driver's library for NVDEC."""
     capabilities = os.environ.get("NVIDIA_DRIVER_CAPABILITIES", "not set")
     try:
         ctypes.CDLL("libnvcuvid.so.1")

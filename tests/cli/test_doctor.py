@@ -9,13 +9,13 @@ import pytest
 from prelabel.cli import doctor_trials as trials
 from prelabel.cli.doctor import (
     Finding,
+    check_encord,
+    check_folders,
+    check_models,
     examine,
     gpu_mend,
     has_blocking,
     is_container,
-    look_at_encord,
-    look_at_folders,
-    look_at_models,
 )
 from prelabel.errors import ReadError
 from prelabel.media import torchcodec
@@ -78,7 +78,7 @@ def test_it_never_raises_whatever_the_machine_is_like(tmp_path: Path, monkeypatc
     monkeypatch.chdir(gone)
     gone.rmdir()
     found = {finding.name: finding for finding in examine(patience_seconds=0.01)}
-    assert found["machine"].detail.startswith("could not be looked at: FileNotFoundError")
+    assert found["machine"].detail.startswith("could not be checked: FileNotFoundError")
     assert has_blocking(found.values())
 
 
@@ -98,7 +98,7 @@ def test_a_broken_card_and_a_wrong_folder_do_not_hide_the_others(
     monkeypatch.setenv("HOME", str(tmp_path))
     folders = [str(tmp_path / "broken"), "~/nowhere/", str(tmp_path / "good")]
     monkeypatch.setenv("PRELABEL_MODELS", os.pathsep.join(folders))
-    broken, nowhere, good, *_ = look_at_models()
+    broken, nowhere, good, *_ = check_models()
     assert broken.status == nowhere.status == "warn"
     assert "bad.yaml" in broken.detail
     assert good == Finding("models", "ok", f"{folders[2]}: weights mine.pt")
@@ -126,21 +126,21 @@ def test_a_clip_with_fewer_frames_is_reported(tmp_path: Path, monkeypatch: pytes
 
 
 def test_no_encord_settings_are_no_failure() -> None:
-    (found,) = look_at_encord({})
+    (found,) = check_encord({})
     assert found.status == "warn"
     assert "ENCORD_SSH_KEY_FILE" in found.detail
 
 
 def test_a_good_key_file_is_told_by_its_variable_only(tmp_path: Path) -> None:
     key = write_key(tmp_path / "secret-name", 0o600)
-    found = look_at_encord({"ENCORD_SSH_KEY_FILE": str(key), "ENCORD_PROJECT_HASH": "secret-hash"})
+    found = check_encord({"ENCORD_SSH_KEY_FILE": str(key), "ENCORD_PROJECT_HASH": "secret-hash"})
     assert [finding.status for finding in found] == ["ok", "ok"]
     assert "secret" not in repr(found)
 
 
 def test_a_key_file_open_to_others_is_named_with_the_command_that_closes_it(tmp_path: Path) -> None:
     key = write_key(tmp_path / "key", 0o644)
-    found = look_at_encord({"ENCORD_SSH_KEY_FILE": str(key)})[-1]
+    found = check_encord({"ENCORD_SSH_KEY_FILE": str(key)})[-1]
     assert found.status == "warn"
     assert "644" in found.detail
     assert found.mend == 'chmod 600 "$ENCORD_SSH_KEY_FILE"'
@@ -158,7 +158,7 @@ def test_a_key_file_open_to_others_is_named_with_the_command_that_closes_it(tmp_
     ids=["no such file", "not in the home", "no key", "broken key", "the key itself where its file should be"],
 )
 def test_a_key_that_is_none_is_told_without_its_value(environment: dict[str, str]) -> None:
-    found = look_at_encord(environment)
+    found = check_encord(environment)
     assert found[-1].status == "warn"
     told = repr(found)
     assert "secret" not in told
@@ -171,19 +171,19 @@ def test_a_secret_that_the_system_mounts_may_be_read_by_the_group(
 ) -> None:
     key = write_key(tmp_path / "key", 0o440)
     monkeypatch.setattr(os, "geteuid", lambda: key.stat().st_uid + 1)
-    assert look_at_encord({"ENCORD_SSH_KEY_FILE": str(key)})[-1].status == "ok"
+    assert check_encord({"ENCORD_SSH_KEY_FILE": str(key)})[-1].status == "ok"
     key.chmod(0o444)
-    assert look_at_encord({"ENCORD_SSH_KEY_FILE": str(key)})[-1].status == "warn"
+    assert check_encord({"ENCORD_SSH_KEY_FILE": str(key)})[-1].status == "warn"
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_what_wants_to_go_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write everywhere
-    folders = {"outputs": Path("/"), "fetched weights": tmp_path / "cache" / "models"}
-    (found,) = look_at_folders(folders)
+    folders = {"outputs": Path("/"), "downloaded weights": tmp_path / "cache" / "models"}
+    (found,) = check_folders(folders)
     assert found.status == "warn"
-    assert found.detail.startswith(f"fetched weights: {tmp_path}/cache/models: user ")
+    assert found.detail.startswith(f"downloaded weights: {tmp_path}/cache/models: user ")
     assert "XDG_CACHE_HOME" in found.mend
 
 
