@@ -236,11 +236,39 @@ def test_an_output_inside_the_source_is_not_taken_for_footage(folder):
     assert len(run_whole(assembly_of(folder, source=source)).tasks) == 1
 
 
-def test_a_dry_run_writes_below_its_own_folder_and_no_ledger(folder):
+def test_a_dry_run_writes_nothing_outside_its_own_folder(folder):
     add_clip(folder)
     assert run_whole(assembly_of(folder, dry_run=True)).dry_run
     assert list((folder / "out" / "dry-run").glob("*.labels.json"))
-    assert not (folder / "out" / LEDGER).exists()
+    assert [path.name for path in (folder / "out").iterdir()] == ["dry-run"]
+
+
+def test_a_run_uses_the_raw_detections_of_the_dry_run_before_it(folder):
+    clip = add_clip(folder)
+    run_whole(assembly_of(folder, dry_run=True))
+    before = num_batches(folder)
+    (task,) = run_whole(assembly_of(folder)).tasks
+    assert (task.status, num_batches(folder)) == ("done", before)
+    tried, kept = (folder / "out" / place / f"{clip.stem}.detections.parquet" for place in ("dry-run", "."))
+    assert pq.read_table(kept).equals(pq.read_table(tried))
+
+
+def test_a_run_detects_again_when_the_dry_run_had_another_detector(folder):
+    add_clip(folder)
+    run_whole(assembly_of(folder, dry_run=True))
+    before = num_batches(folder)
+    (task,) = run_whole(assembly_of(folder, detector={"conf": 0.7})).tasks
+    assert (task.status, num_batches(folder)) == ("done", 2 * before)
+
+
+def test_a_second_run_on_the_same_output_is_refused(folder):
+    add_clip(folder)
+    first, second = assembly_of(folder), assembly_of(folder)
+    prepare(second)
+    with first.store.hold(), pytest.raises(MachineError, match=r"out: another run writes here \(process \d+ on "):
+        run(second)
+    assert num_batches(folder) == 0
+    assert run(assembly_of(folder, dry_run=True)).tasks
 
 
 def test_asking_to_stop_leaves_the_rest_for_the_next_run(folder):
