@@ -149,6 +149,8 @@ def test_preview_and_export_after_a_run(folder, prelabel):
     assert (folder / "out" / "a.preview.jpg").stat().st_size > 1000
     assert prelabel("export", "config.yaml", "exported", "-f", "yolo") == 0
     assert len(list((folder / "exported").rglob("*.txt"))) >= NUM_FRAMES
+    assert prelabel("export", "config.yaml", "with_images", "-f", "voc", "--frames", "5") == 0
+    assert len(list((folder / "with_images" / "JPEGImages").glob("a.mp4_*.jpg"))) == len(range(0, NUM_FRAMES, 5))
 
 
 def test_evaluate_after_a_run_shows_what_was_kept(folder, prelabel, capsys):

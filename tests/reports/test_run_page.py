@@ -176,3 +176,15 @@ def test_a_task_without_stored_results_is_shown_without_thumbnails(assembly):
     finally:
         for path, content in kept.items():
             path.write_bytes(content)
+
+
+def test_a_task_whose_media_are_gone_is_shown_without_thumbnails_but_with_its_chart(assembly):
+    report = RunReport.read(assembly.output / "report.json")
+    media = assembly.config.source.path
+    away = media.rename(media.with_name("away"))
+    try:
+        views = page_of(assembly, report).tasks
+    finally:
+        away.rename(media)
+    assert [len(view.thumbnails) for view in views] == [0, 0]
+    assert all(view.timeline is not None for view in views)
