@@ -76,9 +76,9 @@ class Export:
         Raises:
             TaskError: the media cannot be fetched or read, or have changed since the run.
         """
-        if self.media is None:
-            return
         frames = video.detections.frames_looked_at
+        if self.media is None or not len(frames):
+            return
         path_of = dict(zip(frames.tolist(), paths, strict=True))
         for index, frame in self.media.read(video.title, frames):
             path_of[index].parent.mkdir(parents=True, exist_ok=True)

@@ -155,11 +155,12 @@ def _draw_shapes(image: Image.Image, found: Detections, label_map: LabelMap, sca
         if edges:  # without any, supervision would guess a skeleton by the number of points
             scene = sv.EdgeAnnotator(colour, thickness=line_px, edges=edges).annotate(scene, pose)
         scene = sv.VertexAnnotator(colour, radius=2 * line_px).annotate(scene, pose)
-    for boxes, thickness in ((shapes[is_pose], 1), (shapes[~(has_area | is_rotated | is_pose)], line_px)):
-        # OpenCV centres a line on its pixels. Moved inwards it stays within the box, and so within the image.
-        inset = np.array([1, 1, -1, -1]) * (thickness // 2) - [0, 0, 1, 1]
-        boxes.xyxy = boxes.xyxy + inset
-        scene = sv.BoxAnnotator(palette, thickness=thickness).annotate(scene, boxes)
+    for chosen, thickness in ((is_pose, 1), (~(has_area | is_rotated | is_pose), line_px)):
+        if chosen.any():
+            boxes = shapes[chosen]
+            # OpenCV centres a line on its pixels. Moved inwards it stays within the box, and so within the image.
+            boxes.xyxy = boxes.xyxy + np.array([1, 1, -1, -1]) * (thickness // 2) - [0, 0, 1, 1]
+            scene = sv.BoxAnnotator(palette, thickness=thickness).annotate(scene, boxes)
     return Image.fromarray(scene[..., ::-1])
 
 

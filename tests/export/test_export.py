@@ -126,6 +126,12 @@ def test_frames_are_those_with_labels_or_every_nth(ran, tmp_path):
         assert written == {f"{index:06d}.jpg" for index in expected}
 
 
+def test_a_run_without_labels_has_no_labelled_frames(ran, tmp_path):
+    export_run(assembly_of(*ran, labels={"conf": 0.99}), "yolo", tmp_path / "set", frames="labelled")
+    assert (tmp_path / "set" / "train.txt").read_text() == ""
+    assert not (tmp_path / "set" / "images").exists()
+
+
 def test_a_frame_is_the_videos_own(tmp_path):
     with av.open(tmp_path / "a.mp4", "w") as container:
         stream = container.add_stream("libx264", rate=25)
