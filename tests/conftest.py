@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-pytest_plugins = ["tests.encord_server.fixtures"]
+pytest_plugins = ["tests.encord_fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from encord.exceptions import (
 )
 from encord.workflow.stages.agent import AgentTask
 
+from tests.encord_fixtures import NUM_FRAMES, ConnectAs, connect
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW
-from tests.encord_server.fixtures import NUM_FRAMES, ConnectAs, connect
 from tests.encord_server.populated import Platform
 from tests.encord_server.signing import KeyPair
 

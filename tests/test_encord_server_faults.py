@@ -18,6 +18,7 @@ from encord import EncordUserClient
 from encord.exceptions import InvalidArgumentsError, OperationNotAllowed, RateLimitExceededError, RequestException
 from encord.project import Project as SdkProject
 
+from tests.encord_fixtures import connect
 from tests.encord_server import (
     AGENT,
     ANNOTATE,
@@ -34,7 +35,6 @@ from tests.encord_server import (
     WrongBytes,
     download_of,
 )
-from tests.encord_server.fixtures import connect
 from tests.encord_server.records import DataUnit, Project
 from tests.make_media import Recipe, write_clip
 

@@ -18,8 +18,8 @@ from encord.http.constants import RequestsSettings
 from encord.objects import Object
 from encord.objects.coordinates import BoundingBoxCoordinates
 
+from tests.encord_fixtures import NUM_FRAMES, ConnectAs
 from tests.encord_server import AGENT
-from tests.encord_server.fixtures import NUM_FRAMES, ConnectAs
 from tests.encord_server.populated import Platform
 
 

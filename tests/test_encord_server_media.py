@@ -9,8 +9,8 @@ import numpy as np
 import requests
 from PIL import Image
 
+from tests.encord_fixtures import NUM_FRAMES
 from tests.encord_server import AGENT
-from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
 
 

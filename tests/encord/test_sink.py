@@ -21,6 +21,7 @@ from prelabel.labels.row.write import write_detections
 from prelabel.sources import RowOptions
 from tests.builders import video_detections
 from tests.encord.test_source import pictures, replace_clip
+from tests.encord_fixtures import NUM_FRAMES, ConnectAs
 from tests.encord_server import (
     AGENT,
     ANNOTATE,
@@ -31,7 +32,6 @@ from tests.encord_server import (
     Status,
 )
 from tests.encord_server.faults import CarryOut
-from tests.encord_server.fixtures import NUM_FRAMES, ConnectAs
 from tests.encord_server.populated import Platform
 from tests.encord_server.records import DataUnit, Json, LabelRow
 from tests.encord_server.wire import Answer

@@ -11,6 +11,7 @@ from prelabel.encord.project import WaitingTask
 from prelabel.encord.source import EncordSource
 from prelabel.errors import AccountError, FetchError, SaveError, TakenError
 from prelabel.plugins.protocols import SkippedTask
+from tests.encord_fixtures import NUM_FRAMES
 from tests.encord_server import (
     AGENT,
     ANNOTATE,
@@ -22,7 +23,6 @@ from tests.encord_server import (
     Truncated,
     download_of,
 )
-from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
 from tests.encord_server.records import DataUnit
 from tests.reach import encord_source

@@ -8,17 +8,17 @@
         assert project.row(task.data).objects()
 
 Written from the API as the SDK uses it. Look at `server.world` for what the platform would hold (label rows, tasks,
-saves, moves, links, downloads), at `server.calls` for what was asked, and let things go wrong with `server.faults`.
+saves, moves, links, downloads), at `server.calls` for what was asked, and inject faults with `server.faults`.
 
-Where nothing public says how the platform behaves, this was chosen:
+Nothing public says how the platform behaves in these cases; the server does this:
 
 - task pages have 50 tasks and offset tokens (`Settings`), which skip tasks when earlier ones leave the stage;
-- a task keeps its uuid on its way; at a new stage it goes to the end of the queue;
+- a task keeps its uuid when it moves, and joins the end of the next stage's queue;
 - a branch that is asked for lists an uninitialised row, and creating that row makes the branch;
 - a save is stored wherever its task is; of several rows in one request all are stored or none;
-- NaN in a body is INVALID_ARGUMENTS_ERROR; a box outside the picture, a confidence outside 0 to 1, a wrong shape and
+- NaN in a body is INVALID_ARGUMENTS_ERROR; a box outside the image, a confidence outside 0 to 1, a wrong shape and
   an object twice on a frame make a row invalid, or CORRUPTED_LABEL_ERROR when the caller asks for validation;
-- pictures of an image sequence have no files of their own, the sequence has its video;
+- images of an image sequence have no files of their own, the sequence has its video;
 - width and height of a rotated video are those displayed.
 """
 
@@ -38,7 +38,7 @@ from .faults import (
     download_of,
 )
 from .probe import MediaFacts
-from .server import EncordServer
+from .server import EncordServer, connect
 from .state import AGENT, ANNOTATE, COMPLETE, REVIEW, World
 
 __all__ = [
@@ -61,5 +61,6 @@ __all__ = [
     "Truncated",
     "World",
     "WrongBytes",
+    "connect",
     "download_of",
 ]

@@ -1,4 +1,4 @@
-"""What an endpoint is given: the world, the settings, and who asks."""
+"""What an endpoint gets: the world, the settings and the user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .state import World
 
 @dataclass
 class Settings:
-    """How the platform behaves where it is configurable, or where nothing public says how it does."""
+    """How the platform behaves where that can be configured, or is not documented."""
 
     page_size: int = 50
     # Offsets skip tasks when earlier ones leave the stage while it is read; stable tokens do not.

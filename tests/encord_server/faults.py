@@ -1,14 +1,14 @@
-"""Faults to inject. Every fault is one sentence: which calls, what happens to them, how many times.
+"""Faults to inject: which calls they match, what happens to these, how many times.
 
     server.faults.add("save_label_rows", Status(503))               # refused once; the SDK tries again at once
     server.faults.add("act_on_tasks", LostAnswer(carried_out=True)) # the task moves, the caller cannot know
-    server.faults.add(download_of(clip.item), Truncated(1000), times=None)  # for ever
+    server.faults.add(download_of(clip.item), Truncated(1000), times=None)  # every time
     server.faults.add(lambda call: "Annotate" in call.summary, Delay(2.0), skip=3)
     server.faults.add(lambda call: True, AnyOf(TROUBLE, draw), times=None, rate=0.1)  # on a tenth of all answers
 
-A match is an operation's name, as `Call.operation` shows it, or a function of the call. An action is a callable
-that is given a way to carry the request out and gives back the answer to send; one that does not carry it out
-leaves the world, and even the signature, unlooked at. So a new action is a class with `__call__`.
+A match is an operation's name, as in `Call.operation`, or a function of the call. An action is a callable: it gets a
+function that carries the request out, and returns the answer to send. If it does not call that function, the world
+stays as it is, and not even the signature is checked. A new action is a class with `__call__`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CarryOut = Callable[[], Answer]
 
 @dataclass
 class Call:
-    """One request as it came, and what became of it."""
+    """One request and its outcome."""
 
     operation: str
     method: str
@@ -67,7 +67,7 @@ class _Fault:
 
 @dataclass
 class Faults:
-    """The faults in waiting; the first that fits a call is used up by it."""
+    """The faults that wait. A call uses up the first that matches it."""
 
     draw: random.Random = field(default_factory=lambda: random.Random(1))
     _waiting: list[_Fault] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Faults:
     def add(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0, rate: float = 1.0) -> None:
         """Let `action` happen to the next `times` calls that match, after `skip` of them; None: to all.
 
-        Of a rate below 1, calls are drawn by `draw`, so that a seed tells which.
+        With a rate below 1, `draw` chooses the calls, so that its seed repeats the choice.
         """
         with self._lock:
             self._waiting.append(_Fault(match, action, times, skip, rate))

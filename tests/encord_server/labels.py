@@ -107,7 +107,7 @@ def _unit_with(unit: Json, object_hashes: set[str]) -> Json:
 
 
 def _objects(document: Json) -> Iterator[tuple[str, Json]]:
-    """Every object instance with the place it is at, in words."""
+    """Every object instance, and where it is, in words."""
     for unit_hash, unit in document["data_units"].items():
         labels = unit.get("labels", {})
         frames = {unit_hash: labels} if "objects" in labels else labels
@@ -161,7 +161,7 @@ def _answered_features(node: object) -> Iterator[str]:
 
 
 def validation_errors(document: Json, ontology: Ontology) -> list[str]:
-    """What makes a row invalid without being refused, unless the caller asked for validation."""
+    """What makes a row invalid. The row is stored all the same, unless the caller asks for validation."""
     errors = []
     seen: set[tuple[str, str]] = set()
     for place, entry in _objects(document):
@@ -190,7 +190,7 @@ def _lies_inside(left: float, top: float, width: float, height: float) -> bool:
 
 
 def store_labels(row: LabelRow, document: Json, *, user: str, now: datetime) -> None:
-    """Replace all labels of the row by the document's; who and when come from the row and the caller, not from it."""
+    """Replace all labels of the row by the document's. Authors and times come from the row and the caller."""
     row.labels = empty_labels(row.data) | {
         unit_hash: unit.get("labels", {}) for unit_hash, unit in document["data_units"].items()
     }
@@ -213,7 +213,7 @@ def _fill_in_author(entry: Json, user: str) -> None:
 
 
 def _number_objects(row: LabelRow, document: Json) -> None:
-    """Number the objects that carry no number, one series for each feature."""
+    """Number the objects that have no number yet, feature by feature."""
     feature_of = {entry["objectHash"]: entry["featureHash"] for _, entry in _objects(document)}
     highest: Counter[str] = Counter()
     for object_hash, answer in row.object_answers.items():

@@ -17,7 +17,7 @@ _DEFAULT_BRANCH = "main"
 
 
 def operation_of(envelope: Json) -> str:
-    """The name of what is asked for, or `unknown_query`."""
+    """The name of the query, or `unknown_query`."""
     return _QUERIES.get(_query(envelope), _refuse_query).__name__
 
 
@@ -156,7 +156,7 @@ def _time(text: str) -> datetime:
 
 
 def _object_path(item: StorageItem) -> str | None:
-    """Where the file lies in its bucket: what stands for a link where none was asked for."""
+    """The file's path in its bucket, which the API returns where no link was asked for."""
     return f"{item.folder_uuid}/{item.uuid}" if item.path else None
 
 
@@ -172,7 +172,7 @@ def get_label_rows(context: Context, project: Project, uid: Any, payload: Json, 
 
 
 def _not_archived(project: Project, kind: str, wanted: list[str] | None) -> list[str] | None:
-    """The features asked for that are not archived; None where that is all of them."""
+    """The requested features that are not archived; None if all are."""
     features = {entry["featureNodeHash"]: bool(entry.get("archived")) for entry in project.ontology.editor[kind]}
     if not any(features.values()):
         return wanted
@@ -202,7 +202,7 @@ def create_label_rows(context: Context, project: Project, uid: Any, payload: Jso
 
 
 def create_row(context: Context, project: Project, data: DataUnit, branch: str) -> LabelRow:
-    """An empty row of this data on this branch, which had none."""
+    """Creates an empty row for data that has none on this branch."""
     now = context.world.clock.now()
     row = LabelRow(str(uuid4()), data, branch, now, now, labels.empty_labels(data))
     project.rows[row.label_hash] = row

@@ -29,7 +29,7 @@ class Links:
         self._revoked_before = world.clock.now()
 
     def sign(self, item: StorageItem, lifetime_seconds: float) -> str | None:
-        """A link to the item's file, of which no two are the same; None where the item has no file."""
+        """A new link to the item's file; None if it has none."""
         if item.path is None:
             return None
         now = self._world.clock.now()
@@ -45,7 +45,7 @@ class Links:
         return url
 
     def expire_all(self) -> None:
-        """Let every link given out so far be expired from now on."""
+        """Expire every link that was given out so far."""
         self._revoked_before = self._world.clock.now()
 
     def refusal(self, request: Request, item_uuid: str) -> str | None:
@@ -96,7 +96,7 @@ def _file_answer(request: Request, item: StorageItem, path: Path) -> Answer:
 
 
 def _wanted_range(header: str, size: int) -> range | None:
-    """The bytes asked for, the whole file for no or several ranges; None if there are none such.
+    """The requested bytes: the whole file for no range or several; None if there are none.
 
     >>> _wanted_range("bytes=10-", 30), _wanted_range("bytes=-5", 30), _wanted_range("bytes=30-", 30)
     (range(10, 30), range(25, 30), None)

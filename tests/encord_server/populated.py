@@ -1,4 +1,4 @@
-"""A platform that holds what most tests need: a project with one video at the agent stage."""
+"""A project with one video at the agent stage, which most tests need."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 @dataclass
 class StorageItem:
-    """A file, or a group of files, in storage; `path` is where the bytes lie, None for image groups."""
+    """A file, or a group of files, in storage; `path` is its file, None for image groups."""
 
     uuid: str
     folder_uuid: str
@@ -36,7 +36,7 @@ class StorageItem:
 
 @dataclass
 class Picture:
-    """One picture of an image group or sequence."""
+    """One image of an image group or sequence."""
 
     image_hash: str
     item: StorageItem
@@ -145,7 +145,7 @@ class LabelRow:
         return not self.validation_errors
 
     def objects(self) -> list[tuple[int, Json]]:
-        """Every object instance on every frame, with its frame number, in frame order."""
+        """Every object instance on every frame, with its frame index, in frame order."""
         if self.data.data_type in ("image", "img_group"):
             frames = list(enumerate(self.labels.values()))
         else:
@@ -179,12 +179,12 @@ class Project:
         return self.row_of.get((data.data_hash, branch))
 
     def tasks_at(self, name: str) -> list[Task]:
-        """The tasks waiting at a stage, in the order in which they are handed out."""
+        """The tasks that wait at a stage, in the order in which the API lists them."""
         stage = self.stage(name)
         return sorted((task for task in self.tasks.values() if task.stage is stage), key=lambda t: t.queue_place)
 
     def titles_at(self, name: str) -> list[str]:
-        """The titles of the tasks waiting at a stage, sorted: threads may bring them there in any order."""
+        """The titles of the tasks waiting at a stage, sorted, since threads may move them in any order."""
         return sorted(task.data.title for task in self.tasks_at(name))
 
 

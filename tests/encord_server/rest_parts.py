@@ -25,7 +25,7 @@ def iso(time: datetime) -> str:
 
 
 def page_of(context: Context, request: Request, results: Sequence[object]) -> Json:
-    """The page that the request's token names; the token is an offset into what the list is by then."""
+    """The page that the request's token names. The token is an offset into the current list."""
     start = int(read_token(request, "offset") or 0)
     end = start + context.settings.page_size
     return {

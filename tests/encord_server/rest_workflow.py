@@ -29,7 +29,7 @@ def list_tasks(context: Context, request: Request, project: str, stage: str) -> 
 
 
 def _page_after_place(context: Context, request: Request, tasks: list[Task]) -> Json:
-    """A page whose token is a place in the queue, so that tasks which leave the stage move no others past it."""
+    """A page whose token is a place in the queue, which stays right when tasks leave the stage."""
     token = read_token(request, "place")
     if token is not None:
         priority, arrived = token.split("/")

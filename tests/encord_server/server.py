@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from . import legacy, rest
@@ -20,14 +20,29 @@ from .state import World
 from .summary import summarise
 from .wire import Answer, ApiError, ConnectionCutError, EnvelopeError, Request
 
+if TYPE_CHECKING:
+    from encord import EncordUserClient
+
 _LEGACY_PATHS = ("/public", "/public/user")
 _SUMMARY_CHARS = 300
+
+
+def connect(server: EncordServer, private_key: str) -> EncordUserClient:
+    """Returns the unmodified SDK's client, connected to a server.
+
+    Args:
+        server: a running one.
+        private_key: as `EncordServer.add_user` returns it.
+    """
+    from encord import EncordUserClient
+
+    return EncordUserClient.create_with_ssh_private_key(private_key, domain=server.url)
 
 
 class EncordServer:
     """The Encord API on a port of this machine.
 
-    `world` is what it knows; `calls`, `refused` and `errors` what happened on the wire; `faults` what shall go wrong.
+    `world` is what it knows; `calls`, `refused` and `errors` say what happened; `faults` are injected.
     """
 
     def __init__(self, world: World | None = None, settings: Settings | None = None, *, port: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Keys, and the check of both families of request signatures."""
+"""Keys, and the checks of both kinds of request signatures."""
 
 from __future__ import annotations
 

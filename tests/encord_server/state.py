@@ -1,4 +1,4 @@
-"""The world: projects, data, tasks, labels, and everything that happened to them."""
+"""The world: projects, data, tasks, labels, and a record of what happened to them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ITEM_TYPES = {"audio": "audio", "pdf": "pdf", "plain_text": "plainText"}
 
 
 class Clock:
-    """The time of the world: real, plus what a test moved it on by."""
+    """The world's time: real time, plus what a test advanced it by."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
@@ -115,13 +115,13 @@ class World:
         return self._as_unit(data_type, item)
 
     def add_image_group(self, paths: Sequence[Path], *, title: str = "group") -> DataUnit:
-        """Pictures labelled together; the group has no file of its own, each picture has."""
+        """Images that are labelled together. The group has no file of its own, each image has."""
         children = [self._add_item("image", path, probe_image(path)) for path in paths]
         item = self._add_item("imageGroup", None, MediaFacts(num_frames=len(children)), title=title)
         return self._as_group(item, children)
 
     def add_image_sequence(self, video: Path, *, title: str = "sequence") -> DataUnit:
-        """Pictures that the platform keeps as the frames of one video: the group has a file, the pictures have none."""
+        """Images that the platform keeps as the frames of one video. The group has a file, the images have none."""
         facts = probe_video(video)
         frame = replace(facts, num_frames=1, fps=None, duration_seconds=None)
         children = [self._add_item("image", None, frame, title=f"{n}.jpg") for n in range(facts.num_frames)]

@@ -1,4 +1,4 @@
-"""What happened so far, in numbers: for people, and for clients in another process (`GET /state`)."""
+"""Counts of what happened so far, also for clients in another process (`GET /state`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes over the wire: requests as read, answers as sent, and the two ways the API says no."""
+"""Requests, answers, and the API's two forms of refusal."""
 
 from __future__ import annotations
 

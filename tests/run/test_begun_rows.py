@@ -13,8 +13,8 @@ from prelabel.config.fingerprints import config_fingerprint
 from prelabel.config.load import check_config
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ConfigError, TakenError
+from tests.encord_fixtures import NUM_FRAMES
 from tests.encord_server import AGENT, ANNOTATE
-from tests.encord_server.fixtures import NUM_FRAMES
 from tests.encord_server.populated import Platform
 from tests.kept import write_grey_clip
 from tests.labelling import detections

@@ -1,4 +1,4 @@
-"""Fixtures: a running server, a key it knows, and the real SDK's client connected to it."""
+"""Fixtures: a running test server, a key that it knows, and the real SDK's client connected to it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .populated import Platform
-from .server import EncordServer
+from tests.encord_server import EncordServer, connect
+from tests.encord_server.populated import Platform
+from tests.make_media import Recipe, write_clip
 
 if TYPE_CHECKING:
     from encord import EncordUserClient
@@ -17,16 +18,9 @@ if TYPE_CHECKING:
 NUM_FRAMES = 12
 
 
-def connect(server: EncordServer, private_key: str) -> EncordUserClient:
-    """The unmodified SDK's client, at this server."""
-    from encord import EncordUserClient
-
-    return EncordUserClient.create_with_ssh_private_key(private_key, domain=server.url)
-
-
 @pytest.fixture
 def encord_server() -> Iterator[EncordServer]:
-    """An empty world behind a running server; a request that the server could make nothing of fails the test."""
+    """A running server without projects. A request that it cannot read fails the test."""
     with EncordServer() as server:
         yield server
     assert not server.errors, "\n".join(server.errors)
@@ -34,7 +28,7 @@ def encord_server() -> Iterator[EncordServer]:
 
 @pytest.fixture
 def encord_key(encord_server: EncordServer) -> str:
-    """The private key text of agent@example.com."""
+    """The private key of agent@example.com, as text."""
     return encord_server.add_user("agent@example.com")
 
 
@@ -45,7 +39,7 @@ def encord_client(encord_server: EncordServer, encord_key: str) -> EncordUserCli
 
 @pytest.fixture
 def encord_environment(encord_server: EncordServer, encord_key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment a user sets: `ENCORD_SSH_KEY` and `ENCORD_DOMAIN`, and no key file that would go before it."""
+    """Sets `ENCORD_SSH_KEY` and `ENCORD_DOMAIN` as a user does."""
     monkeypatch.delenv("ENCORD_SSH_KEY_FILE", raising=False)
     monkeypatch.setenv("ENCORD_SSH_KEY", encord_key)
     monkeypatch.setenv("ENCORD_DOMAIN", encord_server.url)
@@ -54,14 +48,12 @@ def encord_environment(encord_server: EncordServer, encord_key: str, monkeypatch
 @pytest.fixture(scope="session")
 def encord_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of `NUM_FRAMES` frames."""
-    from tests.make_media import Recipe, write_clip
-
     return write_clip(tmp_path_factory.mktemp("encord") / "clip.mp4", Recipe(num_frames=NUM_FRAMES)).path
 
 
 @pytest.fixture
 def platform(encord_server: EncordServer, encord_client: EncordUserClient, encord_clip: Path) -> Platform:
-    """A project with one video at the agent stage, as the server keeps it and as the SDK sees it."""
+    """A project with one video at the agent stage."""
     return Platform.populate(encord_server, encord_client, encord_clip)
 
 
