@@ -250,7 +250,7 @@ def _run(args: argparse.Namespace, clip: Path, num_videos: int, detector: Ultral
             "detector": {"use": "ultralytics", "weights": args.weights, "device": DEVICE},
         }
         assembly = assemble(check_config(values, "benchmark"), Path())
-        assembly.detection.finder.__dict__["detector"] = detector
+        assembly.detection.provider.__dict__["detector"] = detector
         report = run_tasks(assembly, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return report.num_inferred

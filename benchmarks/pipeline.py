@@ -141,7 +141,7 @@ def _run(clip: Path, weights: str, warm: Assembly, num_frames: int) -> int:
     torch.set_num_threads(os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as output:
         assembly = _assembly(clip, weights, Path(output), num_frames - 1)
-        assembly.detection.finder.__dict__["detector"] = warm.detection.finder.detector
+        assembly.detection.provider.__dict__["detector"] = warm.detection.provider.detector
         report = run_tasks(assembly, NullProgress(), StopSignal())
     assert not report.failed, report.failed
     return report.num_inferred

@@ -109,7 +109,7 @@ def _keep(live: Assembly, video: tuple[VideoInfo, list[Detections]]) -> None:
     info, found = video
     entry = Entry("clip.mp4", "clip.mp4", "inferred", "none")
     origin = DetectionProvenance(
-        tuple(live.detection.detector.class_names), live.model, f"{live.detection.finder.fingerprint}:media", 0.05
+        tuple(live.detection.detector.class_names), live.model, f"{live.detection.provider.fingerprint}:media", 0.05
     )
     write_raw(live.store.detections_path(entry), RawRecord(info, concatenate(enumerate(found)), origin))
     live.store.ledger.record(entry)

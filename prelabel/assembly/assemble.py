@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.finders import LiveDetector
+from prelabel.assembly.detectors import LiveDetector
 from prelabel.assembly.function_parts import FunctionParts
-from prelabel.assembly.relabel import StoredDetector
+from prelabel.assembly.stored_detector import StoredDetector
 from prelabel.config.base import make_router
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.config.sections import Config
@@ -122,8 +122,8 @@ class Assembly:
     @property
     def ignored_keys(self) -> list[str]:
         """The config's keys that have changed since the stored detections were made, and do not change these."""
-        finder = self.detection.finder
-        return finder.ignored_keys if isinstance(finder, StoredDetector) else []
+        provider = self.detection.provider
+        return provider.ignored_keys if isinstance(provider, StoredDetector) else []
 
     # Where labels go
 
@@ -204,7 +204,7 @@ def assemble_without_detector(config: Config, folder: Path, dry_run: bool = Fals
     """Returns the parts of a config without loading its detector: what is known of it is stored with its detections."""
     live = assemble(config, folder, dry_run)
     stored = StoredDetector(config, folder, live.found_store, live.named_source)
-    return replace(live, detection=replace(live.detection, finder=stored))
+    return replace(live, detection=replace(live.detection, provider=stored))
 
 
 def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
@@ -216,7 +216,7 @@ def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Asse
     whole = RunFolder(config.source.output)
     found_store = whole if dry_run and whole.has_ledger else live.store
     stored = StoredDetector(config, folder, found_store, live.named_source)
-    return replace(live, found_store=found_store, stored=stored, detection=replace(live.detection, finder=stored))
+    return replace(live, found_store=found_store, stored=stored, detection=replace(live.detection, provider=stored))
 
 
 def make_source(config: Config, folder: Path, shared: Shared) -> Source:

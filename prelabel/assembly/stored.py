@@ -34,7 +34,7 @@ NEXT_STEP = "`prelabel run CONFIG` first"
 
 def label_detections(parts: DetectorParts, raw: RawRecord) -> FilteredDetections:
     """Returns what becomes labels: above the detector's threshold, filtered and tracked by the config."""
-    found = raw.detections.where(raw.detections.confidence >= np.float32(parts.finder.threshold or 0.0))
+    found = raw.detections.where(raw.detections.confidence >= np.float32(parts.provider.threshold or 0.0))
     filtered = filter_detections(found, raw.info, parts.label_map, parts.config.labels.rules)
     if parts.linking is not None:
         filtered = track_detections(filtered, raw.info, parts.label_map, raw.cuts, parts.linking)
@@ -46,7 +46,7 @@ def unlabelled_detections(parts: DetectorParts, raw: RawRecord) -> VideoDetectio
     """Returns the boxes that became no labels for their confidence alone, as single boxes."""
     label_map, rules = parts.label_map, parts.config.labels.rules
     found = filter_detections(raw.detections, raw.info, label_map, replace(rules, conf=0.0)).detections
-    least = np.maximum(class_thresholds(rules.conf, label_map), np.float32(parts.finder.threshold or 0.0))
+    least = np.maximum(class_thresholds(rules.conf, label_map), np.float32(parts.provider.threshold or 0.0))
     return found.where(found.confidence < least[found.class_id])
 
 
@@ -167,11 +167,11 @@ def labelled_video(assembly: Assembly, task: Keyed, title: str) -> LabelledVideo
         ConfigError: they are of a detector with other classes, or have no boxes as unsure as the config asks for.
         LabelError: they are missing or damaged.
     """
-    origin, threshold = read_origin(assembly.found_store.detections_path(task)), assembly.detection.finder.threshold
+    origin, threshold = read_origin(assembly.found_store.detections_path(task)), assembly.detection.provider.threshold
     check_classes(assembly.detection, title, origin)
     if origin.lowest_conf is not None and threshold is not None and threshold < origin.lowest_conf:
         raise ConfigError(
-            f"{title}: detector.conf: got {threshold:g}, detections are kept from {origin.lowest_conf:g} on: "
+            f"{title}: detector.conf: got {threshold:g}, detections are stored from {origin.lowest_conf:g} on: "
             f"{NEXT_STEP}"
         )
     labelled = load_labelled(assembly, task)

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from rich.markup import escape
 
 from prelabel.assembly.assemble import Assembly, assemble
-from prelabel.assembly.finders import detector_for
+from prelabel.assembly.detectors import detector_for
 from prelabel.cli.console import person, waiting
 from prelabel.cli.show import (
     show_checks,
@@ -223,7 +223,7 @@ def _run(
 def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
     """Labels the detections that earlier runs stored, by the config as it is now."""
     from prelabel.assembly.assemble import assemble_stored
-    from prelabel.assembly.relabel import refuse_answers, without_previews
+    from prelabel.assembly.stored_detector import refuse_answers, without_previews
 
     loaded = load_config(config, settings)
     refuse_answers(loaded, "prelabel run applies another threshold or class map, and classifies nothing again")
@@ -294,7 +294,7 @@ def draw_previews(
 ) -> int:
     """Draws the labels of an earlier run, and writes a page about it."""
     from prelabel.assembly.assemble import assemble_without_detector
-    from prelabel.assembly.relabel import refuse_answers
+    from prelabel.assembly.stored_detector import refuse_answers
     from prelabel.reports.previews import preview_run
     from prelabel.reports.run_page import write_run_report
 
@@ -325,7 +325,7 @@ def export_labels(
 ) -> int:
     """Writes the labels of an earlier run in another format."""
     from prelabel.assembly.assemble import assemble_without_detector
-    from prelabel.assembly.relabel import refuse_answers
+    from prelabel.assembly.stored_detector import refuse_answers
     from prelabel.export.export import export_run
 
     loaded = load_config(config, settings)
@@ -347,7 +347,7 @@ def evaluate_labels(
 ) -> int:
     """Compares the labels that runs wrote with the labels as they are now."""
     from prelabel.assembly.assemble import assemble_without_detector
-    from prelabel.assembly.relabel import refuse_answers
+    from prelabel.assembly.stored_detector import refuse_answers
     from prelabel.evaluate.evaluate import EvaluateOptions, evaluate_run
     from prelabel.reports.evaluation_page import write_evaluation_page
 

@@ -250,7 +250,7 @@ def _class_names(parts: DetectorParts) -> tuple[str, ...]:
 
 def _thresholds(parts: DetectorParts, results: Sequence[_TaskResult]) -> dict[str, ThresholdCurve]:
     """Returns the curves by class. Of tracks, only higher thresholds: lower ones would give other tracks."""
-    least = np.maximum(class_thresholds(parts.config.labels.conf, parts.label_map), parts.finder.threshold or 0.0)
+    least = np.maximum(class_thresholds(parts.config.labels.conf, parts.label_map), parts.provider.threshold or 0.0)
     in_force = {
         category.name: round(float(confidence), 5)
         for category, confidence in zip(parts.label_map.objects, least, strict=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel
 
-from prelabel.assembly.finders import detector_plugin
+from prelabel.assembly.detectors import detector_plugin
 from prelabel.config.base import PluginSection, Section
 from prelabel.config.fingerprints import config_fingerprint, detection_key_hashes, frame_values, values_affecting
 from prelabel.config.load import check_config

@@ -60,7 +60,7 @@ def test_boxes_that_no_run_has_kept_are_not_left_out_in_silence(tmp_path):
     (path,) = export_run(lower, "coco", tmp_path / "all.json")
     assert {annotation["score"] for annotation in json.loads(path.read_text())["annotations"]} == {0.75, 0.25}
     too_low = assembly_of(tmp_path / "media", tmp_path / "out", detector={**unsure, "conf": 0.1})
-    with pytest.raises(ConfigError, match=r"detector\.conf: got 0\.1, detections are kept from 0\.2 on"):
+    with pytest.raises(ConfigError, match=r"detector\.conf: got 0\.1, detections are stored from 0\.2 on"):
         export_run(too_low, "coco", tmp_path / "all.json")
 
 

@@ -160,7 +160,7 @@ def test_tiles_are_a_line_of_the_config():
     values = {"source": {"use": "demo"}, "detector": {"use": "tests.models.test_tiling:Blobs", "tiles": {"size": 200}}}
     assembly = assemble(check_config(values, "test"), None)
     assert isinstance(assembly.detection.detector, TiledDetector)
-    assert (assembly.detection.finder.threshold, assembly.detection.finder.lowest_conf) == (0.4, 0.1)
+    assert (assembly.detection.provider.threshold, assembly.detection.provider.raw_conf) == (0.4, 0.1)
     with pytest.raises(ConfigError, match=r"detector\.tiles\.size: got 3, expected 32 or more"):
         check_config({**values, "detector": {"weights": "demo", "tiles": {"size": 3}}}, "test")
 

@@ -108,7 +108,7 @@ class DetectionAgent:
     @property
     def model(self) -> ModelRecord:
         """The detector's."""
-        return self.parts.finder.model
+        return self.parts.provider.model
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -212,7 +212,7 @@ class DetectionAgent:
                 class_names=tuple(self.parts.detector.class_names),
                 model=self.model,
                 fingerprint=self._raw_fingerprint(task),
-                lowest_conf=self.parts.finder.lowest_conf,
+                lowest_conf=self.parts.provider.raw_conf,
                 offer=self.parts.given_geometry,
                 digests=self.parts.detection_key_hashes,
             ),

@@ -71,9 +71,9 @@ def check_keyframes(assembly: Assembly) -> None:
 def describe_detector(assembly: Assembly) -> str:
     """Returns model, batch size and warnings of the detector, in words."""
     parts = assembly.detection
-    described = describe_model(parts.finder.model, len(parts.finder.detector.class_names), parts.batch_size)
-    replicas = f" in {parts.num_streams} replicas" if parts.num_streams > 1 else ""
-    return "; ".join([described + replicas, *warnings_of(parts.finder.detector)])
+    described = describe_model(parts.provider.model, len(parts.provider.detector.class_names), parts.batch_size)
+    replicas = f" in {parts.num_replicas} replicas" if parts.num_replicas > 1 else ""
+    return "; ".join([described + replicas, *warnings_of(parts.provider.detector)])
 
 
 def describe_label_map(assembly: Assembly) -> str:

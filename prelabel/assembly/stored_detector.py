@@ -1,4 +1,4 @@
-"""Labels anew from what earlier runs have found: no detector is loaded, no media are fetched, no task is moved."""
+"""The detector of earlier runs, known by what they stored: labels are made again without loading or running it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prelabel.assembly.finders import detector_plugin, detector_section
+from prelabel.assembly.detectors import detector_plugin, detector_section
 from prelabel.assembly.stored import NEXT_STEP, StoredEntries, stored_entries
 from prelabel.config.fingerprints import detection_key_hashes
 from prelabel.config.sections import Config
@@ -27,7 +27,7 @@ from prelabel.store.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class ReplayDetector:
-    """What stands for the detector where its boxes are here already.
+    """Stands in for a detector whose detections are stored.
 
     Attributes:
         class_names: of the detector that found them.
@@ -38,15 +38,15 @@ class ReplayDetector:
     traits: ModelTraits
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
-        """Raises a DetectError: nothing is looked at again."""
-        raise DetectError(f"boxes are not found anew here: {NEXT_STEP}")
+        """Raises a DetectError: only `prelabel run` detects."""
+        raise DetectError(f"stored detections cannot be made again here: {NEXT_STEP}")
 
 
 @dataclass(frozen=True)
 class StoredDetector:
-    """The detector of earlier runs, by what is kept of it beside what it found; of several, that of the latest.
+    """The detector of earlier runs; the latest one if there were several.
 
-    Fingerprints are those that a run with the same config would make, so that each knows what the other has done.
+    Its fingerprint is the one that a run with the same config computes, so that each sees what the other has done.
 
     Attributes:
         config: which names the detector.
@@ -62,7 +62,7 @@ class StoredDetector:
 
     @cached_property
     def kept(self) -> StoredEntries:
-        """The tasks of which boxes are kept.
+        """The tasks whose raw detections are stored.
 
         Raises:
             ConfigError: there are none.
@@ -71,10 +71,10 @@ class StoredDetector:
 
     @cached_property
     def origins(self) -> dict[Entry, DetectionProvenance]:
-        """Under which circumstances each task's boxes were found.
+        """What each task's raw detections were made with.
 
         Raises:
-            ConfigError: none are kept.
+            ConfigError: none are stored.
         """
         return {entry: read_origin(self.store.detections_path(entry)) for entry in self.kept.of_source}
 
@@ -86,7 +86,7 @@ class StoredDetector:
             if origin.detector_fingerprint == self.fingerprint:
                 tasks.append(StoredTask(entry.key, entry.title, origin.media_identity, entry.num_instances))
             else:
-                reason = f"what was found in it is of another detector or reader: {NEXT_STEP}"
+                reason = f"its detections are of another detector or reader: {NEXT_STEP}"
                 others.append(SkippedTask(entry.title, reason))
         return self.source.stored(tasks, others, self.kept.warnings)
 
@@ -96,57 +96,58 @@ class StoredDetector:
 
     @property
     def detector(self) -> ReplayDetector:
-        """What stands for the detector."""
+        """The stand-in for the detector."""
         origin = self._latest
         return ReplayDetector(origin.class_names, ModelTraits(output=origin.offer))
 
     @property
     def model(self) -> ModelRecord:
-        """Which model found the boxes."""
+        """Which model made the detections."""
         return self._latest.model or detector_plugin(self.config, self.folder).model
 
     @cached_property
     def threshold(self) -> float | None:
-        """The confidence from which boxes become labels; None where all that were found do.
+        """Confidence from which boxes become labels; None: all do.
 
         Raises:
-            ConfigError: it is under the one down to which boxes are kept.
+            ConfigError: boxes of that confidence are not stored.
         """
-        lowest = self.lowest_conf
+        lowest = self.raw_conf
         if lowest is None:
             return None
         conf = _configured_conf(detector_plugin(self.config, self.folder), detector_section(self.config).options)
         if conf < lowest:
-            raise ConfigError(f"detector.conf: got {conf:g}, detections are kept from {lowest:g} on: {NEXT_STEP}")
+            raise ConfigError(f"detector.conf: got {conf:g}, detections are stored from {lowest:g} on: {NEXT_STEP}")
         return conf
 
     @property
-    def lowest_conf(self) -> float | None:
-        """The confidence down to which boxes are kept; None where the detector did not say."""
+    def raw_conf(self) -> float | None:
+        """Confidence down to which boxes are stored; None if the detector did not say."""
         return self._latest.lowest_conf
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decided what the detector found."""
+        """Hash of all that decided the detections."""
         return self._latest.detector_fingerprint
 
     @property
     def ignored_keys(self) -> list[str]:
-        """The config's keys that say otherwise than when the boxes were found, and change nothing of these.
+        """The config's keys that have changed since the detections were made, and have no effect on these.
 
-        The threshold is none of them, where less sure boxes are kept.
+        The threshold is not among them if less certain boxes are stored.
         """
         found = self._latest.digests
         today = detection_key_hashes(self.config, detector_plugin(self.config, self.folder))
         changed = [key for key in {**found, **today} if found and today.get(key) != found.get(key)]
-        return [key for key in changed if key != "detector.conf" or self.lowest_conf is None]
+        return [key for key in changed if key != "detector.conf" or self.raw_conf is None]
 
 
 def refuse_answers(config: Config, instead: str) -> None:
-    """Refuses a config whose classifier gives answers, or that has no detector, where boxes are asked for.
+    """Raises a ConfigError if a config gives no boxes.
 
-    Raises:
-        ConfigError: there will be no boxes; of a classifier it says what to do instead.
+    Args:
+        config: to check.
+        instead: what a config with a classifier can do.
     """
     if config.agent_kind == "classification":
         raise ConfigError(f"classifier: gives answers, and this is for boxes: {instead}")
@@ -154,14 +155,14 @@ def refuse_answers(config: Config, instead: str) -> None:
 
 
 def without_previews(config: Config) -> Config:
-    """Returns the config with nothing drawn after the run: that would need the videos."""
+    """Returns the config without previews after the run, which would need the media."""
     if config.source.preview_kind == "none":
         return config
     return config.model_copy(update={"source": config.source.model_copy(update={"preview": "none"})})
 
 
 def _configured_conf(plugin: Plugin, options: Mapping[str, Any]) -> float:
-    """Returns the detector's threshold as it would have it, without building it."""
+    """Returns the threshold that the detector would use, without building it."""
     checked = plugin.check_options(options)
     if "conf" in checked:
         return float(checked["conf"])

@@ -62,7 +62,7 @@ class Sure:
 def config_file(folder: Path, **sections) -> Path:
     values = {
         "source": {"path": str(folder / "clips"), "output": str(folder / "out")},
-        "detector": {"use": "tests.assembly.test_relabel:Unsure"},
+        "detector": {"use": "tests.assembly.test_stored_detector:Unsure"},
         **sections,
     }
     path = folder / "config.yaml"
@@ -108,7 +108,7 @@ def test_relabelling_and_running_know_what_the_other_has_done(folder):
 
 def test_a_threshold_under_what_is_kept_is_an_error(folder):
     with pytest.raises(
-        ConfigError, match=r"detector\.conf: got 0\.05, detections are kept from 0\.1 on: `prelabel run"
+        ConfigError, match=r"detector\.conf: got 0\.05, detections are stored from 0\.1 on: `prelabel run"
     ):
         relabel_kept(config_file(folder), ["detector.conf=0.05"])
 
@@ -126,10 +126,13 @@ def test_settings_for_looking_anew_are_said_to_be_without_effect(folder, capfd):
 
 
 def test_so_are_those_that_a_changed_config_has(folder, capfd):
-    changed = {"detector": {"use": "tests.assembly.test_relabel:Unsure", "conf": 0.2, "imgsz": 960}, "frames": "warn"}
+    changed = {
+        "detector": {"use": "tests.assembly.test_stored_detector:Unsure", "conf": 0.2, "imgsz": 960},
+        "frames": "warn",
+    }
     with pytest.raises(ConfigError, match=r"detector\.imgsz"):
         relabel_kept(config_file(folder, **changed), ())
-    changed["detector"] = {"use": "tests.assembly.test_relabel:Other"}
+    changed["detector"] = {"use": "tests.assembly.test_stored_detector:Other"}
     assert relabel_kept(config_file(folder, **changed), ()) == 0
     assert num_instances(folder) == 6
     assert "note detector.use, frames: not as in the run" in capfd.readouterr().err
@@ -137,7 +140,7 @@ def test_so_are_those_that_a_changed_config_has(folder, capfd):
 
 def test_a_threshold_below_which_nothing_is_kept_is_without_effect(tmp_path, capfd):
     write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
-    detector = {"use": "tests.assembly.test_relabel:Sure"}
+    detector = {"use": "tests.assembly.test_stored_detector:Sure"}
     assert run_config(config_file(tmp_path, detector={**detector, "conf": 0.5})) == 0
     assert relabel_kept(config_file(tmp_path, detector={**detector, "conf": 0.95}), ()) == 0
     assert num_instances(tmp_path) == 6
@@ -160,7 +163,7 @@ def test_a_class_that_was_left_out_can_be_mapped_later_and_a_mistake_costs_nothi
 
 def test_boxes_of_an_earlier_detector_are_skipped(folder):
     write_grey_clip(folder / "clips" / "b.mp4", 96, 64, 4)
-    other = {"use": "tests.assembly.test_relabel:Other"}
+    other = {"use": "tests.assembly.test_stored_detector:Other"}
     (folder / "clips" / "a.mp4").rename(folder / "a.mp4")
     run_config(config_file(folder, detector=other))
     relabel_kept(config_file(folder, detector=other), ["labels.nms_iou=0.9"])
@@ -169,7 +172,7 @@ def test_boxes_of_an_earlier_detector_are_skipped(folder):
     (left,) = report["skipped"]
     assert (left["title"], left["reason"].split(":")[0]) == (
         "a.mp4",
-        "what was found in it is of another detector or reader",
+        "its detections are of another detector or reader",
     )
 
 
@@ -242,7 +245,7 @@ def test_nothing_kept_is_said(tmp_path):
 
 def encord_values(platform: Platform, folder: Path, **sections) -> dict:
     source = {"use": "encord", "project_hash": platform.project.uuid, "stage": AGENT, "output": str(folder / "out")}
-    detector = {"use": "tests.assembly.test_relabel:Unsure"}
+    detector = {"use": "tests.assembly.test_stored_detector:Unsure"}
     return {"source": source, "detector": detector, "pathway": "Annotate 1", **sections}
 
 
@@ -255,7 +258,9 @@ def labelled(platform: Platform, tmp_path: Path, encord_environment) -> Platform
 
 
 def relabel(platform: Platform, folder: Path) -> RunReport:
-    values = encord_values(platform, folder, detector={"use": "tests.assembly.test_relabel:Unsure", "conf": 0.2})
+    values = encord_values(
+        platform, folder, detector={"use": "tests.assembly.test_stored_detector:Unsure", "conf": 0.2}
+    )
     return run(assemble_stored(check_config(values, "test"), folder))
 
 
@@ -273,7 +278,9 @@ def test_a_row_that_nobody_has_begun_is_rewritten_where_it_stands_and_its_task_s
 
 
 def test_a_dry_run_of_it_saves_nothing_on_the_platform(labelled, tmp_path):
-    values = encord_values(labelled, tmp_path, detector={"use": "tests.assembly.test_relabel:Unsure", "conf": 0.2})
+    values = encord_values(
+        labelled, tmp_path, detector={"use": "tests.assembly.test_stored_detector:Unsure", "conf": 0.2}
+    )
     num_saves = len(labelled.server.world.saves)
     report = run(assemble_stored(check_config(values, "test"), tmp_path, dry_run=True))
     assert [task.status for task in report.tasks] == ["done"]
@@ -308,7 +315,7 @@ def test_a_row_that_somebody_is_assigned_to_or_that_has_gone_on_is_skipped(label
 
 def test_relabelling_files_leaves_out_a_project_s_tasks_and_the_other_way_round(labelled, tmp_path, capfd):
     write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
-    config = config_file(tmp_path, detector={"use": "tests.assembly.test_relabel:Other"})
+    config = config_file(tmp_path, detector={"use": "tests.assembly.test_stored_detector:Other"})
     said = f"1 of 2 tasks kept in {tmp_path / 'out'} were left out: of another source"
     assert run_config(config) == 0
     assert relabel_kept(config, ["labels.nms_iou=0.9"]) == 0

@@ -1,4 +1,4 @@
-"""What finds the boxes of a run: a detector, its weights loaded when it is first asked for."""
+"""The detector of a config. Its weights are loaded when it is first needed."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ ULTRALYTICS_ENDINGS = (".pt", ".onnx", ".engine", ".torchscript", "_openvino_mod
 
 
 class DetectorProvider(Protocol):
-    """What finds boxes, or has found them in an earlier run."""
+    """A detector that is loaded, or one that an earlier run has used."""
 
     @property
     def detector(self) -> Detector:
-        """What knows the classes; frames go through it if any are looked at."""
+        """The detector; that of an earlier run only knows its classes."""
         ...
 
     @property
     def model(self) -> ModelRecord:
-        """Which model finds them."""
+        """Which model it runs."""
         ...
 
     @property
     def threshold(self) -> float | None:
-        """The confidence from which boxes become labels, where lower ones are kept too; None: all become labels."""
+        """Confidence from which boxes become labels, if less certain ones are stored too; None: all become labels."""
         ...
 
     @property
-    def lowest_conf(self) -> float | None:
-        """The confidence down to which boxes are kept; None where the detector does not say."""
+    def raw_conf(self) -> float | None:
+        """Confidence down to which boxes are stored; None if the detector does not say."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides what is found in given media."""
+        """Hash of all that decides the raw detections of given media."""
         ...
 
 
@@ -56,7 +56,7 @@ class LiveDetector:
     Attributes:
         config: which has a detector.
         folder: the config's, to which plug-in paths are relative.
-        shared: parts that other assemblies of the same run may have, too.
+        shared: parts that other stages of the same run may use too.
     """
 
     config: Config
@@ -65,12 +65,12 @@ class LiveDetector:
 
     @cached_property
     def plugin(self) -> Plugin:
-        """What the config names as its detector, or as the model card does."""
+        """The plug-in that the config or the model card names."""
         return detector_plugin(self.config, self.folder)
 
     @cached_property
     def detector(self) -> Detector:
-        """The detector as it was built, its weights loaded."""
+        """The detector as it was built, with its weights."""
         options = detector_section(self.config).options
         built = self.shared.once(("detector", self.plugin.use, options), lambda: self.plugin.build(options=options))
         if not isinstance(built, Detector):
@@ -85,17 +85,17 @@ class LiveDetector:
 
     @property
     def threshold(self) -> float | None:
-        """The confidence from which boxes become labels, of a detector that gives lower ones too; None of others."""
+        """The detector's own threshold; None of a detector that gives no boxes below it."""
         return traits_of(self.detector).conf
 
     @property
-    def lowest_conf(self) -> float | None:
-        """The confidence down to which such a detector gives boxes; None of others."""
+    def raw_conf(self) -> float | None:
+        """Confidence down to which such a detector gives boxes; None of others."""
         return traits_of(self.detector).raw_conf
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all that decides what the detector finds in given media."""
+        """Hash of all that decides the raw detections of given media."""
         return fingerprint(
             {
                 **frame_values(self.config, self.folder),
@@ -109,26 +109,26 @@ class LiveDetector:
 
     @property
     def _options_decide(self) -> dict[str, Any]:
-        """The detector's options, without the threshold that is applied to what it gives."""
+        """The detector's options, without a threshold that is applied to its detections later."""
         options = values_affecting(detector_section(self.config), Affects.DETECTIONS, plugin=self.plugin)
         if self.threshold is None:
             return options
         unbound = {name: value for name, value in options.items() if name not in ("conf", "raw_conf")}
-        return {**unbound, "lowest_conf": self.lowest_conf}
+        return {**unbound, "lowest_conf": self.raw_conf}
 
     @property
     def _card_decides(self) -> dict[str, Any] | None:
-        """What the model card decides beside the weights."""
+        """What the model card decides besides the weights."""
         weights = detector_section(self.config).options.get("weights")
         card = find_card(weights) if isinstance(weights, str) else None
         return card.model_dump(mode="json", include={"use", "builder", "builder_args"}) if card is not None else None
 
 
 def detector_section(config: Config) -> DetectorSection:
-    """Returns a config's section of its detector.
+    """Returns the section of a config's detector.
 
     Raises:
-        ConfigError: it has none, and what was asked for needs boxes.
+        ConfigError: the config has no detector.
     """
     if config.detector is None:
         raise ConfigError("detector: is missing: boxes come from a detector, and this config has none")
@@ -136,10 +136,11 @@ def detector_section(config: Config) -> DetectorSection:
 
 
 def detector_plugin(config: Config, folder: Path) -> Plugin:
-    """Returns what a config names as its detector, or as the model card does; nothing is built.
+    """Returns the plug-in that a config or the model card names as the detector, and builds nothing.
 
     Raises:
-        ConfigError: nothing tells which it is, or it cannot be loaded.
+        ConfigError: neither names one.
+        PluginError: it cannot be loaded.
     """
     section = detector_section(config)
     use = section.use or detector_for(section.options.get("weights"))
@@ -147,10 +148,10 @@ def detector_plugin(config: Config, folder: Path) -> Plugin:
 
 
 def detector_for(weights: object) -> str:
-    """Returns the detector that loads such weights: the card's, or the one whose files end like this.
+    """Returns the name of the detector that loads such weights: the card's, or one by the ending of the file.
 
     Raises:
-        ConfigError: nothing tells.
+        ConfigError: neither says.
     """
     endings = dict.fromkeys(ULTRALYTICS_ENDINGS, "ultralytics")
     return plugin_for("detector", weights, "ultralytics, torchvision", endings)
