@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from prelabel.plugins.affects import Affects
 from prelabel.routing.expressions import parse_condition, parse_number
@@ -148,8 +148,26 @@ def _as_number(value: object) -> object:
     return value
 
 
-Rules = Annotated[tuple[RuleSection, ...], BeforeValidator(_as_rules), AfterValidator(_ends_with_otherwise)]
-NumberExpression = Annotated[str, BeforeValidator(_as_number)]
+_TEXT = {"type": "string"}
+_RULE = {
+    "type": "object",
+    "properties": {"when": _TEXT, "pathway": _TEXT, OTHERWISE: _TEXT},
+    "additionalProperties": False,
+    "oneOf": [{"required": ["when", "pathway"]}, {"required": [OTHERWISE], "maxProperties": 1}],
+}
+_RULES_SCHEMA = {
+    "anyOf": [
+        {"type": "array", "items": _RULE, "contains": {"required": [OTHERWISE]}, "minItems": 1},
+        {"type": "object", "additionalProperties": _TEXT, "required": [OTHERWISE]},
+    ]
+}
+Rules = Annotated[
+    tuple[RuleSection, ...],
+    BeforeValidator(_as_rules),
+    AfterValidator(_ends_with_otherwise),
+    WithJsonSchema(_RULES_SCHEMA),
+]
+NumberExpression = Annotated[str, BeforeValidator(_as_number), WithJsonSchema({"type": ["string", "number"]})]
 
 
 def make_router(rules: tuple[RuleSection, ...], pathway: str | None, priority: str | None) -> Router:

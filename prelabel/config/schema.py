@@ -1,4 +1,4 @@
-"""The config's JSON Schema, for editors: the sections as they are checked, the built-in models' options offered."""
+"""The JSON Schema of the config, for editors: pydantic's own, and what holds between keys."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from copy import copy
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
 
-from prelabel.config.base import PluginSection
 from prelabel.config.load import STAGE, STAGES
-from prelabel.config.sections import AGENT_SECTIONS, ClassifierSection, Config, DetectorSection
-from prelabel.config.source import SourceSection, section_of
+from prelabel.config.sections import AGENT_SECTIONS, Config
+from prelabel.config.source import section_of
 from prelabel.plugins.load import PluginKind, load_plugin
 
 Schema = dict[str, Any]
@@ -26,95 +26,81 @@ BUILT_IN: dict[PluginKind, tuple[str, ...]] = {
     "detector": ("ultralytics", "torchvision"),
     "classifier": ("torchvision", "ultralytics", "openai"),
 }
-_SECTION_OF: dict[PluginKind, type[PluginSection]] = {"detector": DetectorSection, "classifier": ClassifierSection}
-_TITLES = {
-    "FolderSection": "source: folder",
-    "DemoSection": "source: demo",
-    "EncordSection": "source: encord",
-    "ReaderSection": "reader",
-    "RetriesSection": "retries",
-    "OnFailureSection": "on_failure",
-    "DetectorSection": "detector",
-    "ClassifierSection": "classifier",
-    "AgentSection": "agent",
-    "LabelsSection": "labels",
-    "SinkSection": "sink",
-    "RuleSection": "routing: a rule",
-    "TrackerSection": "tracker",
-    "SizeLimits": "labels.size",
-    "Zones": "labels.zones",
-    "Flicker": "labels.flicker",
-    "Keyframes": "labels.keyframes",
-    "Tiles": "detector.tiles",
-}
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """Leaves out the titles that pydantic makes of names, which only repeat them."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def generate(self, schema: Any, mode: Any = "validation") -> Schema:
+        generated = super().generate(schema, mode)
+        for model in (generated, *generated.get("$defs", {}).values()):
+            model.pop("title", None)
+        return generated
 
 
 def config_schema() -> Schema:
     """Returns the JSON Schema of the config, draft 2020-12.
 
-    It takes what `load_config` takes, but for what only a run can tell: whether weights, classes and a stage are there,
-    and the options of plug-ins that are not built in.
+    It accepts what `load_config` accepts, except for what only a run can tell: whether weights, classes and a stage
+    exist, and the options of plug-ins that are not built in.
     """
-    schema = Config.model_json_schema()
-    found: dict[str, Schema] = schema.pop("$defs")
-    del found["SourceSection"]
-    found |= {section.__name__: section.model_json_schema() for section in map(_source_section, SOURCES)}
-    schema["properties"]["source"] = {
-        "oneOf": [{"$ref": f"#/$defs/{_source_section(name).__name__}"} for name in SOURCES]
-    }
-    sections = {name: _tidy(section, _TITLES[name]) for name, section in found.items()}
-    for name in AGENT_SECTIONS:  # absent, not null
-        schema["properties"][name] = {"$ref": schema["properties"][name]["anyOf"][0]["$ref"]}
-    schema["properties"]["routing"] = _routing_schema(schema["properties"]["routing"])
-    schema["properties"]["priority"] = {
-        "description": schema["properties"]["priority"]["description"],
-        "type": ["string", "number"],
-    }
-    sections["DemoSection"]["required"] = ["use"]  # without it, a source is a folder or Encord
+    schema = _schema_of(Config)
+    sections: dict[str, Schema] = schema.pop("$defs")
+    del sections["SourceSection"]
+    for name in SOURCES:
+        sections[f"source-{name}"] = _schema_of(section_of(name, Path()))
+    sections["source-demo"]["required"] = ["use"]  # without it, a source is a folder or Encord
     for kind, names in BUILT_IN.items():
-        sections[_SECTION_OF[kind].__name__] |= _follow(kind, names)
-        sections |= {_definition(kind, name): _options_schema(kind, name) for name in names}
-    schema["description"] = "Where tasks come from, what looks at them, what becomes of what it finds."
-    of_one = {
-        "properties": {"source": schema["properties"]["source"], STAGE: False},
-        "required": schema.pop("required"),
-        "oneOf": [{"required": [name]} for name in AGENT_SECTIONS],
-        "if": {"properties": {"source": {"required": ["stage"]}}},
-        "then": {"anyOf": [{"required": [name]} for name in ("pathway", "routing", "agent")]},
-    }
-    schema["properties"] |= {"source": {"type": "object"}, **_stages_properties(list(schema["properties"]))}
+        sections[f"{kind.capitalize()}Section"] |= _options_by_use(kind, names)
+        sections |= {f"{kind}-{name}": _options_schema(kind, name) for name in names}
+    own = {key: value for key, value in schema["properties"].items() if key != "source"}
     return {
         "$schema": DIALECT,
-        **_tidy(schema, "prelabel config"),
+        "title": "prelabel config",
+        "description": "Where tasks come from, which model looks at them, and how its result becomes labels.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"source": {"type": "object"}, **own, **_stages_properties(list(own))},
         "if": {"required": [STAGES]},
-        "then": {"properties": {"source": {"$ref": "#/$defs/SharedSource"}}},
-        "else": of_one,
-        "$defs": sections | {"SharedSource": _without_stage(sections["EncordSection"])},
+        "then": {"properties": {"source": _reference("source-encord-of-stages")}},
+        "else": {
+            "properties": {"source": {"oneOf": [_reference(f"source-{name}") for name in SOURCES]}, STAGE: False},
+            "required": ["source"],
+            "oneOf": [{"required": [name]} for name in AGENT_SECTIONS],
+            "if": {"properties": {"source": {"required": ["stage"]}}},
+            "then": {"anyOf": [{"required": [name]} for name in ("pathway", "routing", "agent")]},
+        },
+        "$defs": sections | {"source-encord-of-stages": _without_stage(sections["source-encord"])},
     }
 
 
-def _source_section(name: str) -> type[SourceSection]:
-    return section_of(name, Path())
+def _schema_of(model: type[BaseModel]) -> Schema:
+    return model.model_json_schema(schema_generator=_WithoutTitles)
+
+
+def _reference(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
 
 
 def _stages_properties(keys: Sequence[str]) -> Schema:
-    """Returns what a config of several stages has besides: the stages, and the choice of one."""
+    """Returns the keys of a config with several stages: the stages, and the choice of one."""
     name = {"type": "string", "minLength": 1}
-    own = {key: {"$ref": f"#/properties/{key}"} for key in keys if key != "source"}
     entry = {
         "type": "object",
-        "properties": {STAGE: name | {"description": "title or uuid of the agent stage"}, **own},
+        "properties": {
+            STAGE: name | {"description": "title or uuid of the agent stage"},
+            **{key: {"$ref": f"#/properties/{key}"} for key in keys},
+        },
         "required": [STAGE],
         "additionalProperties": False,
     }
+    description = "agent stages of one project, each with its own sections; the sections outside hold for all"
     return {
-        STAGES: {
-            "type": "array",
-            "items": entry,
-            "minItems": 1,
-            "description": "several agent stages of the project: their own sections; those outside stand for all",
-        },
-        STAGE: name | {"description": "the only one of the stages to look at"},
+        STAGES: {"type": "array", "items": entry, "minItems": 1, "description": description},
+        STAGE: name | {"description": "run this one of the stages only"},
     }
 
 
@@ -123,35 +109,30 @@ def _without_stage(section: Schema) -> Schema:
     return {key: value for key, value in section.items() if key != "required"} | {"properties": properties}
 
 
-def _tidy(schema: Schema, title: str) -> Schema:
-    """Returns a section under its name in the config, without the titles that only repeat a key."""
-    properties = {
-        key: {name: value for name, value in described.items() if name != "title"}
-        for key, described in schema["properties"].items()
-    }
-    return {"title": title, "description": schema["description"]} | schema | {"title": title, "properties": properties}
+# Options of built-in plug-ins
 
 
-def _routing_schema(rules: Schema) -> Schema:
-    """Returns both forms of the rules: in a list, and by class."""
-    text = {"type": "string"}
-    rule: Schema = {"required": ["when", "pathway"]}
-    last: Schema = {"required": ["otherwise"], "properties": {"when": False, "pathway": False}}
-    listed = {"type": "array", "items": rules["items"] | {"anyOf": [rule, last]}, "contains": last, "minItems": 1}
-    by_class = {"type": "object", "additionalProperties": text, "required": ["otherwise"]}
-    return {"description": rules["description"], "anyOf": [listed, by_class]}
+def _options_by_use(kind: PluginKind, names: Sequence[str]) -> Schema:
+    """Returns what makes a section follow the plug-in that it names; if it names none, the weights' card does."""
+    named = [
+        {
+            "if": {"properties": {"use": {"const": name}}, "required": ["use"]},
+            "then": _reference(f"{kind}-{name}"),
+        }
+        for name in names
+    ]
+    any_of = [_reference(f"{kind}-{name}") for name in names]
+    return {"allOf": [*named, {"if": {"not": {"required": ["use"]}}, "then": {"anyOf": any_of}}]}
 
 
 def _options_schema(kind: PluginKind, use: str) -> Schema:
     """Returns the whole section for a built-in plug-in: closed, since all its keys are known."""
-    model: type[BaseModel] = load_plugin(kind, use, Path()).factory.Options  # type: ignore[attr-defined]
-    docstring = inspect.cleandoc(model.__doc__ or "")
-    schema = model.model_json_schema() | {"description": docstring.partition("\n\n")[0]}
-    for key, text in attribute_texts(docstring).items():
-        schema["properties"][key]["description"] = text
-    tidied = _tidy(schema, f"{kind}: {use}")
-    tidied["properties"] |= dict.fromkeys(_SECTION_OF[kind].model_fields, True)
-    return tidied
+    fields: dict[str, Any] = {name: (each.annotation, each) for name, each in described_options(kind, use).items()}
+    schema = _schema_of(create_model("Options", **fields))
+    section = Config.model_fields[kind].annotation
+    own = next(each for each in get_args(section) if isinstance(each, type) and issubclass(each, BaseModel))
+    schema["properties"] |= dict.fromkeys(own.model_fields, True)
+    return schema | {"additionalProperties": False}
 
 
 def described_options(kind: PluginKind, use: str) -> dict[str, FieldInfo]:
@@ -165,7 +146,7 @@ def described_options(kind: PluginKind, use: str) -> dict[str, FieldInfo]:
 
 
 def describe_values(field: FieldInfo) -> str:
-    """Returns what a field means, after the words that it may be, where the description does not name them."""
+    """Returns what a field means, after its possible values if the description does not name them."""
     said = field.description or ""
     values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     if len(values) < 2 or all(str(value) in said for value in values):
@@ -174,7 +155,7 @@ def describe_values(field: FieldInfo) -> str:
 
 
 def attribute_texts(docstring: str) -> dict[str, str]:
-    r"""Returns what a docstring, its margin cut, says of each of its `Attributes:`.
+    r"""Returns what a docstring, without its margin, says of each of its `Attributes:`.
 
     >>> attribute_texts("Does.\n\nAttributes:\n    conf: least\n        confidence.\n    iou: overlap.")
     {'conf': 'least confidence', 'iou': 'overlap'}
@@ -182,21 +163,3 @@ def attribute_texts(docstring: str) -> dict[str, str]:
     listed = docstring.partition("Attributes:\n")[2]
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", listed, re.MULTILINE)
     return {name: " ".join(text.split()).removesuffix(".") for name, text in entries}
-
-
-def _follow(kind: PluginKind, names: Sequence[str]) -> Schema:
-    """Returns what makes a section follow the plug-in that it names; where it names none, the card does."""
-    named = [
-        {"if": {"properties": {"use": {"const": name}}, "required": ["use"]}, "then": _reference(kind, name)}
-        for name in names
-    ]
-    unnamed = {"if": {"not": {"required": ["use"]}}, "then": {"anyOf": [_reference(kind, name) for name in names]}}
-    return {"allOf": [*named, unnamed]}
-
-
-def _reference(kind: PluginKind, name: str) -> Schema:
-    return {"$ref": f"#/$defs/{_definition(kind, name)}"}
-
-
-def _definition(kind: PluginKind, name: str) -> str:
-    return f"{name.capitalize()}{kind.capitalize()}Options"
