@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from prelabel import __version__
 from prelabel.errors import PrelabelError, SetupError
@@ -223,7 +224,19 @@ def preview(
     raise typer.Exit(draw_previews(config, settings or (), titles or (), kind, dry_run=dry_run))
 
 
-@app.command(epilog="Example: prelabel export prelabel.yaml exported/ --format yolo")
+class _ExportCommand(TyperCommand):
+    """Reads `--frames` without a value as `--frames labelled`; Typer has no options whose value is optional."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spelled_out = []
+        for word, following in zip(args, [*args[1:], ""], strict=True):
+            spelled_out.append(word)
+            if word == "--frames" and following != "labelled" and not following.isdecimal():
+                spelled_out.append("labelled")
+        return super().parse_args(ctx, spelled_out)
+
+
+@app.command(cls=_ExportCommand, epilog="Example: prelabel export prelabel.yaml exported/ --format yolo --frames")
 def export(
     config: ConfigPath,
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="file or folder to write to")],
@@ -233,7 +246,7 @@ def export(
     ] = "coco",
     frames: Annotated[
         str | None,
-        typer.Option(metavar="labelled|N", help="also write images: of frames with labels, or of every Nth frame"),
+        typer.Option(metavar="[labelled|N]", help="also write images: of frames with labels, or of every Nth frame"),
     ] = None,
     settings: Settings = None,
     *,

@@ -150,6 +150,9 @@ def test_preview_and_export_after_a_run(folder, prelabel):
     assert prelabel("export", "config.yaml", "exported", "-f", "yolo") == 0
     assert len(list((folder / "exported").rglob("*.txt"))) >= NUM_FRAMES
     assert prelabel("export", "config.yaml", "with_images", "-f", "voc", "--frames", "5") == 0
+    for words in (("--frames", "config.yaml", "labelled"), ("config.yaml", "labelled", "--frames")):
+        assert prelabel("export", *words) == 0
+        assert len(list((folder / "labelled" / "images" / "a.mp4").glob("*.jpg"))) == NUM_FRAMES
     assert len(list((folder / "with_images" / "JPEGImages").glob("a.mp4_*.jpg"))) == len(range(0, NUM_FRAMES, 5))
 
 
