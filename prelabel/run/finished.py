@@ -9,6 +9,7 @@ from typing import Any
 
 from prelabel.plugins.protocols import Task
 from prelabel.run.agents.agent import Agent
+from prelabel.store.labelled import stamp_of
 from prelabel.store.ledger import Entry, Ledger, Step
 from prelabel.store.report import TaskReport
 
@@ -16,8 +17,6 @@ _LABELLED_OTHERWISE = (
     "of the files were labelled under another config, or have changed since: the files about all tasks leave them out "
     "until a run labels them again"
 )
-Stamp = tuple[int, int]
-"""Size and time of change of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class KnownReport:
 
     report: TaskReport
     fingerprint: str
-    stamps: tuple[Stamp | None, ...]
+    stamps: tuple[tuple[int, int] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +115,6 @@ class FinishedTasks:
         return entry is not None and entry.step == "done" and self.records.current_entry(task) is None
 
 
-def _stamps(report: TaskReport) -> tuple[Stamp | None, ...]:
-    return tuple(_stamp(Path(output)) for output in report.outputs)
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+def _stamps(report: TaskReport) -> tuple[tuple[int, int] | None, ...]:
+    paths = map(Path, report.outputs)
+    return tuple(stamp_of(path) if path.exists() else None for path in paths)

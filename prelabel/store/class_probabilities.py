@@ -1,4 +1,4 @@
-"""How probable each class is on the pictures that were looked at, before any decision, in one Parquet file a task."""
+"""Class probabilities of a task in a Parquet file, as the classifier gave them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.data.frames import VideoInfo
-from prelabel.store.raw_detections import facts_of, info_as_facts, reading, video_info_from_json, write_columns
+from prelabel.store.parquet import open_parquet, write_parquet
+from prelabel.store.raw_detections import video_info_from_json, video_info_to_json
 
 _FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRecord:
-    """What a classifier said of one task's media, and under which circumstances.
+    """Class probabilities of one task.
 
     Attributes:
         info: the media as they are shown.
-        frame_index: int64 (M,), rising, the pictures that were looked at.
+        frame_index: int64 (M,), rising, the images that the classifier saw.
         probabilities: float32 (M, C), 0..1, by the classifier's class id.
-        fingerprint: of config, model, classes and media; another one means that this is not what was asked for.
+        fingerprint: of config, model, classes and media; a record of another one is made again.
         partial: why the media were not read whole; None if they were.
     """
 
@@ -48,31 +49,27 @@ def write_classes(path: Path, record: ClassRecord) -> None:
         "frame_index": pa.array(record.frame_index, pa.int64()),
         "probabilities": pa.FixedSizeListArray.from_arrays(flat, num_classes),
     }
-    facts = {
+    metadata = {
         "format": _FORMAT,
-        "info": info_as_facts(record.info),
+        "info": video_info_to_json(record.info),
         "fingerprint": record.fingerprint,
         "partial": record.partial,
     }
-    write_columns(path, columns, facts, values_repeat=False)
+    write_parquet(path, columns, metadata, values_repeat=False)
 
 
 def read_classes(path: Path) -> ClassRecord:
     """Returns the record of a file.
 
     Raises:
-        LabelError: if the file is missing, damaged, or none of ours.
+        LabelError: the file is missing, damaged, or not written by prelabel.
     """
-    import pyarrow.parquet as pq
-
-    with reading(path), pq.ParquetFile(path) as file:
-        table = file.read()
-        facts = facts_of(path, table.schema, _FORMAT)
+    with open_parquet(path, _FORMAT) as (table, metadata):
         column = table.column("probabilities").combine_chunks()
         return ClassRecord(
-            info=video_info_from_json(facts["info"]),
+            info=video_info_from_json(metadata["info"]),
             frame_index=table.column("frame_index").to_numpy().astype(np.int64, copy=False),
             probabilities=column.flatten().to_numpy().reshape(len(table), column.type.list_size),
-            fingerprint=facts["fingerprint"],
-            partial=facts["partial"],
+            fingerprint=metadata["fingerprint"],
+            partial=metadata["partial"],
         )

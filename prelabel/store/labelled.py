@@ -12,16 +12,14 @@ from prelabel.data.frames import VideoInfo
 from prelabel.errors import LabelError
 from prelabel.labels.filter import FilteredDetections
 from prelabel.labels.keyframes import KeyframeStats
+from prelabel.store.parquet import open_parquet, write_parquet
 from prelabel.store.raw_detections import (
     detection_columns,
-    facts_of,
     frames_of_ranges,
-    info_as_facts,
     ranges_of_frames,
     read_detections,
-    reading,
     video_info_from_json,
-    write_columns,
+    video_info_to_json,
 )
 
 _FORMAT = 1
@@ -55,9 +53,9 @@ def write_labelled(path: Path, labelled: LabelledDetections) -> None:
     import pyarrow as pa
 
     filtered = labelled.filtered
-    facts = {
+    metadata = {
         "format": _FORMAT,
-        "info": info_as_facts(labelled.info),
+        "info": video_info_to_json(labelled.info),
         "inferred_frames": ranges_of_frames(filtered.detections.inferred_frames),
         "dropped": {reason: dict(by_class) for reason, by_class in filtered.dropped.items()},
         "thinning": None if filtered.thinning is None else asdict(filtered.thinning),
@@ -65,32 +63,26 @@ def write_labelled(path: Path, labelled: LabelledDetections) -> None:
         "raw_stamp": labelled.raw_stamp,
     }
     columns = detection_columns(filtered.detections) | {"interpolated": pa.array(filtered.detections.interpolated)}
-    write_columns(path, columns, facts, durable=False)
+    write_parquet(path, columns, metadata, durable=False)
 
 
 def read_labelled(path: Path) -> LabelledDetections | None:
     """Returns what a file holds; None where there is none, or it is damaged."""
-    import pyarrow.parquet as pq
-
     if not path.exists():
         return None
     try:
-        with reading(path), pq.ParquetFile(path) as file:
-            table = file.read()
-            facts = facts_of(path, table.schema, _FORMAT)
-            thinning = facts["thinning"]
+        with open_parquet(path, _FORMAT) as (table, metadata):
+            detections = read_detections(table, frames_of_ranges(metadata["inferred_frames"]))
+            thinning = metadata["thinning"]
             return LabelledDetections(
-                info=video_info_from_json(facts["info"]),
+                info=video_info_from_json(metadata["info"]),
                 filtered=FilteredDetections(
-                    replace(
-                        read_detections(table, frames_of_ranges(facts["inferred_frames"])),
-                        interpolated=table.column("interpolated").to_numpy(),
-                    ),
-                    facts["dropped"],
+                    replace(detections, interpolated=table.column("interpolated").to_numpy()),
+                    metadata["dropped"],
                     None if thinning is None else KeyframeStats(**thinning),
                 ),
-                fingerprint=facts["fingerprint"],
-                raw_stamp=tuple(facts["raw_stamp"]),
+                fingerprint=metadata["fingerprint"],
+                raw_stamp=tuple(metadata["raw_stamp"]),
             )
     except LabelError:
         return None

@@ -1,4 +1,4 @@
-"""What is done: one SQLite file beside the outputs, from which an interrupted run goes on."""
+"""The ledger of a run's folder: how far each task is, and which file names it has, in one SQLite file."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ ON CONFLICT (key) DO UPDATE SET
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a task stands.
+    """How far a task is.
 
     Attributes:
-        key: the task's.
-        title: the task's.
-        step: the last one that is known to have succeeded, or `failed`.
-        fingerprint: of the config, model and media that the step was done under.
-        num_instances: object instances that were written last; 0 if none ever were.
-        reason: why it failed, or why it is not whole; else empty.
+        key: of the task.
+        title: of the task.
+        step: the last one that succeeded, or `failed`.
+        fingerprint: of the config, model and media at that step.
+        num_instances: object instances that were last saved.
+        reason: why it failed, or what it lacks; else empty.
         updated_at: UTC, ISO 8601.
         num_failures: failures since it was last done.
     """
@@ -75,8 +75,8 @@ class Entry:
 class Ledger:
     """Entries by task key. May be used from several threads.
 
-    Each `record` is on disk when it returns, but for `inferred`, which a loss of power may take back: what was found
-    lies in a file of its own, and is found there again.
+    An entry is on disk when `record` returns. Only `inferred` may be lost with the power: the raw detections are in a
+    file of their own, and the next run finds them there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,7 +94,7 @@ class Ledger:
             raise MachineError(f"{path}: the ledger cannot be opened: {error}") from error
 
     def entry(self, key: str) -> Entry | None:
-        """Returns where the task stands, None if it was never worked on."""
+        """Returns the entry of a task; None if no run has worked on it."""
         return next(self._select("WHERE key = ?", key), None)
 
     def entries(self) -> list[Entry]:
@@ -102,10 +102,10 @@ class Ledger:
         return list(self._select("ORDER BY updated_at, key"))
 
     def record(self, entry: Entry, *, keeps_instances: bool = False) -> None:
-        """Writes an entry over the task's earlier one; the time is set here, and failures are counted here.
+        """Replaces the entry of a task; sets its time and counts its failures.
 
         Args:
-            entry: where the task stands now.
+            entry: the new one.
             keeps_instances: whether an earlier `num_instances` stays.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -115,7 +115,7 @@ class Ledger:
         self._execute(_RECORD, (*values, now, failures, keeps_instances), synchronous)
 
     def close(self) -> None:
-        """Closes the file; the write-ahead log is folded in."""
+        """Closes the file; SQLite merges the write-ahead log into it."""
         with self._lock:
             self._connection.close()
 
@@ -162,7 +162,7 @@ class Ledger:
         Args:
             statement: SQL.
             values: of its parameters.
-            synchronous: how sure it is to be on disk afterwards; None of what only reads.
+            synchronous: SQLite's setting for a statement that writes; None for one that reads.
         """
         try:
             with self._lock:
@@ -170,5 +170,5 @@ class Ledger:
                     self._connection.execute(f"PRAGMA synchronous={synchronous}")
                     self._synchronous = synchronous
                 return self._connection.execute(statement, values).fetchall()
-        except sqlite3.OperationalError as error:  # a full disk, a lock that is not given up
+        except sqlite3.OperationalError as error:  # a full disk, or a lock that another process keeps
             raise MachineError(f"{self.path}: the ledger cannot be used: {error}") from error

@@ -1,4 +1,4 @@
-"""What a run did: kept as report.json, and shown at its end."""
+"""The report of a run: `report.json`, also shown at the end of the run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Score:
 
     @property
     def figures(self) -> dict[str, float]:
-        """As JSON has them, all beside each other: the means, then AP by class.
+        """The values as JSON holds them: the means, then AP by class.
 
         >>> Score(0.5, 0.7, {"car": 0.5, "map_50": 0.1}).figures
         {'map_50_95': 0.5, 'map_50': 0.7, 'car': 0.5}
@@ -55,7 +55,7 @@ def _fields_of(figures: object) -> object:
 
 
 ScoreOfFigures = Annotated[Score, BeforeValidator(_fields_of)]
-"""A score that is read back from its figures."""
+"""A score, also when it is read back from JSON."""
 
 
 Status = Literal["done", "already done", "failed", "skipped"]
@@ -66,24 +66,24 @@ class TaskReport:
     """How one task ended.
 
     Attributes:
-        title: as people call it.
-        key: as the ledger calls it.
+        title: what people call it.
+        key: its key in the ledger.
         status: `done`; `already done` by an earlier run; `failed`; `skipped`: a person or another run has moved it on.
         reason: why it is not done; else empty.
-        partial: what is missing of a task that was labelled all the same; None if it is whole.
+        partial: what a labelled task lacks; None if it is whole.
         num_frames: frames that the media have.
         num_inferred: frames that the model saw.
         instances: object instances by ontology object.
         num_boxes: of these instances, on all frames.
-        num_interpolated: of these boxes, those filled in: in a track's gaps, and between its kept boxes.
-        thinning: what keeping few boxes of each track has saved and cost; None where all are kept.
+        num_interpolated: of these boxes, those filled in: in gaps of tracks, and between kept boxes.
+        thinning: boxes saved by keeping few of each track, and what that cost; None where all are kept.
         dropped: detections that became no instance, by reason.
-        pathway: where the task went; where it would go, in a dry run or of a file.
-        priority: that the task got, 0 to 1; None: it kept its own.
-        reader: which reader read it, and why that one.
+        pathway: where the task went, or would go in a dry run or without a workflow.
+        priority: the new one, 0 to 1; None: the task kept its own.
+        reader: which reader read it, and why.
         seconds: busy time by stage: fetch, decode, detect or classify, save.
         outputs: files written for it.
-        row_bytes: of its label row, as the platform gets it; None where nothing was written, or the sink does not say.
+        row_bytes: of its label row; None where nothing was written, or the sink does not say.
     """
 
     title: str
@@ -112,7 +112,7 @@ class TaskReport:
 
     @property
     def reason_beside_title(self) -> str:
-        """Why it is not done, where its title stands beside."""
+        """Why it is not done, without its title."""
         return reason_beside(self.title, self.reason)
 
 
@@ -129,16 +129,16 @@ class RunReport:
         seconds: from the first task to the end of the last.
         tasks: in the order in which they ended.
         skipped: tasks that are not for this tool, and why.
-        warnings: what somebody should know that failed no task.
-        instances_are: `per_frame`: one a box; `tracks`: one a thing, over all its frames.
-        usage: what a model behind a service counted: requests, tokens, cost and so on, by name.
-        stopped: somebody asked to stop before all was done.
-        aborted: why the run ended before its time; else empty.
+        warnings: what a user should know although no task failed.
+        instances_are: `per_frame`: one for each box; `tracks`: one for each thing, over all its frames.
+        usage: what a model behind a service counted, by name: requests, tokens, cost.
+        stopped: a stop was asked for before all was done.
+        aborted: why the run ended early; else empty.
         shapes: of the ontology objects that a detector labels; empty of answers.
-        device: that the detector ran on, `cuda:0` or `cpu`; empty where it does not say.
-        is_outage: the platform stayed away, which is why; a later run may go on.
+        device: of the detector, such as `cuda:0`; empty where it does not say.
+        is_outage: the run ended since the platform did not answer; a later run may go on.
         score: against the ground truth, where one was given.
-        unwritten: why the labels of all tasks could not be written into one file, though those of each are; else empty.
+        unwritten: why the file about all tasks could not be written; else empty.
         outputs: files of the run itself.
     """
 
@@ -201,17 +201,17 @@ class RunReport:
 
     @property
     def noun(self) -> tuple[str, str]:
-        """What one of these boxes is called by its shape, and several of them."""
+        """What one label is called by its shape, and several of them."""
         return noun_of(self.shapes)
 
     @property
     def num_interpolated(self) -> int:
-        """Boxes that were filled in, in gaps of tracks and between their kept boxes."""
+        """Boxes that were filled in, over all tasks."""
         return sum(task.num_interpolated for task in self.tasks)
 
     @property
     def thinning(self) -> KeyframeStats | None:
-        """What keeping few boxes of each track has saved and cost, over all tasks; None where all are kept."""
+        """Boxes saved by keeping few of each track, over all tasks; None where all are kept."""
         return sum_up([task.thinning for task in self.tasks if task.thinning is not None])
 
     @property
@@ -241,10 +241,10 @@ class RunReport:
 
     @classmethod
     def read(cls, path: Path) -> RunReport:
-        """Returns a report as an earlier run wrote it.
+        """Returns the report that an earlier run wrote.
 
         Raises:
-            ConfigError: there is none, or it is of another form.
+            ConfigError: there is none, or it is of another version.
         """
         if not path.exists():
             raise ConfigError(f"{path}: there is no report yet: `prelabel run CONFIG` first")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prelabel.data.frames import VideoInfo
-from prelabel.data.geometry import BOXES_ONLY, Keypoints, Mask, OutputSpec, Polygons
+from prelabel.data.geometry import Keypoints, Mask, OutputSpec, Polygons
 from prelabel.errors import LabelError
 from prelabel.plugins.protocols import ModelRecord
 from prelabel.store.raw_detections import (
@@ -156,20 +156,6 @@ def test_the_circumstances_are_told_without_the_boxes(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(LabelError, match="not whole, or not written by prelabel"):
         read_origin(path)
-
-
-def test_a_file_from_before_there_was_geometry_is_read_as_boxes_alone(tmp_path):
-    path = tmp_path / "clip.detections.parquet"
-    write_raw(path, record((0, (1, 2, 3, 4), 1, 1)))
-    table = pq.read_table(path)
-    facts = json.loads(table.schema.metadata[b"prelabel"])
-    del facts["origin"]["offer"]
-    pq.write_table(table.replace_schema_metadata({b"prelabel": json.dumps(facts)}), path)
-
-    read = read_raw(path)
-
-    assert read.origin.offer == BOXES_ONLY
-    assert not read.detections.has_geometry.any()
 
 
 def test_a_file_of_an_earlier_format_is_to_be_made_again(tmp_path):
