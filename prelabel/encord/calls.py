@@ -1,4 +1,4 @@
-"""Calls to Encord: what is tried again, and what the SDK's errors mean to a user."""
+"""Calls to Encord: which ones are repeated, and what the SDK's errors mean to a user."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Caller:
         domain: the API's address, for messages.
         backoff: how often to repeat a call, beyond what the SDK itself repeats.
         outage_seconds: how long to wait for a platform that does not answer any call.
-        look: called after a failed call to see whether the platform lets us work at all: returns, or raises
-            AccountError or an error of the SDK; None: a failed call is not looked into.
+        look: called after a failed call, to see whether any call can succeed. It returns, or raises AccountError or an
+            error of the SDK. None: nothing is called.
     """
 
     domain: str
@@ -41,16 +41,16 @@ class Caller:
     look: Callable[[], None] | None = None
 
     def call(self, doing: str, function: Callable[[], Result], failure: type[PrelabelError]) -> Result:
-        """Returns what `function` does, tried again while the trouble looks passing.
+        """Returns what `function` returns; repeats it after errors that may pass.
 
         Args:
-            doing: what is being done, as an error begins: `clip.mp4: saving the labels`.
-            function: does it; may be called several times, so a repeat must do no harm.
-            failure: the error to raise. An error of our own passes through as it is.
+            doing: how an error message starts: `clip.mp4: saving the labels`.
+            function: makes the call. A repeat must do no harm: the first call may have succeeded, its answer lost.
+            failure: the error to raise. A PrelabelError passes through as it is.
 
         Raises:
-            OutageError: the platform stayed away.
-            AccountError: the platform does not take the key, or rests the project; else `failure`.
+            OutageError: the platform does not answer any call.
+            AccountError: the platform does not accept the key, or the project is closed. Any other error: `failure`.
         """
         failures, has_waited = 0, False
         while True:
@@ -58,13 +58,13 @@ class Caller:
                 return function()
             except PrelabelError:
                 raise
-            except Exception as error:  # the SDK raises bare Exception, too, for an answer that it cannot convert
+            except Exception as error:  # the SDK also raises a bare Exception, for an answer that it cannot convert
                 failures += 1
                 explained = self._explained(doing, error, failure)
                 is_last = failures >= self.backoff.attempts or not is_transient(error)
                 asked_seconds = float(getattr(error, "retry_after", None) or 0.0)
-            # What follows stands here and not above: the SDK's errors quote whole answers, and with them signed links,
-            # so they must not hang on ours as context.
+            # Outside of `except`, so that the SDK's error is not the context of ours: it quotes whole answers, and
+            # signed links with them.
             if not is_last:
                 wait = self.backoff.seconds(failures, asked_seconds)
                 _LOG.info("%s; trying again in %.1f s", explained, wait, extra={"retry": "call"})
@@ -75,11 +75,11 @@ class Caller:
                 raise explained
 
     def was_away(self, doing: str) -> bool:
-        """Waits while the platform answers nothing at all; tells whether it had to: else it is this call that fails.
+        """Waits while the platform does not answer any call, and returns whether it did not.
 
         Raises:
-            OutageError: it stays away.
-            AccountError: no call would succeed.
+            OutageError: it did not answer for `outage_seconds`.
+            AccountError: it answers that no call can succeed.
         """
         looks, waited_seconds = 0, 0.0
         while self.look is not None and (trouble := self._trouble(self.look)):
@@ -96,7 +96,7 @@ class Caller:
         """Returns why the platform does not answer; empty if it does.
 
         Raises:
-            AccountError: it answers that no call would succeed.
+            AccountError: it answers that no call can succeed.
         """
         try:
             look()
@@ -115,21 +115,21 @@ class Caller:
         from encord import exceptions as sdk
 
         if isinstance(error, key_errors()):
-            failure = AccountError  # a key that is revoked: no other task could succeed
+            failure = AccountError  # ends the run: with a revoked key, no other task can succeed
         elif isinstance(error, sdk.PayloadTooLargeError) and issubclass(failure, SaveError):
             failure = RowTooLargeError
         return failure(f"{doing}: {explain(error, self.domain)}")
 
 
 def key_errors() -> tuple[type[Exception], ...]:
-    """Returns the SDK's errors that say that the platform does not take the key."""
+    """Returns the SDK's errors for a key that the platform does not accept."""
     from encord import exceptions as sdk
 
     return (sdk.AuthenticationError, sdk.SshKeyNotFound)
 
 
 def is_transient(error: Exception) -> bool:
-    """Tells whether the same call may succeed a little later."""
+    """Returns whether the same call may succeed a little later."""
     from encord import exceptions as sdk
 
     return isinstance(
@@ -138,7 +138,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def explain(error: Exception, domain: str) -> str:
-    """Returns what an error of the SDK means, with the next step where there is one; without links and keys."""
+    """Returns what an error of the SDK means and what to do about it, without links and keys."""
     from encord import exceptions as sdk
 
     said = redact(str(getattr(error, "message", error)))[:300]
@@ -159,7 +159,7 @@ def explain(error: Exception, domain: str) -> str:
         ),
         (
             (sdk.RateLimitExceededError,),
-            "the platform's rate limit stayed passed over several tries: run fewer workers at a time",
+            "the platform's rate limit was exceeded in several tries: run fewer workers at a time",
         ),
         ((sdk.RequestException,), _explain_no_answer(error, domain)),
         ((sdk.EncordException,), f"the platform refused: {said} ({type(error).__name__})"),
@@ -178,11 +178,11 @@ def _explain_no_answer(error: Exception, domain: str) -> str:
             f"no answer from {domain} ({type(error.__cause__).__name__}): check the address (source.domain or "
             "ENCORD_DOMAIN), the network and the proxy"
         )
-    return f"the answer of {domain} is cut or not JSON; if none ever came whole, check that this is the API's address"
+    return f"the answer of {domain} is cut off or not JSON: if that was so from the start, check the API's address"
 
 
 def is_never_connected(error: BaseException) -> bool:
-    """Tells whether an SDK error means that no connection came about at all: a refused one, or an unknown host."""
+    """Returns whether an SDK error means that there was no connection at all: refused, or an unknown host."""
     from urllib3.exceptions import MaxRetryError, NewConnectionError
 
     tried = error.__cause__.args[0] if error.__cause__ is not None and error.__cause__.args else None

@@ -1,4 +1,4 @@
-"""The way to a project: address, key and permission, each checked with the next step in its error."""
+"""Connects to a project: checks address, key and permission, and says in each error what to do."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ _NEXT_STEP = "use a key as `ssh-keygen -t ed25519` makes it, its public half add
 
 
 def read_key(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns the text of an Ed25519 private key: that of `ENCORD_SSH_KEY`, else of the file `ENCORD_SSH_KEY_FILE`.
+    """Returns an Ed25519 private key as text: `ENCORD_SSH_KEY`, else the content of `ENCORD_SSH_KEY_FILE`.
 
-    The text goes before the file, as it does in `encord-agents`.
+    `encord-agents` reads them in this order, too.
 
     Raises:
-        AccountError: there is none, it cannot be read, or it is not such a key. The key is in no message.
+        AccountError: there is none, it cannot be read, or it is another kind of key. No message quotes the key.
     """
     text, path = environment.get(KEY_TEXT, ""), environment.get(KEY_FILE, "")
     if text.strip():
         key, where = text, KEY_TEXT
         if "\n" not in text.strip():
-            key = text.replace("\\n", "\n")  # how .env files and secret stores often carry line ends
+            key = text.replace("\\n", "\n")  # .env files and secret stores often hold line ends as "\\n"
     elif "PRIVATE KEY" in path:
-        raise AccountError(f"{KEY_FILE} holds a key's text, it wants the path of a file: set {KEY_TEXT} to the text")
+        raise AccountError(
+            f"{KEY_FILE} holds the text of a key, expected the path of a file: set {KEY_TEXT} to the text"
+        )
     elif path.strip():
         key, where = _read_file(Path(path.strip()).expanduser()), f"{KEY_FILE}: {path.strip()}"
     else:
@@ -63,7 +65,7 @@ def _read_file(path: Path) -> str:
 
 
 def _complaint(key: str) -> str:
-    """Returns what is wrong with a key, empty if nothing is. No error of the library gets out: some quote the key."""
+    """Returns what is wrong with a key; empty if nothing is. Errors of the library stay inside: some quote the key."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import ssh
@@ -96,7 +98,7 @@ def connect(
     backoff: Backoff = CALL_BACKOFF,
     outage_seconds: float = OUTAGE_SECONDS,
 ) -> EncordProject:
-    """Returns a project, reached with the key in the environment.
+    """Connects to a project with the key in the environment.
 
     Args:
         project_hash: uuid of a workflow project.
@@ -105,7 +107,7 @@ def connect(
         outage_seconds: how long to wait for a platform that does not answer any call.
 
     Raises:
-        AccountError: key, address, project or permission are not as they must be; the message says the next step.
+        AccountError: key, address, project or permission are wrong; the message says what to do.
     """
     keep_links_out_of_logs()
     address = _checked_domain(domain or DEFAULT_DOMAIN)
@@ -131,7 +133,7 @@ def _make_client(key: str, domain: str) -> EncordUserClient:
 def _request_settings() -> RequestsSettings:
     from encord.http.constants import RequestsSettings
 
-    # The SDK waits 180 s for a connection and tries that four times: a wrong address would look like a hang.
+    # The SDK waits 180 s for a connection, and tries four times: with a wrong address, a run would seem to hang.
     return RequestsSettings(connect_timeout=20, read_timeout=120, write_timeout=180)
 
 
@@ -141,7 +143,7 @@ def _get_project(client: EncordUserClient, project_hash: UUID, domain: str) -> P
     try:
         return _enter(client, project_hash, domain)
     except sdk.RequestException as error:
-        if is_never_connected(error):  # the SDK has tried for 9 s: a wrong address more likely than passing trouble
+        if is_never_connected(error):  # for 9 s in the SDK: more likely a wrong address than an outage
             raise AccountError(f"project {project_hash}: {explain(error, domain)}") from None
         raise
 
@@ -154,7 +156,7 @@ def _enter(client: EncordUserClient, project_hash: UUID, domain: str) -> Project
     except (sdk.ResourceNotFoundError, sdk.AuthorisationError):
         raise AccountError(
             f"source.project_hash: {domain} has no project {project_hash} that this key's user may enter: check the "
-            "hash (it stands in the project's address in the web app), add the user or service account to the project, "
+            "hash (it is in the project's address in the web app), add the user or service account to the project, "
             "or name the platform that the project is on: source.domain or ENCORD_DOMAIN"
         ) from None
 
@@ -179,15 +181,15 @@ def _checked_domain(domain: str) -> str:
 
 
 def project_uuid(project_hash: str) -> UUID:
-    """Returns the uuid that a config has written out.
+    """Returns a project hash of a config as a UUID.
 
     Raises:
-        AccountError: it is none.
+        AccountError: it is not a UUID.
     """
     try:
         return UUID(project_hash)
     except ValueError:
         raise AccountError(
             f"source.project_hash: got {project_hash!r}, expected a uuid such as "
-            "4f8ac2d1-0000-4000-8000-000000000000; it stands in the project's address in the web app"
+            "4f8ac2d1-0000-4000-8000-000000000000; it is in the project's address in the web app"
         ) from None

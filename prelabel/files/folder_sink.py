@@ -1,4 +1,4 @@
-"""Labels into a folder: one Encord label row a task."""
+"""Labels in files: one Encord label row per task."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from prelabel.sources import RowOptions
 from prelabel.store.run_folder import RunFolder
 
 LABELS_ENDING = ".labels.json"
-"""Of the file of a task's label row."""
+"""Ending of the file of a task's label row."""
 
 
 class FolderSink:
     """Writes `NAME.labels.json` for each task.
 
-    A label row that stands there already is treated as the platform's would be: what prelabel wrote and nobody touched
-    is replaced, all else is kept.
+    A label row that is already there is treated as one on the platform: labels that prelabel wrote and nobody changed
+    are replaced, all others are kept.
 
     Raises:
         OntologyError: if the Encord SDK does not load the ontology.
@@ -54,37 +54,37 @@ class FolderSink:
         """
         self._options = options
         self._ontology = ontology
-        self._sdk_ontology = encord_ontology(ontology)  # what the SDK does not load is an error before the first task
+        self._sdk_ontology = encord_ontology(ontology)  # fails before the first task if the SDK does not load it
         self._label_map = label_map
         self._store = store
 
     def describe(self) -> str:
         """Returns where labels go, in words."""
-        return f"into {self._store.output}: NAME{LABELS_ENDING}, a file a task"
+        return f"into {self._store.output}: NAME{LABELS_ENDING}, one file per task"
 
     def path_of(self, task: Task) -> Path:
         """Returns where the task's label row is, or will be."""
         return self._store.path(task, LABELS_ENDING)
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
-        """Writes boxes onto the task's label row; see `edit`, also for what it returns."""
+        """Writes boxes onto the task's label row; see `edit` for the rest."""
         return self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
 
     def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
         """Writes the task's label row with a change on it: all or nothing, and the same when repeated.
 
         Args:
-            task: whose row; made if there is none.
+            task: whose row; created if there is none.
             info: of its media.
-            change: returns the row as it is to be.
+            change: returns the new row.
 
         Returns:
             Bytes of the row, as it would be sent to the platform.
 
         Raises:
-            LabelError: if the labels cannot be written, or the row that stands there is not one of the task, or
-                somebody has worked on it and the media are others now.
-            TakenError: if somebody has begun to work on it, and such rows are left as they are.
+            LabelError: the labels cannot be written, the file is not a row of this task, or somebody has worked on it
+                and the media have changed since.
+            TakenError: somebody has worked on it, and the options say to skip such rows.
         """
         now = datetime.now(UTC)
         change = unless_begun(task.title, change) if self._options.skips_begun else change
@@ -94,7 +94,7 @@ class FolderSink:
         return num_bytes
 
     def checkout(self, task: Task, info: VideoInfo) -> EditableRow:
-        """Returns a task's row for somebody else's code to change.
+        """Returns a task's row for a user's function to change.
 
         Raises:
             LabelError: as `edit`.
@@ -118,21 +118,21 @@ def write_row(path: Path, row: LabelRow) -> None:
 
 
 def _read_row(path: Path, task: Task) -> LabelRow:
-    """Returns the label row that stands there. Somebody's work may be in it: one that is not clear is not replaced."""
+    """Returns the label row of a file. A file that is none is refused and not replaced: it may hold somebody's work."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise LabelError(f"{path}: not a label row: {error}; it is left as it is: move it away") from error
+        raise LabelError(f"{path}: not a label row: {error}; it stays as it is: move it away") from error
     parts = ("data_units", "object_answers", "classification_answers", "object_actions")
     if not isinstance(row, dict) or not all(isinstance(row.get(part), dict) for part in parts):
-        raise LabelError(f"{path}: not a label row: expected {', '.join(parts)}; it is left as it is: move it away")
+        raise LabelError(f"{path}: not a label row: expected {', '.join(parts)}; it stays as it is: move it away")
     if row.get("data_hash") != data_hash_of(task.key):
         raise LabelError(f"{path}: the label row of other data, {row.get('data_title')!r}: move it away")
     return row
 
 
 def _is_of(row: LabelRow, info: VideoInfo) -> bool:
-    """Tells whether the row is of media of this size and length: a file may have been replaced under its name."""
+    """Returns whether a row is of media of this size and length: another file may have taken their name."""
     units = sorted(row["data_units"].values(), key=lambda unit: int(unit["data_sequence"]))
     sizes = info.frame_sizes or ((info.width, info.height),) * (1 if info.average_fps > 0 else info.num_frames)
     if [(unit.get("width"), unit.get("height")) for unit in units] != list(sizes):

@@ -115,7 +115,7 @@ def test_a_threshold_under_what_is_kept_is_an_error(folder):
 
 def test_settings_for_looking_anew_are_said_to_be_without_effect(folder, capfd):
     settings = ["reader.stride=2", "detector.conf=0.2", "reader.decode_workers=3", "detector.batch_size=4"]
-    said = "note reader.stride: not as in the run whose detections these are, and without effect"
+    said = "note reader.stride: changed since these detections were made, without effect here"
     assert relabel_kept(config_file(folder), settings) == 0
     assert num_instances(folder) == 12
     assert said in capfd.readouterr().err
@@ -135,7 +135,7 @@ def test_so_are_those_that_a_changed_config_has(folder, capfd):
     changed["detector"] = {"use": "tests.assembly.test_stored_detector:Other"}
     assert relabel_kept(config_file(folder, **changed), ()) == 0
     assert num_instances(folder) == 6
-    assert "note detector.use, frames: not as in the run" in capfd.readouterr().err
+    assert "note detector.use, frames: changed since" in capfd.readouterr().err
 
 
 def test_a_threshold_below_which_nothing_is_kept_is_without_effect(tmp_path, capfd):
@@ -144,7 +144,7 @@ def test_a_threshold_below_which_nothing_is_kept_is_without_effect(tmp_path, cap
     assert run_config(config_file(tmp_path, detector={**detector, "conf": 0.5})) == 0
     assert relabel_kept(config_file(tmp_path, detector={**detector, "conf": 0.95}), ()) == 0
     assert num_instances(tmp_path) == 6
-    assert "note detector.conf: not as in the run" in capfd.readouterr().err
+    assert "note detector.conf: changed since" in capfd.readouterr().err
 
 
 def test_a_threshold_that_the_config_leaves_to_the_detector_is_the_detectors(folder):
@@ -211,7 +211,7 @@ def test_a_classifier_s_config_is_told_where_its_answers_are(tmp_path):
     values = {"source": {"path": str(tmp_path)}, "classifier": {"use": "tests.answering:ColourClassifier"}}
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(values))
-    with pytest.raises(ConfigError, match="this is for boxes: prelabel run takes another threshold"):
+    with pytest.raises(ConfigError, match="this is for boxes: prelabel run applies another threshold"):
         relabel_kept(path, ())
     with pytest.raises(ConfigError, match="this is for boxes: --kind report shows"):
         draw_previews(path, (), (), "all")

@@ -34,7 +34,7 @@ def test_error_quotes_no_link_and_no_answer(platform: Platform, caplog: pytest.L
     def read() -> None:
         row.initialise_labels(overwrite=True, include_signed_url=True)
 
-    with pytest.raises(SaveError, match="cut or not JSON") as raised:
+    with pytest.raises(SaveError, match="cut off or not JSON") as raised:
         caller.call("clip.mp4: reading", read, SaveError)
     assert "sig=" not in str(raised.value) + caplog.text
     assert raised.value.__context__ is None

@@ -141,7 +141,7 @@ def test_list_that_breaks_off_is_worked_on_before_it_is_read_again(platform: Pla
 
 def test_stage_that_cannot_be_listed_is_an_account_error(platform: Platform, source: EncordSource) -> None:
     platform.server.faults.add("list_tasks", MalformedJson(), times=None)
-    with pytest.raises(AccountError, match=r"stage 'Pre-Labeling Agent': listing its tasks: .*cut or not JSON"):
+    with pytest.raises(AccountError, match=r"stage 'Pre-Labeling Agent': listing its tasks: .*cut off or not JSON"):
         list(source.tasks())
 
 
