@@ -57,6 +57,7 @@ def config_schema() -> Schema:
         sections[f"{kind.capitalize()}Section"] |= _options_by_use(kind, names)
         sections |= {f"{kind}-{name}": _options_schema(kind, name) for name in names}
     own = {key: value for key, value in schema["properties"].items() if key != "source"}
+    own |= {name: own[name]["anyOf"][0] for name in AGENT_SECTIONS}  # absent, not null
     return {
         "$schema": DIALECT,
         "title": "prelabel config",

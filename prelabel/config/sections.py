@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
 from prelabel.config.base import (
     Fraction,
@@ -288,9 +287,9 @@ class Config(Section):
 
     source: AnySource
     reader: ReaderSection = ReaderSection()
-    detector: DetectorSection | SkipJsonSchema[None] = None
-    classifier: ClassifierSection | SkipJsonSchema[None] = None
-    agent: AgentSection | SkipJsonSchema[None] = None
+    detector: DetectorSection | None = None
+    classifier: ClassifierSection | None = None
+    agent: AgentSection | None = None
     labels: LabelsSection = LabelsSection()
     tracker: TrackerSection = TrackerSection()
     sink: SinkSection | None = None

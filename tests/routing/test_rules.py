@@ -101,7 +101,10 @@ def test_rules_and_priority_come_from_the_config() -> None:
         ({"routing": [{"when": "count > 3"}, {"otherwise": "B"}]}, "routing.0: got when; expected when and pathway"),
         ({"routing": [{"wen": "count > 3", "pathway": "A"}, {"otherwise": "B"}]}, "did you mean 'when'?"),
         ({"routing": {"Car": "A"}}, "routing: otherwise is missing"),
-        ({"routing": {"Car": 3, "otherwise": "B"}}, "routing: Car: got 3, expected the name or uuid of a pathway"),
+        (
+            {"routing": {"Car": ["A"], "otherwise": "B"}},
+            "routing: Car: got ['A'], expected the name or uuid of a pathway",
+        ),
         ({"routing": {"Car": "A", "otherwise": "B"}, "pathway": "A"}, "both say where tasks go"),
         ({"priority": "has(Car)"}, "priority: 'has(Car)', column 1: is true or false, expected a number"),
         ({"priority": True}, "priority: got True"),
