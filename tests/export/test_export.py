@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import av
@@ -164,23 +166,19 @@ def test_frames_of_media_that_are_gone_are_refused(tmp_path):
         export_run(assembly_of(tmp_path / "media", tmp_path / "out"), "yolo", tmp_path / "set", frames="1")
 
 
-OWN_FORMAT = """
-def write_counts(export):
-    path = export.target / "counts.txt"
-    path.parent.mkdir()
-    path.write_text("".join(f"{video.title} {len(video.detections)}\\n" for video in export.videos))
-    return [path]
-
-def broken(export):
-    raise KeyError("oh")
-"""
-
-
-def test_a_format_of_ones_own_is_one_function_in_a_file(ran, tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(OWN_FORMAT)
+def test_the_documented_format_runs_as_one_function_in_a_file(ran, tmp_path, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", Path("docs/export.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "mine.py").write_text(code)
     monkeypatch.chdir(tmp_path)
-    (path,) = export_run(assembly_of(*ran), "mine.py:write_counts", tmp_path / "set")
-    assert path.read_text() == "day 2/second.mp4 9\nfirst.mp4 9\nstill.png 2\n"
+    (path,) = export_run(assembly_of(*ran), "mine.py:write_csv", tmp_path / "boxes.csv")
+    rows = list(csv.reader(path.open()))
+    assert len(rows) == 9 + 9 + 2
+    assert ["first.mp4", "1", "thing", "10.0", "20.0", "50.0", "60.0"] in rows
+
+
+def test_a_format_that_raises_is_named(ran, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def broken(export):\n    raise KeyError('oh')\n")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(PluginError, match=r"'mine\.py:broken' raised KeyError: 'oh'"):
         export_run(assembly_of(*ran), "mine.py:broken", tmp_path / "set")
 
