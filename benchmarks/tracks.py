@@ -27,7 +27,7 @@ from trackers.eval import evaluate_mot_sequences
 
 from models.scenes import SceneSpec, render_frames, write_clip
 from prelabel.assembly.assemble import assemble
-from prelabel.assembly.stored import stored_entries
+from prelabel.assembly.stored_detections import stored_entries
 from prelabel.config.load import check_config
 from prelabel.data.detections import VideoDetections
 from prelabel.data.label_map import LabelMap, build_label_map

@@ -1,4 +1,4 @@
-"""The parts of an agent that classifies, each made when first asked for."""
+"""The parts of an agent that classifies. Each is made when it is first asked for."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ DEFAULT_CLASSIFICATION = "Class"
 
 @dataclass(frozen=True)
 class ClassifierParts:
-    """What a config with a classifier names.
+    """Classifier, ontology and answer map of a config.
 
     Attributes:
         config: which has a classifier.
         folder: the config's, to which plug-in paths are relative.
-        find_ontology: returns the one that is given, by the project or the config; None: it is made.
-        shared: parts that other assemblies of the same run may have, too.
+        find_ontology: returns the source's ontology; None: it is made from the classes.
+        shared: parts that other stages of the same run may use too.
     """
 
     config: Config
@@ -48,14 +48,18 @@ class ClassifierParts:
 
     @property
     def section(self) -> ClassifierSection:
-        """The config's."""
+        """The config's section.
+
+        Raises:
+            ConfigError: the config has none.
+        """
         if self.config.classifier is None:
             raise ConfigError("classifier: is missing: answers come from a classifier, and this config has none")
         return self.config.classifier
 
     @cached_property
     def plugin(self) -> Plugin:
-        """What the config names as its classifier, or as the model card does."""
+        """The plug-in that the config or the model card names."""
         use = self.section.use or plugin_for(
             "classifier", self.section.options.get("weights"), "torchvision, ultralytics, openai"
         )
@@ -63,7 +67,7 @@ class ClassifierParts:
 
     @cached_property
     def classifier(self) -> Classifier:
-        """The classifier, its weights loaded. One that knows no classes of its own gets the ontology's options."""
+        """The classifier, with its weights. One without classes of its own gets the ontology's options as classes."""
         options = self.section.options
         if "classes" not in options and self.plugin.requires("classes"):
             options = {**options, "classes": self._classes_to_ask_for()}
@@ -75,23 +79,23 @@ class ClassifierParts:
 
     @cached_property
     def model(self) -> ModelRecord:
-        """Which model makes the answers."""
+        """Which model it runs."""
         return traits_of(self.classifier).model or self.plugin.model
 
     @property
     def batch_size(self) -> int:
-        """Pictures a batch: the config's, else what the classifier prefers."""
+        """Images per batch: the config's number, else the one that the classifier prefers."""
         size = self.section.batch_size
         return (traits_of(self.classifier).batch_size or DEFAULT_BATCH_SIZE) if size == "auto" else size
 
     @cached_property
     def given_ontology(self) -> Ontology | None:
-        """The project's or the config's; None where it is made of the options that classes become."""
+        """The source's ontology; None: it is made from the classes."""
         return self.find_ontology()
 
     @cached_property
     def ontology(self) -> Ontology:
-        """What may be answered."""
+        """What may be answered: the source's ontology, or one made from the classes."""
         if self.given_ontology is not None:
             return self.given_ontology
         labels = self.config.labels
@@ -112,11 +116,11 @@ class ClassifierParts:
 
     @cached_property
     def thresholds(self) -> NDArray[np.float32]:
-        """Least score of each choice, float32 (K,)."""
+        """Lowest score at which each choice becomes an answer, float32 (K,)."""
         return answer_thresholds(self.section.conf, self.config.labels.conf, self.answer_map)
 
     def place_answers(self, record: ClassRecord) -> list[PlacedAnswer]:
-        """Returns the answers of a task under the config of today, in the order of their frames."""
+        """Returns the answers of a task under the current config, in the order of their frames."""
         if not len(record.frame_index):
             return []
         scores = self.answer_map.scores(record.probabilities)
@@ -129,7 +133,7 @@ class ClassifierParts:
         return [PlacedAnswer(answer, frame, frame) for frame, answer in answers if answer is not None]
 
     def likeliest(self, record: ClassRecord) -> tuple[str, float]:
-        """Returns the class that is most probable over all pictures, and how probable it is; ("", 0.0) of none."""
+        """Returns the class with the highest mean probability over all frames, and that; ("", 0.0) without frames."""
         if not len(record.frame_index):
             return "", 0.0
         mean = record.probabilities.mean(axis=0)
@@ -138,7 +142,7 @@ class ClassifierParts:
 
     @cached_property
     def raw_fingerprint(self) -> str:
-        """Of all that decides what the classifier says of given media."""
+        """Hash of all that decides the probabilities of given media."""
         return fingerprint(
             {
                 **frame_values(self.config, self.folder),
@@ -151,7 +155,7 @@ class ClassifierParts:
 
     @cached_property
     def label_fingerprint(self) -> str:
-        """Of all that decides what the answers on given media say."""
+        """Hash of all that decides the answers on given media."""
         return fingerprint(
             {
                 "raw": self.raw_fingerprint,

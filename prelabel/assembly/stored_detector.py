@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prelabel.assembly.detectors import detector_plugin, detector_section
-from prelabel.assembly.stored import NEXT_STEP, StoredEntries, stored_entries
+from prelabel.assembly.stored_detections import NEXT_STEP, StoredEntries, stored_entries
 from prelabel.config.fingerprints import detection_key_hashes
 from prelabel.config.sections import Config
 from prelabel.data.detections import Detections

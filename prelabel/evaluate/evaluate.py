@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 import prelabel
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.stored import (
+from prelabel.assembly.stored_detections import (
     check_classes,
+    distinct_titles,
     load_labelled,
     stored_entries,
     stored_videos,
-    titles_apart,
     unlabelled_detections,
 )
 from prelabel.config.fingerprints import config_fingerprint
@@ -95,7 +95,7 @@ def evaluate_run(assembly: Assembly, options: EvaluateOptions) -> Evaluation:
     stored = stored_entries(assembly.found_store, assembly.named_source)
     entries = stored.of_source
     labels = _current_labels(assembly, options, entries)
-    titles = titles_apart(entries)
+    titles = distinct_titles(entries)
     results: list[_TaskResult] = []
     skipped: list[Skipped] = []
     for entry in entries:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import load_detections, stored_entries, stored_videos, titles_apart
+from prelabel.assembly.stored_detections import distinct_titles, load_detections, stored_entries, stored_videos
 from prelabel.data.label_map import LabelledVideo
 from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, TaskError
@@ -106,7 +106,7 @@ def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | N
     if frames is not None:
         step = 0 if frames == "labelled" else _step(frames)
         videos = (_choose_frames(video, step) for video in videos)
-        titles = titles_apart(stored_entries(assembly.found_store, assembly.named_source).of_source)
+        titles = distinct_titles(stored_entries(assembly.found_store, assembly.named_source).of_source)
         tasks = {titles[task.key]: task for task in assembly.source.tasks() if task.key in titles}
         media = MediaOfVideos(assembly, tasks)
     return list(plugin.build(Export(target, videos, assembly.ontology, media), options={}))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import NEXT_STEP
+from prelabel.assembly.stored_detections import NEXT_STEP
 from prelabel.data.frames import FrameBatch, Media
 from prelabel.errors import ReadError
 from prelabel.media.open import FramePolicy, open_frames

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import labelled_video, load_probabilities
+from prelabel.assembly.stored_detections import labelled_video, load_probabilities
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import PrelabelError
 from prelabel.labels.answers import PlacedAnswer

@@ -316,7 +316,7 @@ def test_a_row_that_somebody_is_assigned_to_or_that_has_gone_on_is_skipped(label
 def test_relabelling_files_leaves_out_a_project_s_tasks_and_the_other_way_round(labelled, tmp_path, capfd):
     write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
     config = config_file(tmp_path, detector={"use": "tests.assembly.test_stored_detector:Other"})
-    said = f"1 of 2 tasks kept in {tmp_path / 'out'} were left out: of another source"
+    said = f"1 of 2 tasks in {tmp_path / 'out'} are left out: they are of another source"
     assert run_config(config) == 0
     assert relabel_kept(config, ["labels.nms_iou=0.9"]) == 0
     report = report_of(tmp_path)
@@ -332,7 +332,7 @@ def test_relabelling_files_leaves_out_a_project_s_tasks_and_the_other_way_round(
 def test_exported_files_are_without_a_project_s_tasks(labelled, tmp_path):
     write_grey_clip(tmp_path / "clips" / "a.mp4", 96, 64, 6)
     config = config_file(tmp_path)
-    with pytest.raises(ConfigError, match="holds no detections yet, but for those of another source: `prelabel run"):
+    with pytest.raises(ConfigError, match="holds no detections yet, only those of another source: `prelabel run"):
         export_labels(config, (), "coco", tmp_path / "all.json")
     assert run_config(config) == 0
     assert export_labels(config, (), "coco", tmp_path / "all.json") == 0

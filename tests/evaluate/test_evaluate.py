@@ -132,7 +132,7 @@ def test_files_that_share_the_output_of_a_project_are_left_out(
     finish(platform)
     evaluation = evaluate_run(on_platform, EvaluateOptions())
     assert [video.num_frames for video in evaluation.videos] == [NUM_FRAMES]
-    said = f"1 of 2 tasks kept in {on_platform.output} were left out: of another source"
+    said = f"1 of 2 tasks in {on_platform.output} are left out: they are of another source"
     assert (evaluation.skipped, evaluation.warnings) == ((), (said,))
 
 

@@ -9,7 +9,7 @@ import av
 import pytest
 from PIL import Image
 
-from prelabel.assembly.stored import titles_apart
+from prelabel.assembly.stored_detections import distinct_titles
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ConfigError, PluginError, TaskError
 from prelabel.export.export import export_run
@@ -47,7 +47,7 @@ def test_tasks_of_one_title_are_told_apart():
         Entry("P/2/main", "a.mp4", "done", ""),
         Entry("c", "c", "done", ""),
     ]
-    assert titles_apart(tasks) == {"P/1/main": "a.mp4 [P/1/main]", "P/2/main": "a.mp4 [P/2/main]", "c": "c"}
+    assert distinct_titles(tasks) == {"P/1/main": "a.mp4 [P/1/main]", "P/2/main": "a.mp4 [P/2/main]", "c": "c"}
 
 
 def test_coco_goes_into_a_folder_under_its_usual_name(ran, tmp_path):

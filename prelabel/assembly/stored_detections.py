@@ -1,4 +1,4 @@
-"""What runs keep in an output folder, filtered by the config of today: no video and no GPU needed."""
+"""Raw detections that runs stored, and the labels that the current config makes of them: no media, no GPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NEXT_STEP = "`prelabel run CONFIG` first"
 
 
 def label_detections(parts: DetectorParts, raw: RawRecord) -> FilteredDetections:
-    """Returns what becomes labels: above the detector's threshold, filtered and tracked by the config."""
+    """Returns the detections that become labels: above the detector's threshold, filtered and tracked."""
     found = raw.detections.where(raw.detections.confidence >= np.float32(parts.provider.threshold or 0.0))
     filtered = filter_detections(found, raw.info, parts.label_map, parts.config.labels.rules)
     if parts.linking is not None:
@@ -43,7 +43,7 @@ def label_detections(parts: DetectorParts, raw: RawRecord) -> FilteredDetections
 
 
 def unlabelled_detections(parts: DetectorParts, raw: RawRecord) -> VideoDetections:
-    """Returns the boxes that became no labels for their confidence alone, as single boxes."""
+    """Returns the boxes that do not become labels only because of their confidence, without tracks."""
     label_map, rules = parts.label_map, parts.config.labels.rules
     found = filter_detections(raw.detections, raw.info, label_map, replace(rules, conf=0.0)).detections
     least = np.maximum(class_thresholds(rules.conf, label_map), np.float32(parts.provider.threshold or 0.0))
@@ -51,9 +51,7 @@ def unlabelled_detections(parts: DetectorParts, raw: RawRecord) -> VideoDetectio
 
 
 def stored_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
-    """Yields every video of which a run has kept what was found, one at a time, in the order of their titles.
-
-    A title that several tasks bear is told apart by their keys.
+    """Yields every video with stored detections and its labels, by title, one at a time in memory.
 
     Raises:
         ConfigError: there is none, or one is of a detector with other classes.
@@ -62,23 +60,20 @@ def stored_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
 
 
 def labelled_videos(assembly: Assembly, tasks: Sequence[Entry | TaskReport]) -> Iterator[LabelledVideo]:
-    """Yields the videos of tasks with their labels, one at a time in memory.
-
-    A title that several tasks bear is told apart by their keys.
-    """
-    titles = titles_apart(tasks)
+    """Yields the videos of tasks with their labels, one at a time in memory. Their titles are distinct."""
+    titles = distinct_titles(tasks)
     for task in tasks:
         yield labelled_video(assembly, task, titles[task.key])
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEntries:
-    """The tasks of which runs have kept what was found in one output, which several sources may share.
+    """The tasks with stored detections in one output folder, which several sources may share.
 
     Attributes:
-        of_source: those of the config's source, in the order of titles.
-        num_others: those of other sources.
-        output: where what was found is kept.
+        of_source: tasks of the config's source, by title.
+        num_others: tasks of other sources.
+        output: the folder.
     """
 
     of_source: list[Entry]
@@ -87,55 +82,55 @@ class StoredEntries:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is to be said of the others."""
+        """That tasks of other sources are left out, if there are any."""
         if not self.num_others:
             return ()
-        num_kept = len(self.of_source) + self.num_others
-        return (f"{self.num_others} of {num_kept} tasks kept in {self.output} were left out: of another source",)
+        num_stored = len(self.of_source) + self.num_others
+        return (f"{self.num_others} of {num_stored} tasks in {self.output} are left out: they are of another source",)
 
 
 def stored_entries(store: RunFolder, source: Source) -> StoredEntries:
-    """Returns the tasks of which a run has kept raw detections in a folder.
+    """Returns the tasks with stored detections in a folder.
 
     Raises:
         ConfigError: there is none of this source.
     """
     entries = sorted(store.entries(), key=lambda entry: (entry.title, entry.key))
-    kept = [entry for entry in entries if store.detections_path(entry).exists()]
-    of_source = [entry for entry in kept if source.owns(entry.key, entry.title)]
+    stored = [entry for entry in entries if store.detections_path(entry).exists()]
+    of_source = [entry for entry in stored if source.owns(entry.key, entry.title)]
     if not of_source:
-        others = ", but for those of another source" if kept else ""
+        others = ", only those of another source" if stored else ""
         raise ConfigError(f"{store.output}: holds no detections yet{others}: {NEXT_STEP}")
-    return StoredEntries(of_source, len(kept) - len(of_source), store.output)
+    return StoredEntries(of_source, len(stored) - len(of_source), store.output)
 
 
-def titles_apart(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:
-    """Returns titles by key; one that several tasks bear is told apart by their keys."""
+def distinct_titles(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:
+    """Returns titles by key; a title of several tasks gets their keys appended."""
     times = Counter(task.title for task in tasks)
     return {task.key: task.title if times[task.title] == 1 else f"{task.title} [{task.key}]" for task in tasks}
 
 
 def load_detections(assembly: Assembly, task: Keyed) -> RawRecord | None:
-    """Returns what was found in a task's media; None if no run has kept it."""
+    """Returns a task's raw detections; None if no run has stored them."""
     path = assembly.found_store.detections_path(task)
     return read_raw(path) if path.exists() else None
 
 
 def load_probabilities(assembly: Assembly, task: Keyed) -> ClassRecord | None:
-    """Returns how probable each class is on a task's pictures; None if no run has kept it."""
+    """Returns a task's class probabilities; None if no run has stored them."""
     path = assembly.store.classes_path(task)
     return read_classes(path) if path.exists() else None
 
 
 def load_labelled(assembly: Assembly, task: Keyed, raw: RawRecord | None = None) -> LabelledDetections:
-    """Returns the detections of a task that become labels under the config of today.
+    """Returns the detections of a task that become labels under the current config.
 
-    The first call keeps the result on disk; it holds as long as neither the config nor the raw detections change.
+    The first call stores the result, which is valid until the config or the raw detections change.
 
     Args:
         assembly: of the config.
-        task: whose raw detections a run has kept.
-        raw: the same raw detections, where the caller has read them.
+        task: with stored detections.
+        raw: these detections, if the caller has read them.
 
     Raises:
         LabelError: the raw detections are missing or damaged.
@@ -150,21 +145,21 @@ def load_labelled(assembly: Assembly, task: Keyed, raw: RawRecord | None = None)
         return known
     raw = read_raw(raw_path) if raw is None else raw
     labelled = LabelledDetections(raw.info, label_detections(parts, raw), fingerprint, stamp)
-    with suppress(OSError):  # a folder that may only be read: the result is made again next time
+    with suppress(OSError):  # the folder is read-only: the next call computes it again
         write_labelled(path, labelled)
     return labelled
 
 
 def labelled_video(assembly: Assembly, task: Keyed, title: str) -> LabelledVideo:
-    """Returns a task's video with the detections that become labels under the config of today.
+    """Returns a task's video with its labels under the current config.
 
     Args:
         assembly: of the config.
-        task: whose raw detections a run has kept, under this or an earlier form of the config.
-        title: what to call the video.
+        task: with stored detections, made under this or an earlier version of the config.
+        title: of the video.
 
     Raises:
-        ConfigError: they are of a detector with other classes, or have no boxes as unsure as the config asks for.
+        ConfigError: they are of a detector with other classes, or do not reach down to the config's threshold.
         LabelError: they are missing or damaged.
     """
     origin, threshold = read_origin(assembly.found_store.detections_path(task)), assembly.detection.provider.threshold
@@ -179,11 +174,7 @@ def labelled_video(assembly: Assembly, task: Keyed, title: str) -> LabelledVideo
 
 
 def check_classes(parts: DetectorParts, title: str, origin: DetectionProvenance) -> None:
-    """Checks that detections are of a detector with the classes of the config's.
-
-    Raises:
-        ConfigError: they are not.
-    """
+    """Raises a ConfigError if stored detections are of a detector with other classes than the config's."""
     names, known = tuple(parts.detector.class_names), origin.class_names
     if known != names:
         raise ConfigError(
