@@ -401,7 +401,7 @@ def write_config(
 
 def build_engine(weights: str, options: Mapping[str, object]) -> int:
     """Builds an engine for a model, unless it is kept already; exit 1 if the model would run in torch."""
-    from prelabel.models.engines.cache import engines_folder
+    from prelabel.models.engines import engines_folder
 
     plugin = load_plugin("detector", detector_for(weights), Path())
     with waiting("building the engine; TensorRT takes minutes …"):

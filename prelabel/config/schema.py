@@ -139,9 +139,8 @@ def _options_schema(kind: PluginKind, use: str) -> Schema:
 def described_options(kind: PluginKind, use: str) -> dict[str, FieldInfo]:
     """Returns the options of a built-in plug-in, each described as its class's docstring describes it."""
     model: type[BaseModel] = load_plugin(kind, use, Path()).factory.Options  # type: ignore[attr-defined]
-    texts = attribute_texts(inspect.cleandoc(model.__doc__ or ""))
     fields = {name: copy(field) for name, field in model.model_fields.items()}
-    for name, text in texts.items():
+    for name, text in _texts_of(model).items():
         fields[name].description = text
     return fields
 
@@ -153,6 +152,15 @@ def describe_values(field: FieldInfo) -> str:
     if len(values) < 2 or all(str(value) in said for value in values):
         return said
     return f"{' | '.join(map(str, values))}: {said}"
+
+
+def _texts_of(model: type[BaseModel]) -> dict[str, str]:
+    """Returns what the docstrings of a model and of its base classes say of their attributes."""
+    texts: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            texts |= attribute_texts(inspect.cleandoc(base.__doc__ or ""))
+    return texts
 
 
 def attribute_texts(docstring: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A network that stands several times on the same weights, so that several threads can use it at once."""
+"""Devices, state dicts and replicas of torch networks, and what torchvision's builders of any kind need."""
 
 from __future__ import annotations
 
@@ -7,53 +7,83 @@ import pickle
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import BeforeValidator
 
 from prelabel.errors import ConfigError, MachineError, WeightsError, did_you_mean
 from prelabel.models.cards import ModelCard
 from prelabel.runtime.redact import redact
+
+StateDict = dict[str, torch.Tensor]
+Section = Literal["detector", "classifier"]
+
+
+def _device_name(value: object) -> object:
+    """Returns `cuda:N` for a number N, Ultralytics' name of a GPU; anything else as it is."""
+    is_number = (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit())
+    return f"cuda:{value}" if is_number else value
+
+
+DeviceName = Annotated[str, BeforeValidator(_device_name, json_schema_input_type=str | int)]
+"""An option `device`: auto, cpu, cuda, cuda:N or N."""
 
 
 def pick_device(device: str) -> torch.device:
     """Returns the device that `auto`, `cpu`, `cuda` or `cuda:N` means on this machine.
 
     Raises:
-        ConfigError: if the name is none of these.
-        MachineError: if this machine, or this build of torch, has no such device.
+        ConfigError: the name is none of these.
+        MachineError: this machine, or this build of torch, has no such device.
     """
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
         picked = torch.device(device)
     except RuntimeError as error:
-        raise ConfigError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N") from error
-    if picked.type == "cuda":
-        _require_cuda(picked)
-        return torch.device("cuda", picked.index or 0)
-    if picked.type != "cpu":
-        raise ConfigError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N")
-    return picked
-
-
-def _require_cuda(device: torch.device) -> None:
+        raise _no_such_device(device) from error
+    if picked.type == "cpu":
+        return picked
+    if picked.type != "cuda":
+        raise _no_such_device(device)
     if not torch.cuda.is_available():
         why = "torch is built without CUDA" if torch.version.cuda is None else "torch sees no GPU"
-        raise MachineError(f"device: got '{device}', but {why} ({torch.__version__}): set device: cpu, or auto")
+        raise MachineError(f"device: got '{picked}', but {why} ({torch.__version__}): set device: cpu, or auto")
     num = torch.cuda.device_count()
-    if (device.index or 0) >= num:
-        raise MachineError(f"device: got '{device}', this machine has {num}: cuda:0 to cuda:{num - 1}")
+    if (picked.index or 0) >= num:
+        raise MachineError(f"device: got '{picked}', this machine has {num}: cuda:0 to cuda:{num - 1}")
+    return torch.device("cuda", picked.index or 0)
 
 
-StateDict = dict[str, torch.Tensor]
+def _no_such_device(device: str) -> ConfigError:
+    return ConfigError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N, one device per run")
+
+
+def ready_on(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Returns the network on the device, in evaluation mode and in the memory format that is fast there."""
+    memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    ready: torch.nn.Module = network.eval().to(device, memory_format=memory_format)
+    return ready
+
+
+def replica_of(network: torch.nn.Module) -> torch.nn.Module:
+    """Returns a network that shares the tensors, for another thread.
+
+    All other attributes are copied: some detection heads store the last input size and its anchors on themselves, so
+    two threads cannot call one network.
+    """
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    with torch.inference_mode():
+        replica: torch.nn.Module = copy.deepcopy(network, shared)
+    return replica
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Returns the tensors of a checkpoint, floats as float32; takes a plain state dict or one under `model`.
+    """Returns the tensors of a checkpoint, floats as float32. It may be a plain state dict, or hold one as `model`.
 
     Raises:
-        WeightsError: if the file holds anything else.
+        WeightsError: the file holds anything else.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -70,34 +100,31 @@ def read_state_dict(path: Path) -> StateDict:
     return {name: value.float() if value.is_floating_point() else value for name, value in content.items()}
 
 
-def describe_names(required: Iterable[str], known: Iterable[str], got: Collection[str]) -> str:
-    """Returns which tensors a network lacks or does not know, in words; empty where there are none.
+def differing_names(required: Iterable[str], known: Iterable[str], got: Collection[str]) -> str:
+    """Returns which tensors a network lacks or does not know, in words; empty if there are none.
 
     Args:
-        required: names that the network cannot do without.
-        known: all that it has.
-        got: of the weights.
+        required: names that the network needs.
+        known: all names that it has.
+        got: names in the weights.
 
-    >>> describe_names(["a", "b"], ["a", "b", "c"], ["a", "d"])
+    >>> differing_names(["a", "b"], ["a", "b", "c"], ["a", "d"])
     'b is missing (1 tensors missing, 1 too many)'
     """
-    there, taken = set(got), set(known)
-    missing = [name for name in required if name not in there]
-    unknown = [name for name in got if name not in taken]
+    got_names, known_names = set(got), set(known)
+    missing = [name for name in required if name not in got_names]
+    unknown = [name for name in got if name not in known_names]
     if not missing and not unknown:
         return ""
     first = f"{missing[0]} is missing" if missing else f"{unknown[0]} is too many"
     return f"{first} ({len(missing)} tensors missing, {len(unknown)} too many)"
 
 
-Section = Literal["detector", "classifier"]
-
-
-def import_models(section: Section) -> ModuleType:
+def import_torchvision(section: Section) -> ModuleType:
     """Returns `torchvision.models`.
 
     Raises:
-        MachineError: torchvision does not go with the torch that is installed.
+        MachineError: torchvision does not fit the installed torch.
     """
     try:
         from torchvision import models
@@ -111,14 +138,14 @@ def import_models(section: Section) -> ModuleType:
 
 
 def builder_name(section: Section, asked: str | None, card: ModelCard | None, weights: str, example: str) -> str:
-    """Returns the builder that is asked for, else the card's.
+    """Returns the torchvision builder that the config names, or else the card.
 
     Args:
         section: of the config.
-        asked: its `builder`.
+        asked: the config's `builder`.
         card: of the weights.
         weights: as the config has them.
-        example: a builder, with its module's name before it.
+        example: a builder with its module, for the error.
 
     Raises:
         ConfigError: neither names one.
@@ -133,21 +160,6 @@ def builder_name(section: Section, asked: str | None, card: ModelCard | None, we
     return builder
 
 
-def no_builder(section: Section, builder: str, known: list[str]) -> ConfigError:
-    """Returns the error of a builder that is not among the known ones."""
+def unknown_builder(section: Section, builder: str, known: list[str]) -> ConfigError:
+    """Returns the error for a builder that torchvision does not have."""
     return ConfigError(f"{section}.builder: torchvision has no {builder!r}; {did_you_mean(builder, known)}")
-
-
-def ready_on(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Returns the network on the device, for inference, in the memory format that is quick there."""
-    memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
-    ready: torch.nn.Module = network.eval().to(device, memory_format=memory_format)
-    return ready
-
-
-def replica_of(network: torch.nn.Module) -> torch.nn.Module:
-    """Returns a network with the same tensors, and all else its own: some heads note the size they saw last."""
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    with torch.inference_mode():
-        replica: torch.nn.Module = copy.deepcopy(network, shared)
-    return replica

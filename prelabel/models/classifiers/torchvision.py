@@ -16,12 +16,12 @@ from prelabel.models.classifiers.forward import Preparation, forward
 from prelabel.models.networks import (
     StateDict,
     builder_name,
-    describe_names,
-    import_models,
-    no_builder,
+    differing_names,
+    import_torchvision,
     pick_device,
     read_state_dict,
     ready_on,
+    unknown_builder,
 )
 from prelabel.models.weights import resolve_weights
 from prelabel.plugins.protocols import ModelRecord
@@ -34,10 +34,10 @@ def find_published(builder: str, name: str | None, file: str) -> Any:
     Raises:
         ConfigError: there is no such builder, or it has no such weights.
     """
-    models = import_models("classifier")
+    models = import_torchvision("classifier")
     known = models.list_models(module=models)
     if builder not in known:
-        raise no_builder("classifier", builder, known)
+        raise unknown_builder("classifier", builder, known)
     entries = list(models.get_model_weights(builder))
     if name is None:
         return next((entry for entry in entries if entry.url.endswith(f"/{file}")), entries[0])
@@ -57,12 +57,14 @@ def build_network(
         WeightsError: the weights are those of another network, or of another number of classes.
     """
     try:
-        network: torch.nn.Module = import_models("classifier").get_model(builder, weights=None, num_classes=num_classes)
+        network: torch.nn.Module = import_torchvision("classifier").get_model(
+            builder, weights=None, num_classes=num_classes
+        )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"classifier.builder: {builder} cannot be built: {error}") from error
     wanted = network.state_dict()
     required = [name for name in wanted if not name.endswith("num_batches_tracked")]
-    names = describe_names(required, wanted, state_dict)
+    names = differing_names(required, wanted, state_dict)
     if names:
         raise WeightsError(
             f"{weights_path}: does not fit {builder}: {names}: set builder to the one that it was trained with"

@@ -12,42 +12,39 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from prelabel.data.detections import Detections
-from prelabel.data.frames import FrameBatch
 from prelabel.data.geometry import GeometryKind, Keypoints, OutputSpec
-from prelabel.errors import ConfigError, DeviceMemoryError, WeightsError, did_you_mean
-from prelabel.models.cards import ModelCard
-from prelabel.models.detectors.rows import (
+from prelabel.errors import ConfigError, WeightsError, did_you_mean
+from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch
+from prelabel.models.detectors.postprocess import (
     HostCopy,
     PixelWindow,
-    boxes_of_table,
-    detections_of_rows,
-    masks_on_host,
-    pad_rows,
+    Rows,
+    masks_of_windows,
+    rows_of_table,
+    table_of_frames,
 )
 from prelabel.models.networks import (
     StateDict,
     builder_name,
-    describe_names,
-    import_models,
-    no_builder,
-    pick_device,
+    differing_names,
+    import_torchvision,
     read_state_dict,
     ready_on,
     replica_of,
+    unknown_builder,
 )
-from prelabel.models.weights import resolve_weights
-from prelabel.plugins.protocols import ModelRecord
-from prelabel.plugins.traits import ModelTraits
+from prelabel.models.weights import Weights
 
+_EXAMPLE = "torchvision.models.detection.fasterrcnn_resnet50_fpn_v2"
+_NO_CLASS = "N/A"  # torchvision's name for a gap in COCO's numbers
 # Parts of a network whose first dimension grows with the number of labels.
 _CLASS_LAYERS = ("cls_score", "cls_logits", "classification_head.module_list")
-# They would fetch weights that the file is about to replace.
+# With these, torchvision would fetch weights that the file replaces.
 _FETCHING_ARGS = ("weights", "weights_backbone", "num_classes")
 
-_BACKBONE_ARGS = ("width_mult",)  # of MobileNetV3, handed on without being named
+_BACKBONE_ARGS = ("width_mult",)  # of MobileNetV3; builders pass it on in **kwargs
 
 
 def build_network(
@@ -65,20 +62,20 @@ def build_network(
     Args:
         builder: name of a function of `torchvision.models.detection`.
         num_labels: with the background.
-        builder_args: further keyword arguments for it.
+        builder_args: its further keyword arguments.
         state_dict: the network's weights.
-        weights_path: where they come from, for messages.
-        raw_conf: boxes below it need not come out.
+        weights_path: where they come from, for errors.
+        raw_conf: confidence below which boxes may be dropped.
         device: where it runs.
 
     Raises:
-        ConfigError: if there is no such builder, or it does not take the arguments.
-        WeightsError: if the weights are those of another network.
+        ConfigError: there is no such builder, or it does not take the arguments.
+        WeightsError: the weights are those of another network.
     """
-    models = import_models("detector")
+    models = import_torchvision("detector")
     known = models.list_models(module=models.detection)
     if builder not in known:
-        raise no_builder("detector", builder, known)
+        raise unknown_builder("detector", builder, known)
     for name in _FETCHING_ARGS:
         if name in builder_args:
             raise ConfigError(f"detector.builder_args.{name}: is set by the weights and classes: leave it out")
@@ -89,43 +86,38 @@ def build_network(
     _check_arguments(builder_args, [models.get_model_builder(builder), type(network).__init__])
     _check_match(network.state_dict(), state_dict, num_labels, f"{weights_path}: does not fit {builder}")
     network.load_state_dict(state_dict)
-    _lower_threshold(network, raw_conf)
+    heads = getattr(network, "roi_heads", network)
+    if hasattr(heads, "score_thresh"):  # builders' own thresholds are between 0.001 and 0.2
+        heads.score_thresh = raw_conf
     return ready_on(network, device)
 
 
 def published_categories(builder: str) -> list[str]:
-    """Returns the class names of a builder's published weights, by label and without label 0; gaps are named N/A.
+    """Returns the class names of a builder's published weights, in the order of labels from 1 on; gaps are named N/A.
 
     Raises:
-        ConfigError: if there are none.
+        ConfigError: there are none.
     """
-    models = import_models("detector")
+    models = import_torchvision("detector")
     try:
         weights = models.get_model_weights(builder)
     except ValueError as error:
         known = models.list_models(module=models.detection)
-        raise no_builder("detector", builder, known) from error
+        raise unknown_builder("detector", builder, known) from error
     categories: list[str] = next(iter(weights)).meta["categories"]
     return categories[1:]
 
 
 def _check_arguments(builder_args: Mapping[str, Any], takers: Sequence[Callable[..., Any]]) -> None:
-    """Names an argument that nobody takes: builders and networks swallow it as one of their **kwargs."""
+    """Raises a ConfigError for an argument that nobody takes: builders and networks accept anything in **kwargs."""
     known = {*_BACKBONE_ARGS, *(name for taker in takers for name in inspect.signature(taker).parameters)}
     for name in builder_args:
         if name not in known:
             raise ConfigError(f"detector.builder_args.{name}: is no argument of it: {did_you_mean(name, known)}")
 
 
-def _lower_threshold(network: torch.nn.Module, raw_conf: float) -> None:
-    """Sets the score below which the network drops boxes; builders' own lie between 0.001 and 0.2."""
-    holder = getattr(network, "roi_heads", network)
-    if hasattr(holder, "score_thresh"):
-        holder.score_thresh = raw_conf
-
-
 def _check_match(wanted: StateDict, got: StateDict, num_labels: int, where: str) -> None:
-    names = describe_names(wanted, wanted, got)
+    names = differing_names(wanted, wanted, got)
     if names:
         raise WeightsError(
             f"{where}: {names}: these are another network's weights: set builder and builder_args to those that it was "
@@ -149,15 +141,15 @@ def _describe(differing: list[str], wanted: StateDict, got: StateDict, num_label
 
 
 _SET_FROM = 0.5
-"""Probability from which a pixel is the thing's, as torchvision's own examples draw masks."""
+"""Probability from which a pixel belongs to the object, as in torchvision's own examples."""
 _MARGIN = 1 / 14
-"""Of a box's side: a mask is pasted a fourteenth of 28 cells over the edge, and rounded."""
+"""Of a box's side: torchvision pastes masks of 28 cells one cell over each edge, and rounds."""
 
 Output = Mapping[str, torch.Tensor]
 
 
 def without_heads(network: torch.nn.Module) -> tuple[GeometryKind | None, torch.nn.Module]:
-    """Returns what a network tells beyond boxes, and the network without the heads that do; weights are shared."""
+    """Returns what a network gives beyond boxes, and the same network without the heads that do so."""
     heads = getattr(network, "roi_heads", None)
     has_mask = getattr(heads, "mask_predictor", None) is not None
     has_keypoints = getattr(heads, "keypoint_predictor", None) is not None
@@ -171,17 +163,17 @@ def without_heads(network: torch.nn.Module) -> tuple[GeometryKind | None, torch.
 
 
 def _shallow(module: torch.nn.Module) -> torch.nn.Module:
-    """Returns a module of the same parts, which may be changed in one and not in the other."""
+    """Returns a module with the same submodules; a submodule can be replaced in one and not in the other."""
     copied = copy.copy(module)
     copied._modules = dict(module._modules)
     return copied
 
 
 def keypoint_names(network: torch.nn.Module, builder: str, asked: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the names of a network's keypoints in their order; numbers where nobody has named them.
+    """Returns the names of a network's keypoints in their order: the config's, the published ones, or numbers.
 
     Raises:
-        ConfigError: as many are not asked for as the network has.
+        ConfigError: the config names another number of keypoints than the network has.
     """
     predictor = getattr(getattr(network, "roi_heads", None), "keypoint_predictor", None)
     num = predictor.kps_score_lowres.out_channels if predictor is not None else 0
@@ -189,65 +181,54 @@ def keypoint_names(network: torch.nn.Module, builder: str, asked: Sequence[str] 
         raise ConfigError(f"detector.keypoints: got {len(asked)} names, the network has {num} keypoints")
     if asked is not None or not num:
         return tuple(asked or ())
-    published = next(iter(import_models("detector").get_model_weights(builder))).meta.get("keypoint_names", ())
+    published = next(iter(import_torchvision("detector").get_model_weights(builder))).meta.get("keypoint_names", ())
     return tuple(published) if len(published) == num else tuple(map(str, range(num)))
 
 
-def read_masks(outputs: Sequence[Output], places: Sequence[NDArray[np.int64]]) -> list[NDArray[np.object_]]:
-    """Returns the masks of those boxes of each frame's output that stand at these places, object (n,).
+def read_masks(outputs: Sequence[Output], frames: Sequence[Rows]) -> list[NDArray[np.object_]]:
+    """Returns the masks of each frame's rows, object (n,).
 
     Args:
-        outputs: of the network, a frame each.
-        places: int64 (n,), of each frame.
+        outputs: the network's, one per frame.
+        frames: rows whose seventh column is the box's index in the output.
     """
-    return masks_on_host([list(_windows(output, rows)) for output, rows in zip(outputs, places, strict=True)])
+    return masks_of_windows([list(_windows(output, rows)) for output, rows in zip(outputs, frames, strict=True)])
 
 
-def _windows(output: Output, places: NDArray[np.int64]) -> Iterator[PixelWindow]:
-    """Yields the part of each mask in which pixels may be set: torchvision's are as large as the frame."""
+def _windows(output: Output, rows: Rows) -> Iterator[PixelWindow]:
+    """Yields the part of each mask in which pixels may be set: torchvision's masks are as large as the frame."""
     masks = output["masks"][:, 0]
     height, width = masks.shape[1:]
-    boxes = output["boxes"][torch.from_numpy(places).to(masks.device)].cpu().tolist()
-    for place, (x1, y1, x2, y2) in zip(places.tolist(), boxes, strict=True):
+    for index, (x1, y1, x2, y2) in zip(rows[:, 6].astype(np.int64).tolist(), rows[:, :4].tolist(), strict=True):
         x, y = (x2 - x1) * _MARGIN + 2, (y2 - y1) * _MARGIN + 2
         left, top = max(math.floor(x1 - x), 0), max(math.floor(y1 - y), 0)
         right, bottom = min(math.ceil(x2 + x), width), min(math.ceil(y2 + y), height)
-        yield PixelWindow(left, top, masks[place, top:bottom, left:right] >= _SET_FROM)
+        yield PixelWindow(left, top, masks[index, top:bottom, left:right] >= _SET_FROM)
 
 
-def read_keypoints(outputs: Sequence[Output], places: Sequence[NDArray[np.int64]]) -> list[NDArray[np.object_]]:
-    """Returns the keypoints of those boxes of each frame's output that stand at these places, object (n,).
+def read_keypoints(outputs: Sequence[Output], frames: Sequence[Rows]) -> list[NDArray[np.object_]]:
+    """Returns the keypoints of each frame's rows, object (n,).
 
-    A network's score of a point is the peak of its heat map, of which the logistic function is taken.
+    A network's score of a keypoint is the peak of its heat map, so its logistic function is the confidence.
 
     Args:
-        outputs: of the network, a frame each.
-        places: int64 (n,), of each frame.
+        outputs: the network's, one per frame.
+        frames: rows whose seventh column is the box's index in the output.
     """
     columns = []
-    for output, rows in zip(outputs, places, strict=True):
+    for output, rows in zip(outputs, frames, strict=True):
         points, scores = output["keypoints"][..., :2].cpu().numpy(), output["keypoints_scores"].sigmoid().cpu().numpy()
         column = np.full(len(rows), None, object)
-        for row, place in enumerate(rows.tolist()):
-            column[row] = Keypoints(points[place], scores[place])
+        for row, index in enumerate(rows[:, 6].astype(np.int64).tolist()):
+            column[row] = Keypoints(points[index], scores[index])
         columns.append(column)
     return columns
 
 
-_EXAMPLE = "torchvision.models.detection.fasterrcnn_resnet50_fpn_v2"
+class TorchvisionDetector(NetworkDetector):
+    """Runs a torchvision detection network, which scales, normalises and suppresses boxes by itself."""
 
-_NO_CLASS = "N/A"  # COCO's numbering has gaps; torchvision names them so
-
-
-class TorchvisionDetector:
-    """Runs a torchvision detection network, which scales, normalises and suppresses by itself.
-
-    Attributes:
-        class_names: names by class id, without the background.
-        traits: the model, its thresholds, and what it gives beyond boxes.
-    """
-
-    class Options(BaseModel):
+    class Options(DetectorOptions):
         """What a config may say.
 
         Attributes:
@@ -258,115 +239,62 @@ class TorchvisionDetector:
                 builder's published weights.
             keypoints: names of the network's keypoints in their order; by default those of the builder's published
                 weights.
-            conf: least confidence of a box that becomes a label.
-            raw_conf: least confidence of a box that is kept in the raw detections; conf can be lowered to it later.
             max_det: most boxes per frame; the builder's own limit may be lower.
-            device: auto | cpu | cuda | cuda:N.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-
-        weights: str
         builder: str | None = None
         builder_args: dict[str, Any] = Field(default_factory=dict)
         classes: tuple[str, ...] | None = None
         keypoints: tuple[str, ...] | None = None
-        conf: float = Field(default=0.25, ge=0, le=1)
-        raw_conf: float = Field(default=0.05, ge=0, le=1)
-        max_det: int = Field(default=300, ge=1)
-        device: str = "auto"
 
-    def __init__(self, **options: object) -> None:
-        self._options = self.Options.model_validate(options)
-        self._raw_conf = min(self._options.conf, self._options.raw_conf)
-        self._device = pick_device(self._options.device)
-        weights = resolve_weights(self._options.weights)
-        builder = builder_name("detector", self._options.builder, weights.card, self._options.weights, _EXAMPLE)
-        categories = _categories(self._options.classes, weights.card, builder)
+    _options: Options
+
+    def _load(self, weights: Weights) -> ModelFacts:
+        options, card = self._options, weights.card
+        builder = builder_name("detector", options.builder, card, options.weights, _EXAMPLE)
+        categories = options.classes or (card.classes if card else None) or tuple(published_categories(builder))
         self._network = build_network(
             builder,
             num_labels=1 + len(categories),
-            builder_args={**(weights.card.builder_args if weights.card else {}), **self._options.builder_args},
+            builder_args={**(card.builder_args if card else {}), **options.builder_args},
             state_dict=read_state_dict(weights.path),
             weights_path=weights.path,
             raw_conf=self._raw_conf,
             device=self._device,
         )
-        self.class_names: Sequence[str] = tuple(name for name in categories if name != _NO_CLASS)
         self._class_by_label = _class_by_label(categories).to(self._device)
-        self._kind, self._light = without_heads(self._network)
-        self.traits = ModelTraits(
-            model=ModelRecord(weights.name, weights.sha256, weights.licence),
-            batch_size=4 if self._device.type == "cpu" else 16,
-            device=str(self._device),
-            conf=self._options.conf,
-            raw_conf=self._raw_conf,
-            output=OutputSpec(self._kind, keypoint_names(self._network, builder, self._options.keypoints)),
+        self._kind, self._boxes_network = without_heads(self._network)
+        names = tuple(name for name in categories if name != _NO_CLASS)
+        return ModelFacts(names, OutputSpec(self._kind, keypoint_names(self._network, builder, options.keypoints)))
+
+    def _replicate(self) -> bool:
+        self._network, self._boxes_network = replica_of(self._network), replica_of(self._boxes_network)
+        return True
+
+    def _start(self, frames: torch.Tensor) -> PendingBatch:
+        network = self._network if self._geometry_ids else self._boxes_network
+        images = frames.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        outputs: list[Output] = network(list(images))
+        table = table_of_frames([self._rows(output) for output in outputs], self._options.max_det)
+        copied = HostCopy(table)
+        read = {"mask": read_masks, "keypoints": read_keypoints}.get(self._kind or "")
+        return PendingBatch(
+            rows=lambda: rows_of_table(copied.wait()),
+            geometry=None if read is None else lambda rows: read(outputs, rows),
         )
-        self._asked: frozenset[int] = frozenset()
 
-    def with_geometry(self, class_ids: frozenset[int]) -> TorchvisionDetector:
-        """Returns a detector of the same network that gives masks or keypoints of these classes as well."""
-        asked = copy.copy(self)
-        asked._asked = class_ids
-        return asked
-
-    def replicate(self) -> TorchvisionDetector | None:
-        """Returns a detector on the same weights for another thread, on a CPU."""
-        if self._device.type != "cpu":
-            return None
-        replica = copy.copy(self)
-        replica._network, replica._light = replica_of(self._network), replica_of(self._light)
-        return replica
-
-    def detect(self, batch: FrameBatch) -> list[Detections]:
-        """Returns one `Detections` a frame, highest confidence first, in pixels of the displayed frame."""
-        if not len(batch):
-            return []
-        frames = batch.data.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
-        network = self._network if self._asked else self._light
-        with torch.inference_mode():
-            try:
-                outputs = network(list(frames.to(torch.float32).div_(255)))
-            except torch.OutOfMemoryError as error:
-                raise DeviceMemoryError(f"{len(batch)} frames do not fit on {self._device}") from error
-            table = pad_rows([self._rows(output) for output in outputs], self._options.max_det)
-            found = boxes_of_table(HostCopy(table).wait())
-            if not self._asked:
-                return [detections_of_rows(rows) for rows in found]
-            is_asked = [np.isin(rows[:, 5].astype(np.int64), list(self._asked)) for rows in found]
-            places = [rows[asked, 6].astype(np.int64) for rows, asked in zip(found, is_asked, strict=True)]
-            known = (read_masks if self._kind == "mask" else read_keypoints)(outputs, places)
-        return [
-            detections_of_rows(rows, _spread(column, asked))
-            for rows, column, asked in zip(found, known, is_asked, strict=True)
-        ]
-
-    def _rows(self, output: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Returns a row x1, y1, x2, y2, confidence, class id, place in the output for each box that is kept."""
+    def _rows(self, output: Output) -> torch.Tensor:
+        """Returns x1, y1, x2, y2, confidence, class id, and index in the output of each box that is kept."""
         class_ids = self._class_by_label[output["labels"]]
         keep = (output["scores"] > self._raw_conf) & (class_ids >= 0)
-        places = torch.arange(len(keep), device=keep.device)
-        columns = [output["scores"], class_ids.float(), places.float()]
+        indices = torch.arange(len(keep), device=keep.device)
+        columns = [output["scores"], class_ids.float(), indices.float()]
         rows = torch.cat([output["boxes"], torch.stack(columns, dim=1)], dim=1)[keep]
         return rows[rows[:, 4].argsort(descending=True, stable=True)[: self._options.max_det]]
 
 
-def _spread(known: NDArray[np.object_], is_asked: NDArray[np.bool_]) -> NDArray[np.object_]:
-    """Returns a column in which the rows that were asked for have what is known of them."""
-    column = np.full(len(is_asked), None, object)
-    column[is_asked] = known
-    return column
-
-
-def _categories(asked: Sequence[str] | None, card: ModelCard | None, builder: str) -> list[str]:
-    """Returns the names by label, without label 0."""
-    names = asked or (card.classes if card else None)
-    return list(names) if names else published_categories(builder)
-
-
 def _class_by_label(categories: Sequence[str]) -> torch.Tensor:
-    """Returns int64 (1 + number of categories,): the class id of each label, -1 for the background and for gaps.
+    """Returns the class id of each label, int64 (1 + number of categories,); -1 for the background and for gaps.
 
     >>> _class_by_label(["person", "N/A", "car"]).tolist()
     [-1, 0, -1, 1]

@@ -1,4 +1,4 @@
-"""Ultralytics checkpoints in other runtimes: exported once, kept, and run below its own backends."""
+"""Runs Ultralytics checkpoints in other runtimes than torch: exported once, kept, and run without its backends."""
 
 from __future__ import annotations
 
@@ -16,17 +16,30 @@ import torch
 
 from prelabel.data.boxes import Letterbox
 from prelabel.errors import ConfigError, MachineError
-from prelabel.models.detectors.ultralytics_loading import LoadedModel, ModelFacts, check_task, keypoint_facts
-from prelabel.models.engines.cache import EngineKey, built_engine
-from prelabel.models.engines.onnx import OnnxSession
-from prelabel.models.engines.openvino import OpenVinoSession
-from prelabel.models.engines.tensorrt import InputShapes, TensorRtSession, build_engine
-from prelabel.models.ultralytics_checkpoint import contained, load_checkpoint, names_in_order
+from prelabel.models.engines import (
+    EngineKey,
+    InputShapes,
+    OnnxSession,
+    OpenVinoSession,
+    TensorRtSession,
+    build_tensorrt,
+    built_engine,
+)
+from prelabel.models.ultralytics_models import (
+    LoadedModel,
+    NetworkFacts,
+    check_channels,
+    check_task,
+    contained,
+    keypoint_facts,
+    load_checkpoint,
+    names_in_order,
+)
 from prelabel.models.weights import Weights
 
 EngineName = Literal["torch", "onnx", "openvino", "tensorrt"]
 
-LARGEST_BATCH, USUAL_BATCH = 64, 16
+MAX_FRAMES, USUAL_FRAMES = 64, 16  # of a batch, for TensorRT
 _GRAPH, _FACTS, _PLAN = "model.onnx", "model.json", "model.engine"
 _PACKAGES: dict[EngineName, tuple[str, ...]] = {
     "torch": (),
@@ -38,15 +51,15 @@ _PACKAGES: dict[EngineName, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """What is to run a checkpoint, and how.
+    """Which runtime runs a checkpoint, and how.
 
     Attributes:
-        weights: of Ultralytics, a .pt file.
+        weights: an Ultralytics .pt file.
         engine: onnx, openvino or tensorrt.
         device: where it runs.
         half: float16 on a GPU, bfloat16 on a CPU.
         imgsz: longest side of the input, in pixels.
-        nms_head: run the head that needs NMS, where a model has an end-to-end one as well.
+        nms_head: use the head that needs NMS, if the model has an end-to-end head as well.
     """
 
     weights: Weights
@@ -58,21 +71,16 @@ class EngineRequest:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what goes into the engine."""
+        """The input's type."""
         return torch.float16 if self.half and self.device.type == "cuda" else torch.float32
-
-    @property
-    def precision(self) -> str:
-        """In which it computes."""
-        return "bfloat16" if self.half and self.device.type == "cpu" else str(self.dtype).removeprefix("torch.")
 
 
 def choose_engine(asked: EngineName | Literal["auto"], device: torch.device, weights: Path) -> EngineName:
-    """Returns the engine for a weights file: `auto` is the quickest that is installed here.
+    """Returns the engine for a weights file; for `auto`, the fastest that is installed.
 
     Raises:
         ConfigError: the weights are an export, or the engine does not run on the device.
-        MachineError: its packages are not installed.
+        MachineError: packages that the engine needs are not installed.
     """
     if weights.suffix.lower() != ".pt":
         if asked not in ("torch", "auto"):
@@ -93,74 +101,72 @@ def choose_engine(asked: EngineName | Literal["auto"], device: torch.device, wei
 
 
 def load_engine(request: EngineRequest) -> LoadedModel:
-    """Returns the checkpoint in the engine that is asked for, built first if it is not kept.
+    """Returns the checkpoint in the requested engine, which is built first if it is not kept.
 
     Raises:
         WeightsError: the checkpoint holds no model that gives boxes.
         MachineError: the engine cannot be built or started here.
     """
-    shapes = _input_shapes(request)
     try:
         with contained():
-            folder = built_engine(_key(request, shapes), lambda folder: _build(request, shapes, folder))
-            start = _SESSIONS[request.engine]
-            forward = start(request, folder)
+            folder = built_engine(_key(request), lambda folder: _build(request, folder))
+            forward = _start_session(request, folder)
     except (ImportError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MachineError(f"engine {request.engine}: {reason}") from error
-    facts = _read_facts(folder / _FACTS)
+    precision = "bfloat16" if request.half and request.device.type == "cpu" else _name_of(request.dtype)
     return LoadedModel(
-        facts=facts,
+        facts=_read_facts(folder / _FACTS),
         forward=forward,
         dtype=request.dtype,
         input_size=None,
-        engine=f"{request.engine} {_version(_PACKAGES[request.engine][-1])}, {request.precision}",
+        engine=f"{request.engine} {_version(_PACKAGES[request.engine][-1])}, {precision}",
     )
 
 
-def _read_facts(path: Path) -> ModelFacts:
+def _start_session(request: EngineRequest, folder: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    if request.engine == "onnx":
+        return OnnxSession(folder / _GRAPH, request.device)
+    if request.engine == "openvino":
+        return OpenVinoSession(folder / _GRAPH, half=request.half)
+    return TensorRtSession(folder / _PLAN, request.device, MAX_FRAMES)
+
+
+def _read_facts(path: Path) -> NetworkFacts:
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    names = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return ModelFacts(**{**values, **names})
+    tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return NetworkFacts(**{**values, **tuples})
 
 
-_SESSIONS: dict[EngineName, Callable[[EngineRequest, Path], Callable[[torch.Tensor], torch.Tensor]]] = {
-    "onnx": lambda request, folder: OnnxSession(folder / _GRAPH, request.device),
-    "openvino": lambda request, folder: OpenVinoSession(folder / _GRAPH, half=request.half),
-    "tensorrt": lambda request, folder: TensorRtSession(folder / _PLAN, request.device, LARGEST_BATCH),
-}
-
-
-def _input_shapes(request: EngineRequest) -> InputShapes:
+def _input_shapes(request: EngineRequest, channels: int = 3) -> InputShapes:
     usual = Letterbox.fit(1080, 1920, request.imgsz)
-    return InputShapes(LARGEST_BATCH, USUAL_BATCH, request.imgsz, (usual.height, usual.width))
+    return InputShapes(MAX_FRAMES, USUAL_FRAMES, request.imgsz, (usual.height, usual.width), channels)
 
 
-def _key(request: EngineRequest, shapes: InputShapes) -> EngineKey:
+def _key(request: EngineRequest) -> EngineKey:
     is_cpu = request.device.type == "cpu"
-    written_by = ("torch", "ultralytics", *_PACKAGES[request.engine])
+    packages = ("torch", "ultralytics", *_PACKAGES[request.engine])
     return EngineKey(
         weights_sha256=request.weights.sha256,
         engine=request.engine,
         device=platform.machine() if is_cpu else torch.cuda.get_device_name(request.device),
-        input_shape=str(shapes) if request.engine == "tensorrt" else "any",
-        # On a CPU one graph serves all precisions.
-        precision=str(request.dtype).removeprefix("torch."),
+        input_shape=str(_input_shapes(request)) if request.engine == "tensorrt" else "any",
+        precision=_name_of(request.dtype),  # on a CPU one float32 graph serves bfloat16, too
         head="nms" if request.nms_head else "end2end",
-        versions=", ".join(f"{name} {_version(name)}" for name in written_by),
+        versions=", ".join(f"{name} {_version(name)}" for name in packages),
     )
 
 
-def _build(request: EngineRequest, shapes: InputShapes, folder: Path) -> None:
-    """Writes the graph, what is known of the model, and TensorRT's engine into a folder."""
+def _build(request: EngineRequest, folder: Path) -> None:
+    """Writes the graph, the facts on the model, and TensorRT's engine into a folder."""
     facts = _export_graph(request, folder / _GRAPH)
     (folder / _FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
     if request.engine == "tensorrt":
-        build_engine(folder / _GRAPH, folder / _PLAN, shapes, request.device)
+        build_tensorrt(folder / _GRAPH, folder / _PLAN, _input_shapes(request, facts.channels), request.device)
 
 
-def _export_graph(request: EngineRequest, target: Path) -> ModelFacts:
-    """Writes an ONNX graph of any batch size and any input size with Ultralytics' own exporter."""
+def _export_graph(request: EngineRequest, target: Path) -> NetworkFacts:
+    """Writes an ONNX graph for any batch size and input size with Ultralytics' own exporter."""
     from ultralytics.engine.exporter import Exporter
 
     model, checkpoint = load_checkpoint(request.weights.path)
@@ -170,25 +176,27 @@ def _export_graph(request: EngineRequest, target: Path) -> ModelFacts:
         "dynamic": True,
         "imgsz": request.imgsz,
         "batch": 1,
-        "simplify": False,  # it would want a package more; the runtimes simplify by themselves
+        "simplify": False,  # it needs one more package, and the runtimes simplify by themselves
         "device": "cpu" if request.device.type == "cpu" else str(request.device.index or 0),
         "quantize": 16 if request.dtype == torch.float16 else None,
         "nms": None if request.nms_head else False,
         "verbose": False,
     }
-    model.pt_path = str(target.with_suffix(".pt"))  # the exporter puts its file beside it
+    model.pt_path = str(target.with_suffix(".pt"))  # the exporter writes its file next to this path
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own exporter warns that there is a newer one
+        warnings.simplefilter("ignore")  # torch's tracing exporter warns that there is a newer one
         exporter = Exporter(overrides=options)
         exporter(model)
     known = exporter.metadata
-    return ModelFacts(
+    check_channels(request.weights.path, int(known.get("channels", 3)))
+    return NetworkFacts(
         class_names=names_in_order(known["names"]),
         task=known["task"],
         stride=int(known["stride"]),
         rtdetr=known["head"] == "RTDETRDecoder",
         end2end=bool(known["end2end"]),
         licence=checkpoint.get("license") or known["license"],
+        channels=int(known.get("channels", 3)),
         **keypoint_facts(known.get("kpt_shape"), known.get("kpt_names")),
     )
 
@@ -197,8 +205,12 @@ def _missing(engine: EngineName) -> list[str]:
     return [package for package in _PACKAGES[engine] if importlib.util.find_spec(package) is None]
 
 
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _version(package: str) -> str:
-    for name in (package, f"{package}-gpu"):  # ONNX Runtime's build for GPUs has another name
+    for name in (package, f"{package}-gpu"):  # ONNX Runtime's GPU build has another name
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What Ultralytics' heads tell beyond boxes: masks, turned boxes and poses, equal to those of its `predict`."""
+"""Masks, rotated boxes and poses of Ultralytics' heads, equal to those of its `predict`."""
 
 from __future__ import annotations
 
@@ -12,50 +12,47 @@ from numpy.typing import NDArray
 
 from prelabel.data.boxes import Letterbox
 from prelabel.data.geometry import Keypoints, RotatedBox
-from prelabel.models.detectors.nms import Rule
-from prelabel.models.detectors.rows import PixelWindow, masks_on_host, pad_rows
+from prelabel.models.detectors.postprocess import NmsConfig, PixelWindow, Rows, masks_of_windows, table_of_frames
 
-Rows = NDArray[np.float32]
-"""Of one frame, (n, 6 or more), boxes in its pixels; then the columns that the head gives besides."""
-
-_PROTOTYPE_STRIDE = 4  # a prototype's pixel is so many of the network's input
+_PROTOTYPE_STRIDE = 4  # pixels of the network's input per pixel of a mask prototype
 
 
-def suppress_turned(prediction: torch.Tensor, num_classes: int, rule: Rule) -> torch.Tensor:
-    """Returns the turned boxes that are kept, by Ultralytics' own NMS on one image after the other.
+def nms_rotated(prediction: torch.Tensor, num_classes: int, config: NmsConfig) -> torch.Tensor:
+    """Returns the rotated boxes that Ultralytics' own NMS keeps, one image at a time. It waits for the device.
 
     Args:
-        prediction: (N, 4 + num_classes + 1, A): centre x, centre y, width, height, confidences by class, angle.
+        prediction: (N, 4 + num_classes + 1, A): centre x, centre y, width, height, confidence of each class, angle.
         num_classes: in the prediction.
-        rule: what is kept.
+        config: which boxes are kept.
 
     Returns:
-        (N, max_det, 7): centre x, centre y, width, height, confidence, class id, angle in radians, the surest first.
+        (N, max_det, 7): centre x, centre y, width, height, confidence, class id, angle in radians, highest confidence
+        first.
     """
     from ultralytics.utils.nms import non_max_suppression
 
     kept = non_max_suppression(
         prediction.float(),
-        rule.conf,
-        rule.iou,
-        classes=None if rule.class_ids is None else rule.class_ids.tolist(),
-        agnostic=rule.agnostic,
-        max_det=rule.max_det,
+        config.conf,
+        config.iou,
+        classes=None if config.class_ids is None else config.class_ids.tolist(),
+        agnostic=config.agnostic,
+        max_det=config.max_det,
         nc=num_classes,
         rotated=True,
-        max_time_img=math.inf,  # past it, images would come back empty, with a line in the log
+        max_time_img=math.inf,  # after it, the remaining images would come back empty, with only a line in the log
     )
-    return pad_rows(kept, rule.max_det)
+    return table_of_frames(kept, config.max_det)
 
 
-def turned_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, width: int) -> torch.Tensor:
-    """Returns rows of turned boxes of a letterboxed input in pixels of the frame.
+def rotated_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, width: int) -> torch.Tensor:
+    """Returns a table of rotated boxes of a letterboxed input in pixels of the frame.
 
     Args:
-        table: (..., 7), as `suppress_turned` gives it.
+        table: (..., 7), as `nms_rotated` returns it.
         box: as given to `letterbox_frames`.
-        height: pixels of the frame.
-        width: pixels of the frame.
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
     """
     scale_x, scale_y = box.scaled_width / width, box.scaled_height / height
     table = table.clone()
@@ -65,24 +62,28 @@ def turned_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, widt
 
 
 def upright_table(table: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Returns a table of the upright boxes around turned ones, cut to the frame; from the seventh column on the latter.
+    """Returns a table of the upright boxes around rotated ones, clipped to the frame.
 
     Args:
         table: (N, K, 7): centre x, centre y, width, height, confidence, class id, angle in radians; on the host.
-        height: pixels of the frame.
-        width: pixels of the frame.
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
+
+    Returns:
+        (N, K, 11): a table whose columns from the seventh on are the rotated box: centre x, centre y, width, height,
+        angle in degrees.
     """
     centre, sides, angle = table[..., :2], table[..., 2:4], table[..., 6:7]
     across, down = np.abs(np.cos(angle)), np.abs(np.sin(angle))
     reach = (sides * across + sides[..., ::-1] * down) / 2
     corners = np.concatenate([centre - reach, centre + reach], axis=-1)
     corners = corners.clip(0, np.array([width, height, width, height], np.float32))
-    corners[(sides <= 0).any(axis=-1)] = 0  # untrained heads give such: boxes of no area are left out
+    corners[(sides <= 0).any(axis=-1)] = 0  # heads may give negative sides; a box of no area is left out
     return np.concatenate([corners, table[..., 4:6], centre, sides, np.rad2deg(angle)], axis=-1).astype(np.float32)
 
 
-def read_turned(rows: Rows) -> NDArray[np.object_]:
-    """Returns the turned boxes of one frame's rows, object (n,), from columns as `upright_table` gives them."""
+def read_rotated(rows: Rows) -> NDArray[np.object_]:
+    """Returns the rotated boxes of one frame's rows, object (n,), from columns as `upright_table` returns them."""
     column = np.full(len(rows), None, object)
     for row, values in enumerate(rows[:, 6:11].astype(np.float64).tolist()):
         column[row] = RotatedBox(*values)
@@ -90,14 +91,14 @@ def read_turned(rows: Rows) -> NDArray[np.object_]:
 
 
 def read_keypoints(rows: Rows, num_values: int, box: Letterbox, height: int, width: int) -> NDArray[np.object_]:
-    """Returns the keypoints of one frame's rows, object (n,), in its pixels and cut to it.
+    """Returns the keypoints of one frame's rows, object (n,), in pixels of the frame and clipped to it.
 
     Args:
-        rows: of which the columns from the seventh on are points, in pixels of the network's input.
-        num_values: numbers a point: x, y and, of most heads, how sure it is; of others a point counts as seen.
+        rows: columns from the seventh on are keypoints, in pixels of the network's input.
+        num_values: numbers per keypoint: x, y and, for most heads, a confidence. Without one, keypoints get 1.
         box: as given to `letterbox_frames`.
-        height: pixels of the frame.
-        width: pixels of the frame.
+        height: of the frame, in pixels.
+        width: of the frame, in pixels.
     """
     points = rows[:, 6:].reshape(len(rows), -1, num_values)
     offset = np.array([box.left, box.top], np.float32)
@@ -111,25 +112,25 @@ def read_keypoints(rows: Rows, num_values: int, box: Letterbox, height: int, wid
 
 
 def read_masks(frames: Sequence[Rows], prototypes: torch.Tensor, height: int, width: int) -> list[NDArray[np.object_]]:
-    """Returns the masks of each frame's rows, object (n,); None of one that sets no pixel.
+    """Returns the masks of each frame's rows, object (n,); None for a mask without a set pixel.
 
-    They are those of Ultralytics' `process_mask_native` (`predict` with `retina_masks`): prototypes, weighted by the
-    columns from the seventh on, scaled up to the frame and cut to the box. Only the boxes' own pixels are computed, and
-    all of a batch's come to the host in one copy.
+    They equal Ultralytics' `process_mask_native` (`predict` with `retina_masks`): prototypes, weighted by the columns
+    from the seventh on, scaled up to the frame and clipped to the box. Ultralytics computes whole frames. Here only the
+    pixels in a box are computed, which is most of the difference in time.
 
     Args:
         frames: rows of each frame.
         prototypes: (N, C, h, w).
-        height: pixels of the frames.
-        width: pixels of the frames.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
     """
-    return masks_on_host(
+    return masks_of_windows(
         [list(_windows(rows, basis, height, width)) for rows, basis in zip(frames, prototypes, strict=True)]
     )
 
 
 def _windows(rows: Rows, basis: torch.Tensor, height: int, width: int) -> Iterator[PixelWindow]:
-    """Yields which pixels of each row's box are set: those whose left upper corner lies in it."""
+    """Yields the mask of each row within its box: the pixels whose upper left corner is in the box."""
     if not len(rows):
         return
     num, *size = basis.shape
@@ -140,15 +141,16 @@ def _windows(rows: Rows, basis: torch.Tensor, height: int, width: int) -> Iterat
         yield PixelWindow(x1, y1, down[y1:y2] @ mask @ across[x1:x2].T > 0)
 
 
-@lru_cache(maxsize=16)  # frames of few sizes come again and again
+@lru_cache(maxsize=16)  # a run has frames of few sizes
 def _scalings(size: tuple[int, int], frame: tuple[int, int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns matrices (H, h) and (W, w), which scale a prototype of a letterboxed input up to the frame.
+    """Returns matrices (H, h) and (W, w) that scale a prototype of a letterboxed input up to the frame.
 
-    Ultralytics scales up bilinearly, cuts the padding off, and scales again; along one side each step is linear.
+    Ultralytics scales up bilinearly, removes the padding, and scales again. Each of these steps is linear in the rows
+    and in the columns. So one matrix per side does all of them, and its rows and columns can be restricted to a box.
 
     Args:
         size: height and width of the prototypes.
-        frame: height and width of the frame in pixels.
+        frame: height and width of the frame, in pixels.
         device: of the result.
     """
     inputs = [_PROTOTYPE_STRIDE * side for side in size]

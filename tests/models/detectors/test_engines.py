@@ -17,7 +17,7 @@ from prelabel.data.boxes import iou_matrix
 from prelabel.errors import ConfigError, MachineError
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
 from prelabel.models.detectors.ultralytics_engines import choose_engine
-from prelabel.models.engines.cache import EngineKey, built_engine, engines_folder
+from prelabel.models.engines import EngineKey, built_engine, engines_folder
 from prelabel.testing import check_detector
 from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_checkpoint
 

@@ -7,11 +7,11 @@ import torch
 
 from prelabel.data.boxes import Letterbox
 from prelabel.models.detectors.preprocess import (
+    boxes_from_letterbox,
     letterbox_frames,
     resize_frames,
-    resize_in_whole_numbers,
+    resize_in_integers,
     stretch_frames,
-    table_from_letterbox,
 )
 
 # Width, height: whole and broken ratios, a half (a case of its own in OpenCV), enlargements, slivers, portrait.
@@ -64,7 +64,7 @@ def test_arithmetic_for_devices_equals_opencv_to_the_bit(width, height):
     size = (box.scaled_width, box.scaled_height)
     expected = np.stack([cv2.resize(frame, size).reshape(*size[::-1], 3) for frame in frames])
 
-    resized = resize_in_whole_numbers(torch.from_numpy(frames), box.scaled_height, box.scaled_width)
+    resized = resize_in_integers(torch.from_numpy(frames), box.scaled_height, box.scaled_width)
 
     np.testing.assert_array_equal(resized.numpy(), expected)
 
@@ -105,7 +105,7 @@ def test_boxes_come_back_as_ultralytics_scales_them(width, height):
     xyxy = torch.from_numpy(np.sort(corners, axis=1).reshape(50, 4)).float()
     expected = scale_boxes((box.height, box.width), xyxy.clone(), (height, width))
 
-    back = table_from_letterbox(xyxy, box, height, width)
+    back = boxes_from_letterbox(xyxy, box, height, width)
 
     torch.testing.assert_close(back, expected, atol=1e-3, rtol=1e-5)
 
@@ -116,5 +116,5 @@ def test_the_scaled_frame_comes_back_as_the_whole_frame(width, height):
     inside = torch.tensor([[box.left, box.top, box.left + box.scaled_width, box.top + box.scaled_height]]).float()
 
     torch.testing.assert_close(
-        table_from_letterbox(inside, box, height, width), torch.tensor([[0.0, 0.0, width, height]])
+        boxes_from_letterbox(inside, box, height, width), torch.tensor([[0.0, 0.0, width, height]])
     )

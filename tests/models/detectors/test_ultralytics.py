@@ -79,7 +79,7 @@ def test_boxes_of_the_way_of_gpus_equal_those_of_the_way_of_cpus(checkpoint, arc
     expected = UltralyticsDetector(weights=str(weights), **LOW).detect(frames)
 
     detector = UltralyticsDetector(weights=str(weights), **LOW)
-    detector._together = True
+    detector._is_batched = True
 
     assert_same(detector.detect(frames), expected)
 
@@ -91,9 +91,9 @@ def test_boxes_that_are_not_sure_are_looked_at_one_by_one(checkpoint, monkeypatc
     def unsure(prediction, num_classes, rule):
         return torch.zeros(len(prediction), rule.max_det, 6), torch.tensor(False)
 
-    monkeypatch.setattr("prelabel.models.detectors.ultralytics.suppress_together", unsure)
+    monkeypatch.setattr("prelabel.models.detectors.ultralytics.nms_batched", unsure)
     detector = UltralyticsDetector(weights=str(weights), **LOW)
-    detector._together = True
+    detector._is_batched = True
 
     assert_same(detector.detect(frames), expected)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
-from prelabel.models.detectors.ultralytics_loading import keypoint_facts
+from prelabel.models.ultralytics_models import keypoint_facts
 from prelabel.testing import check_detector
 from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_checkpoint
 
@@ -74,7 +74,7 @@ def test_masks_of_an_end_to_end_head_equal_predict(checkpoint):
 def test_masks_of_the_way_of_gpus_equal_predict(checkpoint):
     weights, frames = checkpoint("yolo11n-seg"), blocky_frames(2)
     detector = asked(weights)
-    detector._together = True
+    detector._is_batched = True
 
     assert_masks_are_those_of_predict(detector.detect(as_batch(frames)), predict(weights, frames, retina_masks=True))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prelabel.errors import DeviceMemoryError
-from prelabel.models.detectors.preprocess import fit_batch_size, time_batch
+from prelabel.models.detectors.base import fit_batch_size, time_batch
 
 
 def test_a_batch_grows_until_a_frame_gets_no_cheaper():

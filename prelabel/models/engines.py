@@ -1,0 +1,288 @@
+"""Runtimes for ONNX graphs (ONNX Runtime, OpenVINO, TensorRT), and the folder that built engines are kept in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from prelabel.errors import MachineError
+
+_KEY_FILE = "key.json"
+_NUMPY_TYPES = {torch.float32: np.float32, torch.float16: np.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """All that decides what a built engine computes and where it runs. A change of any of it needs a new engine.
+
+    Attributes:
+        weights_sha256: of the weights that it is built from.
+        engine: onnx, openvino or tensorrt.
+        device: the processor's or the GPU's name.
+        input_shape: accepted shapes, in words.
+        precision: float32, float16 or bfloat16.
+        head: which of a model's heads it holds.
+        versions: of the packages that write the graph and run it.
+    """
+
+    weights_sha256: str
+    engine: str
+    device: str
+    input_shape: str
+    precision: str
+    head: str
+    versions: str
+
+    @property
+    def folder_name(self) -> str:
+        """The name of its folder. Versions are not in it, so that a new version replaces the old engine."""
+        parts = (self.engine, self.precision, self.head, self.input_shape, self.device)
+        return "-".join(re.sub(r"[^a-z0-9.]+", "_", part.lower()).strip("_") for part in parts)
+
+
+def engines_folder() -> Path:
+    """Returns the folder that built engines are kept in: `$XDG_CACHE_HOME/prelabel/engines`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "engines"
+
+
+def built_engine(key: EngineKey, build: Callable[[Path], None]) -> Path:
+    """Returns the folder of an engine: the kept one if it has exactly this key, else a new one.
+
+    Args:
+        key: of the engine.
+        build: writes the engine into an empty folder. If it raises, nothing is kept.
+    """
+    folder = engines_folder() / key.weights_sha256[:12] / key.folder_name
+    if _is_built(folder, key):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Other processes may build the same engine: each builds in a folder of its own, and a rename is atomic.
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}."[:100], dir=folder.parent))
+    try:
+        build(unfinished)
+        (unfinished / _KEY_FILE).write_text(json.dumps(asdict(key), indent=2), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            unfinished.rename(folder)
+        except OSError:  # another process was quicker
+            if not _is_built(folder, key):
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _is_built(folder: Path, key: EngineKey) -> bool:
+    try:
+        return bool(json.loads((folder / _KEY_FILE).read_text(encoding="utf-8")) == asdict(key))
+    except (OSError, ValueError):
+        return False
+
+
+class OnnxSession:
+    """Runs a graph of one input in ONNX Runtime and returns its first output.
+
+    Inputs and outputs are bound where they are, on the host or on a GPU, so nothing is copied.
+
+    Args:
+        path: the graph.
+        device: `cpu`, or a GPU. On a GPU it works on the CUDA stream that is current when it is made.
+
+    Raises:
+        MachineError: the installed ONNX Runtime has no GPU support.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        import onnxruntime
+
+        self._device = device
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only
+        # Its threads would spin while they wait, and take the core that the decoder needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(path, options, providers=_onnx_providers(device))
+        # ONNX Runtime falls back to the CPU without an error.
+        if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise MachineError(f"engine onnx on {device}: ONNX Runtime could not start its CUDA provider")
+        self._input = self._session.get_inputs()[0].name
+        self._output = self._session.get_outputs()[0].name
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Returns the output for (N, C, H, W), on the same device."""
+        inputs = inputs.contiguous()
+        place = (self._device.type, self._device.index or 0)
+        binding = self._session.io_binding()
+        binding.bind_input(self._input, *place, _NUMPY_TYPES[inputs.dtype], tuple(inputs.shape), inputs.data_ptr())
+        binding.bind_output(self._output, *place)
+        self._session.run_with_iobinding(binding)
+        output: torch.Tensor = torch.from_dlpack(binding.get_outputs()[0])
+        return output
+
+
+def _onnx_providers(device: torch.device) -> list[str | tuple[str, dict[str, str]]]:
+    import onnxruntime
+
+    if device.type == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise MachineError(
+            f"engine onnx on {device}: the installed ONNX Runtime {onnxruntime.__version__} runs on the CPU only: "
+            "install onnxruntime-gpu in its place, or set engine: torch"
+        )
+    # On torch's own stream the graph runs after the frames are prepared, and nothing has to wait.
+    stream = str(torch.cuda.current_stream(device).cuda_stream)
+    return [("CUDAExecutionProvider", {"device_id": str(device.index or 0), "user_compute_stream": stream})]
+
+
+def compile_for_cpu(path: Path, *, half: bool) -> Any:
+    """Returns OpenVINO's compiled model of a graph.
+
+    Args:
+        path: .onnx, or OpenVINO's own .xml.
+        half: compute in bfloat16; else in float32. Without a hint, OpenVINO takes bfloat16 if the processor has it.
+
+    Raises:
+        MachineError: the processor has no bfloat16.
+    """
+    import openvino
+
+    core = openvino.Core()
+    if half and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise MachineError("detector.half: this processor does not compute in bfloat16: leave half out")
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    return core.compile_model(core.read_model(path), "CPU", options)
+
+
+class OpenVinoSession:
+    """Runs a graph of one input on the CPU and returns its first output, which the next call overwrites."""
+
+    def __init__(self, path: Path, *, half: bool) -> None:
+        self._request = compile_for_cpu(path, half=half).create_infer_request()
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Returns the output for float32 (N, C, H, W)."""
+        outputs = self._request.infer([inputs.contiguous().numpy()], share_inputs=True, share_outputs=True)
+        return torch.from_numpy(outputs[0])
+
+
+@dataclass(frozen=True, slots=True)
+class InputShapes:
+    """The shapes that a TensorRT engine accepts, and the one that it is optimised for.
+
+    Attributes:
+        max_frames: frames per batch.
+        usual_frames: frames per batch that it is optimised for.
+        imgsz: longest side, in pixels.
+        usual: height and width that it is optimised for.
+        channels: of the input.
+        min_side: shortest side, in pixels.
+    """
+
+    max_frames: int
+    usual_frames: int
+    imgsz: int
+    usual: tuple[int, int]
+    channels: int = 3
+    min_side: int = 32
+
+    def __str__(self) -> str:
+        sides = f"{self.min_side}..{self.imgsz}, usual {self.usual[0]} x {self.usual[1]}"
+        return f"1..{self.max_frames} x {self.channels} x {sides}"
+
+
+def build_tensorrt(graph: Path, target: Path, shapes: InputShapes, device: torch.device) -> None:
+    """Builds a TensorRT engine with the graph's own precision. This takes minutes.
+
+    Raises:
+        MachineError: TensorRT does not accept the graph, or cannot build it here.
+    """
+    import tensorrt as trt
+
+    with torch.cuda.device(device):
+        builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+        # From TensorRT 11 on, every network is strongly typed and the flag is gone.
+        flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        network = builder.create_network(0 if flag is None else 1 << int(flag))
+        parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+        if not parser.parse_from_file(str(graph)):
+            reasons = "; ".join(str(parser.get_error(number)) for number in range(parser.num_errors))
+            raise MachineError(f"TensorRT {trt.__version__} does not take the graph: {reasons}")
+        profile = builder.create_optimization_profile()
+        profile.set_shape(
+            network.get_input(0).name,
+            min=(1, shapes.channels, shapes.min_side, shapes.min_side),
+            opt=(shapes.usual_frames, shapes.channels, *shapes.usual),
+            max=(shapes.max_frames, shapes.channels, shapes.imgsz, shapes.imgsz),
+        )
+        options = builder.create_builder_config()
+        options.add_optimization_profile(profile)
+        engine = builder.build_serialized_network(network, options)
+    if engine is None:
+        raise MachineError(f"TensorRT {trt.__version__} could not build the engine on {device}")
+    target.write_bytes(engine)
+
+
+class TensorRtSession:
+    """Runs a TensorRT engine of one input on torch's current stream and returns its first output. Not tested on a GPU.
+
+    Args:
+        path: as `build_tensorrt` wrote it.
+        device: the GPU that it was built for.
+        max_frames: frames per call; larger batches are split.
+
+    Raises:
+        MachineError: the engine is not for this GPU or this version of TensorRT.
+    """
+
+    def __init__(self, path: Path, device: torch.device, max_frames: int) -> None:
+        import tensorrt as trt
+
+        self._device, self._max_frames = device, max_frames
+        with torch.cuda.device(device):
+            runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+            self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
+            if self._engine is None:
+                raise MachineError(f"{path}: TensorRT {trt.__version__} cannot load it on {device}")
+            self._context = self._engine.create_execution_context()
+        types = {trt.DataType.HALF: torch.float16, trt.DataType.FLOAT: torch.float32}
+        names = [self._engine.get_tensor_name(number) for number in range(self._engine.num_io_tensors)]
+        is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
+        self._input = next(name for name in names if is_input[name])
+        self._outputs = {
+            name: types.get(self._engine.get_tensor_dtype(name), torch.float32)
+            for name in sorted(names)
+            if not is_input[name]
+        }
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Returns the output for (N, C, H, W)."""
+        parts = [self._run(part.contiguous()) for part in inputs.split(self._max_frames)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _run(self, inputs: torch.Tensor) -> torch.Tensor:
+        if not self._context.set_input_shape(self._input, tuple(inputs.shape)):
+            raise ValueError(f"got {tuple(inputs.shape)}, the engine was built for other shapes")
+        self._context.set_tensor_address(self._input, inputs.data_ptr())
+        outputs = []
+        for name, dtype in self._outputs.items():
+            shape = tuple(self._context.get_tensor_shape(name))
+            outputs.append(torch.empty(shape, dtype=dtype, device=self._device))
+            self._context.set_tensor_address(name, outputs[-1].data_ptr())
+        stream = torch.cuda.current_stream(self._device).cuda_stream
+        if not self._context.execute_async_v3(stream):
+            raise RuntimeError(f"TensorRT could not run {tuple(inputs.shape)} on {self._device}")
+        return outputs[0]
