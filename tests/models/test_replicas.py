@@ -119,12 +119,12 @@ def test_streams_are_a_line_of_the_config(four_cores):
     assert parts(replicas=3).raw_fingerprint == alone.raw_fingerprint
 
 
-def test_check_tells_of_streams_before_a_run_does(four_cores):
+def test_check_names_the_replicas_before_a_run(four_cores):
     def weights(**section: object) -> Check:
         values = {"source": {"use": "demo"}, "detector": {"use": "tests.models.test_replicas:Numbers", **section}}
         checks = run_checks(assemble(check_config(values, "test"), None))
         return next(check for check in checks if check.name == "weights")
 
-    assert weights(replicas=3).detail.endswith("batches of 8 in 3 streams")
+    assert weights(replicas=3).detail.endswith("batches of 8 in 3 replicas")
     refused = weights(replicas=2, has_twins=False)
     assert refused.detail.startswith("detector.replicas: got 2, but this detector runs as one here")
