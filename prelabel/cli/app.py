@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,8 +98,9 @@ def run(
     The same command continues an interrupted run. Ctrl-C stops after the tasks that are being worked on, a second one
     after the current batch, a third one at once.
     """
-    from prelabel.cli.console import waiting
+    from prelabel.cli.console import COMMAND_BEGAN, waiting
 
+    COMMAND_BEGAN.set(time.monotonic())
     with waiting("starting …"):
         from prelabel.cli import commands
 

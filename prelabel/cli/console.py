@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Timer
 
 from rich.console import Console
 
 QUIET_SECONDS = 1.0
 WIDTH_OF_LOGS = 160
+COMMAND_BEGAN: ContextVar[float] = ContextVar("COMMAND_BEGAN")
+"""When the command began, as `time.monotonic` has it."""
 
 
 def person() -> Console:
@@ -21,13 +25,17 @@ def person() -> Console:
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """Says what takes its time while the body runs: at once on a terminal, elsewhere if it takes over a second."""
+    """Says what takes its time: at once on a terminal, elsewhere if the command has been quiet for a second.
+
+    A mistake in a config is mostly found sooner, and then is the only line.
+    """
     console = person()
     if console.is_terminal:
         with console.status(text):
             yield
         return
-    timer = Timer(QUIET_SECONDS, console.print, [text])
+    now = time.monotonic()
+    timer = Timer(max(0.0, QUIET_SECONDS - (now - COMMAND_BEGAN.get(now))), console.print, [text])
     timer.daemon = True
     timer.start()
     try:
