@@ -105,7 +105,9 @@ def run(
         from prelabel.cli import commands
 
     config, media = commands.config_and_media(what)
-    shorthands = _shorthands(weights=weights, conf=conf, classes=classes, device=device, tracks=tracks, stride=stride)
+    shorthands = dict[str, object](
+        weights=weights, conf=conf, classes=classes, device=device, tracks=tracks, stride=stride
+    )
     run_it = partial(commands.run_media, what) if config is None else partial(commands.run_config, config)
     code = run_it(
         settings or (),
@@ -117,10 +119,6 @@ def run(
         page=report,
     )
     raise typer.Exit(code)
-
-
-def _shorthands(**given: object) -> dict[str, object]:
-    return given
 
 
 @app.command()
@@ -324,7 +322,7 @@ def init(
         project,
         stage,
         settings or (),
-        _shorthands(weights=weights, conf=conf, classes=classes, device=device, tracks=tracks, stride=stride),
+        dict[str, object](weights=weights, conf=conf, classes=classes, device=device, tracks=tracks, stride=stride),
         output=output,
         classify=classify,
     )

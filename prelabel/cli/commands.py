@@ -66,8 +66,10 @@ def run_media(
     media: Sequence[Path], settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None, **options: Any
 ) -> int:
     """Labels videos and images without a config, and says how to keep the settings as one."""
-    code = _run_configs([config_of_media(media, settings, shorthands)], Path(), **options)
-    person().print(escape(f"to keep this as a config: {_init_command(media, settings, shorthands or {})}"))
+    config = config_of_media(media, settings, shorthands)
+    code = _run_configs([config], Path(), **options)
+    if config.agent is None:  # a function's config is written by hand
+        person().print(escape(f"to keep this as a config: {_init_command(media, settings, shorthands or {})}"))
     return code
 
 
@@ -155,8 +157,9 @@ def _is_config(path: Path) -> bool:
 
 def _init_command(words: Sequence[Path], settings: Sequence[str], shorthands: Mapping[str, object]) -> str:
     """Returns the command that writes the settings of a run without a config as a config."""
-    names_model = any(setting.startswith(("detector.use=", "classifier", "agent")) for setting in settings)
-    given: dict[str, object] = {} if names_model else {"weights": USUAL_WEIGHTS}
+    classifies = any(setting.startswith("classifier") for setting in settings)
+    names_model = classifies or any(setting.startswith("detector.use=") for setting in settings)
+    given: dict[str, object] = {"classify": True} if classifies else {} if names_model else {"weights": USUAL_WEIGHTS}
     given |= {name: value for name, value in shorthands.items() if value is not None}
     if (output := given.pop("output", None)) is not None:
         settings = [f"source.output={output}", *settings]

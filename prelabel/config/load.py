@@ -1,4 +1,4 @@
-"""YAML and `--set` into a checked config; a mistake is named with its key and the nearest known."""
+"""Reads a config from YAML, `--set` and options; an error names the key and the nearest known one."""
 
 from __future__ import annotations
 
@@ -6,39 +6,34 @@ import glob
 import mimetypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from prelabel.config.base import RuleSection
-from prelabel.config.sections import AGENT_SECTIONS, Config, LabelsSection
+from prelabel.config.sections import AGENT_SECTIONS, Config
 from prelabel.config.shorthand import expand_shorthands
 from prelabel.errors import ConfigError, PluginError, did_you_mean
-from prelabel.labels.flicker import Flicker
-from prelabel.labels.keyframes import Keyframes
-from prelabel.labels.size_and_zones import SizeLimits, Zones
-from prelabel.models.tiling import Tiles
 from prelabel.plugins.load import describe_first
 from prelabel.runtime.files import safe_name
 from prelabel.runtime.yaml_files import parse_yaml, read_yaml, written_text
 
 STAGES, STAGE = "stages", "stage"
 USUAL_WEIGHTS = "yolo11n"
-"""Of a run without a config; the demo's detector finds painted shapes and nothing in people's videos."""
+"""Of a run without a config. The demo's weights are no choice: they detect painted shapes only."""
 _ALTERNATIVES = (AGENT_SECTIONS, ("pathway", "routing"))
-"""Of these sections a config has one: where a stage has its own, those of all stages do not count."""
+"""A config has one of each group. If a stage has one of its own, it replaces the one for all stages."""
 
 
 def split_stages(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the values of one config a stage: its own sections, and of the others those that stand for all.
+    """Returns the values of one config per stage: the sections for all stages, replaced by the stage's own.
 
-    A config without `stages` is returned as it is. With a key `stage` beside `stages` only that one is returned.
+    A config without `stages` is returned as it is. If there is a key `stage` too, only that stage is returned.
 
     Args:
         values: sections by name, as they are written.
 
     Raises:
-        ConfigError: the stages are not a list of sections, two are the same, or there is none of the name asked for.
+        ConfigError: the stages are not a list of sections, two have the same name, or none has the name in `stage`.
 
     >>> [first, second] = split_stages({
     ...     "source": {"output": "out"}, "detector": {"weights": "demo"},
@@ -55,11 +50,11 @@ def split_stages(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     names = [_name_of(entry, place) for place, entry in enumerate(entries)]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
-        raise ConfigError(f"{STAGES}: {repeated!r} is there {names.count(repeated)} times: name each stage once")
+        raise ConfigError(f"{STAGES}: {repeated!r} occurs {names.count(repeated)} times: name each stage once")
     common = {key: value for key, value in values.items() if key not in (STAGES, STAGE)}
     chosen = written_text(values.get(STAGE, "")) or ""
     if STAGE in values and chosen not in names:
-        raise ConfigError(f"{STAGE}: {chosen!r} is none of the stages of this config: {did_you_mean(chosen, names)}")
+        raise ConfigError(f"{STAGE}: {chosen!r} is not a stage of this config: {did_you_mean(chosen, names)}")
     wanted = [chosen] if STAGE in values else names
     return [_merged(common, entry) for entry, name in zip(entries, names, strict=True) if name in wanted]
 
@@ -76,7 +71,7 @@ def _name_of(entry: object, place: int) -> str:
     known = [STAGE, *(key for key in Config.model_fields if key != "source")]
     for key in entry:
         if key not in known:
-            hint = "is the same for all stages: leave it out" if key == "source" else did_you_mean(str(key), known)
+            hint = "it is the same for all stages" if key == "source" else did_you_mean(str(key), known)
             raise ConfigError(f"{where}.{key}: is not a key of a stage: {hint}")
     return name
 
@@ -87,9 +82,9 @@ def _merged(common: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, An
     source = common.get("source")
     source = dict(source) if isinstance(source, Mapping) else {}
     if source.get("use", "encord") != "encord" or "path" in source:
-        raise ConfigError(f"{STAGES}: are those of an Encord workflow, and the source is another")
+        raise ConfigError(f"{STAGES}: only an Encord workflow has stages, and the source is another one")
     if STAGE in source:
-        raise ConfigError(f"source.{STAGE}: leave it out: each of the {STAGES} has its own")
+        raise ConfigError(f"source.{STAGE}: remove it: each of the {STAGES} has its own")
     name = str(written_text(entry[STAGE]))
     source |= {STAGE: name, "output": str(Path(str(source.get("output", "out"))) / safe_name(name.replace("/", "_")))}
     return {**sections, **{key: value for key, value in entry.items() if key != STAGE}, "source": source}
@@ -113,14 +108,15 @@ def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
 def load_configs(
     path: Path, settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None
 ) -> list[Config]:
-    """Returns the configs of a file, one a stage, with `key=value` settings laid over what stands for all of them.
+    """Returns the configs of a file, one per stage. Settings replace the values for all stages.
 
-    Relative paths are looked up in the working directory; where nothing is there, beside the config. `~` is one's home.
+    Relative paths are looked up in the working directory, and if nothing is there, in the config's folder. `~` is the
+    user's home.
 
     Args:
         path: a YAML file.
         settings: as given to `--set`: a dotted key and a YAML value, `detector.conf=0.4`.
-        shorthands: values by the name of an option of the command line; `settings` come after them.
+        shorthands: values by the name of an option of the command line; `settings` override them.
 
     Raises:
         ConfigError: the first mistake, with the file, the key, what it is and what is expected.
@@ -199,9 +195,9 @@ def _read_sections(path: Path) -> dict[str, Any]:
 
 
 def _kind_of_media(path: Path) -> str:
-    """Returns what could be labelled but is no config, in words; empty of all else."""
+    """Returns what media a path is, in words; empty if it is none."""
     family = (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
-    return "a folder" if path.is_dir() else {"video": "a video", "image": "a picture"}.get(family, "")
+    return "a folder" if path.is_dir() else {"video": "a video", "image": "an image"}.get(family, "")
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -278,7 +274,7 @@ def _leads_somewhere(path: Path) -> bool:
 
 
 def _describe(error: ValidationError) -> str:
-    """Returns the first complaint, unknown keys before all others: they are mostly why another is missing."""
+    """Returns the first error, unknown keys first: they are often why another key is missing."""
     errors = error.errors(include_url=False)
     unknown = next((entry for entry in errors if entry["type"] in ("extra_forbidden", "invalid_key")), None)
     if unknown is None:
@@ -288,15 +284,17 @@ def _describe(error: ValidationError) -> str:
     return f"{'.'.join(location)}: is not a key of the config: {hint}"
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    sections: dict[object, type[BaseModel]] = {
-        "labels": LabelsSection,
-        "size": SizeLimits,
-        "zones": Zones,
-        "flicker": Flicker,
-        "keyframes": Keyframes,
-        "tiles": Tiles,
-        "routing": RuleSection,
-    }
-    model = next((sections[part] for part in reversed(location[:-1]) if part in sections), Config)
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    """Returns the keys beside the one at a location."""
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        model = (field and _model_in(field.annotation)) or model
     return list(model.model_fields)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Returns the section in an annotation such as `tuple[RuleSection, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)

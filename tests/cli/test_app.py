@@ -37,6 +37,15 @@ class Steady:
             log.write(f"{batch.frame_indices[0]}\\n")
         return [Detections([[10, 10, 40, 40]], [self.score], [0]) for _ in batch.frame_indices]
 """
+CLASSIFIER = """
+import torch
+
+class Sure:
+    class_names = ("day", "night")
+
+    def classify(self, images):
+        return torch.tensor([[0.9, 0.1] for _ in images])
+"""
 CONFIG = """
 source: {path: clips, output: out}
 detector: {use: "mine.py:Steady", batch_size: 4}
@@ -193,6 +202,15 @@ def test_the_command_that_a_run_without_a_config_prints_writes_the_same_as_a_con
     )
     assert prelabel("run", "prelabel.yaml") == 0
     assert "already done" in capsys.readouterr().err
+
+
+def test_the_command_keeps_a_classifier(folder, prelabel, capsys):
+    (folder / "mine.py").write_text(CLASSIFIER)
+    assert prelabel("run", "clips", "--set", "classifier.use=mine.py:Sure") == 0
+    (printed,) = re.findall(r"to keep this as a config: prelabel (.*)", capsys.readouterr().err)
+    assert prelabel(*shlex.split(printed)) == 0
+    assert load_config(Path("prelabel.yaml")).classifier.use == "mine.py:Sure"
+    assert prelabel("check", "prelabel.yaml") == 0
 
 
 def test_the_printed_command_names_a_config_that_does_not_exist_yet(folder, prelabel, capsys):

@@ -156,6 +156,8 @@ VALUES = [
     ("sink.use=mine.py:NoDetect", "lacks `write(task, info, detections)`"),
     ("classifier={use: 'mine.py:Fine'}", "detector and classifier"),
     ("on_failure.pathway=Trouble", "on_failure: "),
+    ("retries.atempts=3", "retries.atempts: is not a key of the config: did you mean 'attempts'"),
+    ("labels.size.min_sid_px=3", "labels.size.min_sid_px: is not a key of the config: did you mean 'min_side_px'"),
 ]
 
 
@@ -201,7 +203,7 @@ def test_what_the_project_does_not_have_is_answered_with_what_it_has(
         ("nowhere.yaml", "there is no such config"),
         ("clips", "is a folder, expected a config; `prelabel init clips`"),
         ("clip.mp4", "is a video, expected a config; `prelabel init clip.mp4`"),
-        ("photo.jpg", "is a picture, expected a config"),
+        ("photo.jpg", "is an image, expected a config"),
     ],
 )
 def test_what_is_no_config_is_told_apart(folder, name, said, monkeypatch, capsys):

@@ -212,14 +212,18 @@ def test_a_stage_that_is_not_there_is_named_before_anything_runs(project: Projec
     [
         ("stages: {stage: Sort}", (), "stages: got {'stage': 'Sort'}, expected a list"),
         ("stages: [Sort]", (), "stages.0: got 'Sort', expected sections"),
-        (STAGES, ["stage=1"], "stage: '1' is none of the stages of this config"),
+        (STAGES, ["stage=1"], "stage: '1' is not a stage of this config"),
         ("stages: [{pathway: A}]", (), "stages.0.stage: got None, expected the title or uuid"),
-        ("stages: [{stage: A, pathway: A}, {stage: A, pathway: A}]", (), "'A' is there 2 times"),
+        ("stages: [{stage: A, pathway: A}, {stage: A, pathway: A}]", (), "'A' occurs 2 times"),
         ("stages: [{stage: A, pathwya: A}]", (), "stages.0.pathwya: is not a key of a stage: did you mean 'pathway'?"),
-        ("stages: [{stage: A, source: {}}]", (), "stages.0.source: is not a key of a stage: is the same for all"),
+        (
+            "stages: [{stage: A, source: {}}]",
+            (),
+            "stages.0.source: is not a key of a stage: it is the same for all stages",
+        ),
         ("stages: [{stage: A}, {stage: B, pathway: C}]", (), "stage 'A': pathway: is missing: name the one"),
-        (STAGES, ("source={path: clips}",), "are those of an Encord workflow"),
-        (STAGES, ("stage=Srot",), "stage: 'Srot' is none of the stages of this config: did you mean 'Sort'?"),
+        (STAGES, ("source={path: clips}",), "only an Encord workflow has stages"),
+        (STAGES, ("stage=Srot",), "stage: 'Srot' is not a stage of this config: did you mean 'Sort'?"),
     ],
 )
 def test_a_mistake_is_named(

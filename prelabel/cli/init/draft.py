@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from prelabel.encord.project import EncordProject
 
 Values = Mapping[str, Any]
-"""Sections by name, each with the values that were asked for."""
+"""Values that the user gave, by section and key."""
 
 CHECK_IT = "a guess: check"
 OPTIONS_SHOWN = 30
 OPENAI_NOTE = (
-    "or, by any OpenAI-compatible service, with OPENAI_API_KEY and OPENAI_BASE_URL: {use: openai, model: gpt-4o-mini}; "
-    "it is asked for the ontology's own options, so leave labels.classes out"
+    "or, with any OpenAI-compatible service, OPENAI_API_KEY and OPENAI_BASE_URL: {use: openai, model: gpt-4o-mini}; "
+    "it chooses among the ontology's own options, so remove labels.classes"
 )
 _SECTIONS = {
     "reader": ReaderSection,
@@ -57,7 +57,7 @@ _LABELS_OF = {
 
 
 class MappedClass(NamedTuple):
-    """A line of `labels.classes`; a class without a target stands there as a comment."""
+    """A line of `labels.classes`; a class without a target is a comment."""
 
     key: str
     target: str | None
@@ -65,7 +65,7 @@ class MappedClass(NamedTuple):
 
 
 class StagePathway(NamedTuple):
-    """The pathway that tasks of a stage take, and what there is to know about it."""
+    """The pathway that tasks of a stage take, and comments about it."""
 
     name: str
     pathway: str
@@ -78,7 +78,7 @@ def config_for_media(paths: Sequence[Path], values: Values, path: Path, *, class
 
     Args:
         paths: files, folders or globs.
-        values: that were asked for, by section.
+        values: that the user gave, by section.
         path: the config will be written there.
         classify: with a classifier rather than a detector.
 
@@ -104,19 +104,19 @@ def config_for_media(paths: Sequence[Path], values: Values, path: Path, *, class
 def config_for_project(
     project: EncordProject, values: Values, path: Path, *, stage: str | None = None, classify: bool = False
 ) -> str:
-    """Returns a config for agent stages, with a map from the model's classes to the project's ontology proposed.
+    """Returns a config for agent stages, with a proposed map from the model's classes to the ontology.
 
     Args:
         project: where the stage, its pathways and the ontology are looked up.
-        values: that were asked for, by section.
+        values: that the user gave, by section.
         path: the config will be written there.
-        stage: title or uuid of the agent stage; None: every one that there is, one after the other.
-        classify: answer a classification. An ontology that has nothing for boxes is classified without being asked.
+        stage: title or uuid of the agent stage; None: all of the project, one after the other.
+        classify: answer a classification. It is the default if the ontology takes no boxes.
 
     Raises:
-        AccountError: there is no such stage, or no task could leave it.
+        AccountError: there is no such stage, or it has no pathway.
         ConfigError: there is no such model, or its weights need a card that is not there.
-        OntologyError: the ontology has no classification, and is to be classified.
+        OntologyError: `classify` is set and the ontology has no classification.
     """
     ontology, stages = project.ontology(), choose_stages(project, stage)
     takes_boxes = any(each.shape in BOX_SHAPES for each in ontology.objects)
@@ -201,12 +201,17 @@ def _classify_project(
 
 
 def _render(title: str, path: Path, agent: str, values: Values, **parts: object) -> str:
-    """Returns the text of a config; `parts` are the template's own, each of which has an empty default."""
+    """Returns the text of a config; `parts` are names in the template, which are empty by default."""
     is_encord = values["source"]["use"] == "encord"
     labels = {
         **({"answers": "range"} if agent == "classifier" else {"instances": "per_frame"}),
         **values.get("labels", {}),
     }
+    top_values = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    if "classes" in labels:
+        parts["classes"] = ()
+    if top_values.keys() & {"pathway", "routing"}:
+        parts |= {"pathway": None, "routing": {}}
     unused_labels = set(LabelsSection.model_fields) - _LABELS_OF[agent]
     if parts.get("classes") or "classes" in labels:
         unused_labels.add("classes")
@@ -220,7 +225,7 @@ def _render(title: str, path: Path, agent: str, values: Values, **parts: object)
         project=is_encord,
         models={**_SECTIONS, "source": EncordSection if is_encord else FolderSection},
         values={**{name: {} for name in _SECTIONS}, **values, "labels": labels},
-        top_values={key: value for key, value in values.items() if not isinstance(value, Mapping)},
+        top_values=top_values,
         unused_labels=unused_labels,
         others=[*others, "on_failure"] if is_encord else others,
         openai_note=OPENAI_NOTE,
@@ -232,7 +237,7 @@ def _render(title: str, path: Path, agent: str, values: Values, **parts: object)
 
 
 def card_of(weights: str) -> ModelCard | None:
-    """Returns the card of a model; None where its weights need none.
+    """Returns the card of a model; None if its weights need none.
 
     Raises:
         ConfigError: there is no such model, or its weights need a card that is not there.
@@ -251,7 +256,7 @@ def card_of(weights: str) -> ModelCard | None:
 
 
 def _model_values(agent: str, values: Values, usual_weights: str) -> tuple[ModelCard | None, dict[str, Any]]:
-    """Returns the card of the model that was asked for, else of the usual one, and its section's values."""
+    """Returns the card of the given model, or else of the usual one, and the values of its section."""
     given = dict(values.get(agent, {}))
     if "use" in given and "weights" not in given:  # a detector of one's own may need none
         return None, given
@@ -300,7 +305,7 @@ def choose_stages(project: EncordProject, name: str | None) -> Sequence[AgentSta
     """Returns the agent stage of this title or uuid, or all that the project has.
 
     Raises:
-        AccountError: there is none, or one from which no task could go on.
+        AccountError: there is none, or one of them has no pathway.
     """
     stages = agent_stages(project) if name is None else [project.agent_stage(name)]
     if not stages:
@@ -343,7 +348,7 @@ def _pathway_name(stage: AgentStage, pathway: AgentPathway) -> str:
 
 
 def _routing(project: EncordProject, stage: AgentStage, options: Iterable[str]) -> dict[str, str]:
-    """Returns pathways by the option that their name contains, and one for all other tasks; empty if there is none."""
+    """Returns a pathway per option that its name contains, and one for other tasks; empty without such a name."""
     found: dict[str, str] = {}
     for option in options:
         wanted = _singular(option)
