@@ -21,8 +21,12 @@ OPEN_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.partition(".
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: Path, *, guess_times: bool = True) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a file and picks its video stream, the one that FFmpeg would; cover art is not a video.
+
+    Args:
+        path: of the file.
+        guess_times: let FFmpeg fill in times that the file does not store.
 
     Raises:
         ReadError: there is no such file, or no video in it.
@@ -32,7 +36,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     if path.stat().st_size == 0:
         raise ReadError(f"{path.name}: the file is empty: fetch it again")
     try:
-        container = av.open(str(path), **OPEN_OPTIONS)
+        flags = {} if guess_times else {"fflags": "nofillin"}
+        container = av.open(str(path), options=flags, **OPEN_OPTIONS)
     except PermissionError as error:
         raise ReadError(f"{path.name}: may not be read by this user: {path}: change its permissions") from error
     except (av.error.FFmpegError, ValueError) as error:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ReadError
 from prelabel.media.container import demux, open_video
+from prelabel.media.counting import begins_as_indexed, count_by_decoding, lay_out_counted, times_tell_frames
 from prelabel.media.packets import (
     NO_TIME,
     Packets,
@@ -32,15 +33,14 @@ from prelabel.media.pixels import Orientation
 # AVCOL_SPC_* and AVCOL_RANGE_* of libavutil/pixfmt.h, by FFmpeg's own names.
 COLOR_SPACES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
 COLOR_RANGES = {1: "tv", 2: "pc"}
-# AVI stores no times: FFmpeg's guess is right for MPEG-4 and without B-frames, wrong for these with them.
-GUESSED_IN_AVI = ("h264", "hevc")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoIndex:
     """What a demux pass tells of a video.
 
-    Frame `i` is the i-th that FFmpeg shows: packets that no edit list discards, in the order of their time.
+    Frame `i` is the i-th that FFmpeg shows. Where the file stores a time for each packet, frames are the packets that
+    no edit list discards, in the order of their times. Elsewhere the file was decoded once, and its frames counted.
 
     Attributes:
         path: the file.
@@ -61,7 +61,8 @@ class VideoIndex:
         coded_size: (width, height) in pixels as stored, before the turn.
         orientation: how a stored picture is laid to be displayed.
         is_interlaced: the first frame holds two fields.
-        has_timestamps: packets carry times that can be trusted; else frames can only be counted.
+        has_timestamps: times of frames rise and can be trusted; else frames can only be counted from the start.
+        is_counted: the file was decoded once to number its frames: reading has to begin at the start, too.
         has_unshown_packets: frames that an edit list discards, VP8 hides, or that refer to what is
             not in the file.
         has_duration: the container says how long it is.
@@ -86,13 +87,14 @@ class VideoIndex:
     orientation: Orientation
     is_interlaced: bool
     has_timestamps: bool
+    is_counted: bool
     has_unshown_packets: bool
     has_duration: bool
 
     @property
     def seek_points(self) -> NDArray[np.int64]:
         """Frames from which decoding may begin, int64 (C,), rising; the first frame alone where seeking is not sure."""
-        if self.has_timestamps and self.container.startswith(("mov", "matroska")):
+        if self.has_timestamps and not self.is_counted and self.container.startswith(("mov", "matroska")):
             return np.union1d(self.closed_gop_starts, 0)
         return np.zeros(1, np.int64)
 
@@ -102,7 +104,10 @@ class VideoIndex:
 
 
 def index_video(path: Path) -> VideoIndex:
-    """Returns the index of a video. Reads the whole file once, decodes its first frame only.
+    """Returns the index of a video. Reads the whole file once and decodes its first frame.
+
+    Where the file's times do not tell which frames are shown, all of it is decoded once more, just to count. That takes
+    as long as reading it, and is the only way that holds: FFmpeg guesses missing times, and guesses wrong.
 
     The last few indices are kept, so that a choice of reader and the reader itself share one pass.
 
@@ -144,14 +149,8 @@ def _decode_first_frame(path: Path) -> VideoFrame:
 def _build_index(
     path: Path, container: InputContainer, stream: VideoStream, packets: Packets, first: VideoFrame
 ) -> VideoIndex:
-    codec = stream.codec_context.codec.canonical_name
-    timed = bool((packets.pts != NO_TIME).all()) and not (container.format.name == "avi" and codec in GUESSED_IN_AVI)
-    if timed:
-        packets = drop_lost_start(packets, first.pts)
-    timeline = lay_out(packets, timed=timed)
-    keyframes, closed_gop_starts = find_keyframes(packets, timeline)
-    if not timed and stream.codec_context.has_b_frames:
-        keyframes = closed_gop_starts = keyframes[keyframes == 0]
+    numbering = _number_frames(path, container, stream, packets, first)
+    timeline = numbering.timeline
     orientation = _orientation(first)
     width, height = orientation.displayed_size(first.width, first.height)
     return VideoIndex(
@@ -160,12 +159,12 @@ def _build_index(
         info=_info(width, height, timeline, packets.frame_seconds, orientation.rotation_degrees),
         pts=timeline.pts,
         pts_seconds=timeline.seconds,
-        start_seconds=float(timeline.pts[0] * packets.time_base) if timed else 0.0,
-        keyframes=keyframes,
-        closed_gop_starts=closed_gop_starts,
+        start_seconds=float(timeline.pts[0] * packets.time_base) if numbering.has_timestamps else 0.0,
+        keyframes=numbering.keyframes,
+        closed_gop_starts=numbering.closed_gop_starts,
         num_present=len(timeline.packet),
         container=container.format.name,
-        codec=codec,
+        codec=stream.codec_context.codec.canonical_name,
         pixel_format=first.format.name,
         bits=first.format.components[0].bits,
         color_space=COLOR_SPACES.get(int(first.colorspace), "unknown"),
@@ -173,10 +172,59 @@ def _build_index(
         coded_size=(first.width, first.height),
         orientation=orientation,
         is_interlaced=first.interlaced_frame,
-        has_timestamps=timed,
-        has_unshown_packets=not bool(packets.is_shown.all()),
+        has_timestamps=numbering.has_timestamps,
+        is_counted=numbering.is_counted,
+        has_unshown_packets=numbering.has_unshown_packets,
         has_duration=stream.duration is not None or container.duration is not None,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Numbering:
+    """Which frames a video has; the fields are those of `VideoIndex`."""
+
+    timeline: Timeline
+    keyframes: NDArray[np.int64]
+    closed_gop_starts: NDArray[np.int64]
+    has_timestamps: bool
+    is_counted: bool
+    has_unshown_packets: bool
+
+
+def _number_frames(
+    path: Path, container: InputContainer, stream: VideoStream, packets: Packets, first: VideoFrame
+) -> _Numbering:
+    """Numbers the frames by the packets' times where these tell; else by decoding the whole file once."""
+    all_timed = bool((packets.pts != NO_TIME).all())
+    by_packets = _number_by_packets(drop_lost_start(packets, first.pts)) if all_timed else None
+    if by_packets is not None and times_tell_frames(container, stream, packets, first, path):
+        begins_clean = bool(packets.is_key[0]) and packets.pts[0] == packets.pts[packets.is_shown].min()
+        if begins_clean or begins_as_indexed(path, by_packets.timeline.pts):
+            return by_packets
+    counted = count_by_decoding(path)
+    # Frames that were decoded at exactly the packets' times verify these. In a damaged file, those that are left do.
+    if by_packets is not None and counted.times_rise:
+        damaged = counted.is_damaged or len(packets.missing_dts) > 0
+        if damaged and np.isin(counted.pts, packets.pts).all():
+            return by_packets
+        if np.array_equal(counted.pts, by_packets.timeline.pts):
+            return by_packets
+    timeline = lay_out_counted(packets, counted)
+    num_present = len(timeline.packet)
+    return _Numbering(
+        timeline=timeline,
+        keyframes=np.flatnonzero(counted.is_key[:num_present]),
+        closed_gop_starts=np.zeros(min(1, num_present), np.int64),
+        has_timestamps=counted.times_rise and not counted.is_damaged and not len(packets.missing_dts),
+        is_counted=True,
+        has_unshown_packets=len(counted.pts) != len(packets.pts),
+    )
+
+
+def _number_by_packets(packets: Packets) -> _Numbering:
+    timeline = lay_out(packets)
+    keyframes, closed_gop_starts = find_keyframes(packets, timeline)
+    return _Numbering(timeline, keyframes, closed_gop_starts, True, False, not bool(packets.is_shown.all()))
 
 
 def _info(width: int, height: int, timeline: Timeline, frame_seconds: float, rotation_degrees: int) -> VideoInfo:

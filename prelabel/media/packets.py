@@ -208,21 +208,19 @@ class Timeline:
     seconds: NDArray[np.float64]
 
 
-def lay_out(packets: Packets, *, timed: bool) -> Timeline:
-    """Returns the frames in order: by their times where those can be trusted, else as stored."""
+def lay_out(packets: Packets) -> Timeline:
+    """Returns the frames in the order of their times."""
     shown = np.flatnonzero(packets.is_shown)
-    clock = _clock(packets)[shown]
-    order = np.lexsort((packets.pts[shown], clock)) if timed else np.arange(len(shown))
+    clock = packet_clock(packets)[shown]
+    order = np.lexsort((packets.pts[shown], clock))
     packet, clock = shown[order], clock[order]
-    num_sure = _num_sure(packets, packet, timed=timed)
+    num_sure = len(packet)
+    if len(packets.missing_dts):  # a frame that was cut off is not shown before it would have been decoded
+        num_sure = int((packets.pts[packet] < packets.missing_dts[0]).sum())
     num_missing = len(packet) - num_sure + len(packets.missing_dts)
     packet, clock = packet[:num_sure], clock[:num_sure]
-    step = packets.frame_seconds
-    if timed:
-        pts = packets.pts[packet]
-        seconds = _seconds(pts, clock, packets)
-    else:
-        pts, seconds = np.full(len(packet), NO_TIME), np.arange(len(packet), dtype=np.float64) * step
+    pts, step = packets.pts[packet], packets.frame_seconds
+    seconds = _seconds(pts, clock, packets)
     last = seconds[-1] if len(seconds) else -step
     return Timeline(
         packet=packet,
@@ -231,7 +229,7 @@ def lay_out(packets: Packets, *, timed: bool) -> Timeline:
     )
 
 
-def _clock(packets: Packets) -> NDArray[np.int64]:
+def packet_clock(packets: Packets) -> NDArray[np.int64]:
     """Returns how often the clock was set anew before each packet."""
     dts = packets.dts.copy()
     for at in np.flatnonzero(dts == NO_TIME):
@@ -247,15 +245,6 @@ def _seconds(pts: NDArray[np.int64], clock: NDArray[np.int64], packets: Packets)
         seconds[start:] += seconds[start - 1] + packets.frame_seconds - seconds[start]
     seconds -= seconds[:1].copy()
     return seconds
-
-
-def _num_sure(packets: Packets, packet: NDArray[np.int64], *, timed: bool) -> int:
-    """Returns how many frames have a sure number: none that was cut off can be shown before them."""
-    if not len(packets.missing_dts):
-        return len(packet)
-    if not timed:
-        return max(0, len(packet) - MAX_REORDERED)
-    return int((packets.pts[packet] < packets.missing_dts[0]).sum())
 
 
 def find_keyframes(packets: Packets, timeline: Timeline) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -17,13 +17,11 @@ from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.errors import FrameCountError, MachineError
 from prelabel.media.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
 from prelabel.media.container import demux, open_video
+from prelabel.media.counting import MAX_DECODER_THREADS
 from prelabel.media.index import VideoIndex, index_video
 from prelabel.media.packets import NO_TIME
 from prelabel.media.pixels import FrameConverter
 from prelabel.runtime.process_settings import usable_cores
-
-# FFmpeg's own limit: with more threads H.264 gets no faster, and each holds a frame.
-MAX_THREADS = 16
 
 
 class PyAVReader:
@@ -46,7 +44,7 @@ class PyAVReader:
         if reason is not None:
             raise MachineError(f"reader pyav on device {device!r}: {reason}")
         self._path = media.paths[0]
-        self._threads = threads or min(MAX_THREADS, usable_cores())
+        self._threads = threads or min(MAX_DECODER_THREADS, usable_cores())
         self.pool: BatchMemory = FramePool()
         self._index: VideoIndex | None = None
 
@@ -111,7 +109,8 @@ class PyAVReader:
     def _decode_quickly(
         self, index: VideoIndex, wanted: NDArray[np.int64]
     ) -> Generator[tuple[int, VideoFrame], None, None]:
-        only_keyframes = bool(np.isin(wanted, index.keyframes).all())
+        # Counted frames are known by their place among all frames, so none may be left out.
+        only_keyframes = not index.is_counted and bool(np.isin(wanted, index.keyframes).all())
         return self._decode(
             index,
             # Frame threads swallow frames after an error (FFmpeg 8.1), so a gap is read again without them.
@@ -135,19 +134,21 @@ class PyAVReader:
             stream.codec_context.skip_frame = skip_frame
             if start:
                 container.seek(int(index.pts[start]), stream=stream)
-            numbering = _Numbering(index)
+            numbering = _Numbering(index, start, self._path.name, may_skip=skip_frame == "NONKEY")
             for packet in demux(container, stream):
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError:
-                    if index.has_timestamps:
-                        continue
-                    return  # nothing tells any more which frame is which
+                    if index.is_counted:
+                        return  # nothing tells any more which frame is which
+                    numbering.may_skip = True
+                    continue
                 for frame in frames:
+                    numbering.may_skip |= frame.is_corrupt
                     number = numbering.number(frame)
                     if number is not None and not frame.is_corrupt:
                         yield number, frame
-            numbering.check_all_known(self._path.name)
+            numbering.check_all_came()
 
 
 def _read_on_to_the_end(
@@ -159,37 +160,59 @@ def _read_on_to_the_end(
 
 
 class _Numbering:
-    """Numbers decoded frames, which come in the order in which they are shown."""
+    """Numbers decoded frames, which come in the order in which they are shown, and checks them against the index.
 
-    def __init__(self, index: VideoIndex) -> None:
-        self._index = index
-        self._last = -1
-        self._num_unknown = 0
+    If the decoder gives a frame that the index does not expect, the index is wrong about which frames are shown, and
+    all numbers from there on could be wrong. So that is an error under any policy, as soon as it is seen.
+
+    Args:
+        index: of the video.
+        start: frame from which the file is decoded.
+        name: of the file.
+        may_skip: frames may be missing without the index being wrong: only keyframes are decoded, or there is damage.
+    """
+
+    def __init__(self, index: VideoIndex, start: int, name: str, *, may_skip: bool) -> None:
+        self._index, self._start, self._name = index, start, name
+        self._next = start
+        self._is_whole = index.num_present == index.info.num_frames
+        self.may_skip = may_skip or not self._is_whole
 
     def number(self, frame: VideoFrame) -> int | None:
-        """Returns the frame's number; None if the index does not know it."""
-        if not self._index.has_timestamps:
-            self._last += 1
-            return self._last if self._last < self._index.num_present else None
-        later = self._index.pts[self._last + 1 :]
-        if frame.pts is not None and len(later) and later[0] == frame.pts:
-            self._last += 1
-            return self._last
-        found = np.flatnonzero(later == (NO_TIME if frame.pts is None else frame.pts))
-        if frame.pts is None or not len(found):
-            self._num_unknown += 1
-            return None
-        self._last += 1 + int(found[0])
-        return self._last
+        """Returns the frame's number; None if the index does not have it.
 
-    def check_all_known(self, name: str) -> None:
-        """Checks, at the stream's end, that decoder and index speak of the same frames."""
-        index = self._index
-        is_whole = index.num_present == index.info.num_frames
-        if index.has_timestamps and self._num_unknown and is_whole:
-            raise FrameCountError(f"{name}: decoded {self._num_unknown} frames at times that the index does not know")
-        if not index.has_timestamps and self._last + 1 != index.num_present and is_whole:
-            raise FrameCountError(
-                f"{name}: decoded {self._last + 1} frames, the index has {index.num_present}, and the file carries no "
-                "times to tell which: convert it to MP4 or MKV first"
-            )
+        Raises:
+            FrameCountError: the index is wrong.
+        """
+        index, number = self._index, self._next
+        pts = NO_TIME if frame.pts is None else frame.pts
+        if number < index.num_present and index.pts[number] == pts:
+            self._next += 1
+            return number
+        if index.is_counted:
+            if self._is_whole:
+                raise self._wrong_index(pts)
+            return None
+        found = np.flatnonzero(index.pts[number : index.num_present] == pts)
+        if len(found) and self.may_skip:
+            self._next += 1 + int(found[0])
+            return self._next - 1
+        # From a keyframe in mid-file, a decoder may give frames that are shown before it.
+        is_before_start = number == self._start > 0 and pts < index.pts[number]
+        if self._is_whole and not is_before_start:
+            raise self._wrong_index(pts)
+        return None
+
+    def check_all_came(self) -> None:
+        """Checks, at the stream's end, that no frame that the index has is missing without damage."""
+        if not self.may_skip and self._next < self._index.num_present:
+            raise self._wrong_index(None)
+
+    def _wrong_index(self, pts: int | None) -> FrameCountError:
+        index, number = self._index, self._next
+        came = "the video ended" if pts is None else f"a frame of another time ({pts}) came"
+        source = "decoding it once before" if index.is_counted else "the times in the file"
+        return FrameCountError(
+            f"{self._name}: {came} where {source} promised frame {number} of {index.info.num_frames}: which frame is "
+            "which is not sure: convert it first (ffmpeg -i in -fps_mode passthrough out.mp4)"
+        )

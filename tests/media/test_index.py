@@ -78,7 +78,7 @@ def test_size_is_that_of_the_displayed_frame(
         ("hevc open GOP", [0, 12, 24], [0]),
         ("h264 edit list", [7, 19], [7, 19]),
         ("h264 joined TS", [0, 12, 24, 30, 42, 54], [0, 12, 24, 30, 42, 54]),
-        ("h264 raw", [0], [0]),
+        ("h264 raw", [0, 12, 24], [0]),
     ],
 )
 def test_keyframes_by_their_frame_numbers(
