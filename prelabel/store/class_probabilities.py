@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.data.frames import VideoInfo
-from prelabel.store.parquet import open_parquet, write_parquet
+from prelabel.store.parquet import open_parquet, to_arrow, to_numpy, write_parquet
 from prelabel.store.raw_detections import video_info_from_json, video_info_to_json
 
 _FORMAT = 1
@@ -44,9 +44,9 @@ def write_classes(path: Path, record: ClassRecord) -> None:
     import pyarrow as pa
 
     num_classes = record.probabilities.shape[1]
-    flat = pa.array(np.ascontiguousarray(record.probabilities, np.float32).reshape(-1))
+    flat = to_arrow(np.ascontiguousarray(record.probabilities, np.float32).reshape(-1))
     columns = {
-        "frame_index": pa.array(record.frame_index, pa.int64()),
+        "frame_index": to_arrow(record.frame_index.astype(np.int64, copy=False)),
         "probabilities": pa.FixedSizeListArray.from_arrays(flat, num_classes),
     }
     metadata = {
@@ -65,11 +65,11 @@ def read_classes(path: Path) -> ClassRecord:
         LabelError: the file is missing, damaged, or not written by prelabel.
     """
     with open_parquet(path, _FORMAT) as (table, metadata):
-        column = table.column("probabilities").combine_chunks()
+        column = table.column("probabilities").chunk(0)
         return ClassRecord(
             info=video_info_from_json(metadata["info"]),
-            frame_index=table.column("frame_index").to_numpy().astype(np.int64, copy=False),
-            probabilities=column.flatten().to_numpy().reshape(len(table), column.type.list_size),
+            frame_index=to_numpy(table.column("frame_index").chunk(0), np.int64),
+            probabilities=to_numpy(column.flatten(), np.float32).reshape(len(table), column.type.list_size),
             fingerprint=metadata["fingerprint"],
             partial=metadata["partial"],
         )

@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import LabelError
 from prelabel.labels.filter import FilteredDetections
 from prelabel.labels.keyframes import KeyframeStats
-from prelabel.store.parquet import open_parquet, write_parquet
+from prelabel.store.parquet import open_parquet, to_arrow, to_numpy, write_parquet
 from prelabel.store.raw_detections import (
     detection_columns,
     frames_of_ranges,
@@ -50,8 +52,6 @@ def stamp_of(path: Path) -> tuple[int, int]:
 
 def write_labelled(path: Path, labelled: LabelledDetections) -> None:
     """Writes the file, whole or not at all."""
-    import pyarrow as pa
-
     filtered = labelled.filtered
     metadata = {
         "format": _FORMAT,
@@ -62,7 +62,9 @@ def write_labelled(path: Path, labelled: LabelledDetections) -> None:
         "fingerprint": labelled.fingerprint,
         "raw_stamp": labelled.raw_stamp,
     }
-    columns = detection_columns(filtered.detections) | {"interpolated": pa.array(filtered.detections.interpolated)}
+    columns = detection_columns(filtered.detections) | {
+        "interpolated": to_arrow(filtered.detections.interpolated.astype(np.uint8))
+    }
     write_parquet(path, columns, metadata, durable=False)
 
 
@@ -72,12 +74,13 @@ def read_labelled(path: Path) -> LabelledDetections | None:
         return None
     try:
         with open_parquet(path, _FORMAT) as (table, metadata):
+            interpolated = to_numpy(table.column("interpolated").chunk(0), np.uint8).astype(np.bool_)
             detections = read_detections(table, frames_of_ranges(metadata["inferred_frames"]))
             thinning = metadata["thinning"]
             return LabelledDetections(
                 info=video_info_from_json(metadata["info"]),
                 filtered=FilteredDetections(
-                    replace(detections, interpolated=table.column("interpolated").to_numpy()),
+                    replace(detections, interpolated=interpolated),
                     metadata["dropped"],
                     None if thinning is None else KeyframeStats(**thinning),
                 ),

@@ -18,7 +18,7 @@ from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.data.geometry import BOXES_ONLY, OutputSpec, geometry_as_columns, geometry_of_table
 from prelabel.plugins.protocols import ModelRecord
-from prelabel.store.parquet import open_metadata, open_parquet, write_parquet
+from prelabel.store.parquet import open_metadata, open_parquet, to_arrow, to_numpy, write_parquet
 
 if TYPE_CHECKING:
     import pyarrow
@@ -106,11 +106,11 @@ def detection_columns(detections: VideoDetections) -> dict[str, pyarrow.Array]:
 
     corners = np.ascontiguousarray(detections.xyxy, np.float32).reshape(-1)
     return {
-        "frame_index": pa.array(detections.frame_index, pa.int64()),
-        "xyxy": pa.FixedSizeListArray.from_arrays(pa.array(corners), 4),
-        "confidence": pa.array(detections.confidence, pa.float32()),
-        "class_id": pa.array(detections.class_id, pa.int64()),
-        "track_id": pa.array(detections.track_id, pa.int64()),
+        "frame_index": to_arrow(detections.frame_index.astype(np.int64, copy=False)),
+        "xyxy": pa.FixedSizeListArray.from_arrays(to_arrow(corners), 4),
+        "confidence": to_arrow(detections.confidence.astype(np.float32, copy=False)),
+        "class_id": to_arrow(detections.class_id.astype(np.int64, copy=False)),
+        "track_id": to_arrow(detections.track_id.astype(np.int64, copy=False)),
         **geometry_as_columns(detections.geometry),
     }
 
@@ -155,19 +155,14 @@ def _read_origin(values: Mapping[str, Any]) -> DetectionProvenance:
 
 def read_detections(table: pyarrow.Table, inferred_frames: NDArray[np.int64]) -> VideoDetections:
     """Returns the detections of a table with the columns of `detection_columns`."""
-    columns = {
-        name: table.column(name).to_numpy().astype(dtype, copy=False)
-        for name, dtype in (
-            ("frame_index", np.int64),
-            ("confidence", np.float32),
-            ("class_id", np.int64),
-            ("track_id", np.int64),
-        )
-    }
-    boxes = table.column("xyxy").combine_chunks()
-    values = boxes.flatten().to_numpy() if table.num_rows else np.zeros(0, np.float32)
     return VideoDetections(
-        **columns, xyxy=values.reshape(-1, 4), inferred_frames=inferred_frames, geometry=geometry_of_table(table)
+        frame_index=to_numpy(table.column("frame_index").chunk(0), np.int64),
+        xyxy=to_numpy(table.column("xyxy").chunk(0).flatten(), np.float32).reshape(-1, 4),
+        confidence=to_numpy(table.column("confidence").chunk(0), np.float32),
+        class_id=to_numpy(table.column("class_id").chunk(0), np.int64),
+        track_id=to_numpy(table.column("track_id").chunk(0), np.int64),
+        inferred_frames=inferred_frames,
+        geometry=geometry_of_table(table),
     )
 
 

@@ -274,7 +274,7 @@ def test_people_read_of_labels_by_their_shape(folder, capsys):
     report = run_whole(assembly)
 
     show_report(report)
-    assert "1 tracks of 5 masks" in "".join(capsys.readouterr())
+    assert "1 track of 5 masks" in "".join(capsys.readouterr())
     page = page_of(assembly, report)
     assert ("tracks", "1", "5 masks") in [(tile.name, tile.value, tile.note) for tile in page.figures]
     timeline = page.tasks[0].timeline

@@ -108,6 +108,13 @@ def test_a_second_run_looks_at_nothing_again_and_a_new_threshold_at_no_picture(p
     assert len(table(photos["output"])) == 5
 
 
+def test_a_run_uses_the_probabilities_of_the_dry_run_before_it(photos):
+    tried = run_whole(assembly_of(photos, dry_run=True))
+    again = assembly_of(photos)
+    assert run_whole(again).instances == tried.instances
+    assert again.classification.classifier.batch_sizes == []
+
+
 def test_a_run_with_a_limit_keeps_the_answers_of_earlier_ones_in_the_table(photos):
     run_whole(assembly_of(photos))
     paint(Path(photos["path"]) / "0.png", RED)
