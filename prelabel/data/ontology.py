@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import colorsys
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prelabel.data.palette import distinct_colors
 from prelabel.data.skeletons import Edge, Skeleton, SkeletonPoint, read_skeletons, skeleton_template
 from prelabel.errors import OntologyError
 from prelabel.runtime.files import read_json
@@ -118,13 +118,13 @@ class Ontology:
             {
                 "id": str(number + 1),
                 "name": name,
-                "color": _color(number),
+                "color": color,
                 "shape": shape,
                 "featureNodeHash": made_feature_hash(shape, name),
                 "required": False,
                 "archived": False,
             }
-            for number, name in enumerate(names)
+            for number, (name, color) in enumerate(zip(names, distinct_colors(len(names)), strict=True))
         ]
         structure: dict[str, Any] = {"objects": entries, "classifications": []}
         if shape == "skeleton":
@@ -173,12 +173,3 @@ def _read_object(entry: object, skeletons: Mapping[str, Skeleton], where: str) -
         skeleton=skeleton.points,
         skeleton_edges=skeleton.edges,
     )
-
-
-def _color(number: int) -> str:
-    # Steps of the golden ratio keep neighbours in a list far apart in hue, however long the list; three lightnesses
-    # keep hues that come close apart, and all three are legible on a picture and under white text.
-    hue = number * 0.6180339887498949 % 1.0
-    lightness = (0.45, 0.35, 0.55)[number % 3]
-    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.85)
-    return f"#{round(red * 255):02X}{round(green * 255):02X}{round(blue * 255):02X}"
