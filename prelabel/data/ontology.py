@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,14 @@ class OntologyObject:
     required_attributes: tuple[str, ...] = ()
     skeleton: tuple[SkeletonPoint, ...] = ()
     skeleton_edges: tuple[Edge, ...] = ()
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green and blue of `color`, 0..255; light grey where it is not `#RRGGBB`."""
+        if not re.fullmatch("#[0-9A-Fa-f]{6}", self.color):
+            return 240, 242, 245
+        red, green, blue = bytes.fromhex(self.color[1:])
+        return red, green, blue
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,17 @@ import numpy as np
 
 from prelabel.data.label_map import LabelledVideo
 from prelabel.export.export import Export, refuse_file
-from prelabel.runtime.files import atomic_write, safe_name
+from prelabel.runtime.files import atomic_write, safe_name, write_text_atomically
 
 
 def export_voc(export: Export) -> list[Path]:
-    """Writes `Annotations/VIDEO_000012.xml` for each inferred frame and `ImageSets/Main/trainval.txt`, their names.
+    """Writes `Annotations/VIDEO_000012.xml` for each inferred frame, and their names to `ImageSets/Main/trainval.txt`.
 
-    With frames, the images are in `JPEGImages`. Pixels are whole and count from 1; a box ends at its last pixel.
+    `labelmap.txt` names the classes, which CVAT and datumaro need. With frames, the images are in `JPEGImages`.
+    Pixels are whole and count from 1. A box ends at its last pixel.
     """
     refuse_file(export.target)
-    names_path = export.target / "ImageSets" / "Main" / "trainval.txt"
+    names_path, colours = export.target / "ImageSets" / "Main" / "trainval.txt", dict[str, str]()
     with atomic_write(names_path) as unfinished, unfinished.open("w", encoding="utf-8") as names_file:
         for video in export.videos:
             frames = video.detections.frames_looked_at.tolist()
@@ -33,6 +34,12 @@ def export_voc(export: Export) -> list[Path]:
                 with atomic_write(export.target / "Annotations" / f"{name}.xml") as path:
                     ElementTree.ElementTree(_annotation(video, name, index)).write(path, "utf-8")
             names_file.writelines(f"{name}\n" for name in names)
+            for category in video.label_map.categories:
+                colours[category.name] = ",".join(map(str, category.rgb))
+    labels = "".join(f"{name}:{colour}::\n" for name, colour in colours.items())
+    write_text_atomically(
+        export.target / "labelmap.txt", f"# label:color_rgb:parts:actions\nbackground:0,0,0::\n{labels}"
+    )
     return [export.target / "Annotations", names_path]
 
 

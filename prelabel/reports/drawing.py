@@ -14,7 +14,7 @@ from prelabel.data.detections import Detections
 from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints, Mask, Polygons, RotatedBox
 from prelabel.data.label_map import LabelMap
 from prelabel.data.masks import trace_mask
-from prelabel.reports.fonts import DARK, LIGHT, draw_label, fit_text, font_px, parse_colour
+from prelabel.reports.fonts import DARK, LIGHT, draw_label, fit_text, font_px
 
 OUTLINE_TOLERANCE_PX = 0.75
 """How far a mask's drawn outline may lie from the mask's edge."""
@@ -92,7 +92,7 @@ class FrameAnnotator:
             if len(self._labels) >= MAX_CACHED_LABELS:  # a long video has any number of tracks
                 self._labels.clear()
             category = self.label_map.objects[class_id]
-            name, colour = ("", LIGHT) if category is None else (category.name, parse_colour(category.color))
+            name, colour = ("", LIGHT) if category is None else (category.name, category.rgb)
             text_px = font_px(*size)
             max_width = min(max(size[0] * MAX_LABEL_PART, MIN_LABEL_PX), size[0] - text_px)
             ending = f" #{track_id}" if track_id >= 0 else ""
@@ -127,7 +127,7 @@ def _draw_shapes(image: Image.Image, found: Detections, label_map: LabelMap, sca
     from supervision.config import ORIENTED_BOX_COORDINATES
 
     line_px = max(2, round(math.sqrt(image.width * image.height) / 360))
-    palette = sv.ColorPalette([sv.Color(*parse_colour(category.color)) for category in label_map.categories])
+    palette = sv.ColorPalette([sv.Color(*category.rgb) for category in label_map.categories])
     scene = np.asarray(image)[..., ::-1].copy()  # supervision draws on BGR
     order = np.argsort(found.confidence, kind="stable")
     geometry = found.geometry[order]

@@ -20,19 +20,6 @@ MIN_FONT_PX = 12
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 
 
-def parse_colour(text: str) -> Colour:
-    """Returns red, green and blue of `#RRGGBB`; light grey for any other text.
-
-    >>> parse_colour("#FF8000")
-    (255, 128, 0)
-    """
-    try:
-        red, green, blue = bytes.fromhex(text.removeprefix("#"))[:3]
-    except ValueError:
-        return LIGHT
-    return red, green, blue
-
-
 def contrasting(colour: Colour) -> Colour:
     """Returns the text colour, dark or light, that is easier to read on a colour.
 

@@ -114,9 +114,7 @@ def page_of(assembly: Assembly, report: RunReport) -> RunPage:
         figures=tuple(_figures(report, tasks)),
         steps=tuple(Bar(name, busy[name], busy[name] / report.seconds if report.seconds else 0.0) for name in steps),
         classes=bars(counts, {name: colour for view in tasks for name, colour in view.colours.items()}),
-        classes_title="Answers"
-        if assembly.config.agent_kind == "classification"
-        else f"{_unit(report).capitalize()} by class",
+        classes_title="Answers" if is_classification else f"{_unit(report).capitalize()} by class",
         dropped=bars({name.replace("_", " "): number for name, number in report.dropped.items()}),
         pathways=bars(report.pathways),
         tasks=tasks,

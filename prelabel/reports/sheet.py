@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from prelabel.data.label_map import LabelledVideo
-from prelabel.reports.fonts import DARK, LIGHT, draw_label, find_font, fit_text, parse_colour
+from prelabel.reports.fonts import DARK, LIGHT, draw_label, find_font, fit_text
 from prelabel.reports.wording import counted, media_facts
 
 MAX_WIDTH, MAX_HEIGHT = 1920, 1500
@@ -71,7 +71,7 @@ def _draw_head(video: LabelledVideo, width: int) -> Image.Image:
         draw_label(
             fit_text(categories[index].name, f"  {counts[index]:,}", TEXT_PX, width - 2 * GAP),
             TEXT_PX,
-            parse_colour(categories[index].color),
+            categories[index].rgb,
         )
         for index in np.argsort(-counts, kind="stable").tolist()
         if counts[index]

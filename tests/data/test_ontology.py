@@ -176,3 +176,11 @@ def test_of_many_dropped_classes_a_run_names_the_first():
     names = [f"class {number}" for number in range(20)]
     label_map = build_label_map(names, Ontology.from_classes(names[:1]), {})
     assert label_map.notes[0].endswith("class 8 and 11 more")
+
+
+@pytest.mark.parametrize(
+    ("color", "rgb"), [("#FF8000", (255, 128, 0)), ("#00000", (240, 242, 245)), ("red", (240, 242, 245))]
+)
+def test_a_colour_is_three_bytes_and_light_grey_where_it_cannot_be_read(color, rgb):
+    (thing,) = Ontology.from_structure({"objects": [{**object_json("thing", 1), "color": color}]}, "Colours").objects
+    assert thing.rgb == rgb

@@ -8,7 +8,7 @@ import pytest
 
 from prelabel.export.export import export_run
 from prelabel.export.voc import export_voc
-from tests.export.building import export_of, files_in, video
+from tests.export.building import DATUMARO, export_of, files_in, run_apart, video
 from tests.kept import assembly_of, make_media, run
 
 
@@ -18,6 +18,7 @@ def test_every_inferred_frame_has_an_annotation_and_its_name_in_the_list(tmp_pat
         "Annotations/day_a.mp4_000003.xml",
         "Annotations/day_a.mp4_000006.xml",
         "ImageSets/Main/trainval.txt",
+        "labelmap.txt",
     }
     assert (tmp_path / "ImageSets" / "Main" / "trainval.txt").read_text().split() == [
         "day_a.mp4_000003",
@@ -57,3 +58,17 @@ def test_torchvision_loads_images_and_boxes(dataset, tmp_path):
     assert image.size == (96, 64)
     (found,) = target["annotation"]["object"]
     assert (found["name"], found["bndbox"]) == ("thing", {"xmin": "11", "ymin": "21", "xmax": "50", "ymax": "60"})
+
+
+@pytest.mark.slow
+def test_datumaro_imports_images_boxes_and_classes(dataset):
+    script = """
+import json, sys
+from datumaro.components.dataset import Dataset
+loaded = Dataset.import_from(sys.argv[1], "voc")
+names = [label.name for label in loaded.categories()[next(iter(loaded.categories()))].items]
+print(json.dumps([len(loaded), names, sum(len(item.annotations) for item in loaded)]))
+"""
+    num_images, names, num_boxes = run_apart(DATUMARO, script, dataset)
+    assert (num_images, num_boxes) == (13, 20)
+    assert names[:3] == ["background", "thing", "other"]

@@ -8,7 +8,7 @@ import pytest
 from prelabel.data.detections import Detections
 from prelabel.data.geometry import Keypoints, Mask, OutputSpec, RotatedBox
 from prelabel.reports.drawing import FrameAnnotator
-from prelabel.reports.fonts import font_px, parse_colour, text_width
+from prelabel.reports.fonts import font_px, text_width
 from tests.geometries import POSE_OFFER, column, disc, map_to, ring
 from tests.reports.building import BLUE, GREY, RED, is_near, label_map
 
@@ -75,7 +75,7 @@ def test_edges_join_the_visible_points_of_a_pose():
     labels = map_to("skeleton", POSE_OFFER)
     pose = Keypoints([[100, 100], [200, 100], [150, 200]], [0.9, 0.8, 0.1])
     pixels = draw(Detections([(90, 90, 210, 210)], [0.9], [0], column(pose)), labels=labels)
-    assert is_near(pixels[100, 150], parse_colour(labels.categories[0].color))
+    assert is_near(pixels[100, 150], labels.categories[0].rgb)
     assert is_near(pixels[150, 125], GREY)
     assert is_near(pixels[150, 175], GREY)
 
@@ -88,7 +88,7 @@ def test_the_label_of_a_rotated_box_is_at_its_highest_corner(angle_degrees, offs
     labels = map_to("rotatable_bounding_box", OutputSpec("rotated_box"))
     pixels = draw(Detections([hull], [0.9], [0], column(rotated)), labels=labels)
     x, y = corners[corners[:, 1].argmin()]
-    assert is_near(pixels[y - 4, x + offset_px], parse_colour(labels.categories[0].color))
+    assert is_near(pixels[y - 4, x + offset_px], labels.categories[0].rgb)
     away = hull[0] + 2 if angle_degrees < 0 else hull[2] - 2
     assert is_near(pixels[y - 4, away], GREY)
 
