@@ -107,8 +107,8 @@ def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | N
         step = 0 if frames == "labelled" else _step(frames)
         videos = (_choose_frames(video, step) for video in videos)
         titles = distinct_titles(stored_entries(assembly.found_store, assembly.named_source).of_source)
-        tasks = {titles[task.key]: task for task in assembly.source.tasks() if task.key in titles}
-        media = MediaOfVideos(assembly, tasks)
+        tasks = assembly.named_source.find_tasks(set(titles))  # also tasks that have moved on since the run
+        media = MediaOfVideos(assembly, {titles[key]: task for key, task in tasks.items()})
     return list(plugin.build(Export(target, videos, assembly.ontology, media), options={}))
 
 

@@ -14,6 +14,7 @@ from prelabel.assembly.assemble import assemble
 from prelabel.config.load import check_config
 from prelabel.data.frames import FrameBatch
 from prelabel.errors import ConfigError, LabelError, ReadError
+from prelabel.export.export import export_run
 from prelabel.reports.previews import preview_run, sheet_frames, write_clip, write_sheet
 from prelabel.reports.run_page import write_run_report
 from tests.encord_server import AGENT
@@ -250,3 +251,5 @@ def test_tasks_that_have_moved_on_are_drawn_from_the_platform(platform: Platform
     assert drawn == tmp_path / "out" / "clip.preview.jpg"
     write_run_report(assemble(config, tmp_path), report, tmp_path / "report.html")
     assert "data:image/jpeg;base64," in (tmp_path / "report.html").read_text()
+    export_run(assemble(config, tmp_path), "coco", tmp_path / "set", frames="1")
+    assert (tmp_path / "set" / "images" / "clip.mp4" / "000000.jpg").exists()
