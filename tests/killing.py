@@ -64,9 +64,14 @@ PRELOADED = (
     "pyarrow.parquet",
     "prelabel.encord.project",
     "prelabel.encord.connection",
-    "prelabel.media.pyav",
     "prelabel.encord.sink",
     "prelabel.encord.source",
+    "prelabel.media.decord",
+    "prelabel.media.isolation.reader",
+    "prelabel.media.nvdec",
+    "prelabel.media.pyav",
+    "prelabel.media.torchcodec",
+    "prelabel.run.agents.detection",
 )
 """What a run imports: most of the time that it takes to start."""
 

@@ -226,6 +226,7 @@ def test_without_an_ontology_poses_become_skeletons_of_all_points(folder):
     assert coco_of(folder)["annotations"][0]["num_keypoints"] == 4
 
 
+@pytest.mark.slow
 def test_segmentation_weights_give_polygons_from_a_config_alone(folder):
     weights = make_checkpoint("yolo11n-seg", folder)
     values = values_of(folder, "Discs", None)

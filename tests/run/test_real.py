@@ -15,7 +15,7 @@ from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 
-pytestmark = [pytest.mark.needs_test_data, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.needs_test_data, pytest.mark.timeout(240), pytest.mark.slow]
 
 CONF = 0.001  # mAP counts low boxes too
 

@@ -9,7 +9,7 @@ import pytest
 from tests.encord_server import EncordServer
 from tests.killing import Scene
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 
 def test_trouble_on_a_tenth_of_all_answers_changes_nothing(encord_server: EncordServer, tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def test_every_kind_of_file_has_the_outcome_that_it_should(frames: str, videos: 
     assert sorted(titles) == sorted([*videos.numbers, *BROKEN, *DAMAGED])
 
 
+@pytest.mark.slow
 def test_two_hundred_thousand_frames_are_all_looked_at(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     with av.open(tmp_path / "clips" / "long.mkv", "w") as container:

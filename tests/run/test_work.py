@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
@@ -59,12 +60,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        yield pool
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["detection", "classification"])
-def test_a_model_infers_in_another_process_and_the_run_labels_and_saves_the_result(folder: Path, kind: str) -> None:
+def test_a_model_infers_in_another_process_and_the_run_labels_and_saves_the_result(
+    folder: Path, kind: str, pool: ProcessPoolExecutor
+) -> None:
     config = config_of(folder, kind)
     assembly = assemble(config, Path())
     (task,) = assembly.source.tasks()
-    with task.open() as media, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with task.open() as media:
         sent = pickle.dumps(Work.of(task)), pickle.dumps(media)
         result: InferredTask = pickle.loads(pool.submit(infer, config, *sent).result())
     assert (result.key, result.failure) == ("a.mp4", None)

@@ -1,4 +1,4 @@
-"""Several processes on one stage: each task labelled once, moved once, and reported as failed by nobody."""
+"""Several runs with outputs of their own on one stage: each task is labelled once and moved once, and none fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.encord_server import EncordServer
 from tests.killing import Scene
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 
 
 def run_beside(scene: Scene, configs: list[Path]) -> Counter[str]:

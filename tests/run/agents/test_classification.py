@@ -310,6 +310,7 @@ def test_a_page_counts_the_answers(photos: dict[str, Any]) -> None:
 
 @pytest.mark.needs_test_data
 @pytest.mark.usefixtures("real_weights")
+@pytest.mark.slow
 def test_the_ready_config_answers_real_pictures(test_data, tmp_path):
     path = Path(__file__).parents[3] / "configs" / "classify.yaml"
     classes = "labels.classes={moped: Dog, kite: Cat}"  # these pictures show no cat or dog that is sure
