@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from prelabel import __version__
+from prelabel.cli.console import COMMAND_BEGAN, waiting
 from prelabel.errors import PrelabelError, SetupError
 from prelabel.runtime.process_settings import set_up_process
 from prelabel.runtime.redact import hide_secrets, redact
@@ -98,9 +99,6 @@ def run(
     The same command continues an interrupted run. Ctrl-C stops after the tasks that are being worked on, a second one
     after the current batch, a third one at once.
     """
-    from prelabel.cli.console import COMMAND_BEGAN, waiting
-
-    COMMAND_BEGAN.set(time.monotonic())
     with waiting("starting …"):
         from prelabel.cli import commands
 
@@ -366,6 +364,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 def main() -> None:
     """Runs the command line; an error that a user can cause is one line on standard error."""
+    COMMAND_BEGAN.set(time.monotonic())
     set_up_process()
     try:
         app()

@@ -280,7 +280,8 @@ def wait_for(process: subprocess.Popen, event: str) -> None:
     pytest.fail(f"ended without {event}: {process.stderr.read()}")
 
 
-def test_ctrl_c_ends_after_what_is_in_hand_and_the_next_run_goes_on(folder, prelabel):
+@pytest.mark.slow
+def test_ctrl_c_ends_after_the_task_at_work_and_the_next_run_continues(folder, prelabel):
     for name in ("b.mp4", "c.mp4", "d.mp4", "e.mp4"):
         write_clip(folder / "clips" / name, RECIPES["h264"])
     process = start(folder, "--set", "detector.seconds=0.2")
@@ -297,6 +298,7 @@ def test_ctrl_c_ends_after_what_is_in_hand_and_the_next_run_goes_on(folder, prel
     assert statuses.count("already done") == done
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_now_and_leaves_nothing_half_written(folder, prelabel):
     process = start(folder, "--set", "detector.seconds=3")
     wait_for(process, "task_started")
@@ -312,7 +314,8 @@ def test_ctrl_c_twice_ends_now_and_leaves_nothing_half_written(folder, prelabel)
     assert prelabel("run", "config.yaml") == 0
 
 
-def test_a_killed_run_is_taken_up_by_the_next(folder, prelabel):
+@pytest.mark.slow
+def test_the_next_run_continues_after_a_killed_one(folder, prelabel):
     write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
     process = start(folder, "--set", "detector.seconds=0.3")
     wait_for(process, "task_done")
@@ -323,6 +326,7 @@ def test_a_killed_run_is_taken_up_by_the_next(folder, prelabel):
     assert statuses == ["already done", "done"]
 
 
+@pytest.mark.slow
 def test_watching_takes_up_what_comes_later(folder):
     process = start(folder, "--watch", "1")
     wait_for(process, "run_done")
@@ -337,6 +341,7 @@ def test_watching_takes_up_what_comes_later(folder):
     assert (folder / "out" / "later.labels.json").exists()
 
 
+@pytest.mark.slow
 def test_watching_is_silent_while_nothing_new_comes(folder):
     process = start(folder, "--watch", "1")
     wait_for(process, "run_done")
@@ -348,6 +353,7 @@ def test_watching_is_silent_while_nothing_new_comes(folder):
     assert said.count("already done") == 0
 
 
+@pytest.mark.slow
 def test_a_limit_holds_for_all_the_time_of_watching(folder):
     write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
     process = start(folder, "--watch", "1", "--limit", "1")
@@ -381,6 +387,7 @@ def test_ctrl_c_while_the_model_is_loaded_ends_at_once(folder):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_a_third_time_does_not_wait_for_the_detector(folder):
     process = start(folder, "--set", "detector.seconds=150")
     wait_for(process, "task_started")

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from prelabel.cli.doctor import Finding, Trial, run_trials
 from prelabel.errors import MachineError
 
@@ -31,28 +33,35 @@ def fail(error: Exception) -> str:
     raise error
 
 
-def test_each_trial_gets_the_finding_of_its_own_attempt() -> None:
+@pytest.fixture(scope="module")
+def findings() -> dict[str, Finding]:
     listed = [
-        Trial("a", say, ("fine",)),
-        Trial("b", fail, (ValueError("no\n good"),), "missing", "mend it"),
-        Trial("c", say, ("too",)),
+        Trial("good", say, ("fine",)),
+        Trial("bad", fail, (ValueError("no\n good"),), "missing", "mend it"),
+        Trial("known", fail, (MachineError("no GPU here"),)),
+        Trial("crash", crash),
+        Trial("after the crash", say, ("fine too",)),
+        Trial("leave", leave),
     ]
-    assert run_trials(listed, 60) == [
-        Finding("a", "ok", "fine"),
-        Finding("b", "missing", "ValueError: no good", "mend it"),
-        Finding("c", "ok", "too"),
-    ]
+    return {found.name: found for found in run_trials(listed, 60)}
 
 
-def test_an_error_of_the_project_speaks_for_itself() -> None:
-    (found,) = run_trials([Trial("a", fail, (MachineError("no GPU here"),))], 60)
-    assert (found.status, found.detail) == ("warn", "no GPU here")
+def test_each_trial_gets_the_finding_of_its_own_attempt(findings: dict[str, Finding]) -> None:
+    assert findings["good"] == Finding("good", "ok", "fine")
+    assert findings["bad"] == Finding("bad", "missing", "ValueError: no good", "mend it")
 
 
-def test_a_crash_ends_only_its_own_trial() -> None:
-    findings = run_trials([Trial("a", say, ("before",)), Trial("b", crash), Trial("c", say, ("after",))], 60)
-    assert [found.status for found in findings] == ["ok", "warn", "ok"]
-    assert findings[1].detail == "crashed the process: SIGSEGV"
+def test_an_error_of_the_project_speaks_for_itself(findings: dict[str, Finding]) -> None:
+    assert (findings["known"].status, findings["known"].detail) == ("warn", "no GPU here")
+
+
+def test_a_crash_ends_only_its_own_trial(findings: dict[str, Finding]) -> None:
+    assert (findings["crash"].status, findings["crash"].detail) == ("warn", "crashed the process: SIGSEGV")
+    assert findings["after the crash"] == Finding("after the crash", "ok", "fine too")
+
+
+def test_a_trial_that_ends_its_process_says_with_which_code(findings: dict[str, Finding]) -> None:
+    assert findings["leave"].detail == "ended the process, exit code 3"
 
 
 def test_a_trial_that_hangs_is_ended() -> None:
@@ -60,11 +69,6 @@ def test_a_trial_that_hangs_is_ended() -> None:
     (found,) = run_trials([Trial("a", hang)], 1)
     assert found.detail == "gave no answer within 1 s"
     assert time.monotonic() - began < 60
-
-
-def test_a_trial_that_ends_its_process_says_with_which_code() -> None:
-    (found,) = run_trials([Trial("a", leave)], 60)
-    assert found.detail == "ended the process, exit code 3"
 
 
 def test_no_trials_start_no_process() -> None:
