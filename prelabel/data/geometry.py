@@ -1,22 +1,16 @@
-"""What is known beyond boxes as columns of a Parquet file: one for each kind that occurs, null where a row has none.
+"""Masks, polygons, rotated boxes and keypoints: what a detector can find beyond a box.
 
-`mask`: struct of left, top, width, height and counts; `polygons`: list of parts of rings of x, y, x, y, …;
-`rotated_box`: struct of centre_x, centre_y, width, height, angle_degrees; `keypoints`: list of x, y, confidence, x, …;
-all as `prelabel.data.geometry` has them.
+Every unit is pixels of the displayed frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-if TYPE_CHECKING:
-    import pyarrow
-
 
 GeometryKind = Literal["mask", "polygons", "rotated_box", "keypoints"]
 GEOMETRY_KINDS: tuple[GeometryKind, ...] = get_args(GeometryKind)
@@ -27,19 +21,19 @@ SHAPES_OF: dict[GeometryKind, tuple[str, ...]] = {
     "rotated_box": ("rotatable_bounding_box", "polygon"),
     "keypoints": ("skeleton",),
 }
-"""Shapes of an ontology that hold more of such a geometry than its box, the preferred one first."""
+"""Ontology shapes that can hold the geometry and not only its box, the preferred one first."""
 
 SEEN_FROM = 0.5
-"""Confidence from which a keypoint counts as seen, Ultralytics' own when it draws them."""
+"""Lowest confidence of a visible keypoint; Ultralytics draws keypoints from the same value."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """What a detector can tell beyond boxes.
+    """What a detector finds beyond boxes.
 
     Attributes:
-        kind: of all the geometry that it gives; None: it gives boxes alone.
-        keypoint_names: of the points of each `Keypoints`, in their order; else empty.
+        kind: of its geometry; None: it finds boxes only.
+        keypoint_names: of the points of each `Keypoints`, in order; empty for other kinds.
     """
 
     kind: GeometryKind | None = None
@@ -47,7 +41,7 @@ class OutputSpec:
 
     @property
     def shapes(self) -> tuple[str, ...]:
-        """Shapes of an ontology that hold more of it than a box, the preferred one first."""
+        """Ontology shapes that can hold the geometry and not only its box, the preferred one first."""
         return () if self.kind is None else SHAPES_OF[self.kind]
 
 
@@ -56,14 +50,14 @@ BOXES_ONLY = OutputSpec()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask:
-    """Which pixels are the thing's: the smallest window that holds them, and the runs within it.
+    """The pixels of a thing, as run lengths within the smallest window that holds them.
 
     Attributes:
         left: of the window, in whole pixels of the frame.
         top: of the window.
         width: of the window, 1 or more.
         height: of the window, 1 or more.
-        counts: int32 (K,), run lengths row by row, unset first: COCO's uncompressed form, along rows.
+        counts: (K,) int32, run lengths row by row, unset pixels first. COCO's uncompressed form goes by columns.
     """
 
     kind: ClassVar[GeometryKind] = "mask"
@@ -81,12 +75,12 @@ class Mask:
 
     @classmethod
     def of(cls, pixels: NDArray[np.bool_], left: int = 0, top: int = 0) -> Mask | None:
-        """Returns the mask of pixels that are set; None if none is.
+        """Returns the mask of the pixels that are set; None if none is.
 
         Args:
-            pixels: bool (H, W), of the frame or of a part of it.
-            left: where that part begins in the frame.
-            top: where that part begins in the frame.
+            pixels: (H, W) bool, of the frame or of a part of it.
+            left: of that part in the frame.
+            top: of that part in the frame.
 
         >>> mask = Mask.of(np.array([[0, 0, 0], [0, 1, 1], [0, 0, 1]], bool))
         >>> (mask.left, mask.top, mask.width, mask.height), mask.counts.tolist()
@@ -101,23 +95,23 @@ class Mask:
 
     @property
     def pixels(self) -> NDArray[np.bool_]:
-        """The window, bool (height, width)."""
+        """The pixels of the window, (height, width) bool."""
         is_set = np.arange(len(self.counts)) % 2 == 1
         return np.repeat(is_set, self.counts).reshape(self.height, self.width)
 
     @property
     def area(self) -> int:
-        """Pixels that are set."""
+        """Number of pixels that are set."""
         return int(self.counts[1::2].sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Polygons:
-    """The outlines of a thing that may be in several parts.
+    """The outlines of a thing in one or more parts.
 
     Attributes:
-        parts: the largest first; of each its rings: the outer one, then those of its holes. A ring is float32 (K, 2), x
-            and y, of three corners or more; the last is joined to the first.
+        parts: the largest first. Each part is a tuple of rings: the outline, then its holes. A ring is (K, 2) float32,
+            x and y of 3 corners or more; its last corner is joined to the first.
     """
 
     kind: ClassVar[GeometryKind] = "polygons"
@@ -134,20 +128,20 @@ class Polygons:
 
     @property
     def num_points(self) -> int:
-        """Corners of all rings."""
+        """Number of corners of all rings."""
         return sum(len(ring) for rings in self.parts for ring in rings)
 
 
 @dataclass(frozen=True, slots=True)
 class RotatedBox:
-    """A box that is turned about its centre.
+    """A box rotated about its centre.
 
     Attributes:
         centre_x: pixels.
         centre_y: pixels.
-        width: of the box before it is turned, in pixels.
-        height: of the box before it is turned, in pixels.
-        angle_degrees: by which it is turned, clockwise on the screen.
+        width: before the rotation, in pixels.
+        height: before the rotation, in pixels.
+        angle_degrees: of the rotation, clockwise on the screen.
     """
 
     kind: ClassVar[GeometryKind] = "rotated_box"
@@ -164,7 +158,7 @@ class RotatedBox:
 
     @property
     def corners(self) -> NDArray[np.float32]:
-        """The four corners, float32 (4, 2), clockwise from the one that is top left before it is turned.
+        """The corners, (4, 2) float32, clockwise from the one that is top left before the rotation.
 
         >>> RotatedBox(10, 10, 8, 4, 90).corners.round(3).tolist()
         [[12.0, 6.0], [12.0, 14.0], [8.0, 14.0], [8.0, 6.0]]
@@ -180,8 +174,8 @@ class Keypoints:
     """Named places on a thing, in the order of the detector's `keypoint_names`.
 
     Attributes:
-        xy: float32 (K, 2), pixels.
-        confidence: float32 (K,), 0..1, that a point can be seen.
+        xy: (K, 2) float32, pixels.
+        confidence: (K,) float32, 0..1, that the point is visible.
     """
 
     kind: ClassVar[GeometryKind] = "keypoints"
@@ -202,10 +196,10 @@ Geometry: TypeAlias = Mask | Polygons | RotatedBox | Keypoints
 
 
 def as_geometry_column(values: Sequence[Geometry | None] | NDArray[np.object_], num: int) -> NDArray[np.object_]:
-    """Returns one entry a detection, object (N,); all None where there is none.
+    """Returns one entry for each detection, (N,) object; all None if `values` is empty.
 
     Raises:
-        ValueError: there are more or fewer, or one is of no known kind.
+        ValueError: the number of entries is not `num`, or an entry is of another type.
     """
     column = np.full(num, None, object)
     if not len(values):
@@ -220,13 +214,7 @@ def as_geometry_column(values: Sequence[Geometry | None] | NDArray[np.object_], 
 
 
 def move_geometry(geometry: Geometry, x: int, y: int) -> Geometry:
-    """Returns the geometry of a part of a frame in pixels of the frame.
-
-    Args:
-        geometry: in pixels of the part.
-        x: where the part begins in the frame.
-        y: where the part begins in the frame.
-    """
+    """Returns the geometry moved by `x` and `y` pixels, as from a tile to its frame."""
     by = np.array([x, y], np.float32)
     match geometry:
         case Mask():
@@ -240,12 +228,14 @@ def move_geometry(geometry: Geometry, x: int, y: int) -> Geometry:
 
 
 def clip_geometry(geometry: Geometry, width: int, height: int) -> Geometry | None:
-    """Returns the geometry cut to its frame; None if nothing of a mask is left. A rotated box stays as it is.
+    """Returns the geometry clipped to its frame; None if nothing of a mask is left.
+
+    A rotated box does not change: clipped, it would be a polygon.
 
     Args:
         geometry: in pixels of the frame.
-        width: pixels of the frame.
-        height: pixels of the frame.
+        width: of the frame in pixels.
+        height: of the frame in pixels.
     """
     size = np.array([width, height], np.float32)
     match geometry:
@@ -263,7 +253,7 @@ def clip_geometry(geometry: Geometry, width: int, height: int) -> Geometry | Non
 
 
 def run_lengths(values: ArrayLike) -> NDArray[np.int32]:
-    """Returns the lengths of runs of equal values, int32, those unset first, so that a set one begins with a 0.
+    """Returns the lengths of runs of equal values, int32, unset first: if the first value is set, they begin with 0.
 
     >>> run_lengths([False, True, True]).tolist(), run_lengths([True]).tolist()
     ([1, 2], [0, 1])
@@ -272,99 +262,3 @@ def run_lengths(values: ArrayLike) -> NDArray[np.int32]:
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     starts = np.concatenate([[0], edges, [len(flat)]] if not flat[0] else [[0, 0], edges, [len(flat)]])
     return np.diff(starts).astype(np.int32)
-
-
-_WINDOW = ("left", "top", "width", "height")
-
-
-def geometry_as_columns(geometry: NDArray[np.object_]) -> dict[str, pyarrow.Array]:
-    """Returns the columns, by kind; none of a kind that does not occur.
-
-    Args:
-        geometry: object (N,), as of `VideoDetections`.
-    """
-    import pyarrow as pa
-
-    types: dict[str, pyarrow.DataType] = {
-        "polygons": pa.list_(pa.list_(pa.list_(pa.float32()))),
-        "rotated_box": pa.struct(
-            [(name, pa.float64()) for name in ("centre_x", "centre_y", "width", "height", "angle_degrees")]
-        ),
-        "keypoints": pa.list_(pa.float32()),
-    }
-    values: list[Geometry | None] = geometry.tolist()
-    columns: dict[str, pyarrow.Array] = {}
-    for kind in {value.kind for value in values if value is not None}:
-        of_kind = [value if value is not None and value.kind == kind else None for value in values]
-        if kind == "mask":
-            columns[kind] = _mask_column(of_kind)
-        else:
-            plain = [None if value is None else _as_plain(value) for value in of_kind]
-            columns[kind] = pa.array(plain, types[kind])
-    return columns
-
-
-def geometry_of_table(table: pyarrow.Table) -> NDArray[np.object_]:
-    """Returns what `geometry_as_columns` was given, object (N,)."""
-    geometry = np.full(table.num_rows, None, object)
-    for kind in GEOMETRY_KINDS:
-        if kind in table.column_names:
-            for row, value in enumerate(_READ[kind](table.column(kind).combine_chunks())):
-                geometry[row] = value if value is not None else geometry[row]
-    return geometry
-
-
-def _mask_column(values: Sequence[Geometry | None]) -> pyarrow.Array:
-    """Returns masks as a struct array; made of whole arrays, since run lengths are many."""
-    import pyarrow as pa
-
-    masks = [value if isinstance(value, Mask) else None for value in values]
-    counts = [np.zeros(0, np.int32) if mask is None else mask.counts for mask in masks]
-    ends = np.cumsum([0, *map(len, counts)], dtype=np.int32)
-    runs = pa.ListArray.from_arrays(pa.array(ends), pa.array(np.concatenate([np.zeros(0, np.int32), *counts])))
-    windows = [pa.array([0 if mask is None else getattr(mask, name) for mask in masks], pa.int32()) for name in _WINDOW]
-    is_null = pa.array([mask is None for mask in masks])
-    return pa.StructArray.from_arrays([*windows, runs], [*_WINDOW, "counts"], mask=is_null)
-
-
-def _masks(column: pyarrow.StructArray) -> Iterator[Mask | None]:
-    if not len(column):
-        return
-    left, top, width, height = (column.field(name).to_pylist() for name in _WINDOW)
-    runs = column.field("counts")
-    ends, counts = runs.offsets.to_numpy().tolist(), runs.values.to_numpy()
-    for row, is_valid in enumerate(column.is_valid().to_pylist()):
-        window = (left[row], top[row], width[row], height[row])
-        yield Mask(*window, counts[ends[row] : ends[row + 1]]) if is_valid else None
-
-
-def _as_plain(geometry: Geometry) -> object:
-    match geometry:
-        case Polygons():
-            return [[ring.reshape(-1) for ring in rings] for rings in geometry.parts]
-        case RotatedBox():
-            return asdict(geometry)
-        case Keypoints():
-            return np.column_stack([geometry.xy, geometry.confidence]).reshape(-1)
-    raise ValueError(f"{geometry.kind}: is no plain value")
-
-
-def _polygons(value: list[list[list[float]]]) -> Polygons:
-    return Polygons(tuple(tuple(np.array(ring, np.float32).reshape(-1, 2) for ring in rings) for rings in value))
-
-
-def _keypoints(value: list[float]) -> Keypoints:
-    rows = np.array(value, np.float32).reshape(-1, 3)
-    return Keypoints(rows[:, :2], rows[:, 2])
-
-
-def _each(read: Callable[[Any], Geometry]) -> Callable[[pyarrow.Array], Iterator[Geometry | None]]:
-    return lambda column: (None if value is None else read(value) for value in column.to_pylist())
-
-
-_READ: dict[GeometryKind, Callable[[pyarrow.Array], Iterator[Geometry | None]]] = {
-    "mask": _masks,
-    "polygons": _each(_polygons),
-    "rotated_box": _each(lambda value: RotatedBox(**value)),
-    "keypoints": _each(_keypoints),
-}

@@ -1,4 +1,4 @@
-"""A video with the detections that become its labels: what every export writes from."""
+"""Which ontology object each class of a detector is mapped to."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ NAMES_IN_SHORT = 8
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """Which ontology object each of the detector's classes becomes.
+    """Maps a detector's classes to ontology objects.
 
     Attributes:
         class_names: the detector's, by `class_id`.
-        objects: by `class_id`; None where a class is not labelled.
-        ignored: classes that the config leaves out by choice.
-        unmapped: classes that meet no object.
-        categories: the objects that at least one class becomes, each once, in the ontology's order.
-        offer: what the detector can tell beyond boxes.
-        keypoints: by `class_id`, the detector's keypoint for each point of the object's skeleton; empty where the
-            object is none, and altogether where none is.
+        objects: by `class_id`; None if the class is not labelled.
+        ignored: classes that the config maps to null.
+        unmapped: classes without an object.
+        categories: the objects that a class is mapped to, each once, in the ontology's order.
+        offer: what the detector finds beyond boxes.
+        keypoints: by `class_id`, the detector's keypoint for each point of the object's skeleton; an empty tuple if the
+            object is no skeleton. Empty if no object is one.
     """
 
     class_names: tuple[str, ...]
@@ -44,7 +44,7 @@ class LabelMap:
 
     @property
     def wants_geometry(self) -> frozenset[int]:
-        """The classes whose objects hold more of what the detector can tell than a box."""
+        """The class ids whose object's shape can hold the detector's masks, rotated boxes or keypoints."""
         return frozenset(
             class_id
             for class_id, found in enumerate(self.objects)
@@ -53,7 +53,7 @@ class LabelMap:
 
     @property
     def category_index(self) -> NDArray[np.int64]:
-        """Index into `categories` by `class_id`, int64; -1 where a class is not labelled."""
+        """Index into `categories` for each `class_id`, int64; -1 if the class is not labelled."""
         places = {category: index for index, category in enumerate(self.categories)}
         return np.array([-1 if found is None else places[found] for found in self.objects], np.int64)
 
@@ -73,12 +73,12 @@ class LabelMap:
 
     @property
     def noun(self) -> tuple[str, str]:
-        """What one label is called by the shapes of the objects, such as a box, and several of them."""
+        """Singular and plural of what the labels are, by the shapes of the objects: box, boxes."""
         return noun_of(category.shape for category in self.categories)
 
 
 NO_BOXES = LabelMap((), (), (), (), ())
-"""Of agents that write no boxes."""
+"""For agents that write no boxes."""
 
 
 def build_label_map(
@@ -92,19 +92,18 @@ def build_label_map(
 ) -> LabelMap:
     """Returns the map from a detector's classes to an ontology's objects.
 
-    A class becomes the object of its own name (as written, else whatever the case) unless `classes` says otherwise.
+    A class that is not in `classes` is mapped to the object with its name. Case counts only if two names differ in it.
 
     Args:
         class_names: the detector's, by `class_id`.
-        ontology: where the objects are.
-        classes: by class, the object's name or feature hash; None: leave the class out.
-        unmapped: whether a class that meets no object is counted or refused.
-        offer: what the detector can tell beyond boxes; of several objects of a name the one that holds it is meant.
-        keypoints: by the detector's keypoint, the skeleton's point; default: that of its own name.
+        ontology: the objects.
+        classes: from class to name or feature hash of an object; None: do not label the class.
+        unmapped: `ignore`: drop and count detections of classes without an object; `error`: refuse such classes.
+        offer: what the detector finds beyond boxes; of objects with one name, the one whose shape holds it is taken.
+        keypoints: from the detector's keypoint to the skeleton's point; default: the point with its name.
 
     Raises:
-        OntologyError: if a class, an object or a skeleton's point is not there or not clear, or if nothing is left to
-            label.
+        OntologyError: a class, object or point is missing or ambiguous, or no class is mapped.
     """
     for name in classes:
         if name not in class_names:
@@ -138,7 +137,7 @@ def _keypoints_of(
 ) -> tuple[tuple[int, ...], ...]:
     if not any(found is not None and found.shape == "skeleton" for found in objects):
         if renamed:
-            raise OntologyError("labels.keypoints: no class becomes a skeleton: leave it out")
+            raise OntologyError("labels.keypoints: no class is mapped to a skeleton: leave it out")
         return ()
     return tuple(
         match_keypoints(found.skeleton, found.name, offer.keypoint_names, renamed)
@@ -202,7 +201,7 @@ def _nothing_text(class_names: Sequence[str], ontology: Ontology, shapes: Sequen
     names = _usable_names(ontology, shapes)
     shown = ", ".join(class_names[:10]) + (", …" if len(class_names) > 10 else "")
     return (
-        f"none of the detector's classes ({shown}) becomes an object of ontology {ontology.title!r} "
+        f"none of the detector's classes ({shown}) is mapped to an object of ontology {ontology.title!r} "
         f"({', '.join(names) or 'it has none of shape ' + ', '.join(shapes)}): map them: "
         f"labels: {{classes: {{{class_names[0] if class_names else 'person'}: {names[0] if names else '…'}}}}}"
     )
@@ -214,12 +213,12 @@ def _usable_names(ontology: Ontology, shapes: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class LabelledVideo:
-    """A video, filtered and mapped.
+    """A video with the detections that become labels: the input of every export.
 
     Attributes:
-        title: what people call it; unique in an export.
-        info: the video as it is shown.
-        detections: after shaping: every class is mapped, every box lies in its frame.
+        title: unique in an export.
+        info: the video.
+        detections: filtered: every class is mapped, and every box is in its frame.
         label_map: from the detector's classes to ontology objects.
     """
 

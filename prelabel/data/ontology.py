@@ -1,4 +1,4 @@
-"""What may be labelled: an ontology's objects and their shapes."""
+"""Objects of an ontology: what annotators can label, and in which shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prelabel.errors import OntologyError
 from prelabel.runtime.files import read_json
 
 BOX_SHAPES = ("bounding_box", "rotatable_bounding_box", "polygon", "bitmask")
-"""Shapes that a box can be written as, the preferred one first."""
+"""Shapes that can hold a box, the preferred one first."""
 
 _NOUNS = {
     "bounding_box": ("box", "boxes"),
@@ -27,7 +27,7 @@ _NOUNS = {
 
 
 def noun_of(shapes: Iterable[str]) -> tuple[str, str]:
-    """Returns what a thing of these shapes is called where people read of it, and several of them.
+    """Returns singular and plural of what labels of these shapes are called.
 
     >>> noun_of(["polygon"]), noun_of(["bounding_box", "rotatable_bounding_box"]), noun_of(["bounding_box", "bitmask"])
     (('polygon', 'polygons'), ('box', 'boxes'), ('shape', 'shapes'))
@@ -37,23 +37,23 @@ def noun_of(shapes: Iterable[str]) -> tuple[str, str]:
 
 
 def made_feature_hash(kind: str, name: str) -> str:
-    """Returns the feature hash of a part that prelabel makes itself: the same kind and name give the same one."""
+    """Returns the feature hash of an object or option in an ontology that prelabel makes, by kind and name."""
     return hashlib.sha256(f"prelabel\n{kind}\n{name}".encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
 class OntologyObject:
-    """A kind of object that annotators label.
+    """An object of an ontology.
 
     Attributes:
-        name: what annotators see.
+        name: shown to annotators; several objects can have one name.
         color: `#RRGGBB`.
         shape: `bounding_box` and so on.
         feature_hash: identifies it on the platform.
-        value: the name as label rows carry it: lower case, spaces as underscores.
-        required_attributes: names of the attributes that an annotator has to fill.
-        skeleton: the points of one of shape `skeleton`, in the order of its template; else empty.
-        skeleton_edges: between these points, by their numbers.
+        value: the name in label rows: lower case, with underscores for spaces.
+        required_attributes: names of the attributes that an annotator has to fill in.
+        skeleton: points of a skeleton, in the template's order; empty for other shapes.
+        skeleton_edges: pairs of points, by number.
     """
 
     name: str
@@ -79,9 +79,9 @@ class Ontology:
     """The objects of an Encord ontology.
 
     Attributes:
-        title: what people call it.
+        title: shown to people.
         objects: those that are not archived, in the ontology's order.
-        structure: the editor JSON as it came; the SDK's `OntologyStructure` loads it.
+        structure: the editor's JSON, which the SDK's `OntologyStructure` loads.
     """
 
     title: str
@@ -90,10 +90,10 @@ class Ontology:
 
     @classmethod
     def from_structure(cls, document: Mapping[str, Any], title: str) -> Ontology:
-        """Returns the ontology of editor JSON, or of a whole ontology document with the JSON under `editor`.
+        """Returns the ontology of the editor's JSON, or of a document that holds it under `editor`.
 
         Raises:
-            OntologyError: if it is neither.
+            OntologyError: the document is neither.
         """
         structure = document.get("editor", document)
         if not isinstance(structure, Mapping) or not isinstance(structure.get("objects"), list):
@@ -115,12 +115,12 @@ class Ontology:
         shape: str = "bounding_box",
         point_names: Sequence[str] = (),
     ) -> Ontology:
-        """Returns an ontology of one object a class: the same names and shape give the same hashes and colours.
+        """Returns an ontology with one object for each class; equal names and shape give equal hashes and colours.
 
         Args:
-            class_names: of the objects.
-            shape: of all of them.
-            point_names: of each, where they are skeletons.
+            class_names: names of the objects.
+            shape: of all objects.
+            point_names: of each object, if they are skeletons.
         """
         names = list(dict.fromkeys(class_names))
         entries = [
@@ -149,10 +149,10 @@ class Ontology:
 
     @classmethod
     def load(cls, path: Path) -> Ontology:
-        """Returns the ontology of a JSON file; it is called by its own title, or by the file's name.
+        """Returns the ontology of a JSON file, with the title in it or else the file's name.
 
         Raises:
-            OntologyError: if there is no such file, or it is not an ontology.
+            OntologyError: the file is missing, or not an ontology.
         """
         document = read_json(path, OntologyError)
         if not isinstance(document, dict):

@@ -1,4 +1,4 @@
-"""The points of an ontology's skeletons, and which of a detector's keypoints becomes which."""
+"""Skeletons of an ontology, and which of a detector's keypoints each of their points gets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from prelabel.errors import OntologyError, did_you_mean
 
 Edge = tuple[int, int]
-"""Two points of a skeleton, by number, that belong together."""
+"""Two connected points of a skeleton, by number."""
 
-# The edges of a person in COCO's annotations of keypoints (person_keypoints_val2017.json, `categories`).
+# The skeleton of a person in COCO (person_keypoints_val2017.json, `categories`).
 _EDGES_OF_A_PERSON = tuple(
     (one, other)
     for one, others in {
@@ -40,7 +40,7 @@ class SkeletonPoint:
     """A point of a skeleton.
 
     Attributes:
-        name: what annotators see.
+        name: shown to annotators.
         feature_hash: identifies it on the platform.
     """
 
@@ -50,11 +50,11 @@ class SkeletonPoint:
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """What a template says of a skeleton.
+    """A skeleton of an ontology.
 
     Attributes:
         points: in the template's order.
-        edges: between points; those of a person, by the points' names, where the template has none.
+        edges: between points. If the template has none and the points have the names of COCO's person, its edges.
     """
 
     points: tuple[SkeletonPoint, ...] = ()
@@ -62,9 +62,9 @@ class Skeleton:
 
 
 def read_skeletons(structure: Mapping[str, Any]) -> dict[str, Skeleton]:
-    """Returns each skeleton by the feature hash of its object, and by name.
+    """Returns the skeletons by feature hash of their object, and by its name.
 
-    A template of no known form is left out: it is missed where a pose is to be written by it, and nowhere else.
+    A template that cannot be read is left out. That is an error only if poses are to be written with it.
 
     Args:
         structure: the editor's JSON of an ontology.
@@ -84,7 +84,7 @@ def read_skeletons(structure: Mapping[str, Any]) -> dict[str, Skeleton]:
 
 
 def _edges_of(template: Mapping[str, Any], keys: Sequence[str]) -> tuple[Edge, ...]:
-    """Returns what stands as `{"0": {"1": {…}}}`; edges to points that are not there are left out."""
+    """Returns the edges written as `{"0": {"1": {…}}}`, without those to missing points."""
     numbers = {key: number for number, key in enumerate(keys)}
     listed = template.get("skeletonEdges") or {}
     pairs = ((one, other) for one, others in listed.items() for other in others)
@@ -92,7 +92,7 @@ def _edges_of(template: Mapping[str, Any], keys: Sequence[str]) -> tuple[Edge, .
 
 
 def _edges_of_a_person(points: Sequence[SkeletonPoint]) -> tuple[Edge, ...]:
-    """Returns the edges of COCO's person between the points of its names; none of others.
+    """Returns the edges of COCO's person between points with its names.
 
     >>> _edges_of_a_person([SkeletonPoint(name, "") for name in ("Left Knee", "tail", "left-ankle")])
     ((0, 2),)
@@ -103,7 +103,7 @@ def _edges_of_a_person(points: Sequence[SkeletonPoint]) -> tuple[Edge, ...]:
 
 
 def skeleton_template(object_name: str, feature_hash: str, points: Sequence[SkeletonPoint]) -> dict[str, Any]:
-    """Returns the template of a skeleton, as the editor's JSON has it: its points on a circle, without edges.
+    """Returns the template of a skeleton in the editor's JSON, with its points on a circle and without edges.
 
     Args:
         object_name: of the ontology object.
@@ -137,19 +137,19 @@ def skeleton_template(object_name: str, feature_hash: str, points: Sequence[Skel
 def match_keypoints(
     skeleton: Sequence[SkeletonPoint], object_name: str, keypoint_names: Sequence[str], renamed: Mapping[str, str]
 ) -> tuple[int, ...]:
-    """Returns the detector's keypoint, by number, for each point of a skeleton.
+    """Returns the number of the detector's keypoint for each point of a skeleton.
 
-    Names are the same if they differ in case, spaces, hyphens and underscores alone. Further keypoints are left out.
+    Case, spaces, hyphens and underscores do not count. The skeleton may lack some of the detector's keypoints.
 
     Args:
-        skeleton: the points.
+        skeleton: its points.
         object_name: of the ontology object, for messages.
         keypoint_names: the detector's.
-        renamed: by the detector's name, the skeleton's.
+        renamed: from the detector's names to the skeleton's.
 
     Raises:
-        OntologyError: no keypoint becomes a point (the platform takes whole skeletons only), or nobody says which
-            points there are.
+        OntologyError: a point has no keypoint (the platform takes whole skeletons only), or the ontology does not list
+            the skeleton's points.
 
     >>> skeleton = (SkeletonPoint("Left Eye", "a1"), SkeletonPoint("Nose", "b2"))
     >>> match_keypoints(skeleton, "Person", ["nose", "left_eye", "left_ear"], {})
@@ -168,7 +168,7 @@ def match_keypoints(
     for point in skeleton:
         if _plain(point.name) not in numbers:
             raise OntologyError(
-                f"labels.keypoints: no keypoint becomes the point {point.name!r} of the skeleton {object_name!r}: "
+                f"labels.keypoints: no keypoint is mapped to the point {point.name!r} of the skeleton {object_name!r}: "
                 f"{did_you_mean(point.name, keypoint_names)}; map it: "
                 f"labels: {{keypoints: {{{keypoint_names[0] if keypoint_names else '…'}: {point.name}}}}}"
             )

@@ -1,4 +1,4 @@
-"""From a classifier's probabilities to the answer of a classification."""
+"""Turns a classifier's probabilities into the answer to a classification of the ontology."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from prelabel.errors import OntologyError, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a classification says.
+    """An answer to a classification.
 
     Attributes:
-        choices: one; of a checklist one or more, in the ontology's order.
-        confidence: 0..1, of the choice; of several the least.
+        choices: one; for a checklist one or more, in the ontology's order.
+        confidence: 0..1, of the choice; the lowest of several.
     """
 
     choices: tuple[Choice, ...]
@@ -29,18 +29,18 @@ class Answer:
 
     @property
     def name(self) -> str:
-        """What reports call it: `Cat`, or `Red + Blue` of a checklist."""
+        """Its name in reports: `Cat`, or `Red + Blue` for a checklist."""
         return " + ".join(choice.name for choice in self.choices)
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedAnswer:
-    """An answer, and where it holds.
+    """An answer and its frames.
 
     Attributes:
-        answer: what is said.
+        answer: on all of these frames.
         first_frame: 0-based.
-        last_frame: 0-based, included.
+        last_frame: 0-based, inclusive.
     """
 
     answer: Answer
@@ -50,15 +50,15 @@ class PlacedAnswer:
 
 @dataclass(frozen=True)
 class AnswerMap:
-    """Which choice of a classification each class of a model becomes.
+    """Maps a classifier's classes to the choices of a classification.
 
     Attributes:
-        classification: that is answered.
+        classification: the question.
         class_names: the model's, by class id.
-        choices: those that some class becomes, and the options above them; in the ontology's order.
-        links: int64 (L, 2), class id and place in `choices`: the class becomes the choice, or one below it.
-        ignored: classes that the config leaves out by choice.
-        unmapped: classes that meet no choice.
+        choices: those that a class is mapped to, and their parent options, in the ontology's order.
+        links: (L, 2) int64, class id and index into `choices`: the class is mapped to the choice or to one below it.
+        ignored: classes that the config maps to null.
+        unmapped: classes without a choice.
     """
 
     classification: Classification
@@ -69,10 +69,10 @@ class AnswerMap:
     unmapped: tuple[str, ...]
 
     def scores(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns how sure each choice is, float32 (M, K), of probabilities float32 (M, C).
+        """Returns the score of each choice, (M, K) float32, from probabilities of classes, (M, C) float32.
 
-        The classes of a radio or a text exclude each other, so that the probability of a choice is the sum over the
-        classes that become it. Of a checklist each choice is a question of its own: the largest counts.
+        Choices of a radio or text exclude each other: the score is the sum over the classes of a choice. Each choice of
+        a checklist is a question of its own: the score is the maximum.
         """
         scores = np.zeros((len(self.choices), len(probabilities)), np.float32)
         class_ids, places = self.links.T
@@ -81,13 +81,13 @@ class AnswerMap:
         return np.minimum(scores.T, np.float32(1))
 
     def answer(self, scores: NDArray[np.float32], thresholds: NDArray[np.float32]) -> Answer | None:
-        """Returns the answer, None where nothing is sure enough.
+        """Returns the answer; None if no score reaches its threshold.
 
-        Of a radio, the surest option, then the surest nested in it, and so on down as far as they are sure enough.
+        For a radio: the option with the best score, then the best one nested in it, as deep as thresholds are reached.
 
         Args:
-            scores: float32 (K,), by choice.
-            thresholds: float32 (K,), least score of each choice.
+            scores: (K,) float32, by choice.
+            thresholds: (K,) float32, lowest score of each choice.
         """
         if self.classification.kind == "checklist":
             ticked = np.flatnonzero(scores >= thresholds)
@@ -105,7 +105,7 @@ class AnswerMap:
         return answer
 
     def places_of(self, answer: Answer) -> list[int]:
-        """Returns where in `choices` the answer's are, and the options above them, each once."""
+        """Returns the indices of the answer's choices and their parent options, each once."""
         return list(dict.fromkeys(self._place_of[steps] for choice in answer.choices for steps in _prefixes(choice)))
 
     @cached_property
@@ -114,7 +114,7 @@ class AnswerMap:
 
     @cached_property
     def _places_below(self) -> dict[tuple[Step, ...], NDArray[np.int64]]:
-        """Places of the choices one step below, by the steps of those above them."""
+        """Indices of the choices one level below, by the steps of their parent."""
         below: dict[tuple[Step, ...], list[int]] = defaultdict(list)
         for place, choice in enumerate(self.choices):
             below[choice.steps[:-1]].append(place)
@@ -122,11 +122,11 @@ class AnswerMap:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the map, one sentence each."""
+        """Sentences for the user before a run."""
         if not self.unmapped:
             return ()
         shown = ", ".join(self.unmapped[:10]) + (", …" if len(self.unmapped) > 10 else "")
-        return (f"{len(self.unmapped)} classes meet no option of {self.classification.name!r}: {shown}",)
+        return (f"{len(self.unmapped)} classes have no option of {self.classification.name!r}: {shown}",)
 
 
 def build_answer_map(
@@ -138,17 +138,17 @@ def build_answer_map(
 ) -> AnswerMap:
     """Returns the map from a classifier's classes to the choices of a classification.
 
-    A class becomes the option of its own name (as written, else whatever the case) unless `classes` says otherwise. A
-    text says any class's name; where `classes` names some, only those.
+    A class that is not in `classes` is mapped to the option with its name. Case counts only if two names differ in it.
+    A text takes the name of every class, or, if `classes` is not empty, of those in it.
 
     Args:
         class_names: the classifier's, by class id.
-        classification: that is answered.
-        classes: by class, the option's label, path or feature hash, or the text; None: leave the class out.
-        unmapped: whether a class that meets no choice is counted or refused.
+        classification: the question.
+        classes: from class to label, path or feature hash of an option, or to the text; None: leave the class out.
+        unmapped: `ignore`: accept classes without a choice; `error`: refuse them.
 
     Raises:
-        OntologyError: a class or an option is not there or not clear, or nothing is left to answer with.
+        OntologyError: a class or an option is missing or ambiguous, or no class is mapped.
     """
     for name in classes:
         if name not in class_names:
@@ -163,7 +163,7 @@ def build_answer_map(
         )
     if not any(chosen):
         raise OntologyError(
-            f"none of the classifier's classes ({', '.join(class_names[:5])}, …) becomes an option of "
+            f"none of the classifier's classes ({', '.join(class_names[:5])}, …) is mapped to an option of "
             f"{classification.name!r} ({_options(classification)}): map them: labels: {{classes: {{…}}}}"
         )
     choices = _with_those_above(classification, [choice for choice in chosen if choice is not None])
@@ -176,15 +176,15 @@ def build_answer_map(
 def answer_thresholds(
     least: float, by_choice: float | Mapping[str, float], answer_map: AnswerMap
 ) -> NDArray[np.float32]:
-    """Returns the least score of each choice, float32 (K,).
+    """Returns the lowest score of each choice, (K,) float32.
 
     Args:
-        least: for all.
-        by_choice: on top of it, one for all or by choice.
-        answer_map: whose choices.
+        least: for all choices.
+        by_choice: higher thresholds, one for all or by choice.
+        answer_map: the choices.
 
     Raises:
-        OntologyError: one is given for a choice that no class becomes.
+        OntologyError: one is given for a choice that no class is mapped to.
     """
     if not isinstance(by_choice, Mapping):
         return np.full(len(answer_map.choices), max(least, by_choice), np.float32)
@@ -193,7 +193,7 @@ def answer_thresholds(
         found = [k for k, choice in enumerate(answer_map.choices) if name in (choice.name, choice.path)]
         if not found:
             hint = did_you_mean(name, [choice.name for choice in answer_map.choices])
-            raise OntologyError(f"labels.conf: no class becomes an option {name!r}: {hint}")
+            raise OntologyError(f"labels.conf: no class is mapped to an option {name!r}: {hint}")
         thresholds[found] = max(least, value)
     return thresholds
 
@@ -221,7 +221,7 @@ def _with_those_above(classification: Classification, chosen: Sequence[Choice]) 
 
 
 def _prefixes(choice: Choice | None) -> Iterator[tuple[Step, ...]]:
-    """Yields the steps of the options above a choice, from the root down, and its own."""
+    """Yields the steps of a choice's parent options from the root down, then its own."""
     steps = choice.steps if choice is not None else ()
     return (steps[:depth] for depth in range(1, len(steps) + 1))
 

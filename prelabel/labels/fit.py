@@ -1,4 +1,8 @@
-"""What is known beyond a box, in the form that the ontology object's shape holds."""
+"""Fits geometry to ontology objects: a mask, rotated box or pose takes the form of its object's shape.
+
+`held_geometry` drops geometry that the shape cannot hold: a mask of a bounding box object stays a box. `fit_geometry`
+then converts the rest: a mask of a polygon object becomes polygons, keypoints come in the order of the skeleton.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +20,21 @@ from prelabel.errors import DetectError
 
 
 def check_geometry(found: VideoDetections, label_map: LabelMap) -> None:
-    """Checks that all geometry is of the kind that the detector says it gives.
+    """Checks that all geometry is of the kind that the detector declares.
 
     Raises:
-        DetectError: some is not.
+        DetectError: it is not.
     """
     kinds = {geometry.kind for geometry in found.geometry[found.has_geometry]} - {label_map.offer.kind}
     if kinds:
         raise DetectError(
-            f"geometry: got {sorted(kinds)[0]}, but the detector's own `geometry` says {label_map.offer.kind}: "
-            "it has to name the one kind that it gives"
+            f"geometry: got {sorted(kinds)[0]}, but the detector declares {label_map.offer.kind} in `geometry`: "
+            "it has to declare the one kind that it returns"
         )
 
 
 def lacks_keypoints(found: VideoDetections, label_map: LabelMap) -> NDArray[np.bool_]:
-    """Returns which detections become skeletons, but have no keypoints, bool (N,): a box is no pose.
+    """Returns which detections are mapped to a skeleton but have no keypoints, (N,) bool.
 
     Args:
         found: of mapped classes.
@@ -44,7 +48,7 @@ def lacks_keypoints(found: VideoDetections, label_map: LabelMap) -> NDArray[np.b
 
 
 def held_geometry(found: VideoDetections, label_map: LabelMap) -> NDArray[np.object_]:
-    """Returns the geometry, object (N,), without what the objects' shapes do not hold.
+    """Returns the geometry that the objects' shapes can hold, (N,) object; None in the other rows.
 
     Args:
         found: of mapped classes.
@@ -59,16 +63,16 @@ def held_geometry(found: VideoDetections, label_map: LabelMap) -> NDArray[np.obj
 def fit_geometry(
     found: VideoDetections, info: VideoInfo, label_map: LabelMap, polygon_tolerance_px: float
 ) -> VideoDetections:
-    """Returns the detections with their geometry in the form that the objects' shapes have, within the frame.
+    """Returns the detections with geometry in the form of the objects' shapes, clipped to the frame.
 
-    A mask becomes polygons where the object is a polygon, a rotated box its four corners; keypoints come in the order
-    of the skeleton. Where a mask is too small to be drawn, the box is all that is left.
+    For a polygon object, a mask becomes polygons and a rotated box its four corners. Keypoints get the skeleton's
+    order. A mask too small for a polygon is dropped, and the box remains.
 
     Args:
-        found: of mapped classes; their geometry is such as the objects' shapes hold.
-        info: the video.
+        found: of mapped classes, with geometry that the objects' shapes can hold.
+        info: the video or images.
         label_map: from the detector's classes to ontology objects.
-        polygon_tolerance_px: how far a polygon may lie from the mask's edge.
+        polygon_tolerance_px: largest distance of a polygon from the mask's edge.
     """
     fitting = np.full(len(found), None, object)
     for row in np.flatnonzero(found.has_geometry).tolist():

@@ -77,7 +77,7 @@ def test_object_that_the_ontology_lacks_names_the_nearest():
 
 
 def test_nothing_mapped_at_all_is_an_error_that_shows_both_sides():
-    with pytest.raises(OntologyError, match=r"\(person, car\) becomes an object of ontology 'Roads' \(Tree\)"):
+    with pytest.raises(OntologyError, match=r"\(person, car\) is mapped to an object of ontology 'Roads' \(Tree\)"):
         build_label_map(["person", "car"], roads(object_json("Tree", 1)), {})
 
 

@@ -63,7 +63,7 @@ def test_a_class_becomes_the_option_of_its_own_name_whatever_the_case():
     answers = animal_map({}, ("CAT", "dog", "tree"))
     assert [choice.name for choice in answers.choices] == ["Cat", "Dog"]
     assert answers.unmapped == ("tree",)
-    assert "1 classes meet no option" in answers.notes[0]
+    assert "1 classes have no option" in answers.notes[0]
 
 
 def test_an_option_may_have_a_threshold_of_its_own():
@@ -71,7 +71,7 @@ def test_an_option_may_have_a_threshold_of_its_own():
     assert answers.ignored == ("siamese",)
     assert answer_thresholds(0.5, {"Dog": 0.9}, answers).tolist() == pytest.approx([0.5, 0.9])
     assert answer_thresholds(0.5, 0.6, answers).tolist() == pytest.approx([0.6, 0.6])
-    with pytest.raises(OntologyError, match=r"labels\.conf: no class becomes an option 'Dgo': did you mean 'Dog'"):
+    with pytest.raises(OntologyError, match=r"labels\.conf: no class is mapped to an option 'Dgo': did you mean 'Dog'"):
         answer_thresholds(0.5, {"Dgo": 0.9}, answers)
 
 
@@ -81,7 +81,7 @@ def test_an_option_may_have_a_threshold_of_its_own():
         ({"tabi": "Cat"}, "the classifier has no class 'tabi': did you mean 'tabby'"),
         ({"tabby": "Cta"}, "'tabby' is mapped to 'Cta', which is no option of 'Animal': did you mean 'Cat'"),
         ({"tabby": "Tabby", "beagle": "Dog"}, "several options 'Tabby': name one of 'Cat > Tabby', 'Dog > Tabby'"),
-        (dict.fromkeys(CLASSES[:3]), r"none of the classifier's classes .* becomes an option of 'Animal' \(Cat, "),
+        (dict.fromkeys(CLASSES[:3]), r"none of the classifier's classes .* is mapped to an option of 'Animal' \(Cat, "),
     ],
 )
 def test_what_does_not_meet_is_named_with_what_does(classes, complaint):

@@ -94,7 +94,7 @@ def test_detection_without_keypoints_becomes_no_skeleton_and_is_counted():
 
 @pytest.mark.parametrize("offer", [BOXES_ONLY, OutputSpec("rotated_box")])
 def test_geometry_of_a_kind_that_the_detector_does_not_name_is_refused(offer):
-    with pytest.raises(DetectError, match="geometry: got mask, but the detector's own `geometry` says"):
+    with pytest.raises(DetectError, match="geometry: got mask, but the detector declares"):
         fitted("polygon", offer, DISC)
 
 
@@ -120,9 +120,13 @@ def test_keypoints_of_other_names_are_mapped_by_the_config():
 @pytest.mark.parametrize(
     ("offer", "keypoints", "message"),
     [
-        (OutputSpec("keypoints", ("nose", "tail")), {}, "no keypoint becomes the point 'Left Eye' of the skeleton"),
+        (
+            OutputSpec("keypoints", ("nose", "tail")),
+            {},
+            "no keypoint is mapped to the point 'Left Eye' of the skeleton",
+        ),
         (POSE_OFFER, {"noze": "Nose"}, "the detector has no keypoint 'noze': did you mean 'nose'"),
-        (BOXES_ONLY, {}, "none of the detector's classes .person. becomes an object"),
+        (BOXES_ONLY, {}, "none of the detector's classes .person. is mapped to an object"),
     ],
 )
 def test_skeleton_that_cannot_be_filled_is_named(offer, keypoints, message):
@@ -141,7 +145,7 @@ def test_skeleton_of_unknown_points_is_missed_only_where_it_is_wanted(templates)
 
 
 def test_keypoints_where_nothing_is_a_skeleton_are_too_many():
-    with pytest.raises(OntologyError, match=r"labels\.keypoints: no class becomes a skeleton"):
+    with pytest.raises(OntologyError, match=r"labels\.keypoints: no class is mapped to a skeleton"):
         build_label_map(["thing"], Ontology.from_classes(["thing"]), {}, keypoints={"nose": "Nose"})
 
 

@@ -258,7 +258,10 @@ def test_a_dry_run_changes_nothing_and_tells_the_pathways(stage, encord_server):
         ({"labels": {"classification": "Shade"}}, r"ontology 'Colours' has no 'Shade': .*Colour"),
         ({"labels": {"classes": {"red": "Hot"}}}, r"'red' is mapped to 'Hot', which is no option of 'Colour'"),
         ({"labels": {"classes": {"rde": "Warm"}}}, r"the classifier has no class 'rde': did you mean 'red'"),
-        ({"labels": {}}, r"none of the classifier's classes \(red, green, blue, …\) becomes an option of 'Colour'"),
+        (
+            {"labels": {}},
+            r"none of the classifier's classes \(red, green, blue, …\) is mapped to an option of 'Colour'",
+        ),
         ({"classifier": {"use": "tests.answering:ANIMALS"}}, r"'ANIMALS' is a Ontology, expected a class"),
         ({"classifier": {"weights": "mobilenet_v3"}}, r"is no model card, did you mean 'mobilenet_v2'"),
     ],
@@ -276,7 +279,7 @@ def test_what_cannot_work_is_told_before_the_first_task(stage, encord_server, ch
 def test_check_tells_which_option_each_class_becomes(photos):
     checks = {check.name: check.detail for check in run_checks(assembly_of(photos))}
     assert checks["classes"] == (
-        "'Colour' of 'Classifier': Warm from red; Cold from blue; 1 classes meet no option of 'Colour': green"
+        "'Colour' of 'Classifier': Warm from red; Cold from blue; 1 classes have no option of 'Colour': green"
     )
     alike = assembly_of(photos, labels={"classes": {"red": "red", "blue": "blue"}}, routing={"otherwise": "Annotate 1"})
     (said,) = (check.detail for check in run_checks(alike) if check.name == "classes")
