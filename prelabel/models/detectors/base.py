@@ -105,7 +105,7 @@ class NetworkDetector(ABC):
         self._geometry_ids: frozenset[int] = frozenset()
         self._batch_sizes: dict[tuple[int, int], int] = {}
         self.warnings: tuple[str, ...] = ()
-        weights = resolve_weights(self._options.weights)
+        weights = self._resolve_weights()
         facts = self._load(weights)
         self.class_names: Sequence[str] = facts.class_names
         self.traits = ModelTraits(
@@ -116,6 +116,10 @@ class NetworkDetector(ABC):
             raw_conf=self._raw_conf,
             output=facts.output,
         )
+
+    def _resolve_weights(self) -> Weights:
+        """Returns the weights that the options name, fetched first if need be."""
+        return resolve_weights(self._options.weights)
 
     @abstractmethod
     def _load(self, weights: Weights) -> ModelFacts:
