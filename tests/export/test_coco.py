@@ -61,7 +61,7 @@ def test_annotation_has_its_box_in_pixels_and_its_score(tmp_path):
     ]
 
 
-def test_classes_of_one_object_are_one_category_in_the_ontologys_order(tmp_path):
+def test_classes_of_one_object_share_a_category_in_the_ontologys_order(tmp_path):
     rows = [(0, (1, 2, 4, 8), 0.5, class_id) for class_id in (0, 1, 2)]
     coco = read_back(tmp_path / "coco.json", [video("clip.mp4", *rows)])
     assert [(category["id"], category["name"]) for category in coco["categories"]] == [(1, "Vehicle"), (2, "person")]
@@ -84,16 +84,16 @@ def test_images_of_a_group_have_their_own_sizes(tmp_path):
     assert [(image["width"], image["height"]) for image in coco["images"]] == [(64, 48), (32, 32), (50, 70)]
 
 
-def test_tracks_are_named_where_there_are_any(tmp_path):
+def test_annotations_have_a_track_id_where_there_are_tracks(tmp_path):
     coco = read_back(tmp_path / "coco.json", [video("clip.mp4", (0, (1, 2, 4, 8), 0.5, 0), track_id=7)])
     assert coco["annotations"][0]["track_id"] == 7
 
 
-def test_no_video_is_a_valid_document(tmp_path):
+def test_no_videos_make_a_valid_document(tmp_path):
     assert read_back(tmp_path / "coco.json", []) == {"images": [], "annotations": [], "categories": []}
 
 
-def test_error_midway_leaves_the_earlier_document(tmp_path):
+def test_an_error_leaves_the_earlier_document(tmp_path):
     def videos():
         yield video("clip.mp4", (0, (1, 2, 4, 8), 0.5, 0))
         raise OSError("raw store gone")

@@ -41,7 +41,7 @@ def test_coco_has_every_frame_of_every_task(ran, tmp_path):
     assert coco["annotations"][0]["bbox"] == [10, 20, 40, 40]
 
 
-def test_tasks_of_one_title_are_told_apart():
+def test_tasks_with_the_same_title_get_their_keys_added():
     tasks = [
         Entry("P/1/main", "a.mp4", "done", ""),
         Entry("P/2/main", "a.mp4", "done", ""),
@@ -54,7 +54,7 @@ def test_coco_goes_into_a_folder_under_its_usual_name(ran, tmp_path):
     assert export_run(assembly_of(*ran), "coco", tmp_path) == [tmp_path / "coco.json"]
 
 
-def test_boxes_that_no_run_has_kept_are_not_left_out_in_silence(tmp_path):
+def test_a_threshold_below_that_of_the_stored_detections_is_refused(tmp_path):
     write_grey_clip(tmp_path / "media" / "a.mp4", 96, 64, 2)
     unsure = {"use": "tests.kept:UnsureDetector"}
     run(assembly_of(tmp_path / "media", tmp_path / "out", detector=unsure))
@@ -66,7 +66,7 @@ def test_boxes_that_no_run_has_kept_are_not_left_out_in_silence(tmp_path):
         export_run(too_low, "coco", tmp_path / "all.json")
 
 
-def test_thresholds_and_classes_of_today_hold(ran, tmp_path):
+def test_todays_thresholds_and_classes_apply(ran, tmp_path):
     labels = {"conf": {"object": 0.5}, "classes": {"thing": "object", "other": "object"}}
     (path,) = export_run(assembly_of(*ran, labels=labels), "coco", tmp_path / "all.json")
     coco = json.loads(path.read_text())
@@ -85,14 +85,14 @@ def test_media_are_not_needed(ran, tmp_path):
     assert len(json.loads(path.read_text())["images"]) == 13
 
 
-def test_yolo_has_a_file_a_frame_with_boxes(ran, tmp_path):
+def test_yolo_writes_a_file_for_each_frame_with_boxes(ran, tmp_path):
     data, labels = export_run(assembly_of(*ran), "yolo", tmp_path / "yolo")
     assert "thing" in data.read_text()
     assert len(list(labels.rglob("*.txt"))) == 13
     assert (labels / "first.mp4_000001.txt").read_text() == "0 0.312500 0.625000 0.416667 0.625000\n"
 
 
-def test_mot_has_a_folder_a_task(ran, tmp_path):
+def test_mot_writes_a_folder_for_each_task(ran, tmp_path):
     paths = export_run(assembly_of(*ran), "mot", tmp_path / "mot")
     assert [path.parent.parent.relative_to(tmp_path / "mot").as_posix() for path in paths] == [
         "day 2/second.mp4",
@@ -195,7 +195,7 @@ def test_every_installed_format_stands_in_the_docs():
     assert [name for name in installed_names("export") if f"`{name}`" not in page] == []
 
 
-def test_before_any_run_the_next_step_is_named(ran, tmp_path):
+def test_before_any_run_the_error_names_the_next_step(ran, tmp_path):
     media, _ = ran
     with pytest.raises(ConfigError, match="holds no detections yet: `prelabel run CONFIG` first"):
         export_run(assembly_of(media, tmp_path / "out"), "coco", tmp_path / "all.json")
@@ -203,7 +203,7 @@ def test_before_any_run_the_next_step_is_named(ran, tmp_path):
     assert not (tmp_path / "all.json").exists()
 
 
-def test_another_detector_than_the_runs_is_refused(ran, tmp_path):
+def test_a_detector_with_other_classes_is_refused(ran, tmp_path):
     assembly = assembly_of(*ran, detector={"use": "tests.kept:OtherDetector"})
     with pytest.raises(ConfigError, match=r"labelled by a detector of 2 classes \(thing, …\), the config's has 1"):
         export_run(assembly, "coco", tmp_path / "all.json")

@@ -146,7 +146,7 @@ def test_a_box_is_where_it_should_be_on_a_sheet(tmp_path):
     assert is_near(sheet[round(y1 + 120 * scale), round(x1 + 160 * scale)], GREY, 6)
 
 
-def test_a_sheet_takes_its_frames_out_of_all_that_are_given(tmp_path):
+def test_a_sheet_picks_its_frames_from_the_given_batches(tmp_path):
     video = labelled(num_frames=30)
     write_sheet(video, grey_batches(video, size=7), tmp_path / "all.jpg", num_frames=4)
     wanted = sheet_frames(video, 4)
@@ -191,13 +191,13 @@ def test_every_task_gets_a_clip_and_a_sheet_and_an_image_its_sheet(ran):
     assert is_near(frames[1][40, 11], GREY, 12)
 
 
-def test_titles_and_kind_are_chosen(ran):
+def test_titles_and_kind_choose_what_is_drawn(ran):
     assembly = assembly_of(*ran, reader={"stride": 2})
     assert [path.name for path in preview_run(assembly, ["first.mp4"], "sheet")] == ["first.preview.jpg"]
     assert [path.name for path in preview_run(assembly, ["still.png"], "clip")] == ["still.preview.jpg"]
 
 
-def test_previews_of_a_folder_are_no_media_of_the_next_run(ran):
+def test_the_next_run_does_not_label_the_previews(ran):
     assembly = assembly_of(ran[0].parent, ran[1])
     preview_run(assembly_of(*ran), ["first.mp4"], "both")
     assert {task.title for task in assembly.source.tasks()} == {
@@ -212,7 +212,7 @@ def test_an_unknown_title_is_named_with_the_nearest(ran):
         preview_run(assembly_of(*ran), ["frist.mp4"], "both")
 
 
-def test_before_any_run_the_next_step_is_named(ran, tmp_path):
+def test_before_any_run_the_error_names_the_next_step(ran, tmp_path):
     assembly = assembly_of(ran[0], tmp_path / "out")
     for titles in ([], ["first.mp4"]):
         with pytest.raises(ConfigError, match="holds no detections yet: `prelabel run CONFIG` first"):

@@ -92,7 +92,9 @@ def assembly(tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.parametrize("name", ["report.html", "evaluation.html"])
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_page_is_whole_quiet_and_legible(driver, assembly, name: str, size: tuple[int, int], scheme: str):
+def test_a_page_has_no_errors_requests_or_poor_contrast(
+    driver, assembly, name: str, size: tuple[int, int], scheme: str
+):
     page = open_page(driver, assembly.output / name, size, scheme)
     assert page.complaints == []
     assert page.requests == []
@@ -114,7 +116,7 @@ def test_titles_and_classes_are_shown_as_text(driver, assembly, name: str):
     assert page("document.title").startswith("prelabel")
 
 
-def test_the_first_thing_that_the_keyboard_reaches_leads_to_the_content(driver, assembly):
+def test_the_first_tab_stop_leads_to_the_content(driver, assembly):
     from selenium.webdriver.common.keys import Keys
 
     page = open_page(driver, assembly.output / "report.html")
@@ -157,7 +159,7 @@ def test_a_report_is_read_as_it_was_written(assembly, tmp_path: Path):
     assert (tmp_path / "again.json").read_text() == (assembly.output / "report.json").read_text()
 
 
-def test_a_report_of_another_form_is_named(tmp_path: Path):
+def test_a_report_of_another_version_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="there is no report yet"):
         RunReport.read(tmp_path / "none.json")
     (tmp_path / "other.json").write_text('{"tasks": 3}')
