@@ -38,7 +38,7 @@ from prelabel.labels.row.offline import encord_ontology, new_label_row
 from prelabel.labels.row.size import row_num_bytes
 from prelabel.labels.row.write import write_detections
 from prelabel.labels.tracking import Linking, track_detections
-from prelabel.models.trackers.bytetrack import ByteTrackTracker
+from prelabel.models.trackers.library import ByteTrackTracker
 from prelabel.run.checks import prepare
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal

@@ -150,7 +150,7 @@ class DetectorParts:
         return Linking(
             new_tracker=self._new_tracker,
             max_gap_seconds=self.config.tracker.max_gap_seconds,
-            min_length=self.config.tracker.min_length,
+            limits=self.config.tracker.limits,
             smooth_seconds=self.config.tracker.smooth_seconds,
             keyframes=self.config.labels.keyframes,
         )

@@ -24,6 +24,7 @@ from prelabel.labels.filter import FilterRules
 from prelabel.labels.flicker import Flicker
 from prelabel.labels.keyframes import Keyframes
 from prelabel.labels.size_and_zones import SizeLimits, Zones
+from prelabel.labels.whole_tracks import TrackLimits
 from prelabel.models.tiling import Tiles
 from prelabel.plugins.affects import Affects
 
@@ -161,16 +162,49 @@ class TrackerSection(PluginSection):
 
     options_affect: ClassVar[Affects] = Affects.LABELS
 
-    use: Annotated[str, Affects.LABELS] = Field("bytetrack", description="bytetrack | module:Name | mine.py:Mine")
+    use: Annotated[str, Affects.LABELS] = Field(
+        "cbiou", description="cbiou | bytetrack | ocsort | botsort | module:Name | mine.py:Mine"
+    )
     max_gap_seconds: Annotated[float, Affects.LABELS] = Field(
-        0.2, ge=0, description="fill gaps in a track up to this long, on a straight line; filled boxes are marked"
+        1.0, ge=0, description="fill gaps in a track up to this long, on a straight line; filled boxes are marked"
     )
     min_length: Annotated[int, Affects.LABELS] = Field(
         3, ge=1, description="drop tracks with fewer detections than this"
     )
+    min_seconds: Annotated[float, Affects.LABELS] = Field(
+        0.4, ge=0, description="drop tracks that last less than this, or less than half of a shorter video"
+    )
+    min_mean_conf: Annotated[float, Affects.LABELS] = Field(
+        0.3, ge=0, le=1, description="drop tracks whose mean confidence is lower than this"
+    )
+    min_peak_conf: Annotated[float, Affects.LABELS] = Field(
+        0.5, ge=0, le=1, description="drop tracks none of whose boxes has this confidence"
+    )
+    max_filled: Annotated[float, Affects.LABELS] = Field(
+        0.5, ge=0, le=1, description="drop tracks with no detection on more than this share of their frames"
+    )
+    extend_iou: Annotated[float | None, Field(gt=0, le=1), Affects.LABELS] = Field(
+        0.4, description="lengthen tracks with boxes of low confidence that overlap their ends by this; null: off"
+    )
+    merge_iou: Annotated[float | None, Field(gt=0, le=1), Affects.LABELS] = Field(
+        0.5, description="merge a track that mostly overlaps a more confident one by this; null: off"
+    )
     smooth_seconds: Annotated[float, Affects.LABELS] = Field(
         0.0, ge=0, description="smooth boxes over about this long before and after each; 0: off"
     )
+
+    @property
+    def limits(self) -> TrackLimits:
+        """What a track must be like to become an object instance."""
+        return TrackLimits(
+            min_length=self.min_length,
+            min_seconds=self.min_seconds,
+            min_mean_conf=self.min_mean_conf,
+            min_peak_conf=self.min_peak_conf,
+            max_filled=self.max_filled,
+            extend_iou=self.extend_iou,
+            merge_iou=self.merge_iou,
+        )
 
 
 class SinkSection(PluginSection):

@@ -38,9 +38,11 @@ DropReason = Literal[
     "flicker",
     "over_max_per_frame",
     "untracked",
+    "duplicate_track",
     "short_track",
+    "unsure_track",
 ]
-"""Why a detection was dropped, in the order of the rules; the last two come from `prelabel.labels.tracking`."""
+"""Why a detection was dropped, in the order of the rules; the last four come from `prelabel.labels.tracking`."""
 
 DropCounts: TypeAlias = Mapping[DropReason, Mapping[str, int]]
 """How many detections were dropped, by reason, then by the detector's class name; without zeros."""

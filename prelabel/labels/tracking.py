@@ -1,16 +1,15 @@
-"""Boxes into tracks: linked frame by frame, short tracks dropped, a class voted for, gaps bridged, few boxes kept.
+"""Turns boxes into tracks, and tracks into the boxes that are written.
 
-Pure but for the tracker, of which each shot gets a fresh one.
+All functions here are pure, but for the tracker; each shot gets a fresh one.
 
-It works on filtered detections. A box under a threshold of the config therefore never becomes a label, neither as
-part of a track nor as a help to link one. For ByteTrack's second stage, in which unsure boxes go on with tracks that
-sure ones began, lower `detector.conf` and leave `tracker.high_conf` where it is.
+Tracking starts from what the filters keep. So a box below a threshold of the config neither becomes part of a track nor
+helps to link one. For unsure boxes that continue tracks, lower `detector.conf` and leave `tracker.high_conf`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +24,7 @@ from prelabel.labels.filter import DropCounts, DropReason, FilteredDetections, c
 from prelabel.labels.fit import held_geometry, lacks_keypoints
 from prelabel.labels.keyframes import Keyframes, keep_keyframes
 from prelabel.labels.smooth import smooth_boxes
+from prelabel.labels.whole_tracks import TrackLimits, extend_tracks, is_short, is_unsure, merge_duplicates
 from prelabel.plugins.protocols import Tracker
 
 
@@ -33,16 +33,16 @@ class Linking:
     """How boxes become tracks.
 
     Attributes:
-        new_tracker: builds a tracker without memory for a video.
-        max_gap_seconds: between two boxes of a track, for the frames between to be filled in.
-        min_length: boxes that a track must have, those filled in not counted.
-        smooth_seconds: how far around its time a box is smoothed; 0: it stays as it was found.
-        keyframes: of which boxes a track consists; None: of all.
+        new_tracker: builds a fresh tracker for a video.
+        max_gap_seconds: longest gap between two boxes of a track that is filled in.
+        limits: what a track must be like.
+        smooth_seconds: how far around its time a box is smoothed; 0: not at all.
+        keyframes: which boxes of a track are kept; None: all.
     """
 
     new_tracker: Callable[[VideoInfo], Tracker]
     max_gap_seconds: float
-    min_length: int
+    limits: TrackLimits
     smooth_seconds: float = 0.0
     keyframes: Keyframes | None = None
 
@@ -52,108 +52,101 @@ def track_detections(
 ) -> FilteredDetections:
     """Returns the boxes of tracks, `track_id` from 1 by first appearance; all others are dropped and counted.
 
-    In this order: boxes are linked, short tracks dropped, a class is voted for, boxes are smoothed, short gaps filled
-    in, and few boxes kept; the last three where the config asks for them.
+    The steps: link boxes, extend tracks, merge duplicates, drop short and unsure tracks, vote for a class, smooth, fill
+    in short gaps, keep few boxes. `linking` decides which of them happen.
 
-    Of a thing of which more is known than its box, nothing is smoothed or filled in: what was seen on another frame
-    does not fit.
-
-    The confidence of a box stays that with which it was found, also where its track is of another class or it was
-    smoothed. Those filled in are marked, and have confidence 0: nothing was measured.
-    Pictures come back as they are: nothing says that one follows another.
+    A thing with more than a box, such as a mask, is neither smoothed nor filled in: its geometry fits its frame only.
+    A box keeps its measured confidence, also if its track has another class. Filled-in boxes are marked and have
+    confidence 0. Images come back as they are, because they do not follow each other.
 
     Args:
-        filtered: what becomes labels.
+        filtered: what the filters keep.
         info: the video.
         label_map: from the detector's classes to ontology objects.
-        cuts: rising, frames with which a new shot begins; no track goes on over one.
-        linking: how.
+        cuts: rising, the first frames of new shots; no track goes on over one.
+        linking: how boxes become tracks.
 
     Raises:
         TrackError: the tracker raised or broke its contract.
     """
     if info.average_fps <= 0:
         return filtered
-    boxes = filtered.detections
-    track_id = link_boxes(boxes, info, cuts, linking.new_tracker)
-    found = replace(boxes, track_id=track_id)
-    is_short = _track_lengths(found.track_id) < linking.min_length
-    reasons: dict[DropReason, NDArray[np.bool_]] = {
-        "untracked": found.track_id < 0,
-        "short_track": (found.track_id >= 0) & is_short,
-    }
-    counts = {reason: count_by_class(found.class_id[rows], label_map.class_names) for reason, rows in reasons.items()}
-    kept = found.where(~(reasons["untracked"] | reasons["short_track"]))
-    kept = replace(kept, track_id=kept.instance + 1)
-    kept, unposed = _elect(kept, label_map)
-    dropped = _with_counts(filtered.dropped, {**counts, "no_keypoints": unposed})
-    smooth_xyxy = smooth_boxes(kept, info, linking.smooth_seconds)
-    smooth = replace(kept, xyxy=np.where(kept.has_geometry[:, None], kept.xyxy, smooth_xyxy))
+    tracked, dropped = _whole_tracks(filtered, info, label_map, cuts, linking)
+    tracked = replace(tracked, class_id=vote_classes(tracked, label_map))
+    tracked = replace(tracked, geometry=held_geometry(tracked, label_map))
+    lacks = lacks_keypoints(tracked, label_map)
+    dropped = _with_counts(dropped, {"no_keypoints": tracked.class_id[lacks]}, label_map)
+    tracked = tracked.where(~lacks)
+    smooth_xyxy = smooth_boxes(tracked, info, linking.smooth_seconds)
+    smooth = replace(tracked, xyxy=np.where(tracked.has_geometry[:, None], tracked.xyxy, smooth_xyxy))
     filled = fill_gaps(smooth, info, linking.max_gap_seconds)
     if linking.keyframes is None:
         return FilteredDetections(filled, dropped)
-    as_found = fill_gaps(kept, info, linking.max_gap_seconds)
-    few, thinning = keep_keyframes(filled, info, linking.keyframes, as_found.xyxy)
-    return FilteredDetections(few, dropped, thinning)
+    as_detected = fill_gaps(tracked, info, linking.max_gap_seconds)
+    kept, stats = keep_keyframes(filled, info, linking.keyframes, as_detected.xyxy)
+    return FilteredDetections(kept, dropped, stats)
+
+
+def _whole_tracks(
+    filtered: FilteredDetections, info: VideoInfo, label_map: LabelMap, cuts: Sequence[int], linking: Linking
+) -> tuple[VideoDetections, DropCounts]:
+    """Returns the boxes of the tracks that stay, and all dropped boxes, counted."""
+    detections, limits = filtered.detections, linking.limits
+    tracked = replace(detections, track_id=link_boxes(detections, info, cuts, linking.new_tracker))
+    if limits.extend_iou is not None:
+        shot = np.searchsorted(np.asarray(cuts, np.int64), tracked.frame_index, side="right")
+        tracked = replace(tracked, track_id=extend_tracks(tracked, shot, limits.extend_iou))
+    lost: dict[DropReason, NDArray[np.int64]] = {"untracked": tracked.class_id[tracked.track_id < 0]}
+    tracked = tracked.where(tracked.track_id >= 0)
+    if limits.merge_iou is not None:
+        track_id, is_duplicate = merge_duplicates(tracked, limits.merge_iou)
+        lost["duplicate_track"] = tracked.class_id[is_duplicate]
+        tracked = replace(tracked, track_id=track_id).where(~is_duplicate)
+    short = is_short(tracked, info, limits)
+    unsure = is_unsure(tracked, info, limits) & ~short
+    lost |= {"short_track": tracked.class_id[short], "unsure_track": tracked.class_id[unsure]}
+    tracked = tracked.where(~(short | unsure))
+    return replace(tracked, track_id=tracked.instance + 1), _with_counts(filtered.dropped, lost, label_map)
 
 
 def link_boxes(
-    found: VideoDetections, info: VideoInfo, cuts: Sequence[int], new_tracker: Callable[[VideoInfo], Tracker]
+    detections: VideoDetections, info: VideoInfo, cuts: Sequence[int], new_tracker: Callable[[VideoInfo], Tracker]
 ) -> NDArray[np.int64]:
     """Returns the track of each box, int64 (N,), from 0 by first appearance; -1: the tracker gave it none.
 
-    The tracker is shown every frame that was looked at, in order, those without boxes included.
+    The tracker gets every frame that the detector has seen, in order, frames without boxes included.
 
     Args:
-        found: boxes.
+        detections: boxes.
         info: the video.
-        cuts: rising, frames with which a new shot begins, and with it a new tracker.
-        new_tracker: builds one.
+        cuts: rising, the first frames of new shots, which get a fresh tracker each.
+        new_tracker: builds a tracker.
 
     Raises:
         TrackError: the tracker raised or broke its contract.
     """
-    frames = found.frames_looked_at
-    starts = np.searchsorted(found.frame_index, frames, side="left").tolist()
-    ends = np.searchsorted(found.frame_index, frames, side="right").tolist()
+    frames = detections.frames_looked_at
+    starts = np.searchsorted(detections.frame_index, frames, side="left").tolist()
+    ends = np.searchsorted(detections.frame_index, frames, side="right").tolist()
     shots = np.searchsorted(np.asarray(cuts, np.int64), frames, side="right").tolist()
-    track_id = np.full(len(found), -1, np.int64)
+    track_id = np.full(len(detections), -1, np.int64)
     names: dict[tuple[int, int], int] = {}
     tracker, last_shot = new_tracker(info), shots[0] if shots else 0
     for frame_index, start, end, shot in zip(frames.tolist(), starts, ends, shots, strict=True):
         if shot != last_shot:
             tracker, last_shot = new_tracker(info), shot
-        boxes = Detections(found.xyxy[start:end], found.confidence[start:end], found.class_id[start:end])
+        boxes = Detections(detections.xyxy[start:end], detections.confidence[start:end], detections.class_id[start:end])
         for row, given in enumerate(_ask(tracker, boxes, frame_index).tolist(), start):
             if given >= 0:
                 track_id[row] = names.setdefault((shot, given), len(names))
     return track_id
 
 
-def _elect(tracked: VideoDetections, label_map: LabelMap) -> tuple[VideoDetections, dict[str, int]]:
-    """Returns the boxes of the classes that their tracks elect, and by class how many become skeletons, without a pose.
-
-    What is known beyond a box stays where the elected object's shape holds it.
-    """
-    voted = replace(tracked, class_id=vote_classes(tracked, label_map))
-    voted = replace(voted, geometry=held_geometry(voted, label_map))
-    lacks = lacks_keypoints(voted, label_map)
-    return voted.where(~lacks), count_by_class(voted.class_id[lacks], label_map.class_names)
-
-
-def _with_counts(dropped: DropCounts, more: DropCounts) -> DropCounts:
-    counts = {reason: Counter(by_class) for reason, by_class in dropped.items()}
-    for reason, by_class in more.items():
-        if by_class:
-            counts[reason] = counts.get(reason, Counter()) + Counter(by_class)
-    return {reason: dict(by_class) for reason, by_class in counts.items()}
-
-
 def vote_classes(tracked: VideoDetections, label_map: LabelMap) -> NDArray[np.int64]:
     """Returns one class for all boxes of a track, int64 (N,).
 
-    Boxes vote with their confidence, first for the ontology object, then among the classes that become it: two kinds of
-    vehicle together outvote a person.
+    Boxes vote with their confidence, first for the ontology object, then for one of the classes that map to it: two
+    kinds of vehicle together outvote a person.
 
     Args:
         tracked: boxes, each of a track and of a mapped class.
@@ -167,14 +160,14 @@ def vote_classes(tracked: VideoDetections, label_map: LabelMap) -> NDArray[np.in
 
 
 def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float) -> VideoDetections:
-    """Returns the boxes and, marked, those between two of a track, on a straight line, on the frames looked at.
+    """Returns the boxes with gaps of their tracks filled in on straight lines, on frames that the detector has seen.
 
-    Between two of which more is known than the box nothing is filled in.
+    Filled-in boxes are marked. No gap next to a box with more geometry, such as a mask, is filled in.
 
     Args:
         tracked: boxes, each of a track.
         info: the video.
-        max_gap_seconds: from the one box to the other; a longer gap stays, and the track goes on after it.
+        max_gap_seconds: longest time from box to box; a longer gap stays, and the track goes on after it.
     """
     frames = tracked.frames_looked_at
     order = np.lexsort((tracked.frame_index, tracked.track_id))
@@ -207,7 +200,7 @@ def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float)
 
 
 def _ask(tracker: Tracker, boxes: Detections, frame_index: int) -> NDArray[np.int64]:
-    """Returns what the tracker says of a frame's boxes, checked."""
+    """Returns the tracker's answer for a frame, checked."""
     try:
         given = np.asarray(tracker.update(boxes, frame_index))
     except Exception as error:
@@ -223,20 +216,22 @@ def _ask(tracker: Tracker, boxes: Detections, frame_index: int) -> NDArray[np.in
     return given
 
 
-def _track_lengths(track_id: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns how many boxes the track of each box has, int64 (N,)."""
-    _, inverse, counts = np.unique(track_id, return_inverse=True, return_counts=True)
-    lengths: NDArray[np.int64] = counts[inverse.reshape(-1)]
-    return lengths
+def _with_counts(dropped: DropCounts, lost: Mapping[DropReason, NDArray[np.int64]], label_map: LabelMap) -> DropCounts:
+    """Returns the counts with more boxes, given by the class ids of each reason."""
+    counts = {reason: Counter(by_class) for reason, by_class in dropped.items()}
+    for reason, class_id in lost.items():
+        if len(class_id):
+            counts.setdefault(reason, Counter()).update(count_by_class(class_id, label_map.class_names))
+    return {reason: dict(by_class) for reason, by_class in counts.items()}
 
 
-def _heaviest(group: NDArray[np.int64], item: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Returns for each group, 0 to the highest, the item with the greatest sum of weights; of equals the lowest.
+def _heaviest(group: NDArray[np.int64], choice: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Returns, for each group from 0, the choice with the greatest sum of weights; of equals the lowest.
 
     >>> _heaviest(np.array([0, 0, 0, 1]), np.array([5, 7, 7, 2]), np.array([0.6, 0.4, 0.3, 0.1])).tolist()
     [7, 2]
     """
-    pairs, inverse = np.unique(np.column_stack([group, item]), axis=0, return_inverse=True)
+    pairs, inverse = np.unique(np.column_stack([group, choice]), axis=0, return_inverse=True)
     sums = np.bincount(inverse.reshape(-1), weights=weight, minlength=len(pairs))
     order = np.lexsort((pairs[:, 1], -sums, pairs[:, 0]))
     _, first = np.unique(pairs[order, 0], return_index=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,24 +21,28 @@ from prelabel.data.ontology import Ontology
 from prelabel.errors import TrackError
 from prelabel.labels.filter import FilteredDetections, filter_detections
 from prelabel.labels.tracking import Linking, track_detections
-from prelabel.models.trackers.bytetrack import ByteTrackTracker
+from prelabel.labels.whole_tracks import TrackLimits
+from prelabel.models.trackers.library import ByteTrackTracker
 from tests.geometries import DISC, KEYPOINT_NAMES, map_to, skeleton_ontology, with_geometry
 from tests.labelling import detections, object_json
 
 VIDEO = VideoInfo(width=640, height=360, num_frames=200, average_fps=25.0, duration_seconds=8.0)
 NAMES = ("car", "truck", "person")
 LABEL_MAP = build_label_map(NAMES, Ontology.from_classes(["Vehicle", "person"]), {"car": "Vehicle", "truck": "Vehicle"})
-LINKING = Linking(ByteTrackTracker, max_gap_seconds=0.5, min_length=3)
+LINKING = Linking(partial(ByteTrackTracker, high_conf=0.25), max_gap_seconds=0.5, limits=TrackLimits(min_length=3))
 
 
 def box(x, y=100.0, side=60.0):
     return (x, y, x + side, y + side)
 
 
-def track(*rows, cuts=(), num_frames=None, info=VIDEO, **linking):
+def track(*rows, cuts=(), num_frames=None, info=VIDEO, min_length=3, limits=None, **linking):
     frames = range(num_frames if num_frames is not None else max((row[0] for row in rows), default=-1) + 1)
     found = detections(*sorted(rows, key=lambda row: row[0]), inferred_frames=frames)
-    return track_detections(FilteredDetections(found, {}), info, LABEL_MAP, cuts, replace(LINKING, **linking))
+    limits = limits or TrackLimits(min_length=min_length)
+    return track_detections(
+        FilteredDetections(found, {}), info, LABEL_MAP, cuts, replace(LINKING, limits=limits, **linking)
+    )
 
 
 def tracks_of(filtered):
@@ -254,7 +259,7 @@ def test_what_is_known_beyond_a_box_goes_where_the_elected_object_holds_it():
     found = with_geometry(*rows)
     filtered = filter_detections(found, VIDEO, label_map)
 
-    tracked = track_detections(filtered, VIDEO, label_map, (), replace(LINKING, min_length=2))
+    tracked = track_detections(filtered, VIDEO, label_map, (), replace(LINKING, limits=TrackLimits(min_length=2)))
 
     assert tracked.detections.class_id.tolist() == [0] * 4
     assert tracked.detections.has_geometry.tolist() == [False, True, True, True]
@@ -269,7 +274,7 @@ def test_box_whose_track_elects_a_skeleton_is_left_out_and_counted():
     rows = [(n, (2 + n, 2, 22 + n, 22), 0.9, 0, pose) if n else (n, (2, 2, 22, 22), 0.4, 1, None) for n in range(4)]
     filtered = filter_detections(with_geometry(*rows), VIDEO, label_map)
 
-    tracked = track_detections(filtered, VIDEO, label_map, (), replace(LINKING, min_length=2))
+    tracked = track_detections(filtered, VIDEO, label_map, (), replace(LINKING, limits=TrackLimits(min_length=2)))
 
     assert tracked.detections.frame_index.tolist() == [1, 2, 3]
     assert tracked.dropped == {"no_keypoints": {"person": 1}}
@@ -284,7 +289,11 @@ def test_nothing_is_smoothed_or_filled_in_where_more_is_known_than_the_box():
     filtered = filter_detections(found, VIDEO, label_map)
 
     tracked = track_detections(
-        filtered, VIDEO, label_map, (), replace(LINKING, min_length=2, max_gap_seconds=1.0, smooth_seconds=0.3)
+        filtered,
+        VIDEO,
+        label_map,
+        (),
+        replace(LINKING, limits=TrackLimits(min_length=2), max_gap_seconds=1.0, smooth_seconds=0.3),
     )
 
     assert tracked.detections.frame_index.tolist() == frames

@@ -1,4 +1,4 @@
-"""The built-in tracker: its contract, and what it adds to the library's."""
+"""The trackers of the library: their contract, and what prelabel adds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prelabel import Detections, VideoInfo
-from prelabel.models.trackers.bytetrack import ByteTrackTracker
+from prelabel.models.trackers.library import BotSortTracker, ByteTrackTracker, CBIoUTracker, OcSortTracker
 from prelabel.testing import check_tracker
 
 VIDEO = VideoInfo(width=640, height=360, num_frames=200, average_fps=25.0, duration_seconds=8.0)
@@ -21,16 +21,44 @@ def ids_of(tracker, *frames, numbers=None):
     return [tracker.update(boxes, number).tolist() for boxes, number in zip(found, numbers, strict=True)]
 
 
-def test_it_keeps_the_contract():
-    check_tracker(ByteTrackTracker)
+every_tracker = pytest.mark.parametrize("tracker", [BotSortTracker, ByteTrackTracker, CBIoUTracker, OcSortTracker])
 
 
-@pytest.mark.parametrize("sure", [0.25, 0.9])
-def test_a_track_has_its_name_from_its_first_box_on(sure):
-    assert ids_of(ByteTrackTracker(VIDEO), [(BOX, sure)], [(BOX, sure)], [(BOX, sure)]) == [[0], [0], [0]]
+@every_tracker
+def test_it_keeps_the_contract(tracker):
+    check_tracker(tracker)
 
 
-def test_things_that_come_together_keep_their_names_whatever_their_order():
+@every_tracker
+@pytest.mark.parametrize("confidence", [0.4, 0.65])
+def test_a_track_has_its_id_from_its_first_box_on(tracker, confidence):
+    assert ids_of(tracker(VIDEO), *[[(BOX, confidence)]] * 3) == [[0], [0], [0]]
+
+
+@every_tracker
+def test_a_box_below_high_conf_begins_no_track(tracker):
+    assert ids_of(tracker(VIDEO, high_conf=0.7), *[[(BOX, 0.65)]] * 3) == [[-1]] * 3
+
+
+@every_tracker
+def test_a_lost_track_is_looked_for_in_seconds_not_in_frames(tracker):
+    there, gone = [(BOX, 0.9)], []
+    for fps, num_gone, expected in ((25.0, 20, 0), (25.0, 30, 1), (50.0, 40, 0), (50.0, 60, 1)):
+        made = tracker(VideoInfo(640, 360, 200, fps, 200 / fps), lost_seconds=1.0)
+        assert ids_of(made, there, there, *[gone] * num_gone, there)[-1] == [expected]
+
+
+def test_botsort_says_that_it_does_not_compensate_for_the_camera():
+    with pytest.warns(UserWarning, match="botsort: .* does not compensate for a moving camera"):
+        BotSortTracker(VIDEO)
+
+
+def test_cbiou_follows_boxes_that_do_not_overlap_from_frame_to_frame():
+    boxes = [[((20 + 70 * n, 100, 80 + 70 * n, 160), 0.9)] for n in range(8)]
+    assert ids_of(CBIoUTracker(VIDEO), *boxes) == [[0]] * 8
+
+
+def test_things_that_come_together_keep_their_ids_whatever_their_order():
     other = (400, 100, 500, 200)
     assert ids_of(ByteTrackTracker(VIDEO), [(BOX, 0.9), (other, 0.8)], [(other, 0.9), (BOX, 0.3)]) == [[0, 1], [1, 0]]
 
@@ -40,24 +68,19 @@ def test_an_unsure_box_goes_on_with_a_track_and_begins_none():
     assert ids_of(ByteTrackTracker(VIDEO), *frames) == [[-1], [0], [0], [0]]
 
 
-def test_a_track_is_looked_for_as_long_as_asked_in_seconds_not_frames():
-    there, gone = [(BOX, 0.9)], []
-    for fps, num_gone, expected in ((25.0, 20, 0), (25.0, 30, 1), (50.0, 40, 0), (50.0, 60, 1)):
-        tracker = ByteTrackTracker(VideoInfo(640, 360, 200, fps, 200 / fps), lost_seconds=1.0)
-        assert ids_of(tracker, there, there, *[gone] * num_gone, there)[-1] == [expected]
-
-
-def test_a_box_taken_for_another_class_goes_on_with_its_track():
+@every_tracker
+def test_a_box_taken_for_another_class_goes_on_with_its_track(tracker):
     frames = [[(BOX, 0.9, 0)], [(BOX, 0.9, 1)], [(BOX, 0.9, 1)], [(BOX, 0.9, 0)]]
-    assert ids_of(ByteTrackTracker(VIDEO), *frames) == [[0]] * 4
+    assert ids_of(tracker(VIDEO), *frames) == [[0]] * 4
 
 
-def test_a_thing_of_another_class_that_passes_before_one_does_not_take_its_track():
+@pytest.mark.parametrize("tracker", [ByteTrackTracker, CBIoUTracker])
+def test_a_thing_of_another_class_that_passes_before_one_does_not_take_its_track(tracker):
     standing = (200, 100, 260, 220)
     passing = [(20 + 12 * n, 100, 80 + 12 * n, 220) for n in range(30)]
     hidden = range(11, 20)
     frames = [[(box, 0.9, 1)] + ([] if n in hidden else [(standing, 0.9, 0)]) for n, box in enumerate(passing)]
-    ids = ids_of(ByteTrackTracker(VIDEO), *frames)
+    ids = ids_of(tracker(VIDEO), *frames)
     assert {row[0] for row in ids} == {0}
     assert {row[1] for row in ids if len(row) > 1} == {1}
 
@@ -74,6 +97,6 @@ def test_a_thing_that_moves_is_followed_at_a_stride():
     assert set(map(tuple, ids)) == {(0,)}
 
 
-def test_an_empty_video_is_no_matter():
+def test_a_video_without_boxes_has_no_tracks():
     assert ids_of(ByteTrackTracker(VIDEO), [], [], []) == [[], [], []]
     assert ByteTrackTracker(VIDEO).update(Detections.empty(), 0).dtype == np.int64

@@ -1,0 +1,169 @@
+"""Tracks as wholes: lengthened by unsure boxes, merged where two lie on one thing, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.data.boxes import iou_matrix, paired_iou
+from prelabel.data.detections import VideoDetections
+from prelabel.data.frames import VideoInfo
+
+NUM_FIT = 6
+"""Boxes at the end of a track that tell where it goes on."""
+MAX_MISSED = 2
+"""Frames at the end of a track on which no box goes on with it, before it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackLimits:
+    """What a track must be like to become an object instance.
+
+    Attributes:
+        min_length: fewest detected boxes.
+        min_seconds: shortest time from first to last box, at most half of the video.
+        min_mean_conf: least mean confidence of its boxes.
+        min_peak_conf: least confidence of its surest box.
+        max_filled: largest share of its frames that no box was detected on.
+        extend_iou: least overlap of an unsure box with the place where a track goes on; None: tracks stay as linked.
+        merge_iou: overlap from which two tracks on one frame are the same thing; None: no tracks are merged.
+    """
+
+    min_length: int = 1
+    min_seconds: float = 0.0
+    min_mean_conf: float = 0.0
+    min_peak_conf: float = 0.0
+    max_filled: float = 1.0
+    extend_iou: float | None = None
+    merge_iou: float | None = None
+
+
+def extend_tracks(detections: VideoDetections, shot: NDArray[np.int64], min_iou: float) -> NDArray[np.int64]:
+    """Returns the track of each box, int64 (N,), after boxes without a track went on with tracks at their ends.
+
+    A tracker begins a track with a sure box. The unsure boxes before it, as a thing comes into view, are linked here.
+
+    Args:
+        detections: boxes; `track_id` -1: of no track.
+        shot: (N,), the shot of each box.
+        min_iou: least overlap of a box with the place where the track is expected, or with its last box.
+    """
+    track_id = detections.track_id.copy()
+    frames = detections.frames_looked_at
+    starts = np.append(np.searchsorted(detections.frame_index, frames), len(detections))
+    place = np.searchsorted(frames, detections.frame_index)
+    for direction in (-1, 1):
+        for number, rows in _by_weight(track_id, detections.confidence):
+            tail = rows[:NUM_FIT][::-1].tolist() if direction < 0 else rows[-NUM_FIT:].tolist()
+            at, missed = int(place[tail[-1]]) + direction, 0
+            while 0 <= at < len(frames) and missed < MAX_MISSED:
+                open_rows = np.arange(starts[at], starts[at + 1])
+                open_rows = open_rows[(track_id[open_rows] < 0) & (shot[open_rows] == shot[tail[-1]])]
+                missed += 1
+                if len(open_rows):
+                    boxes = detections.xyxy[open_rows].astype(np.float64)
+                    ahead = _expected(detections, tail[-NUM_FIT:], float(frames[at]))
+                    overlap = np.maximum(paired_iou(ahead, boxes), paired_iou(detections.xyxy[tail[-1]], boxes))
+                    if overlap.max() >= min_iou:
+                        tail.append(int(open_rows[overlap.argmax()]))
+                        track_id[tail[-1]] = number
+                        missed = 0
+                at += direction
+    return track_id
+
+
+def merge_duplicates(detections: VideoDetections, min_iou: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Returns the track of each box after duplicates are merged, int64 (N,), and which boxes are dropped, bool (N,).
+
+    A track is a duplicate if it lies on a surer one for at least half of its boxes. It goes on as that track on frames
+    where that has no box; its other boxes are dropped.
+
+    Args:
+        detections: boxes, each of a track.
+        min_iou: overlap from which boxes of two tracks are one thing, of whatever class.
+    """
+    track_id = detections.track_id.copy()
+    is_dropped = np.zeros(len(detections), np.bool_)
+    together: dict[tuple[int, int], int] = {}
+    bounds = np.append(np.unique(detections.frame_index, return_index=True)[1], len(detections)).tolist()
+    for start, end in pairwise(bounds):
+        boxes = detections.xyxy[start:end]
+        for a, b in np.argwhere(np.triu(iou_matrix(boxes, boxes) >= min_iou, 1)).tolist():
+            pair = (int(track_id[start + a]), int(track_id[start + b]))
+            together[min(pair), max(pair)] = together.get((min(pair), max(pair)), 0) + 1
+    by_weight = dict(_by_weight(track_id, detections.confidence))
+    rank = {number: n for n, number in enumerate(by_weight)}
+    for number in reversed(list(by_weight)):  # the least sure first
+        rows = by_weight[number]
+        shared = [(num, pair) for pair, num in together.items() if number in pair and 2 * num >= len(rows)]
+        others = [min(pair, key=lambda each: rank[each]) for _, pair in sorted(shared, reverse=True)]
+        other = next((each for each in others if each != number), None)
+        if other is None:
+            continue
+        is_taken = np.isin(detections.frame_index[rows], detections.frame_index[by_weight[other]])
+        is_dropped[rows[is_taken]] = True
+        track_id[rows[~is_taken]] = other
+        by_weight[other] = np.sort(np.append(by_weight[other], rows[~is_taken]))
+    return track_id, is_dropped
+
+
+def is_unsure(detections: VideoDetections, info: VideoInfo, limits: TrackLimits) -> NDArray[np.bool_]:
+    """Returns which boxes are of a track that is not sure enough or has too many holes, bool (N,)."""
+    number, frames = detections.instance, detections.frames_looked_at
+    size = int(number.max(initial=-1)) + 1
+    num = np.bincount(number, minlength=size)
+    mean = np.bincount(number, weights=detections.confidence, minlength=size) / np.maximum(num, 1)
+    peak = np.zeros(size)
+    np.maximum.at(peak, number, detections.confidence)
+    first, last = _ends(number, np.searchsorted(frames, detections.frame_index), size)
+    filled = 1 - num / np.maximum(last - first + 1, 1)
+    # Confidences are float32: 0.6 as it was measured is a little more than 0.6 in a config.
+    unsure = (mean < limits.min_mean_conf - 1e-6) | (peak < limits.min_peak_conf - 1e-6) | (filled > limits.max_filled)
+    is_of_unsure: NDArray[np.bool_] = unsure[number]
+    return is_of_unsure
+
+
+def is_short(detections: VideoDetections, info: VideoInfo, limits: TrackLimits) -> NDArray[np.bool_]:
+    """Returns which boxes are of a track with too few boxes or over too short a time, bool (N,)."""
+    number, frames = detections.instance, detections.frames_looked_at
+    size = int(number.max(initial=-1)) + 1
+    num = np.bincount(number, minlength=size)
+    step = float(np.median(np.diff(frames))) if len(frames) > 1 else 1.0
+    first, last = _ends(number, detections.frame_index, size)
+    seconds = (last - first + step) / info.average_fps
+    min_seconds = min(limits.min_seconds, info.num_frames / info.average_fps / 2)
+    is_of_short: NDArray[np.bool_] = ((num < limits.min_length) | (seconds < min_seconds - 1e-9))[number]
+    return is_of_short
+
+
+def _ends(number: NDArray[np.int64], at: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the lowest and the highest place of each number."""
+    first, last = np.full(size, np.iinfo(np.int64).max), np.full(size, -1)
+    np.minimum.at(first, number, at)
+    np.maximum.at(last, number, at)
+    return first, last
+
+
+def _by_weight(track_id: NDArray[np.int64], confidence: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yields each track with its rows, the track with the greatest sum of confidences first."""
+    rows = np.flatnonzero(track_id >= 0)
+    order = rows[np.argsort(track_id[rows], kind="stable")]
+    numbers, starts = np.unique(track_id[order], return_index=True)
+    parts = np.split(order, starts[1:]) if len(order) else []
+    weights = [-float(confidence[part].sum()) for part in parts]
+    for n in np.argsort(weights, kind="stable").tolist():
+        yield int(numbers[n]), parts[n]
+
+
+def _expected(detections: VideoDetections, rows: list[int], frame: float) -> NDArray[np.float64]:
+    """Returns where a track is expected on a frame: its centre on a fitted line, with its median size, (4,)."""
+    boxes, at = detections.xyxy[rows].astype(np.float64), detections.frame_index[rows].astype(np.float64)
+    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    away = at - at.mean()
+    speed = (away[:, None] * centres).sum(axis=0) / (away**2).sum() if len(rows) >= NUM_FIT // 2 else np.zeros(2)
+    centre, half = centres.mean(axis=0) + speed * (frame - at.mean()), np.median(sizes, axis=0) / 2
+    return np.concatenate([centre - half, centre + half])
