@@ -29,6 +29,7 @@ from models.scenes import SceneSpec, render_frames, write_clip
 from prelabel.assembly.assemble import assemble
 from prelabel.assembly.stored_detections import stored_entries
 from prelabel.config.load import check_config
+from prelabel.config.sections import TrackerSection
 from prelabel.data.detections import VideoDetections
 from prelabel.data.label_map import LabelMap, build_label_map
 from prelabel.data.ontology import Ontology
@@ -38,7 +39,7 @@ from prelabel.labels.row.offline import encord_ontology, new_label_row
 from prelabel.labels.row.size import row_num_bytes
 from prelabel.labels.row.write import write_detections
 from prelabel.labels.tracking import Linking, track_detections
-from prelabel.models.trackers.library import ByteTrackTracker
+from prelabel.models.trackers.library import CBIoUTracker
 from prelabel.run.checks import prepare
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
@@ -47,7 +48,8 @@ from prelabel.store.raw_detections import RawRecord, read_raw
 
 CONF = 0.1
 SURE_FROM = {"high_conf_det_threshold": 0.25}
-LINKING = Linking(ByteTrackTracker, max_gap_seconds=0.2, min_length=3)
+TRACKER = TrackerSection()
+LINKING = Linking(CBIoUTracker, TRACKER.max_gap_seconds, TRACKER.limits)
 FEW = replace(LINKING, keyframes=Keyframes())
 
 

@@ -175,10 +175,10 @@ class TrackerSection(PluginSection):
         0.4, ge=0, description="drop tracks that last less than this, or less than half of a shorter video"
     )
     min_mean_conf: Annotated[float, Affects.LABELS] = Field(
-        0.3, ge=0, le=1, description="drop tracks whose mean confidence is lower than this"
+        0.25, ge=0, le=1, description="drop tracks whose mean confidence is lower than this"
     )
     min_peak_conf: Annotated[float, Affects.LABELS] = Field(
-        0.5, ge=0, le=1, description="drop tracks none of whose boxes has this confidence"
+        0.4, ge=0, le=1, description="drop tracks none of whose boxes has this confidence"
     )
     max_filled: Annotated[float, Affects.LABELS] = Field(
         0.5, ge=0, le=1, description="drop tracks with no detection on more than this share of their frames"

@@ -253,7 +253,9 @@ def test_what_the_model_does_not_know_is_named_and_not_counted(in_files: Assembl
 
 def test_tracks_are_compared_box_by_box_and_as_a_whole(tmp_path: Path):
     write_grey_clip(tmp_path / "media" / "first.mp4", 96, 64, 12)
-    assembly = assembly_of(tmp_path / "media", tmp_path / "out", labels={"instances": "tracks", "keyframes": {}})
+    tracker = {"high_conf": 0.25, "min_peak_conf": 0.25}
+    labels = {"instances": "tracks", "keyframes": {}}
+    assembly = assembly_of(tmp_path / "media", tmp_path / "out", labels=labels, tracker=tracker)
     run(assembly)
     untouched = evaluate_run(assembly, EvaluateOptions()).total
     assert (untouched.instances_untouched, untouched.actions) == (2, 0)

@@ -145,3 +145,16 @@ def test_smoothing_stops_at_a_gap_and_within_the_frame():
 def test_no_smoothing_is_none():
     jittery = track([0, 5, 1, 7])
     assert smooth_boxes(jittery, VIDEO, 0) is jittery.xyxy
+
+
+def test_smoothed_values_are_those_of_weighted_lines():
+    """The corners of one jump, computed by numpy's weighted least squares over all boxes within three sigmas."""
+    jumps = track([0.0] * 10 + [20.0] * 10)
+    sigma = 0.1
+    smooth = smooth_boxes(jumps, VIDEO, sigma)[:, 0]
+    seconds, xs = jumps.frame_index / VIDEO.average_fps, jumps.xyxy[:, 0].astype(float)
+    for row, at in enumerate(seconds):
+        near = np.abs(seconds - at) <= 3 * sigma + 1e-9
+        weight = np.exp(-0.25 * ((seconds[near] - at) / sigma) ** 2)  # polyfit squares its weights
+        line = np.polyfit(seconds[near] - at, xs[near], 1, w=weight)
+        assert smooth[row] == pytest.approx(max(line[1], 0), abs=1e-3)

@@ -77,6 +77,7 @@ def test_a_longer_gap_stays_a_gap_in_the_same_track():
     rows = [(n, box(100), 0.9, 0) for n in range(40) if not 10 <= n < 26]
     assert tracks_of(track(*rows)) == {1: [row[0] for row in rows]}
     assert tracks_of(track(*rows, max_gap_seconds=0.7)) == {1: list(range(40))}
+    assert tracks_of(track(*rows, max_gap_seconds=17 / 25)) == {1: list(range(40))}  # as long as the gap
     assert not track(*rows, max_gap_seconds=0.0).detections.interpolated.any()
 
 

@@ -20,6 +20,7 @@ from tests.running import run_whole
 pytestmark = pytest.mark.timeout(120)
 
 TRACKS = {"instances": "tracks"}
+ANY_TRACK = {"high_conf": 0.25, "min_peak_conf": 0.25, "min_seconds": 0}
 MINE = '''
 import numpy as np
 
@@ -47,8 +48,11 @@ def clips(tmp_path: Path) -> Path:
     return tmp_path / "clips"
 
 
-def assembly(clips: Path, **sections):
-    return assembly_of(clips, clips.parent / "out", labels=TRACKS, **sections)
+def assembly(clips: Path, tracker=None, **sections):
+    tracker = {**ANY_TRACK, **(tracker or {})}
+    if "use" in tracker:
+        del tracker["high_conf"]  # an option of the built-in trackers
+    return assembly_of(clips, clips.parent / "out", labels=TRACKS, tracker=tracker, **sections)
 
 
 def row_of(clips: Path) -> dict:
@@ -123,7 +127,7 @@ def test_the_raw_store_holds_no_tracks_and_its_cuts_end_them(clips):
 
 
 def test_a_tracker_of_ones_own_is_named_by_its_file(clips):
-    run(assembly_of(clips, clips.parent / "out", labels=TRACKS, tracker={"use": "mine.py:EachFrame", "first": 3}))
+    run(assembly(clips, tracker={"use": "mine.py:EachFrame", "first": 3}))
     assert len(row_of(clips)["object_answers"]) == 2
 
 
@@ -145,7 +149,7 @@ def test_a_tracker_that_cannot_be_is_an_error_before_frame_0(clips, tracker, err
 
 def test_kept_boxes_and_what_they_cost_are_in_the_report_and_filled_ones_marked_on_the_row(clips, capsys):
     labels = {**TRACKS, "keyframes": {}}
-    few = assembly_of(clips, clips.parent / "out", labels=labels, reader={"stride": 2})
+    few = assembly_of(clips, clips.parent / "out", labels=labels, reader={"stride": 2}, tracker=ANY_TRACK)
     report = run_whole(few)
     (task,) = report.tasks
     assert (task.num_inferred, task.num_boxes, task.num_interpolated) == (6, 22, 18)
@@ -165,7 +169,7 @@ def test_kept_boxes_and_what_they_cost_are_in_the_report_and_filled_ones_marked_
 def test_with_nothing_between_other_keyframes_replace_the_earlier_ones(clips):
     run(assembly(clips))
     labels = {**TRACKS, "keyframes": {"between": "empty"}}
-    (task,) = run(assembly_of(clips, clips.parent / "out", labels=labels)).tasks
+    (task,) = run(assembly_of(clips, clips.parent / "out", labels=labels, tracker=ANY_TRACK)).tasks
     assert (task.status, task.num_boxes, task.instances) == ("done", 4, {"thing": 1, "other": 1})
     (unit,) = row_of(clips)["data_units"].values()
     assert unit["labels"].keys() == {"0", "10", "11"}
