@@ -51,7 +51,7 @@ class FunctionParts:
         """The function, which stands in for a model."""
         return self.plugin.model
 
-    @property
+    @cached_property
     def ontology(self) -> Ontology:
         """What may be labelled.
 

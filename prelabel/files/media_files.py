@@ -93,5 +93,7 @@ def is_animated(path: Path) -> bool:
     try:
         with Image.open(path, formats=("GIF", "PNG")) as image:
             return bool(getattr(image, "is_animated", False))
-    except (OSError, ValueError, SyntaxError):  # damaged: the reader says how
+    # The file is damaged, and the reader says how. ImportError: ultralytics 8.4 replaces `Image.open` by a function that
+    # looks for `pi_heif` where Pillow does not know a file; it can go from here once that is no longer so.
+    except (OSError, ValueError, SyntaxError, ImportError):
         return False

@@ -108,7 +108,7 @@ def test_a_check_shows_where_tasks_and_labels_go(platform: Platform, tmp_path: P
     )
     assert checks["labels"] == f"onto the label rows of project {platform.project.title!r}; labels of people stay"
     dry = {check.name: check.detail for check in run_checks(assemble(load_config(path), tmp_path, dry_run=True))}
-    assert dry["labels"].endswith("dry-run: NAME.labels.json, a file a task")
+    assert dry["labels"].endswith("dry-run: NAME.labels.json, one file per task")
 
 
 @pytest.mark.parametrize(
