@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 MediaKind = Literal["video", "images"]
 
@@ -89,11 +91,15 @@ def kind_of_bytes(head: bytes) -> MediaKind | None:
 
 
 def is_animated(path: Path) -> bool:
-    """Tells whether a GIF or PNG holds more than one frame; False of a file that is neither."""
+    """Tells whether a GIF or PNG holds more than one frame; False of any other file."""
+    # Not `Image.open`: ultralytics 8.4 replaces it, and the new one tries to install `pi-heif` at each damaged image.
+    opens: dict[bytes, type[ImageFile]] = {b"GIF8": GifImageFile, b"\x89PNG": PngImageFile}
     try:
-        with Image.open(path, formats=("GIF", "PNG")) as image:
+        with path.open("rb") as file:
+            kind = opens.get(file.read(4))
+        if kind is None:
+            return False
+        with kind(path) as image:
             return bool(getattr(image, "is_animated", False))
-    # The file is damaged, and the reader says how. ImportError: ultralytics 8.4 replaces `Image.open` by a function that
-    # looks for `pi_heif` where Pillow does not know a file; it can go from here once that is no longer so.
-    except (OSError, ValueError, SyntaxError, ImportError):
+    except (OSError, ValueError, SyntaxError, EOFError):  # damaged: the reader says how
         return False
