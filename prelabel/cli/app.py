@@ -119,7 +119,7 @@ def run(
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog="Example: prelabel serve prelabel.yaml --port 8080 --idle-exit 600")
 def serve(
     config: ConfigPath,
     settings: Settings = None,
@@ -138,8 +138,6 @@ def serve(
 
     Point the stage's notifications at http://HOST:PORT/ and set ENCORD_WEBHOOK_SECRET to its signing secret. /health
     and /ready answer probes.
-
-    Example: prelabel serve prelabel.yaml --port 8080 --idle-exit 600
     """
     from prelabel.cli.commands import serve_config
 

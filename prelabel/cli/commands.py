@@ -29,7 +29,7 @@ from prelabel.cli.show import (
 from prelabel.config.load import USUAL_WEIGHTS, config_of_media, lay_over, load_config, load_configs, parse_settings
 from prelabel.config.sections import Config
 from prelabel.config.shorthand import expand_shorthands
-from prelabel.errors import ConfigError, did_you_mean
+from prelabel.errors import ConfigError, WeightsError, did_you_mean
 from prelabel.files.media_files import media_kind
 from prelabel.plugins.load import load_plugin
 from prelabel.run.agents.agent import make_agent
@@ -67,7 +67,12 @@ def run_media(
 ) -> int:
     """Labels videos and images without a config, and says how to keep the settings as one."""
     config = config_of_media(media, settings, shorthands)
-    code = _run_configs([config], Path(), **options)
+    try:
+        code = _run_configs([config], Path(), **options)
+    except WeightsError as error:
+        if (shorthands or {}).get("weights") is None:
+            raise WeightsError(f"{error}; or name weights that are here: --weights PATH") from error
+        raise
     if config.agent is None:  # a function's config is written by hand
         person().print(escape(f"to keep this as a config: {_init_command(media, settings, shorthands or {})}"))
     return code

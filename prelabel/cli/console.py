@@ -11,7 +11,7 @@ from threading import Timer
 
 from rich.console import Console
 
-QUIET_SECONDS = 1.0
+QUIET_SECONDS = 1.2
 WIDTH_OF_LOGS = 160
 COMMAND_BEGAN: ContextVar[float] = ContextVar("COMMAND_BEGAN")
 """When the command began, as `time.monotonic` has it."""
@@ -25,7 +25,7 @@ def person() -> Console:
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """Says what takes its time: at once on a terminal, elsewhere if the command has been quiet for a second.
+    """Says what takes its time: at once on a terminal, elsewhere if the command has been quiet for long.
 
     A mistake in a config is mostly found sooner, and then is the only line.
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from prelabel.cli import console
 from prelabel.cli.app import app, main
 from prelabel.config.load import config_of_media, load_config
 from tests.make_media import NUM_FRAMES, RECIPES, write_clip
@@ -60,6 +61,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     write_clip(tmp_path / "clips" / "a.mp4", RECIPES["h264"])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console, "QUIET_SECONDS", 60)  # on a busy machine a mistake is still the only line
     return tmp_path
 
 
@@ -246,6 +248,7 @@ def test_help_teaches_every_command_and_the_readme_names_it():
     assert "export-model" in names
     for command, name in zip(app.registered_commands, names, strict=True):
         assert command.callback.__doc__
+        assert command.epilog.startswith(f"Example: prelabel {name}")
         assert f"`prelabel {name}" in readme
 
 
