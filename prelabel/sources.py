@@ -121,7 +121,7 @@ class Source:
     # Where labels go, and what earlier runs stored. None of these needs `prepare`.
 
     def ontology(self) -> Ontology | None:
-        """Returns what may be labelled; None: the ontology is made from the model's classes."""
+        """Returns what may be labelled; None: the config names a file, or it is made from the model's classes."""
         return None
 
     def row_sink(self, label_map: LabelMap, options: RowOptions) -> RowSink:
@@ -140,8 +140,8 @@ class Source:
 class BareSource(Source):
     """A source of a user that has the three methods alone."""
 
-    def __init__(self, wrapped: TaskSource, section: SourceSection) -> None:
-        self._wrapped, self._section = wrapped, section
+    def __init__(self, wrapped: TaskSource) -> None:
+        self._wrapped = wrapped
 
     def tasks(self) -> Iterator[Task]:
         """Yields the wrapped source's tasks."""
@@ -158,19 +158,6 @@ class BareSource(Source):
     def describe(self) -> str:
         """Returns the name of the wrapped class."""
         return type(self._wrapped).__name__
-
-    def ontology(self) -> Ontology | None:
-        """Returns the ontology of the file that the section names."""
-        return load_ontology(self._section)
-
-
-def load_ontology(section: SourceSection) -> Ontology | None:
-    """Returns the ontology of the file that a section names; None where it names none.
-
-    Raises:
-        OntologyError: the file holds none.
-    """
-    return None if section.ontology_file is None else Ontology.load(section.ontology_file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from prelabel import Detections, FrameBatch
 from prelabel.assembly.assemble import assemble, assemble_stored, assemble_without_detector
 from prelabel.config.load import check_config, load_config
 from prelabel.config.sections import Config
+from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError
 from prelabel.export.export import export_run
 from prelabel.run.checks import run_checks
@@ -60,6 +61,14 @@ def test_its_stored_detections_are_labelled_again_and_exported(config: Config, t
     assert [(task.title, task.status, task.instances) for task in report.tasks] == [("first", "done", {"thing": 1})]
     export_run(assemble_without_detector(config, tmp_path), "coco", tmp_path / "exported")
     assert len(json.loads((tmp_path / "exported" / "coco.json").read_text())["annotations"]) == 3
+
+
+def test_its_section_may_name_an_ontology(config: Config, tmp_path: Path) -> None:
+    ontology = Ontology.from_classes(["thing", "other"])
+    (tmp_path / "ontology.json").write_text(json.dumps({"title": "Things", **ontology.structure}))
+    source = config.source.model_copy(update={"ontology": tmp_path / "ontology.json"})
+    assembly = assemble(config.model_copy(update={"source": source}), tmp_path)
+    assert [entry.name for entry in assembly.ontology.objects] == ["thing", "other"]
 
 
 def test_an_option_that_it_lacks_is_named(tmp_path: Path) -> None:

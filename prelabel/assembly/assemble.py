@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -187,6 +187,7 @@ def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared
     shared = Shared() if shared is None else shared
     store = RunFolder(output_of(config, dry_run))
     source = make_source(config, folder, shared)
+    find_ontology = partial(_find_ontology, source, config)
     return Assembly(
         config=config,
         folder=folder,
@@ -194,9 +195,9 @@ def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared
         store=store,
         found_store=store,
         named_source=source,
-        detection=DetectorParts(config, folder, LiveDetector(config, folder, shared), source.ontology),
-        classification=ClassifierParts(config, folder, source.ontology, shared),
-        function=FunctionParts(config, folder, source.ontology),
+        detection=DetectorParts(config, folder, LiveDetector(config, folder, shared), find_ontology),
+        classification=ClassifierParts(config, folder, find_ontology, shared),
+        function=FunctionParts(config, folder, find_ontology),
     )
 
 
@@ -237,7 +238,13 @@ def make_source(config: Config, folder: Path, shared: Shared) -> Source:
         raise ConfigError(
             f"source.use: {plugin.use!r} lacks `tasks()`, `proceed(task, pathway)` or `fail(task, reason)`"
         )
-    return BareSource(made, section)
+    return BareSource(made)
+
+
+def _find_ontology(source: Source, config: Config) -> Ontology | None:
+    """Returns the source's own ontology, else that of the file that the config names; None if there is neither."""
+    given, file = source.ontology(), config.source.ontology_file
+    return Ontology.load(file) if given is None and file is not None else given
 
 
 def output_of(config: Config, dry_run: bool) -> Path:

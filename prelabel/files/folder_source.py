@@ -19,13 +19,12 @@ from pydantic import BeforeValidator, Field
 from prelabel.config.sections import Config
 from prelabel.config.source import CLOSED, FileLabelsSection, SourceSection
 from prelabel.data.frames import Media
-from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, FetchError
 from prelabel.files.media_files import UNREADABLE_SUFFIXES, is_animated, media_kind
 from prelabel.plugins.affects import Affects
 from prelabel.runtime.files import PREVIEW_SUFFIXES
 from prelabel.runtime.shared import Shared
-from prelabel.sources import Source, load_ontology
+from prelabel.sources import Source
 
 NAME_YOURS = "; to label others: prelabel run CONFIG VIDEO|FOLDER|GLOB"
 NAMED_AT_MOST = 3
@@ -107,16 +106,15 @@ class FolderSource(Source):
     Section: ClassVar[type[SourceSection]] = FolderSection
     moves_tasks = False
 
-    def __init__(self, path: Path | Sequence[Path], output: Path, section: FolderSection | None = None) -> None:
+    def __init__(self, path: Path | Sequence[Path], output: Path) -> None:
         """Reads nothing.
 
         Args:
             path: a file, a folder or a glob, or several of these.
             output: where runs write.
-            section: names the ontology; None: it is made from the model's classes.
         """
         self._paths = (path,) if isinstance(path, Path) else tuple(path)
-        self._output, self._section = _with_end(output), section
+        self._output = _with_end(output)
         self._root = _common_root(self._paths)
         self._counted: list[FolderTask] | None = None
         self._unlisted: list[tuple[str, str]] = []
@@ -127,7 +125,7 @@ class FolderSource(Source):
         """Returns the source of a config."""
         section = config.source
         assert isinstance(section, FolderSection)
-        return cls(section.path, section.output, section)
+        return cls(section.path, section.output)
 
     def prepare(self) -> None:
         """Checks that there is a video or an image.
@@ -170,10 +168,6 @@ class FolderSource(Source):
             names += f" and {more} more" if more > 0 else ""
             said.append(f"{_count(len(undecodable), 'file')} left out that no reader decodes: {names}: convert them")
         return said
-
-    def ontology(self) -> Ontology | None:
-        """Returns the ontology of the file that the section names."""
-        return None if self._section is None else load_ontology(self._section)
 
     def owns(self, key: str, title: str) -> bool:
         """Tells whether a stored task is of files: their keys are their titles."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from prelabel.encord.project import labels_as_sent
 from prelabel.errors import AccountError
 from tests.encord_server import AGENT, ANNOTATE
 from tests.encord_server.ontologies import editor, ontology_object
@@ -48,3 +49,12 @@ def test_ontology_leaves_archived_objects_out(platform: Platform) -> None:
     platform.project.ontology = platform.server.world.add_ontology(editor(objects), title="Streets")
     ontology = reach(platform).ontology()
     assert (ontology.title, [found.name for found in ontology.objects]) == ("Streets", ["Person"])
+
+
+def test_a_row_that_was_read_holds_no_labels_and_can_be_given_some(platform: Platform) -> None:
+    row = platform.row()
+    sent = labels_as_sent(row)
+    assert "from_labels_dict" not in vars(row)
+    assert not row.is_labelling_initialised
+    row.from_labels_dict(sent)
+    assert row.to_encord_dict()["data_hash"] == sent["data_hash"] == platform.clip.data_hash

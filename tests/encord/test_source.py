@@ -117,6 +117,15 @@ def test_branches_of_one_video_are_tasks_of_their_own(platform: Platform, source
     assert len(platform.server.calls_of("list_label_rows")) == 2
 
 
+def test_a_task_is_found_by_its_key_wherever_it_has_moved(platform: Platform, source: EncordSource) -> None:
+    task = only_task(source)
+    source.proceed(task, "Annotate 1")
+    found = source.find_tasks({task.key, f"{platform.project.uuid}/gone/main", "clip.mp4"})
+    assert list(found) == [task.key]
+    with found[task.key].open() as media:
+        assert media.paths[0].read_bytes() == platform.clip.item.path.read_bytes()
+
+
 def test_other_kinds_are_left_alone_and_named(platform: Platform, source: EncordSource, tmp_path: Path) -> None:
     (tmp_path / "talk.mp3").touch()
     (tmp_path / "notes.pdf").touch()
