@@ -138,10 +138,17 @@ def _batch(
 
 
 class MissingFrames:
-    """Notes which frames a stream could not give, and says so at its end."""
+    """Notes which frames could not be decoded, and raises an error that names them at the end.
 
-    def __init__(self, name: str, num_frames: int, num_present: int) -> None:
-        self._name, self._num_frames, self._num_present = name, num_frames, num_present
+    Args:
+        name: of the file.
+        num_frames: of the video.
+        num_present: frames from this number on are missing for `reason`.
+        reason: in words.
+    """
+
+    def __init__(self, name: str, num_frames: int, num_present: int, reason: str = "the file is cut off") -> None:
+        self._name, self._num_frames, self._num_present, self._reason = name, num_frames, num_present, reason
         self._missing: list[int] = []
 
     def watch(self, frames: Iterable[tuple[int, Frame | None]]) -> Iterator[tuple[int, Frame | None]]:
@@ -155,10 +162,10 @@ class MissingFrames:
         """Raises: ReadError: if a frame was missing."""
         if not self._missing:
             return
-        cut = "; the file is cut off" if self._missing[-1] >= self._num_present else ""
+        reason = f"; {self._reason}" if self._missing[-1] >= self._num_present else ""
         raise ReadError(
             f"{self._name}: {len(self._missing)} of {self._num_frames} frames could not be decoded: "
-            f"{format_ranges(self._missing)}{cut}"
+            f"{format_ranges(self._missing)}{reason}"
         )
 
 

@@ -22,9 +22,8 @@ MAX_DECODER_THREADS = 16
 # In a file of these codecs each packet is one displayed frame, unless the file says otherwise. Older codecs have
 # packets without a frame and packets with two (packed B-frames): only decoding tells.
 ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp8", "vp9", "av1")
-# These store a time for each packet. Other containers store some, and FFmpeg guesses the rest, or none at all.
-STORE_ALL_TIMES = ("mov", "matroska")
-STORE_NO_TIMES = ("avi", "mpeg", "h264", "hevc", "m4v", "mpegvideo")
+# These store a time for each packet, TS with exceptions. FFmpeg guesses times in other containers, or mends wrong ones.
+STORE_TIMES = ("mov", "matroska", "mpegts")
 # Enough to reach past what a decoder drops at the start of a recording that was cut out of a longer one.
 NUM_FIRST_FRAMES = 64
 
@@ -73,11 +72,30 @@ def times_tell_frames(
         return False
     if codec.intra_only:
         return True
-    if codec.canonical_name not in ONE_FRAME_PER_PACKET or format_name in STORE_NO_TIMES:
+    if _keyframes_overlap(times, packets.is_key[shown]):
+        return False
+    if codec.canonical_name not in ONE_FRAME_PER_PACKET or not format_name.startswith(STORE_TIMES):
         return False
     if first.interlaced_frame:  # each field may be a packet of its own
         return False
-    return format_name.startswith(STORE_ALL_TIMES) or _stores_all_times(path)
+    return format_name != "mpegts" or _stores_all_times(path)
+
+
+def _keyframes_overlap(times: NDArray[np.int64], is_key: NDArray[np.bool_]) -> bool:
+    """Returns whether a frame stored after a keyframe is shown before one that is stored before the keyframe.
+
+    No encoder writes that (for HEVC see 3.69 of H.265, leading pictures). It happens where recordings with open GOPs
+    were cut and joined. There the decoder's order is not that of the times.
+
+    Args:
+        times: int64 (P, 2), clock and time of each shown packet, in stored order.
+        is_key: bool (P,).
+    """
+    rank = np.empty(len(times), np.int64)
+    rank[np.lexsort((times[:, 1], times[:, 0]))] = np.arange(len(times))
+    latest_before = np.maximum.accumulate(rank)[:-1]
+    earliest_after = np.minimum.accumulate(rank[::-1])[::-1][1:]
+    return bool((is_key[1:] & (earliest_after < latest_before)).any())
 
 
 def begins_as_indexed(path: Path, pts: NDArray[np.int64]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -33,6 +33,8 @@ from prelabel.media.pixels import Orientation
 # AVCOL_SPC_* and AVCOL_RANGE_* of libavutil/pixfmt.h, by FFmpeg's own names.
 COLOR_SPACES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
 COLOR_RANGES = {1: "tv", 2: "pc"}
+# Containers in which FFmpeg finds the keyframe that it is asked for.
+SEEKABLE = ("mov", "matroska")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +96,7 @@ class VideoIndex:
     @property
     def seek_points(self) -> NDArray[np.int64]:
         """Frames from which decoding may begin, int64 (C,), rising; the first frame alone where seeking is not sure."""
-        if self.has_timestamps and not self.is_counted and self.container.startswith(("mov", "matroska")):
+        if self.has_timestamps and not self.is_counted and self.container.startswith(SEEKABLE):
             return np.union1d(self.closed_gop_starts, 0)
         return np.zeros(1, np.int64)
 
@@ -208,7 +210,10 @@ def _number_frames(
         if damaged and np.isin(counted.pts, packets.pts).all():
             return by_packets
         if np.array_equal(counted.pts, by_packets.timeline.pts):
-            return by_packets
+            # Elsewhere a decoder that skips frames, or starts in mid-file, gives other times than one that does not.
+            is_seekable = container.format.name.startswith(SEEKABLE)
+            keyframes = np.flatnonzero(counted.is_key)
+            return replace(by_packets, keyframes=keyframes, is_counted=not is_seekable)
     timeline = lay_out_counted(packets, counted)
     num_present = len(timeline.packet)
     return _Numbering(

@@ -18,7 +18,7 @@ from prelabel.errors import FrameCountError, MachineError
 from prelabel.media.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
 from prelabel.media.container import demux, open_video
 from prelabel.media.counting import MAX_DECODER_THREADS
-from prelabel.media.index import VideoIndex, index_video
+from prelabel.media.index import SEEKABLE, VideoIndex, index_video
 from prelabel.media.packets import NO_TIME
 from prelabel.media.pixels import FrameConverter
 from prelabel.runtime.process_settings import usable_cores
@@ -75,7 +75,12 @@ class PyAVReader:
         """
         index = self._opened()
         wanted = check_request(frame_indices, batch_size, index.info.num_frames)
-        missing = MissingFrames(self._path.name, index.info.num_frames, index.num_present)
+        reason = (
+            "after the decoder's error nothing tells which frame is which"
+            if index.is_counted
+            else "the file is cut off"
+        )
+        missing = MissingFrames(self._path.name, index.info.num_frames, index.num_present, reason)
         convert = FrameConverter(index.info.width, index.info.height, index.orientation, self._threads)
         pictures = (
             (number, None if frame is None else convert(frame))
@@ -110,7 +115,11 @@ class PyAVReader:
         self, index: VideoIndex, wanted: NDArray[np.int64]
     ) -> Generator[tuple[int, VideoFrame], None, None]:
         # Counted frames are known by their place among all frames, so none may be left out.
-        only_keyframes = not index.is_counted and bool(np.isin(wanted, index.keyframes).all())
+        only_keyframes = (
+            not index.is_counted
+            and index.container.startswith(SEEKABLE)
+            and bool(np.isin(wanted, index.keyframes).all())
+        )
         return self._decode(
             index,
             # Frame threads swallow frames after an error (FFmpeg 8.1), so a gap is read again without them.
