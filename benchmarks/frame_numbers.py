@@ -75,8 +75,8 @@ def run_ffmpeg(*arguments: str | Path, data: bytes | None = None) -> bytes | Non
     """Returns FFmpeg's standard output; None if it fails."""
     command = ["ffmpeg", "-y", "-v", "error", *map(str, arguments)]
     done = subprocess.run(
-        command, input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, timeout=60
-    )  # noqa: E501
+        command, check=False, input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, timeout=60
+    )
     return done.stdout if done.returncode == 0 else None
 
 
@@ -171,7 +171,7 @@ def shown_by_ffmpeg(path: Path) -> list[int]:
     """Returns the numbers that FFmpeg's command shows."""
     out = run_ffmpeg(
         "-i", path, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-"
-    )  # noqa: E501
+    )
     frames = np.frombuffer(out or b"", np.uint8)
     frames = frames[: len(frames) // (WIDTH * HEIGHT * 3) * WIDTH * HEIGHT * 3].reshape(-1, HEIGHT, WIDTH, 3)
     return [read_number(frame) for frame in frames]

@@ -175,6 +175,23 @@ def remux(
     return target
 
 
+def remux_streams(sources: Sequence[Path], target: Path) -> Path:
+    """Copies the videos of several files side by side into one file."""
+    with av.open(target, "w") as output:
+        copies = []
+        for source in sources:
+            with av.open(source) as container:
+                video = container.streams.video[0]
+                copies.append((output.add_stream_from_template(video), source))
+        for stream, source in copies:
+            with av.open(source) as container:
+                for packet in container.demux(container.streams.video[0]):
+                    if packet.size:
+                        packet.stream = stream
+                        output.mux(packet)
+    return target
+
+
 def _edit_list(folder: Path) -> Clip:
     """The first 5 frames are discarded, one of them stored: the rest refers to it."""
     source = write_clip(folder / "whole.mp4", Recipe()).path

@@ -109,6 +109,10 @@ def choose_reader(
     # A named reader may read files that FFmpeg does not: only `auto` and keyframes need the index.
     index = index_video(media.paths[0]) if section.use == "auto" or section.only_keyframes else None
     choice = _named(section) if section.use != "auto" else select_reader(index, section.device, machine)
+    if index is not None and index.other_streams:
+        others = ", ".join(map(str, index.other_streams))
+        reason = f"{choice.reason.removesuffix('.')}; it reads stream {index.stream_index}, not video stream {others}."
+        choice = replace(choice, reason=reason)
     choice = _with_decode_workers(choice, media, section)
     return choice, index.keyframes if index is not None and section.only_keyframes else None
 

@@ -80,8 +80,21 @@ def _pick_stream(container: InputContainer, name: str) -> VideoStream:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         cover = " (its only picture is cover art)" if container.streams.video else ""
         raise ReadError(f"{name}: no video stream{cover}: the file holds {kinds}")
-    best = container.streams.best("video")
-    return next((stream for stream in known if best is not None and stream.index == best.index), known[0])
+    return max(known, key=_rank)
+
+
+def _rank(stream: VideoStream) -> int:
+    """Returns how much FFmpeg's command prefers a stream: `map_auto_video` of fftools/ffmpeg_mux_init.c.
+
+    `av_find_best_stream`, which PyAV calls, ranks otherwise: in a TS of two streams it takes the first.
+    """
+    context = stream.codec_context
+    return context.width * context.height + 5_000_000 * bool(stream.disposition & stream.disposition.default)
+
+
+def other_video_streams(container: InputContainer, chosen: VideoStream) -> tuple[int, ...]:
+    """Returns the indices of the video streams that were not chosen; cover art does not count."""
+    return tuple(s.index for s in container.streams.video if s.index != chosen.index and not _is_cover_art(s))
 
 
 def _is_cover_art(stream: VideoStream) -> bool:

@@ -133,6 +133,8 @@ def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
     """Returns why decord would not give this file's frames exactly; None if it would."""
     reasons = {
         "it holds frames that are not shown": index.has_unshown_packets,
+        "it has several video streams": bool(index.other_streams),
+        "its frames had to be counted": index.is_counted,
         "it is cut off at its end": index.num_present < index.info.num_frames,
         f"its components have {index.bits} bits": index.bits != 8,
         "it is mirrored": index.orientation.is_mirrored,

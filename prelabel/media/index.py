@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ReadError
-from prelabel.media.container import demux, open_video
+from prelabel.media.container import demux, open_video, other_video_streams
 from prelabel.media.counting import begins_as_indexed, count_by_decoding, lay_out_counted, times_tell_frames
 from prelabel.media.packets import (
     NO_TIME,
@@ -47,6 +47,7 @@ class VideoIndex:
     Attributes:
         path: the file.
         stream_index: the video's stream among all streams of the file.
+        other_streams: indices of the video streams that are not read.
         info: the video as it is shown; `num_frames` counts frames that were cut off the file's end too.
         pts: int64 (N,), time of each frame in units of the stream; not in order of time where timestamps start anew.
         pts_seconds: float64 (N,), time of each frame, from the first.
@@ -72,6 +73,7 @@ class VideoIndex:
 
     path: Path
     stream_index: int
+    other_streams: tuple[int, ...]
     info: VideoInfo
     pts: NDArray[np.int64]
     pts_seconds: NDArray[np.float64]
@@ -158,6 +160,7 @@ def _build_index(
     return VideoIndex(
         path=path,
         stream_index=stream.index,
+        other_streams=other_video_streams(container, stream),
         info=_info(width, height, timeline, packets.frame_seconds, orientation.rotation_degrees),
         pts=timeline.pts,
         pts_seconds=timeline.seconds,

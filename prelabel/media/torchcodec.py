@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -45,6 +46,7 @@ def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
     reasons = {
         f"its container is {index.container}": not index.container.startswith(("mov", "matroska")),
         "its packets carry no times": not index.has_timestamps,
+        "its frames had to be counted": index.is_counted,
         "it is cut off at its end": index.num_present < index.info.num_frames,
         # It keeps to the edit lists of MP4, and counts what else is not shown.
         "it holds frames that are not shown": index.has_unshown_packets and not index.container.startswith("mov"),
@@ -158,8 +160,8 @@ class TorchCodecReader:
 
 
 def _reason(error: Exception) -> str:
-    """Returns what went wrong without torchcodec's function names and source lines."""
-    return str(error).strip().split("\n", 1)[0].rsplit(", ", 1)[-1]
+    """Returns the first line of an error, without the function and the source line that torchcodec 0.17 puts first."""
+    return re.sub(r"^[^,]+, \S+:\d+, ", "", str(error).strip().split("\n", 1)[0])
 
 
 def _resolve(device: str) -> str:

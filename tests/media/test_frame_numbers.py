@@ -1,0 +1,57 @@
+"""Frame numbers against what FFmpeg shows, on files that were cut, joined, remuxed or packed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.frame_numbers import build_corpus, judge, shown_by_ffmpeg, shown_by_pyav
+from prelabel.config.sections import ReaderSection
+from prelabel.data.frames import Media
+from prelabel.media.choose import choose_reader
+from prelabel.media.container import open_video
+from prelabel.media.index import index_video
+from tests.make_media import Recipe, remux_streams, write_clip
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg binary on PATH: it builds the files"),
+    pytest.mark.timeout(120),
+]
+# Encoder, ways to make a file, containers.
+FAMILIES = [
+    ("h264-open", ["cut", "segment", "concat-cut"], ["mkv", "mp4", "ts", "avi"]),
+    ("hevc-open", ["cut", "segment", "concat-cut"], ["mkv", "mp4", "ts"]),
+    ("h264-interlaced", ["plain", "from-middle"], ["mkv", "ts"]),
+    ("h264", ["late", "negative", "through-ts", "fragmented"], ["mp4", "mkv", "flv"]),
+    ("mpeg1", ["plain", "cut", "twice", "concat"], ["mpg", "mkv", "ts"]),
+    ("mpeg2", ["plain", "cut", "from-middle", "through-mpg"], ["mpg", "ts", "mxf"]),
+    ("mpeg4", ["plain", "cut", "segment", "concat-cut"], ["avi", "mp4", "mkv"]),
+    ("vp9", ["plain", "cut", "concat"], ["webm"]),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("encoder", "ways", "suffixes"), FAMILIES, ids=[encoder for encoder, *_ in FAMILIES])
+def test_every_frame_has_the_number_by_which_ffmpeg_shows_it(
+    encoder: str, ways: list[str], suffixes: list[str], tmp_path: Path
+):
+    num_equal = 0
+    for path in build_corpus(tmp_path, [encoder], ways, suffixes):
+        truths = [shown_by_pyav(path), shown_by_pyav(path, "AUTO"), shown_by_ffmpeg(path)]
+        if truths[0]:
+            assert judge(path, "pyav", truths) == "equal", path.name
+            num_equal += 1
+    assert num_equal >= len(ways)
+
+
+def test_the_larger_of_two_video_streams_is_read_and_the_other_is_named(tmp_path: Path):
+    small = write_clip(tmp_path / "small.mp4", Recipe()).path
+    large = write_clip(tmp_path / "large.mp4", Recipe(width=128, height=96)).path
+    path = remux_streams([small, large], tmp_path / "both.ts")
+    with open_video(path) as (_, stream):
+        assert (stream.codec_context.width, stream.index) == (128, 1)
+    assert index_video(path).other_streams == (0,)
+    choice, _ = choose_reader(Media("video", (path,)), ReaderSection(device="cpu"))
+    assert choice.reason == "The config asks for decoding on the CPU; it reads stream 1, not video stream 0."
