@@ -1,4 +1,4 @@
-"""Which ontology object a model's class might be meant to become: a proposal for a person to look over."""
+"""Proposes an ontology object or option for each class of a model, for a person to check."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from prelabel.data.ontology import BOX_SHAPES, Ontology, OntologyObject
 from prelabel.models.cards import ModelCard
 
-NEAR = 0.8  # difflib's ratio from which two names may be spellings of one
+NEAR = 0.8  # least ratio of difflib at which two names may be spellings of the same one
 
 # COCO 2017's thing classes in the order of their ids, as Ultralytics and torchvision name them.
 COCO_NAMES = tuple(
@@ -24,7 +24,7 @@ COCO_NAMES = tuple(
     ).split(", ")
 )
 
-# Other words for a class, then what it is a kind of; the first that the ontology has is proposed.
+# Other words for a class, then its kinds. The first that the ontology has is proposed.
 _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "person": ("pedestrian", "human", "people", "worker"),
     "bicycle": ("bike", "cycle", "two wheeler"),
@@ -68,11 +68,11 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An object that a class might become.
+    """A proposed object for a class.
 
     Attributes:
-        target: what the config says: the object's name, or its feature hash where the name is not clear.
-        is_guess: the two are not called the same, so somebody has to look.
+        target: the object's name, or its feature hash if several objects have that name.
+        is_guess: the names differ, so a person has to check.
     """
 
     target: str
@@ -80,20 +80,20 @@ class Proposal:
 
 
 def known_classes(card: ModelCard | None) -> tuple[str, ...]:
-    """Returns a model's class names as far as they can be told without loading its weights; empty if they cannot."""
+    """Returns a model's class names, if they are known without its weights; else nothing."""
     if card is None:
         return ()
     if card.classes is not None:
         return card.classes
     score = (card.model_extra or {}).get("score")
-    return COCO_NAMES if "COCO" in str(score) else ()  # what is scored on COCO finds COCO's classes
+    return COCO_NAMES if "COCO" in str(score) else ()  # a model that is scored on COCO has COCO's classes
 
 
 def classes_of_options(card: ModelCard | None, options: Sequence[str]) -> dict[str, tuple[str, bool]]:
-    """Returns the option that each of a classifier's classes might become, and whether that is a guess.
+    """Returns a proposed option for each of a classifier's classes, and whether that is a guess.
 
-    A class becomes the option that it is called like, else the one that its name ends in: `Egyptian cat` is a `Cat`.
-    Classes that become none are left out, and so are all where the classes cannot be told without the weights.
+    It is the option of the same name, or else the one that ends the class's name: `Egyptian cat` is a `Cat`. Classes
+    without an option are left out, and so are all if they are not known without the weights.
     """
     found: dict[str, tuple[str, bool]] = {}
     by_name = {_plain(option): option for option in options}
@@ -107,7 +107,7 @@ def classes_of_options(card: ModelCard | None, options: Sequence[str]) -> dict[s
 
 
 def _published_classes(card: ModelCard | None) -> Sequence[str]:
-    """Returns a classifier's classes: the card's, else those that torchvision publishes its weights with."""
+    """Returns a classifier's classes: the card's, or those of the weights that torchvision publishes."""
     if card is None or card.classes is not None or card.use != "torchvision" or card.builder is None:
         return known_classes(card)
     from prelabel.models.classifiers.torchvision import find_published
@@ -117,7 +117,7 @@ def _published_classes(card: ModelCard | None) -> Sequence[str]:
 
 
 def propose_map(class_names: Sequence[str], ontology: Ontology) -> dict[str, Proposal | None]:
-    """Returns for every class the object that it might become, None where none comes near."""
+    """Returns a proposed object for every class; None if no name is near."""
     objects = [candidate for candidate in ontology.objects if candidate.shape in BOX_SHAPES]
     return {name: _propose(name, objects) for name in class_names}
 
@@ -136,7 +136,7 @@ def _propose(class_name: str, objects: Sequence[OntologyObject]) -> Proposal | N
 
 
 def _called(name: str, objects: Sequence[OntologyObject]) -> OntologyObject | None:
-    """Returns the object of this name: as written, else whatever the case, else as singular or plural."""
+    """Returns the object of this name: as written, or else in another case, or else as singular or plural."""
     tests = (
         lambda candidate: candidate.name == name,
         lambda candidate: _plain(candidate.name) == _plain(name),
@@ -155,7 +155,7 @@ def _target(found: OntologyObject, objects: Sequence[OntologyObject]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Returns a name without what differs between spellings.
+    """Returns a name in one spelling: lower case, with spaces.
 
     >>> _plain("Traffic_Light")
     'traffic light'
@@ -164,7 +164,7 @@ def _plain(name: str) -> str:
 
 
 def _numbers(name: str) -> set[str]:
-    """Returns a name and what it would be the plural of.
+    """Returns a name and its possible singulars.
 
     >>> sorted(_numbers("Buses")), sorted(_numbers("bus"))
     (['bus', 'buse', 'buses'], ['bu', 'bus'])
