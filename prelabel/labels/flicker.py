@@ -1,4 +1,4 @@
-"""Boxes that come and go: a thing that is there is seen on most frames around."""
+"""Finds boxes that come and go: a thing that is there shows on most frames around."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prelabel.data.detections import VideoDetections
 
 
 class Flicker(BaseModel):
-    """On how many frames a thing must be seen: `seen` of some `of` that follow each other, its own among them."""
+    """On how many frames a thing must be seen: on `seen` of `of` frames in a row, its own among them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,7 +35,7 @@ def flickering(found: VideoDetections, category: NDArray[np.int64], flicker: Fli
     """Returns which boxes are of things seen on too few frames around, bool (N,).
 
     Args:
-        found: boxes; frames on which there are none count as looked at where `inferred_frames` has them.
+        found: boxes; `inferred_frames` tells which frames without boxes the detector has seen.
         category: (N,), the ontology object of each.
         flicker: how many frames are enough.
 

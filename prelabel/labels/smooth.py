@@ -1,4 +1,4 @@
-"""Boxes of a track without the detector's jitter."""
+"""Removes the detector's jitter from the boxes of a track."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from prelabel.data.frames import VideoInfo
 
 
 def runs(tracked: VideoDetections) -> list[NDArray[np.int64]]:
-    """Returns the rows of each run, rising in time; runs by track, then time.
+    """Returns the rows of each run, a stretch of a track without a gap; runs by track, then by time.
 
-    Boxes of a track are of one run where they stand on frames that were looked at one right after the other, and no
-    farther apart than such frames are as a rule: not where a track has a gap, nor between two frame ranges.
+    The boxes of a run are on frames that the detector saw one after the other, no farther apart than such frames
+    usually are. So a run ends at a gap of the track, and where a frame range ends.
 
     Args:
         tracked: boxes, each of a track.
@@ -42,15 +42,15 @@ def runs(tracked: VideoDetections) -> list[NDArray[np.int64]]:
 
 
 NUM_SIGMAS = 3
-"""Boxes farther away weigh a hundredth or less."""
+"""Boxes farther away are left out: they would weigh a hundredth or less."""
 
 
 def smooth_boxes(tracked: VideoDetections, info: VideoInfo, smooth_seconds: float) -> NDArray[np.float32]:
     """Returns the corners, (N, 4), smoothed over each stretch of a track without a gap.
 
-    Each corner is where a straight line lies at its time that is fitted to the corners around, weighted by a Gaussian
-    of their distance in time: local linear regression (Cleveland 1979), which unlike a mean leaves a steady motion as
-    it is, at the ends too. A box that would have no area then stays as it is.
+    A straight line is fitted to the corners around each one, with Gaussian weights by their distance in time, and the
+    corner moves onto it: local linear regression (Cleveland 1979). Unlike a mean, it leaves steady motion as it is, at
+    the ends too. A box that would lose its area stays as it is.
 
     Args:
         tracked: boxes, each of a track.
@@ -69,7 +69,7 @@ def smooth_boxes(tracked: VideoDetections, info: VideoInfo, smooth_seconds: floa
 
 
 def fit_locally(at: NDArray[np.float64], values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """Returns the values, (N, K), of straight lines fitted around each place.
+    """Returns the values, (N, K), of lines fitted around each place.
 
     Args:
         at: (N,), rising places.
