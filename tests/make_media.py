@@ -192,6 +192,38 @@ def remux_streams(sources: Sequence[Path], target: Path) -> Path:
     return target
 
 
+def pack_b_frames(source: Path, target: Path) -> Path:
+    """Writes MPEG-4 as DivX 5 did: a reference and the first B-frame after it share a packet of an AVI.
+
+    The packet that this leaves over holds a frame that is not coded.
+    """
+    start, user_data = b"\0\0\1\xb6", b"\0\0\1\xb2"
+    with av.open(source) as container:
+        video = container.streams.video[0]
+        header = bytes(video.codec_context.extradata or b"").split(user_data)[0] + user_data + b"DivX503b1393p"
+        units = [bytes(packet) for packet in container.demux(video) if packet.size]
+    chunks: list[bytes] = []
+    at = 0
+    while at < len(units):
+        end = at + 1
+        while end < len(units) and units[end][units[end].find(start) + 4] >> 6 == 2:  # vop_coding_type B
+            end += 1
+        between = units[at + 1 : end]
+        not_coded = [*between[1:], start + bytes([0x50, 0x4F])]
+        chunks += [units[at] + between[0], *not_coded] if between else [units[at]]
+        at = end
+    chunks[0] = header + chunks[0][chunks[0].find(start) :]
+    with av.open(target, "w") as output:
+        with av.open(source) as container:
+            stream = output.add_stream_from_template(container.streams.video[0])
+        stream.codec_context.codec_tag = "DX50"
+        for number, data in enumerate(chunks):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, FPS), number, number
+            output.mux(packet)
+    return target
+
+
 def _edit_list(folder: Path) -> Clip:
     """The first 5 frames are discarded, one of them stored: the rest refers to it."""
     source = write_clip(folder / "whole.mp4", Recipe()).path

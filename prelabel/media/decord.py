@@ -134,11 +134,11 @@ def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
     reasons = {
         "it holds frames that are not shown": index.has_unshown_packets,
         "it has several video streams": bool(index.other_streams),
-        "its frames had to be counted": index.is_counted,
         "it is cut off at its end": index.num_present < index.info.num_frames,
         f"its components have {index.bits} bits": index.bits != 8,
         "it is mirrored": index.orientation.is_mirrored,
         "its packets carry no times": not index.has_timestamps,
+        "its frames had to be counted": index.is_counted,
         "it does not begin with a keyframe": not on_gpu and not (index.closed_gop_starts[:1] == 0).any(),
         f"its codec is {index.codec}": index.codec not in (GPU_CODECS if on_gpu else CPU_CODECS),
         "its width or height is odd": any(side % 2 for side in index.coded_size),

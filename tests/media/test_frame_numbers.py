@@ -13,7 +13,7 @@ from prelabel.data.frames import Media
 from prelabel.media.choose import choose_reader
 from prelabel.media.container import open_video
 from prelabel.media.index import index_video
-from tests.make_media import Recipe, remux_streams, write_clip
+from tests.make_media import RECIPES, Recipe, pack_b_frames, remux_streams, write_clip
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg binary on PATH: it builds the files"),
@@ -44,6 +44,19 @@ def test_every_frame_has_the_number_by_which_ffmpeg_shows_it(
             assert judge(path, "pyav", truths) == "equal", path.name
             num_equal += 1
     assert num_equal >= len(ways)
+
+
+def test_packed_b_frames_are_numbered_as_they_are_shown(tmp_path: Path):
+    path = pack_b_frames(write_clip(tmp_path / "plain.mp4", RECIPES["mpeg4"]).path, tmp_path / "packed.avi")
+    index = index_video(path)
+    assert (index.info.num_frames, index.is_counted) == (30, True)
+    assert judge(path, "pyav", [list(range(30))]) == "equal"
+
+
+def test_a_stride_over_repeated_times_keeps_the_numbers(tmp_path: Path):
+    recipe = Recipe(suffix=".mpg", codec="mpeg1video", options={"g": "12", "bf": "2", "b": "200000"}, num_frames=60)
+    path = write_clip(tmp_path / "small.mpg", recipe).path
+    assert judge(path, "pyav", [list(range(60))]) == "equal"
 
 
 def test_the_larger_of_two_video_streams_is_read_and_the_other_is_named(tmp_path: Path):
