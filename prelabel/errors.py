@@ -1,4 +1,4 @@
-"""What a user can meet.
+"""The errors that a user can meet.
 
 PrelabelError
 ├── SetupError            nothing can run: exit code 2
@@ -7,21 +7,21 @@ PrelabelError
 │   ├── WeightsError      weights that are missing, altered or of another kind
 │   ├── OntologyError     classes and ontology do not meet
 │   ├── AccountError      key, project, stage or pathway on the platform
-│   │   └── OutageError   the platform stayed away for longer than the run waits
-│   └── MachineError      a device or a decoder that this machine lacks
+│   │   └── OutageError   the platform did not answer for longer than a run waits
+│   └── MachineError      this machine lacks a device or a decoder
 └── TaskError             one task fails, the run goes on: exit code 1
-    ├── FetchError        the media could not be brought here whole
+    ├── FetchError        the media could not be downloaded completely
     ├── ReadError         the media could not be decoded as promised
     │   └── FrameCountError
     ├── DetectError       the detector broke its contract or raised
     │   └── DeviceMemoryError
-    ├── ClassifyError     the classifier did
-    ├── TrackError        the tracker did
+    ├── ClassifyError     the classifier broke its contract or raised
+    ├── TrackError        the tracker broke its contract or raised
     ├── AgentError        the user's function raised
-    │   └── AnswerError   it returned what it may not
+    │   └── AnswerError   it returned a value that is not allowed
     ├── LabelError        the labels cannot be written as they are
     │   └── RowTooLargeError
-    ├── SaveError         the platform did not take the labels or the move
+    ├── SaveError         the platform refused the labels or the move
     └── TakenError        no failure: a person or another run has moved the task on
 """
 
@@ -52,15 +52,15 @@ class WeightsError(SetupError):
 
 
 class OntologyError(SetupError):
-    """The detector's classes and the ontology do not meet."""
+    """The detector's classes do not fit the ontology."""
 
 
 class AccountError(SetupError):
-    """The key, project, stage or pathway is not there or not allowed."""
+    """The key, project, stage or pathway is missing or not allowed."""
 
 
 class OutageError(AccountError):
-    """The platform did not answer for as long as the run waits for it; what is left may be done later."""
+    """The platform did not answer for longer than a run waits; the remaining tasks can be done later."""
 
 
 class MachineError(SetupError):
@@ -71,14 +71,14 @@ class TaskError(PrelabelError):
     """One task failed; the run goes on with the others.
 
     Attributes:
-        may_pass: whether another try, from fresh media and a fresh label row, may end otherwise.
+        retryable: whether another try, with the media and the label row fetched again, can succeed.
     """
 
     retryable = True
 
 
 class FetchError(TaskError):
-    """The media could not be brought here whole."""
+    """The media could not be downloaded completely."""
 
 
 class ReadError(TaskError):
@@ -112,7 +112,7 @@ class AgentError(TaskError):
 
 
 class AnswerError(AgentError):
-    """The user's function returned what it may not."""
+    """The user's function returned a value that is not allowed."""
 
     retryable = False
 
@@ -124,15 +124,15 @@ class LabelError(TaskError):
 
 
 class RowTooLargeError(LabelError):
-    """The label row would pass the platform's limit."""
+    """The label row is larger than the platform allows."""
 
 
 class SaveError(TaskError):
-    """The platform did not take the labels, or did not move the task."""
+    """The platform refused the labels or the move."""
 
 
 class TakenError(TaskError):
-    """The task is another's now: it was moved on, or done, since it was listed. Nothing was saved."""
+    """The task was moved or done by somebody else after it was listed. Nothing was saved."""
 
     retryable = False
 
@@ -156,6 +156,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _with_its_beginning(word: str, names: Iterable[str]) -> list[str]:
-    """Returns the names that go on where the word ends, or end where it goes on; of three letters or more."""
+    """Returns the names that begin with the word or that the word begins with; the shorter has 3 letters or more."""
     pairs = [(name, *sorted((name, word), key=len)) for name in names]
     return [name for name, short, long in pairs if len(short) > 2 and long.startswith(short)]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: once ends after what is in hand, twice gives that up, a third time waits for nothing."""
+"""Ctrl-C and SIGTERM: the first finishes the current tasks, the second aborts them, the third ends at once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Stopped(Exception):  # noqa: N818  (not an error: somebody asked for it)
-    """Work in hand was given up, because somebody asked twice."""
+class Stopped(Exception):  # noqa: N818  (not an error: the user asked for it)
+    """The current task was aborted on a second request to stop."""
 
 
 class StopSignal:
-    """Whether to go on. Asked from any thread."""
+    """Holds a request to stop; safe to use from any thread."""
 
     def __init__(self) -> None:
         self._soon = threading.Event()
@@ -22,39 +22,39 @@ class StopSignal:
 
     @property
     def is_set(self) -> bool:
-        """True once no new task is to be begun."""
+        """Whether no new task may start."""
         return self._soon.is_set()
 
     @property
     def is_now(self) -> bool:
-        """True once work in hand is to be given up, too."""
+        """Whether the current task must be aborted."""
         return self._now.is_set()
 
     def ask(self) -> None:
-        """Asks to stop after what is in hand; asked again: now."""
+        """Requests a stop after the current tasks; the second time, now."""
         if self._soon.is_set():
             self._now.set()
         self._soon.set()
 
     def check(self) -> None:
-        """Goes on, or raises.
+        """Raises if the current task must be aborted.
 
         Raises:
-            Stopped: if work in hand is to be given up.
+            Stopped: it must.
         """
         if self._now.is_set():
             raise Stopped
 
     def wait(self, seconds: float) -> None:
-        """Returns after `seconds`, or as soon as somebody asks to stop."""
+        """Waits for `seconds`, or until a stop is requested."""
         self._soon.wait(seconds)
 
 
 @contextmanager
 def stop_on_signals(stop: StopSignal, tell: Callable[[str], None]) -> Iterator[None]:
-    """Turns SIGINT and SIGTERM into `stop.ask()` for as long as the context is open; main thread only.
+    """Turns SIGINT and SIGTERM into `stop.ask()` within the context; for the main thread only.
 
-    Not all that takes long asks `stop`: a batch in a detector, a save, a picture. A third one is a KeyboardInterrupt.
+    The third signal raises KeyboardInterrupt: a batch in a detector or a save does not look at `stop`.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What others are told of a run while it works: Prometheus, OpenTelemetry."""
+"""Monitoring of a run: Prometheus metrics and OpenTelemetry spans."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from prelabel.runtime.telemetry import export_spans, is_asked_for
 
 @contextmanager
 def observers(metrics_port: int | None) -> Iterator[list[Progress]]:
-    """Yields who else is to be told of a run.
+    """Yields the observers of a run that are asked for.
 
     Args:
-        metrics_port: where Prometheus metrics are served; None: nowhere.
+        metrics_port: port of the Prometheus metrics; None: no metrics.
 
     Raises:
-        MachineError: what was asked for cannot be had.
+        MachineError: the port is taken, or OpenTelemetry is not installed.
     """
     with ExitStack() as stack:
         told: list[Progress] = []

@@ -1,4 +1,4 @@
-"""What a run tells while it works: a picture on a terminal, JSON lines elsewhere, or nothing."""
+"""Progress of a run: bars on a terminal, JSON lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -21,60 +21,60 @@ Value = str | int | float | bool | None | list[str] | dict[str, int] | dict[str,
 
 
 class Progress(Protocol):
-    """Told from several threads; never blocks the work."""
+    """Receives the progress of a run, from several threads; must not block."""
 
     def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """A task's frames are about to be looked at."""
+        """A task is about to be inferred."""
 
     def frames(self, num_frames: int) -> None:
-        """So many more frames of the task begun last were looked at."""
+        """So many more frames of the current task were inferred."""
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """So many items wait between this stage and the next."""
+        """So many items are queued after this step."""
 
     def event(self, name: str, **values: Value) -> None:
-        """Something happened that a log should have."""
+        """Something happened that belongs in the log."""
 
 
 class NullProgress:
-    """Tells nobody."""
+    """Ignored."""
 
     def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """Tells nobody."""
+        """Ignored."""
 
     def frames(self, num_frames: int) -> None:
-        """Tells nobody."""
+        """Ignored."""
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """Tells nobody."""
+        """Ignored."""
 
     def event(self, name: str, **values: Value) -> None:
-        """Tells nobody."""
+        """Ignored."""
 
 
 class MultiProgress:
-    """Tells several, in this order."""
+    """Forwards to several, in order."""
 
     def __init__(self, *told: Progress) -> None:
         self._told = told
 
     def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """Tells each."""
+        """Forwards."""
         for one in self._told:
             one.begin(title, num_frames, task_id)
 
     def frames(self, num_frames: int) -> None:
-        """Tells each."""
+        """Forwards."""
         for one in self._told:
             one.frames(num_frames)
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """Tells each."""
+        """Forwards."""
         for one in self._told:
             one.waiting(stage, num_items)
 
     def event(self, name: str, **values: Value) -> None:
-        """Tells each."""
+        """Forwards."""
         for one in self._told:
             one.event(name, **values)
 
@@ -82,7 +82,7 @@ class MultiProgress:
 def emit_stage_time(
     progress: Progress, task_id: str, title: str, stage: str, busy_seconds: float, wall_seconds: float
 ) -> None:
-    """Tells that a stage is done with a task: how long it worked, and how long ago it began."""
+    """Reports how long a step worked on a task, and how long ago it began."""
     progress.event(
         "stage_done",
         task=title,
@@ -94,7 +94,7 @@ def emit_stage_time(
 
 
 def reason_beside(title: str, reason: str) -> str:
-    """Returns why a task is not done as it is told beside the task's title: without what names the task again.
+    """Returns the reason without the task's name at its start, to print after the title.
 
     >>> reason_beside("day 1/clip.mp4", "clip.mp4: the file is empty")
     'the file is empty'
@@ -111,11 +111,11 @@ def reason_beside(title: str, reason: str) -> str:
 
 
 class JsonLines:
-    """One JSON object a line: every event, and every few seconds how far the task is."""
+    """Writes one JSON object a line: every event, and every few seconds the progress of the task."""
 
     def __init__(self, stream: IO[str], seconds_between: float = 5.0) -> None:
         self._stream, self._seconds_between = stream, seconds_between
-        self._lock = threading.RLock()  # a signal handler may tell while we tell
+        self._lock = threading.RLock()  # a signal handler can write while this thread holds the lock
         self._title, self._task_id, self._num_frames, self._seen = "", "", 0, 0
         self._began = self._told = time.monotonic()
 
@@ -126,7 +126,7 @@ class JsonLines:
         self.event("task_started", task=title, task_id=task_id, frames=num_frames)
 
     def frames(self, num_frames: int) -> None:
-        """Counts, and tells now and then."""
+        """Counts frames and writes `progress` every few seconds."""
         self._seen += num_frames
         now = time.monotonic()
         if now - self._told >= self._seconds_between:
@@ -143,10 +143,10 @@ class JsonLines:
             )
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """Changes too often to be told."""
+        """Ignored: changes too often for a log."""
 
     def event(self, name: str, **values: Value) -> None:
-        """Writes a line; none for the stages of a task, whose seconds stand in the line of its end."""
+        """Writes a line; none for `stage_done`, since the line at the end of a task has these seconds."""
         if name == "stage_done":
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -157,7 +157,7 @@ class JsonLines:
 
 
 class Bars:
-    """A bar for tasks and one for the frames of the task in hand, with frames a second and time left."""
+    """Shows a bar for tasks and one for the frames of the current task, with frames per second and time left."""
 
     def __init__(self, console: Console) -> None:
         columns = (
@@ -183,13 +183,13 @@ class Bars:
         self._bars.stop()
 
     def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """Starts the frames' bar again."""
+        """Restarts the bar of frames."""
         self._began = time.monotonic()
         if self._frames is not None:
             self._bars.reset(self._frames, description=escape(title), total=num_frames, rate="", visible=True)
 
     def frames(self, num_frames: int) -> None:
-        """Moves the frames' bar on."""
+        """Advances the bar of frames."""
         if self._frames is None:
             return
         self._bars.advance(self._frames, num_frames)
@@ -199,10 +199,10 @@ class Bars:
         )
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """Shows nothing of it."""
+        """Ignored."""
 
     def event(self, name: str, **values: Value) -> None:
-        """Moves the tasks' bar on, and prints what a person should see."""
+        """Advances the bar of tasks, and prints failures and warnings."""
         if self._tasks is not None and name == "run_started":
             num_tasks = values.get("tasks")
             self._bars.update(self._tasks, total=num_tasks if isinstance(num_tasks, int) else None)
@@ -223,7 +223,7 @@ class Bars:
 
 @contextmanager
 def show_progress() -> Iterator[Progress]:
-    """Yields bars if standard output is a terminal, else JSON lines on it, and on it alone."""
+    """Yields bars if standard output is a terminal, else JSON lines; other output then goes to standard error."""
     if sys.stdout.isatty():
         with Bars(Console()) as bars:
             yield bars
@@ -234,5 +234,5 @@ def show_progress() -> Iterator[Progress]:
 
 
 def stdout_to_stderr() -> AbstractContextManager[object]:
-    """Returns a context in which what a part of one's own prints does not get between JSON lines."""
+    """Returns a context in which a plug-in's prints go to standard error and not between JSON lines."""
     return nullcontext() if sys.stdout.isatty() else redirect_stdout(sys.stderr)

@@ -1,4 +1,4 @@
-"""Signed links and keys, kept out of everything that people may read."""
+"""Keeps signed links and private keys out of logs, errors and files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _QUERY = re.compile(r"\?[^\s\"'<>=]+=[^\s\"'<>]*")
 
 
 def redact(text: str) -> str:
-    """Returns the text without private keys, and with no more of a link than its host.
+    """Returns the text without private keys, and with links shortened to their host.
 
     >>> redact("GET https://bucket.example/a/clip.mp4?sig=abc failed")
     'GET https://bucket.example/… failed'
@@ -23,7 +23,7 @@ def redact(text: str) -> str:
 
 
 def hide_secrets(text: str) -> str:
-    """Returns the text without private keys and without what signs a link; where it leads to stays.
+    """Returns the text without private keys and without the query of links, which signs them.
 
     >>> hide_secrets("https://host.example/best.pt?token=abc: not found")
     'https://host.example/best.pt?… not found'
@@ -41,5 +41,5 @@ _FILTER = _LinksRedacted()
 
 
 def keep_links_out_of_logs() -> None:
-    """Makes the HTTP library's own log lines, which hold whole links, pass through `redact`. Twice is once."""
+    """Redacts the log lines of urllib3, which hold whole links; can be called again."""
     logging.getLogger("urllib3.connectionpool").addFilter(_FILTER)

@@ -153,3 +153,9 @@ def test_geometry_goes_with_its_rows():
     later = with_geometry((0, (1, 1, 2, 2), 0.5, 0, TURNED), (2, (1, 1, 2, 2), 0.5, 0, POSE))
     assert merge([found, later]).geometry.tolist() == [DISC, TURNED, None, POSE]
     assert column().shape == (0,)
+
+
+def test_a_triangle_has_an_outline() -> None:
+    mask = Mask.of(np.tri(40, dtype=bool))
+    outlines = trace_mask(mask, 2.0)
+    assert [len(ring) for (ring,) in outlines.parts] == [3]

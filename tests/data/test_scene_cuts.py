@@ -58,3 +58,11 @@ def test_no_frame_has_no_cut():
 def test_a_gpu_makes_the_same_thumbnails():
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 180, 320, 3), np.uint8))
     torch.testing.assert_close(thumbnails(frames.cuda()).cpu(), thumbnails(frames), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "others", "is_cut"), [(12, 4, True), (11.9, 3, False), (30, 10, True), (30, 10.1, False)]
+)
+def test_a_cut_is_a_change_of_12_or_more_and_three_times_its_neighbours(change, others, is_cut):
+    changes = np.array([0, others, change, others, 0], np.float32)
+    assert find_cuts(np.arange(5), changes).tolist() == ([2] if is_cut else [])

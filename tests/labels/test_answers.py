@@ -128,3 +128,9 @@ def test_a_classification_of_another_form_is_named():
     ontology.structure["classifications"][0]["attributes"][0].pop("featureNodeHash")
     with pytest.raises(OntologyError, match=r"classifications\[0\]: is not as Encord's editor writes it"):
         classifications_of(ontology)
+
+
+def test_a_score_at_its_threshold_is_enough():
+    assert answer_of([0.5, 0.0, 0.0, 0.0]) == ("Cat > Tabby", 0.5)
+    classes = {"tabby": "Red", "beagle": "Blue"}
+    assert answer_of([0.5, 0.0, 0.25, 0.0], name="Colours", classes=classes) == ("Red", 0.5)

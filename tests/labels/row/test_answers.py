@@ -152,3 +152,16 @@ def test_a_row_of_another_kind_is_named():
     row = new_row(VIDEO, ANIMALS) | {"data_type": "audio"}
     with pytest.raises(LabelError, match=r"clip\.mp4.*got 'audio'"):
         written(row, placed()[1])
+
+
+@pytest.mark.parametrize(
+    ("frames", "is_left_out"), [((0, 9), False), ((0, 10), True), ((20, 30), True), ((21, 30), False)]
+)
+def test_an_answer_is_left_out_if_a_person_answered_on_its_first_or_last_frame(frames, is_left_out):
+    _, theirs = placed(frames=(10, 20))
+    row = row_with(theirs)
+    (entry,) = row["classification_answers"].values()
+    entry["manualAnnotation"] = True
+    _, ours = placed(frames=frames)
+    again = written(row, ours)
+    assert (again.num_taken_over, again.num_instances) == (int(is_left_out), int(not is_left_out))
