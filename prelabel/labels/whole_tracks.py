@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -88,20 +89,19 @@ def merge_duplicates(detections: VideoDetections, min_iou: float) -> tuple[NDArr
     """
     track_id = detections.track_id.copy()
     is_dropped = np.zeros(len(detections), np.bool_)
-    together: dict[tuple[int, int], int] = {}
+    shared: dict[int, Counter[int]] = defaultdict(Counter)
     bounds = np.append(np.unique(detections.frame_index, return_index=True)[1], len(detections)).tolist()
     for start, end in pairwise(bounds):
         boxes = detections.xyxy[start:end]
         for a, b in np.argwhere(np.triu(iou_matrix(boxes, boxes) >= min_iou, 1)).tolist():
-            pair = (int(track_id[start + a]), int(track_id[start + b]))
-            together[min(pair), max(pair)] = together.get((min(pair), max(pair)), 0) + 1
+            shared[int(track_id[start + a])][int(track_id[start + b])] += 1
+            shared[int(track_id[start + b])][int(track_id[start + a])] += 1
     by_weight = dict(_by_weight(track_id, detections.confidence))
     rank = {number: n for n, number in enumerate(by_weight)}
     for number in reversed(list(by_weight)):  # the least sure first
         rows = by_weight[number]
-        shared = [(num, pair) for pair, num in together.items() if number in pair and 2 * num >= len(rows)]
-        others = [min(pair, key=lambda each: rank[each]) for _, pair in sorted(shared, reverse=True)]
-        other = next((each for each in others if each != number), None)
+        others = (each for each, num in shared[number].most_common() if 2 * num >= len(rows))
+        other = next((each for each in others if rank[each] < rank[number]), None)
         if other is None:
             continue
         is_taken = np.isin(detections.frame_index[rows], detections.frame_index[by_weight[other]])
