@@ -1,4 +1,4 @@
-"""Disk for downloads that are in use: bounded, shared by processes, left clean also after a kill."""
+"""Disk space for downloads in use: bounded, shared by processes, and cleaned up even after a kill."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _LOCK = ".lock"
 
 
 class DiskCache:
-    """A folder in which files are only while they are in use, and never more than so many bytes of them.
+    """A folder that holds files only while they are in use, up to a number of bytes.
 
-    Processes that share the folder share the bound. Each has a folder of its own in it, held by a file lock for as long
-    as the process lives; what a killed process has left is deleted by the next that looks. What is set aside for a
-    file stands in its folder's name, so that every process can add up what is taken.
+    Processes that share the folder share the limit. Each has its own sub-folder, and holds a file lock on it while it
+    lives: the kernel releases the lock of a killed process, and the next process that looks deletes its files. The name
+    of a file's folder ends in the bytes reserved for it, so every process can add up all reservations.
     """
 
     def __init__(self, folder: Path, max_bytes: int, *, patience_seconds: float = 3600.0) -> None:
-        """Makes nothing on disk yet.
+        """Creates nothing on disk yet.
 
         Args:
-            folder: made when first needed.
-            max_bytes: that files in use may take, over all processes.
-            patience_seconds: how long to wait for room while none is given back.
+            folder: created when first needed.
+            max_bytes: for the files in use of all processes.
+            patience_seconds: how long to wait for room while no room is released.
         """
         self._folder, self._max_bytes, self._patience_seconds = folder, max_bytes, patience_seconds
         self._own: Path | None = None
@@ -41,14 +41,14 @@ class DiskCache:
 
     @contextmanager
     def room(self, num_bytes: int, title: str) -> Iterator[Path]:
-        """Waits until there is room, and gives an empty folder that is deleted with all in it at the end.
+        """Waits until there is room, and yields an empty folder that is deleted at the end.
 
         Args:
-            num_bytes: to set aside; 0 where nobody knows.
-            title: what errors call the task.
+            num_bytes: to reserve; 0 if the size is unknown.
+            title: of the task, for errors.
 
         Raises:
-            FetchError: it could never fit, does not fit on the disk, or no room came free for too long.
+            FetchError: the file is larger than the cache or the free disk, or no room was released for too long.
         """
         if num_bytes > self._max_bytes:
             raise FetchError(
@@ -66,19 +66,19 @@ class DiskCache:
 
     @property
     def max_bytes(self) -> int:
-        """Bytes that files in use may take."""
+        """Most bytes of files in use."""
         return self._max_bytes
 
     def sweep(self) -> None:
-        """Deletes what processes that are gone have left here."""
+        """Deletes the files of processes that have ended."""
         if self._folder.is_dir():
             with self._folder_locked():
                 self._sweep_and_count()
 
     def close(self) -> None:
-        """Ends all waiting for room, and deletes all that this process has here, also what nobody gave back.
+        """Ends all waiting for room, and deletes all files of this process.
 
-        Room may be asked for again afterwards.
+        The cache can be used again afterwards.
         """
         with self._on_close:
             self._num_closed += 1
@@ -96,7 +96,7 @@ class DiskCache:
             with self._folder_locked():
                 taken = self._sweep_and_count()
                 if taken + num_bytes <= self._max_bytes:
-                    return self._set_aside(num_bytes)
+                    return self._reserve(num_bytes)
             waited = waited + _POLL_SECONDS if taken == taken_before else 0.0
             taken_before = taken
             if waited > self._patience_seconds:
@@ -108,7 +108,7 @@ class DiskCache:
                 self._on_close.wait(_POLL_SECONDS)
         raise FetchError(f"{title}: given up while it waited for room on disk: the run is ending")
 
-    def _set_aside(self, num_bytes: int) -> Path:
+    def _reserve(self, num_bytes: int) -> Path:
         if self._own is None:
             self._own = self._folder / uuid4().hex
             self._own.mkdir()
@@ -119,7 +119,7 @@ class DiskCache:
         return place
 
     def _sweep_and_count(self) -> int:
-        """Deletes what processes that are gone have left; returns the bytes set aside by all that live."""
+        """Deletes the files of processes that have ended; returns the bytes reserved by the others."""
         taken = 0
         for process in self._folder.iterdir():
             if not process.is_dir():
@@ -142,7 +142,7 @@ def _is_abandoned(process: Path) -> bool:
     with suppress(OSError), (process / _LOCK).open("rb+") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
-    # No lock to take: the process lives, or was cut off between making its folder and its lock.
+    # The lock is taken: the process lives. No lock file: it was killed between creating its folder and its lock.
     return not (process / _LOCK).exists()
 
 

@@ -1,4 +1,4 @@
-"""One file from a signed link to disk: streamed, resumed after a cut, its link renewed, its size checked."""
+"""Downloads a file from a signed link: resumes after a failure, renews the link, checks the size."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ MAX_REDIRECTS = 10
 
 
 class RefusedRedirectError(Exception):
-    """A link leads to where it must not; the reason holds no link."""
+    """A link redirects to a place that is not allowed; the reason holds no link."""
 
 
 def get_following(
     session: requests.Session, link: str, headers: Mapping[str, str], timeouts: tuple[float, float]
 ) -> requests.Response:
-    """Returns the streamed answer at the end of all redirects.
+    """Returns the streamed response at the end of all redirects.
 
     Raises:
-        RefusedRedirectError: a redirect leads to where it must not, or there is no end.
-        requests.RequestException: no answer, or the link is none.
+        RefusedRedirectError: a redirect is not allowed, or there are too many.
+        requests.RequestException: there is no response, or the link is not a link.
     """
     for _ in range(MAX_REDIRECTS + 1):
         response = session.get(link, headers=headers, stream=True, timeout=timeouts, allow_redirects=False)
@@ -45,14 +45,14 @@ def get_following(
         target = urljoin(link, response.headers["Location"])
         check_redirect(link, target)
         link = target
-    raise RefusedRedirectError(f"its link leads on and on, {MAX_REDIRECTS} times and more")
+    raise RefusedRedirectError(f"its link redirects more than {MAX_REDIRECTS} times")
 
 
 def check_redirect(link: str, target: str) -> None:
-    """Returns if a link may lead to the target.
+    """Checks that a link may redirect to the target.
 
-    A name that is looked up again when it is used may lead elsewhere then; whoever controls the link's own host could
-    as well serve what lies behind it.
+    The host is resolved again for the request, and could then be another address. That gives nothing to an attacker who
+    controls the link's host, and could serve the content there.
 
     Raises:
         RefusedRedirectError: it may not.
@@ -67,10 +67,10 @@ def check_redirect(link: str, target: str) -> None:
 
 
 def _is_inside(host: str) -> bool:
-    """Tells whether a host is this machine, or link-local, where clouds keep their metadata (169.254.169.254)."""
+    """Returns whether a host is this machine or link-local, as the metadata of clouds (169.254.169.254)."""
     try:
         found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):  # only a proxy may know it
+    except (OSError, UnicodeError):  # perhaps a name that only a proxy knows
         return False
     addresses = map(ipaddress.ip_address, found)
     return any(address.is_loopback or address.is_link_local or address.is_unspecified for address in addresses)
@@ -91,7 +91,7 @@ DOWNLOAD_BACKOFF = Backoff(attempts=7, first_seconds=0.2, factor=5.0, max_second
 
 @dataclass(frozen=True, slots=True)
 class DownloadLimits:
-    """How long a download may take its time.
+    """When a download counts as stalled, and how often to resume it.
 
     Attributes:
         connect_seconds: for a connection.
@@ -122,19 +122,19 @@ def download(
     session: requests.Session | None = None,
     limits: DownloadLimits | None = None,
 ) -> int:
-    """Brings a file here and returns its size in bytes. `destination` appears whole or not at all.
+    """Downloads a file and returns its size in bytes; `destination` appears complete or not at all.
 
     Args:
-        new_link: returns a link; asked right before the first byte, and again when the storage refuses a link.
-        destination: the file to write; its folder is there.
-        expected_bytes: the size that the platform promises; None where it promises none.
-        title: what errors call the task. No error and no log line holds the link.
-        max_bytes: that the file may have; None: as many as the disk takes.
-        session: connections to use again for several files; default: one of its own.
+        new_link: returns a link; called right before the first request, and again if the storage refuses a link.
+        destination: the file to write, in an existing folder.
+        expected_bytes: the size on the platform; None if unknown.
+        title: of the task, for errors and logs, which never hold the link.
+        max_bytes: largest size; None: no limit.
+        session: for several downloads over the same connections; default: a new one.
         limits: how long it may take its time.
 
     Raises:
-        FetchError: it cannot be had whole.
+        FetchError: the file cannot be downloaded completely.
     """
     keep_links_out_of_logs()
     partial = destination.with_name(destination.name + ".partial")
@@ -147,15 +147,15 @@ def download(
 
 
 def session_for_links() -> requests.Session:
-    """Returns a session for signed links: their signature is all the authority that goes out."""
+    """Returns a session for signed links, which sends no other credentials."""
     session = requests.Session()
-    session.auth = lambda request: request  # else .netrc adds its own, which storages refuse beside a signature
+    session.auth = lambda request: request  # else .netrc adds a login, and storages refuse a link with both
     session.headers["Accept-Encoding"] = "identity"
     return session
 
 
 class _TryError(Exception):
-    """A try that failed and may be made again. `renew` asks for another link, `restart` for all bytes again."""
+    """A failure that can be retried: `renew` with a new link, `restart` from the first byte."""
 
     def __init__(self, reason: str, *, renew: bool = False, restart: bool = False, wait_seconds: float = 0.0) -> None:
         super().__init__(reason)
@@ -164,7 +164,7 @@ class _TryError(Exception):
 
 @dataclass
 class _Transfer:
-    """A download under way: what is on disk, and of which version of the file it is."""
+    """A download in progress; `etag` is the version of the file that `partial` holds bytes of."""
 
     session: requests.Session
     partial: Path
@@ -185,7 +185,7 @@ class _Transfer:
             try:
                 return self._fetch_rest(link)
             except _TryError as failure:
-                # Bytes that come a second time are no progress, or a storage that resumes wrongly is asked for ever.
+                # Only bytes beyond the most so far count: a storage that resumes wrongly would be asked for ever.
                 if self.num_bytes - most_bytes >= self.limits.progress_bytes:
                     failures, most_bytes = 0, self.num_bytes
                 failures += 1

@@ -1,7 +1,7 @@
-"""The one maker of threads: what is upstream of `prefetch` runs beside what is downstream of it.
+"""Makes the threads of a run: what is upstream of `prefetch` runs at the same time as what is downstream.
 
-`prefetch_each` does so for several streams at once, `one_ahead` for one item, which may have to be closed; `map_ahead`
-is for what only waits, such as downloads.
+`prefetch_each` does this for several iterables, `one_ahead` for one value that may need closing, and `map_ahead` for
+work that mostly waits, such as downloads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 SIGNAL_SECONDS = 0.5
-"""A consumer wakes so often: the main thread handles a signal that came just before it slept only when it wakes."""
+"""How often a waiting consumer wakes. Python runs signal handlers in the main thread only when it is awake."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -32,24 +32,24 @@ def prefetch(
 ) -> Generator[Item, None, None]:
     """Yields `upstream`'s items in order while a thread makes the next ones.
 
-    The thread starts with the first item asked for. An error of `upstream` is raised here, after what came before it.
-    Closing this generator, or leaving it by an error, closes `upstream` on its own thread and waits for that thread.
+    The thread starts with the first item requested. An error of `upstream` is raised here, after the items before it.
+    Closing this generator, or an error in its consumer, closes `upstream` on the thread and waits for the thread.
 
     Args:
-        upstream: made and closed on the thread.
-        max_items: items that may wait here.
-        max_bytes: bytes that may wait here; one item always may, however large.
-        num_bytes: an item's bytes.
-        num_items: as how many an item counts; as none: it may wait, however many do.
-        name: the thread's name.
-        tell_waiting: told how many items wait, whenever that changes; on either thread, so it has to be quick.
+        upstream: iterated and closed on the thread.
+        max_items: most items in the queue.
+        max_bytes: most bytes in the queue; a single item may be larger.
+        num_bytes: returns an item's bytes.
+        num_items: returns how many items it counts for; one that counts for 0 always has room.
+        name: of the thread.
+        tell_waiting: called with the number of queued items whenever it changes, on either thread; must be quick.
     """
     queue: _BoundedQueue[Item] = _BoundedQueue(max_items, max_bytes, num_bytes, num_items, tell_waiting)
     thread = threading.Thread(target=queue.fill, args=(upstream,), name=name, daemon=True)
     thread.start()
     try:
         yield from queue.drain()
-    except KeyboardInterrupt:  # somebody waits for nothing any more; the thread is a daemon
+    except KeyboardInterrupt:  # the third Ctrl-C: do not wait, the thread is a daemon
         queue.stop()
         raise
     except BaseException:
@@ -62,14 +62,14 @@ def prefetch(
 def one_ahead(
     make: Callable[[], Item | None], drop: Callable[[Item], None], *, name: str = "ahead"
 ) -> Generator[Item, None, None]:
-    """Yields what `make` returns until that is None; the next one is made on a thread while the last is in use.
+    """Yields what `make` returns until it returns None; a thread makes the next value while the last is in use.
 
-    An error of `make` is raised in its turn. Leaving waits for the one that is being made.
+    An error of `make` is raised in its turn. Closing this generator waits for the value that is being made.
 
     Args:
         make: called on threads, one call at a time.
-        drop: called with the one that was made and that nobody took.
-        name: the threads'.
+        drop: called with the last value if it was made but not taken.
+        name: of the threads.
     """
     upcoming = _on_thread(make, name)
     try:
@@ -78,7 +78,7 @@ def one_ahead(
             yield made
             del made
     finally:
-        with suppress(Exception):  # raised already, or of no concern any more
+        with suppress(Exception):  # raised already, or not wanted any more
             left = upcoming.result()
             if left is not None:
                 drop(left)
@@ -99,14 +99,14 @@ def _on_thread(make: Callable[[], Result], name: str) -> Future[Result]:
 
 @contextmanager
 def prefetch_each(upstreams: Sequence[Iterable[Item]], *, name: str = "prefetch") -> Iterator[list[Iterator[Item]]]:
-    """Gives the items of several streams, each in its order, while a thread for each makes the next ones.
+    """Yields an iterator for each upstream, while a thread for each makes its next items.
 
-    All threads start at once. An error of a stream is raised where its items are taken, after what came before it.
-    Leaving stops the streams on their own threads and waits for them; one that waits for something must be woken first.
+    All threads start at once. An error of an upstream is raised by its iterator, after the items before it. Leaving the
+    context closes the upstreams on their threads and waits for them; wake those that wait for something first.
 
     Args:
-        upstreams: made and closed on the threads; each bounds itself how much of it waits here.
-        name: the threads'.
+        upstreams: iterated and closed on the threads; each must bound the items that it makes ahead.
+        name: of the threads.
     """
     queues: list[_BoundedQueue[Item]] = [
         _BoundedQueue(sys.maxsize, None, lambda _: 0, lambda _: 1, lambda _: None) for _ in upstreams
@@ -129,16 +129,16 @@ def prefetch_each(upstreams: Sequence[Iterable[Item]], *, name: str = "prefetch"
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], *, num_workers: int, name: str = "map"
 ) -> Generator[Result, None, None]:
-    """Yields what `function` makes of each item, that which is ready first: what one item holds helps the next along.
+    """Yields the result of `function` for each item, in the order in which the results are ready.
 
-    `items` is read on the caller's thread, and only as far as there are workers; with one worker, `function` runs there
-    too, and order is kept. An error of `function` is raised here. Closing this generator waits for what has begun.
+    `items` is read on the caller's thread, only as far as workers are free. With one worker, `function` runs on that
+    thread too, in order. An error of `function` is raised here. Closing this generator waits for calls in progress.
 
     Args:
         function: called from several threads at once.
-        items: what it is called with.
-        num_workers: calls at the same time, results that wait here included.
-        name: the threads'.
+        items: its arguments.
+        num_workers: most calls in progress and results not yet taken.
+        name: of the threads.
     """
     if num_workers == 1:
         yield from map(function, items)
@@ -158,7 +158,7 @@ def map_ahead(
 
 
 def _ready(begun: set[Future[Result]]) -> Iterator[Result]:
-    """Waits for the first to be ready; takes out and yields all that are."""
+    """Waits until a call is ready; removes and yields all that are."""
     ready, _ = wait(begun, return_when=FIRST_COMPLETED)
     begun -= ready
     while ready:
@@ -166,7 +166,7 @@ def _ready(begun: set[Future[Result]]) -> Iterator[Result]:
 
 
 class _BoundedQueue(Generic[Item]):
-    """First in, first out; holds back its producer; hands on its error; stops at once."""
+    """A queue between two threads: holds its producer back, passes its error on, and can be stopped by the consumer."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class _BoundedQueue(Generic[Item]):
                 for item in iterator:
                     if not self._put(item):
                         return
-                    del item  # held no longer than the consumer holds it
+                    del item  # else this thread would keep frames alive that the consumer has dropped
         except BaseException as error:  # handed to the consumer
             self._error = error
         finally:
