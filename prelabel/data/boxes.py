@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRID = 100_000
-"""Label rows carry five decimals: steps a frame's side."""
+"""Steps along a side of the frame: label rows carry five decimals."""
 
 
 def clip_boxes(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Returns boxes cut to their frames.
+    """Returns boxes clipped to their frames.
 
     Args:
         xyxy: (N, 4) corners in pixels of the displayed frame.
@@ -39,7 +39,7 @@ def xyxy_to_xywh_norm(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> ND
 
 
 def corners_on_grid(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns corners in hundred-thousandths of their frames, int64 (N, 4): all that five decimals can tell apart.
+    """Returns corners in hundred-thousandths of their frames, (N, 4) int64, as precise as label rows.
 
     Args:
         xyxy: (N, 4) corners in pixels of the displayed frame.
@@ -52,7 +52,7 @@ def corners_on_grid(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDAr
 
 
 def has_area(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Returns which boxes have an area at five decimals, bool (N,): one that these do not show is none.
+    """Returns which boxes have an area at the five decimals of label rows, (N,) bool.
 
     Args:
         xyxy: (N, 4) corners in pixels of the displayed frame.
@@ -86,9 +86,9 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
 
 
 def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np.integer]) -> NDArray[np.floating]:
-    """Returns the intersection over union of each box of `a` with the one of `b` that stands at its place.
+    """Returns the intersection over union of each box of `a` with the box of `b` at the same index.
 
-    As exact as the corners: float32 of float32, else float64.
+    The result is float32 for float32 corners, else float64.
 
     Args:
         a: (..., 4) corners.
@@ -107,7 +107,7 @@ def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """How a frame is scaled and padded into a network's input: centred, aspect kept.
+    """A frame scaled with its aspect ratio and centred in a network's input.
 
     Attributes:
         height: pixels of the network's input.

@@ -1,4 +1,4 @@
-"""Boxes of one frame, and of a whole video as columns."""
+"""Detections of a frame, and of a whole video as columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _no_geometry() -> NDArray[np.object_]:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What a detector found on one frame. Lists and host tensors are taken too and become arrays.
+    """The detections of one frame. Lists and host tensors are converted to arrays.
 
     Attributes:
         xyxy: float32 (N, 4), corners x1, y1, x2, y2 in pixels of the displayed frame.
@@ -54,13 +54,13 @@ class Detections:
 
     @classmethod
     def empty(cls) -> Detections:
-        """Returns the detections of a frame on which nothing was found."""
+        """Returns no detections."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDetections:
-    """What was found in a video: one row a detection, in frame order.
+    """The detections of a video: one row for each, in frame order.
 
     Attributes:
         frame_index: int64 (N,), 0-based, presentation order, not falling.
@@ -108,7 +108,7 @@ class VideoDetections:
 
     @property
     def has_geometry(self) -> NDArray[np.bool_]:
-        """Of which rows more is known than the box, bool (N,)."""
+        """Which rows have geometry beyond the box, (N,) bool."""
         return self.geometry.astype(np.bool_)
 
     @property
@@ -150,7 +150,7 @@ def concatenate(frames: Iterable[tuple[int, Detections]]) -> VideoDetections:
 
 
 def merge(parts: Sequence[VideoDetections]) -> VideoDetections:
-    """Returns the rows of several parts of one video, one or more, in frame order; of one frame, in the parts' order.
+    """Returns the rows of several parts of one video in frame order, and within a frame in the order of the parts.
 
     Args:
         parts: with the `inferred_frames` of the first.

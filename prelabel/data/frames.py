@@ -1,4 +1,4 @@
-"""What a reader says of a video, and what it hands on of it."""
+"""Media files, facts about a video, and batches of its frames."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MediaKind = Literal["video", "images", "file", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """Files on this machine that are one task's frames.
+    """The local files of a task.
 
     Attributes:
-        kind: `video`: one file of many frames; `images`: one file a frame; `file`: one that has no frames, as of sound
-            or a document; `none`: nothing was brought here, since nobody asks for it.
-        paths: the video's file, or the pictures' files in frame order.
+        kind: `video`: one file of many frames; `images`: one file for each frame; `file`: one file without frames, such
+            as audio or a document; `none`: no file, because the run does not need it.
+        paths: the video's file, or the images' files in frame order.
     """
 
     kind: MediaKind
@@ -37,7 +37,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """A video as it is shown.
+    """Facts about a video, or about the images of a task.
 
     Attributes:
         width: pixels of the displayed frame, rotation applied.
@@ -84,9 +84,9 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
-    """Frames that go through a detector together. Numbers and times may be lists, too, and become arrays.
+    """Frames that go through a detector together. Lists are converted to arrays.
 
-    Whoever holds a batch may read it, never write it. Its memory may be used again once the detector has returned.
+    A detector may read the batch but not write to it. The reader may reuse its memory once the detector has returned.
 
     Attributes:
         data: uint8 tensor (N, H, W, 3), RGB, displayed orientation, on the host or on a device.
@@ -117,12 +117,12 @@ class FrameBatch:
         return len(self.frame_indices)
 
     def part(self, start: int, stop: int) -> FrameBatch:
-        """Returns the frames from `start` to before `stop`, counted within the batch; the pictures are not copied."""
+        """Returns the frames from `start` to before `stop`, counted within the batch; frames are not copied."""
         place = slice(start, stop)
         return FrameBatch(self.data[place], self.frame_indices[place], self.pts_seconds[place], self.ready)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the pictures."""
+        """Bytes of the frames."""
         num, height, width, channels = self.data.shape
         return int(num * height * width * channels)

@@ -1,4 +1,4 @@
-"""Hard cuts, told from how much the picture changes between two frames that were looked at one after the other.
+"""Finds hard scene cuts by how much the image changes from one inferred frame to the next.
 
 The rule is that of PySceneDetect's AdaptiveDetector (https://www.scenedetect.com, BSD-3-Clause): a change is a cut when
 it is large, and several times as large as the changes around it. Here "around" is the largest neighbour instead of
@@ -24,10 +24,10 @@ NUM_NEIGHBOURS = 2
 
 
 class SceneCutDetector:
-    """Looks at frames as they come, in batches, and tells at the end where shots begin; holds no frame.
+    """Takes batches of frames, and returns at the end where shots begin; holds no frame.
 
-    What it computes stays on the frames' device until then, so that nobody waits for it. Frames may be added on another
-    thread, and on another stream, than the one that asks for cuts once it has awaited them all.
+    The changes stay on the frames' device until then: to copy each to the host would wait for the GPU. Frames may be
+    added on another thread and CUDA stream than `cuts` is called on, once all of them are done.
     """
 
     def __init__(self) -> None:

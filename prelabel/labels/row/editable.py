@@ -1,4 +1,4 @@
-"""A label row in the hands of somebody else's code: the SDK's own, but saved and moved by the run."""
+"""A label row that a user's function edits: the SDK's own object, but the run saves and moves it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class EditableRow:
-    """A label row, and what it was before.
+    """A label row to edit, and its content before.
 
-    What its holder asks for on it does not happen at once: `save` and `set_priority` are noted, so that an error after
-    them leaves nothing half done, and a dry run nothing at all. `workflow_complete` and `workflow_reopen` are refused.
+    `save` and `set_priority` only note what the function asks for: an error after them leaves nothing half done, and a
+    dry run changes nothing. `workflow_complete` and `workflow_reopen` raise an error.
 
     Attributes:
-        sdk: with its labels.
-        sent: as the platform, or the file, had it.
-        before: as the SDK writes it, unchanged.
-        priority: that the holder has set.
+        sdk: the row with its labels.
+        sent: its JSON from the platform or the file.
+        before: its JSON as the SDK writes it before any edit.
+        priority: set by the function.
     """
 
     sdk: LabelRowV2
@@ -36,7 +36,7 @@ class EditableRow:
     def __post_init__(self) -> None:
         self.sdk.from_labels_dict(self.sent)
         self.before = self.sdk.to_encord_dict()
-        # Methods of this one object; the class is the SDK's (encord 0.1.211).
+        # Replaces methods of this object only, not of the SDK's class (encord 0.1.211).
         self.sdk.save = _do_nothing  # type: ignore[method-assign]
         self.sdk.set_priority = self._note_priority  # type: ignore[method-assign]
         self.sdk.workflow_complete = _refuse_to_move  # type: ignore[method-assign]
@@ -46,20 +46,20 @@ class EditableRow:
         self.priority = priority
 
     def changed(self) -> LabelRow | None:
-        """Returns the row as it is to be saved; None if nothing on it was changed.
+        """Returns the JSON to save; None if nothing changed.
 
         Raises:
-            LabelError: the SDK does not write it as it is.
+            LabelError: the SDK cannot write the labels.
         """
         try:
             now = self.sdk.to_encord_dict()
-        except Exception as error:  # the SDK raises many kinds for labels that cannot be
+        except Exception as error:  # the SDK raises many types for invalid labels
             raise LabelError(f"the label row cannot be written: {type(error).__name__}: {error}") from error
         return None if now == self.before else now
 
 
 def _do_nothing(*_: object, **__: object) -> None:
-    """Stands for a save: the run saves what is changed."""
+    """Replaces `save`: the run saves the changes."""
 
 
 def _refuse_to_move(*_: object, **__: object) -> None:
@@ -67,20 +67,20 @@ def _refuse_to_move(*_: object, **__: object) -> None:
 
 
 def labels_of(row: LabelRow) -> dict[str, Any]:
-    """Returns what people and models have put on a row, without links and times."""
+    """Returns the labels of a row, without links and times."""
     units = {key: unit.get("labels") or {} for key, unit in row["data_units"].items()}
     parts = ("object_answers", "classification_answers", "object_actions", "spaces")
     return {"data_units": units, **{part: row.get(part) or {} for part in parts}}
 
 
 def added_labels(before: LabelRow, after: LabelRow) -> dict[str, str]:
-    """Returns the instances that one row has and the other lacks: names by object or classification hash."""
+    """Returns the names of new instances, by object or classification hash."""
     known = _names(before)
     return {key: name for key, name in _names(after).items() if key not in known}
 
 
 def count_names(added: Mapping[str, str]) -> dict[str, int]:
-    """Returns how many instances there are by name.
+    """Returns the number of instances of each name.
 
     >>> count_names({"a": "Car", "b": "Car"})
     {'Car': 2}
@@ -91,7 +91,7 @@ def count_names(added: Mapping[str, str]) -> dict[str, int]:
 def _names(row: LabelRow) -> dict[str, str]:
     names = {label["objectHash"]: label["name"] for label in _objects(row)}
     for key in row.get("object_answers") or {}:
-        names.setdefault(key, "object")  # of a kind without frames, such as sound
+        names.setdefault(key, "object")  # media without frames, such as audio
     for key, answer in (row.get("classification_answers") or {}).items():
         attributes = answer.get("classifications") or [{}]
         names[key] = attributes[0].get("name", "classification")

@@ -1,4 +1,4 @@
-"""A label row as the Encord SDK makes it, without a platform."""
+"""Makes label rows with the Encord SDK, without a platform."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _NAMESPACE = uuid.UUID("8f2d1c5e-7a60-4c0b-9b53-5d8f7f0b6a11")
 
 
 def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: EncordOntology, *, now: datetime) -> LabelRow:
-    """Returns an empty label row, as `to_encord_dict()` of a real `LabelRowV2` gives it.
+    """Returns an empty label row, as `to_encord_dict()` of a real `LabelRowV2`.
 
-    A video without a frame rate is pictures: one is an image, several are an image group.
+    Media without a frame rate are images: one is an image, several are an image group.
 
     Args:
-        task_key: the row's uuids are made from it: the same in every run.
+        task_key: the row's uuids are computed from it, the same in every run.
         title: of the data unit.
         info: of the media.
-        ontology: that the labels are of, as `encord_ontology` gives it.
-        now: when the row was made.
+        ontology: of the labels, from `encord_ontology`.
+        now: creation time of the row.
 
     Raises:
-        LabelError: if there is no frame to label.
+        LabelError: there are no frames.
     """
     if info.num_frames == 0:
         raise LabelError(f"{title}: got no frames, expected 1 or more")
@@ -44,7 +44,7 @@ def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: EncordOn
 
 
 def data_hash_of(task_key: str) -> str:
-    """Returns the uuid by which an offline row names its data."""
+    """Returns the `data_hash` of an offline row."""
     return _uuid("data", task_key)
 
 
@@ -52,7 +52,7 @@ def encord_ontology(ontology: Ontology) -> EncordOntology:
     """Returns the SDK's ontology of the same structure.
 
     Raises:
-        OntologyError: if the SDK does not take the structure.
+        OntologyError: the SDK cannot load the structure.
     """
     from encord.objects import OntologyStructure
     from encord.ontology import Ontology as EncordOntology
@@ -74,14 +74,14 @@ def encord_ontology(ontology: Ontology) -> EncordOntology:
 
 
 def blank_labels(row: LabelRowV2, ontology: Ontology) -> LabelRow:
-    """Returns the labels of a row that the platform has not made yet, as it would make them.
+    """Returns the JSON of a row that the platform has not initialised yet.
 
     Args:
-        row: as it was listed, with its pictures.
-        ontology: the project's.
+        row: as listed, with its images.
+        ontology: of the project.
 
     Raises:
-        LabelError: it is of a kind of which the SDK makes no rows.
+        LabelError: the SDK cannot make rows of this kind.
     """
     from encord.objects import LabelRowV2
 
@@ -91,7 +91,7 @@ def blank_labels(row: LabelRowV2, ontology: Ontology) -> LabelRow:
 
 
 def _media_metadata(row: LabelRowV2) -> Any:
-    """Returns what the SDK makes a row of, by the facts that the platform lists of it."""
+    """Returns the metadata that the SDK makes a row from."""
     from encord.orm import storage as sdk
 
     mime_type = row.file_type or ""
@@ -123,7 +123,7 @@ def _media_metadata(row: LabelRowV2) -> Any:
 
 
 def detached_row(title: str, info: VideoInfo, ontology: EncordOntology) -> LabelRowV2:
-    """Returns the SDK's row of media, without labels and without a platform."""
+    """Returns the SDK's row for media, without labels and without a platform."""
     return _detached_row(_file_type(title), info, ontology)
 
 
@@ -141,7 +141,7 @@ def _detached_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntolo
             duration=info.duration_seconds,
             width=info.width,
             height=info.height,
-            file_size=0,  # wanted by the type, not part of a label row
+            file_size=0,  # required by the type, not part of a label row
             mime_type=mime_type or "video/mp4",
         )
         return LabelRowV2.from_media_metadata(ontology, video)
@@ -153,16 +153,16 @@ def _detached_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntolo
     return LabelRowV2.from_media_metadata(ontology, pictures if len(pictures) > 1 else pictures[0])
 
 
-@functools.lru_cache(maxsize=64)  # a folder's pictures have few sizes
+@functools.lru_cache(maxsize=64)  # the images of a folder have few sizes
 def _blank_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntology) -> str:
-    """Returns the JSON of a row as the SDK writes it once it has loaded one from a platform."""
+    """Returns the JSON of an empty row, as the SDK writes a row from the platform."""
     row = _detached_row(mime_type, info, ontology)
     row.from_labels_dict({**row.to_encord_dict(), "dataset_hash": _uuid("dataset", ""), "dataset_title": "prelabel"})
     return json.dumps(row.to_encord_dict())
 
 
 def _with_identity(blank: LabelRow, task_key: str, title: str, now: datetime) -> LabelRow:
-    """Returns a row with the identity that a platform would have given, as the SDK writes that."""
+    """Returns the row with uuids, titles and times, which the platform would have set."""
     data_hash, units = data_hash_of(task_key), {}
     for number, unit in enumerate(blank["data_units"].values()):
         is_one_of_many = blank["data_type"] == "img_group"

@@ -1,4 +1,4 @@
-"""How large a label row is when it is sent, and what would fit where it is too large."""
+"""The size of a label row in its request, and advice if it is larger than the platform allows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FRAMES_DEPTH = 4  # row, data units, unit, labels by frame
 
 
 def json_pieces(value: Any, depth: int = FRAMES_DEPTH) -> Iterator[str]:
-    """Yields what `json.dumps(value)` returns, in pieces.
+    """Yields the text of `json.dumps(value)` in pieces, so that the text of a large row is never in memory at once.
 
     Args:
         value: of plain JSON types.
-        depth: levels of objects that are taken apart; what lies deeper comes in one piece, and so does what is small.
+        depth: levels of objects to split; deeper or small objects come in one piece.
 
     >>> "".join(json_pieces({"a": {"b": [1, 2]}, "c": {}}))
     '{"a": {"b": [1, 2]}, "c": {}}'
@@ -39,7 +39,7 @@ def json_pieces(value: Any, depth: int = FRAMES_DEPTH) -> Iterator[str]:
 
 
 def _is_small(value: Any, depth: int) -> bool:
-    """Tells whether no object in the first levels has more than a few members: a picture's row has none."""
+    """Returns whether no object in the first levels has many members, as in the row of an image."""
     if depth == 0 or not isinstance(value, dict):
         return True
     if len(value) > _FEW:
@@ -73,7 +73,7 @@ SENT_KEYS = frozenset(
 
 
 def row_num_bytes(row: LabelRow) -> int:
-    """Returns the bytes of the request by which `Project.save_label_row` sends the row."""
+    """Returns the bytes of the request that `Project.save_label_row` sends for the row."""
     payload = {key: value for key, value in row.items() if key in SENT_KEYS}
     values = {"uid": row["label_hash"], "payload": payload}
     request = {"query_type": "labelrow", "query_method": "POST", "values": values}
@@ -81,14 +81,14 @@ def row_num_bytes(row: LabelRow) -> int:
 
 
 def check_row_size(row: LabelRow, max_row_bytes: int) -> int:
-    """Returns the bytes of the request by which the row is sent, as `row_num_bytes`, if it may be.
+    """Returns `row_num_bytes`, checked against the limit.
 
     Args:
-        row: as it would be saved.
-        max_row_bytes: what the platform takes.
+        row: to save.
+        max_row_bytes: the platform's limit.
 
     Raises:
-        RowTooLargeError: by how much it is too large, and which threshold or stride would fit.
+        RowTooLargeError: the row is larger; names a threshold and a stride that would fit.
     """
     num_bytes = row_num_bytes(row)
     if num_bytes <= max_row_bytes:
@@ -102,19 +102,18 @@ def check_row_size(row: LabelRow, max_row_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _OwnSizes:
-    """prelabel's own instances on a row, as columns of the boxes that they have.
+    """The boxes of prelabel's own instances on a row, as columns.
 
-    What is said to fit does fit: a track goes as a whole or not at all when a threshold rises, since a box that is lost
-    within a track is filled in again, and a stride takes boxes away but no track. Where boxes were filled in, a stride
-    would only have more of them filled in.
+    The advice is safe. A higher threshold removes whole tracks, as a missing box within a track is filled in again. A
+    stride removes boxes but no track; it is not advised where boxes were filled in, as more would be.
 
     Attributes:
-        num_bytes: int64 (N,), of a box, with its answers entry where it is its instance's only one.
-        confidence: float64 (N,), the highest of the box's instance, of boxes that were found.
-        frame_index: int64 (N,).
-        instance: int64 (N,).
-        is_filled: bool (N,), a box that was filled in.
-        entry_bytes: of an answers entry, at most.
+        num_bytes: (N,) int64, of a box, and of its instance's answers entry if it is the only box.
+        confidence: (N,) float64, highest detected one of the box's instance.
+        frame_index: (N,) int64.
+        instance: (N,) int64.
+        is_filled: (N,) bool, filled in between two boxes of a track.
+        entry_bytes: of the largest answers entry.
     """
 
     num_bytes: NDArray[np.int64]
@@ -157,13 +156,13 @@ class _OwnSizes:
     def advice(self, num_bytes: int, max_row_bytes: int) -> str:
         room = max_row_bytes - (num_bytes - int(self.num_bytes.sum()))
         if room < 0:
-            return f"{_mb(max_row_bytes - room)} MB of it are not prelabel's and cannot be left out"
+            return f"{_mb(max_row_bytes - room)} MB of it are not prelabel's and cannot be removed"
         fewer = self._nothing_between(room) if self.is_filled.any() else self._stride(room)
         ways = [way for way in (self._threshold(room), fewer) if way]
         return "what would fit: " + " or ".join(ways) if ways else "no threshold or stride would fit"
 
     def _threshold(self, room: int) -> str | None:
-        """Returns the least confidence, to two decimals, whose instances fit."""
+        """Returns the lowest threshold, to two decimals, whose instances fit."""
         for step in range(1, 100):
             keep = self.confidence >= step / 100
             if keep.any() and self.num_bytes[keep].sum() <= room:
@@ -172,13 +171,13 @@ class _OwnSizes:
         return None
 
     def _nothing_between(self, room: int) -> str | None:
-        """Returns that the boxes fit without those filled in, even if each of them became an instance of its own."""
+        """Returns an option, if the row fits without filled-in boxes, even with an instance for each other box."""
         found = ~self.is_filled
         fits = self.num_bytes[found].sum() + self.entry_bytes * found.sum() <= room
         return "labels.keyframes.between=empty" if fits else None
 
     def _stride(self, room: int) -> str | None:
-        """Returns the least stride from frame 0 whose instances fit; a multiple of the one that made the row."""
+        """Returns the smallest stride whose instances fit; a multiple of the row's own stride."""
         step = int(np.gcd.reduce(self.frame_index)) if len(self.frame_index) else 0
         if step == 0:
             return None
