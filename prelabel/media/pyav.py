@@ -67,7 +67,7 @@ class PyAVReader:
         """The video as it is shown."""
         return self._opened().info
 
-    def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
+    def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Generator[FrameBatch, None, None]:
         """Yields the asked frames in order.
 
         Raises:

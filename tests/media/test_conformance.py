@@ -42,6 +42,8 @@ REFUSED = {
         "hevc lost start",
         "hevc raw",
         "mpeg2 lost start",
+        "mpeg2 PS",
+        "mpeg4 AVI",
         "vp8 webm",
         "vp8 hidden frame",
         "av1",
