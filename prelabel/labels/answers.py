@@ -126,7 +126,8 @@ class AnswerMap:
         if not self.unmapped:
             return ()
         shown = ", ".join(self.unmapped[:10]) + (", …" if len(self.unmapped) > 10 else "")
-        return (f"{len(self.unmapped)} classes have no option of {self.classification.name!r}: {shown}",)
+        classes = "1 class has" if len(self.unmapped) == 1 else f"{len(self.unmapped)} classes have"
+        return (f"{classes} no option of {self.classification.name!r}: {shown}",)
 
 
 def build_answer_map(

@@ -63,7 +63,7 @@ def test_a_class_becomes_the_option_of_its_own_name_whatever_the_case():
     answers = animal_map({}, ("CAT", "dog", "tree"))
     assert [choice.name for choice in answers.choices] == ["Cat", "Dog"]
     assert answers.unmapped == ("tree",)
-    assert "1 classes have no option" in answers.notes[0]
+    assert "1 class has no option" in answers.notes[0]
 
 
 def test_an_option_may_have_a_threshold_of_its_own():

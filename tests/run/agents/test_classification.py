@@ -279,7 +279,7 @@ def test_what_cannot_work_is_told_before_the_first_task(stage, encord_server, ch
 def test_check_tells_which_option_each_class_becomes(photos):
     checks = {check.name: check.detail for check in run_checks(assembly_of(photos))}
     assert checks["classes"] == (
-        "'Colour' of 'Classifier': Warm from red; Cold from blue; 1 classes have no option of 'Colour': green"
+        "'Colour' of 'Classifier': Warm from red; Cold from blue; 1 class has no option of 'Colour': green"
     )
     alike = assembly_of(photos, labels={"classes": {"red": "red", "blue": "blue"}}, routing={"otherwise": "Annotate 1"})
     (said,) = (check.detail for check in run_checks(alike) if check.name == "classes")
