@@ -46,8 +46,8 @@ from prelabel.data.frames import FrameBatch, Media
 from prelabel.inference.batch_runner import BatchRunner
 from prelabel.media import decord, torchcodec
 from prelabel.media.choose import select_reader
+from prelabel.media.cuda import count_engines
 from prelabel.media.index import index_video
-from prelabel.media.nvdec import count_engines
 from prelabel.media.parallel import ParallelReader
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
 from prelabel.models.weights import resolve_weights

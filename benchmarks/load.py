@@ -29,7 +29,7 @@ from prelabel.data.label_map import build_label_map
 from prelabel.encord.connection import connect
 from prelabel.encord.sink import EncordSink
 from prelabel.encord.source import EncordSection, EncordSource
-from prelabel.sources import RowOptions
+from prelabel.store.source import RowOptions
 from tests.encord_server import AGENT, EncordServer
 from tests.killing import NUM_FRAMES, Scene
 

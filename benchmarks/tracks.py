@@ -31,15 +31,14 @@ from trackers.eval import evaluate_mot_sequences
 
 from models.scenes import SceneSpec, render_frames, write_clip
 from prelabel.assembly.assemble import assemble
-from prelabel.assembly.stored_detections import stored_entries
+from prelabel.assembly.stored import stored_entries
 from prelabel.config.load import check_config
 from prelabel.config.sections import TrackerSection
 from prelabel.data.boxes import clip_boxes, iou_matrix
 from prelabel.data.detections import VideoDetections
 from prelabel.data.label_map import LabelMap, build_label_map
 from prelabel.data.ontology import Ontology
-from prelabel.evaluate.boxes import boxes_of_corners
-from prelabel.evaluate.compare import compare_boxes
+from prelabel.evaluate.compare import boxes_of_corners, compare_boxes
 from prelabel.evaluate.edits import Edits, count_edits
 from prelabel.labels.filter import FilteredDetections, FilterRules, filter_detections
 from prelabel.labels.keyframes import Keyframes, KeyframeStats, sum_up

@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from prelabel.assembly.assemble import Assembly, assemble_without_detector
-from prelabel.assembly.stored_detections import load_detections, stored_videos
+from prelabel.assembly.stored import load_detections, stored_videos
 from prelabel.config.load import load_config
 from prelabel.data.detections import Detections
-from prelabel.export.frames import read_images
+from prelabel.export.export import read_images
 from prelabel.reports.drawing import FrameAnnotator, draw_caption
 
 DOCS = Path(__file__).parent

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from prelabel.media import cuda_streams as device_stream
+from prelabel.media import cuda as device_stream
 
 
 class FakeStream:

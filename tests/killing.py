@@ -68,7 +68,7 @@ PRELOADED = (
     "prelabel.encord.source",
     "prelabel.media.decord",
     "prelabel.media.isolation.reader",
-    "prelabel.media.nvdec",
+    "prelabel.media.cuda",
     "prelabel.media.pyav",
     "prelabel.media.torchcodec",
     "prelabel.run.agents.detection",

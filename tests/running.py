@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.run.checks import prepare
-from prelabel.run.choose import TaskFilter, every_task
+from prelabel.run.finished import TaskFilter, every_task
 from prelabel.run.outputs import complete
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal

@@ -11,8 +11,7 @@ from prelabel.assembly.assemble import Assembly, assemble
 from prelabel.config.load import load_config, load_configs
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
-from prelabel.models.cards import find_card
-from prelabel.models.weights import cache_folder
+from prelabel.models.weights import cache_folder, find_card
 from prelabel.testing import check_detector
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

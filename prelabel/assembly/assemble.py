@@ -7,11 +7,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prelabel.assembly.classifier_parts import ClassifierParts
+from prelabel.assembly.classifier_parts import ClassifierParts, FunctionParts
 from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.assembly.detectors import LiveDetector
-from prelabel.assembly.function_parts import FunctionParts
-from prelabel.assembly.stored_detector import StoredDetector
+from prelabel.assembly.stored import StoredDetector
 from prelabel.config.base import make_router
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.config.sections import Config
@@ -24,8 +23,8 @@ from prelabel.plugins.protocols import LabelSink, ModelRecord, TaskSource
 from prelabel.routing.rules import Router
 from prelabel.runtime.files import DRY_RUN
 from prelabel.runtime.shared import Shared
-from prelabel.sources import BareSource, RowOptions, RowSink, Source
 from prelabel.store.run_folder import Keyed, RunFolder
+from prelabel.store.source import BareSource, RowOptions, RowSink, Source
 
 if TYPE_CHECKING:
     from prelabel.encord.project import EncordProject

@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
-from prelabel.config.sections import ClassifierSection, Config
+from prelabel.config.sections import AgentSection, ClassifierSection, Config
 from prelabel.data.classification import find_classification, ontology_of_options
 from prelabel.data.label_map import NO_BOXES
 from prelabel.data.ontology import Ontology
-from prelabel.errors import ConfigError
+from prelabel.errors import ConfigError, OntologyError
 from prelabel.labels.answers import AnswerMap, PlacedAnswer, answer_thresholds, build_answer_map
-from prelabel.models.cards import plugin_for
+from prelabel.models.weights import plugin_for
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import Classifier, ModelRecord
 from prelabel.plugins.traits import traits_of
 from prelabel.runtime.shared import Shared
-from prelabel.store.class_probabilities import ClassRecord
+from prelabel.store.labelled import ClassRecord
 
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_CLASSIFICATION = "Class"
@@ -174,3 +174,52 @@ class ClassifierParts:
         choices = find_classification(self.given_ontology, labels.classification).choices
         with_nested = {choice.steps[:-1] for choice in choices}
         return [choice.name for choice in choices if choice.steps not in with_nested]
+
+
+@dataclass(frozen=True)
+class FunctionParts:
+    """What a config with a function names.
+
+    Attributes:
+        config: which has an agent.
+        folder: the config's, to which plug-in paths are relative.
+        find_ontology: returns the source's ontology; None: it has none.
+    """
+
+    config: Config
+    folder: Path
+    find_ontology: Callable[[], Ontology | None]
+    label_map = NO_BOXES
+
+    @property
+    def section(self) -> AgentSection:
+        """The config's section.
+
+        Raises:
+            ConfigError: the config has none.
+        """
+        if self.config.agent is None:
+            raise ConfigError("agent: is missing: this config has no function of your own")
+        return self.config.agent
+
+    @cached_property
+    def plugin(self) -> Plugin:
+        """The function."""
+        return load_plugin("agent", self.section.use, self.folder)
+
+    @property
+    def model(self) -> ModelRecord:
+        """The function, which stands in for a model."""
+        return self.plugin.model
+
+    @cached_property
+    def ontology(self) -> Ontology:
+        """What may be labelled.
+
+        Raises:
+            OntologyError: the source has no ontology.
+        """
+        given = self.find_ontology()
+        if given is None:
+            raise OntologyError("source.ontology: is missing: the function gets label rows, and these need one")
+        return given

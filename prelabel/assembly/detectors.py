@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
 from prelabel.config.sections import Config, DetectorSection
 from prelabel.errors import ConfigError
-from prelabel.models.cards import find_card, plugin_for
+from prelabel.models.weights import find_card, plugin_for
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import Detector, ModelRecord

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from prelabel import __version__
-from prelabel.cli.console import COMMAND_BEGAN, waiting
+from prelabel.cli.show import COMMAND_BEGAN, waiting
 from prelabel.errors import PrelabelError, SetupError
 from prelabel.runtime.process_settings import set_up_process
 from prelabel.runtime.redact import hide_secrets, redact

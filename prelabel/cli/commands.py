@@ -15,8 +15,8 @@ from rich.markup import escape
 
 from prelabel.assembly.assemble import Assembly, assemble
 from prelabel.assembly.detectors import detector_for
-from prelabel.cli.console import person, waiting
 from prelabel.cli.show import (
+    person,
     show_checks,
     show_entries,
     show_evaluation,
@@ -25,24 +25,39 @@ from prelabel.cli.show import (
     show_paths,
     show_report,
     show_stage,
+    waiting,
 )
-from prelabel.config.load import USUAL_WEIGHTS, config_of_media, lay_over, load_config, load_configs, parse_settings
+from prelabel.config.load import (
+    USUAL_WEIGHTS,
+    config_of_media,
+    expand_shorthands,
+    lay_over,
+    load_config,
+    load_configs,
+    parse_settings,
+)
 from prelabel.config.sections import Config
-from prelabel.config.shorthand import expand_shorthands
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
 from prelabel.files.media_files import media_kind
 from prelabel.plugins.load import load_plugin
 from prelabel.run.agents.agent import make_agent
 from prelabel.run.checks import prepare_stages, run_checks
-from prelabel.run.choose import OnlyFailed, RetryBackoff, TaskFilter, every_task
-from prelabel.run.notifications import SECRET_VARIABLE, NotificationReader
+from prelabel.run.finished import OnlyFailed, RetryBackoff, TaskFilter, every_task
 from prelabel.run.passes import run_passes
-from prelabel.run.serve import WorkSignal, check_installed, make_app, served_stage, serving
+from prelabel.run.serve import (
+    SECRET_VARIABLE,
+    NotificationReader,
+    WorkSignal,
+    check_installed,
+    make_app,
+    served_stage,
+    serving,
+)
 from prelabel.runtime.files import DRY_RUN, write_text_atomically
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
-from prelabel.runtime.observers import observers
 from prelabel.runtime.progress import show_progress, stdout_to_stderr
 from prelabel.runtime.shared import Shared
+from prelabel.runtime.telemetry import observers
 from prelabel.store.ledger import LEDGER, Entry
 from prelabel.store.report import RunReport
 from prelabel.store.run_folder import RunFolder
@@ -231,7 +246,7 @@ def _run(
 def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
     """Labels the detections that earlier runs stored, by the config as it is now."""
     from prelabel.assembly.assemble import assemble_stored
-    from prelabel.assembly.stored_detector import refuse_answers, without_previews
+    from prelabel.assembly.stored import refuse_answers, without_previews
 
     loaded = load_config(config, settings)
     refuse_answers(loaded, "prelabel run applies another threshold or class map, and classifies nothing again")
@@ -302,7 +317,7 @@ def draw_previews(
 ) -> int:
     """Draws the labels of an earlier run, and writes a page about it."""
     from prelabel.assembly.assemble import assemble_without_detector
-    from prelabel.assembly.stored_detector import refuse_answers
+    from prelabel.assembly.stored import refuse_answers
     from prelabel.reports.previews import preview_run
     from prelabel.reports.run_page import write_run_report
 
@@ -333,7 +348,7 @@ def export_labels(
 ) -> int:
     """Writes the labels of an earlier run in another format."""
     from prelabel.assembly.assemble import assemble_without_detector
-    from prelabel.assembly.stored_detector import refuse_answers
+    from prelabel.assembly.stored import refuse_answers
     from prelabel.export.export import export_run
 
     loaded = load_config(config, settings)
@@ -355,7 +370,7 @@ def evaluate_labels(
 ) -> int:
     """Compares the labels that runs wrote with the labels as they are now."""
     from prelabel.assembly.assemble import assemble_without_detector
-    from prelabel.assembly.stored_detector import refuse_answers
+    from prelabel.assembly.stored import refuse_answers
     from prelabel.evaluate.evaluate import EvaluateOptions, evaluate_run
     from prelabel.reports.evaluation_page import write_evaluation_page
 

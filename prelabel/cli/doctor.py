@@ -20,8 +20,7 @@ import prelabel
 from prelabel.cli import doctor_trials as trials
 from prelabel.encord.connection import KEY_FILE, KEY_TEXT, read_key
 from prelabel.errors import AccountError, PrelabelError, WeightsError
-from prelabel.models.cards import MODELS_VARIABLE, model_folders, named_model_folders, read_card
-from prelabel.models.weights import cache_folder
+from prelabel.models.weights import MODELS_VARIABLE, cache_folder, model_folders, named_model_folders, read_card
 from prelabel.runtime.process_settings import machine_cores, usable_cores
 
 Status = Literal["ok", "warn", "missing"]

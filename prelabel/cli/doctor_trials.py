@@ -42,7 +42,7 @@ def list_gpus() -> str:
     """Returns the GPUs that torch can use, and the driver's version; raises if there is none."""
     import torch
 
-    from prelabel.media.nvdec import count_engines
+    from prelabel.media.cuda import count_engines
 
     if not torch.cuda.is_available():
         raise MachineError(f"torch {torch.__version__} {_why_no_gpu()}")

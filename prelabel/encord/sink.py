@@ -13,13 +13,12 @@ from prelabel.data.label_map import LabelMap
 from prelabel.data.ontology import Ontology
 from prelabel.encord.project import EncordProject, EncordTask, StoredRow, WaitingTask, as_encord_task, labels_as_sent
 from prelabel.errors import LabelError, OntologyError, PrelabelError, SaveError, TakenError
-from prelabel.labels.row.editable import EditableRow, labels_of
-from prelabel.labels.row.offline import blank_labels
+from prelabel.labels.row.offline import EditableRow, blank_labels, labels_of
 from prelabel.labels.row.own import LabelRow, RowChange, WrittenRow, find_own
 from prelabel.labels.row.size import check_row_size, row_num_bytes
 from prelabel.labels.row.write import unless_begun, write_detections
 from prelabel.plugins.protocols import Task
-from prelabel.sources import RowOptions
+from prelabel.store.source import RowOptions
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2

@@ -43,7 +43,7 @@ from prelabel.plugins.protocols import SkippedTask, Task
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.download import DownloadLimits
 from prelabel.runtime.shared import Shared
-from prelabel.sources import RowOptions, Source, StoredTask
+from prelabel.store.source import RowOptions, Source, StoredTask
 
 if TYPE_CHECKING:
     from encord.workflow import AgentStage

@@ -11,7 +11,7 @@ from prelabel.data.frames import Media
 from prelabel.encord.project import ROWS_PER_REQUEST, EncordProject, EncordTask, StoredRow, task_fields
 from prelabel.errors import AccountError
 from prelabel.plugins.protocols import SkippedTask
-from prelabel.sources import Source, StoredTask, unreadable
+from prelabel.store.source import Source, StoredTask, unreadable
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from prelabel.data.frames import VideoInfo
 from prelabel.encord.project import EncordProject, labels_as_sent
 from prelabel.errors import ConfigError, FetchError, TaskError
-from prelabel.evaluate.boxes import Boxes, boxes_of_corners
 from prelabel.evaluate.coco import CocoFile
+from prelabel.evaluate.compare import Boxes, boxes_of_corners
 from prelabel.files.folder_sink import LABELS_ENDING
 from prelabel.labels.row.offline import data_hash_of
 from prelabel.labels.row.own import LabelRow

@@ -21,8 +21,7 @@ from collections import Counter, deque
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.evaluate.boxes import Boxes
-from prelabel.evaluate.compare import DELETED, RECLASSED, Compared
+from prelabel.evaluate.compare import DELETED, RECLASSED, Boxes, Compared
 from prelabel.labels.keyframes import farthest_ends, line_holds
 
 

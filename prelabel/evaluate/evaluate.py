@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import prelabel
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.stored_detections import (
+from prelabel.assembly.stored import (
     check_classes,
     distinct_titles,
     load_labelled,
@@ -28,9 +28,8 @@ from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
 from prelabel.errors import ConfigError, TaskError
-from prelabel.evaluate.boxes import Boxes, boxes_of_corners, boxes_of_row
 from prelabel.evaluate.coco import CocoFile, score_coco
-from prelabel.evaluate.compare import compare_boxes, link_unknown_instances
+from prelabel.evaluate.compare import Boxes, boxes_of_corners, boxes_of_row, compare_boxes, link_unknown_instances
 from prelabel.evaluate.current_labels import (
     CocoTruth,
     CurrentLabels,

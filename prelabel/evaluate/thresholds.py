@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.evaluate.boxes import Boxes
-from prelabel.evaluate.compare import DELETED, RECLASSED, Compared, compare_boxes
+from prelabel.evaluate.compare import DELETED, RECLASSED, Boxes, Compared, compare_boxes
 from prelabel.labels.row.own import INTERPOLATED_CONFIDENCE
 
 GRID = np.round(np.linspace(0, 1, 101), 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.runtime.files import atomic_write
-from prelabel.store.class_probabilities import read_classes
+from prelabel.store.labelled import read_classes
 from prelabel.store.report import RunReport
 
 COLUMNS = ("task", "first_frame", "last_frame", "answer", "confidence", "pathway", "likeliest_class", "probability")

@@ -11,13 +11,80 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored_detections import distinct_titles, load_detections, stored_entries, stored_videos
+from prelabel.assembly.stored import NEXT_STEP, distinct_titles, load_detections, stored_entries, stored_videos
+from prelabel.data.frames import FrameBatch, Media
 from prelabel.data.label_map import LabelledVideo
 from prelabel.data.ontology import Ontology
-from prelabel.errors import ConfigError, TaskError
-from prelabel.export.frames import read_images
+from prelabel.errors import ConfigError, ReadError, TaskError
+from prelabel.media.open import FramePolicy, open_frames
 from prelabel.plugins.load import installed_names, load_plugin
 from prelabel.plugins.protocols import Task
+from prelabel.store.labelled import ClassRecord
+from prelabel.store.raw_detections import RawRecord
+
+
+def object_instances(
+    video: LabelledVideo, single: NDArray[np.bool_] | None = None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """Yields for each object instance its rows, int64 (K,) in frame order, and bool (K,): the object leaves after it.
+
+    An object leaves if the next inferred frame has no label of it. Frames between that no detector has seen are no gap.
+
+    Args:
+        video: with N labels.
+        single: bool (N,): labels that become an instance of their own. Default: those without a track.
+    """
+    found = video.detections
+    instance = found.instance
+    if single is not None:
+        instance = np.where(single, len(found) + np.arange(len(found)), instance)
+    order = np.argsort(instance, kind="stable")  # rows of one instance stay in frame order
+    for rows in np.split(order, np.flatnonzero(np.diff(instance[order])) + 1):
+        if len(rows):  # a video without labels has one empty part
+            place = np.searchsorted(found.frames_looked_at, found.frame_index[rows])
+            yield rows, np.append(np.diff(place) > 1, True)
+
+
+BATCH_SIZE = 4
+MAX_GAP_FRAMES = 300
+"""Across longer gaps between wanted frames, opening the video again is faster than decoding the frames between."""
+
+
+def read_frames(
+    assembly: Assembly, task: Task, media: Media, record: RawRecord | ClassRecord, frame_indices: NDArray[np.int64]
+) -> Iterator[FrameBatch]:
+    """Yields frames of a task's media, read as the run read them.
+
+    Args:
+        assembly: of the config.
+        task: named in errors.
+        media: of the task, open.
+        record: what a run stored of these media.
+        frame_indices: int64 (M,), rising.
+
+    Raises:
+        ReadError: a frame cannot be read, or the media have changed since the run.
+    """
+    policy: FramePolicy = "strict" if record.partial is None else "warn"  # the run reported what a partial record lacks
+    for part in np.split(frame_indices, np.flatnonzero(np.diff(frame_indices) > MAX_GAP_FRAMES) + 1):
+        with open_frames(media, assembly.config.reader, assembly.folder, policy, title=task.title) as opened:
+            if opened.info != record.info:
+                raise ReadError(f"{task.title}: has changed since the run read it: {NEXT_STEP}")
+            yield from opened.batches(part, BATCH_SIZE)
+
+
+def read_images(
+    assembly: Assembly, task: Task, record: RawRecord | ClassRecord, frame_indices: NDArray[np.int64]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yields index and pixels, uint8 (H, W, 3) RGB, of frames of a task's media; see `read_frames`.
+
+    Raises:
+        TaskError: the media cannot be fetched or read, or have changed since the run.
+    """
+    with task.open() as media:
+        for batch in read_frames(assembly, task, media, record, frame_indices):
+            yield from zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True)
+
 
 JPEG_QUALITY = 95
 

@@ -14,8 +14,7 @@ import numpy as np
 
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import ConfigError
-from prelabel.export.export import Export, refuse_file
-from prelabel.export.instances import object_instances
+from prelabel.export.export import Export, object_instances, refuse_file
 from prelabel.runtime.files import atomic_write, write_text_atomically
 
 

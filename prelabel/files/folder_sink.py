@@ -13,15 +13,14 @@ from prelabel.data.label_map import LabelMap
 from prelabel.data.ontology import Ontology
 from prelabel.errors import LabelError
 from prelabel.labels.row.answers import remove_own_answers
-from prelabel.labels.row.editable import EditableRow
-from prelabel.labels.row.offline import data_hash_of, detached_row, encord_ontology, new_label_row
+from prelabel.labels.row.offline import EditableRow, data_hash_of, detached_row, encord_ontology, new_label_row
 from prelabel.labels.row.own import LabelRow, RowChange, remove_own
 from prelabel.labels.row.size import check_row_size, json_pieces
 from prelabel.labels.row.write import unless_begun, write_detections
 from prelabel.plugins.protocols import Task
 from prelabel.runtime.files import atomic_write
-from prelabel.sources import RowOptions
 from prelabel.store.run_folder import RunFolder
+from prelabel.store.source import RowOptions
 
 LABELS_ENDING = ".labels.json"
 """Ending of the file of a task's label row."""

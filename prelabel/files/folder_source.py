@@ -24,7 +24,7 @@ from prelabel.files.media_files import UNREADABLE_SUFFIXES, is_animated, media_k
 from prelabel.plugins.affects import Affects
 from prelabel.runtime.files import PREVIEW_SUFFIXES
 from prelabel.runtime.shared import Shared
-from prelabel.sources import Source
+from prelabel.store.source import Source
 
 NAME_YOURS = "; to label others: prelabel run CONFIG VIDEO|FOLDER|GLOB"
 NAMED_AT_MOST = 3

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config.sections import ReaderSection
-from prelabel.data.frames import FrameBatch, Media, VideoInfo
-from prelabel.data.scene_cuts import SceneCutDetector
+from prelabel.data.frames import FrameBatch, Media, SceneCutDetector, VideoInfo
 from prelabel.media.open import FramePolicy, OpenFrames, open_frames
 from prelabel.runtime.interrupts import Stopped
 from prelabel.runtime.prefetch import one_ahead, prefetch

@@ -18,7 +18,7 @@ from prelabel.data.frames import FrameBatch, VideoInfo
 from prelabel.inference.batch_runner import BatchRunner, BatchSizes
 from prelabel.inference.decoding import OpenVideo, Video, VideoDecoding
 from prelabel.media.choose import ReaderChoice
-from prelabel.media.cuda_streams import await_frames
+from prelabel.media.cuda import await_frames
 from prelabel.media.open import FramePolicy
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.process_settings import trim_memory

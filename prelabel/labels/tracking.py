@@ -22,8 +22,7 @@ from prelabel.data.label_map import LabelMap
 from prelabel.errors import TrackError
 from prelabel.labels.filter import DropCounts, DropReason, FilteredDetections, count_by_class
 from prelabel.labels.fit import held_geometry, lacks_keypoints
-from prelabel.labels.keyframes import Keyframes, keep_keyframes
-from prelabel.labels.smooth import smooth_boxes
+from prelabel.labels.keyframes import Keyframes, keep_keyframes, smooth_boxes
 from prelabel.labels.whole_tracks import TrackLimits, extend_tracks, is_short, is_unsure, merge_duplicates
 from prelabel.plugins.protocols import Tracker
 

@@ -13,8 +13,8 @@ from prelabel.config.sections import VIDEO_READERS, ReaderSection
 from prelabel.data.frames import Media
 from prelabel.errors import MachineError
 from prelabel.media import decord, torchcodec
+from prelabel.media.cuda import count_engines
 from prelabel.media.index import VideoIndex, index_video
-from prelabel.media.nvdec import count_engines
 from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import VideoReader
 

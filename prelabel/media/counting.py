@@ -13,8 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from prelabel.media.container import demux, open_video
-from prelabel.media.packets import MAX_REORDERED, NO_TIME, Packets, Timeline, packet_clock
+from prelabel.media.packets import MAX_REORDERED, NO_TIME, Packets, Timeline, demux, open_video, packet_clock
 from prelabel.runtime.process_settings import usable_cores
 
 # FFmpeg's own limit: with more threads H.264 gets no faster, and each holds a frame.

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.errors import FrameCountError, MachineError, ReadError
 from prelabel.media.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
-from prelabel.media.container import demux, open_video
 from prelabel.media.index import VideoIndex, index_video
+from prelabel.media.packets import demux, open_video
 from prelabel.media.pyav import PyAVReader
 
 if TYPE_CHECKING:

@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ReadError
-from prelabel.media.container import demux, open_video, other_video_streams
 from prelabel.media.counting import begins_as_indexed, count_by_decoding, lay_out_counted, times_tell_frames
 from prelabel.media.packets import (
     NO_TIME,
     Packets,
     Timeline,
+    demux,
     demux_packets,
     drop_lost_start,
     find_keyframes,
     lay_out,
+    open_video,
+    other_video_streams,
 )
 from prelabel.media.pixels import Orientation
 

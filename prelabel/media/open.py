@@ -15,15 +15,8 @@ from numpy.typing import NDArray
 from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.errors import FrameCountError, MachineError, ReadError
-from prelabel.media.choose import (
-    CPU_READERS,
-    ReaderChoice,
-    build_reader,
-    choose_reader,
-    count_gpus,
-    probe_machine,
-)
-from prelabel.media.cuda_streams import Inspect, to_device
+from prelabel.media.choose import CPU_READERS, ReaderChoice, build_reader, choose_reader, count_gpus, probe_machine
+from prelabel.media.cuda import Inspect, to_device
 from prelabel.media.isolation.process import CAN_ISOLATE
 from prelabel.media.isolation.reader import IsolatedReader
 from prelabel.plugins.protocols import VideoReader

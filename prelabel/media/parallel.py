@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.errors import ReadError
 from prelabel.media.batching import BatchMemory, FramePool, PooledReader, check_request
-from prelabel.media.cuda_streams import await_frames, to_device
+from prelabel.media.cuda import await_frames, to_device
 from prelabel.media.index import index_video
 from prelabel.plugins.protocols import VideoReader
 from prelabel.runtime.prefetch import prefetch_each

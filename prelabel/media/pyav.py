@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.errors import FrameCountError, MachineError
 from prelabel.media.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
-from prelabel.media.container import demux, open_video
 from prelabel.media.counting import MAX_DECODER_THREADS
 from prelabel.media.index import SEEKABLE, VideoIndex, index_video
-from prelabel.media.packets import NO_TIME
+from prelabel.media.packets import NO_TIME, demux, open_video
 from prelabel.media.pixels import FrameConverter
 from prelabel.runtime.process_settings import usable_cores
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import BeforeValidator
 
 from prelabel.errors import ConfigError, MachineError, WeightsError, did_you_mean
-from prelabel.models.cards import ModelCard
+from prelabel.models.weights import ModelCard
 from prelabel.runtime.redact import redact
 
 StateDict = dict[str, torch.Tensor]

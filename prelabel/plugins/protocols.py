@@ -205,7 +205,7 @@ class SkippedTask:
 
 @runtime_checkable
 class TaskSource(Protocol):
-    """Where tasks come from, and how they end. `prelabel.sources.Source` says what a source may do besides."""
+    """Where tasks come from, and how they end. `prelabel.store.source.Source` says what a source may do besides."""
 
     def tasks(self) -> Iterator[Task]:
         """Yields the tasks that wait now, each once."""

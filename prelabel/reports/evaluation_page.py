@@ -10,10 +10,8 @@ import numpy as np
 from prelabel.assembly.assemble import Assembly
 from prelabel.evaluate.edits import Edits
 from prelabel.evaluate.result import Evaluation, Mark, WorstFrame
-from prelabel.reports.charts import curve, stack
-from prelabel.reports.render import Bar, Figure, render_page
+from prelabel.reports.render import Bar, Figure, counted, curve, render_page, stack
 from prelabel.reports.thumbnails import FrameKey, Outline, Thumbnail, ThumbnailReader, svg_box
-from prelabel.reports.wording import counted
 from prelabel.runtime.files import write_text_atomically
 
 OUTCOMES = ("kept", "moved", "reclassed", "deleted", "added")

@@ -9,17 +9,25 @@ from pathlib import Path
 import numpy as np
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored_detections import labelled_video, load_probabilities
+from prelabel.assembly.stored import labelled_video, load_probabilities
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import PrelabelError
 from prelabel.labels.answers import PlacedAnswer
-from prelabel.reports.charts import Timeline, timeline_of
 from prelabel.reports.previews import sheet_frames, spread_evenly
-from prelabel.reports.render import Bar, Figure, bars, render_page
+from prelabel.reports.render import (
+    Bar,
+    Figure,
+    Timeline,
+    bars,
+    counted,
+    duration,
+    media_facts,
+    render_page,
+    timeline_of,
+)
 from prelabel.reports.thumbnails import FrameKey, Thumbnail, ThumbnailReader, detection_outlines
-from prelabel.reports.wording import counted, duration, media_facts
 from prelabel.runtime.files import write_text_atomically
-from prelabel.store.class_probabilities import ClassRecord
+from prelabel.store.labelled import ClassRecord
 from prelabel.store.report import RunReport, TaskReport
 
 MAX_TASKS_WITH_THUMBNAILS = 40

@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored_detections import load_detections, load_probabilities
+from prelabel.assembly.stored import load_detections, load_probabilities
 from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints
 from prelabel.data.label_map import LabelledVideo
 from prelabel.data.skeletons import Edge
 from prelabel.errors import PrelabelError
-from prelabel.export.frames import read_images
+from prelabel.export.export import read_images
 from prelabel.plugins.protocols import Task
 from prelabel.reports.drawing import geometry_rings
 

@@ -2,16 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from prelabel.plugins.protocols import Task
 from prelabel.run.agents.agent import Agent
+from prelabel.runtime.backoff import Backoff
 from prelabel.store.labelled import stamp_of
 from prelabel.store.ledger import Entry, Ledger, Step
 from prelabel.store.report import TaskReport
+
+TaskFilter: TypeAlias = Callable[[Task, Entry | None, str], bool]
+"""Tells from a task, its entry in the ledger and its fingerprint of today whether to work on it."""
+
+LONGEST_WAIT_SECONDS = 86_400.0
+
+
+def every_task(task: Task, entry: Entry | None, fingerprint: str) -> bool:
+    """Selects every waiting task, including those that failed before."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBackoff:
+    """Selects all tasks, but waits longer after each failure of the same task. For `--watch`.
+
+    A task whose config, model or media have changed is due at once.
+
+    Attributes:
+        first_wait: after the first failure; doubled with each further one, up to a day.
+        now: returns the time.
+    """
+
+    first_wait: timedelta
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def __call__(self, task: Task, entry: Entry | None, fingerprint: str) -> bool:
+        """Tells whether to work on the task."""
+        if entry is None or entry.step != "failed" or entry.fingerprint != fingerprint:
+            return True
+        return self.now() >= datetime.fromisoformat(entry.updated_at) + self.wait(entry)
+
+    def wait(self, entry: Entry) -> timedelta:
+        """Returns how long the task rests after its last failure: half of the doubled wait, up to all of it."""
+        # Seeded by the task, so that the answer is the same whenever it is asked for.
+        draw = random.Random(f"{entry.key} {entry.num_failures}").random
+        backoff = Backoff(first_seconds=self.first_wait.total_seconds(), max_seconds=LONGEST_WAIT_SECONDS, draw=draw)
+        return timedelta(seconds=backoff.seconds(entry.num_failures))
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyFailed:
+    """Selects failed tasks.
+
+    Attributes:
+        keys: of the tasks to select.
+    """
+
+    keys: frozenset[str]
+
+    def __call__(self, task: Task, entry: Entry | None, fingerprint: str) -> bool:
+        """Tells whether to work on the task."""
+        return entry is not None and task.key in self.keys and entry.step == "failed"
+
 
 _LABELLED_OTHERWISE = (
     "of the files were labelled under another config, or have changed since: the files about all tasks leave them out "

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.run.choose import TaskFilter
-from prelabel.run.finished import KnownReport
+from prelabel.run.finished import KnownReport, TaskFilter
 from prelabel.run.outputs import complete, write_stages_report
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.files import DRY_RUN

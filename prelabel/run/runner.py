@@ -17,8 +17,7 @@ from prelabel.errors import AccountError, OntologyError
 from prelabel.plugins.protocols import Task
 from prelabel.plugins.traits import usage_of, usage_warnings
 from prelabel.run.agents.agent import Agent, make_agent
-from prelabel.run.choose import LONGEST_WAIT_SECONDS, TaskFilter, every_task
-from prelabel.run.finished import FinishedTasks, KnownReport, TaskRecords
+from prelabel.run.finished import LONGEST_WAIT_SECONDS, FinishedTasks, KnownReport, TaskFilter, TaskRecords, every_task
 from prelabel.run.work import Failure, InferredTask, LabelledTask, TaskResult
 from prelabel.run.worker import Worker
 from prelabel.runtime.backoff import Backoff

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -19,10 +19,29 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from prelabel.errors import MachineError
-from prelabel.runtime.progress import Value
+from prelabel.runtime.progress import Progress, Value
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
+
+
+@contextmanager
+def observers(metrics_port: int | None) -> Iterator[list[Progress]]:
+    """Yields the observers of a run that are asked for.
+
+    Args:
+        metrics_port: port of the Prometheus metrics; None: no metrics.
+
+    Raises:
+        MachineError: the port is taken, or OpenTelemetry is not installed.
+    """
+    with ExitStack() as stack:
+        told: list[Progress] = []
+        if metrics_port is not None:
+            told.append(stack.enter_context(serve_metrics(metrics_port)))
+        if is_asked_for():
+            told.append(stack.enter_context(export_spans()))
+        yield told
 
 
 _ENDINGS = {"task_done": "done", "task_failed": "failed", "task_skipped": "skipped"}

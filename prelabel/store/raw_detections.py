@@ -18,8 +18,15 @@ from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.data.geometry import BOXES_ONLY, OutputSpec
 from prelabel.plugins.protocols import ModelRecord
-from prelabel.store.geometry_columns import geometry_as_columns, geometry_of_table
-from prelabel.store.parquet import open_metadata, open_parquet, to_arrow, to_numpy, write_parquet
+from prelabel.store.parquet import (
+    geometry_as_columns,
+    geometry_of_table,
+    open_metadata,
+    open_parquet,
+    to_arrow,
+    to_numpy,
+    write_parquet,
+)
 
 if TYPE_CHECKING:
     import pyarrow

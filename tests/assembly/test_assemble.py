@@ -10,7 +10,7 @@ from prelabel.assembly.assemble import make_source
 from prelabel.config.load import check_config
 from prelabel.errors import TakenError
 from prelabel.runtime.shared import Shared
-from prelabel.sources import Source
+from prelabel.store.source import Source
 from tests.encord_server import AGENT, COMPLETE
 from tests.encord_server.populated import Platform
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.cli import console
+from prelabel.cli import show as console
 from prelabel.cli.app import app, main
 from prelabel.config.load import config_of_media, load_config
 from tests.make_media import NUM_FRAMES, RECIPES, write_clip

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from prelabel.cli import console
+from prelabel.cli import show as console
 
 
 @pytest.fixture

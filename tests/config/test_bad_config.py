@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.cli import app as cli
-from prelabel.cli import console
+from prelabel.cli import show as console
 from tests.encord_server import AGENT, ANNOTATE
 from tests.encord_server.populated import Platform
 from tests.kept import write_grey_clip

@@ -7,8 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from prelabel.data.ontology import Ontology
-from prelabel.data.palette import distinct_colors
+from prelabel.data.ontology import Ontology, distinct_colors
 
 
 def largest_channel_difference(one: str, other: str) -> float:

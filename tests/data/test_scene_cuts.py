@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.scenes import SceneSpec, cut_frame_index, render_frames
-from prelabel.data.scene_cuts import SceneCutDetector, find_cuts, thumbnails
+from prelabel.data.frames import SceneCutDetector, find_cuts, thumbnails
 
 
 def cuts_of(frames):

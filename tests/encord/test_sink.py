@@ -18,7 +18,7 @@ from prelabel.encord.sink import EncordSink
 from prelabel.encord.source import EncordSource
 from prelabel.errors import LabelError, RowTooLargeError, SaveError, TakenError
 from prelabel.labels.row.write import write_detections
-from prelabel.sources import RowOptions
+from prelabel.store.source import RowOptions
 from tests.builders import video_detections
 from tests.encord.test_source import pictures, replace_clip
 from tests.encord_fixtures import NUM_FRAMES, ConnectAs

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from prelabel.evaluate.boxes import boxes_of_row
-from prelabel.evaluate.compare import Compared, compare_boxes
+from prelabel.evaluate.compare import Compared, boxes_of_row, compare_boxes
 from prelabel.evaluate.edits import Edits, count_edits
 from prelabel.labels.row.own import LabelRow, iterate_frames
 from prelabel.labels.row.write import write_detections

@@ -6,7 +6,7 @@ import pytest
 from prelabel.data.boxes import GRID
 from prelabel.data.label_map import build_label_map
 from prelabel.errors import LabelError
-from prelabel.evaluate.boxes import boxes_of_row
+from prelabel.evaluate.compare import boxes_of_row
 from prelabel.labels.row.write import write_detections
 from tests.geometries import POSE, POSE_OFFER, skeleton_ontology, with_geometry
 from tests.labelling import MEDIA, NOW, SHAPES, detections, map_of_shapes, new_row

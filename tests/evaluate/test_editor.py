@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prelabel.data.boxes import paired_iou
-from prelabel.evaluate.boxes import UNKNOWN_GEOMETRY, Boxes
-from prelabel.evaluate.compare import compare_boxes, link_unknown_instances
+from prelabel.evaluate.compare import UNKNOWN_GEOMETRY, Boxes, compare_boxes, link_unknown_instances
 from prelabel.evaluate.editor import count_corrections, count_from_scratch, fewest_drawn
 from prelabel.labels.keyframes import select_keyframes
 

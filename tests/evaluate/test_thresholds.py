@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prelabel.evaluate.boxes import UNKNOWN_GEOMETRY, Boxes
-from prelabel.evaluate.compare import compare_boxes
+from prelabel.evaluate.compare import UNKNOWN_GEOMETRY, Boxes, compare_boxes
 from prelabel.evaluate.edits import Edits
 from prelabel.evaluate.thresholds import ThresholdCurve, threshold_curves, weigh_boxes
 from tests.evaluate.plans import Plan, compare, edits_of, plans

@@ -9,7 +9,7 @@ import av
 import pytest
 from PIL import Image
 
-from prelabel.assembly.stored_detections import distinct_titles
+from prelabel.assembly.stored import distinct_titles
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ConfigError, PluginError, TaskError
 from prelabel.export.export import export_run

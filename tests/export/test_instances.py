@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prelabel.export.instances import object_instances
+from prelabel.export.export import object_instances
 from tests.export.building import video
 
 BOX = (0, 0, 9, 9)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from prelabel.export.cvat import export_voc
 from prelabel.export.export import export_run
-from prelabel.export.voc import export_voc
 from tests.export.building import DATUMARO, export_of, files_in, run_apart, video
 from tests.kept import assembly_of, make_media, run
 

@@ -15,8 +15,8 @@ from prelabel.data.ontology import Ontology
 from prelabel.errors import LabelError, OntologyError, RowTooLargeError
 from prelabel.files.folder_sink import FolderSink
 from prelabel.labels.row.offline import detached_row, encord_ontology, new_label_row
-from prelabel.sources import RowOptions
 from prelabel.store.run_folder import RunFolder
+from prelabel.store.source import RowOptions
 from tests.labelling import (
     IMAGE,
     IMAGE_GROUP,

@@ -10,7 +10,7 @@ import torch
 from prelabel import Detections, FrameBatch
 from prelabel.errors import DetectError, DeviceMemoryError
 from prelabel.inference.batch_runner import BatchRunner, Found
-from prelabel.media.cuda_streams import await_frames, to_device
+from prelabel.media.cuda import await_frames, to_device
 from tests.builders import NumberDetector
 
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from prelabel.data.boxes import paired_iou
 from prelabel.data.frames import VideoInfo
-from prelabel.labels.keyframes import MAX_SPAN, Keyframes, KeyframeStats, keep_keyframes, select_keyframes
-from prelabel.labels.smooth import smooth_boxes
+from prelabel.labels.keyframes import MAX_SPAN, Keyframes, KeyframeStats, keep_keyframes, select_keyframes, smooth_boxes
 from tests.labelling import detections
 
 VIDEO = VideoInfo(width=640, height=360, num_frames=400, average_fps=25.0, duration_seconds=16.0)

@@ -13,7 +13,7 @@ import pytest
 
 from prelabel import FrameBatch, Media, VideoInfo
 from prelabel.media import parallel as split
-from prelabel.media.cuda_streams import await_frames, to_device
+from prelabel.media.cuda import await_frames, to_device
 from prelabel.media.parallel import ParallelReader
 from prelabel.runtime.prefetch import prefetch
 from tests.fake_cuda import FakeCuda, FakeFrames

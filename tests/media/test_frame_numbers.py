@@ -11,8 +11,8 @@ from benchmarks.frame_numbers import build_corpus, judge, shown_by_ffmpeg, shown
 from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import Media
 from prelabel.media.choose import choose_reader
-from prelabel.media.container import open_video
 from prelabel.media.index import index_video
+from prelabel.media.packets import open_video
 from tests.make_media import RECIPES, Recipe, pack_b_frames, remux_streams, write_clip
 
 pytestmark = [

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from prelabel.data.frames import Media
-from prelabel.media import nvdec, torchcodec
+from prelabel.media import cuda as nvdec
+from prelabel.media import torchcodec
 from prelabel.media.parallel import ParallelReader
 from prelabel.media.torchcodec import TorchCodecReader
 from tests.make_media import RECIPES, read_number, remux, write_clip

@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from prelabel.errors import ConfigError, WeightsError
-from prelabel.models.cards import find_card, model_folders, read_card
-from prelabel.models.weights import cache_folder, resolve_weights, sha256_of
+from prelabel.models.weights import cache_folder, find_card, model_folders, read_card, resolve_weights, sha256_of
 
 BODY = b"weights " * 1000
 SHA256 = hashlib.sha256(BODY).hexdigest()

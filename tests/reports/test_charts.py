@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prelabel.reports.charts import MAX_BINS, bin_edges, timeline_of
+from prelabel.reports.render import MAX_BINS, bin_edges, timeline_of
 from tests.reports.building import labelled
 
 

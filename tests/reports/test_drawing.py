@@ -7,8 +7,7 @@ import pytest
 
 from prelabel.data.detections import Detections
 from prelabel.data.geometry import Keypoints, Mask, OutputSpec, RotatedBox
-from prelabel.reports.drawing import FrameAnnotator
-from prelabel.reports.fonts import font_px, text_width
+from prelabel.reports.drawing import FrameAnnotator, font_px, text_width
 from tests.geometries import POSE_OFFER, column, disc, map_to, ring
 from tests.reports.building import BLUE, GREY, RED, is_near, label_map
 

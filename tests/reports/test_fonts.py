@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from prelabel.reports.fonts import fit_text, text_width
+from prelabel.reports.drawing import fit_text, text_width
 
 
 def test_a_name_that_is_cut_keeps_its_ending():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.files.folder_source import FolderTask
-from prelabel.run.choose import OnlyFailed, RetryBackoff
+from prelabel.run.finished import OnlyFailed, RetryBackoff
 from prelabel.store.ledger import Entry
 
 FAILED_AT = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from encord_agents.core.webhooks import verify_and_parse_notification
 
-from prelabel.run.notifications import NotificationReader, RefusedNotification, StageNotification
+from prelabel.run.serve import NotificationReader, RefusedNotification, StageNotification
 from tests.signed import SECRET, notification, signed
 
 PROJECT, STAGE = UUID(int=1), UUID(int=2)

@@ -12,7 +12,7 @@ from prelabel.assembly.assemble import Assembly, assemble
 from prelabel.cli.commands import retry_failed, run_config, show_status
 from prelabel.config.load import check_config
 from prelabel.errors import ConfigError, LabelError
-from prelabel.run.choose import RetryBackoff
+from prelabel.run.finished import RetryBackoff
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 from prelabel.store.ledger import LEDGER, Entry, Ledger

@@ -13,7 +13,7 @@ from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import check_config_file, run_config, show_status
 from prelabel.config.load import load_config, load_configs
 from prelabel.errors import AccountError, ConfigError
-from prelabel.run.choose import every_task
+from prelabel.run.finished import every_task
 from prelabel.run.passes import run_passes
 from prelabel.runtime.interrupts import StopSignal
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, EncordServer, Status

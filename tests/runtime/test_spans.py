@@ -10,8 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
 from prelabel.errors import MachineError
-from prelabel.runtime.observers import observers
-from prelabel.runtime.telemetry import ENDPOINTS, export_spans
+from prelabel.runtime.telemetry import ENDPOINTS, export_spans, observers
 
 pytestmark = pytest.mark.timeout(60)
 

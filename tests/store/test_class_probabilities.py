@@ -5,7 +5,7 @@ import pytest
 
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import LabelError
-from prelabel.store.class_probabilities import ClassRecord, read_classes, write_classes
+from prelabel.store.labelled import ClassRecord, read_classes, write_classes
 
 INFO = VideoInfo(width=64, height=48, num_frames=3, frame_sizes=((64, 48), (32, 32), (50, 70)))
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from benchmarks.moving_clip import KEYFRAME_EVERY, write_moving_clip
-from prelabel.media.container import open_video
 from prelabel.media.index import index_video
+from prelabel.media.packets import open_video
 
 
 def test_the_clip_of_the_benchmarks_is_what_gpus_decode(tmp_path):

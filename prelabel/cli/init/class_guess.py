@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prelabel.data.ontology import BOX_SHAPES, Ontology, OntologyObject
-from prelabel.models.cards import ModelCard
+from prelabel.models.weights import ModelCard
 
 NEAR = 0.8  # least ratio of difflib at which two names may be spellings of the same one
 

@@ -23,7 +23,7 @@ from prelabel.encord.connection import DEFAULT_DOMAIN
 from prelabel.encord.source import EncordSection
 from prelabel.errors import AccountError, ConfigError, OntologyError, did_you_mean
 from prelabel.files.folder_source import FolderSection
-from prelabel.models.cards import ModelCard, card_names, find_card
+from prelabel.models.weights import ModelCard, card_names, find_card
 
 if TYPE_CHECKING:
     from encord.workflow import AgentStage

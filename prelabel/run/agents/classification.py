@@ -28,7 +28,7 @@ from prelabel.run.work import FetchedTask, InferredTask, LabelledTask, TaskFacts
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.prefetch import prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time
-from prelabel.store.class_probabilities import ClassRecord, read_classes, write_classes
+from prelabel.store.labelled import ClassRecord, read_classes, write_classes
 from prelabel.store.ledger import Step
 from prelabel.store.report import RunReport, TaskReport
 from prelabel.store.run_folder import RunFolder

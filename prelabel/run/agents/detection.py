@@ -14,7 +14,7 @@ import numpy as np
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.stored_detections import labelled_videos, load_labelled
+from prelabel.assembly.stored import labelled_videos, load_labelled
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import PrelabelError, SaveError

@@ -15,15 +15,13 @@ from prelabel.config.fingerprints import fingerprint, frame_values, values_affec
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import AccountError, AnswerError, ConfigError, PluginError, PrelabelError
 from prelabel.files.folder_sink import LABELS_ENDING
-from prelabel.labels.row.editable import added_labels, count_names
+from prelabel.labels.row.offline import added_labels, count_names
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin
 from prelabel.plugins.protocols import ListedTask, ModelRecord, Task, metadata_of
 from prelabel.routing.facts import Facts
-from prelabel.run.agents.calls import Answer, Call, UserFunction
-from prelabel.run.agents.parameters import NEEDS_MEDIA, PLATFORM_ONLY, read_signature
-from prelabel.run.agents.rows import EditedRow, FunctionRows
-from prelabel.run.agents.task_media import TaskMedia
+from prelabel.run.agents.calls import NEEDS_MEDIA, PLATFORM_ONLY, Answer, Call, UserFunction, read_signature
+from prelabel.run.agents.task_media import EditedRow, FunctionRows, TaskMedia
 from prelabel.run.checks import check_reader, describe_source
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask
 from prelabel.runtime.files import write_text_atomically

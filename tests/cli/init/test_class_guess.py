@@ -10,7 +10,7 @@ import yaml
 from prelabel.cli.init.class_guess import COCO_NAMES, Proposal, known_classes, propose_map
 from prelabel.data.label_map import build_label_map
 from prelabel.data.ontology import Ontology
-from prelabel.models.cards import ModelCard, model_folders, read_card
+from prelabel.models.weights import ModelCard, model_folders, read_card
 from tests.encord_server.ontologies import editor, ontology_object
 
 

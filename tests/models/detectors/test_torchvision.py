@@ -11,8 +11,8 @@ from torchvision.models import get_model
 
 from models.scenes import SceneSpec, render_frames
 from prelabel.errors import ConfigError, WeightsError
-from prelabel.models.cards import ModelCard
 from prelabel.models.detectors.torchvision import TorchvisionDetector, published_categories
+from prelabel.models.weights import ModelCard
 from prelabel.testing import check_detector
 from tests.models.detectors.checkpoints import as_batch, blocky_frames
 

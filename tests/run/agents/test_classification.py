@@ -20,12 +20,12 @@ from prelabel.config.load import check_config, load_config
 from prelabel.data.frames import Media, VideoInfo
 from prelabel.errors import SetupError
 from prelabel.reports.run_page import page_of
-from prelabel.run.agents.agent import FetchedTask
 from prelabel.run.agents.classification import ClassificationAgent
 from prelabel.run.checks import prepare, run_checks
+from prelabel.run.work import FetchedTask
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
-from prelabel.store.class_probabilities import ClassRecord
+from prelabel.store.labelled import ClassRecord
 from tests.encord_server import AGENT, ANNOTATE, COMPLETE, LostAnswer, Status
 from tests.encord_server.ontologies import editor, radio_classification
 from tests.kept import write_grey_clip

@@ -13,7 +13,7 @@ from encord_agents.tasks import Depends
 from encord_agents.tasks.dependencies import dep_asset, dep_client, dep_single_frame, dep_video_iterator
 
 from prelabel.errors import PluginError
-from prelabel.run.agents.parameters import read_signature
+from prelabel.run.agents.calls import read_signature
 
 CLIENT = Depends(dep_client)
 

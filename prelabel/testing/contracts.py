@@ -1,0 +1,333 @@
+"""The contract of detectors."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.data.boxes import iou_matrix
+from prelabel.data.detections import Detections
+from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.data.geometry import Keypoints, Mask, OutputSpec
+from prelabel.errors import PrelabelError
+from prelabel.plugins.protocols import Classifier, Detector, Tracker, VideoReader
+from prelabel.plugins.traits import has_method, traits_of
+
+_SAME_BOX_IOU = 0.9
+_SAME_CONFIDENCE = 0.02
+_STRAYS_PER_BOX = 0.1  # rounding differs between batch sizes: near a threshold a box may come or go
+_TIMES_BESIDE = 3
+
+
+def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) -> None:
+    """Checks that a detector keeps its contract: one result a frame, in order, boxes on the frame, known classes.
+
+    What it gives beyond boxes is of the kind that it names; one that waits to be asked for it is asked, too. Twins, of
+    one that has them, find the same beside each other.
+
+    Args:
+        detector: ready to run.
+        frames: uint8 (N, H, W, 3), RGB, at least two that differ, with things on them that the detector finds; by
+            default textured noise, on which most detectors find little.
+
+    Raises:
+        AssertionError: says what is wrong.
+    """
+    frames = textured_frames() if frames is None else frames
+    check_class_names(detector.class_names)
+    if traits_of(detector).output.kind is not None and has_method(detector, "with_geometry"):
+        _check_asked(detector.with_geometry(frozenset(range(len(detector.class_names)))), frames)
+    together = _detect(detector, frames)
+    for frame_number, detections in enumerate(together):
+        _check_detections(detections, frames.shape[2], frames.shape[1], len(detector.class_names), frame_number)
+        _check_geometry(detections, traits_of(detector).output, frames.shape[2], frames.shape[1], frame_number)
+    for frame_number, detections in enumerate(together):
+        (alone,) = _detect(detector, frames[frame_number : frame_number + 1])
+        _check_same(detections, alone, frame_number)
+    # Pictures of one task may differ in size, and no side need be even.
+    smaller = np.ascontiguousarray(frames[:1, : frames.shape[1] * 2 // 3 | 1, : frames.shape[2] // 2 | 1])
+    of_smaller = _detect(detector, smaller)
+    for detections in of_smaller:
+        _check_detections(detections, smaller.shape[2], smaller.shape[1], len(detector.class_names), 0)
+    replicas = [detector.replicate() for _ in range(2)] if has_method(detector, "replicate") else []
+    known = [replica for replica in replicas if replica is not None]
+    if known:  # on another device there may be none
+        _check_twins(known, [(frames, together), (smaller, of_smaller)])
+
+
+def _detect(detector: Detector, frames: NDArray[np.uint8]) -> list[Detections]:
+    """Returns what the detector finds, having checked what it does with the batch."""
+    import torch
+    from torch.multiprocessing.reductions import StorageWeakRef
+
+    data = torch.from_numpy(frames.copy())
+    storage = StorageWeakRef(data.untyped_storage())
+    numbers = np.arange(len(frames), dtype=np.int64)
+    results = detector.detect(FrameBatch(data, numbers, numbers / 25.0))
+    assert isinstance(results, list), f"detect: got {type(results).__name__}, expected a list"
+    assert len(results) == len(frames), f"detect: got {len(results)} results for {len(frames)} frames"
+    for result in results:
+        assert isinstance(result, Detections), f"detect: got {type(result).__name__}, expected prelabel.Detections"
+    assert np.array_equal(data.numpy(), frames), "detect: wrote into the batch's frames, which others may read"
+    del data
+    gc.collect()
+    assert storage.expired(), "detect: the detector or its results still hold the batch's frames"
+    return results
+
+
+def _check_detections(detections: Detections, width: int, height: int, num_classes: int, frame_number: int) -> None:
+    where = f"frame {frame_number} of {width} x {height}"
+    if not len(detections):
+        return
+    corners = detections.xyxy
+    outside = (corners.min(axis=1) < 0) | (corners[:, 2] > width) | (corners[:, 3] > height)
+    assert not outside.any(), f"{where}: box {corners[outside][0].tolist()} lies outside: cut boxes to the frame"
+    unknown = detections.class_id[detections.class_id >= num_classes]
+    assert not len(unknown), f"{where}: class_id {unknown[0]}, expected 0 to {num_classes - 1}: see class_names"
+
+
+def _check_asked(detector: Detector, frames: NDArray[np.uint8]) -> None:
+    for frame_number, detections in enumerate(_detect(detector, frames)):
+        _check_geometry(detections, traits_of(detector).output, frames.shape[2], frames.shape[1], frame_number)
+
+
+def _check_twins(replicas: Sequence[Detector], pictures: Sequence[tuple[NDArray[np.uint8], list[Detections]]]) -> None:
+    """Has each twin look at pictures of its own at the same time as the others; each comes with what is on them."""
+    with ThreadPoolExecutor(len(replicas)) as threads:
+        for _ in range(_TIMES_BESIDE):
+            begun = [
+                threads.submit(_detect, replica, frames)
+                for replica, (frames, _) in zip(replicas, pictures, strict=True)
+            ]
+            for found, (_, expected) in zip(begun, pictures, strict=True):
+                for frame_number, (these, those) in enumerate(zip(found.result(), expected, strict=True)):
+                    _check_same(these, those, frame_number, ("by a twin", "by the detector"))
+
+
+def _check_geometry(detections: Detections, offer: OutputSpec, width: int, height: int, frame_number: int) -> None:
+    for geometry in detections.geometry[detections.geometry.astype(np.bool_)]:
+        where = f"frame {frame_number} of {width} x {height}: geometry"
+        assert geometry.kind == offer.kind, f"{where}: got {geometry.kind}, `traits.output.kind` is {offer.kind}"
+        match geometry:
+            case Keypoints():
+                num, names = len(geometry.xy), len(offer.keypoint_names)
+                assert num == names, f"{where}: got {num} keypoints, `traits.output.keypoint_names` has {names}"
+            case Mask():
+                is_in = geometry.left >= 0 and geometry.top >= 0
+                is_in = is_in and geometry.left + geometry.width <= width and geometry.top + geometry.height <= height
+                assert is_in, f"{where}: a mask lies outside: cut it to the frame"
+
+
+def _check_same(
+    together: Detections, alone: Detections, frame_number: int, how: tuple[str, str] = ("in a batch", "alone")
+) -> None:
+    for these, those, only in ((together, alone, how[0]), (alone, together, how[1])):
+        strays = these.xyxy[~_has_counterpart(these, those)]
+        assert len(strays) <= _STRAYS_PER_BOX * len(these), (
+            f"frame {frame_number}: box {strays[0].tolist()} is found {only} only: results must not depend on what "
+            "else is looked at, and must come in the batch's order"
+        )
+
+
+def _has_counterpart(these: Detections, those: Detections) -> NDArray[np.bool_]:
+    """Returns bool (N,): which of these boxes are among those, as nearly as rounding allows."""
+    same = iou_matrix(these.xyxy, those.xyxy) >= _SAME_BOX_IOU
+    same &= these.class_id[:, None] == those.class_id[None, :]
+    same &= np.abs(these.confidence[:, None] - those.confidence[None, :]) <= _SAME_CONFIDENCE
+    return np.asarray(same.any(axis=1))
+
+
+def textured_frames() -> NDArray[np.uint8]:
+    """Returns uint8 (3, 184, 320, 3) of textured noise."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (3, 23, 40, 3), dtype=np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def check_class_names(class_names: Sequence[str]) -> None:
+    """Raises: AssertionError: there are none, or they are no names, or not each its own."""
+    assert not isinstance(class_names, str), f"class_names: got the text {class_names!r}, expected a sequence of names"
+    assert len(class_names) > 0, "class_names: got none, expected one or more"
+    for name in class_names:
+        assert isinstance(name, str), f"class_names: got {name!r}, expected text"
+        assert name.strip(), f"class_names: got {name!r}, expected a name"
+    doubled = sorted({name for name in class_names if list(class_names).count(name) > 1})
+    assert not doubled, f"class_names: {doubled} come more than once"
+
+
+_SAME_PROBABILITY = 0.02
+
+
+def check_classifier(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]] | None = None) -> None:
+    """Checks that a classifier keeps its contract: a row of probabilities a picture, in order, whatever their sizes.
+
+    Args:
+        classifier: ready to run.
+        pictures: uint8 (H, W, 3), RGB, two or more, which it tells apart; by default textured noise of three sizes.
+
+    Raises:
+        AssertionError: says what is wrong.
+    """
+    if pictures is None:
+        pictures = [frame[: 184 - 31 * n, : 320 - 57 * n] for n, frame in enumerate(textured_frames())]
+    check_class_names(classifier.class_names)
+    together = _classify(classifier, pictures)
+    for number, picture in enumerate(pictures):
+        (alone,) = _classify(classifier, [picture])
+        difference = float(np.abs(alone - together[number]).max())
+        assert difference <= _SAME_PROBABILITY, (
+            f"picture {number}: a probability differs by {difference:.3f} alone and in a batch: results must not "
+            "depend on the other pictures of a batch, and must come in the batch's order"
+        )
+
+
+def _classify(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Returns the probabilities, having checked them, and what the classifier does with the pictures."""
+    import torch
+    from torch.multiprocessing.reductions import StorageWeakRef
+
+    images = [torch.from_numpy(np.array(picture)) for picture in pictures]
+    storages = [StorageWeakRef(image.untyped_storage()) for image in images]
+    rows = classifier.classify(images)
+    expected = (len(pictures), len(classifier.class_names))
+    assert isinstance(rows, np.ndarray), f"classify: got {type(rows).__name__}, expected a numpy array"
+    assert rows.shape == expected, f"classify: got shape {rows.shape}, expected {expected}: pictures, classes"
+    assert rows.dtype == np.float32, f"classify: got {rows.dtype}, expected float32"
+    assert ((rows >= 0) & (rows <= 1)).all(), "classify: got a value outside 0..1, or NaN, expected probabilities"
+    for number, (image, picture) in enumerate(zip(images, pictures, strict=True)):
+        assert np.array_equal(image.numpy(), picture), f"classify: wrote into picture {number}, which others may read"
+    del images, image
+    gc.collect()
+    assert all(storage.expired() for storage in storages), "classify: the classifier still holds pictures"
+    return rows
+
+
+def check_reader(
+    make_reader: Callable[[Media], VideoReader], media: Media, *, truth: NDArray[np.uint8] | None = None
+) -> None:
+    """Checks that a reader keeps its contract: the asked frames, in order, the same however they are asked for.
+
+    Args:
+        make_reader: builds a fresh reader of the media, not yet entered.
+        media: a video, or pictures, of three frames or more, undamaged.
+        truth: uint8 (N, H, W, 3), RGB, every frame as it is displayed; to be met exactly.
+
+    Raises:
+        AssertionError: says what is wrong.
+    """
+    with make_reader(media) as reader:
+        num_frames = reader.info.num_frames
+        assert num_frames >= 3, f"info.num_frames: got {num_frames}, expected a video of 3 frames or more"
+    whole = _read_frames(make_reader, media, np.arange(num_frames), batch_size=4)
+    if truth is not None:
+        assert len(truth) == num_frames, f"info.num_frames: got {num_frames}, expected {len(truth)}"
+        for number, frame in whole.items():
+            assert np.array_equal(frame, truth[number]), f"frame {number} differs from the truth"
+    selections = {
+        "read a second time": (np.arange(num_frames), num_frames + 1),
+        "every third": (np.arange(1, num_frames, 3), 2),
+        "the last ones": (np.arange(num_frames * 2 // 3, num_frames), 3),
+        "one by one": (np.arange(0, num_frames, 2), 1),
+        "the last one": (np.array([num_frames - 1]), 2),
+        "none": (np.zeros(0, np.int64), 2),
+    }
+    for how, (wanted, batch_size) in selections.items():
+        for number, frame in _read_frames(make_reader, media, wanted, batch_size).items():
+            assert np.array_equal(frame, whole[number]), f"frame {number} differs from the first reading: {how}"
+    _check_refuses(make_reader, media, np.array([num_frames]), "a frame after the last")
+    _check_refuses(make_reader, media, np.array([1, 0]), "frames that fall")
+
+
+def _read_frames(
+    make_reader: Callable[[Media], VideoReader], media: Media, wanted: NDArray[np.int64], batch_size: int
+) -> dict[int, NDArray[np.uint8]]:
+    """Returns the frames by number, having checked their batches."""
+    frames: dict[int, NDArray[np.uint8]] = {}
+    numbers: list[int] = []
+    last_seconds = -np.inf
+    with make_reader(media) as reader:
+        for batch in reader.batches(wanted, batch_size):
+            where = f"batch of frames {batch.frame_indices.tolist()}"
+            assert 1 <= len(batch) <= batch_size, f"{where}: got {len(batch)}, expected 1 to {batch_size}"
+            height, width = batch.data.shape[1:3]
+            sizes = reader.info.sizes(batch.frame_indices)
+            assert (sizes == (width, height)).all(), f"{where}: got {width} x {height}, info says {sizes.tolist()}"
+            full = len(batch) == batch_size or bool(reader.info.frame_sizes)
+            assert full or batch.frame_indices[-1] == wanted[-1], f"{where}: only the last batch may be smaller"
+            assert batch.pts_seconds[0] >= last_seconds, f"{where}: pts_seconds goes back"
+            assert (np.diff(batch.pts_seconds) >= 0).all(), f"{where}: pts_seconds goes back"
+            last_seconds = batch.pts_seconds[-1]
+            numbers += batch.frame_indices.tolist()
+            frames |= zip(batch.frame_indices.tolist(), batch.data.cpu().numpy().copy(), strict=True)
+    assert numbers == wanted.tolist(), f"asked for frames {wanted.tolist()}, got {numbers}: a stream must not end short"
+    return frames
+
+
+def _check_refuses(
+    make_reader: Callable[[Media], VideoReader], media: Media, wanted: NDArray[np.int64], what: str
+) -> None:
+    with make_reader(media) as reader:
+        try:
+            for _ in reader.batches(wanted, 2):
+                pass
+        except (ValueError, IndexError, PrelabelError):
+            return
+    raise AssertionError(f"batches({wanted.tolist()}): asked for {what}, got no error")
+
+
+def check_tracker(make_tracker: Callable[[VideoInfo], Tracker]) -> None:
+    """Checks that a tracker keeps its contract: a track or -1 for each box, none twice on a frame, the same each time.
+
+    Args:
+        make_tracker: builds a fresh tracker for a video.
+
+    Raises:
+        AssertionError: says what is wrong.
+    """
+    info = VideoInfo(width=640, height=360, num_frames=90, average_fps=25.0, duration_seconds=3.6)
+    boxes = _moving_boxes(info)
+    alone = _track(make_tracker(info), boxes)
+    assert any((ids >= 0).any() for ids in alone.values()), "update: two sure boxes on most frames, and no track at all"
+    first, second = make_tracker(info), make_tracker(info)
+    for frame_index, found in boxes.items():
+        for which, tracker in (("first", first), ("second", second)):
+            ids = _track(tracker, {frame_index: found})[frame_index]
+            assert np.array_equal(ids, alone[frame_index]), (
+                f"update: frame {frame_index}: the {which} of two trackers used beside each other got {ids.tolist()}, "
+                f"one used alone {alone[frame_index].tolist()}: a fresh tracker remembers nothing, and shares nothing"
+            )
+    nothing = {frame_index: Detections.empty() for frame_index in (0, 1, 50)}
+    _track(make_tracker(info), nothing)
+
+
+def _moving_boxes(info: VideoInfo) -> dict[int, Detections]:
+    """Returns boxes by frame: two that pass each other, frames without any, and a leap as a stride makes it."""
+    frames = [*range(30), *range(30, info.num_frames, 5)]
+    found = {}
+    for n in frames:
+        boxes = [[20 + 5 * n, 40, 80 + 5 * n, 100], [560 - 5 * n, 220, 620 - 5 * n, 290]][:: 1 if n % 2 else -1]
+        shown = Detections(np.array(boxes, np.float32), np.array([0.9, 0.8], np.float32), np.array([n % 3, 1]))
+        found[n] = Detections.empty() if n in (10, 11, 60) else shown
+    return found
+
+
+def _track(tracker: Tracker, boxes: dict[int, Detections]) -> dict[int, NDArray[np.int64]]:
+    """Returns what the tracker says of each frame, having checked its form."""
+    given = {}
+    for frame_index, found in boxes.items():
+        before = found.xyxy.copy()
+        ids = tracker.update(found, frame_index)
+        assert isinstance(ids, np.ndarray), f"update: got {type(ids).__name__}, expected a numpy array"
+        assert ids.shape == (len(found),), f"update: got shape {ids.shape} for {len(found)} boxes, expected one a box"
+        assert ids.dtype.kind == "i", f"update: got {ids.dtype}, expected int64"
+        named = ids[ids >= 0]
+        assert len(np.unique(named)) == len(named), (
+            f"update: frame {frame_index}: two boxes of one track: {ids.tolist()}"
+        )
+        assert np.array_equal(found.xyxy, before), "update: wrote into the boxes that it was given"
+        given[frame_index] = ids
+    return given
