@@ -1,4 +1,4 @@
-"""Frames into batches: one copy each, into memory that is used again."""
+"""Copies frames into batches. Each frame is copied once, into reused memory."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ RANGES_SHOWN = 8
 
 
 class BatchMemory(Protocol):
-    """Where batches' memory comes from."""
+    """Allocates the memory of batches."""
 
     def take(self, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
         """Returns a uint8 array of this shape, contents undefined."""
 
     def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
-        """Returns what a `FrameBatch` holds of an array that was taken here; it keeps the array alive."""
+        """Returns the `FrameBatch` data of an array from `take`. The result keeps the array alive."""
 
 
 @runtime_checkable
 class PooledReader(Protocol):
-    """A reader whose batches' memory comes from `pool`, which may be another one's until the reader is entered."""
+    """A reader that allocates its batches in `pool`. The pool may be replaced until the reader is entered."""
 
     pool: BatchMemory
 
 
 class FramePool:
-    """Memory for batches, handed out again once nobody holds the tensor that lay in it. For any number of threads."""
+    """Memory for batches, reused once no tensor refers to it. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._free: deque[NDArray[np.uint8]] = deque()
@@ -54,7 +54,7 @@ class FramePool:
         if memory is None or memory.nbytes < num_bytes:
             memory = np.empty(num_bytes, np.uint8)
         array = memory[:num_bytes].reshape(shape)
-        # Every tensor and view made of `array` keeps it alive, so this runs when the last of them is gone.
+        # Every tensor and view of `array` keeps it alive, so the memory is freed when the last of them is deleted.
         weakref.finalize(array, self._free.append, memory).atexit = False
         return array
 
@@ -66,16 +66,16 @@ class FramePool:
 
     def _take_free(self) -> NDArray[np.uint8] | None:
         try:
-            return self._free.popleft()
+            return self._free.popleft()  # atomic, so threads need no lock
         except IndexError:
             return None
 
 
 def check_request(frame_indices: NDArray[np.int64], batch_size: int, num_frames: int) -> NDArray[np.int64]:
-    """Returns the asked frames as int64.
+    """Returns the requested frames as int64.
 
     Raises:
-        ValueError: they do not rise, lie outside the video, or the batch is empty.
+        ValueError: the frames do not rise or lie outside the video, or `batch_size` is less than 1.
     """
     wanted = np.asarray(frame_indices, np.int64)
     if batch_size < 1:
@@ -86,7 +86,7 @@ def check_request(frame_indices: NDArray[np.int64], batch_size: int, num_frames:
 
 
 def pick_frames(decoded: Iterable[tuple[int, Frame]], wanted: NDArray[np.int64]) -> Iterator[tuple[int, Frame | None]]:
-    """Yields the wanted frames of a stream in order, None for each that the stream passes over.
+    """Yields the wanted frames of a stream in order; None for each frame that the stream lacks.
 
     >>> list(pick_frames([(0, "a"), (1, "b"), (3, "d")], np.array([1, 2, 3])))
     [(1, 'b'), (2, None), (3, 'd')]
@@ -106,13 +106,13 @@ def pick_frames(decoded: Iterable[tuple[int, Frame]], wanted: NDArray[np.int64])
 def stack_batches(
     pictures: Iterable[tuple[int, Picture | None]], pts_seconds: NDArray[np.float64], batch_size: int, pool: BatchMemory
 ) -> Iterator[FrameBatch]:
-    """Yields pictures as batches on the host; a batch ends early where the size changes.
+    """Yields images as batches in host memory. A batch ends early where the image size changes.
 
     Args:
-        pictures: frame index and picture (H, W, 3); None for a picture that is missing, which is left out.
-        pts_seconds: float64, by frame index.
-        batch_size: pictures a batch, the last ones fewer.
-        pool: where the batches' memory comes from.
+        pictures: frame index and image (H, W, 3) uint8; missing images are None and are left out.
+        pts_seconds: float64 (N,), indexed by frame.
+        batch_size: images per batch; the last batch may have fewer.
+        pool: allocates the batches.
     """
     indices: list[int] = []
     array = np.empty((0, 0, 0, 3), np.uint8)
@@ -138,13 +138,13 @@ def _batch(
 
 
 class MissingFrames:
-    """Notes which frames could not be decoded, and raises an error that names them at the end.
+    """Records which frames could not be decoded, and raises an error that names them at the end.
 
     Args:
         name: of the file.
         num_frames: of the video.
-        num_present: frames from this number on are missing for `reason`.
-        reason: in words.
+        num_present: `reason` explains why frames from this number on are missing.
+        reason: text for the error.
     """
 
     def __init__(self, name: str, num_frames: int, num_present: int, reason: str = "the file is cut off") -> None:
@@ -152,7 +152,7 @@ class MissingFrames:
         self._missing: list[int] = []
 
     def watch(self, frames: Iterable[tuple[int, Frame | None]]) -> Iterator[tuple[int, Frame | None]]:
-        """Hands on frames and notes those that are None."""
+        """Yields the frames unchanged and records those that are None."""
         for index, frame in frames:
             if frame is None:
                 self._missing.append(index)
@@ -170,7 +170,7 @@ class MissingFrames:
 
 
 def format_ranges(indices: list[int]) -> str:
-    """Returns rising numbers as ranges, the first of many.
+    """Returns rising numbers as text ranges, at most the first eight.
 
     >>> format_ranges([1, 2, 3, 7, 9, 10])
     '1-3, 7, 9-10'

@@ -27,9 +27,9 @@ class ReaderChoice:
     """The reader of a task's media.
 
     Attributes:
-        use: name of the reader, as a config has it.
+        use: name of the reader, as in `reader.use`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        reason: why this reader, in words for the report.
+        reason: why this reader was chosen; text for the report.
         decode_workers: segments of a video that are decoded at the same time.
     """
 
@@ -41,7 +41,7 @@ class ReaderChoice:
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """What this machine can decode with.
+    """The decoders that this machine has.
 
     Attributes:
         num_gpus: CUDA devices that torch sees.
@@ -55,14 +55,14 @@ class MachineFacts:
 
 
 def probe_machine() -> MachineFacts:
-    """Returns what this machine can decode with. Loads decord and torchcodec only where there is a GPU."""
+    """Returns the decoders of this machine. Loads decord and torchcodec only if there is a GPU."""
     num_gpus = count_gpus()
     if not num_gpus:
         return MachineFacts(0, "there is no GPU", "there is no GPU")
     return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"))
 
 
-@functools.cache  # torch loads NVML again at each call
+@functools.cache  # torch loads NVML again on every call
 def count_gpus() -> int:
     """Returns how many CUDA devices torch sees."""
     import torch
@@ -90,12 +90,12 @@ def check_device(device: str, num_gpus: int | None = None) -> None:
 def choose_reader(
     media: Media, section: ReaderSection, machine: MachineFacts | None = None
 ) -> tuple[ReaderChoice, NDArray[np.int64] | None]:
-    """Returns the reader, and the keyframes where the config asks for these alone.
+    """Returns the reader, and the keyframes if the config asks for `only_keyframes`.
 
     Args:
         media: files on this machine.
         section: the config's section `reader`.
-        machine: what can decode; None: probe this machine.
+        machine: its decoders; None: probe this machine.
 
     Raises:
         ReadError: the video cannot be indexed.
@@ -106,7 +106,7 @@ def choose_reader(
             return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads images."), None
         choice = select_reader(None, section.device, machine) if section.use == "auto" else _named(section)
         return choice, None
-    # A named reader may read files that FFmpeg does not: only `auto` and keyframes need the index.
+    # A named reader may read files that FFmpeg cannot, so index only for `auto` and `only_keyframes`.
     index = index_video(media.paths[0]) if section.use == "auto" or section.only_keyframes else None
     choice = _named(section) if section.use != "auto" else select_reader(index, section.device, machine)
     if index is not None and index.other_streams:
@@ -122,8 +122,8 @@ def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts |
 
     Args:
         index: of the video; None for images.
-        device: where the config wants frames decoded: `auto`, `cpu`, `cuda` or `cuda:N`.
-        machine: what can decode; None: probe this machine.
+        device: decodes the frames: `auto`, `cpu`, `cuda` or `cuda:N`.
+        machine: its decoders; None: probe this machine.
 
     Raises:
         MachineError: the config asks for a GPU that does not exist.
@@ -147,7 +147,7 @@ def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts |
 
 
 def gpu_of(choice: ReaderChoice) -> str | None:
-    """Returns the GPU on which a built-in reader decodes, such as `cuda:0`; None: it decodes on the CPU."""
+    """Returns the GPU on which a built-in reader decodes, e.g. `cuda:0`; None for the CPU."""
     if choice.use not in GPU_READERS or choice.device == "cpu" or not count_gpus():
         return None
     if choice.device.startswith("cuda"):
@@ -156,7 +156,7 @@ def gpu_of(choice: ReaderChoice) -> str | None:
 
 
 def build_reader(choice: ReaderChoice, media: Media, section: ReaderSection, folder: Path) -> VideoReader:
-    """Returns the chosen reader, not yet entered; paths of plug-ins are relative to `folder`."""
+    """Returns the chosen reader, not yet entered. Plug-in paths are relative to `folder`."""
     options = dict(section.options) if choice.use == section.use else {}
     if choice.device != "auto":
         options["device"] = choice.device
@@ -180,7 +180,7 @@ def _named(section: ReaderSection) -> ReaderChoice:
 
 
 def _with_decode_workers(choice: ReaderChoice, media: Media, section: ReaderSection) -> ReaderChoice:
-    """Returns the choice with the number of segments that the config or the GPU's engines allow."""
+    """Returns the choice with the number of segments from the config, or one per engine of the GPU."""
     if choice.use not in VIDEO_READERS:
         return choice
     num = section.decode_workers
@@ -193,7 +193,8 @@ def _with_decode_workers(choice: ReaderChoice, media: Media, section: ReaderSect
     return replace(choice, reason=reason, decode_workers=num)
 
 
-# What NVDEC of Hopper takes (Video Codec SDK, support matrix): no AV1, H.264 only with 8 bits and 4:2:0.
+# Formats that NVDEC of Hopper decodes (Video Codec SDK, support matrix). AV1 is left out, and H.264 other than
+# 8 bits and 4:2:0.
 NVDEC_FORMATS = {
     "h264": ("yuv420p", "yuvj420p"),
     "hevc": ("yuv420p", "yuvj420p", "yuv420p10le", "yuv444p", "yuv444p10le"),

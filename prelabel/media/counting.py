@@ -1,4 +1,4 @@
-"""Numbers the frames of a video by decoding all of it, where its times do not tell which frames are shown."""
+"""Numbers the frames of a video by decoding it, if the packet times do not say which frames are shown."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from numpy.typing import NDArray
 from prelabel.media.packets import MAX_REORDERED, NO_TIME, Packets, Timeline, demux, open_video, packet_clock
 from prelabel.runtime.process_settings import usable_cores
 
-# FFmpeg's own limit: with more threads H.264 gets no faster, and each holds a frame.
+# FFmpeg's own limit: more threads do not speed up H.264, and each thread holds a frame.
 MAX_DECODER_THREADS = 16
-# In a file of these codecs each packet is one displayed frame, unless the file says otherwise. Older codecs have
-# packets without a frame and packets with two (packed B-frames): only decoding tells.
+# In these codecs each packet is one displayed frame, unless the file says otherwise. Older codecs have packets with
+# no frame or with two (packed B-frames), so their frames can be counted only by decoding.
 ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp8", "vp9", "av1")
-# These store a time for each packet, TS with exceptions. FFmpeg guesses times in other containers, or mends wrong ones.
+# These containers store a time for each packet, TS with exceptions. In others FFmpeg guesses or repairs times.
 STORE_TIMES = ("mov", "matroska", "mpegts")
-# Enough to reach past what a decoder drops at the start of a recording that was cut out of a longer one.
+# A recording cut out of a longer one starts with frames that the decoder drops. This many frames reach past them.
 NUM_FIRST_FRAMES = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CountedFrames:
-    """All frames that a decoder gives, in the order in which it gives them: the order of display.
+    """All frames that a decoder returns, in display order.
 
     Attributes:
-        pts: int64 (D,), time of each frame by FFmpeg's guess; NO_TIME where it has none.
+        pts: int64 (D,), FFmpeg's guess of each frame's time; NO_TIME if it has none.
         is_key: bool (D,), the frame decodes alone.
-        num_sure: frames before the first error of the decoder; numbers after it are not sure.
+        num_sure: frames before the decoder's first error; later frame numbers are uncertain.
     """
 
     pts: NDArray[np.int64]
@@ -43,7 +43,7 @@ class CountedFrames:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether the decoder met an error."""
+        """Whether the decoder reported an error, or returned no frame."""
         return self.num_sure < len(self.pts) or not len(self.pts)
 
     @property
@@ -55,12 +55,12 @@ class CountedFrames:
 def times_tell_frames(
     container: InputContainer, stream: VideoStream, packets: Packets, first: VideoFrame, path: Path
 ) -> bool:
-    """Returns whether the packets' times alone tell which frames are shown, in which order.
+    """Returns whether the packet times alone determine which frames are shown, and in which order.
 
     Args:
         container: open.
         stream: the video's.
-        packets: all of the stream's.
+        packets: all packets of the stream.
         first: the first frame that decodes.
         path: of the file.
     """
@@ -83,8 +83,8 @@ def times_tell_frames(
 def _keyframes_overlap(times: NDArray[np.int64], is_key: NDArray[np.bool_]) -> bool:
     """Returns whether a frame stored after a keyframe is shown before one that is stored before the keyframe.
 
-    No encoder writes that (for HEVC see 3.69 of H.265, leading pictures). It happens where recordings with open GOPs
-    were cut and joined. There the decoder's order is not that of the times.
+    No encoder writes this (for HEVC see 3.69 of H.265, leading pictures). It happens if recordings with open GOPs were
+    cut and joined. The decoder's order then differs from the order of the times.
 
     Args:
         times: int64 (P, 2), clock and time of each shown packet, in stored order.
@@ -98,18 +98,18 @@ def _keyframes_overlap(times: NDArray[np.int64], is_key: NDArray[np.bool_]) -> b
 
 
 def begins_as_indexed(path: Path, pts: NDArray[np.int64]) -> bool:
-    """Returns whether the first frames that a decoder gives have the times of the first frames of an index."""
+    """Returns whether the first decoded frames have the times of the first frames of an index."""
     with open_video(path) as (container, stream):
         stream.thread_type = "AUTO"
         try:
             first = [frame.pts for frame in islice(container.decode(stream), NUM_FIRST_FRAMES)]
         except av.error.FFmpegError:
-            return True  # damage is found, and reported, where the file is read
+            return True  # the reader reports the damage later
     return bool(first == pts[: len(first)].tolist())
 
 
 def count_by_decoding(path: Path) -> CountedFrames:
-    """Returns all frames that a decoder gives of a file; keeps their times, not their pixels."""
+    """Decodes a file and returns the times of all its frames, without their pixels."""
     pts: list[int] = []
     is_key: list[bool] = []
     num_sure: int | None = None
@@ -131,12 +131,12 @@ def count_by_decoding(path: Path) -> CountedFrames:
 
 
 def lay_out_counted(packets: Packets, counted: CountedFrames) -> Timeline:
-    """Returns counted frames as a timeline; frames that are missing in the file come after them."""
+    """Returns counted frames as a timeline, followed by the frames that the file lacks."""
     num_sure, step = counted.num_sure, packets.frame_seconds
     num_frames = max(len(counted.pts), int(packets.is_shown.sum()) if counted.is_damaged else 0)
     num_frames += len(packets.missing_dts)
     if len(packets.missing_dts):
-        # A frame that was cut off may have been shown before the last ones that are there.
+        # A frame that was cut off may belong before the last present ones in display order.
         num_sure = max(0, num_sure - MAX_REORDERED)
     pts = np.full(num_frames, NO_TIME)
     pts[: len(counted.pts)] = counted.pts
@@ -147,6 +147,6 @@ def lay_out_counted(packets: Packets, counted: CountedFrames) -> Timeline:
 
 
 def _stores_all_times(path: Path) -> bool:
-    """Returns whether each packet of the video comes with a time that the file stores."""
+    """Returns whether the file stores a time for each packet of the video."""
     with open_video(path, guess_times=False) as (container, stream):
         return all(packet.pts is not None for packet in demux(container, stream) if packet.size)

@@ -1,4 +1,4 @@
-"""How many videos a GPU decodes at once."""
+"""CUDA for decoding: counts decoder engines and copies batches to a GPU on a separate stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ YUV_420 = 1  # cudaVideoChromaFormat_420
 
 
 class DecoderCaps(ctypes.Structure):
-    """CUVIDDECODECAPS of cuviddec.h: first what is asked, then what the driver answers."""
+    """CUVIDDECODECAPS of cuviddec.h: the query fields, then the fields that the driver fills in."""
 
     _fields_ = (
         ("codec_type", ctypes.c_int),
@@ -40,7 +40,7 @@ class DecoderCaps(ctypes.Structure):
 
 
 def count_engines(device: str, codec: str) -> int:
-    """Returns how many NVDEC engines of a GPU decode a codec, by its driver; 1 where that does not say.
+    """Returns how many NVDEC engines of a GPU decode a codec; 1 if the driver does not say.
 
     Args:
         device: `cuda` or `cuda:N`.
@@ -49,7 +49,8 @@ def count_engines(device: str, codec: str) -> int:
     import torch
 
     with torch.cuda.device(device):
-        # The driver answers for this thread's context, which a call of the runtime makes; torch may have memory left.
+        # The driver answers for this thread's CUDA context. This call creates it; an allocation might not, since torch
+        # may still hold free memory.
         torch.cuda.mem_get_info(device)
         try:
             return ask_driver(ctypes.CDLL("libnvcuvid.so.1"), codec)
@@ -58,30 +59,30 @@ def count_engines(device: str, codec: str) -> int:
 
 
 def ask_driver(library: ctypes.CDLL, codec: str) -> int:
-    """Returns how many engines decode a codec with 8 bits and 4:2:0; 1 where the driver does not say."""
+    """Returns how many engines decode a codec with 8 bits and 4:2:0; 1 if the driver does not say."""
     caps = DecoderCaps(codec_type=CODECS.get(codec, CODECS["h264"]), chroma_format=YUV_420)
     failed = library.cuvidGetDecoderCaps(ctypes.byref(caps))
     return max(1, caps.num_nvdecs) if not failed and caps.is_supported else 1
 
 
 Inspect = Callable[[FrameBatch], None]
-"""Computes something from a batch's frames, on the current CUDA stream where they are on a GPU."""
+"""Computes something from a batch's frames; on the current CUDA stream if they are on a GPU."""
 
 
-# By device. torch keeps freed memory for the stream that allocated it: with a new stream for each video, the memory
-# that torch holds would grow with every video.
+# By device. torch reserves freed memory for the stream that allocated it. A new stream for each video would make the
+# reserved memory grow with every video.
 _idle_streams: defaultdict[str, list[torch.cuda.Stream]] = defaultdict(list)
 
 
 def to_device(
     batches: Iterable[FrameBatch], device: str | None, inspect: Inspect | None = None
 ) -> Generator[FrameBatch, None, None]:
-    """Yields batches on a GPU, decoded and copied on a CUDA stream of their own.
+    """Yields batches on a GPU, decoded and copied on a separate CUDA stream.
 
     Args:
-        batches: on the host or on the device; taken, and closed, on the thread that takes this generator's batches.
-        device: of the detector, such as `cuda:0`; None or a CPU: batches stay where they are.
-        inspect: called with each batch, on the stream that made it. To wait for the frames is to wait for its result.
+        batches: on the host or on the device; iterated and closed on the consumer's thread.
+        device: of the detector, e.g. `cuda:0`; None or a CPU: batches are not copied.
+        inspect: called with each batch, on the stream that made it. Waiting for the frames includes its work.
     """
     iterator = iter(batches)
     inspect = inspect or (lambda _: None)
@@ -107,13 +108,13 @@ def await_frames(batch: FrameBatch) -> None:
 
     stream = torch.cuda.current_stream(batch.data.device)
     stream.wait_event(batch.ready)
-    # Without this, torch's allocator could give the memory to the next frames while this stream still reads it.
+    # Without this, torch's allocator could reuse the memory for the next frames while this stream still reads it.
     batch.data.record_stream(stream)
 
 
 @contextmanager
 def _borrow_stream(device: str) -> Iterator[torch.cuda.Stream]:
-    """Gives a CUDA stream that nobody else uses meanwhile."""
+    """Yields a CUDA stream that no other caller uses until the context ends."""
     import torch
 
     idle = _idle_streams[device]
@@ -132,18 +133,18 @@ def _on_own_stream(batches: Iterator[FrameBatch], device: str, inspect: Inspect)
 
     with _borrow_stream(device) as stream:
         while True:
-            # The current stream belongs to the thread: it must not stay set while the consumer runs, at `yield`.
+            # The current stream is a setting of the thread. At `yield` the consumer runs on this thread, so reset it.
             with torch.cuda.stream(stream):
                 batch = next(batches, None)
                 if batch is None:
                     return
-                if batch.ready is not None:  # the reader has CUDA streams of its own
+                if batch.ready is not None:  # the reader used its own CUDA stream
                     stream.wait_event(batch.ready)
                 data = batch.data.to(device, non_blocking=True)
                 inspect(FrameBatch(data, batch.frame_indices, batch.pts_seconds))
                 ready = torch.cuda.Event()
                 ready.record(stream)
             if data is not batch.data:
-                ready.synchronize()  # only now may the reader use the host memory again
+                ready.synchronize()  # the reader may reuse the host memory only after the copy
             yield FrameBatch(data, batch.frame_indices, batch.pts_seconds, ready)
             del batch, data

@@ -1,4 +1,4 @@
-"""Frames decoded by decord: on the CPU with bounded memory, on a GPU where the installed build has NVDEC."""
+"""Reads videos with decord: on the CPU in bounded memory, on a GPU if the installed build has NVDEC."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 MAX_COPIED_BYTES = 256_000_000
-"""Of a part that is handed out by itself."""
+"""Limit for a part of a file that is copied into memory."""
 
 
 def cut_pieces(index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, io.BytesIO]]:
-    """Yields the pieces of a video that hold wanted frames, each an MP4 in memory, with its first frame's number."""
+    """Yields (first frame, MP4 in memory) for each piece of a video that has wanted frames."""
     if not len(wanted):
         return
     first = index.seek_point(wanted)
@@ -42,16 +42,16 @@ def cut_pieces(index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[i
         for start, end in pairwise(edges):
             if start > wanted[-1]:
                 return
-            # No frame crosses a cut point, so packets and frames have the same numbers there.
+            # No frame crosses these keyframes, so `end - start` packets hold exactly these frames.
             piece = list(islice(packets, end - start))
             if np.searchsorted(wanted, start) < np.searchsorted(wanted, end):
                 yield start, _copy_packets(index, start, piece)
 
 
 def from_seek_point(index: VideoIndex, wanted: NDArray[np.int64]) -> tuple[int, io.BytesIO | str]:
-    """Returns what to give decord so that it begins near the first wanted frame, and its first frame's number.
+    """Returns the first frame and a source with which decord starts near the first wanted frame.
 
-    That is the file itself, from its beginning, where the copy of a part would be large.
+    The source is a copy of a part of the file in memory. If that copy would be large, it is the file's path.
     """
     first = index.seek_point(wanted)
     if first:
@@ -65,7 +65,7 @@ def from_seek_point(index: VideoIndex, wanted: NDArray[np.int64]) -> tuple[int, 
 
 
 def _take_small(packets: Iterable[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
-    """Returns the packets; none if they are too large to be copied."""
+    """Returns the packets; an empty list if they are too large to be copied."""
     taken: list[Packet[VideoStream]] = []
     num_bytes = 0
     for packet in packets:
@@ -77,7 +77,7 @@ def _take_small(packets: Iterable[Packet[VideoStream]]) -> list[Packet[VideoStre
 
 
 def _packets_from(index: VideoIndex, first: int) -> Generator[Packet[VideoStream], None, None]:
-    """Yields the packets from a cut point on; reads over those before it where seeking leads elsewhere."""
+    """Yields the packets from a closed GOP start on. If seeking misses it, reads from the file's start."""
     if first:
         with open_video(index.path) as (container, stream):
             container.seek(int(index.pts[first]), stream=stream)
@@ -92,7 +92,7 @@ def _packets_from(index: VideoIndex, first: int) -> Generator[Packet[VideoStream
 
 
 def _copy_packets(index: VideoIndex, start: int, packets: Sequence[Packet[VideoStream]]) -> io.BytesIO:
-    """Returns an MP4 in memory that holds these packets, the first of which is frame `start`."""
+    """Returns an MP4 in memory with these packets; the first one is frame `start`."""
     memory = io.BytesIO()
     try:
         with av.open(memory, "w", format="mp4") as output:
@@ -110,13 +110,13 @@ def _copy_packets(index: VideoIndex, start: int, packets: Sequence[Packet[VideoS
 
 
 MAX_DIFFERENCE = 1.0
-"""Mean difference of pixel values, 0..255, between the same frame from two decoders; theirs is 0 on most files."""
+"""Limit of the mean pixel difference, 0..255, between two decoders' versions of a frame; on most files it is 0."""
 CPU_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "vp9", "mjpeg")
 GPU_CODECS = ("h264", "hevc", "mpeg4", "vp9")
-# decord's CUDA kernel knows the limited-range BT.601 matrix only; untagged video is taken for that by FFmpeg too.
+# decord's CUDA kernel has only the limited-range BT.601 matrix. FFmpeg assumes it for untagged video, too.
 GPU_COLOR_SPACES = ("smpte170m", "bt470bg", "unknown")
 EOF_RETRIES = 1_000_000
-"""Looks at an empty queue before decord gives the last frames up; its own 10,240 can be over before a GPU has them."""
+"""How often decord checks an empty queue before it drops the last frames. A GPU may need more than the default."""
 
 
 def probe(ordinal: int) -> str | None:
@@ -127,13 +127,13 @@ def probe(ordinal: int) -> str | None:
     try:
         decord = _load()
         decord.nd.empty((1,), "uint8", decord.gpu(ordinal))
-    except Exception as error:  # from an OSError of its library to its own DECORDError
+    except Exception as error:  # decord raises many kinds, from OSError to DECORDError
         return f"the installed decord has no GPU {ordinal}: {_first_line(error)}"
     return None
 
 
 def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
-    """Returns why decord would not give this file's frames exactly; None if it would."""
+    """Returns why decord cannot read this file's frames exactly; None if it can."""
     reasons = {
         "it holds frames that are not shown": index.has_unshown_packets,
         "it has several video streams": bool(index.other_streams),
@@ -159,19 +159,19 @@ def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
 
 
 class DecordReader:
-    """Reads a video with decord, exactly, or refuses it with the reason.
+    """Reads a video exactly with decord, or raises an error that says why it cannot.
 
-    On the CPU decord decodes ahead without limit, so the file is handed to it in pieces: the packets between two
-    keyframes that no frame crosses, copied into an MP4 in memory. At most one piece is ever decoded ahead.
+    On the CPU decord decodes ahead without limit, so it gets the file in pieces. A piece is an MP4 in memory with the
+    packets between two keyframes that no frame crosses. At most one piece is decoded ahead.
     The GPU path follows decord's source and has not been run on a GPU yet.
 
     Args:
         media: one video.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        max_buffered_mb: megabytes that a piece may take when decoded.
+        max_buffered_mb: largest decoded size of a piece, in megabytes.
 
     Raises:
-        MachineError: the installed decord cannot use the GPU that is asked for.
+        MachineError: the installed decord cannot use the GPU that `device` names.
     """
 
     def __init__(self, media: Media, *, device: str = "auto", max_buffered_mb: int = 2000) -> None:
@@ -186,7 +186,7 @@ class DecordReader:
 
     @staticmethod
     def unavailable_reason(device: str) -> str | None:
-        """Returns why this machine has no decord for `device`; None if it has."""
+        """Returns why decord cannot use `device` on this machine; None if it can."""
         try:
             _load()
         except (ImportError, OSError) as error:
@@ -212,14 +212,14 @@ class DecordReader:
 
     @property
     def info(self) -> VideoInfo:
-        """The video as it is shown."""
+        """The video as displayed."""
         return self._opened().info
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
-        """Yields the asked frames in order.
+        """Yields the requested frames in order.
 
         Raises:
-            ReadError: at the first frame that cannot be had.
+            ReadError: a frame cannot be decoded.
         """
         index = self._opened()
         wanted = check_request(frame_indices, batch_size, index.info.num_frames)
@@ -234,11 +234,11 @@ class DecordReader:
     def _verified(
         self, frames: Iterable[tuple[int, NDArray[np.uint8] | None]], wanted: NDArray[np.int64]
     ) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
-        """Hands on frames that look like those of PyAV under the same number.
+        """Yields the frames, after comparing each with PyAV's frame of the same number.
 
-        decord 0.6 has the decoder of FFmpeg 4.1, which misjudges how far B-frame pyramids are reordered: it gives a
-        neighbour without an error. Nothing in its answer tells, so every frame is decoded a second time. This can go
-        when `benchmarks.frame_numbers --readers decord` finds nothing wrong without it.
+        decord 0.6 uses the decoder of FFmpeg 4.1, which misjudges how far B-frame pyramids are reordered. It then
+        returns a neighbouring frame without an error, so every frame is decoded a second time with PyAV. Remove this
+        when `benchmarks.frame_numbers --readers decord` finds no wrong frame without it.
         """
         with PyAVReader(self._media, device="cpu") as reader, closing(reader.batches(wanted, 1)) as batches:
             for number, frame in frames:
@@ -281,7 +281,7 @@ class DecordReader:
     def _read_on(
         self, source: io.BytesIO | str, start: int, options: dict[str, object]
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yields a file's frames one by one, where decord has put them, numbered from `start`."""
+        """Yields a file's frames on decord's device, numbered from `start`."""
         import torch
 
         decord = _load()
@@ -301,7 +301,7 @@ class DecordReader:
 
         decord = _load()
 
-        # decord doubles frames without a word when it stumbles; any fault_tol above 0 makes that an error.
+        # After a decoding fault decord silently repeats frames; any fault_tol above 0 makes that an error.
         options = {"ctx": decord.gpu(ordinal), "num_threads": 1, "fault_tol": 1e-9}
         start, source = from_seek_point(index, wanted)
         frames = pick_frames(self._read_on(source, start, options), wanted)
@@ -312,14 +312,14 @@ class DecordReader:
             for row, (number, frame) in zip(data, frames, strict=False):
                 if frame is None:
                     raise ReadError(f"{self._path.name}: decord ended before frame {number} of {index.info.num_frames}")
-                # decord writes on the legacy default stream.
+                # decord writes on the legacy default stream, so wait for it before reading the frame.
                 torch.cuda.current_stream(ordinal).wait_stream(torch.cuda.default_stream(ordinal))
                 row.copy_(torch.rot90(frame, turns, dims=(0, 1)))
             yield FrameBatch(data, numbers, index.pts_seconds[numbers])
 
 
 def _load() -> Any:
-    """Returns decord. It reads the environment once, when its library is loaded."""
+    """Imports decord, which reads the environment only once, when its library is loaded."""
     os.environ.setdefault("DECORD_EOF_RETRY_MAX", str(EOF_RETRIES))
     import decord
 
@@ -327,20 +327,20 @@ def _load() -> Any:
 
 
 def _no_gpu(device: str) -> str | None:
-    """Returns why the GPU that is asked for cannot be used; None if it can, or if none is asked for."""
+    """Returns why the GPU that `device` names cannot be used; None if it can, or if it names none."""
     ordinal = None if device == "auto" else _gpu_ordinal(device)
     reason = None if ordinal is None else probe(ordinal)
     return None if reason is None else f"{reason}: use torchcodec, or device: cpu"
 
 
 def _gpu_ordinal(device: str) -> int | None:
-    """Returns the GPU to decode on, None for the CPU."""
+    """Returns the number of the GPU to decode on; None for the CPU."""
     if device == "cpu" or (device == "auto" and probe(0) is not None):
         return None
     return int(device.partition(":")[2] or 0)
 
 
 def _first_line(error: BaseException) -> str:
-    """Returns what went wrong without decord's clock times and source lines."""
+    """Returns an error's first line without decord's time stamps and source lines."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"\[[\d:]+\] \S+: ", "", lines[0]).rstrip(".")

@@ -1,4 +1,4 @@
-"""Pictures as frames: one file a frame, each in its own size."""
+"""Reads image files as frames. Each file is one frame and may have its own size."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from prelabel.media.batching import BatchMemory, FramePool, check_request, stack
 
 # EXIF orientations 5 to 8 swap width and height (CIPA DC-008, 4.6.4).
 TURNED = (5, 6, 7, 8)
-# ImportError: where ultralytics was imported, its `Image.open` looks for a package at the sight of no picture.
+# ImportError: ultralytics replaces `Image.open`. For a file that is no image, its version imports another package.
 UNREADABLE = (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError)
 
 
 class ImageReader:
-    """Reads pictures in the order of their files, turned as EXIF asks; a batch ends where the size changes.
+    """Reads images in file order and applies their EXIF rotation. A batch ends where the size changes.
 
-    A picture that cannot be read is left out, and once all others are out a ReadError names it.
+    An image that cannot be read is left out. After the last image, a ReadError names those left out.
 
     Args:
-        media: pictures.
+        media: images.
         device: `auto` or `cpu`.
 
     Raises:
-        MachineError: another device is asked for.
+        MachineError: `device` is another one.
     """
 
     def __init__(self, media: Media, *, device: str = "auto") -> None:
@@ -46,7 +46,7 @@ class ImageReader:
         known = [size for size in sizes if size is not None]
         if not known:
             raise ReadError(f"{self._paths[0].name}: not a picture that Pillow can open ({len(sizes)} files, none can)")
-        # A picture that cannot be opened is never handed out; for its size the first one's stands in.
+        # An image that cannot be opened is never returned, so it may borrow the first one's size.
         frame_sizes = tuple(size or known[0] for size in sizes)
         self._info = VideoInfo(
             width=known[0][0],
@@ -63,22 +63,22 @@ class ImageReader:
 
     @property
     def info(self) -> VideoInfo:
-        """The pictures as they are shown; `frame_sizes` is set where they differ."""
+        """The images as displayed; `frame_sizes` is set if their sizes differ."""
         if self._info is None:
             raise ValueError("the reader is not open: read inside `with`")
         return self._info
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
-        """Yields the asked pictures in order; their `pts_seconds` are 0.
+        """Yields the requested images in order; their `pts_seconds` are 0.
 
         Raises:
-            ReadError: after all pictures that can be read, if some could not.
+            ReadError: after the last image, if some could not be read.
         """
         num_frames = self.info.num_frames
         wanted = check_request(frame_indices, batch_size, num_frames)
         failures: list[str] = []
         pictures = self._read(wanted, failures)
-        size = min(batch_size, max(len(wanted), 1))  # no memory for eight pictures where there is one
+        size = min(batch_size, max(len(wanted), 1))  # do not allocate a whole batch for a single image
         yield from stack_batches(pictures, np.zeros(num_frames), size, self.pool)
         if failures:
             raise ReadError(f"{len(failures)} of {num_frames} pictures could not be read: {'; '.join(failures[:8])}")
@@ -92,13 +92,13 @@ class ImageReader:
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Returns a picture, (H, W, 3) RGB, turned as EXIF asks.
+    """Returns an image, (H, W, 3) uint8 RGB, with its EXIF rotation applied.
 
     Raises:
-        OSError: the file is missing, cut off or no picture; Pillow raises the other `UNREADABLE` for some damages.
+        OSError: the file is missing, cut off or no image. For some damage Pillow raises another of `UNREADABLE`.
     """
     with Image.open(path) as image:
-        ImageOps.exif_transpose(image, in_place=True)  # a copy, even of an upright picture, costs as much as decoding
+        ImageOps.exif_transpose(image, in_place=True)  # a copy would cost as much as decoding, even without a rotation
         if image.mode == "RGB":
             return np.asarray(image)
         if image.mode.startswith("I;16"):
@@ -108,7 +108,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 
 
 def _displayed_size(path: Path) -> tuple[int, int] | None:
-    """Returns width and height after EXIF's turn, from the file's head; None if it is no picture."""
+    """Returns the displayed width and height from the file header; None if it is no image."""
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED

@@ -35,42 +35,42 @@ from prelabel.media.pixels import Orientation
 # AVCOL_SPC_* and AVCOL_RANGE_* of libavutil/pixfmt.h, by FFmpeg's own names.
 COLOR_SPACES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
 COLOR_RANGES = {1: "tv", 2: "pc"}
-# Containers in which FFmpeg finds the keyframe that it is asked for.
+# Containers in which FFmpeg seeks reliably to the requested keyframe.
 SEEKABLE = ("mov", "matroska")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoIndex:
-    """What a demux pass tells of a video.
+    """The frames and properties of a video file.
 
-    Frame `i` is the i-th that FFmpeg shows. Where the file stores a time for each packet, frames are the packets that
-    no edit list discards, in the order of their times. Elsewhere the file was decoded once, and its frames counted.
+    Frame `i` is the i-th that FFmpeg shows. If the file stores a time for each packet, frames are the packets that no
+    edit list discards, in the order of their times. Otherwise the file was decoded once and its frames were counted.
 
     Attributes:
         path: the file.
-        stream_index: the video's stream among all streams of the file.
+        stream_index: index of the video stream in the file.
         other_streams: indices of the video streams that are not read.
-        info: the video as it is shown; `num_frames` counts frames that were cut off the file's end too.
-        pts: int64 (N,), time of each frame in units of the stream; not in order of time where timestamps start anew.
-        pts_seconds: float64 (N,), time of each frame, from the first.
-        start_seconds: time of the first frame by the file's own clock.
-        keyframes: int64 (K,), frames that can be decoded alone; only those whose number is sure.
-        closed_gop_starts: int64 (C,), keyframes that no frame crosses: what is before decodes without what is after.
-        num_present: frames 0 .. num_present - 1 lie in the file whole, the others were cut off.
+        info: the video as displayed; `num_frames` includes frames that were cut off the end of the file.
+        pts: int64 (N,), time of each frame in units of the stream; not sorted if the file's clock is reset.
+        pts_seconds: float64 (N,), time of each frame since the first.
+        start_seconds: time of the first frame on the file's own clock.
+        keyframes: int64 (K,), frames that decode alone; only those whose number is certain.
+        closed_gop_starts: int64 (C,), keyframes that no frame crosses: earlier frames decode without later ones.
+        num_present: frames 0 .. num_present - 1 are complete in the file; the others were cut off.
         container: FFmpeg's name of the container, e.g. `mov,mp4,m4a,3gp,3g2,mj2`.
         codec: FFmpeg's name of the codec, e.g. `h264`.
         pixel_format: FFmpeg's name, e.g. `yuv420p`.
-        bits: bits of one colour component.
-        color_space: FFmpeg's name of the matrix, e.g. `bt709`; `unknown` where the file does not say.
+        bits: bits per colour component.
+        color_space: FFmpeg's name of the matrix, e.g. `bt709`; `unknown` if the file does not say.
         color_range: `tv`, `pc` or `unknown`.
-        coded_size: (width, height) in pixels as stored, before the turn.
-        orientation: how a stored picture is laid to be displayed.
+        coded_size: (width, height) in pixels as stored, before rotation.
+        orientation: how a stored frame is rotated and mirrored for display.
         is_interlaced: the first frame holds two fields.
-        has_timestamps: times of frames rise and can be trusted; else frames can only be counted from the start.
-        is_counted: the file was decoded once to number its frames: reading has to begin at the start, too.
-        has_unshown_packets: frames that an edit list discards, VP8 hides, or that refer to what is
-            not in the file.
-        has_duration: the container says how long it is.
+        has_timestamps: frame times rise and can be trusted; otherwise frames are counted from the start.
+        is_counted: the file was decoded once to number its frames, so reading must also begin at the start.
+        has_unshown_packets: there are frames that an edit list discards, that VP8 hides, or that refer to frames
+            missing from the file.
+        has_duration: the container states its duration.
     """
 
     path: Path
@@ -99,26 +99,26 @@ class VideoIndex:
 
     @property
     def seek_points(self) -> NDArray[np.int64]:
-        """Frames from which decoding may begin, int64 (C,), rising; the first frame alone where seeking is not sure."""
+        """Frames at which decoding may begin, int64 (C,), rising; only frame 0 if seeking is unreliable."""
         if self.has_timestamps and not self.is_counted and self.container.startswith(SEEKABLE):
             return np.union1d(self.closed_gop_starts, 0)
         return np.zeros(1, np.int64)
 
     def seek_point(self, wanted: NDArray[np.int64]) -> int:
-        """Returns the frame from which to decode so that the first of the wanted ones, int64 (M,), comes soonest."""
+        """Returns the last seek point at or before the first wanted frame; `wanted` is int64 (M,)."""
         return int(self.seek_points[self.seek_points <= wanted[0]][-1]) if len(wanted) else 0
 
 
 def index_video(path: Path) -> VideoIndex:
     """Returns the index of a video. Reads the whole file once and decodes its first frame.
 
-    Where the file's times do not tell which frames are shown, all of it is decoded once more, just to count. That takes
-    as long as reading it, and is the only way that holds: FFmpeg guesses missing times, and guesses wrong.
+    If the packet times do not say which frames are shown, the whole file is decoded once more to count its frames. This
+    is slow, but FFmpeg's guesses of missing times are wrong.
 
-    The last few indices are kept, so that a choice of reader and the reader itself share one pass.
+    The last four indices are cached, so that choosing a reader and reading share one pass.
 
     Raises:
-        ReadError: the file is missing, empty, no video, or holds no frame that can be decoded.
+        ReadError: the file is missing, empty or no video, or none of its frames can be decoded.
     """
     try:
         stat = path.stat()
@@ -138,7 +138,7 @@ def _index_video(path: Path, size: int, mtime_ns: int) -> VideoIndex:
 
 
 def _decode_first_frame(path: Path) -> VideoFrame:
-    """Returns the first frame that decodes: only it tells the true size, the display matrix and interlacing."""
+    """Returns the first frame that decodes; only it has the true size, display matrix and interlacing."""
     with open_video(path) as (container, stream):
         stream.thread_type = "SLICE"
         stream.codec_context.thread_count = 1
@@ -188,7 +188,7 @@ def _build_index(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Numbering:
-    """Which frames a video has; the fields are those of `VideoIndex`."""
+    """The frames of a video; for the fields see `VideoIndex`."""
 
     timeline: Timeline
     keyframes: NDArray[np.int64]
@@ -201,7 +201,7 @@ class _Numbering:
 def _number_frames(
     path: Path, container: InputContainer, stream: VideoStream, packets: Packets, first: VideoFrame
 ) -> _Numbering:
-    """Numbers the frames by the packets' times where these tell; else by decoding the whole file once."""
+    """Numbers the frames by packet times if they suffice, else by decoding the whole file."""
     all_timed = bool((packets.pts != NO_TIME).all())
     by_packets = _number_by_packets(drop_lost_start(packets, first.pts)) if all_timed else None
     if by_packets is not None and times_tell_frames(container, stream, packets, first, path):
@@ -209,13 +209,14 @@ def _number_frames(
         if begins_clean or begins_as_indexed(path, by_packets.timeline.pts):
             return by_packets
     counted = count_by_decoding(path)
-    # Frames that were decoded at exactly the packets' times verify these. In a damaged file, those that are left do.
+    # If the decoded frames have exactly the packet times, these are right. In a damaged file, the remaining frames
+    # are enough to confirm it.
     if by_packets is not None and counted.times_rise:
         damaged = counted.is_damaged or len(packets.missing_dts) > 0
         if damaged and np.isin(counted.pts, packets.pts).all():
             return by_packets
         if np.array_equal(counted.pts, by_packets.timeline.pts):
-            # Elsewhere a decoder that skips frames, or starts in mid-file, gives other times than one that does not.
+            # In other containers, a decoder that skips frames or starts in mid-file returns different times.
             is_seekable = container.format.name.startswith(SEEKABLE)
             keyframes = np.flatnonzero(counted.is_key)
             return replace(by_packets, keyframes=keyframes, is_counted=not is_seekable)

@@ -1,4 +1,4 @@
-"""Opens a task's media, selects frames and reads them, for detection, classification, functions and previews."""
+"""Opens a task's media, selects frames and reads them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ FramePolicy = Literal["strict", "warn"]
 
 @dataclass(slots=True)
 class OpenFrames:
-    """Media that are open, and the frames of them that the config selects.
+    """Open media, and the frames that the config selects.
 
     Attributes:
         title: what errors call the media.
-        info: the media as displayed; stays when the reader is closed.
+        info: the media as displayed; valid after the reader is closed.
         reader: entered.
-        choice: which reader it is, and why.
-        wanted: int64 (M,), frames that the config selects, rising.
-        policy: `strict`: a missing frame is an error; `warn`: what can be read is read.
-        problems: what is missing, in words; filled while frames are read under `warn`.
+        choice: the reader's name, and why it was chosen.
+        wanted: int64 (M,), selected frame numbers, rising.
+        policy: `strict`: a missing frame is an error; `warn`: missing frames are skipped.
+        problems: descriptions of what is missing; filled while frames are read under `warn`.
         decode_seconds: time spent in the reader so far.
     """
 
@@ -50,7 +50,7 @@ class OpenFrames:
 
     @property
     def partial(self) -> str | None:
-        """What is missing, in words; None if nothing is."""
+        """A description of what is missing; None if nothing is."""
         return "; ".join(self.problems) or None
 
     def batches(
@@ -61,16 +61,16 @@ class OpenFrames:
         device: str | None = None,
         inspect: Inspect | None = None,
     ) -> Generator[FrameBatch, None, None]:
-        """Yields frames in order, each once. Only frames that were asked for come out.
+        """Yields the requested frames in order, each once.
 
         Args:
             wanted: int64 (M,), frame numbers, rising.
             batch_size: frames per batch.
-            device: GPU to copy the frames to; None: they stay where they are.
-            inspect: called with each batch before it is handed on.
+            device: GPU to copy the frames to; None: they are not copied.
+            inspect: called with each batch before it is yielded.
 
         Raises:
-            FrameCountError: the reader gave other frames than those asked for; no policy allows that.
+            FrameCountError: the reader returned frames that were not requested, under any policy.
             ReadError: frames are missing, and the policy is `strict` or none could be read.
         """
         num_read = 0
@@ -79,7 +79,7 @@ class OpenFrames:
                 while (batch := self._timed_next(batches)) is not None:
                     num_read += len(batch)
                     yield batch
-                    del batch  # a reader uses the memory again as soon as nobody holds the batch
+                    del batch  # a reader reuses the memory as soon as nothing refers to the batch
         except FrameCountError:
             raise
         except ReadError as error:
@@ -100,7 +100,7 @@ class OpenFrames:
         return batch
 
     def _checked(self, wanted: NDArray[np.int64], batch_size: int) -> Generator[FrameBatch, None, None]:
-        """Yields the reader's batches once they are known to hold wanted frames, in order, none twice."""
+        """Yields the reader's batches, after checking that they hold wanted frames in order, none twice."""
         last = -1
         for batch in self.reader.batches(wanted, batch_size):
             if not len(batch) or not _follows(batch.frame_indices, wanted, last):
@@ -122,7 +122,7 @@ def _follows(numbers: NDArray[np.int64], wanted: NDArray[np.int64], last: int) -
     """Returns whether frame numbers rise, come after `last`, and are all wanted."""
     if numbers[0] <= last or numbers[-1] > wanted[-1] or (numbers[1:] <= numbers[:-1]).any():
         return False
-    # Both are sorted: `np.isin` sorts again, which for one image costs more than to decode it.
+    # Both are sorted. `np.isin` would sort again, which takes longer than decoding one image.
     return bool((wanted[np.searchsorted(wanted, numbers)] == numbers).all())
 
 
@@ -135,21 +135,21 @@ def open_frames(
     promised_frames: int | None = None,
     title: str = "",
 ) -> Iterator[OpenFrames]:
-    """Opens media and selects frames as the config asks.
+    """Opens media and selects the frames that the config asks for.
 
-    Under `warn` no frame past the promised number is selected.
+    Under `warn`, frames past the promised number are not selected.
 
     Args:
         media: files on this machine.
         section: the config's section `reader`.
-        folder: what paths of plug-ins are relative to.
-        policy: what to do where frames are missing.
-        promised_frames: number of frames that the platform states; None where nothing states one.
+        folder: plug-in paths are relative to it.
+        policy: what to do if frames are missing.
+        promised_frames: number of frames that the platform states; None if unknown.
         title: what errors call the media; default: the file's name.
 
     Raises:
         ReadError: the media cannot be opened, or no frame is selected.
-        FrameCountError: there are not as many frames as promised, under `strict`.
+        FrameCountError: the number of frames is not the promised one, under `strict`.
         SetupError: the reader does not exist, or this machine lacks what it needs.
     """
     title = title or media.paths[0].name
@@ -174,10 +174,10 @@ def open_frames(
 def _open_reader(
     media: Media, section: ReaderSection, folder: Path
 ) -> Iterator[tuple[VideoReader, ReaderChoice, NDArray[np.int64] | None]]:
-    """Yields an entered reader, which reader it is, and the keyframes where the config asks for these alone.
+    """Yields an entered reader, its choice, and the keyframes if the config asks for `only_keyframes`.
 
-    A reader that decodes on the CPU works in a process of its own, where a crash or a hang costs one task. One that
-    decodes on a GPU does so only if the config says `isolate: always`: its frames would have to leave the GPU.
+    A reader on the CPU runs in a separate process, so that a crash or a hang fails one task only. A reader on a GPU
+    does so only under `isolate: always`, because its frames then pass through host memory.
     """
     machine = probe_machine() if section.use == "auto" else None
     choice = keyframes = None
@@ -196,11 +196,11 @@ def _open_reader(
 
 
 def select_frames(num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection) -> NDArray[np.int64]:
-    """Returns the frames that a config selects, int64 (M,), rising.
+    """Returns the frame numbers that a config selects, int64 (M,), rising.
 
     Args:
         num_frames: frames of the media.
-        keyframes: int64 (K,), frames that decode alone; None: all of them do.
+        keyframes: int64 (K,), frames that decode alone; None: all frames do.
         section: `frame_ranges` first, then `only_keyframes`, then every `stride`-th of the rest, by frame number.
 
     >>> select_frames(10, None, ReaderSection(stride=3, frame_ranges=((2, 8),))).tolist()

@@ -1,4 +1,4 @@
-"""The packets of a video stream, as numbers: which are shown, when, and which were cut off the file's end."""
+"""Reads the packets of a video stream: their times, which are shown, and which were cut off the end of the file."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from prelabel.errors import ReadError
 
-# FFmpeg draws text files as a video of a terminal.
+# FFmpeg would open text files as a video of a terminal.
 TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}
 
-# PyAV before 19 raises where a file's tags are not UTF-8, unless it is told not to; 19 has no such option.
+# PyAV before 19 raises if a file's tags are not UTF-8, unless this option is set; PyAV 19 has no such option.
 OPEN_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 @contextmanager
 def open_video(path: Path, *, guess_times: bool = True) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a file and picks its video stream, the one that FFmpeg would; cover art is not a video.
+    """Opens a file and picks the video stream that FFmpeg would pick; cover art is not a video.
 
     Args:
         path: of the file.
@@ -51,10 +51,10 @@ def open_video(path: Path, *, guess_times: bool = True) -> Iterator[tuple[InputC
 
 
 def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-    """Yields the stream's packets as stored, the last one empty: given it, a decoder gives what it still holds.
+    """Yields the stream's packets as stored, then an empty one that makes a decoder return its last frames.
 
     Raises:
-        ReadError: FFmpeg cannot read on.
+        ReadError: FFmpeg cannot continue to read the file.
     """
     name = Path(container.name).name
     packets = container.demux(stream)
@@ -62,13 +62,13 @@ def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Vid
         try:
             packet = next(packets, None)
         except IndexError:
-            # PyAV 18.1 has no place for a stream that a TS file begins in mid-file; it notices after our last packet.
+            # PyAV 18.1 raises this for a stream that begins in the middle of a TS file, after our last packet.
             return
         except av.error.FFmpegError as error:
             raise ReadError(f"{name}: FFmpeg cannot read on in the file: {error.strerror}") from error
         if packet is None:
             return
-        if packet.size or packet.dts is None:  # an empty one in mid-file would end the decoding
+        if packet.size or packet.dts is None:  # an empty packet in mid-file would end decoding
             yield packet
 
 
@@ -76,7 +76,7 @@ def _pick_stream(container: InputContainer, name: str) -> VideoStream:
     if container.format.name in TEXT_FORMATS:
         raise ReadError(f"{name}: the file is text, expected a video")
     streams = [stream for stream in container.streams.video if not _is_cover_art(stream)]
-    # PyAV gives a stream of a codec that FFmpeg does not know no context, whatever its annotations say.
+    # Despite PyAV's annotations, a stream has no codec context if FFmpeg does not know its codec.
     known = [stream for stream in streams if getattr(stream, "codec_context", None) is not None]
     if streams and not known:
         raise ReadError(f"{name}: its video is of no codec that FFmpeg knows, or its head is damaged")
@@ -88,9 +88,9 @@ def _pick_stream(container: InputContainer, name: str) -> VideoStream:
 
 
 def _rank(stream: VideoStream) -> int:
-    """Returns how much FFmpeg's command prefers a stream: `map_auto_video` of fftools/ffmpeg_mux_init.c.
+    """Returns the rank that the ffmpeg command gives a stream (`map_auto_video` in fftools/ffmpeg_mux_init.c).
 
-    `av_find_best_stream`, which PyAV calls, ranks otherwise: in a TS of two streams it takes the first.
+    PyAV calls `av_find_best_stream`, which ranks differently: in a TS with two streams it picks the first.
     """
     context = stream.codec_context
     return context.width * context.height + 5_000_000 * bool(stream.disposition & stream.disposition.default)
@@ -116,7 +116,7 @@ def _why_unreadable(path: Path) -> str:
 
 
 def declared_bytes(path: Path) -> int | None:
-    """Returns how long an AVI or Matroska file says it is, in bytes; None where it does not say."""
+    """Returns the size in bytes that an AVI or Matroska file states; None if it states none."""
     with path.open("rb") as file:
         head = file.read(64)
     if head[:4] == b"RIFF":
@@ -127,7 +127,7 @@ def declared_bytes(path: Path) -> int | None:
 
 
 def _matroska_bytes(head: bytes) -> int | None:
-    """Returns the end of the segment: RFC 8794 (EBML), two elements, each an id and a size of variable length."""
+    """Returns the position of the segment's end (RFC 8794, EBML: two elements, each with an id and a size)."""
     size, at = _ebml_size(head, 4)
     at += size or 0
     if head[at : at + 4] != b"\x18\x53\x80\x67" or len(head) < at + 12:
@@ -148,14 +148,14 @@ INTRA = (2, 4, 7, 9)  # slice_type I and SI, table 7-6
 
 
 def has_inter_slice(packet: bytes, extradata: bytes | None) -> bool:
-    """Returns whether a picture's first slice refers to others.
+    """Returns whether the first slice of an H.264 frame refers to other frames.
 
-    An encoder that refreshes pictures column by column (x264's `intra-refresh`) marks those as keyframes with which it
-    begins anew, and none but the first decodes alone.
+    An encoder with column-wise refresh (x264's `intra-refresh`) marks the first frame of each refresh as a keyframe. Of
+    these, only the first of the file decodes alone.
 
     Args:
-        packet: one picture.
-        extradata: the stream's; tells whether NAL units come with their lengths or between start codes.
+        packet: one frame.
+        extradata: of the stream; says whether NAL units have length prefixes or start codes.
     """
     for unit in _units(packet, extradata):
         kind = unit[0] & 31
@@ -181,7 +181,7 @@ def _units(packet: bytes, extradata: bytes | None) -> Iterator[bytes]:
 
 
 def _slice_type(header: bytes) -> int:
-    """Returns the second of two Exp-Golomb numbers (9.1), after `first_mb_in_slice`."""
+    """Returns `slice_type`, the Exp-Golomb number (9.1) after `first_mb_in_slice`; -1 if it is cut off."""
     bits = "".join(f"{byte:08b}" for byte in header)
     value = at = 0
     for _ in range(2):
@@ -195,27 +195,27 @@ def _slice_type(header: bytes) -> int:
 
 
 NO_TIME = np.iinfo(np.int64).min
-# Most frames that H.264 and HEVC may hold back to put them in order (max_dec_frame_buffering, A.3.1 of H.264).
+# Most frames that H.264 and HEVC may buffer for reordering (max_dec_frame_buffering, A.3.1 of H.264).
 MAX_REORDERED = 16
-# Four days at 30 frames a second: a head that promises more than is there and this many besides is itself damaged.
+# Four days at 30 frames per second. A header that promises more missing frames than this is itself damaged.
 MAX_MISSING = 10_000_000
-# A clock that jumps back by more was set anew, as where two broadcasts are joined.
+# A larger backward jump means that the clock was reset, e.g. where two broadcasts were joined.
 CLOCK_JUMP_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packets:
-    """A stream's packets in stored order, P of them.
+    """The P packets of a stream, in stored order.
 
     Attributes:
-        pts: int64 (P,), when shown, in units of `time_base`; NO_TIME where unknown.
-        dts: int64 (P,), when decoded.
-        is_key: bool (P,), is marked to decode alone.
-        is_refresh: bool (P,), is so marked and does not: H.264 whose pictures are refreshed little by little.
-        is_shown: bool (P,), holds a frame that is displayed.
-        time_base: seconds a unit.
-        frame_seconds: how long a frame is usually shown.
-        missing_dts: int64 (M,), when the frames were to be decoded that were cut off the end.
+        pts: int64 (P,), display times in units of `time_base`; NO_TIME if unknown.
+        dts: int64 (P,), decoding times in the same units.
+        is_key: bool (P,), is marked as a keyframe.
+        is_refresh: bool (P,), is marked as a keyframe but does not decode alone: H.264 with intra refresh.
+        is_shown: bool (P,), contains a frame that is displayed.
+        time_base: seconds per unit.
+        frame_seconds: usual duration of a frame.
+        missing_dts: int64 (M,), decoding times of the frames that were cut off the end.
     """
 
     pts: NDArray[np.int64]
@@ -229,12 +229,12 @@ class Packets:
 
 
 def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
-    """Returns the stream's packets. Reads on to the end of the file, decodes nothing."""
+    """Returns the stream's packets. Reads to the end of the file without decoding."""
     rows: list[tuple[int, int, int, bool, bool, bool]] = []
     is_mov = container.format.name.startswith("mov")
     codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata
     for packet in demux(container, stream):
-        # In MP4 only a packet that the file's end cuts in two is marked corrupt.
+        # In MP4, FFmpeg marks a packet corrupt only if the end of the file cuts it.
         if packet.size and not (is_mov and packet.is_corrupt):
             shown = not packet.is_discard and not (codec == "vp8" and _is_hidden_vp8(packet))
             refresh = packet.is_keyframe and codec == "h264" and has_inter_slice(bytes(packet), extradata)
@@ -253,7 +253,7 @@ def _time(value: int | None) -> int:
 
 
 def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
-    """Whether a VP8 frame is only there to be referred to: `show_frame`, RFC 6386, 9.1."""
+    """Returns whether a VP8 frame is for reference only (`show_frame`, RFC 6386, 9.1)."""
     return not memoryview(packet)[0] >> 4 & 1
 
 
@@ -270,10 +270,10 @@ def _frame_seconds(stream: VideoStream, durations: NDArray[np.int64], time_base:
 def _missing_dts(
     container: InputContainer, stream: VideoStream, dts: NDArray[np.int64], frame_seconds: float
 ) -> NDArray[np.int64]:
-    """Returns when the frames that were cut off were to be decoded; a guess where only the file's length is known."""
+    """Returns decoding times of the frames that were cut off; a guess if only the file's size is known."""
     path = Path(container.name)
     if container.format.name.startswith("mov"):
-        # The table of samples lists all that belong to the file, those too that lie past its end.
+        # The sample table lists every sample, including those past the end of a file that was cut off.
         late = stream.index_entries[len(dts) :]
         if len(late) or stream.frames <= len(dts):
             return np.array([entry.timestamp for entry in late if not entry.is_discard], np.int64)
@@ -294,21 +294,21 @@ def _missing_dts(
 def _num_left_out(path: Path, stream: VideoStream) -> int:
     """Returns how many samples FFmpeg left out of an MP4's table because the table is damaged.
 
-    An edit list leaves some out, too; without it only damage does.
+    Edit lists are ignored here, because they leave out samples, too.
     """
     with av.open(str(path), options={"ignore_editlist": "1"}, **OPEN_OPTIONS) as container:
         return max(0, stream.frames - len(container.streams[stream.index].index_entries))
 
 
 def drop_lost_start(packets: Packets, first_pts: int | None) -> Packets:
-    """Returns the packets without those that a recording begun in mid-stream holds in vain.
+    """Returns the packets, with those that the decoder drops at the start marked as not shown.
 
-    What is stored before the first keyframe, or shown before it, refers to frames that were never recorded. Whether
-    a decoder shows it all the same is told by its first frame alone.
+    In a recording that begins in mid-stream, packets stored or shown before the first keyframe refer to frames that
+    were never recorded. Some decoders show them all the same; only the first decoded frame says so.
 
     Args:
         packets: of the whole file.
-        first_pts: time of the first frame that the decoder gives.
+        first_pts: time of the first frame that the decoder returns.
     """
     if first_pts is None or not packets.is_key.any():
         return packets
@@ -322,12 +322,12 @@ def drop_lost_start(packets: Packets, first_pts: int | None) -> Packets:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
-    """Frames in the order in which they are shown.
+    """Frames in display order.
 
     Attributes:
-        packet: int64 (num_present,), the packet of each frame that lies in the file whole.
+        packet: int64 (num_present,), packet number of each frame that is complete in the file.
         pts: int64 (N,), in units of the stream.
-        seconds: float64 (N,), from the first frame.
+        seconds: float64 (N,), since the first frame.
     """
 
     packet: NDArray[np.int64]
@@ -342,7 +342,7 @@ def lay_out(packets: Packets) -> Timeline:
     order = np.lexsort((packets.pts[shown], clock))
     packet, clock = shown[order], clock[order]
     num_sure = len(packet)
-    if len(packets.missing_dts):  # a frame that was cut off is not shown before it would have been decoded
+    if len(packets.missing_dts):  # no frame is shown before it is decoded
         num_sure = int((packets.pts[packet] < packets.missing_dts[0]).sum())
     num_missing = len(packet) - num_sure + len(packets.missing_dts)
     packet, clock = packet[:num_sure], clock[:num_sure]
@@ -357,7 +357,7 @@ def lay_out(packets: Packets) -> Timeline:
 
 
 def packet_clock(packets: Packets) -> NDArray[np.int64]:
-    """Returns how often the clock was set anew before each packet."""
+    """Returns how often the clock was reset before each packet, int64 (P,)."""
     dts = packets.dts.copy()
     for at in np.flatnonzero(dts == NO_TIME):
         dts[at] = dts[at - 1] if at else packets.pts[at]
@@ -366,7 +366,7 @@ def packet_clock(packets: Packets) -> NDArray[np.int64]:
 
 
 def _seconds(pts: NDArray[np.int64], clock: NDArray[np.int64], packets: Packets) -> NDArray[np.float64]:
-    """Returns seconds from the first frame; where the clock was set anew, time goes on by one frame."""
+    """Returns seconds since the first frame; at a clock reset, time continues after one frame."""
     seconds = np.asarray(pts * float(packets.time_base), np.float64)
     for start in np.flatnonzero(np.diff(clock)) + 1:
         seconds[start:] += seconds[start - 1] + packets.frame_seconds - seconds[start]
@@ -375,9 +375,9 @@ def _seconds(pts: NDArray[np.int64], clock: NDArray[np.int64], packets: Packets)
 
 
 def find_keyframes(packets: Packets, timeline: Timeline) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the frames that are keyframes, and those of them that no frame crosses.
+    """Returns the keyframes, and those of them that no frame crosses.
 
-    A keyframe is crossed (open GOP) if a frame that is stored after it is shown before it.
+    A frame crosses a keyframe (open GOP) if it is stored after the keyframe and shown before it.
     """
     is_key = (packets.is_key & ~packets.is_refresh)[timeline.packet]
     keyframes = np.flatnonzero(is_key)

@@ -1,4 +1,4 @@
-"""Reads one long video with several readers at once, each on its own segments, and yields batches in frame order."""
+"""Reads one long video with several readers in parallel and yields batches in frame order."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from prelabel.media.index import index_video
 from prelabel.plugins.protocols import VideoReader
 from prelabel.runtime.prefetch import prefetch_each
 
-# Where a segment ends, up to one batch is decoded twice. With four batches per segment that is an eighth on average.
+# Up to one batch is decoded twice at the end of a segment. With four batches per segment, that is an eighth on average.
 MIN_SEGMENT_BATCHES = 4
 
 
 class ParallelReader:
-    """Reads a video with several readers of one kind, each on a thread of its own.
+    """Reads a video with several readers of one kind, each on its own thread.
 
-    With N workers, each reader takes every N-th segment. Batches are those that one reader alone would give. Where a
-    segment cannot be read whole, one reader alone goes on from there, so that results and errors do not depend on the
+    With N workers, each reader takes every N-th segment. The batches are the same as those of a single reader. If a
+    segment cannot be read completely, a single reader continues from there. So results and errors do not depend on the
     number of workers.
 
     Args:
         media: one video.
         make_reader: builds a reader that can begin at any keyframe; called on several threads.
-        num_workers: readers at once.
+        num_workers: readers that run at the same time.
         max_bytes: memory for frames that are decoded ahead of their turn.
-        device: GPU on which the readers decode, each on a CUDA stream of its own; None: the CPU.
+        device: GPU on which the readers decode, each on its own CUDA stream; None: the CPU.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ParallelReader:
         """Yields the wanted frames in order.
 
         Raises:
-            ReadError: as one reader alone raises it.
+            ReadError: the same error that a single reader raises.
         """
         first = self._opened()
         wanted = check_request(frame_indices, batch_size, first.info.num_frames)
@@ -92,7 +92,7 @@ class ParallelReader:
                 yield batch
                 del batch
         if num_done < len(wanted):
-            with self._build() as reader:  # a new one: those that stopped may be in any state
+            with self._build() as reader:  # a new one: the stopped readers may be in any state
                 yield from reader.batches(wanted[num_done:], batch_size)
 
     def _opened(self) -> VideoReader:
@@ -109,9 +109,9 @@ class ParallelReader:
     def _merge(
         self, segments: Sequence[Segment], num_workers: int, budget: ReadAheadBudget
     ) -> Generator[FrameBatch, None, None]:
-        """Yields the segments' batches in order; ends early where one is not as expected."""
+        """Yields the segments' batches in order; ends early at a missing or unexpected batch."""
         workers = [self._decode(segments[number::num_workers], budget) for number in range(num_workers)]
-        # The budget is closed first: a worker that waits for room would never end.
+        # Close the budget before `prefetch_each` joins the workers: one that waits for room would never end.
         with prefetch_each(workers, name="decode worker") as queues, closing(budget):
             for segment in segments:
                 budget.begin(segment.number)
@@ -159,20 +159,20 @@ class Segment:
 
 
 def split_at_keyframes(wanted: NDArray[np.int64], seek_points: NDArray[np.int64], batch_size: int) -> list[Segment]:
-    """Returns the batches of a video as segments, each of which begins shortly after a seek point.
+    """Groups a video's batches into segments. Each segment begins shortly after a seek point.
 
-    A batch that crosses a seek point belongs to the segment before it, so that batches are those of the whole video.
+    A batch that crosses a seek point belongs to the earlier segment, so the batches do not depend on the split.
 
     Args:
         wanted: int64 (M,), frame numbers, rising.
-        seek_points: int64 (C,), frames from which decoding may begin, rising.
+        seek_points: int64 (C,), frames at which decoding may begin, rising.
         batch_size: frames per batch.
 
     >>> [segment.batches[0].tolist() for segment in split_at_keyframes(np.arange(30), np.array([0, 3, 9, 18]), 2)]
     [[0, 1], [10, 11], [18, 19]]
     """
     batches = [wanted[at : at + batch_size] for at in range(0, len(wanted), batch_size)]
-    after = -(-np.searchsorted(wanted, seek_points) // batch_size)  # the first batch that lies wholly after each
+    after = -(-np.searchsorted(wanted, seek_points) // batch_size)  # first batch wholly after each seek point
     starts = [0]
     for start in after.tolist():
         if start - starts[-1] >= MIN_SEGMENT_BATCHES and len(batches) - start >= MIN_SEGMENT_BATCHES:
@@ -186,9 +186,9 @@ def split_at_keyframes(wanted: NDArray[np.int64], seek_points: NDArray[np.int64]
 class ReadAheadBudget:
     """Limits how many batches each segment may have decoded ahead of its turn.
 
-    Segments are consumed one after the other, each as fast as all readers together decode. So nearly all of the next
-    segment should be decoded by its turn, and little of the last one: equal shares would leave the next one short and
-    fill the memory with the last.
+    The consumer takes one segment after the other, each as fast as all readers together decode. So most of the next
+    segment should be decoded by its turn, but only a little of the last one. Equal shares would give the next segment
+    too little memory and the last one too much.
     """
 
     def __init__(self, num_workers: int, num_batches: int) -> None:
@@ -200,26 +200,26 @@ class ReadAheadBudget:
         self._is_closed = False
 
     def begin(self, segment: int) -> None:
-        """Notes that it is this segment's turn."""
+        """Records that the consumer now reads this segment."""
         with self._changed:
             self._turn = segment
             self._changed.notify_all()
 
     def take(self, segment: int) -> bool:
-        """Waits until the segment may have one batch more; returns False if nobody wants it any more."""
+        """Waits until the segment may decode one more batch; returns False if the budget was closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or self._has_room(segment))
             self._ahead[segment] += 1
             return not self._is_closed
 
     def give_back(self, segment: int) -> None:
-        """Notes that one of the segment's batches was handed on."""
+        """Records that the consumer took one of the segment's batches."""
         with self._changed:
             self._ahead[segment] -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Ends all waiting."""
+        """Makes all waiting and later calls of `take` return False."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Decoded frames to displayed RGB pictures, to the bit as `ffmpeg -pix_fmt rgb24` writes them."""
+"""Converts decoded frames to displayed RGB images, bit-equal to `ffmpeg -pix_fmt rgb24`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """Transpose, then mirror: the eight ways to lay a picture down.
+    """One of eight orientations of an image: an optional transpose, then optional mirrors.
 
     Attributes:
         transpose: swap x and y first.
@@ -42,33 +42,33 @@ class Orientation:
 
     @property
     def rotation_degrees(self) -> int:
-        """Clockwise turn: 0, 90, 180 or 270; a mirrored picture counts as the turn that is left without its mirror."""
+        """Clockwise rotation: 0, 90, 180 or 270; for a mirrored image, the rotation without the mirror."""
         if self.transpose:
             return 270 if self.mirror_y else 90
         return 180 if self.mirror_x and self.mirror_y else 0
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether writing in the picture would read backwards without the mirror."""
+        """Whether the image is mirrored, so that text in the stored frame reads backwards."""
         return (self.transpose + self.mirror_x + self.mirror_y) % 2 == 1
 
     def displayed_size(self, width: int, height: int) -> tuple[int, int]:
-        """Returns width and height as displayed, of a picture stored as `width` x `height`."""
+        """Returns the displayed width and height of an image stored as `width` x `height`."""
         return (height, width) if self.transpose else (width, height)
 
     def filters(self) -> list[tuple[str, str]]:
-        """Returns FFmpeg's filters, name and arguments, that lay the picture as displayed."""
+        """Returns the FFmpeg filters (name, arguments) that bring the image into display orientation."""
         chain = [("transpose", "cclock_flip")] if self.transpose else []
         chain += [("hflip", "")] if self.mirror_x else []
         return chain + ([("vflip", "")] if self.mirror_y else [])
 
 
 class FrameConverter:
-    """Turns, scales and converts frames with FFmpeg's own filters.
+    """Rotates, scales and converts frames with FFmpeg's own filters. For one thread.
 
-    swscale called by itself (PyAV's `reformat`) differs from these filters: by 47 dB at 10 bits, and for interlaced
-    frames it converts each field apart. A frame of another size than the video's is scaled to it, as FFmpeg does
-    where the size changes in mid-stream.
+    Calling swscale directly (PyAV's `reformat`) gives other pixels: 47 dB apart at 10 bits, and it converts each field
+    of an interlaced frame separately. A frame of another size is scaled to the video's size, as FFmpeg does when the
+    size changes in mid-stream.
     """
 
     def __init__(self, width: int, height: int, orientation: Orientation, threads: int) -> None:
@@ -79,7 +79,7 @@ class FrameConverter:
         self._key: tuple[object, ...] = ()
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Returns the picture (H, W, 3); it is a view that holds until the next call."""
+        """Returns the image, (H, W, 3) uint8 RGB; the view is valid until the next call."""
         key = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range))
         if self._graph is None or key != self._key:
             self._graph, self._key = self._build(frame), key

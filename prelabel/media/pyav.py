@@ -1,4 +1,4 @@
-"""Frames decoded on the CPU by FFmpeg: the reference, and the reader that takes every file."""
+"""Reads videos on the CPU with FFmpeg. This reader is the reference and accepts every file."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from prelabel.runtime.process_settings import usable_cores
 
 
 class PyAVReader:
-    """Reads any video that FFmpeg reads.
+    """Reads any video that FFmpeg can read.
 
-    Frames are numbered by their time against the index. A frame that is damaged or missing is left out, reading goes
-    on, and once all good frames are out a ReadError says which are missing. Interlaced frames stay as they are.
+    Frame times are matched with the index to number the frames. Damaged or missing frames are left out. After the last
+    good frame, a ReadError names them. Interlaced frames are not deinterlaced.
 
     Args:
         media: one video.
         device: `auto` or `cpu`.
-        threads: of the decoder; 0: one a core, 16 at most.
+        threads: of the decoder; 0: one per core, at most 16.
 
     Raises:
-        MachineError: another device is asked for.
+        MachineError: `device` is another one.
     """
 
     def __init__(self, media: Media, *, device: str = "auto", threads: int = 0) -> None:
@@ -49,7 +49,7 @@ class PyAVReader:
 
     @staticmethod
     def unavailable_reason(device: str) -> str | None:
-        """Returns why it does not work with such a device; None if it does."""
+        """Returns why PyAV cannot use this device; None if it can."""
         return None if device in {"auto", "cpu"} else "it decodes on the CPU: use torchcodec or decord there"
 
     def __enter__(self) -> Self:
@@ -63,14 +63,14 @@ class PyAVReader:
 
     @property
     def info(self) -> VideoInfo:
-        """The video as it is shown."""
+        """The video as displayed."""
         return self._opened().info
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Generator[FrameBatch, None, None]:
-        """Yields the asked frames in order.
+        """Yields the requested frames in order.
 
         Raises:
-            ReadError: after all frames that can be had, if some could not.
+            ReadError: after the last good frame, if some could not be decoded.
         """
         index = self._opened()
         wanted = check_request(frame_indices, batch_size, index.info.num_frames)
@@ -94,7 +94,7 @@ class PyAVReader:
         return self._index
 
     def _frames(self, index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, VideoFrame | None]]:
-        """Yields the wanted frames: quickly up to the first gap, from there with care."""
+        """Yields the wanted frames: with all threads up to the first gap, then without frame threads."""
         num_done = 0
         with closing(self._decode_quickly(index, wanted)) as decoded:
             for number, frame in pick_frames(decoded, wanted):
@@ -113,7 +113,7 @@ class PyAVReader:
     def _decode_quickly(
         self, index: VideoIndex, wanted: NDArray[np.int64]
     ) -> Generator[tuple[int, VideoFrame], None, None]:
-        # Counted frames are known by their place among all frames, so none may be left out.
+        # Counted frames are numbered by their position, so none may be skipped.
         only_keyframes = (
             not index.is_counted
             and index.container.startswith(SEEKABLE)
@@ -121,7 +121,7 @@ class PyAVReader:
         )
         return self._decode(
             index,
-            # Frame threads swallow frames after an error (FFmpeg 8.1), so a gap is read again without them.
+            # Frame threads lose frames after an error (FFmpeg 8.1), so the rest is decoded again without them.
             thread_type="AUTO",
             skip_frame="NONKEY" if only_keyframes else "DEFAULT",
             start=index.seek_point(wanted),
@@ -135,7 +135,7 @@ class PyAVReader:
         skip_frame: Literal["DEFAULT", "NONKEY"] = "DEFAULT",
         start: int = 0,
     ) -> Generator[tuple[int, VideoFrame], None, None]:
-        """Yields good frames with their numbers, in order, from `start` or a keyframe before it."""
+        """Yields (number, frame) for undamaged frames in order, from `start` or a keyframe before it."""
         with open_video(self._path) as (container, stream):
             stream.thread_type = thread_type
             stream.codec_context.thread_count = self._threads
@@ -148,7 +148,7 @@ class PyAVReader:
                     frames = packet.decode()
                 except av.error.FFmpegError:
                     if index.is_counted:
-                        return  # nothing tells any more which frame is which
+                        return  # later frames can no longer be numbered
                     numbering.may_skip = True
                     continue
                 for frame in frames:
@@ -162,22 +162,22 @@ class PyAVReader:
 def _read_on_to_the_end(
     decoded: Iterator[tuple[int, VideoFrame]], index: VideoIndex, wanted: NDArray[np.int64]
 ) -> None:
-    """Lets the decoder give what it holds after the video's last frame, so that a surplus is noticed."""
+    """Decodes past the video's last frame, so that a surplus frame raises an error."""
     if len(wanted) and wanted[-1] == index.info.num_frames - 1:
         deque(decoded, maxlen=0)
 
 
 class _Numbering:
-    """Numbers decoded frames, which come in the order in which they are shown, and checks them against the index.
+    """Numbers decoded frames, which arrive in display order, and checks them against the index.
 
-    If the decoder gives a frame that the index does not expect, the index is wrong about which frames are shown, and
-    all numbers from there on could be wrong. So that is an error under any policy, as soon as it is seen.
+    If the decoder returns a frame that the index does not expect, the index is wrong. All later numbers could then be
+    wrong, so this is an error at once and under any policy.
 
     Args:
         index: of the video.
-        start: frame from which the file is decoded.
+        start: first frame that is decoded.
         name: of the file.
-        may_skip: frames may be missing without the index being wrong: only keyframes are decoded, or there is damage.
+        may_skip: frames may be missing although the index is right: only keyframes are decoded, or there is damage.
     """
 
     def __init__(self, index: VideoIndex, start: int, name: str, *, may_skip: bool) -> None:
@@ -187,7 +187,7 @@ class _Numbering:
         self.may_skip = may_skip or not self._is_whole
 
     def number(self, frame: VideoFrame) -> int | None:
-        """Returns the frame's number; None if the index does not have it.
+        """Returns the frame's number; None if the frame is not in the index.
 
         Raises:
             FrameCountError: the index is wrong.
@@ -205,14 +205,14 @@ class _Numbering:
         if len(found) and self.may_skip:
             self._next += 1 + int(found[0])
             return self._next - 1
-        # From a keyframe in mid-file, a decoder may give frames that are shown before it.
+        # After a seek to a keyframe, a decoder may return frames that are shown before it.
         is_before_start = number == self._start > 0 and pts < index.pts[number]
         if self._is_whole and not is_before_start:
             raise self._wrong_index(pts)
         return None
 
     def check_all_came(self) -> None:
-        """Checks, at the stream's end, that no frame that the index has is missing without damage."""
+        """Checks, at the stream's end, that no frame of the index is missing without damage."""
         if not self.may_skip and self._next < self._index.num_present:
             raise self._wrong_index(None)
 

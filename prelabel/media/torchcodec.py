@@ -1,4 +1,4 @@
-"""Frames decoded by torchcodec: on the CPU with the system's FFmpeg libraries, on a GPU with NVDEC."""
+"""Reads videos with torchcodec: on the CPU with the system's FFmpeg libraries, on a GPU with NVDEC."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
 
 
-# Times come to the index and to torchcodec by different roundings.
+# The index and torchcodec round times differently.
 PTS_TOLERANCE_SECONDS = 1e-3
 
 
@@ -29,7 +29,7 @@ def probe(device: str = "cpu") -> str | None:
         import torch
         from torchcodec.decoders import VideoDecoder
 
-        VideoDecoder(b"")  # from 0.17 on FFmpeg's libraries are loaded by the first decoder, not by the import
+        VideoDecoder(b"")  # since 0.17 the first decoder loads FFmpeg, not the import
     except ImportError as error:
         return f"torchcodec cannot be loaded: {_reason(error)}"
     except (OSError, RuntimeError, ValueError) as error:
@@ -41,32 +41,32 @@ def probe(device: str = "cpu") -> str | None:
 
 
 def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
-    """Returns why torchcodec would not give this file's frames exactly; None if it would."""
+    """Returns why torchcodec cannot read this file's frames exactly; None if it can."""
     says_colours = index.codec == "h264" and (index.color_space, index.color_range) != ("unknown", "unknown")
     reasons = {
         f"its container is {index.container}": not index.container.startswith(("mov", "matroska")),
         "its packets carry no times": not index.has_timestamps,
         "its frames had to be counted": index.is_counted,
         "it is cut off at its end": index.num_present < index.info.num_frames,
-        # It keeps to the edit lists of MP4, and counts what else is not shown.
+        # torchcodec applies MP4 edit lists, but counts other frames that are not shown.
         "it holds frames that are not shown": index.has_unshown_packets and not index.container.startswith("mov"),
         "it is mirrored": index.orientation.is_mirrored,
-        # Seen with 0.17 on an H100: of both such files of H.264 in the tests one frame was the one two later.
+        # Seen with 0.17 on an H100: in both such H.264 files of the tests, one frame was replaced by the one two later.
         "it names its colours, and a GPU gave a wrong frame of such files": on_gpu and says_colours,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 class TorchCodecReader:
-    """Reads a video with torchcodec, exactly, or refuses it with the reason.
+    """Reads a video exactly with torchcodec, or raises an error that says why it cannot.
 
     Args:
         media: one video.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        threads: of the decoder on a CPU; 0 leaves it to FFmpeg.
+        threads: of the decoder on a CPU; 0: FFmpeg chooses.
 
     Raises:
-        MachineError: torchcodec or the device is not to be had here.
+        MachineError: this machine lacks torchcodec or the device.
     """
 
     def __init__(self, media: Media, *, device: str = "auto", threads: int = 0) -> None:
@@ -80,7 +80,7 @@ class TorchCodecReader:
 
     @staticmethod
     def unavailable_reason(device: str) -> str | None:
-        """Returns why this machine has no torchcodec for `device`; None if it has."""
+        """Returns why torchcodec cannot use `device` on this machine; None if it can."""
         return probe(device)
 
     def __enter__(self) -> Self:
@@ -98,14 +98,14 @@ class TorchCodecReader:
 
     @property
     def info(self) -> VideoInfo:
-        """The video as it is shown."""
+        """The video as displayed."""
         return self._parts()[0].info
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
-        """Yields the asked frames in order.
+        """Yields the requested frames in order.
 
         Raises:
-            ReadError: at the first batch that cannot be decoded whole, or comes at other times than the index has.
+            ReadError: a batch cannot be decoded completely, or its times differ from the index.
         """
         index, decoder = self._parts()
         wanted = check_request(frame_indices, batch_size, index.info.num_frames)
@@ -160,7 +160,7 @@ class TorchCodecReader:
 
 
 def _reason(error: Exception) -> str:
-    """Returns the first line of an error, without the function and the source line that torchcodec 0.17 puts first."""
+    """Returns an error's first line, without the function and source line that torchcodec 0.17 puts first."""
     return re.sub(r"^[^,]+, \S+:\d+, ", "", str(error).strip().split("\n", 1)[0])
 
 
