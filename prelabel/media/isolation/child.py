@@ -1,4 +1,4 @@
-"""The process that decodes: it does what the run asks, one thing after the other, until the run is gone."""
+"""The decoding process: carries out the run's commands one by one, until the run ends."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from prelabel.media.isolation.messages import (
 )
 from prelabel.plugins.protocols import VideoReader
 
-_F_SETSIG = 10  # of Linux's fcntl.h; Python has no name for it
+_F_SETSIG = 10  # from Linux's fcntl.h; Python has no constant for it
 
 
 def main() -> None:
-    """Serves the socket whose handle is the first argument, with the niceness that is the second."""
+    """Serves a socket. The arguments are the socket's handle and the process's niceness."""
     _die_with_the_run()
     os.nice(int(sys.argv[2]))
     _be_first_when_memory_is_short()
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 class _Server:
-    """One reader at a time, and one reading of it."""
+    """Holds one open reader, and one iteration over its batches."""
 
     def __init__(self) -> None:
         self._open = ExitStack()
@@ -64,7 +64,7 @@ class _Server:
         self._num_left = 0
 
     def answer(self, command: Command) -> tuple[Answer, int | None]:
-        """Does what is asked and returns what came of it, with a handle of memory that is new to the run."""
+        """Carries out a command; returns the answer, and the handle of memory that is new to the run."""
         try:
             match command:
                 case Open():
@@ -80,7 +80,7 @@ class _Server:
                 case Close():
                     self._close()
                     return Done(), None
-        except Exception as error:  # handed to the run
+        except Exception as error:  # the run raises it
             return _failed(error), None
 
     def _next_batch(self, freed: tuple[int, ...]) -> tuple[Answer, int | None]:
@@ -93,7 +93,7 @@ class _Server:
         return replace(batch, is_last=self._is_over()), handle
 
     def _is_over(self) -> bool:
-        """Tells whether nothing comes after the last frame that was asked for; what does is for the next command."""
+        """Returns whether the reader has nothing after the last requested frame; the next command gets the rest."""
         if self._num_left > 0:
             return False
         try:
@@ -106,7 +106,7 @@ class _Server:
         return after is None
 
     def forget_batch(self) -> None:
-        """Lets go of the batch that was sent."""
+        """Drops the reference to the batch that was sent."""
         self._batch = None
 
     def _open_media(self, command: Open) -> Opened:
@@ -151,9 +151,10 @@ def _failed(error: Exception) -> Failed:
 
 
 def _die_with_the_run() -> None:
-    """Has the kernel kill this process when the other end of its standard input is closed, whatever it is doing.
+    """Makes the kernel kill this process when the other end of its standard input is closed.
 
-    The run holds that end, writes nothing to it, and loses it when it ends in whichever way.
+    The run holds that end and writes nothing to it. The kernel closes it when the run ends for any reason. This works
+    even while a decoder hangs.
     """
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(0, _F_SETSIG, signal.SIGKILL)
@@ -161,7 +162,7 @@ def _die_with_the_run() -> None:
 
 
 def _be_first_when_memory_is_short() -> None:
-    """Has the kernel end this process rather than the run."""
+    """Makes the kernel end this process before the run when memory is short."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 

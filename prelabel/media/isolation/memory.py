@@ -1,4 +1,4 @@
-"""Memory for frames that two processes see: anonymous files, which vanish with the last process that holds them."""
+"""Shared memory for frames, as anonymous files that vanish with the last process that holds them."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int, int]
 KEPT_BYTES = 128_000_000
-"""Memory that nobody holds and that waits for the next media: new memory is cleared, and mapped page by page, twice."""
+"""Most free memory to keep for the next media. New memory is slow: it is cleared, and both processes map it."""
 
 
 @dataclass(slots=True)
 class _Memory:
-    """A piece of shared memory, as the process that fills it sees it.
+    """A block of shared memory, as seen by the decoding process.
 
     Attributes:
-        number: what both processes call it.
+        number: its name in both processes.
         handle: of the anonymous file.
         pixels: its bytes.
-        in_use: it was taken, and the run has not freed it yet.
-        is_held: the run has a batch that lies there.
-        is_known: the run has its handle.
+        in_use: it was taken and not freed yet.
+        is_held: the run holds a batch in it.
+        is_known: the run has received its handle.
     """
 
     number: int
@@ -49,9 +49,9 @@ class _Memory:
 
 
 class SharedFramePool:
-    """Memory for batches, in the process that decodes: used again once the run has freed it, for the next media, too.
+    """Memory for batches in the decoding process; reused once the run has freed it, also for the next media.
 
-    Stands in for `FramePool`; any number of threads may take from it.
+    Replaces `FramePool`. Safe to use from any thread.
     """
 
     def __init__(self) -> None:
@@ -69,23 +69,26 @@ class SharedFramePool:
         return memory.pixels[:num_bytes].reshape(shape)
 
     def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
-        """Returns the array itself: torch takes seconds and hundreds of MB to load, for nothing here."""
+        """Returns the array itself. This process avoids torch, which takes seconds and hundreds of MB to load."""
         return cast("torch.Tensor", array)
 
     def free(self, numbers: tuple[int, ...]) -> None:
-        """Takes note that the run holds these no more."""
+        """Records that the run no longer holds these blocks."""
         with self._lock:
             for memory in (self._memories[number] for number in numbers if number in self._memories):
                 memory.in_use = memory.is_held = False
 
     def free_unsent(self) -> None:
-        """Takes back what lies in batches that were decoded ahead for a reading which is over."""
+        """Frees batches that were decoded ahead but not sent to the run."""
         with self._lock:
             for memory in self._memories.values():
                 memory.in_use = memory.is_held
 
     def share(self, batch: FrameBatch) -> tuple[Batch, int | None]:
-        """Returns where the batch's frames lie, copied there if they lay elsewhere, and a handle that is new."""
+        """Returns where the batch lies in shared memory, and the handle if it is new to the run.
+
+        Frames that are not in shared memory are copied there.
+        """
         shape = cast(Shape, tuple(batch.data.shape))
         with self._lock:
             memory = self._memory_at(batch.data)
@@ -101,7 +104,7 @@ class SharedFramePool:
         return Batch(memory.number, shape, tuple(indices), tuple(seconds), dropped), handle
 
     def trim(self) -> None:
-        """Gives back free memory, but for `KEPT_BYTES` of it."""
+        """Frees unused memory, except `KEPT_BYTES` of it."""
         num_bytes = 0
         with self._lock:
             for memory in sorted(self._memories.values(), key=lambda memory: memory.pixels.nbytes):
@@ -112,14 +115,14 @@ class SharedFramePool:
                     self._drop(memory)
 
     def _memory_at(self, data: object) -> _Memory | None:
-        """Returns the memory at whose beginning these pixels lie; None if they lie elsewhere."""
+        """Returns the memory that begins with these pixels; None if there is none."""
         if not isinstance(data, np.ndarray) or not data.flags.c_contiguous:
             return None
         place = data.ctypes.data
         return next((memory for memory in self._memories.values() if memory.pixels.ctypes.data == place), None)
 
     def _free_memory(self, num_bytes: int) -> _Memory | None:
-        """Returns free memory that is large enough; drops what is too small: the frames' size has changed."""
+        """Returns free memory that is large enough. Drops smaller blocks, since the frame size has changed."""
         for memory in list(self._memories.values()):
             if memory.in_use:
                 continue
@@ -144,17 +147,17 @@ class SharedFramePool:
 
 
 class MappedFrames:
-    """The same memory, as the run sees it."""
+    """The shared memory, as seen by the run."""
 
     def __init__(self) -> None:
         self._pixels: dict[int, NDArray[np.uint8]] = {}
         self._freed: deque[int] = deque()
 
     def tensor(self, batch: Batch, handle: int | None) -> torch.Tensor:
-        """Returns the frames, uint8 (N, H, W, 3), where they lie. The memory is free once nobody holds the tensor.
+        """Returns the frames, uint8 (N, H, W, 3), without a copy. Their memory is freed with the tensor.
 
         Raises:
-            ValueError: what the process says of them does not hold.
+            ValueError: the process described memory that does not exist or is too small.
         """
         import torch
 
@@ -167,12 +170,12 @@ class MappedFrames:
         if pixels is None or min(batch.shape) < 0 or num_bytes > pixels.nbytes:
             raise ValueError(f"frames of shape {batch.shape} do not lie in memory {batch.memory}")
         array = pixels[:num_bytes].reshape(batch.shape)
-        # Every tensor and view made of `array` keeps it alive, so this runs when the last of them is gone.
+        # Every tensor and view of `array` keeps it alive, so the memory is freed when the last of them is deleted.
         weakref.finalize(array, self._freed.append, batch.memory).atexit = False
         return torch.from_numpy(array)
 
     def take_freed(self) -> tuple[int, ...]:
-        """Returns the memory that nobody here holds any more, each once."""
+        """Returns the numbers of the memory that was freed since the last call."""
         return tuple(self._freed.popleft() for _ in range(len(self._freed)))
 
 

@@ -1,7 +1,7 @@
-"""What the run and the process that decodes say to each other, over a Unix socket.
+"""Messages between the run and the decoding process, over a Unix socket.
 
-Commands go as pickles. Answers go as checked JSON, since they come from the process that takes strangers' files apart;
-the pixels do not go at all: they lie in memory that both processes see.
+Commands are pickled. Answers are validated JSON, because they come from the process that parses untrusted files. Pixels
+are not sent: they lie in shared memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RECEIVED_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """With what to open media; the reader is chosen unless `choice` names it."""
+    """The settings for opening media; `choice` is the reader, or None to choose one."""
 
     section: ReaderSection
     folder: Path
@@ -43,20 +43,20 @@ class Setup:
     machine: MachineFacts | None
 
     def pack(self) -> bytes:
-        """Returns it as `Open` takes it."""
+        """Returns the setup as bytes for `Open`."""
         return pickle.dumps(self)
 
 
 @functools.lru_cache(maxsize=1)
 def unpack_setup(packed: bytes) -> Setup:
-    """Returns what was packed. It is the same for media after media: one that is known is not taken apart again."""
+    """Returns the unpacked setup. It is cached, because most media of a run have the same one."""
     setup: Setup = pickle.loads(packed)
     return setup
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Open the media, with a packed `Setup`."""
+    """A command: open the media with a packed `Setup`."""
 
     media: Media
     setup: bytes
@@ -64,7 +64,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Begin to read these frames, and give the first batch; the memory of `freed` may be used again."""
+    """A command: start reading these frames and return the first batch; the memory in `freed` may be reused."""
 
     frame_indices: NDArray[np.int64]
     batch_size: int
@@ -73,14 +73,14 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """Give the next batch; the memory of `freed` may be used again."""
+    """A command: return the next batch; the memory in `freed` may be reused."""
 
     freed: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the reader, and the reading that is under way."""
+    """A command: stop reading and close the reader."""
 
 
 Command = Open | Read | Next | Close
@@ -88,12 +88,12 @@ Command = Open | Read | Next | Close
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The media are open.
+    """An answer: the media are open.
 
     Attributes:
-        info: the video as it is shown.
-        choice: the reader.
-        keyframes: frames that decode on their own; None where the config does not ask for them.
+        info: the video as displayed.
+        choice: the reader, and why it was chosen.
+        keyframes: frames that decode alone; None if the config does not ask for them.
     """
 
     info: VideoInfo
@@ -104,15 +104,15 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Frames that lie in shared memory.
+    """An answer: frames in shared memory.
 
     Attributes:
-        memory: which memory; its handle comes along the first time.
-        shape: (N, H, W, 3) of bytes from the memory's beginning.
+        memory: number of the memory; its handle is sent with its first batch.
+        shape: (N, H, W, 3) of the uint8 pixels at the start of the memory.
         frame_indices: as in `FrameBatch`.
         pts_seconds: as in `FrameBatch`.
-        dropped: memory that is not used any more.
-        is_last: the reading is over.
+        dropped: numbers of memory that is no longer used.
+        is_last: there are no more batches.
     """
 
     memory: int
@@ -126,14 +126,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The command is carried out; to `Read` and `Next`: there are no more batches."""
+    """An answer: the command was carried out; for `Read` and `Next`, there are no more batches."""
 
     kind: Literal["done"] = "done"
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The command raised. `error` is a class of `prelabel.errors`, empty for any other exception."""
+    """An answer: the command raised. `error` is a class of `prelabel.errors`, empty for any other exception."""
 
     error: str
     text: str
@@ -150,7 +150,7 @@ def send_command(connection: socket.socket, command: Command) -> None:
     """Sends a command.
 
     Raises:
-        OSError: nobody listens any more.
+        OSError: the process has ended.
     """
     _send(connection, pickle.dumps(command), None)
 
@@ -159,7 +159,7 @@ def receive_command(connection: socket.socket) -> Command:
     """Returns the next command.
 
     Raises:
-        EOFError: the run has gone.
+        EOFError: the run has ended.
     """
     body, _ = _receive(connection)
     command: Command = pickle.loads(body)
@@ -167,15 +167,15 @@ def receive_command(connection: socket.socket) -> Command:
 
 
 def send_answer(connection: socket.socket, answer: Answer, handle: int | None = None) -> None:
-    """Sends an answer, and with it a file handle if there is one."""
+    """Sends an answer, with a file handle if there is one."""
     _send(connection, _ANSWER.dump_json(answer), handle)
 
 
 def receive_answer(connection: socket.socket) -> tuple[Answer, int | None]:
-    """Returns the next answer and the file handle that came with it, which is the caller's to close.
+    """Returns the next answer and the file handle sent with it, which the caller must close.
 
     Raises:
-        EOFError: the process has gone, or does not make sense any more.
+        EOFError: the process has ended, or its answer is invalid.
     """
     body, handle = _receive(connection)
     try:
@@ -187,14 +187,14 @@ def receive_answer(connection: socket.socket) -> tuple[Answer, int | None]:
 
 
 def _send(connection: socket.socket, body: bytes, handle: int | None) -> None:
-    # In one piece where it fits: who waits for it is woken once.
+    # Sent in one call where it fits, so that the receiver wakes only once.
     message = _LENGTH.pack(len(body)) + body
     sent = 0 if handle is None else socket.send_fds(connection, [message], [handle])
     connection.sendall(memoryview(message)[sent:])
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, int | None]:
-    """Returns a message and the handle that came with it. Nothing is sent after one before it is answered."""
+    """Returns a message and its handle. Each message is answered before the next, so no extra bytes arrive."""
     message, handles, _, _ = socket.recv_fds(connection, _RECEIVED_AT_ONCE, 1)
     if not message:
         raise EOFError

@@ -1,4 +1,4 @@
-"""A process that decodes for this one, and a watch over it."""
+"""Starts decoding processes, and ends those that hang or use too much memory."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from prelabel.media.isolation.memory import MappedFrames
 from prelabel.media.isolation.messages import Answer, Command, receive_answer, send_command
 
 SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE")
-"""Environment variables that a process which takes strangers' files apart has no use for."""
+"""Environment variables that are withheld from the process that parses untrusted files."""
 MAX_SILENCES = 20
-"""However much of the file it reads, after so many times `stall_seconds` without an answer a process is ended."""
+"""A process is ended after this many `stall_seconds` without an answer, even if it still reads the file."""
 CAN_ISOLATE = hasattr(os, "memfd_create")
-"""Whether the system has what it takes: Linux has."""
+"""Whether the system supports isolation (only Linux does)."""
 BESIDE_CPU_MODEL = 10
-"""Niceness: such a model's threads wait for each other, so that one held up holds up all; decoding fits in between."""
+"""Niceness next to a model on the CPU. Its threads wait for each other, so delaying one would delay all."""
 _LOOK_SECONDS = 0.25
 _MAX_IDLE = 2
 
 
 class ProcessLostError(Exception):
-    """The process is gone, and the reason why."""
+    """The process has ended; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a process that decodes may do before it is ended.
+    """The limits beyond which a decoding process is ended.
 
     Attributes:
-        stall_seconds: how long it may neither answer nor read on in its files.
-        max_memory_bytes: that may be resident.
+        stall_seconds: how long it may neither answer nor read from files.
+        max_memory_bytes: most resident memory.
     """
 
     stall_seconds: float
@@ -49,7 +49,7 @@ class Limits:
 
 @dataclass(slots=True)
 class _Watch:
-    """Looks at a process while it works on one command."""
+    """Monitors a process while it works on one command."""
 
     pid: int
     limits: Limits
@@ -59,7 +59,7 @@ class _Watch:
     memory_bytes: int = 0
 
     def complaint(self) -> str:
-        """Returns why the process is to be ended; empty if it may go on."""
+        """Returns why the process must be ended; empty if it may continue."""
         now = time.monotonic()
         memory = self.memory_bytes = resident_bytes(self.pid)
         if memory > self.limits.max_memory_bytes:
@@ -75,15 +75,15 @@ class _Watch:
 
 
 class ReaderProcess:
-    """A process that decodes. Started at once, ended by `kill`, at the latest when this process ends in any way.
+    """A decoding process. It starts at once; `kill` or the end of this process ends it.
 
-    It is never forked: threads and CUDA of this process are no concern of it. It gets no signal of the terminal's. It
-    gives way to the threads of a model that runs on the CPU; one on a GPU waits for nothing but frames.
+    It is spawned, not forked, because forking is unsafe with threads and CUDA. It gets no signals from the terminal. It
+    yields the CPU to a model that runs there, but not to one on a GPU, which only waits for frames.
 
     Attributes:
-        owner: number of the process that started it.
-        frames: the memory in which it puts frames.
-        memory_bytes: that were resident when it was last looked at.
+        owner: id of the process that started it.
+        frames: the shared memory with its frames.
+        memory_bytes: resident memory at the last check.
     """
 
     def __init__(self) -> None:
@@ -106,19 +106,19 @@ class ReaderProcess:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process id."""
         return self._process.pid
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can be asked something."""
+        """Whether it can take commands."""
         return not self._lost and self._process.poll() is None
 
     def ask(self, command: Command, limits: Limits) -> tuple[Answer, int | None]:
-        """Returns the answer, and the file handle that came with it.
+        """Returns the answer, and the file handle sent with it.
 
         Raises:
-            ProcessLostError: it crashed, hung or grew too large; it is gone.
+            ProcessLostError: the process crashed, hung or used too much memory, and has ended.
         """
         try:
             send_command(self._connection, command)
@@ -129,7 +129,7 @@ class ReaderProcess:
             raise ProcessLostError(self._how_it_ended()) from None
 
     def kill(self) -> None:
-        """Ends the process and waits until it is gone."""
+        """Kills the process and waits for its end."""
         self._lost = True
         self._process.kill()
         self._process.wait()
@@ -138,7 +138,7 @@ class ReaderProcess:
         self._process.stdin.close()
 
     def _wait(self, limits: Limits) -> None:
-        """Returns once there is something to receive. The process is looked at at most every `_LOOK_SECONDS`."""
+        """Waits for an answer and checks the process at most every `_LOOK_SECONDS`."""
         self._connection.settimeout(limits.stall_seconds)
         poll = select.poll()
         poll.register(self._connection, select.POLLIN)
@@ -157,7 +157,7 @@ class ReaderProcess:
 
     def _how_it_ended(self) -> str:
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)  # its end of the socket closes a moment before it is gone
+            self._process.wait(5)  # its socket closes a moment before it ends
         code = self._process.poll()
         self.kill()
         if code is None:
@@ -169,20 +169,20 @@ class ReaderProcess:
 
 
 def _niceness() -> int:
-    """Returns that of a new process: models are loaded before media are opened, so that CUDA tells of one on a GPU."""
+    """Returns a new process's niceness. Models load before media open, so initialised CUDA means a model on a GPU."""
     torch = sys.modules.get("torch")
     return 0 if torch is not None and torch.cuda.is_initialized() else BESIDE_CPU_MODEL
 
 
 def resident_bytes(pid: int) -> int:
-    """Returns the memory of a process that is resident; 0 where nobody can say."""
+    """Returns a process's resident memory in bytes; 0 if unknown."""
     with suppress(OSError, IndexError, ValueError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
     return 0
 
 
 def _bytes_read(pid: int) -> int:
-    """Returns how much the process has ever read from files; 0 where nobody can say."""
+    """Returns how many bytes a process has read so far; 0 if unknown."""
     with suppress(OSError, IndexError, ValueError):
         return int(Path(f"/proc/{pid}/io").read_text().split()[1])
     return 0
@@ -198,7 +198,7 @@ _IDLE: list[ReaderProcess] = []
 
 @contextmanager
 def reader_process(limits: Limits) -> Iterator[ReaderProcess]:
-    """Yields a process to ask; one that is still well afterwards waits for the next video."""
+    """Yields a decoding process. If it is still usable afterwards, it is reused for the next video."""
     process = _take_idle() or ReaderProcess()
     try:
         yield process
@@ -211,7 +211,7 @@ def reader_process(limits: Limits) -> Iterator[ReaderProcess]:
 
 
 def end_idle_processes() -> None:
-    """Ends the processes that wait for a video."""
+    """Kills the processes that wait for a video."""
     while (process := _take_idle()) is not None:
         process.kill()
 

@@ -1,4 +1,4 @@
-"""A reader whose work is done in a process of its own: a decoder that crashes or hangs costs one task, not the run."""
+"""Runs a reader in a separate process, so that a decoder that crashes or hangs fails only one task."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 
 class IsolatedReader:
-    """Reads media through a process that can be ended. Frames that were decoded on a GPU come by way of the host.
+    """Reads media in a separate process. Frames that were decoded on a GPU pass through host memory.
 
     Args:
         media: files on this machine.
-        section: the config's.
-        folder: what plug-in paths are relative to.
-        machine: what to decode with; None where the config names the reader.
-        choice: the reader; None: chosen in the process, which has to take the file apart for that.
+        section: the config's section `reader`.
+        folder: plug-in paths are relative to it.
+        machine: its decoders; None if the config names the reader.
+        choice: the reader; None: the process chooses it, because that means parsing the file.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class IsolatedReader:
         machine: MachineFacts | None,
         choice: ReaderChoice | None = None,
     ) -> None:
-        # The process may be older than the working directory of today.
+        # The process may have been started in another working directory.
         here = Media(media.kind, tuple(path.absolute() for path in media.paths))
         self._command = Open(here, Setup(section, folder.absolute(), choice, machine).pack())
         self._name = media.paths[0].name
@@ -69,7 +69,7 @@ class IsolatedReader:
             answer, _ = self._ask(process, self._command)
             if not isinstance(answer, Opened):
                 raise self._senseless(answer)
-            if answer.choice.use != "images":  # that one holds no file open, and the next media close it
+            if answer.choice.use != "images":  # the image reader holds no file open; opening the next media closes it
                 stack.callback(self._close, process)
             self._parts = process, answer
             self._open = stack.pop_all()
@@ -83,30 +83,30 @@ class IsolatedReader:
 
     @property
     def info(self) -> VideoInfo:
-        """The video as it is shown."""
+        """The video as displayed."""
         return self._opened()[1].info
 
     @property
     def choice(self) -> ReaderChoice:
-        """Which reader does the work."""
+        """The reader in the process, and why it was chosen."""
         return self._opened()[1].choice
 
     @property
     def keyframes(self) -> NDArray[np.int64] | None:
-        """Frames that decode on their own, int64 (K,); None where the config does not ask for them."""
+        """Frames that decode alone, int64 (K,); None if the config does not ask for them."""
         alone = self._opened()[1].keyframes
         return None if alone is None else np.array(alone, np.int64)
 
     @property
     def process_id(self) -> int:
-        """Of the process that does the work."""
+        """The id of the decoding process."""
         return self._opened()[0].pid
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Generator[FrameBatch, None, None]:
-        """Yields the asked frames in order. A batch is decoded when it is asked for; one reading at a time.
+        """Yields the requested frames in order. Each batch is decoded on request. Only one call may be active.
 
         Raises:
-            ReadError: as the reader in the process raises it, or that process crashed, hung or grew too large.
+            ReadError: the reader raised it, or its process crashed, hung or used too much memory.
         """
         process, _ = self._opened()
         self._where = "before its first frame"
@@ -148,7 +148,7 @@ class IsolatedReader:
 
     def _close(self, process: ReaderProcess) -> None:
         if process.is_alive:
-            with suppress(ProcessLostError):  # what it was asked for, it has given
+            with suppress(ProcessLostError):  # all frames were received, so this error does not matter
                 process.ask(Close(), self._limits)
 
     def _error(self, answer: Failed) -> PrelabelError:
