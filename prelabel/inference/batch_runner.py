@@ -1,4 +1,4 @@
-"""Batches through a detector: one begun while the last is awaited, halved where memory does not hold them, checked."""
+"""Runs batches through a detector: overlaps them, halves those that do not fit into memory, checks the results."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from prelabel.plugins.traits import start_batch
 
 
 class BatchSizes:
-    """Asks the detector once for each size of frames, on its own thread.
+    """Finds the batch size once for each frame size, on the detector's thread.
 
     Args:
-        fit: gives the frames a batch for a height and a width in pixels; None: `default` holds for all.
-        default: frames a batch.
+        fit: returns the frames per batch for a height and a width in pixels; None: `default` for all.
+        default: frames per batch.
     """
 
     def __init__(self, fit: Callable[[int, int], int] | None, default: int) -> None:
@@ -31,7 +31,7 @@ class BatchSizes:
         self._is_closed = False
 
     def find(self, height: int, width: int) -> None:
-        """Finds the frames a batch unless they are known; what goes wrong is raised where they are awaited."""
+        """Finds the batch size unless it is known. An error is raised in `wait`, not here."""
         if self._fit is None:
             return
         future = self._future(height, width)
@@ -39,21 +39,21 @@ class BatchSizes:
             return
         try:
             future.set_result(self._fit(height, width))
-        except Exception as error:  # handed to who waits; the next video asks anew
+        except Exception as error:  # raised in `wait`; the next video tries again
             with self._lock:
                 del self._sizes[height, width]
             future.set_exception(error)
 
     def wait(self, height: int, width: int) -> int:
-        """Returns the frames a batch as soon as they are found.
+        """Waits for `find` and returns the frames per batch.
 
         Raises:
-            CancelledError: nobody will find them any more.
+            CancelledError: `close` was called, so nothing will find the size.
         """
         return self._default if self._fit is None else self._future(height, width).result()
 
     def close(self) -> None:
-        """Lets nobody wait any longer."""
+        """Ends all waiting with a CancelledError."""
         with self._lock:
             self._is_closed = True
             for future in self._sizes.values():
@@ -62,25 +62,25 @@ class BatchSizes:
     def _future(self, height: int, width: int) -> Future[int]:
         with self._lock:
             future = self._sizes.setdefault((height, width), Future())
-            if self._is_closed:
+            if self._is_closed:  # a `wait` that begins after `close` must not wait for ever
                 future.cancel()
             return future
 
 
 _Result = TypeVar("_Result")
 Found = list[tuple[int, Detections]]
-"""(frame_index, detections) of each frame of a batch, in its order."""
+"""(frame_index, detections) of each frame of a batch, in batch order."""
 
 
 @dataclass(slots=True)
 class BatchRunner:
-    """Puts batches through a detector, for all videos of a run.
+    """Runs batches through a detector, for all videos of a run.
 
     Attributes:
-        detector: called from one thread. One with `start(batch)` begins with a batch there, and hands back what waits
-            for its results; the next batch is begun before that is asked.
-        most_frames: frames a batch that are known to fit into memory; None while none has failed.
-        busy_seconds: spent in the detector so far.
+        detector: called from one thread. If it has `start(batch)`, that starts a batch and returns a function that
+            waits for the results; the next batch starts before that function is called.
+        most_frames: frames per batch that fit into memory; None until a batch has failed.
+        busy_seconds: time spent in the detector so far.
     """
 
     detector: Detector
@@ -88,7 +88,7 @@ class BatchRunner:
     busy_seconds: float = field(default=0.0)
 
     def run(self, batches: Iterable[FrameBatch], title: str) -> Iterator[Found]:
-        """Yields what is found in each batch, in order.
+        """Yields the detections of each batch, in order.
 
         Raises:
             DetectError: the detector raised or broke its contract, or a single frame does not fit into memory.
@@ -96,7 +96,7 @@ class BatchRunner:
         awaited: Callable[[], Found] | None = None
         for batch in batches:
             begun = self._begin(batch, title)
-            del batch  # its memory may be used again as soon as nobody needs it
+            del batch  # its memory is reused once nothing refers to it
             if awaited is not None:
                 yield awaited()
             awaited = begun
@@ -104,7 +104,7 @@ class BatchRunner:
             yield awaited()
 
     def _begin(self, batch: FrameBatch, title: str) -> Callable[[], Found]:
-        """Begins with a batch and returns what waits for its results."""
+        """Starts a batch and returns a function that waits for its results."""
         began = time.perf_counter()
         begun = self._attempt(batch, title)
         self.busy_seconds += time.perf_counter() - began
@@ -133,7 +133,7 @@ class BatchRunner:
         return finish
 
     def _call(self, detect: Callable[[], _Result], where: str) -> _Result | None:
-        """Returns what the detector gives, None where the device's memory does not hold the batch."""
+        """Returns the detector's result; None if the batch does not fit into the device's memory."""
         try:
             return detect()
         except DeviceMemoryError:
@@ -146,7 +146,7 @@ class BatchRunner:
             raise DetectError(f"{where}: the detector raised {type(error).__name__}: {error}") from error
 
     def _in_halves(self, batch: FrameBatch, title: str, where: str) -> Callable[[], Found]:
-        """Takes the batch in halves, and every later one of its size; its memory is free by now."""
+        """Detects in halves of the batch, and limits later batches to that size. Call after its memory is freed."""
         if len(batch) == 1:
             height, width = batch.data.shape[1:3]
             raise DeviceMemoryError(
@@ -158,7 +158,7 @@ class BatchRunner:
         return self._in_parts(batch, title)
 
     def _in_parts(self, batch: FrameBatch, title: str) -> Callable[[], Found]:
-        """Takes the batch in parts that fit, one after the other; parts may have to be smaller still."""
+        """Detects in parts of the batch, one after the other; a part that does not fit is halved again."""
         found: Found = []
         at = 0
         while at < len(batch):
@@ -179,10 +179,10 @@ class BatchRunner:
 
 
 def _listed(found: object) -> list[Detections]:
-    """Returns what a detector gave.
+    """Returns a detector's results as a list.
 
     Raises:
-        DetectError: it is no list of `Detections`.
+        DetectError: the results are not a sequence of `Detections`.
     """
     if not isinstance(found, Sequence):
         got = type(found).__name__

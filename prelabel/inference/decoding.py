@@ -1,4 +1,4 @@
-"""Decodes videos one after the other on a thread: the next one is opened while the last is decoded and detected."""
+"""Decodes videos one by one on a thread, and opens the next one while a video is decoded."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MAX_WAITING_BYTES = 512_000_000
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A task's media, on this machine.
+    """A task's media on this machine.
 
     Attributes:
         media: its files.
-        title: what errors and progress call them.
-        promised_frames: number of frames that the platform states; None where nothing states one.
+        title: name of the media in errors and progress.
+        promised_frames: number of frames that the platform states; None if unknown.
         task_id: the task's key, for progress.
-        release: left as soon as the files are no longer needed.
+        release: context that is exited once the files are no longer needed.
     """
 
     media: Media
@@ -43,15 +43,15 @@ class Video:
 
 @dataclass(slots=True, eq=False)
 class OpenVideo:
-    """A video that is open, or the error that kept it from opening.
+    """An open video, or the error that prevented opening it.
 
     Attributes:
-        video: which.
+        video: the video.
         opened: its frames, or the error.
-        release: closes the reader and leaves the video's `release`.
+        release: closes the reader and exits the video's `release`.
         began: `time.perf_counter()` when its decoding began.
         given_up: set by a consumer that needs no more batches.
-        scene_cuts: inspects each batch before it is handed on; None for images, which do not follow each other.
+        scene_cuts: inspects each batch before it is yielded; None for images, which are not a sequence.
     """
 
     video: Video
@@ -63,26 +63,26 @@ class OpenVideo:
 
     @property
     def frames(self) -> OpenFrames:
-        """The open frames; raises the error that kept the video from opening."""
+        """The open frames; raises the error that prevented opening."""
         if isinstance(self.opened, Exception):
             raise self.opened
         return self.opened
 
     def cuts(self) -> NDArray[np.int64]:
-        """Returns the frames, int64 (K,), with which a new shot begins; call it once all batches are read."""
+        """Returns the first frame of each new shot, int64 (K,); call it after all batches are read."""
         return np.zeros(0, np.int64) if self.scene_cuts is None else self.scene_cuts.cuts()
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDecoding:
-    """How videos are decoded.
+    """Decodes videos ahead of the detector.
 
     Attributes:
         reader: the config's section `reader`.
-        folder: the config's folder, to which paths of plug-ins are relative.
-        policy: what to do where frames are missing.
-        device: GPU to copy frames to; None: they stay where they are.
-        batch_size: gives the frames per batch; called on the decoding thread, after the consumer received the video.
+        folder: the config's folder; plug-in paths are relative to it.
+        policy: what to do if frames are missing.
+        device: GPU to copy frames to; None: they are not copied.
+        batch_size: returns the frames per batch; called on the decoding thread, after the consumer got the video.
         report_waiting: called with the number of batches that wait for the consumer.
     """
 
@@ -96,18 +96,18 @@ class VideoDecoding:
     def decode_ahead(self, videos: Iterable[Video]) -> Generator[tuple[OpenVideo, Iterator[FrameBatch]], None, None]:
         """Yields each video with an iterator of its batches, which raises the video's own errors.
 
-        What the consumer leaves of a video is dropped when it asks for the next. Batches stay valid after their reader
-        is closed.
+        When the consumer asks for the next video, the rest of this one is dropped. Batches stay valid after their
+        reader is closed.
 
         Args:
-            videos: taken and opened on threads, at most one ahead of the video that is decoded.
+            videos: iterated and opened on threads, at most one ahead of the video that is decoded.
 
         Raises:
             Stopped: a second stop request.
         """
-        # One bounded queue for all videos, so that the first batches of a video can wait in it while the last ones of
-        # the video before are detected, and memory is bounded all the same. The queue holds, for each video: the
-        # OpenVideo, its batches, and at the end None or the error. Only this function and `_decode` know that order.
+        # All videos share one bounded queue. The first batches of a video can wait in it while the last ones of the
+        # previous video are detected, and memory stays bounded. For each video the queue holds the OpenVideo, its
+        # batches, and at the end None or the error. Only `_decode`, `_take_batches` and this function rely on that.
         queue = prefetch(
             self._decode(videos),
             max_items=MAX_WAITING_BATCHES,
@@ -123,7 +123,7 @@ class VideoDecoding:
                 batches = _take_batches(queue)
                 yield video, batches
                 video.given_up.set()
-                with suppress(Exception):  # the consumer does not want to know
+                with suppress(Exception):  # the consumer no longer needs this video
                     for _ in batches:
                         pass
 
@@ -144,7 +144,7 @@ class VideoDecoding:
                         yield from self._batches(video)
                 except Stopped:
                     raise
-                except Exception as error:  # handed to the consumer: the run decides whether it is the task's own
+                except Exception as error:  # passed to the consumer: the run decides whether it fails only the task
                     end = error
                 yield end
 
@@ -157,7 +157,7 @@ class VideoDecoding:
                 )
                 scene_cuts = SceneCutDetector() if video.media.kind == "video" else None
                 return OpenVideo(video, frames, stack.pop_all(), scene_cuts=scene_cuts)
-        except Exception as error:  # handed to the consumer: the run decides whether it is the task's own
+        except Exception as error:  # passed to the consumer: the run decides whether it fails only the task
             return OpenVideo(video, error, ExitStack())
 
     def _batches(self, video: OpenVideo) -> Iterator[FrameBatch]:
@@ -173,11 +173,11 @@ class VideoDecoding:
                 if video.given_up.is_set():
                     return
                 yield batch
-                del batch
+                del batch  # a reader reuses the memory once nothing refers to the batch
 
 
 def _take_batches(queue: Iterator[OpenVideo | FrameBatch | Exception | None]) -> Iterator[FrameBatch]:
-    """Yields one video's batches from the queue, up to the entry that ends them."""
+    """Yields one video's batches from the queue, up to its end entry."""
     for entry in queue:
         if isinstance(entry, FrameBatch):
             yield entry
@@ -189,7 +189,10 @@ def _take_batches(queue: Iterator[OpenVideo | FrameBatch | Exception | None]) ->
 
 
 def _num_items(entry: OpenVideo | FrameBatch | Exception | None) -> int:
-    """Counts batches, and videos without a batch: if those did not count, all of them would be opened ahead."""
+    """Returns 1 for a batch, an error or a video without frames, else 0.
+
+    Videos without frames have no batches. If they did not count, the queue would let all of them be opened ahead.
+    """
     if isinstance(entry, OpenVideo):
         return int(isinstance(entry.opened, OpenFrames) and not len(entry.opened.wanted))
     return int(entry is not None)

@@ -1,4 +1,4 @@
-"""Runs a detector over videos: reader, batches, detector, columns of detections."""
+"""Runs a detector over videos and returns their detections."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Inference:
 
     Attributes:
         info: the video as displayed.
-        detections: as the detector gave them.
-        reader: which reader read the video.
-        partial: what is missing and why; None if the video was read whole.
-        seconds: busy time by stage: decode, detect.
-        began: `time.perf_counter()` by stage, when it began with the video.
-        cuts: int64 (K,), frames with which a new shot begins.
+        detections: as the detector returned them.
+        reader: the reader that read the video.
+        partial: what is missing and why; None if the video was read completely.
+        seconds: busy time by step: decode, detect.
+        began: `time.perf_counter()` at which each step began with the video.
+        cuts: int64 (K,), first frame of each new shot.
     """
 
     info: VideoInfo
@@ -50,18 +50,18 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What all videos of a run go through.
+    """Decodes and detects all videos of a run.
 
     Attributes:
         reader: the config's section `reader`.
-        folder: the config's folder, to which paths of plug-ins are relative.
-        runner: of the detector.
+        folder: the config's folder; plug-in paths are relative to it.
+        runner: runs the detector.
         batch_size: frames per batch.
-        frames: what to do where frames are missing: `strict` fails the video, `warn` keeps what was read.
+        frames: what to do if frames are missing: `strict` fails the video, `warn` uses the frames that were read.
         progress: is informed of every batch.
         stop: checked before every batch.
-        fit_batch: gives the frames per batch for a height and a width in pixels; None: `batch_size` for all.
-        device: GPU to copy frames to for the detector; None: it takes them where they are.
+        fit_batch: returns the frames per batch for a height and a width in pixels; None: `batch_size` for all.
+        device: GPU to copy frames to for the detector; None: they are not copied.
     """
 
     reader: ReaderSection
@@ -75,16 +75,16 @@ class Pipeline:
     device: str | None = None
 
     def infer(self, videos: Iterable[Video]) -> Generator[Inference | Exception, None, None]:
-        """Yields the detections of each video, in order. A video's own failure is yielded, not raised.
+        """Yields the detections or the failure of each video, in order.
 
-        A video is opened while the one before is decoded. Its first batches are decoded while the detector still
-        works on the one before.
+        A video is opened while the previous one is decoded. Its first batches are decoded while the detector still
+        works on the previous one. The failure of a video is yielded, not raised:
 
-        - `ReadError`: frames are missing or damaged, or their count is not the promised one, and `frames` is strict.
+        - `ReadError`: frames are missing or damaged, or their number is not the promised one, and `frames` is `strict`.
         - `DetectError`: the detector raised or broke its contract.
 
         Args:
-            videos: taken on a thread, one ahead of the one that is decoded.
+            videos: iterated on a thread, one ahead of the video that is decoded.
 
         Raises:
             Stopped: a second stop request.
@@ -97,14 +97,14 @@ class Pipeline:
 
         report_waiting = partial(self.progress.waiting, "decode")
         decoding = VideoDecoding(self.reader, self.folder, self.frames, self.device, batch_size, report_waiting)
-        # `sizes` is closed first: the decoding thread may wait for a batch size that nobody finds any more.
+        # Close `sizes` first: the decoding thread may wait for a batch size that will never be found.
         with closing(decoding.decode_ahead(videos)) as decoded, closing(sizes):
             for video, batches in decoded:
                 try:
                     result: Inference | Exception = self._infer(video, batches, sizes)
                 except Stopped:
                     raise
-                except Exception as error:  # handed on: the run decides whether it is the task's own
+                except Exception as error:  # yielded: the run decides whether it fails only the task
                     video.given_up.set()
                     result = error
                 finally:
@@ -114,7 +114,7 @@ class Pipeline:
 
     def _infer(self, video: OpenVideo, batches: Iterator[FrameBatch], sizes: BatchSizes) -> Inference:
         frames, title = video.frames, video.video.title
-        # The decoding thread waits for this size. The detector finds it by trial, so it is found on its own thread.
+        # The decoding thread waits for this size. Finding it runs the detector, so it happens on the detector's thread.
         sizes.find(frames.info.height, frames.info.width)
         self.progress.begin(title, len(frames.wanted), video.video.task_id)
         results: list[tuple[int, Detections]] = []
