@@ -1,4 +1,4 @@
-"""How long to wait before a failed call is made again."""
+"""The waits between retries of a failed call."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ MAX_RETRY_AFTER_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Waits that grow with each failure in a row, with a random part so that workers do not come back together.
+    """Waits that grow with each consecutive failure. A random part spreads the retries of several workers.
 
     The random part is "equal jitter" of https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter.
 
     Attributes:
-        attempts: tries in all.
+        attempts: most attempts, including the first.
         first_seconds: wait after the first failure.
-        factor: from one wait to the next.
+        factor: ratio of one wait to the previous one.
         max_seconds: longest wait.
-        jitter: share of each wait that is random, 0 to 1.
-        draw: returns a number from 0 to 1; at 1 the wait is longest.
-        sleep: waits that many seconds.
+        jitter: random share of each wait, 0 to 1.
+        draw: returns a random number from 0 to 1; 1 gives the longest wait.
+        sleep: waits for a number of seconds.
     """
 
     attempts: int = 5
@@ -37,7 +37,7 @@ class Backoff:
     sleep: Callable[[float], None] = time.sleep
 
     def seconds(self, failures: int, retry_after_seconds: float = 0.0) -> float:
-        """Returns the wait after so many failures in a row; at least what the server asked for.
+        """Returns the wait after a number of consecutive failures, and at least `retry_after_seconds`.
 
         >>> backoff = Backoff(first_seconds=1.0, factor=4.0, max_seconds=45.0, draw=lambda: 1.0)
         >>> [backoff.seconds(failures) for failures in (1, 2, 3, 4)]
@@ -45,13 +45,13 @@ class Backoff:
         >>> backoff.seconds(1, retry_after_seconds=7.0)
         7.0
         """
-        exponent = min(failures - 1, 100)  # far past any longest wait, and no overflow
+        exponent = min(failures - 1, 100)  # avoids an overflow; `max_seconds` is reached long before
         longest = min(self.max_seconds, self.first_seconds * self.factor**exponent)
         return max(longest * (1 - self.jitter + self.jitter * self.draw()), retry_after_seconds)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Returns the seconds that a server asks to wait, two minutes at most; 0 if it does not ask.
+    """Returns the seconds that a server asks to wait, at most 120; 0 if it does not ask.
 
     `Retry-After` holds seconds or a date (RFC 9110, 10.2.3). OpenAI also sends `retry-after-ms`.
 
@@ -66,7 +66,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
             seconds = _seconds_or_date(asked.get("retry-after", "0"))
     except ValueError:
         return 0.0
-    return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds > 0 else 0.0  # of "nan" no comparison holds
+    return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds > 0 else 0.0  # comparisons with "nan" are False
 
 
 def _seconds_or_date(value: str) -> float:

@@ -1,4 +1,4 @@
-"""Disk space for downloads in use: bounded, shared by processes, and cleaned up even after a kill."""
+"""A bounded folder for downloads in use, shared by processes and cleaned up even after a kill."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _LOCK = ".lock"
 
 
 class DiskCache:
-    """A folder that holds files only while they are in use, up to a number of bytes.
+    """A folder that holds files while they are in use, up to a number of bytes.
 
-    Processes that share the folder share the limit. Each has its own sub-folder, and holds a file lock on it while it
-    lives: the kernel releases the lock of a killed process, and the next process that looks deletes its files. The name
-    of a file's folder ends in the bytes reserved for it, so every process can add up all reservations.
+    Processes that share the folder share the limit. Each process has its own sub-folder and holds a file lock on it.
+    The kernel releases the lock of a killed process, and the next process that checks deletes its files. The name of a
+    file's folder ends in the bytes reserved for it, so every process can add up all reservations.
     """
 
     def __init__(self, folder: Path, max_bytes: int, *, patience_seconds: float = 3600.0) -> None:
-        """Creates nothing on disk yet.
+        """Stores the settings; creates nothing on disk.
 
         Args:
             folder: created when first needed.
-            max_bytes: for the files in use of all processes.
-            patience_seconds: how long to wait for room while no room is released.
+            max_bytes: limit for the files in use by all processes.
+            patience_seconds: how long to wait while no room is released.
         """
         self._folder, self._max_bytes, self._patience_seconds = folder, max_bytes, patience_seconds
         self._own: Path | None = None
@@ -41,7 +41,7 @@ class DiskCache:
 
     @contextmanager
     def room(self, num_bytes: int, title: str) -> Iterator[Path]:
-        """Waits until there is room, and yields an empty folder that is deleted at the end.
+        """Waits for room and yields an empty folder, which is deleted when the context ends.
 
         Args:
             num_bytes: to reserve; 0 if the size is unknown.
@@ -66,7 +66,7 @@ class DiskCache:
 
     @property
     def max_bytes(self) -> int:
-        """Most bytes of files in use."""
+        """The limit for files in use, in bytes."""
         return self._max_bytes
 
     def sweep(self) -> None:
@@ -76,7 +76,7 @@ class DiskCache:
                 self._sweep_and_count()
 
     def close(self) -> None:
-        """Ends all waiting for room, and deletes all files of this process.
+        """Makes all waiting for room fail, and deletes all files of this process.
 
         The cache can be used again afterwards.
         """

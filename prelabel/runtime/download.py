@@ -25,7 +25,7 @@ MAX_REDIRECTS = 10
 
 
 class RefusedRedirectError(Exception):
-    """A link redirects to a place that is not allowed; the reason holds no link."""
+    """A link redirects to an address that is not allowed. The text contains no link."""
 
 
 def get_following(
@@ -35,7 +35,7 @@ def get_following(
 
     Raises:
         RefusedRedirectError: a redirect is not allowed, or there are too many.
-        requests.RequestException: there is no response, or the link is not a link.
+        requests.RequestException: there is no response, or the link is malformed.
     """
     for _ in range(MAX_REDIRECTS + 1):
         response = session.get(link, headers=headers, stream=True, timeout=timeouts, allow_redirects=False)
@@ -51,11 +51,11 @@ def get_following(
 def check_redirect(link: str, target: str) -> None:
     """Checks that a link may redirect to the target.
 
-    The host is resolved again for the request, and could then be another address. That gives nothing to an attacker who
-    controls the link's host, and could serve the content there.
+    The request resolves the host again and could get another address. An attacker who could cause that controls the
+    link's host, and gains nothing: they could serve the content there.
 
     Raises:
-        RefusedRedirectError: it may not.
+        RefusedRedirectError: the redirect is not allowed.
     """
     here, there = urlsplit(link), urlsplit(target)
     if there.scheme not in {"http", "https"} or not there.hostname:
@@ -67,10 +67,10 @@ def check_redirect(link: str, target: str) -> None:
 
 
 def _is_inside(host: str) -> bool:
-    """Returns whether a host is this machine or link-local, as the metadata of clouds (169.254.169.254)."""
+    """Returns whether a host is this machine or link-local, e.g. a cloud's metadata server (169.254.169.254)."""
     try:
         found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):  # perhaps a name that only a proxy knows
+    except (OSError, UnicodeError):  # only a proxy may be able to resolve the name
         return False
     addresses = map(ipaddress.ip_address, found)
     return any(address.is_loopback or address.is_link_local or address.is_unspecified for address in addresses)
@@ -82,7 +82,7 @@ _CONTENT_RANGE = re.compile(r"bytes (?P<first>\d+)-\d+/(?P<total>\d+|\*)")
 
 _BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _COMPRESSED = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
-# An expired or mistaken link: S3 says 403, GCS 400, Azure 403 or 401; a moved object 404 or 410.
+# The link expired or is wrong (S3 answers 403, GCS 400, Azure 403 or 401), or the object was moved (404 or 410).
 _LINK_REFUSED = (400, 401, 403, 404, 410)
 
 
@@ -94,13 +94,13 @@ class DownloadLimits:
     """When a download counts as stalled, and how often to resume it.
 
     Attributes:
-        connect_seconds: for a connection.
-        read_seconds: without a single byte.
-        min_bytes_per_second: over `window_seconds`; a connection that is slower is ended and made again.
+        connect_seconds: time limit for connecting.
+        read_seconds: time limit without a single byte.
+        min_bytes_per_second: a connection that is slower over `window_seconds` is closed and replaced.
         window_seconds: see above.
-        progress_bytes: once that many have come, earlier failures no longer count.
-        backoff: how often and after what wait a download that failed is resumed.
-        clock: seconds from any beginning.
+        progress_bytes: after this many new bytes, earlier failures no longer count.
+        backoff: number of attempts and the waits between them.
+        clock: returns seconds since any fixed time.
     """
 
     connect_seconds: float = 20.0
@@ -122,16 +122,16 @@ def download(
     session: requests.Session | None = None,
     limits: DownloadLimits | None = None,
 ) -> int:
-    """Downloads a file and returns its size in bytes; `destination` appears complete or not at all.
+    """Downloads a file and returns its size in bytes. `destination` appears complete or not at all.
 
     Args:
-        new_link: returns a link; called right before the first request, and again if the storage refuses a link.
+        new_link: returns a link; called right before the first request, and again whenever the storage refuses one.
         destination: the file to write, in an existing folder.
         expected_bytes: the size on the platform; None if unknown.
-        title: of the task, for errors and logs, which never hold the link.
+        title: of the task, for errors and logs, which never contain the link.
         max_bytes: largest size; None: no limit.
-        session: for several downloads over the same connections; default: a new one.
-        limits: how long it may take its time.
+        session: lets several downloads share connections; default: a new session.
+        limits: time limits and retries.
 
     Raises:
         FetchError: the file cannot be downloaded completely.
@@ -149,13 +149,13 @@ def download(
 def session_for_links() -> requests.Session:
     """Returns a session for signed links, which sends no other credentials."""
     session = requests.Session()
-    session.auth = lambda request: request  # else .netrc adds a login, and storages refuse a link with both
+    session.auth = lambda request: request  # without this, .netrc adds a login, and storages refuse two credentials
     session.headers["Accept-Encoding"] = "identity"
     return session
 
 
 class _TryError(Exception):
-    """A failure that can be retried: `renew` with a new link, `restart` from the first byte."""
+    """A failure that can be retried. `renew`: with a new link; `restart`: from the first byte."""
 
     def __init__(self, reason: str, *, renew: bool = False, restart: bool = False, wait_seconds: float = 0.0) -> None:
         super().__init__(reason)
@@ -164,7 +164,7 @@ class _TryError(Exception):
 
 @dataclass
 class _Transfer:
-    """A download in progress; `etag` is the version of the file that `partial` holds bytes of."""
+    """A download in progress; `etag` is the version of the file whose bytes are in `partial`."""
 
     session: requests.Session
     partial: Path
@@ -185,7 +185,7 @@ class _Transfer:
             try:
                 return self._fetch_rest(link)
             except _TryError as failure:
-                # Only bytes beyond the most so far count: a storage that resumes wrongly would be asked for ever.
+                # Count only bytes beyond the most so far. Otherwise a storage that resumes wrongly is retried for ever.
                 if self.num_bytes - most_bytes >= self.limits.progress_bytes:
                     failures, most_bytes = 0, self.num_bytes
                 failures += 1
@@ -201,7 +201,7 @@ class _Transfer:
                 self.limits.backoff.sleep(self.limits.backoff.seconds(failures, failure.wait_seconds))
 
     def _fetch_rest(self, link: str) -> int:
-        """Appends what is missing and returns the file's size."""
+        """Downloads the missing bytes and returns the file's size."""
         if self.expected_bytes is not None and self.num_bytes == self.expected_bytes:
             return self.num_bytes
         with self._ask(link) as response:
@@ -216,7 +216,7 @@ class _Transfer:
         return self.num_bytes
 
     def _write(self, response: requests.Response, promised: int | None) -> None:
-        """Writes what comes, and no more than is promised or allowed."""
+        """Writes the response to `partial`, but no more bytes than promised or allowed."""
         with self.partial.open("ab" if response.status_code == HTTPStatus.PARTIAL_CONTENT else "wb") as file:
             for chunk in self._chunks(response):
                 file.write(chunk)
@@ -227,7 +227,7 @@ class _Transfer:
                         f"{self.title}: download given up: of a size that nobody promised, and larger than the "
                         f"{self.max_bytes / 1e9:.3f} GB that the cache may take: raise source.cache_gb"
                     )
-                if not self.partial.exists():  # its folder was deleted: the run is ending
+                if not self.partial.exists():  # the run is ending and deleted the folder
                     raise FetchError(f"{self.title}: download given up: {self.partial.parent} is gone")
 
     def _ask(self, link: str) -> requests.Response:
@@ -245,10 +245,10 @@ class _Transfer:
             complaint = "its link is not an http(s) address"
         except requests.RequestException as error:
             raise _TryError(f"no answer from the storage ({type(error).__name__})") from None
-        raise FetchError(f"{self.title}: {complaint}")  # out here: the library's errors quote the link
+        raise FetchError(f"{self.title}: {complaint}")  # outside `except`: the library's errors contain the link
 
     def _check_answer(self, response: requests.Response) -> int | None:
-        """Returns the whole file's size as the storage has it, None if it does not say."""
+        """Checks the response and returns the size of the whole file; None if the storage does not say."""
         status, headers = response.status_code, response.headers
         if status in _LINK_REFUSED:
             raise _TryError(f"the storage refused the link: HTTP {status}", renew=True)
@@ -284,12 +284,12 @@ class _Transfer:
         return total
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
-        """Yields bytes as they come. A connection that ends early, stalls or trickles is a failure."""
+        """Yields the bytes as they arrive; a broken or slow connection is a failure."""
         clock, window = self.limits.clock, self.limits.window_seconds
         began, num_bytes = clock(), 0
         while True:
             try:
-                chunk = response.raw.read1(_CHUNK_BYTES)  # read() would wait for a whole chunk, however slow
+                chunk = response.raw.read1(_CHUNK_BYTES)  # read() would wait for a whole chunk
             except urllib3.exceptions.HTTPError as error:
                 raise _TryError(f"the connection broke ({type(error).__name__})") from None
             if not chunk:

@@ -1,4 +1,4 @@
-"""Output files: names that are safe and tell their task, and contents that are whole or not there at all."""
+"""Output files: safe names for the files of a task, and atomic writes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from typing import Any
 from prelabel.errors import PrelabelError
 
 MAX_SEGMENT_BYTES = 160
-"""File systems take 255; suffixes, a digest and the mark of an unfinished file come on top."""
+"""File systems allow 255. Suffixes, a digest and the suffix of an unfinished file are added to this."""
 MAX_NAME_BYTES = 1000
 DRY_RUN = "dry-run"
-"""The folder of dry runs in an output."""
+"""The folder for dry runs in an output folder."""
 _PLAIN = re.compile(r"[\w\-+=@,()\[\]{}!#]([\w\-+=@,()\[\]{}!# .]{0,120}[\w\-+=@,()\[\]{}!#])?", re.ASCII)
-"""A name that is taken as it is, told at a glance."""
+"""Names that need no change: a quick check for the common case."""
 
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; on leaving, what was written takes the place of `path` at once.
+    """Yields a temporary path in the same folder; when the context ends, that file replaces `path` atomically.
 
-    It is there after a loss of power, too. After an error the unfinished file is gone and `path` is as it was.
+    If `durable`, the file also survives a loss of power. After an error the temporary file is deleted and `path` is
+    unchanged.
     """
     folder = path.parent
     if not folder.is_dir():
@@ -46,11 +47,11 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 PREVIEW_SUFFIXES = (".preview.mp4", ".preview.jpg")
-"""Of pictures that lie beside the labels."""
+"""Suffixes of the preview files next to the labels."""
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or a folder's names, are on disk: a rename alone may be lost with the power."""
+    """Waits until a file, or a folder's entries, are on disk; a power loss can undo a rename alone."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -59,7 +60,7 @@ def _sync(path: Path) -> None:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a text file atomically, so that it is complete or unchanged."""
     with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
@@ -68,7 +69,7 @@ def read_json(path: Path, failure: type[PrelabelError]) -> Any:
     """Returns a JSON file's content.
 
     Raises:
-        PrelabelError: of the kind asked for, naming the file, if it cannot be read or is not JSON.
+        PrelabelError: the file cannot be read or is not JSON; the class is `failure`.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -79,7 +80,7 @@ def read_json(path: Path, failure: type[PrelabelError]) -> Any:
 
 
 def candidate_names(task_key: str, task_title: str) -> tuple[str, str, str]:
-    """Returns names for a task's files, the preferred one first; no other task has the last.
+    """Returns names for a task's files, the preferred one first; the last is unique to the task.
 
     >>> candidate_names("7", "day 1/clip.mp4")
     ('day 1/clip', 'day 1/clip.mp4', 'day 1/clip.mp4-7902699be4')
@@ -90,7 +91,7 @@ def candidate_names(task_key: str, task_title: str) -> tuple[str, str, str]:
 
 
 def output_name(task_title: str) -> str:
-    """Returns the name of a task's output files, without the suffix of its media; sub-folders are kept.
+    """Returns the name of a task's output files: the title without the media's suffix, with sub-folders.
 
     >>> output_name("day 1/clip.mp4")
     'day 1/clip'
@@ -101,11 +102,11 @@ def output_name(task_title: str) -> str:
 
 
 def safe_name(title: str, *, told_apart_by: str | None = None) -> str:
-    """Returns a relative path that any file system takes; where the title had to be changed, it ends in a digest.
+    """Returns a relative path that any file system accepts; it ends in a digest if the title was changed.
 
     Args:
-        title: of a task; anything that a person or a platform may have written.
-        told_apart_by: what the digest is of; default: the title.
+        title: of a task; may contain any characters.
+        told_apart_by: text to compute the digest from; default: the title.
 
     >>> safe_name("clip.mp4")
     'clip.mp4'
@@ -113,7 +114,7 @@ def safe_name(title: str, *, told_apart_by: str | None = None) -> str:
     'dry-run_/clip.mp4-8d055b73ca'
     """
     segments = [_safe_segment(segment) for segment in title.split("/")]
-    if len(segments) > 1 and segments[0] == DRY_RUN:  # else a run's file would lie where a dry run's does
+    if len(segments) > 1 and segments[0] == DRY_RUN:  # keeps it apart from the files of dry runs
         segments[0] += "_"
     name = "/".join(segment for segment in segments if segment)
     if len(name.encode()) > MAX_NAME_BYTES:

@@ -10,11 +10,11 @@ from types import FrameType
 
 
 class Stopped(Exception):  # noqa: N818  (not an error: the user asked for it)
-    """The current task was aborted on a second request to stop."""
+    """A second stop request aborted the current task."""
 
 
 class StopSignal:
-    """Holds a request to stop; safe to use from any thread."""
+    """A stop request; safe to use from any thread."""
 
     def __init__(self) -> None:
         self._soon = threading.Event()
@@ -31,7 +31,7 @@ class StopSignal:
         return self._now.is_set()
 
     def ask(self) -> None:
-        """Requests a stop after the current tasks; the second time, now."""
+        """Requests a stop after the current tasks; the second call requests a stop now."""
         if self._soon.is_set():
             self._now.set()
         self._soon.set()
@@ -40,7 +40,7 @@ class StopSignal:
         """Raises if the current task must be aborted.
 
         Raises:
-            Stopped: it must.
+            Stopped: a stop was requested twice.
         """
         if self._now.is_set():
             raise Stopped
@@ -52,9 +52,9 @@ class StopSignal:
 
 @contextmanager
 def stop_on_signals(stop: StopSignal, tell: Callable[[str], None]) -> Iterator[None]:
-    """Turns SIGINT and SIGTERM into `stop.ask()` within the context; for the main thread only.
+    """Calls `stop.ask()` on SIGINT and SIGTERM within the context. For the main thread only.
 
-    The third signal raises KeyboardInterrupt: a batch in a detector or a save does not look at `stop`.
+    The third signal raises KeyboardInterrupt, because a running detector call or save does not check `stop`.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:

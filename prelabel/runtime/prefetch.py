@@ -1,7 +1,7 @@
-"""Makes the threads of a run: what is upstream of `prefetch` runs at the same time as what is downstream.
+"""Runs an iterable on a thread, so that it works at the same time as its consumer.
 
-`prefetch_each` does this for several iterables, `one_ahead` for one value that may need closing, and `map_ahead` for
-work that mostly waits, such as downloads.
+`prefetch` does this for one iterable and `prefetch_each` for several. `one_ahead` makes one value ahead, which may need
+closing. `map_ahead` is for work that mostly waits, such as downloads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 SIGNAL_SECONDS = 0.5
-"""How often a waiting consumer wakes. Python runs signal handlers in the main thread only when it is awake."""
+"""How often a waiting consumer wakes. Python runs signal handlers only while the main thread is awake."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,9 +30,9 @@ def prefetch(
     name: str = "prefetch",
     tell_waiting: Callable[[int], None] = lambda _: None,
 ) -> Generator[Item, None, None]:
-    """Yields `upstream`'s items in order while a thread makes the next ones.
+    """Yields the items of `upstream` in order while a thread makes the next ones.
 
-    The thread starts with the first item requested. An error of `upstream` is raised here, after the items before it.
+    The first request for an item starts the thread. An error of `upstream` is raised here, after the items before it.
     Closing this generator, or an error in its consumer, closes `upstream` on the thread and waits for the thread.
 
     Args:
@@ -40,7 +40,7 @@ def prefetch(
         max_items: most items in the queue.
         max_bytes: most bytes in the queue; a single item may be larger.
         num_bytes: returns an item's bytes.
-        num_items: returns how many items it counts for; one that counts for 0 always has room.
+        num_items: returns how many items an item counts as; one that counts as 0 always has room.
         name: of the thread.
         tell_waiting: called with the number of queued items whenever it changes, on either thread; must be quick.
     """
@@ -49,7 +49,7 @@ def prefetch(
     thread.start()
     try:
         yield from queue.drain()
-    except KeyboardInterrupt:  # the third Ctrl-C: do not wait, the thread is a daemon
+    except KeyboardInterrupt:  # the third Ctrl-C: do not wait for the thread, since it is a daemon
         queue.stop()
         raise
     except BaseException:
@@ -62,9 +62,9 @@ def prefetch(
 def one_ahead(
     make: Callable[[], Item | None], drop: Callable[[Item], None], *, name: str = "ahead"
 ) -> Generator[Item, None, None]:
-    """Yields what `make` returns until it returns None; a thread makes the next value while the last is in use.
+    """Yields the values of `make` until it returns None; a thread makes the next value meanwhile.
 
-    An error of `make` is raised in its turn. Closing this generator waits for the value that is being made.
+    An error of `make` is raised in place of its value. Closing this generator waits for the value that is being made.
 
     Args:
         make: called on threads, one call at a time.
@@ -78,7 +78,7 @@ def one_ahead(
             yield made
             del made
     finally:
-        with suppress(Exception):  # raised already, or not wanted any more
+        with suppress(Exception):  # already raised, or no longer needed
             left = upcoming.result()
             if left is not None:
                 drop(left)
@@ -90,7 +90,7 @@ def _on_thread(make: Callable[[], Result], name: str) -> Future[Result]:
     def work() -> None:
         try:
             future.set_result(make())
-        except BaseException as error:  # handed to the consumer
+        except BaseException as error:  # raised in the consumer
             future.set_exception(error)
 
     threading.Thread(target=work, name=name, daemon=True).start()
@@ -102,7 +102,7 @@ def prefetch_each(upstreams: Sequence[Iterable[Item]], *, name: str = "prefetch"
     """Yields an iterator for each upstream, while a thread for each makes its next items.
 
     All threads start at once. An error of an upstream is raised by its iterator, after the items before it. Leaving the
-    context closes the upstreams on their threads and waits for them; wake those that wait for something first.
+    context closes the upstreams on their threads and waits for them. First wake any upstream that waits for something.
 
     Args:
         upstreams: iterated and closed on the threads; each must bound the items that it makes ahead.
@@ -129,7 +129,7 @@ def prefetch_each(upstreams: Sequence[Iterable[Item]], *, name: str = "prefetch"
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], *, num_workers: int, name: str = "map"
 ) -> Generator[Result, None, None]:
-    """Yields the result of `function` for each item, in the order in which the results are ready.
+    """Yields the result of `function` for each item, as results become ready.
 
     `items` is read on the caller's thread, only as far as workers are free. With one worker, `function` runs on that
     thread too, in order. An error of `function` is raised here. Closing this generator waits for calls in progress.
@@ -158,7 +158,7 @@ def map_ahead(
 
 
 def _ready(begun: set[Future[Result]]) -> Iterator[Result]:
-    """Waits until a call is ready; removes and yields all that are."""
+    """Waits until a call is done; removes and yields all results that are ready."""
     ready, _ = wait(begun, return_when=FIRST_COMPLETED)
     begun -= ready
     while ready:
@@ -166,7 +166,7 @@ def _ready(begun: set[Future[Result]]) -> Iterator[Result]:
 
 
 class _BoundedQueue(Generic[Item]):
-    """A queue between two threads: holds its producer back, passes its error on, and can be stopped by the consumer."""
+    """A queue between two threads that limits its producer, passes on its error, and can be stopped."""
 
     def __init__(
         self,
@@ -193,8 +193,8 @@ class _BoundedQueue(Generic[Item]):
                 for item in iterator:
                     if not self._put(item):
                         return
-                    del item  # else this thread would keep frames alive that the consumer has dropped
-        except BaseException as error:  # handed to the consumer
+                    del item  # otherwise this thread keeps frames alive that the consumer has dropped
+        except BaseException as error:  # raised in the consumer
             self._error = error
         finally:
             with self._changed:

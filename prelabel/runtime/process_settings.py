@@ -1,4 +1,4 @@
-"""How this process uses processor and memory: threads of OpenMP, memory of the C library, garbage collection."""
+"""Settings of this process: OpenMP threads, memory of the C library, garbage collection."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def machine_cores() -> int:
 
 
 def usable_cores(cgroups: Path = CGROUPS) -> int:
-    """Returns the number of cores whose time this process may use, by a container's quota.
+    """Returns the number of cores that this process may use, within a container's quota.
 
-    A container often sees all cores of the machine but may use the time of a few. With more threads than that, the
-    kernel stops all of them for the rest of each period, in the middle of a layer or a frame.
+    A container often sees all cores of the machine but may use the time of a few. If it runs more threads, the kernel
+    stops all of them for the rest of each period.
     """
     quota = _quota(cgroups)
     return machine_cores() if quota is None else max(1, min(machine_cores(), math.ceil(quota)))
 
 
 def _quota(cgroups: Path) -> float | None:
-    """Returns a container's quota in cores, from control groups version 2 or 1; None without a quota."""
+    """Returns a container's quota in cores, from cgroups version 2 or 1; None without a quota."""
     with suppress(OSError, ValueError):
         quota, period = (cgroups / "cpu.max").read_text(encoding="ascii").split()
         return None if quota == "max" else int(quota) / int(period)
@@ -46,7 +46,7 @@ def _quota(cgroups: Path) -> float | None:
 
 
 def set_up_process() -> None:
-    """Sets OpenMP and the C library up for inference on a CPU; call it before torch is imported.
+    """Configures OpenMP and the C library for inference on a CPU; call it before torch is imported.
 
     Settings in the user's environment take precedence.
     """
@@ -74,8 +74,8 @@ def trim_memory() -> None:
 def paused_garbage_collection() -> Iterator[None]:
     """Pauses Python's cycle collector in all threads, for code that makes millions of objects without cycles.
 
-    The collector starts again and again while such objects are made, and each time visits all that exist: at 100,000
-    object instances that was half of the time. Reference counting goes on.
+    While such objects are made, the collector runs again and again and visits all existing objects. For 100,000 object
+    instances this took half of the time. Reference counting still works.
     """
     was_enabled = gc.isenabled()
     gc.disable()

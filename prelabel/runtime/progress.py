@@ -27,17 +27,17 @@ class Progress(Protocol):
         """A task is about to be inferred."""
 
     def frames(self, num_frames: int) -> None:
-        """So many more frames of the current task were inferred."""
+        """`num_frames` more frames of the current task were inferred."""
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """So many items are queued after this step."""
+        """`num_items` items are queued after this step."""
 
     def event(self, name: str, **values: Value) -> None:
-        """Something happened that belongs in the log."""
+        """An event for the log."""
 
 
 class NullProgress:
-    """Ignored."""
+    """A `Progress` that ignores everything."""
 
     def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
         """Ignored."""
@@ -53,28 +53,28 @@ class NullProgress:
 
 
 class MultiProgress:
-    """Forwards to several, in order."""
+    """Forwards progress to several receivers, in order."""
 
     def __init__(self, *told: Progress) -> None:
         self._told = told
 
     def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """Forwards."""
+        """Forwards to all receivers."""
         for one in self._told:
             one.begin(title, num_frames, task_id)
 
     def frames(self, num_frames: int) -> None:
-        """Forwards."""
+        """Forwards to all receivers."""
         for one in self._told:
             one.frames(num_frames)
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """Forwards."""
+        """Forwards to all receivers."""
         for one in self._told:
             one.waiting(stage, num_items)
 
     def event(self, name: str, **values: Value) -> None:
-        """Forwards."""
+        """Forwards to all receivers."""
         for one in self._told:
             one.event(name, **values)
 
@@ -111,7 +111,7 @@ def reason_beside(title: str, reason: str) -> str:
 
 
 class JsonLines:
-    """Writes one JSON object a line: every event, and every few seconds the progress of the task."""
+    """Writes JSON lines: every event, and every few seconds the progress of the task."""
 
     def __init__(self, stream: IO[str], seconds_between: float = 5.0) -> None:
         self._stream, self._seconds_between = stream, seconds_between
@@ -146,7 +146,7 @@ class JsonLines:
         """Ignored: changes too often for a log."""
 
     def event(self, name: str, **values: Value) -> None:
-        """Writes a line; none for `stage_done`, since the line at the end of a task has these seconds."""
+        """Writes a line for every event but `stage_done`, whose seconds are in the task's last line."""
         if name == "stage_done":
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -234,5 +234,5 @@ def show_progress() -> Iterator[Progress]:
 
 
 def stdout_to_stderr() -> AbstractContextManager[object]:
-    """Returns a context in which a plug-in's prints go to standard error and not between JSON lines."""
+    """Returns a context that sends a plug-in's prints to standard error, away from the JSON lines."""
     return nullcontext() if sys.stdout.isatty() else redirect_stdout(sys.stderr)

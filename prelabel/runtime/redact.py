@@ -11,7 +11,7 @@ _QUERY = re.compile(r"\?[^\s\"'<>=]+=[^\s\"'<>]*")
 
 
 def redact(text: str) -> str:
-    """Returns the text without private keys, and with links shortened to their host.
+    """Returns the text without private keys and with links shortened to their host.
 
     >>> redact("GET https://bucket.example/a/clip.mp4?sig=abc failed")
     'GET https://bucket.example/… failed'
@@ -23,7 +23,7 @@ def redact(text: str) -> str:
 
 
 def hide_secrets(text: str) -> str:
-    """Returns the text without private keys and without the query of links, which signs them.
+    """Returns the text without private keys and without link queries, which contain signatures.
 
     >>> hide_secrets("https://host.example/best.pt?token=abc: not found")
     'https://host.example/best.pt?… not found'
@@ -41,5 +41,5 @@ _FILTER = _LinksRedacted()
 
 
 def keep_links_out_of_logs() -> None:
-    """Redacts the log lines of urllib3, which hold whole links; can be called again."""
+    """Redacts the log lines of urllib3, which contain whole links; repeated calls are harmless."""
     logging.getLogger("urllib3.connectionpool").addFilter(_FILTER)

@@ -10,13 +10,13 @@ Part = TypeVar("Part")
 
 
 class Shared:
-    """Parts by what they are made of. Used from one thread."""
+    """A cache of parts, keyed by what they are made of. For one thread."""
 
     def __init__(self) -> None:
         self._made: dict[str, object] = {}
 
     def once(self, made_of: tuple[object, ...], make: Callable[[], Part]) -> Part:
-        """Returns the part that was made of the same before, else what `make` returns.
+        """Returns the cached part for `made_of`; calls `make` if there is none.
 
         >>> shared = Shared()
         >>> shared.once(("a", {"conf": 0.5}), list) is shared.once(("a", {"conf": 0.5}), list)

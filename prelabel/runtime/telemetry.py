@@ -1,4 +1,4 @@
-"""OpenTelemetry spans of a run: one a task, and below it one a stage."""
+"""Prometheus metrics and OpenTelemetry spans of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def observers(metrics_port: int | None) -> Iterator[list[Progress]]:
-    """Yields the observers of a run that are asked for.
+    """Yields the observers that the command line and the environment ask for.
 
     Args:
         metrics_port: port of the Prometheus metrics; None: no metrics.
@@ -49,7 +49,7 @@ _STAGES = ("fetch", "decode", "detect", "save")
 
 
 class Metrics:
-    """Counts what a run tells. A `Progress`; its numbers grow over all passes of `--watch`."""
+    """A `Progress` that counts events as Prometheus metrics. Its numbers grow over all passes of `--watch`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         info = Gauge("prelabel_info", "1; the version is a label", ["version"], registry=registry)
@@ -75,7 +75,7 @@ class Metrics:
         registry.register(_GpuMemory())
 
     def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """Notes how long the task in hand is."""
+        """Sets the number of frames of the current task."""
         self._task_frames.set(num_frames)
         self._last_sign.set_to_current_time()
 
@@ -85,11 +85,11 @@ class Metrics:
         self._last_sign.set_to_current_time()
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """Notes a queue's length."""
+        """Sets a queue's length."""
         self._waiting.labels(stage).set(num_items)
 
     def event(self, name: str, **values: Value) -> None:
-        """Counts tasks that ended, and the seconds that went into them."""
+        """Counts tasks that ended, and their busy seconds."""
         self._last_sign.set_to_current_time()
         if name in _ENDINGS:
             self._tasks.labels(_ENDINGS[name]).inc()
@@ -105,10 +105,10 @@ class Metrics:
 
 @contextmanager
 def serve_metrics(port: int) -> Iterator[Metrics]:
-    """Yields metrics that are served on all addresses of this machine, at `/metrics`, until the context ends.
+    """Serves metrics at `/metrics` on all addresses of this machine until the context ends.
 
     Raises:
-        MachineError: the port cannot be had.
+        MachineError: the port cannot be used.
     """
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -120,7 +120,7 @@ def serve_metrics(port: int) -> Iterator[Metrics]:
     log = logging.getLogger("prelabel")
     level = log.level
     log.addHandler(counting)
-    log.setLevel(logging.INFO)  # retries are told at this level
+    log.setLevel(logging.INFO)  # retries are logged at this level
     try:
         yield metrics
     finally:
@@ -132,7 +132,7 @@ def serve_metrics(port: int) -> Iterator[Metrics]:
 
 
 class _RetriesInLog(logging.Handler):
-    """Counts log records that say with `retry` what is tried again."""
+    """Counts log records that have the attribute `retry`, which names what is retried."""
 
     def __init__(self, metrics: Metrics) -> None:
         super().__init__(logging.INFO)
@@ -145,7 +145,7 @@ class _RetriesInLog(logging.Handler):
 
 
 class _GpuMemory(Collector):
-    """Memory of every GPU, asked for when somebody scrapes; nothing before torch uses one."""
+    """Reports the memory of every GPU at each scrape; nothing until torch uses a GPU."""
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         torch = sys.modules.get("torch")
@@ -169,7 +169,7 @@ _TASK_ENDS = ("task_done", "task_failed")
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """A stage that ended, times in nanoseconds of Unix time."""
+    """A step that ended; times are nanoseconds of Unix time."""
 
     name: str
     began: int
@@ -178,24 +178,24 @@ class _Stage:
 
 
 class Spans:
-    """Makes spans of what a run tells, each when its task has ended. A `Progress`."""
+    """A `Progress` that exports spans when a task ends: one per task, and one per step below it."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # events arrive from several threads
         self._stages: defaultdict[str, list[_Stage]] = defaultdict(list)
 
     def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """Makes nothing of it."""
+        """Ignored."""
 
     def frames(self, num_frames: int) -> None:
-        """Makes nothing of it."""
+        """Ignored."""
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """Makes nothing of it."""
+        """Ignored."""
 
     def event(self, name: str, **values: Value) -> None:
-        """Keeps stages until their task ends, then makes spans."""
+        """Stores steps until their task ends, then exports spans."""
         task_id = str(values.get("task_id", ""))
         now = time.time_ns()
         if name == "stage_done":
@@ -235,7 +235,7 @@ class Spans:
 
 @contextmanager
 def export_spans() -> Iterator[Spans]:
-    """Yields spans that go to where OpenTelemetry's own variables say (`OTEL_EXPORTER_OTLP_ENDPOINT` and others).
+    """Yields spans that are sent to the collector in `OTEL_EXPORTER_OTLP_ENDPOINT` and related variables.
 
     Raises:
         MachineError: OpenTelemetry is not installed.
@@ -254,11 +254,11 @@ def export_spans() -> Iterator[Spans]:
     try:
         yield Spans(provider.get_tracer("prelabel", version("prelabel")))
     finally:
-        provider.shutdown()  # sends what still waits
+        provider.shutdown()  # sends the remaining spans
 
 
 def is_asked_for() -> bool:
-    """Tells whether the environment names a collector."""
+    """Returns whether the environment names a collector."""
     return any(os.environ.get(name) for name in ENDPOINTS)
 
 

@@ -1,4 +1,4 @@
-"""YAML as people write it: plain values only, no key twice, and no more of it than a person could mean."""
+"""Safe YAML loading: plain values only, no duplicate keys, bounded size and aliases."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from prelabel.errors import PrelabelError
 
 MAX_BYTES = 2_000_000
 MAX_VALUES = 100_000
-"""An alias stands for all that its anchor holds: a few lines of them can stand for more than memory takes."""
+"""An alias repeats the content of its anchor, so a few lines of aliases can unfold to more than fits into memory."""
 
 
 def read_yaml(path: Path, failure: type[PrelabelError]) -> object:
     """Returns a YAML file's content.
 
     Raises:
-        PrelabelError: of the kind asked for, naming the file, if it cannot be read or is not YAML.
+        PrelabelError: the file cannot be read or is not YAML; the class is `failure`.
     """
     try:
         with path.open("rb") as file:
@@ -37,10 +37,10 @@ def read_yaml(path: Path, failure: type[PrelabelError]) -> object:
 
 
 def parse_yaml(text: str) -> object:
-    """Returns the plain values that a YAML text stands for: mappings, lists, texts and numbers.
+    """Returns the content of a YAML text as plain values: mappings, lists, texts and numbers.
 
     Raises:
-        ValueError: the text is not YAML, gives a key twice, asks for an object of a class, or unfolds to too much.
+        ValueError: the text is not YAML, repeats a key, asks for a Python object, or unfolds to too many values.
     """
     try:
         values: object = yaml.load(text, Loader=_PlainLoader)
@@ -66,9 +66,9 @@ def _is_bounded(values: object) -> bool:
 
 
 class WrittenInt(int):
-    """A number or a Yes that YAML reads from other text than its own, such as 342391 from `01234567`.
+    """An integer or a bool whose text in the file differs from its value, e.g. 342391 from `01234567`.
 
-    `text` keeps that text, since it may be a name: a feature hash, a class, a pathway. It is shown in errors.
+    `text` is the text in the file, since it may be a name: a feature hash, a class, a pathway. Errors show it.
     """
 
     text: str
@@ -78,7 +78,7 @@ class WrittenInt(int):
 
 
 class WrittenFloat(float):
-    """A number that YAML reads from other text than its own, such as 1.5 from `1.50`."""
+    """A float whose text in the file differs from its value, e.g. 1.5 from `1.50`."""
 
     text: str
 
@@ -87,7 +87,7 @@ class WrittenFloat(float):
 
 
 def written_text(value: object) -> str | None:
-    """Returns a plain YAML value as it was written; None for what was no number, and for `true` and `false`.
+    """Returns a text or number as it was written; None for `true`, `false` and any other value.
 
     >>> [written_text(value) for value in parse_yaml("[01234567, Yes, 12, 2024-01-31, true]")]
     ['01234567', 'Yes', '12', '2024-01-31', None]
@@ -100,7 +100,7 @@ def written_text(value: object) -> str | None:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML's safe loader, which besides refuses a key given twice, and merges (`<<`) that multiply."""
+    """YAML's safe loader that also refuses duplicate keys, and merges (`<<`) of too many keys."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
@@ -127,13 +127,13 @@ class _PlainLoader(yaml.SafeLoader):
         return written
 
     def construct_written_date(self, node: yaml.ScalarNode) -> str:
-        return str(node.value)  # no key of a config is a date
+        return str(node.value)  # no config key takes a date
 
     def construct_written_bool(self, node: yaml.ScalarNode) -> bool | WrittenInt:
         value = bool(self.construct_yaml_bool(node))
         if node.value.lower() in ("true", "false"):
             return value
-        written = WrittenInt(value)  # no class can derive from bool; pydantic takes 1 and 0 for it
+        written = WrittenInt(value)  # no class can derive from bool; pydantic accepts 1 and 0 as bools
         written.text = node.value
         return written
 
