@@ -60,7 +60,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Classification:
-    """A question that annotators answer for a whole picture or a range of frames.
+    """A question that annotators answer for a whole image or a range of frames.
 
     Attributes:
         name: what annotators see.

@@ -43,10 +43,10 @@ class VideoInfo:
         width: pixels of the displayed frame, rotation applied.
         height: pixels of the displayed frame, rotation applied.
         num_frames: frames that are shown, as FFmpeg decodes them one by one.
-        average_fps: frames a second over the whole video; 0.0 for pictures.
-        duration_seconds: from the first shown frame to the end of the last; 0.0 for pictures.
+        average_fps: frames a second over the whole video; 0.0 for images.
+        duration_seconds: from the first shown frame to the end of the last; 0.0 for images.
         rotation_degrees: clockwise turn that the file asks for: 0, 90, 180 or 270; already applied to frames.
-        frame_sizes: (width, height) of each frame where pictures of one task differ in size; else empty.
+        frame_sizes: (width, height) of each frame where images of one task differ in size; else empty.
     """
 
     width: int
@@ -171,7 +171,7 @@ class SceneCutDetector:
 
 
 def thumbnails(data: torch.Tensor) -> torch.Tensor:
-    """Returns small pictures of frames, float32 (N, height, width), 0..255, on the frames' device.
+    """Returns small images of frames, float32 (N, height, width), 0..255, on the frames' device.
 
     Green alone, which is most of what the eye calls bright, and only some pixels, about 2 by 2 for each of the
     thumbnail's: the cost does not grow with the frame's size.

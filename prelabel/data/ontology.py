@@ -19,7 +19,7 @@ from prelabel.errors import OntologyError
 from prelabel.runtime.files import read_json
 
 _HUES = 72
-_LIGHTNESSES = (0.45, 0.35, 0.55, 0.65)  # neither black nor white: legible on a picture and under white text
+_LIGHTNESSES = (0.45, 0.35, 0.55, 0.65)  # neither black nor white: legible on an image and under white text
 _SATURATIONS = (0.9, 0.55)
 
 

@@ -70,7 +70,7 @@ class Boxes:
 def boxes_of_row(row: LabelRow) -> Boxes:
     """Returns the boxes on a label row; objects without a box around them, such as points, are left out.
 
-    Any other shape gives its bounding box; its digest tells whether it changed.
+    Any other shape gives its bounding box; its digest returns whether it changed.
 
     Raises:
         LabelError: it is not the label row of a video, an image or an image group.

@@ -48,7 +48,7 @@ def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) 
     for frame_number, detections in enumerate(together):
         (alone,) = _detect(detector, frames[frame_number : frame_number + 1])
         _check_same(detections, alone, frame_number)
-    # Pictures of one task may differ in size, and no side need be even.
+    # Images of one task may differ in size, and no side need be even.
     smaller = np.ascontiguousarray(frames[:1, : frames.shape[1] * 2 // 3 | 1, : frames.shape[2] // 2 | 1])
     of_smaller = _detect(detector, smaller)
     for detections in of_smaller:
@@ -96,7 +96,7 @@ def _check_asked(detector: Detector, frames: NDArray[np.uint8]) -> None:
 
 
 def _check_twins(replicas: Sequence[Detector], pictures: Sequence[tuple[NDArray[np.uint8], list[Detections]]]) -> None:
-    """Has each twin look at pictures of its own at the same time as the others; each comes with what is on them."""
+    """Has each twin look at images of its own at the same time as the others; each comes with what is on them."""
     with ThreadPoolExecutor(len(replicas)) as threads:
         for _ in range(_TIMES_BESIDE):
             begun = [
@@ -163,7 +163,7 @@ _SAME_PROBABILITY = 0.02
 
 
 def check_classifier(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]] | None = None) -> None:
-    """Checks that a classifier keeps its contract: a row of probabilities a picture, in order, whatever their sizes.
+    """Checks that a classifier keeps its contract: a row of probabilities an image, in order, whatever their sizes.
 
     Args:
         classifier: ready to run.
@@ -186,7 +186,7 @@ def check_classifier(classifier: Classifier, pictures: Sequence[NDArray[np.uint8
 
 
 def _classify(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Returns the probabilities, having checked them, and what the classifier does with the pictures."""
+    """Returns the probabilities, having checked them, and what the classifier does with the images."""
     import torch
     from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -213,7 +213,7 @@ def check_reader(
 
     Args:
         make_reader: builds a fresh reader of the media, not yet entered.
-        media: a video, or pictures, of three frames or more, undamaged.
+        media: a video, or images, of three frames or more, undamaged.
         truth: uint8 (N, H, W, 3), RGB, every frame as it is displayed; to be met exactly.
 
     Raises:

@@ -13,7 +13,7 @@ from prelabel.errors import ClassifyError
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What becomes of a picture before the network sees it, in torchvision's terms.
+    """What becomes of an image before the network sees it, in torchvision's terms.
 
     Attributes:
         resize: pixels of the shorter side after scaling, with antialias.
@@ -38,7 +38,7 @@ class Preparation:
         return cls(round(resize * side / crop_size), side, preset.interpolation, tuple(preset.mean), tuple(preset.std))
 
     def crop(self, image: torch.Tensor) -> torch.Tensor:
-        """Returns uint8 (3, side, side) of a picture uint8 (H, W, 3)."""
+        """Returns uint8 (3, side, side) of an image uint8 (H, W, 3)."""
         from torchvision.transforms.v2 import functional
 
         # As uint8, which is quicker than the preset's float32, and nearer to Pillow, on which the weights were scored.
@@ -49,7 +49,7 @@ class Preparation:
         return cropped
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
-        """Returns float32 (N, 3, side, side) of uint8 pictures."""
+        """Returns float32 (N, 3, side, side) of uint8 images."""
         mean = torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1)
         memory_format = torch.channels_last if batch.device.type == "cpu" else torch.contiguous_format
@@ -59,10 +59,10 @@ class Preparation:
 def forward(
     network: torch.nn.Module, preparation: Preparation, images: Sequence[torch.Tensor], device: torch.device
 ) -> Any:
-    """Returns a network's outputs for pictures uint8 (H, W, 3), as it gives them: a tensor, or several.
+    """Returns a network's outputs for images uint8 (H, W, 3), as it gives them: a tensor, or several.
 
     Raises:
-        ClassifyError: the pictures do not fit on the device.
+        ClassifyError: the images do not fit on the device.
     """
     with torch.inference_mode():
         try:

@@ -1,4 +1,4 @@
-"""A vision model behind an OpenAI-compatible endpoint, asked which of the ontology's options a picture shows.
+"""A vision model behind an OpenAI-compatible endpoint, asked which of the ontology's options an image shows.
 
 The form of requests and answers is that of OpenAI's API reference, `POST /chat/completions`.
 """
@@ -311,7 +311,7 @@ class OpenAIClassifier:
 
         Raises:
             AccountError: the service does not take the key, or has no such model.
-            ClassifyError: it did not answer a picture, however often it was asked.
+            ClassifyError: it did not answer an image, however often it was asked.
         """
         rows = np.zeros((len(images), len(self.class_names)), np.float32)
         numbered = enumerate(images)
@@ -326,7 +326,7 @@ class OpenAIClassifier:
         digest = hashlib.sha256(jpeg).hexdigest()
         with self._lock:
             known = self._answered.get(digest)
-        if known is not None:  # a batch of which one picture failed is asked for again; answers cost
+        if known is not None:  # a batch of which one image failed is asked for again; answers cost
             return number, known
         answer = self._endpoint.complete(self._request(jpeg))
         said = read_answer(answer, self.class_names)

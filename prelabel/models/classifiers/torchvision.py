@@ -102,7 +102,7 @@ _EXAMPLE = "torchvision.models.mobilenet_v2"
 
 
 class TorchvisionClassifier:
-    """Runs a torchvision classification network on pictures prepared as its published weights were trained.
+    """Runs a torchvision classification network on images prepared as its published weights were trained.
 
     Attributes:
         class_names: names by class id.

@@ -49,10 +49,10 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class EndOfTask:
-    """Marks that all pictures of a task came before.
+    """Marks that all images of a task came before.
 
     Attributes:
-        task: whose pictures.
+        task: whose images.
         info: of its media; None if they could not be read.
         reader: which reader read them, and why that one.
         partial: what is missing and why; None if they were read whole.
@@ -72,7 +72,7 @@ class EndOfTask:
 
 @dataclass(frozen=True, slots=True)
 class PictureReader:
-    """Reads the pictures of each task that a classifier is to see.
+    """Reads the images of each task that a classifier is to see.
 
     Attributes:
         reader: the config's section `reader`.
@@ -80,7 +80,7 @@ class PictureReader:
         frames_per_video: frames of a video, spread evenly; None: all that `reader` selects.
         frames: what to do where frames are missing: `strict` fails the task, `warn` keeps what was read.
         stop: checked before every batch.
-        begun: called with a task's title, the number of its pictures, and its key.
+        begun: called with a task's title, the number of its images, and its key.
     """
 
     reader: ReaderSection
@@ -91,7 +91,7 @@ class PictureReader:
     begun: Callable[[str, int, str], None]
 
     def read(self, fetched: Iterable[FetchedTask]) -> Iterator[Picture | EndOfTask]:
-        """Yields each task's pictures and their end, which carries the task's own failure; leaves `release` of each.
+        """Yields each task's images and their end, which carries the task's own failure; leaves `release` of each.
 
         Raises:
             Stopped: a second stop request.
@@ -140,14 +140,14 @@ MAX_BATCH_BYTES = 512_000_000
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """A task all of whose pictures the classifier has seen.
+    """A task all of whose images the classifier has seen.
 
     Attributes:
         end: how reading it went.
         frame_index: int64 (M,), rising.
         probabilities: float32 (M, C).
         error: why there are none; None if there are.
-        seconds: that its pictures took in the classifier, as a share of their batches.
+        seconds: that its images took in the classifier, as a share of their batches.
     """
 
     end: EndOfTask
@@ -159,7 +159,7 @@ class Classified:
 
 @dataclass(slots=True)
 class _Open:
-    """A task some of whose pictures still wait for the classifier."""
+    """A task some of whose images still wait for the classifier."""
 
     frame_indices: list[int] = field(default_factory=list)
     rows: list[NDArray[np.float32]] = field(default_factory=list)
@@ -174,11 +174,11 @@ class _Open:
 
 
 class FullBatches:
-    """Collects pictures until a batch is full; keeps the tasks' order.
+    """Collects images until a batch is full; keeps the tasks' order.
 
     Attributes:
         classifier: called from one thread.
-        batch_size: pictures a batch; the last one, and one of large pictures, is smaller.
+        batch_size: images a batch; the last one, and one of large images, is smaller.
     """
 
     def __init__(self, classifier: Classifier, batch_size: int) -> None:
@@ -189,10 +189,10 @@ class FullBatches:
         self._num_bytes = 0
 
     def run(self, stream: Iterable[Picture | EndOfTask]) -> Iterator[Classified]:
-        """Yields each task once its last picture was seen.
+        """Yields each task once its last image was seen.
 
         Raises:
-            SetupError: the classifier can see no picture at all.
+            SetupError: the classifier can see no image at all.
         """
         current = _Open()
         for item in stream:

@@ -38,7 +38,7 @@ FRAMES_A_BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame of a video, or a picture.
+    """A frame of a video, or an image.
 
     Attributes:
         frame_index: 0-based, as the platform counts.
@@ -87,7 +87,7 @@ class TaskMedia:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files: one of a video, a picture or a document, several of an image group, in frame order."""
+        """The files: one of a video, an image or a document, several of an image group, in frame order."""
         return self.media.paths
 
     @property
@@ -103,7 +103,7 @@ class TaskMedia:
 
     @cached_property
     def info(self) -> VideoInfo:
-        """The video, or the pictures, as they are shown.
+        """The video, or the images, as they are shown.
 
         Raises:
             ReadError: they cannot be read, or are of a kind that has no frames.
