@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from prelabel import __version__
-from prelabel.cli.show import COMMAND_BEGAN, waiting
+from prelabel.cli.show import waiting
 from prelabel.errors import PrelabelError, SetupError
 from prelabel.runtime.process_settings import set_up_process
 from prelabel.runtime.redact import hide_secrets, redact
@@ -362,7 +361,6 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 def main() -> None:
     """Runs the command line; an error that a user can cause is one line on standard error."""
-    COMMAND_BEGAN.set(time.monotonic())
     set_up_process()
     try:
         app()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from threading import Timer
 from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console
@@ -26,10 +23,7 @@ if TYPE_CHECKING:
     from prelabel.cli.doctor import Finding
 
 
-QUIET_SECONDS = 1.2
 WIDTH_OF_LOGS = 160
-COMMAND_BEGAN: ContextVar[float] = ContextVar("COMMAND_BEGAN")
-"""When the command began, as `time.monotonic` has it."""
 
 
 def person() -> Console:
@@ -38,25 +32,13 @@ def person() -> Console:
     return Console(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else WIDTH_OF_LOGS)
 
 
-@contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """Says what takes its time: at once on a terminal, elsewhere if the command has been quiet for long.
+def waiting(text: str) -> AbstractContextManager[object]:
+    """Returns a context in which a terminal shows what takes time.
 
-    A mistake in a config is mostly found sooner, and then is the only line.
+    Elsewhere nothing is shown, so that a mistake is the only line, however slow the machine is.
     """
     console = person()
-    if console.is_terminal:
-        with console.status(text):
-            yield
-        return
-    now = time.monotonic()
-    timer = Timer(max(0.0, QUIET_SECONDS - (now - COMMAND_BEGAN.get(now))), console.print, [text])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    return console.status(text) if console.is_terminal else nullcontext()
 
 
 TITLES_SHOWN = 3

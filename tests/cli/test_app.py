@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.cli import show as console
 from prelabel.cli.app import app, main
 from prelabel.config.load import config_of_media, load_config
 from tests.make_media import NUM_FRAMES, RECIPES, write_clip
@@ -61,7 +60,6 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     write_clip(tmp_path / "clips" / "a.mp4", RECIPES["h264"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "QUIET_SECONDS", 60)  # on a busy machine a mistake is still the only line
     return tmp_path
 
 

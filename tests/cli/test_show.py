@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.cli.doctor import Finding
-from prelabel.cli.show import show_entries, show_findings, show_paths, show_report
+from prelabel.cli.show import show_entries, show_findings, show_paths, show_report, waiting
 from prelabel.errors import ConfigError
 from prelabel.plugins.protocols import SkippedTask
 from prelabel.store.ledger import Entry
@@ -129,3 +129,9 @@ def test_a_run_that_got_nowhere_has_no_empty_table(capsys):
 def test_the_doctor_ends_with_a_verdict(statuses, verdict, capsys):
     show_findings([Finding(f"part {number}", status, "…") for number, status in enumerate(statuses)])
     assert verdict in capsys.readouterr().out
+
+
+def test_waiting_shows_nothing_off_a_terminal_so_that_a_mistake_is_the_only_line(capsys):
+    with waiting("loading …"):
+        pass
+    assert capsys.readouterr() == ("", "")

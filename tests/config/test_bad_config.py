@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from prelabel.cli import app as cli
-from prelabel.cli import show as console
 from tests.encord_server import AGENT, ANNOTATE
 from tests.encord_server.populated import Platform
 from tests.kept import write_grey_clip
@@ -43,7 +42,6 @@ ENCORD = "detector: {use: 'mine.py:Fine'}\nsource: {use: encord, output: out, "
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(console, "QUIET_SECONDS", 60)  # on a busy machine a mistake is still the only line
     for name in ("ENCORD_PROJECT_HASH", "ENCORD_DOMAIN", "ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE"):
         monkeypatch.delenv(name, raising=False)
     write_grey_clip(tmp_path / "clips" / "a.mp4", 64, 48, 2)
