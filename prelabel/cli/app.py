@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -365,7 +367,7 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        _end_at_once(130)
     except SetupError as error:
         print(f"prelabel: {hide_secrets(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -377,3 +379,11 @@ def main() -> None:
 
         print(redact(traceback.format_exc()), file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """Ends the process without Python's teardown, which may abort it while a daemon thread is still in native code."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
