@@ -14,6 +14,7 @@ from prelabel.assembly.assemble import Assembly, assemble
 from prelabel.config.load import check_config
 from prelabel.store.report import RunReport
 from tests import running
+from tests.make_media import write_once
 
 GREY = (128, 128, 128)
 BOX = (10.0, 20.0, 50.0, 60.0)
@@ -53,6 +54,10 @@ def make_media(folder: Path, num_frames: int = 6) -> None:
 
 def write_grey_clip(path: Path, width: int, height: int, num_frames: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_once(path, f"grey {width} {height} {num_frames}", lambda path: _encode_grey(path, width, height, num_frames))
+
+
+def _encode_grey(path: Path, width: int, height: int, num_frames: int) -> None:
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"threads": "1"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

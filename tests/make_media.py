@@ -121,8 +121,26 @@ RECIPES = {
 }
 
 
+_ENCODED: dict[str, bytes] = {}
+
+
+def write_once(path: Path, content: str, encode: Callable[[Path], object]) -> None:
+    """Writes a file by `encode`, or by copying where the same content was encoded before."""
+    key = f"{path.suffix} {content}"
+    if key not in _ENCODED:
+        encode(path)
+        _ENCODED[key] = path.read_bytes()
+    else:
+        path.write_bytes(_ENCODED[key])
+
+
 def write_clip(path: Path, recipe: Recipe) -> Clip:
     """Writes frames that show 0, 1, 2 ... when displayed as the file asks."""
+    write_once(path, repr(recipe), lambda path: _encode(path, recipe))
+    return Clip(path, tuple(range(recipe.num_frames)))
+
+
+def _encode(path: Path, recipe: Recipe) -> None:
     turned = recipe.rotation % 180 == 90
     with av.open(path, "w", options=recipe.muxer) as container:
         stream = container.add_stream(recipe.codec, rate=FPS, options=recipe.options)
@@ -140,7 +158,6 @@ def write_clip(path: Path, recipe: Recipe) -> Clip:
             frame.time_base = Fraction(1, FPS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    return Clip(path, tuple(range(recipe.num_frames)))
 
 
 def _stored_frame(number: int, recipe: Recipe) -> av.VideoFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from prelabel.data.geometry import Keypoints, Mask, OutputSpec
 from prelabel.errors import PrelabelError
 from prelabel.plugins.protocols import Classifier, Detector, Tracker, VideoReader
 from prelabel.plugins.traits import has_method, traits_of
+
+if TYPE_CHECKING:
+    from torch.multiprocessing.reductions import StorageWeakRef
 
 _SAME_BOX_IOU = 0.9
 _SAME_CONFIDENCE = 0.02
@@ -74,9 +78,14 @@ def _detect(detector: Detector, frames: NDArray[np.uint8]) -> list[Detections]:
         assert isinstance(result, Detections), f"detect: got {type(result).__name__}, expected prelabel.Detections"
     assert np.array_equal(data.numpy(), frames), "detect: wrote into the batch's frames, which others may read"
     del data
-    gc.collect()
-    assert storage.expired(), "detect: the detector or its results still hold the batch's frames"
+    assert _are_freed([storage]), "detect: the detector or its results still hold the batch's frames"
     return results
+
+
+def _are_freed(storages: Sequence[StorageWeakRef]) -> bool:
+    if not all(storage.expired() for storage in storages):
+        gc.collect()  # takes half a second in a large program, and is needed only where references form a cycle
+    return all(storage.expired() for storage in storages)
 
 
 def _check_detections(detections: Detections, width: int, height: int, num_classes: int, frame_number: int) -> None:
@@ -201,8 +210,7 @@ def _classify(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]]) -> 
     for number, (image, picture) in enumerate(zip(images, pictures, strict=True)):
         assert np.array_equal(image.numpy(), picture), f"classify: wrote into picture {number}, which others may read"
     del images, image
-    gc.collect()
-    assert all(storage.expired() for storage in storages), "classify: the classifier still holds pictures"
+    assert _are_freed(storages), "classify: the classifier still holds pictures"
     return rows
 
 
