@@ -329,14 +329,16 @@ def init(
 @app.command(name="export-model", epilog="Example: prelabel export-model yolo11n --engine openvino")
 def export_model(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="model card, path or URL")],
-    engine: Annotated[str, typer.Option(help="auto | onnx | openvino | tensorrt")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto | onnx | openvino | tensorrt; auto: OpenVINO on a CPU")] = "auto",
     imgsz: Annotated[int, typer.Option(help="longest side of the network's input, in pixels")] = 640,
-    half: Annotated[bool | None, typer.Option(help="16 bits; default: on a GPU")] = None,
+    half: Annotated[
+        bool | None, typer.Option(help="16 bits; default: on a GPU, and on a CPU that has bfloat16")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N")] = "auto",
 ) -> None:
-    """Build a faster engine from a model's weights, before the run that uses it.
+    """Export a model to a faster engine, before the run that uses it.
 
-    It is kept until weights, versions, device or precision change. A config uses it through `detector.engine`.
+    The export is cached until weights, versions, device or precision change. `detector.engine` names the engine.
     """
     from prelabel.cli.commands import build_engine
 
@@ -366,6 +368,10 @@ def main() -> None:
     set_up_process()
     try:
         app()
+    except SystemExit as ended:
+        if ended.code == 130:  # what typer makes of KeyboardInterrupt
+            _end_at_once(130)
+        raise
     except KeyboardInterrupt:
         _end_at_once(130)
     except SetupError as error:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,12 @@ def _is_built(folder: Path, key: EngineKey) -> bool:
         return False
 
 
+Session = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+"""Runs a graph of one input: takes (N, C, H, W) and returns its outputs, which the next call may overwrite."""
+
+
 class OnnxSession:
-    """Runs a graph of one input in ONNX Runtime and returns its first output.
+    """Runs a graph of one input in ONNX Runtime.
 
     Inputs and outputs are bound where they are, on the host or on a GPU, so nothing is copied.
 
@@ -115,18 +119,18 @@ class OnnxSession:
         if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise MachineError(f"engine onnx on {device}: ONNX Runtime could not start its CUDA provider")
         self._input = self._session.get_inputs()[0].name
-        self._output = self._session.get_outputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Returns the output for (N, C, H, W), on the same device."""
+    def __call__(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the outputs for (N, C, H, W), on the same device."""
         inputs = inputs.contiguous()
         place = (self._device.type, self._device.index or 0)
         binding = self._session.io_binding()
         binding.bind_input(self._input, *place, _NUMPY_TYPES[inputs.dtype], tuple(inputs.shape), inputs.data_ptr())
-        binding.bind_output(self._output, *place)
+        for name in self._outputs:
+            binding.bind_output(name, *place)
         self._session.run_with_iobinding(binding)
-        output: torch.Tensor = torch.from_dlpack(binding.get_outputs()[0])
-        return output
+        return [torch.from_dlpack(output) for output in binding.get_outputs()]
 
 
 def _onnx_providers(device: torch.device) -> list[str | tuple[str, dict[str, str]]]:
@@ -144,6 +148,13 @@ def _onnx_providers(device: torch.device) -> list[str | tuple[str, dict[str, str
     return [("CUDAExecutionProvider", {"device_id": str(device.index or 0), "user_compute_stream": stream})]
 
 
+def cpu_has_bfloat16() -> bool:
+    """Returns whether OpenVINO computes in bfloat16 on this processor (AVX512-BF16, AMX)."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def compile_for_cpu(path: Path, *, half: bool) -> Any:
     """Returns OpenVINO's compiled model of a graph.
 
@@ -156,9 +167,9 @@ def compile_for_cpu(path: Path, *, half: bool) -> Any:
     """
     import openvino
 
-    core = openvino.Core()
-    if half and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if half and not cpu_has_bfloat16():
         raise MachineError("detector.half: this processor does not compute in bfloat16: leave half out")
+    core = openvino.Core()
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
@@ -168,15 +179,15 @@ def compile_for_cpu(path: Path, *, half: bool) -> Any:
 
 
 class OpenVinoSession:
-    """Runs a graph of one input on the CPU and returns its first output, which the next call overwrites."""
+    """Runs a graph of one input on the CPU; the next call overwrites the outputs."""
 
     def __init__(self, path: Path, *, half: bool) -> None:
         self._request = compile_for_cpu(path, half=half).create_infer_request()
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Returns the output for float32 (N, C, H, W)."""
+    def __call__(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the outputs for float32 (N, C, H, W)."""
         outputs = self._request.infer([inputs.contiguous().numpy()], share_inputs=True, share_outputs=True)
-        return torch.from_numpy(outputs[0])
+        return [torch.from_numpy(output) for output in outputs.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +248,7 @@ def build_tensorrt(graph: Path, target: Path, shapes: InputShapes, device: torch
 
 
 class TensorRtSession:
-    """Runs a TensorRT engine of one input on torch's current stream and returns its first output. Not tested on a GPU.
+    """Runs a TensorRT engine of one input on torch's current stream. Not tested on a GPU.
 
     Args:
         path: as `build_tensorrt` wrote it.
@@ -268,12 +279,12 @@ class TensorRtSession:
             if not is_input[name]
         }
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Returns the output for (N, C, H, W)."""
+    def __call__(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the outputs for (N, C, H, W)."""
         parts = [self._run(part.contiguous()) for part in inputs.split(self._max_frames)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return parts[0] if len(parts) == 1 else [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
 
-    def _run(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _run(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         if not self._context.set_input_shape(self._input, tuple(inputs.shape)):
             raise ValueError(f"got {tuple(inputs.shape)}, the engine was built for other shapes")
         self._context.set_tensor_address(self._input, inputs.data_ptr())
@@ -285,4 +296,4 @@ class TensorRtSession:
         stream = torch.cuda.current_stream(self._device).cuda_stream
         if not self._context.execute_async_v3(stream):
             raise RuntimeError(f"TensorRT could not run {tuple(inputs.shape)} on {self._device}")
-        return outputs[0]
+        return outputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
@@ -65,9 +65,9 @@ class UltralyticsDetector(NetworkDetector):
             iou: of two boxes of one class that overlap more than this, the more confident one stays
             imgsz: longest side of the network's input, in pixels; rounded up to the model's stride, and ignored for
                 exports of a fixed shape
-            engine: what runs the network; others than torch are exported once and kept; auto: TensorRT on a GPU,
-                OpenVINO on a CPU, where they are installed
-            half: float16 on a GPU, bfloat16 with OpenVINO on a CPU; auto: on a GPU
+            engine: what runs the network; the model is exported once for others than torch; auto: OpenVINO on a CPU,
+                torch on a GPU; torch gives the boxes of `predict`
+            half: float16 on a GPU, bfloat16 with OpenVINO on a CPU; auto: both, where the processor has it
             classes: names or ids of the classes to find; a name stands for all classes that have it; null: all
             agnostic_nms: boxes of different classes suppress each other too
             nms: false runs the head that needs no NMS, in models that have one
@@ -75,7 +75,7 @@ class UltralyticsDetector(NetworkDetector):
 
         iou: float = Field(default=0.7, ge=0, le=1)
         imgsz: int = Field(default=640, ge=32)
-        engine: EngineName | Literal["auto"] = "torch"
+        engine: EngineName | Literal["auto"] = "auto"
         half: bool | Literal["auto"] = "auto"
         classes: tuple[int | str, ...] | None = None
         agnostic_nms: bool = False
@@ -117,17 +117,8 @@ class UltralyticsDetector(NetworkDetector):
         return self._load_in_torch()
 
     def _load_in_torch(self) -> LoadedModel:
-        half = self._half and (self._device.type != "cpu" or not self._weights.path.suffix)
+        half = self._half is True and (self._device.type != "cpu" or not self._weights.path.suffix)
         return load_model(self._weights.path, self._device, half=half, nms_head=self._options.nms)
-
-    def with_geometry(self, class_ids: frozenset[int]) -> Self:
-        """Returns a detector of the same model that also gives masks, rotated boxes or poses of these classes."""
-        detector = super().with_geometry(class_ids)
-        if self._kind == "mask" and self._loaded.forward_masks is None:
-            reason = f"detector.engine: {self._loaded.engine} gives no masks: the model runs in torch instead"
-            detector.warnings = (*self.warnings, reason)
-            detector._loaded = self._load_in_torch()
-        return detector
 
     def _replicate(self) -> bool:
         if self._loaded.replicate is None:
@@ -231,8 +222,10 @@ def _rtdetr_rows(prediction: torch.Tensor) -> torch.Tensor:
     return torch.cat([corners, prediction[..., 4:]], dim=-1)
 
 
-def _choose_half(half: bool | Literal["auto"], device: torch.device, suffix: str, engine: EngineName) -> bool:
-    """Returns whether the model runs in half precision.
+def _choose_half(
+    half: bool | Literal["auto"], device: torch.device, suffix: str, engine: EngineName
+) -> bool | Literal["auto"]:
+    """Returns whether the model runs in half precision; auto: as the engine decides.
 
     Raises:
         ConfigError: the export's precision is fixed.
@@ -248,5 +241,5 @@ def _choose_half(half: bool | Literal["auto"], device: torch.device, suffix: str
                 "detector.half: got true, but the detector runs on the CPU: leave half out, set a GPU, or set "
                 "engine: openvino, which computes in bfloat16 there"
             )
-        return half is True
+        return half
     return suffix.lower() in (".pt", ".torchscript") and half is not False

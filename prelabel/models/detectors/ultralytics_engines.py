@@ -7,7 +7,7 @@ import importlib.util
 import json
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,11 @@ from prelabel.models.engines import (
     InputShapes,
     OnnxSession,
     OpenVinoSession,
+    Session,
     TensorRtSession,
     build_tensorrt,
     built_engine,
+    cpu_has_bfloat16,
 )
 from prelabel.models.ultralytics_models import (
     LoadedModel,
@@ -57,7 +59,7 @@ class EngineRequest:
         weights: an Ultralytics .pt file.
         engine: onnx, openvino or tensorrt.
         device: where it runs.
-        half: float16 on a GPU, bfloat16 on a CPU.
+        half: float16 on a GPU, bfloat16 on a CPU; auto: what the processor computes fastest at hardly any loss.
         imgsz: longest side of the input, in pixels.
         nms_head: use the head that needs NMS, if the model has an end-to-end head as well.
     """
@@ -65,18 +67,29 @@ class EngineRequest:
     weights: Weights
     engine: EngineName
     device: torch.device
-    half: bool
+    half: bool | Literal["auto"]
     imgsz: int
     nms_head: bool
 
     @property
     def dtype(self) -> torch.dtype:
         """The input's type."""
-        return torch.float16 if self.half and self.device.type == "cuda" else torch.float32
+        return torch.float16 if self.half is not False and self.device.type == "cuda" else torch.float32
+
+    def uses_bfloat16(self, facts: NetworkFacts) -> bool:
+        """Returns whether a model computes in bfloat16, which has 8 significant bits.
+
+        RT-DETR gives corners as fractions of the frame: 8 bits of them are some pixels, so `auto` leaves it in float32.
+        """
+        if self.device.type != "cpu" or self.engine != "openvino":
+            return False
+        return not facts.rtdetr and cpu_has_bfloat16() if self.half == "auto" else self.half
 
 
 def choose_engine(asked: EngineName | Literal["auto"], device: torch.device, weights: Path) -> EngineName:
-    """Returns the engine for a weights file; for `auto`, the fastest that is installed.
+    """Returns the engine for a weights file.
+
+    `auto` is OpenVINO on a CPU and torch on a GPU. TensorRT builds for minutes, so a config has to name it.
 
     Raises:
         ConfigError: the weights are an export, or the engine does not run on the device.
@@ -89,8 +102,7 @@ def choose_engine(asked: EngineName | Literal["auto"], device: torch.device, wei
             )
         return "torch"
     if asked == "auto":
-        quickest: EngineName = "tensorrt" if device.type == "cuda" else "openvino"
-        return quickest if not _missing(quickest) else "torch"
+        return "openvino" if device.type == "cpu" and not _missing("openvino") else "torch"
     fitting = {"cpu": ("torch", "onnx", "openvino"), "cuda": ("torch", "onnx", "tensorrt")}[device.type]
     if asked not in fitting:
         raise ConfigError(f"detector.engine: {asked} does not run on {device}, these do: auto, {', '.join(fitting)}")
@@ -110,26 +122,34 @@ def load_engine(request: EngineRequest) -> LoadedModel:
     try:
         with contained():
             folder = built_engine(_key(request), lambda folder: _build(request, folder))
-            forward = _start_session(request, folder)
+            facts = _read_facts(folder / _FACTS)
+            half = request.uses_bfloat16(facts)
+            session = _start_session(request, folder, half=half)
     except (ImportError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MachineError(f"engine {request.engine}: {reason}") from error
-    precision = "bfloat16" if request.half and request.device.type == "cpu" else _name_of(request.dtype)
     return LoadedModel(
-        facts=_read_facts(folder / _FACTS),
-        forward=forward,
+        facts=facts,
+        forward=lambda inputs: session(inputs)[0],
+        forward_masks=(lambda inputs: _boxes_and_prototypes(session(inputs))) if facts.task == "segment" else None,
         dtype=request.dtype,
         input_size=None,
-        engine=f"{request.engine} {_version(_PACKAGES[request.engine][-1])}, {precision}",
+        engine=f"{request.engine} {_version(_PACKAGES[request.engine][-1])}, "
+        f"{'bfloat16' if half else _name_of(request.dtype)}",
     )
 
 
-def _start_session(request: EngineRequest, folder: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+def _start_session(request: EngineRequest, folder: Path, *, half: bool) -> Session:
     if request.engine == "onnx":
         return OnnxSession(folder / _GRAPH, request.device)
     if request.engine == "openvino":
-        return OpenVinoSession(folder / _GRAPH, half=request.half)
+        return OpenVinoSession(folder / _GRAPH, half=half)
     return TensorRtSession(folder / _PLAN, request.device, MAX_FRAMES)
+
+
+def _boxes_and_prototypes(outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    boxes, prototypes = outputs
+    return boxes, prototypes.clone()  # masks are read after the next call, which may overwrite an output
 
 
 def _read_facts(path: Path) -> NetworkFacts:

@@ -21,7 +21,7 @@ from prelabel.models.engines import EngineKey, built_engine, engines_folder
 from prelabel.testing import check_detector
 from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_checkpoint
 
-LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu"}
+LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu", "engine": "torch"}
 KEY = EngineKey("0" * 64, "onnx", "Some GPU (80 GB)", "any", "float32", "nms", "runtime 1.0")
 
 
@@ -66,7 +66,7 @@ def test_boxes_equal_those_of_torch_for_any_batch_and_frame_size(checkpoint, eng
     options = {"weights": str(checkpoint("yolo11n")), **LOW}
     in_torch = UltralyticsDetector(**options)
 
-    detector = UltralyticsDetector(engine=engine, **options)
+    detector = UltralyticsDetector(**options | {"engine": engine, "half": False})
 
     assert detector.warnings == ()
     assert detector.traits.model.engine.startswith(f"{engine} ")
@@ -75,12 +75,18 @@ def test_boxes_equal_those_of_torch_for_any_batch_and_frame_size(checkpoint, eng
         assert_same(detector.detect(as_batch(frames)), in_torch.detect(as_batch(frames)))
 
 
+def test_rtdetr_stays_in_float32_unless_asked(checkpoint):
+    detector = UltralyticsDetector(weights=str(checkpoint("yolov8n-rtdetr")), **LOW | {"engine": "openvino"})
+
+    assert detector.traits.model.engine.endswith("float32")
+
+
 def test_boxes_of_an_end_to_end_head_equal_those_of_torch(checkpoint):
     options = {"weights": str(checkpoint("yolo26n")), "nms": False, **LOW}
     frames = as_batch(blocky_frames(2, 96, 160))
     expected = UltralyticsDetector(**options).detect(frames)
 
-    found = UltralyticsDetector(engine="openvino", **options).detect(frames)
+    found = UltralyticsDetector(**options | {"engine": "openvino", "half": False}).detect(frames)
 
     assert_same(found, expected)
 
@@ -89,18 +95,18 @@ def test_boxes_of_an_end_to_end_head_equal_those_of_torch(checkpoint):
 def test_detector_in_another_engine_keeps_its_contract(checkpoint, engine):
     weights = str(checkpoint("yolo11n"))
 
-    check_detector(UltralyticsDetector(weights=weights, engine=engine, **LOW), blocky_frames(3))
+    check_detector(UltralyticsDetector(weights=weights, **LOW | {"engine": engine}), blocky_frames(3))
 
 
-def test_bfloat16_finds_much_the_same(checkpoint):
+def test_by_default_a_cpu_computes_in_bfloat16_and_detects_much_the_same(checkpoint):
     openvino = pytest.importorskip("openvino")
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor does not compute in bfloat16")
-    options = {"weights": str(checkpoint("yolo11n")), "engine": "openvino", **LOW}
+    options = {"weights": str(checkpoint("yolo11n")), **LOW}
     frames = as_batch(blocky_frames(1))
     (expected,) = UltralyticsDetector(**options).detect(frames)
 
-    detector = UltralyticsDetector(half=True, **options)
+    detector = UltralyticsDetector(**options | {"engine": "auto"})
 
     (found,) = detector.detect(frames)
     assert detector.traits.model.engine.endswith("bfloat16")
@@ -110,7 +116,7 @@ def test_bfloat16_finds_much_the_same(checkpoint):
 
 @pytest.mark.usefixtures("no_room_for_engines")
 def test_an_engine_that_cannot_be_built_is_replaced_by_torch_and_said_so(checkpoint):
-    detector = UltralyticsDetector(weights=str(checkpoint("yolo11n")), engine="onnx", **LOW)
+    detector = UltralyticsDetector(weights=str(checkpoint("yolo11n")), **LOW | {"engine": "onnx"})
 
     (warning,) = detector.warnings
     assert "engine onnx: " in warning
@@ -170,12 +176,11 @@ def test_a_failed_build_leaves_what_was_kept(tmp_path, monkeypatch):
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
 
 
-def test_auto_takes_the_quickest_that_is_installed():
+def test_auto_is_openvino_on_a_cpu_and_torch_on_a_gpu():
     cpu, cuda = torch.device("cpu"), torch.device("cuda:0")
-    on_gpu = "tensorrt" if importlib.util.find_spec("tensorrt") else "torch"
 
     assert choose_engine("auto", cpu, Path("a.pt")) == "openvino"
-    assert choose_engine("auto", cuda, Path("a.pt")) == on_gpu
+    assert choose_engine("auto", cuda, Path("a.pt")) == "torch"
     assert choose_engine("auto", cpu, Path("a.onnx")) == "torch"  # as the export has it
 
 
@@ -226,9 +231,9 @@ def test_real_boxes_equal_those_of_torch(test_data, engine):
     batch = as_batch(np.stack(frames[::10]))
     options = {"weights": str(test_data / "weights" / "yolo11n_coco.pt"), "device": "cpu"}
 
-    found = UltralyticsDetector(engine=engine, **options).detect(batch)
+    found = UltralyticsDetector(engine=engine, half=False, **options).detect(batch)
 
-    assert_same(found, UltralyticsDetector(**options).detect(batch))
+    assert_same(found, UltralyticsDetector(engine="torch", **options).detect(batch))
 
 
 @pytest.mark.needs_cuda
@@ -238,7 +243,7 @@ def test_tensorrt_finds_what_torch_finds(checkpoint):
     frames = as_batch(blocky_frames(3))
     expected = UltralyticsDetector(**options).detect(frames)
 
-    detector = UltralyticsDetector(engine="tensorrt", **options)
+    detector = UltralyticsDetector(**options | {"engine": "tensorrt"})
 
     assert detector.warnings == ()
     for ours, theirs in zip(detector.detect(frames), expected, strict=True):

@@ -24,7 +24,7 @@ from prelabel.testing import check_detector
 from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_checkpoint
 
 PREDICTS_MAP = 0.504  # of Ultralytics' predict on the pictures of coco_mini
-LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu"}
+LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu", "engine": "torch"}
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_boxes_of_an_export_of_a_fixed_shape_equal_predict(checkpoint, tmp_path)
 
 def test_filtering_later_equals_asking_for_a_higher_threshold(checkpoint):
     weights, frames = checkpoint("yolo11n"), blocky_frames(2)
-    options = {"weights": str(weights), "imgsz": 160, "device": "cpu", "max_det": 20}
+    options = {"weights": str(weights), "imgsz": 160, "device": "cpu", "engine": "torch", "max_det": 20}
     strict = UltralyticsDetector(conf=0.1, raw_conf=0.1, **options).detect(as_batch(frames))
 
     detector = UltralyticsDetector(conf=0.1, raw_conf=0.01, **options)
@@ -204,9 +204,9 @@ def test_unknown_class_names_the_nearest(checkpoint):
         UltralyticsDetector(weights=str(checkpoint("yolo11n")), classes=("clas 7",), **LOW)
 
 
-def test_half_is_refused_on_a_cpu(checkpoint):
+def test_half_is_refused_in_torch_on_a_cpu(checkpoint):
     with pytest.raises(MachineError, match="half"):
-        UltralyticsDetector(weights=str(checkpoint("yolo11n")), half=True, device="cpu")
+        UltralyticsDetector(weights=str(checkpoint("yolo11n")), half=True, engine="torch", device="cpu")
 
 
 def test_loading_leaves_environment_threads_pillow_and_home_alone(checkpoint, tmp_path):
@@ -254,7 +254,7 @@ def test_checkpoint_with_classes_of_its_own_loads_with_a_warning(checkpoint, tmp
 @pytest.mark.needs_test_data
 def test_real_boxes_equal_predict_at_every_frame_size(test_data):
     weights = test_data / "weights" / "yolo11n_coco.pt"
-    detector = UltralyticsDetector(weights=str(weights), device="cpu")
+    detector = UltralyticsDetector(weights=str(weights), device="cpu", engine="torch")
     for height, width in [(1080, 1920), (720, 1280), (480, 853)]:
         frames = street_frames(test_data, (width, height))
 
