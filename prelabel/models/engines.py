@@ -1,4 +1,4 @@
-"""Runtimes for ONNX graphs (ONNX Runtime, OpenVINO, TensorRT), and the folder that built engines are kept in."""
+"""Runtimes for ONNX graphs (ONNX Runtime, OpenVINO, TensorRT), and the cache of built engines."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _NUMPY_TYPES = {torch.float32: np.float32, torch.float16: np.float16}
 
 @dataclass(frozen=True, slots=True)
 class EngineKey:
-    """All that decides what a built engine computes and where it runs. A change of any of it needs a new engine.
+    """The cache key of a built engine. If any value changes, a new engine is built.
 
     Attributes:
-        weights_sha256: of the weights that it is built from.
+        weights_sha256: sha256 of the weights that the engine is built from.
         engine: onnx, openvino or tensorrt.
-        device: the processor's or the GPU's name.
+        device: name of the processor or GPU.
         input_shape: accepted shapes, in words.
         precision: float32, float16 or bfloat16.
-        head: which of a model's heads it holds.
-        versions: of the packages that write the graph and run it.
+        head: which of a model's heads the engine holds.
+        versions: versions of the packages that write and run the graph.
     """
 
     weights_sha256: str
@@ -45,28 +45,28 @@ class EngineKey:
 
     @property
     def folder_name(self) -> str:
-        """The name of its folder. Versions are not in it, so that a new version replaces the old engine."""
+        """Name of the engine's folder. It has no versions, so a new version replaces the old engine."""
         parts = (self.engine, self.precision, self.head, self.input_shape, self.device)
         return "-".join(re.sub(r"[^a-z0-9.]+", "_", part.lower()).strip("_") for part in parts)
 
 
 def engines_folder() -> Path:
-    """Returns the folder that built engines are kept in: `$XDG_CACHE_HOME/prelabel/engines`."""
+    """Returns the folder of cached engines: `$XDG_CACHE_HOME/prelabel/engines`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "engines"
 
 
 def built_engine(key: EngineKey, build: Callable[[Path], None]) -> Path:
-    """Returns the folder of an engine: the kept one if it has exactly this key, else a new one.
+    """Returns the folder of an engine: the cached one if its key is the same, or else a new one.
 
     Args:
-        key: of the engine.
-        build: writes the engine into an empty folder. If it raises, nothing is kept.
+        key: key of the engine.
+        build: writes the engine into an empty folder. If it raises, nothing is cached.
     """
     folder = engines_folder() / key.weights_sha256[:12] / key.folder_name
     if _is_built(folder, key):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Other processes may build the same engine: each builds in a folder of its own, and a rename is atomic.
+    # Several processes may build the same engine. Each builds in its own folder, and the rename is atomic.
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}."[:100], dir=folder.parent))
     try:
         build(unfinished)
@@ -74,7 +74,7 @@ def built_engine(key: EngineKey, build: Callable[[Path], None]) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             unfinished.rename(folder)
-        except OSError:  # another process was quicker
+        except OSError:  # another process was faster
             if not _is_built(folder, key):
                 raise
     finally:
@@ -96,11 +96,11 @@ Session = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 class OnnxSession:
     """Runs a graph of one input in ONNX Runtime.
 
-    Inputs and outputs are bound where they are, on the host or on a GPU, so nothing is copied.
+    Inputs and outputs are bound in place, on the host or on a GPU, so nothing is copied.
 
     Args:
         path: the graph.
-        device: `cpu`, or a GPU. On a GPU it works on the CUDA stream that is current when it is made.
+        device: `cpu` or a GPU. On a GPU, the session uses the CUDA stream that is current when it is created.
 
     Raises:
         MachineError: the installed ONNX Runtime has no GPU support.
@@ -112,7 +112,7 @@ class OnnxSession:
         self._device = device
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
-        # Its threads would spin while they wait, and take the core that the decoder needs.
+        # Its waiting threads would spin, and take CPU time from the decoder.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(path, options, providers=_onnx_providers(device))
         # ONNX Runtime falls back to the CPU without an error.
@@ -143,7 +143,7 @@ def _onnx_providers(device: torch.device) -> list[str | tuple[str, dict[str, str
             f"engine onnx on {device}: the installed ONNX Runtime {onnxruntime.__version__} runs on the CPU only: "
             "install onnxruntime-gpu in its place, or set engine: torch"
         )
-    # On torch's own stream the graph runs after the frames are prepared, and nothing has to wait.
+    # On torch's stream, the graph runs after the frames are prepared, so no synchronisation is needed.
     stream = str(torch.cuda.current_stream(device).cuda_stream)
     return [("CUDAExecutionProvider", {"device_id": str(device.index or 0), "user_compute_stream": stream})]
 
@@ -160,10 +160,11 @@ def compile_for_cpu(path: Path, *, half: bool) -> Any:
 
     Args:
         path: .onnx, or OpenVINO's own .xml.
-        half: compute in bfloat16; else in float32. Without a hint, OpenVINO takes bfloat16 if the processor has it.
+        half: compute in bfloat16, otherwise in float32. Without a hint, OpenVINO uses bfloat16 if the processor
+            supports it.
 
     Raises:
-        MachineError: the processor has no bfloat16.
+        MachineError: the processor does not support bfloat16.
     """
     import openvino
 
@@ -192,14 +193,14 @@ class OpenVinoSession:
 
 @dataclass(frozen=True, slots=True)
 class InputShapes:
-    """The shapes that a TensorRT engine accepts, and the one that it is optimised for.
+    """The input shapes that a TensorRT engine accepts, and the one it is optimised for.
 
     Attributes:
-        max_frames: frames per batch.
-        usual_frames: frames per batch that it is optimised for.
+        max_frames: most frames per batch.
+        usual_frames: frames per batch that the engine is optimised for.
         imgsz: longest side, in pixels.
-        usual: height and width that it is optimised for.
-        channels: of the input.
+        usual: height and width that the engine is optimised for.
+        channels: channels of the input.
         min_side: shortest side, in pixels.
     """
 
@@ -216,7 +217,7 @@ class InputShapes:
 
 
 def build_tensorrt(graph: Path, target: Path, shapes: InputShapes, device: torch.device) -> None:
-    """Builds a TensorRT engine with the graph's own precision. This takes minutes.
+    """Builds a TensorRT engine in the precision of the graph. This takes minutes.
 
     Raises:
         MachineError: TensorRT does not accept the graph, or cannot build it here.
@@ -225,7 +226,7 @@ def build_tensorrt(graph: Path, target: Path, shapes: InputShapes, device: torch
 
     with torch.cuda.device(device):
         builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-        # From TensorRT 11 on, every network is strongly typed and the flag is gone.
+        # Since TensorRT 11, every network is strongly typed and the flag does not exist.
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         network = builder.create_network(0 if flag is None else 1 << int(flag))
         parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
@@ -251,9 +252,9 @@ class TensorRtSession:
     """Runs a TensorRT engine of one input on torch's current stream. Not tested on a GPU.
 
     Args:
-        path: as `build_tensorrt` wrote it.
-        device: the GPU that it was built for.
-        max_frames: frames per call; larger batches are split.
+        path: the file that `build_tensorrt` wrote.
+        device: the GPU that the engine was built for.
+        max_frames: most frames per call; larger batches are split.
 
     Raises:
         MachineError: the engine is not for this GPU or this version of TensorRT.

@@ -1,4 +1,4 @@
-"""Devices, state dicts and replicas of torch networks, and what torchvision's builders of any kind need."""
+"""Devices, state dicts and replicas of torch networks, and shared code for torchvision's builders."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Section = Literal["detector", "classifier"]
 
 
 def _device_name(value: object) -> object:
-    """Returns `cuda:N` for a number N, Ultralytics' name of a GPU; anything else as it is."""
+    """Returns `cuda:N` for a number N, which is how Ultralytics names a GPU; other values unchanged."""
     is_number = (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit())
     return f"cuda:{value}" if is_number else value
 
 
 DeviceName = Annotated[str, BeforeValidator(_device_name, json_schema_input_type=str | int)]
-"""An option `device`: auto, cpu, cuda, cuda:N or N."""
+"""Type of the option `device`: auto, cpu, cuda, cuda:N or N."""
 
 
 def pick_device(device: str) -> torch.device:
@@ -61,16 +61,16 @@ def _no_such_device(device: str) -> ConfigError:
 
 
 def ready_on(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Returns the network on the device, in evaluation mode and in the memory format that is fast there."""
+    """Returns the network on the device, in evaluation mode and in the memory format that is fastest there."""
     memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     ready: torch.nn.Module = network.eval().to(device, memory_format=memory_format)
     return ready
 
 
 def replica_of(network: torch.nn.Module) -> torch.nn.Module:
-    """Returns a network that shares the tensors, for another thread.
+    """Returns a copy of a network that shares its tensors, for use on another thread.
 
-    All other attributes are copied: some detection heads store the last input size and its anchors on themselves, so
+    All other attributes are copied. Some detection heads store the last input size and its anchors as attributes, so
     two threads cannot call one network.
     """
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
@@ -80,7 +80,9 @@ def replica_of(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Returns the tensors of a checkpoint, floats as float32. It may be a plain state dict, or hold one as `model`.
+    """Returns the tensors of a checkpoint, with floats as float32.
+
+    The file may be a state dict, or hold one under `model` or `state_dict`.
 
     Raises:
         WeightsError: the file holds anything else.
@@ -101,11 +103,11 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def differing_names(required: Iterable[str], known: Iterable[str], got: Collection[str]) -> str:
-    """Returns which tensors a network lacks or does not know, in words; empty if there are none.
+    """Describes which tensors are missing or unknown; returns an empty text if none are.
 
     Args:
         required: names that the network needs.
-        known: all names that it has.
+        known: all names in the network.
         got: names in the weights.
 
     >>> differing_names(["a", "b"], ["a", "b", "c"], ["a", "d"])
@@ -138,17 +140,17 @@ def import_torchvision(section: Section) -> ModuleType:
 
 
 def builder_name(section: Section, asked: str | None, card: ModelCard | None, weights: str, example: str) -> str:
-    """Returns the torchvision builder that the config names, or else the card.
+    """Returns the name of the torchvision builder, from the config or else from the card.
 
     Args:
-        section: of the config.
+        section: section of the config.
         asked: the config's `builder`.
-        card: of the weights.
-        weights: as the config has them.
-        example: a builder with its module, for the error.
+        card: card of the weights.
+        weights: the config's `weights`.
+        example: a builder with its module, for the error message.
 
     Raises:
-        ConfigError: neither names one.
+        ConfigError: neither names a builder.
     """
     builder = asked or (card.builder if card else None)
     if builder is None:

@@ -1,4 +1,4 @@
-"""A CPU's cores as several streams: parts of a batch computed beside each other, each on its share of the cores."""
+"""Runs replicas of a detector at the same time, each on a part of the batch and a share of the CPU's cores."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from prelabel.plugins.protocols import Detector
 from prelabel.plugins.traits import has_method
 
 MOST_STREAMS = 4
-"""Unless a config asks for more: a CPU's batch has 4 frames where nobody says otherwise."""
+"""The most replicas for `auto`: a CPU's batch has 4 frames by default."""
 
 
 class ReplicatedDetector:
-    """A detector's replicas, each on a thread of its own, for parts of each batch.
+    """Runs a detector's replicas on parts of each batch, each replica on its own thread.
 
-    Cores that share each layer wait for each other at its end, and idle in what a network does between layers; cores
-    with frames of their own do neither.
+    Cores that share a layer wait for each other at its end, and idle while the network works between layers. Cores that
+    each compute their own frames do neither.
 
     Args:
-        replicas: which all give the same; one a stream.
-        num_threads: of each for its layers.
+        replicas: detectors with the same results, one per thread.
+        num_threads: torch threads of each replica.
     """
 
     def __init__(self, replicas: Sequence[Detector], num_threads: int) -> None:
@@ -38,21 +38,22 @@ class ReplicatedDetector:
 
         def begin() -> None:
             torch.set_num_threads(num_threads)
-            torch.get_num_threads()  # asked for once, a thread's number stays
+            torch.get_num_threads()  # after this call, a later `set_num_threads` elsewhere does not change this thread
             self._own.detector = spare.pop()
 
         num_before = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._num, "stream", begin)
+        # The barrier makes the pool start all its threads now, each with its own replica.
         all_there = threading.Barrier(self._num)
         wait([self._pool.submit(all_there.wait) for _ in replicas])
-        torch.set_num_threads(num_before)  # until then what one sets is the number of all
+        torch.set_num_threads(num_before)  # the threads above have also changed the number of this thread
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
-        """Returns one `Detections` a frame, in the batch's order."""
+        """Returns one `Detections` per frame, in the batch's order."""
         return self.start(batch)()
 
     def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
-        """Begins with a batch and returns what waits for its detections."""
+        """Starts detection on a batch and returns a function that waits for the result."""
         parts = [batch.part(start, stop) for start, stop in shares(len(batch), self._num)]
         awaited = [self._pool.submit(self._detect, part) for part in parts]
         return lambda: [found for part in awaited for found in part.result()]
@@ -63,7 +64,7 @@ class ReplicatedDetector:
 
 
 def shares(num_frames: int, num_streams: int) -> list[tuple[int, int]]:
-    """Returns from where to before where each part goes, as even as can be; fewer where there are fewer frames.
+    """Returns the start and stop of each part of a batch, as equal in size as possible, without empty parts.
 
     >>> shares(5, 2)
     [(0, 2), (2, 5)]
@@ -73,10 +74,10 @@ def shares(num_frames: int, num_streams: int) -> list[tuple[int, int]]:
 
 
 def count_streams(detector: Detector, asked: int | Literal["auto"]) -> int:
-    """Returns on how many streams a detector runs; `auto`: one a core that torch uses, up to `MOST_STREAMS`.
+    """Returns the number of replicas; for `auto`, one per torch thread, up to `MOST_STREAMS`.
 
     Raises:
-        ConfigError: several are asked for, and the detector has no replicas.
+        ConfigError: several replicas are requested, but the detector cannot be replicated here.
     """
     if asked == 1:
         return 1
@@ -90,7 +91,7 @@ def count_streams(detector: Detector, asked: int | Literal["auto"]) -> int:
 
 
 def on_streams(detector: Detector, num: int) -> Detector:
-    """Returns a detector that has replicas on so many streams; of one stream it is the detector itself."""
+    """Returns a detector that runs `num` replicas; for one replica, the detector itself."""
     if num == 1 or not has_method(detector, "replicate"):
         return detector
     import torch

@@ -1,4 +1,4 @@
-"""Small things in large frames: the frame and overlapping tiles of it, each through the detector, merged."""
+"""Detects small objects in large frames: runs the detector on the frame and on overlapping tiles, and merges boxes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from prelabel.plugins.protocols import Detector
 from prelabel.plugins.traits import start_batch
 
 SAME_IOU = 0.5
-"""Two boxes of one class, found in two views, are one thing from this overlap on."""
+"""Two boxes of one class from two views are the same object if their IoU is at least this."""
 SAME_PART = 0.5
-"""A box that a tile has cut off is part of a thing that another view shows whole, if so much of it lies in that one."""
+"""A box cut off by a tile is the same object as a box of another view if at least this part of it lies in that box."""
 
 
 class Tiles(BaseModel):
@@ -35,10 +35,10 @@ class Tiles(BaseModel):
 
 
 class TiledDetector:
-    """A detector that looks at each frame as a whole and in tiles.
+    """Runs a detector on each whole frame and on its tiles.
 
-    A thing that a tile cuts off is left to the views that show it whole: to the tile beside, where it is smaller than
-    what the two share, or to the frame.
+    If a tile cuts off an object, the box comes from a view that shows the whole object. That is the next tile if the
+    object is smaller than the overlap, and the whole frame otherwise.
     """
 
     def __init__(self, detector: Detector, tiles: Tiles) -> None:
@@ -46,15 +46,18 @@ class TiledDetector:
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The detector's."""
+        """The detector's class names."""
         return self._detector.class_names
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
-        """Returns one `Detections` a frame, boxes in pixels of the whole frame."""
+        """Returns one `Detections` per frame, with boxes in pixels of the whole frame."""
         return self.start(batch)()
 
     def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
-        """Begins with a batch and returns what waits for its detections; a view is begun before the last is awaited."""
+        """Starts detection on a batch and returns a function that waits for the result.
+
+        Each view is started before the function waits for the view before it.
+        """
         num_frames, (height, width) = len(batch), batch.data.shape[1:3]
         views: list[_View] = []
         awaited: Callable[[], _View] | None = None
@@ -80,7 +83,7 @@ def _finish(
 
 
 def windows(width: int, height: int, tiles: Tiles) -> Iterator[tuple[int, int, int, int]]:
-    """Yields x1, y1, x2, y2 of the tiles of a frame, row by row; none where one tile holds the frame.
+    """Yields x1, y1, x2, y2 of a frame's tiles, row by row; nothing if the frame fits into one tile.
 
     >>> list(windows(1000, 640, Tiles(size=640, overlap=0.2)))
     [(0, 0, 640, 640), (360, 0, 1000, 640)]
@@ -93,7 +96,7 @@ def windows(width: int, height: int, tiles: Tiles) -> Iterator[tuple[int, int, i
 
 
 def _spans(length: int, tiles: Tiles) -> list[tuple[int, int]]:
-    """Returns evenly placed spans that cover a length, as few as the overlap allows."""
+    """Returns the fewest evenly spaced spans that cover a length with the required overlap."""
     if length <= tiles.size:
         return [(0, length)]
     step = tiles.size * (1 - tiles.overlap)
@@ -104,7 +107,10 @@ def _spans(length: int, tiles: Tiles) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one view shows of one frame, in pixels of the frame; `is_cut`, bool (N,): at an edge within the frame."""
+    """Detections of one view of one frame, in pixels of the frame.
+
+    `is_cut`, bool (N,), marks boxes at an edge of the view that lies inside the frame.
+    """
 
     detections: Detections
     is_cut: NDArray[np.bool_]
@@ -132,9 +138,9 @@ class _View:
 
 
 def _merge(views: Sequence[_Found]) -> Detections:
-    """Returns the boxes of one frame's views: whole ones before cut ones, sure ones before others.
+    """Merges the boxes of one frame's views: whole boxes win over cut ones, then higher confidence wins.
 
-    Boxes of one view stand beside each other whatever their overlap: the detector has judged them already.
+    Boxes of the same view are never merged, since the detector has already done NMS on them.
     """
     xyxy = np.concatenate([view.detections.xyxy for view in views])
     confidence = np.concatenate([view.detections.confidence for view in views])

@@ -1,4 +1,4 @@
-"""Loads models with Ultralytics, offline: it installs nothing, fetches nothing and reports nothing."""
+"""Loads models with Ultralytics, without letting it install, fetch or report anything."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prelabel.errors import MachineError, WeightsError
 from prelabel.models.engines import compile_for_cpu
 from prelabel.models.networks import replica_of
 
-# Packages that a format needs besides torch: (module, what to install). Ultralytics would install them without asking.
+# Packages that a format needs in addition to torch: (module, what to install). Ultralytics installs them unasked.
 _REQUIRED_MODULES: dict[str, tuple[tuple[str, str], ...]] = {
     ".pt": (),
     ".torchscript": (),
@@ -33,23 +33,23 @@ _COCO_KEYPOINTS = (
     *("right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle"),
     "right_ankle",
 )
-"""https://cocodataset.org/#format-data: for the published pose weights, which do not name their keypoints."""
+"""COCO's keypoints, https://cocodataset.org/#format-data. The published pose weights do not name theirs."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkFacts:
-    """What is known of an Ultralytics model, whatever runs it.
+    """Facts about an Ultralytics model that do not depend on the engine.
 
     Attributes:
-        class_names: by class id.
+        class_names: names by class id.
         task: detect, segment, pose or obb.
-        stride: sides of the input are multiples of this.
-        rtdetr: the head is RT-DETR's: square input, boxes in fractions of it, no NMS.
-        end2end: predictions are boxes that need no NMS.
-        licence: what the weights say of themselves.
-        channels: of the input: 3 for RGB, 1 for grey.
-        keypoint_names: of a pose model, in the order of its keypoints.
+        stride: the sides of the input are multiples of this.
+        rtdetr: whether the head is RT-DETR's: square input, boxes in fractions of it, no NMS.
+        end2end: whether the predictions are boxes that need no NMS.
+        licence: the licence that the weights state.
+        channels: channels of the input: 3 for RGB, 1 for grey.
+        keypoint_names: keypoint names of a pose model, in order.
         keypoint_values: numbers per keypoint: x and y, and for most models a confidence.
     """
 
@@ -69,15 +69,15 @@ class LoadedModel:
     """A model that is ready to run.
 
     Attributes:
-        facts: what is known of it.
-        forward: takes `dtype` (N, C, H, W) in 0..1 and returns the raw predictions. On a CPU they may be overwritten by
-            the next call.
-        dtype: of the input.
+        facts: facts about the model.
+        forward: takes `dtype` (N, C, H, W) in 0..1 and returns the raw predictions. On a CPU the next call may
+            overwrite them.
+        dtype: type of the input.
         input_size: (height, width) of an export with a fixed shape; None if any multiple of the stride is accepted.
         engine: the runtime and its precision, in words.
-        forward_masks: as `forward`, but also returns the mask prototypes, (N, C, H / 4, W / 4); None if the engine or
-            the model gives none.
-        replicate: returns the model on the same weights, for another thread; None if the engine cannot.
+        forward_masks: like `forward`, but also returns the mask prototypes, (N, C, H / 4, W / 4); None if the engine or
+            the model has none.
+        replicate: returns a model with the same weights for another thread; None if the engine cannot do that.
     """
 
     facts: NetworkFacts
@@ -91,10 +91,10 @@ class LoadedModel:
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Runs Ultralytics offline and apart from the user's settings; restores environment, threads and Pillow after."""
+    """Runs Ultralytics offline and without the user's settings. Restores environment, threads and Pillow afterwards."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "ultralytics"
     wanted = {
-        "YOLO_OFFLINE": "true",  # else it asks the network for names when it is imported
+        "YOLO_OFFLINE": "true",  # without it, Ultralytics uses the network when it is imported
         "YOLO_AUTOINSTALL": "false",
         "YOLO_VERBOSE": "false",
         "YOLO_CONFIG_DIR": os.environ.get("YOLO_CONFIG_DIR", str(home)),
@@ -105,10 +105,11 @@ def contained() -> Iterator[None]:
         raise MachineError(f"{home}: {error.strerror}: set XDG_CACHE_HOME to a folder that is yours") from error
     before = {name: os.environ.get(name) for name in (*wanted, "OMP_NUM_THREADS")}
     os.environ.update(wanted)
-    num_threads = torch.get_num_threads()  # ultralytics 8.4 sets one less than there are cores: one of two
-    open_image = Image.open  # ultralytics 8.4 replaces it by a function that wants to install a package
+    # ultralytics 8.4 sets one thread less than there are cores: on two cores, torch would compute on one.
+    num_threads = torch.get_num_threads()
+    open_image = Image.open  # ultralytics 8.4 replaces it with a function that tries to install a package
     try:
-        import torchvision  # noqa: F401, Ultralytics uses its NMS only if it is imported first
+        import torchvision  # noqa: F401, Ultralytics uses torchvision's NMS only if torchvision is imported first
         from ultralytics.utils import SETTINGS
 
         dict.update(SETTINGS, sync=False)  # no telemetry in this process; the settings file stays as it is
@@ -126,10 +127,10 @@ def contained() -> Iterator[None]:
 
 
 def load_checkpoint(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Returns the model of a .pt file, as it was saved, and the checkpoint around it.
+    """Returns the model of a .pt file as it was saved, and the checkpoint that holds it.
 
     Raises:
-        WeightsError: the file holds none.
+        WeightsError: the file is no Ultralytics checkpoint.
     """
     from ultralytics.nn import tasks
 
@@ -140,7 +141,7 @@ def load_checkpoint(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     except WeightsError as refused:
         if "outside the supported" not in str(refused):
             raise
-        # The user named this file, and Ultralytics itself would run it. A fetched file has passed its sha256.
+        # The user named this file, and Ultralytics itself would run it. A fetched file has passed its sha256 check.
         _log.warning("%s: holds classes of its own, so loading it runs code from the file", path)
         tasks.SAFE_LOAD = False
         return _read_checkpoint(path)
@@ -159,12 +160,16 @@ def _read_checkpoint(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
 
 
 def names_in_order(names: Mapping[int, str]) -> tuple[str, ...]:
-    """Returns class names by class id."""
+    """Returns the class names in the order of their ids."""
     return tuple(str(names[index]) for index in sorted(names))
 
 
 def require_ultralytics(section: str) -> None:
-    """Raises: MachineError: Ultralytics is not installed."""
+    """Checks that Ultralytics is installed.
+
+    Raises:
+        MachineError: it is not.
+    """
     if importlib.util.find_spec("ultralytics") is None:
         raise MachineError(
             f"{section} 'ultralytics' needs the package ultralytics (AGPL-3.0): uv add ultralytics, or use: torchvision"
@@ -177,11 +182,11 @@ def load_model(path: Path, device: torch.device, *, half: bool, nms_head: bool) 
     Args:
         path: an existing file, or an OpenVINO folder.
         device: where it runs.
-        half: float16 on a GPU, and bfloat16 for an OpenVINO folder on a CPU.
-        nms_head: use the head that needs NMS, as `predict` does, if the model has an end-to-end head as well.
+        half: compute in float16 on a GPU, and in bfloat16 for an OpenVINO folder on a CPU.
+        nms_head: use the head that needs NMS, as `predict` does, even if the model also has an end-to-end head.
 
     Raises:
-        WeightsError: the file holds no model that gives boxes.
+        WeightsError: the file holds no model that outputs boxes.
         MachineError: a package that this format needs is missing.
     """
     suffix = path.suffix.lower()
@@ -235,12 +240,12 @@ def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> Lo
 
 
 def _set_openvino_precision(backend: Any, folder: Path, *, half: bool) -> str:
-    """Compiles an OpenVINO folder's graph for the CPU again, in the precision that is asked for, and returns that.
+    """Recompiles an OpenVINO folder's graph for the CPU in the requested precision, and returns that precision.
 
-    ultralytics 8.4.190 names no precision, and OpenVINO then takes bfloat16 wherever the processor has it. This can go
-    once `OpenVINOBackend.load_model` takes one.
+    ultralytics 8.4.190 sets no precision, so OpenVINO uses bfloat16 on every processor that supports it. This function
+    can go once `OpenVINOBackend.load_model` takes a precision.
     """
-    if backend.read_model is not None:  # a quantised graph, compiled again for each shape
+    if backend.read_model is not None:  # a quantised graph, which Ultralytics recompiles for each shape
         return "int8"
     backend.ov_compiled_model = compile_for_cpu(next(folder.glob("*.xml")), half=half)
     return "bfloat16" if half else "float32"
@@ -260,28 +265,28 @@ def _ready(network: Any, facts: NetworkFacts, engine: str) -> LoadedModel:
 
 
 def _own(tensor: torch.Tensor, format: str) -> torch.Tensor:
-    """Returns a tensor that the next call does not overwrite: runtimes of exports may use their memory again."""
+    """Returns a tensor that the next call does not overwrite. Runtimes of exports may reuse their memory."""
     return tensor if format == "pt" else tensor.clone()
 
 
 def _boxes_of(output: Any) -> torch.Tensor:
-    """Returns the boxes of an output: the first tensor in it, however deeply it is nested."""
+    """Returns the boxes of an output: its first tensor, however deeply nested."""
     return output if isinstance(output, torch.Tensor) else _boxes_of(output[0])
 
 
 def _with_prototypes(output: Any, format: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the boxes of a segmentation model's output, and the prototypes of its masks."""
+    """Returns the boxes and the mask prototypes of a segmentation model's output."""
     boxes, prototypes = output[0] if isinstance(output[0], (list, tuple)) else output[:2]
     return _own(boxes, format), _own(prototypes, format)
 
 
 def keypoint_facts(shape: Sequence[int] | None, names: Mapping[int, Sequence[str]] | None) -> dict[str, Any]:
-    """Returns the fields of `NetworkFacts` on keypoints.
+    """Returns the keypoint fields of `NetworkFacts`.
 
     Args:
-        shape: number of keypoints, and numbers per keypoint; None: there are none.
-        names: by class id. All classes have as many, so those of the first are used. Without names, keypoints are
-            called as COCO's if there are as many, else by their number.
+        shape: number of keypoints, and numbers per keypoint; None: there are no keypoints.
+        names: keypoint names by class id. All classes have the same number of keypoints, so the names of the first are
+            used. Without names, keypoints get COCO's names if the number fits, and numbers otherwise.
     """
     if not shape:
         return {}
@@ -297,7 +302,11 @@ def _keypoint_names(source: Any, network: Any) -> Mapping[int, Sequence[str]] | 
 
 
 def check_channels(path: Path, channels: int) -> None:
-    """Raises: WeightsError: frames, which are RGB, cannot be turned into the model's input."""
+    """Checks that RGB frames can be turned into the model's input.
+
+    Raises:
+        WeightsError: they cannot.
+    """
     if channels not in (1, 3):
         raise WeightsError(f"{path}: the model takes images of {channels} channels, expected 3 (RGB) or 1 (grey)")
 
@@ -312,7 +321,11 @@ def _check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def check_task(path: Path, task: str | None) -> None:
-    """Raises: WeightsError: a model's task is none that gives boxes."""
+    """Checks that a model's task yields boxes.
+
+    Raises:
+        WeightsError: it does not.
+    """
     if task not in _TASKS_WITH_BOXES:
         wanted = ", ".join(_TASKS_WITH_BOXES)
         raise WeightsError(f"{path}: holds a model for {task!r}, expected one that gives boxes: {wanted}")
@@ -321,7 +334,7 @@ def check_task(path: Path, task: str | None) -> None:
 def _head_name(source: Any, network: Any) -> str:
     if isinstance(source, torch.nn.Module):
         return type(source.model[-1]).__name__
-    # Exports name their head since ultralytics 8.4; older ones only name the architecture.
+    # Exports name their head since ultralytics 8.4. Older exports only name the architecture.
     description = str(network.metadata.get("description", "")).lower()
     return str(network.metadata.get("head") or ("RTDETRDecoder" if "rtdetr" in description else ""))
 

@@ -1,4 +1,4 @@
-"""Weights by name, path or address: where they are looked for, how they are checked, and how they are fetched."""
+"""Finds, checks and fetches weights, given by name, path or URL."""
 
 from __future__ import annotations
 
@@ -55,10 +55,12 @@ class ModelCard(BaseModel):
 
 
 def find_card(weights: str, folders: Sequence[Path] | None = None) -> ModelCard | None:
-    """Returns the card of this name, or of the file of this name; None if there is none, or if such a file lies here.
+    """Returns the card with this name, or whose file has this name.
+
+    Returns None if there is no such card, or if the working directory holds a file of this name.
 
     Raises:
-        WeightsError: if the card cannot be read.
+        WeightsError: the card cannot be read.
     """
     stem, suffix = Path(weights).stem, Path(weights).suffix
     if Path(weights).name != weights or (suffix and Path(weights).exists()):
@@ -79,16 +81,16 @@ def card_names(folders: Sequence[Path] | None = None) -> list[str]:
 
 
 def plugin_for(section: str, weights: object, built_in: str, by_ending: Mapping[str, str] | None = None) -> str:
-    """Returns which plug-in loads such weights: the card's, or the one whose files end like this.
+    """Returns the plug-in that loads the weights: the card's, or the one for the file's ending.
 
     Args:
-        section: of the config: detector or classifier.
-        weights: as the config has them.
-        built_in: plug-ins to name where nothing tells, in words.
-        by_ending: plug-ins by the ending of files or addresses that they load.
+        section: section of the config: detector or classifier.
+        weights: the config's `weights`.
+        built_in: built-in plug-ins, in words, for the error message.
+        by_ending: plug-ins by the ending of the files or URLs that they load.
 
     Raises:
-        ConfigError: nothing tells.
+        ConfigError: neither a card nor the ending names a plug-in.
     """
     known = f"{built_in}, module:Name or mine.py:Mine"
     if not isinstance(weights, str):
@@ -106,10 +108,10 @@ def plugin_for(section: str, weights: object, built_in: str, by_ending: Mapping[
 
 
 def read_card(path: Path) -> ModelCard:
-    """Returns a model card.
+    """Reads a model card.
 
     Raises:
-        WeightsError: if the file is no card; it names the key.
+        WeightsError: the file is no card. The message names the key.
     """
     content = read_yaml(path, WeightsError)
     if not isinstance(content, dict):
@@ -123,34 +125,34 @@ def read_card(path: Path) -> ModelCard:
 
 
 def named_model_folders() -> list[Path]:
-    """Returns the folders that the environment names."""
+    """Returns the model folders that `PRELABEL_MODELS` names."""
     return [Path(name).expanduser() for name in os.environ.get(MODELS_VARIABLE, "").split(os.pathsep) if name]
 
 
 def model_folders() -> list[Path]:
-    """Returns the folders where cards and weights are looked for, in order."""
+    """Returns the folders that are searched for cards and weights, in order."""
     package = Path(__file__).resolve().parents[1]
-    # A source checkout has models/ beside the package; a wheel has the same files inside it.
+    # A source checkout has models/ next to the package. A wheel has the same files inside the package.
     candidates = [*named_model_folders(), Path.cwd() / "models", package.parent / "models", package / "model_cards"]
     return list(dict.fromkeys(candidates))
 
 
-# Formats that hold numbers and a graph. All others can run code when they are loaded.
+# These formats hold only numbers and a graph. All others can run code when they are loaded.
 _INERT_SUFFIXES = frozenset({".onnx", ".safetensors"})
 _LIMITS = DownloadLimits(connect_seconds=10.0, backoff=replace(DOWNLOAD_BACKOFF, attempts=3))
-"""Somebody sits and waits for weights."""
+"""Fewer attempts than for media, since the user is waiting for the weights."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Weights that are on this machine.
+    """Weights on this machine.
 
     Attributes:
-        path: an absolute file, or a folder for formats that are one.
-        sha256: of the file; of a folder's names and contents.
-        name: the card's, or the file's without its suffix.
-        card: the card they were found by; None for a bare file.
+        path: absolute path of the file, or of the folder for formats that are folders.
+        sha256: sha256 of the file, or of a folder's names and contents.
+        name: name of the card, or of the file without its suffix.
+        card: the card that led to the weights; None without a card.
     """
 
     path: Path
@@ -160,23 +162,25 @@ class Weights:
 
     @property
     def licence(self) -> str | None:
-        """The card's licence."""
+        """The licence on the card; None without a card."""
         return self.card.licence if self.card else None
 
 
 def resolve_weights(weights: str, *, folders: Sequence[Path] | None = None) -> Weights:
-    """Returns the weights that a config names, fetched first if need be.
+    """Returns the weights that a config names, and fetches them if necessary.
 
-    A card's name (or its file's name) comes first, then a path, then a file of that name in a models folder. Only what
-    a card, or an address with its sha256, pins is fetched: weights are code.
+    The name of a card (or of its file) comes first, then a path, then a file of that name in a models folder. Files
+    are fetched only if a card or the URL gives their sha256, since weights are code. Formats that cannot run code need
+    no sha256.
 
     Args:
         weights: `yolo11n`, `runs/best.pt`, `https://host/best.pt#sha256=…`.
-        folders: where cards and files are looked for, in order; by default `$PRELABEL_MODELS`, `models/`, and the
-            cards that come with the package. The user's cache comes after them.
+        folders: folders to search for cards and files, in order; by default `$PRELABEL_MODELS`, `models/`, and the
+            cards that come with the package. The user's cache is searched after them.
 
     Raises:
-        WeightsError: if they are not to be had, or are not what they should be. It says what to do.
+        ConfigError: the value is empty, or its address is malformed.
+        WeightsError: the weights cannot be found or fetched, or have another sha256. The message says what to do.
     """
     folders = model_folders() if folders is None else folders
     if not weights.strip():
@@ -193,12 +197,12 @@ def resolve_weights(weights: str, *, folders: Sequence[Path] | None = None) -> W
 
 
 def cache_folder() -> Path:
-    """Returns the folder that fetched weights are kept in: `$XDG_CACHE_HOME/prelabel/models`."""
+    """Returns the cache folder of fetched weights: `$XDG_CACHE_HOME/prelabel/models`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "models"
 
 
 def sha256_of(path: Path) -> str:
-    """Returns the sha256 of a file, or of a folder's relative names and their contents."""
+    """Returns the sha256 of a file, or of the relative names and contents of a folder's files."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -210,17 +214,19 @@ def sha256_of(path: Path) -> str:
 
 
 def fetch(url: str, target: Path, sha256: str | None) -> str:
-    """Fetches a file and returns its sha256; the file has its name only once it is whole and as expected.
+    """Fetches a file and returns its sha256.
+
+    The file gets its final name only after it is complete and has passed its sha256 check.
 
     Raises:
-        WeightsError: if it cannot be had, or is another file. It says where to put it by hand.
+        WeightsError: the file cannot be fetched or has another sha256. The message says what to do.
     """
     _log.info("fetching %s to %s", shown(url), target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder,
-            requests.Session() as session,  # unlike those for signed links, it may log in by .netrc or the address
+            requests.Session() as session,  # unlike sessions for signed links, it may log in by .netrc or the URL
         ):
             session.headers["Accept-Encoding"] = "identity"
             fetched = Path(folder) / target.name
@@ -241,7 +247,7 @@ def fetch(url: str, target: Path, sha256: str | None) -> str:
 
 
 def shown(url: str) -> str:
-    """Returns an address without what may be secret in it: user, query and fragment.
+    """Returns a URL without the parts that may be secret: user, query and fragment.
 
     >>> shown("https://me:key@host/a/best.pt?token=1#x")
     'https://host/a/best.pt'
@@ -251,7 +257,7 @@ def shown(url: str) -> str:
 
 
 def _from_card(card: ModelCard, folders: Sequence[Path]) -> Weights:
-    """Returns a card's weights. A file that somebody put into a models folder is taken at that person's word."""
+    """Returns a card's weights. A file in a models folder is used even if its sha256 differs, with a warning."""
     placed = _find_file(card.file, folders)
     path = placed or _find_file(card.file, [cache_folder()]) or _fetch_card(card)
     found = sha256_of(path)
@@ -291,7 +297,7 @@ def _from_address(address: str) -> Weights:
             f"add #sha256=… to the address, or write a card (models/{Path(name).stem}.yaml: file, url, sha256, "
             f"licence, use), or fetch the file yourself and give its path"
         )
-    # One folder an address: best.pt of one place is not best.pt of another.
+    # One folder per URL, since files of different URLs may have the same name.
     target = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
     if target.is_file() and (not sha256 or sha256_of(target) == sha256):
         return Weights(path=target, sha256=sha256_of(target), name=target.stem)
@@ -300,7 +306,7 @@ def _from_address(address: str) -> Weights:
 
 def _find_file(name: str, folders: Sequence[Path]) -> Path | None:
     for path in (folder / name for folder in folders):
-        # A format that is a folder: OpenVINO's graph is an .xml file in it.
+        # OpenVINO's format is a folder with the graph as an .xml file.
         if path.is_file() or any(path.glob("*.xml")):
             return path.absolute()
     return None

@@ -1,4 +1,4 @@
-"""Pictures through a classification network."""
+"""Runs images through a classification network."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from prelabel.errors import ClassifyError
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What becomes of an image before the network sees it, in torchvision's terms.
+    """How an image is scaled, cropped and normalised for the network, in torchvision's terms.
 
     Attributes:
         resize: pixels of the shorter side after scaling, with antialias.
         crop_size: pixels of the square that is cut from the middle.
         interpolation: torchvision's `InterpolationMode`.
-        mean: by channel, of values 0..1.
-        std: by channel.
+        mean: mean of each channel, for values 0..1.
+        std: standard deviation of each channel.
     """
 
     resize: int
@@ -31,17 +31,17 @@ class Preparation:
 
     @classmethod
     def of_preset(cls, published: Any, imgsz: int | None) -> Preparation:
-        """Returns the preparation of published weights, for another size of input in the same proportion."""
+        """Returns the preparation of published weights; `imgsz` scales its crop and resize in proportion."""
         preset = published.transforms()
         (crop_size,), (resize,) = preset.crop_size, preset.resize_size
         side = imgsz or crop_size
         return cls(round(resize * side / crop_size), side, preset.interpolation, tuple(preset.mean), tuple(preset.std))
 
     def crop(self, image: torch.Tensor) -> torch.Tensor:
-        """Returns uint8 (3, side, side) of an image uint8 (H, W, 3)."""
+        """Returns an image, uint8 (H, W, 3), scaled and cropped to uint8 (3, side, side)."""
         from torchvision.transforms.v2 import functional
 
-        # As uint8, which is quicker than the preset's float32, and nearer to Pillow, on which the weights were scored.
+        # uint8 is faster than the preset's float32. It is also closer to Pillow, with which the weights were evaluated.
         scaled = functional.resize(
             image.permute(2, 0, 1), [self.resize], interpolation=self.interpolation, antialias=True
         )
@@ -49,7 +49,7 @@ class Preparation:
         return cropped
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
-        """Returns float32 (N, 3, side, side) of uint8 images."""
+        """Returns uint8 images, (N, 3, side, side), normalised as float32."""
         mean = torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1)
         memory_format = torch.channels_last if batch.device.type == "cpu" else torch.contiguous_format
@@ -59,7 +59,7 @@ class Preparation:
 def forward(
     network: torch.nn.Module, preparation: Preparation, images: Sequence[torch.Tensor], device: torch.device
 ) -> Any:
-    """Returns a network's outputs for images uint8 (H, W, 3), as it gives them: a tensor, or several.
+    """Returns the network's raw outputs for images, uint8 (H, W, 3): one tensor or several.
 
     Raises:
         ClassifyError: the images do not fit on the device.

@@ -1,6 +1,6 @@
-"""A vision model behind an OpenAI-compatible endpoint, asked which of the ontology's options an image shows.
+"""Asks a vision model behind an OpenAI-compatible endpoint which ontology option an image shows.
 
-The form of requests and answers is that of OpenAI's API reference, `POST /chat/completions`.
+Requests and answers have the form of OpenAI's API reference, `POST /chat/completions`.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ NONE_OF_THESE = "none of these"
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer.
+    """The model's answer for one image.
 
     Attributes:
-        answer: an option; None: none of them.
-        confidence: 0..1, of the answer.
-        is_measured: whether the service measured it; else it stands at 1.
-        why_none: `none`: the model found that nothing fits; `refusal`: it would not say; `invalid`: it said something
-            else. Empty where there is an answer.
+        answer: the chosen option; None if the model chose none.
+        confidence: confidence of the answer, 0..1.
+        is_measured: whether the confidence comes from log-probabilities; if not, it is 1.
+        why_none: `none`: the model says that no option fits; `refusal`: it refused to answer; `invalid`: it answered
+            something else. Empty if there is an answer.
     """
 
     answer: str | None
@@ -60,11 +60,11 @@ class Said:
 
 
 def read_answer(completion: Mapping[str, Any], options: Collection[str]) -> Said:
-    """Returns what a completion says.
+    """Returns the answer that a completion holds.
 
     Args:
-        completion: the answer's JSON.
-        options: that may be answered.
+        completion: the response as JSON.
+        options: the options that the model may choose.
 
     >>> message = {"content": '{"answer": "Cat"}', "refusal": None}
     >>> read_answer({"choices": [{"message": message, "finish_reason": "stop"}]}, ["Cat", "Dog"])
@@ -87,7 +87,7 @@ def read_answer(completion: Mapping[str, Any], options: Collection[str]) -> Said
 
 
 def _probability(choice: Mapping[str, Any], *forms: str) -> float | None:
-    """Returns the product of the probabilities of the tokens in which the answer stands; None where none are given."""
+    """Returns the product of the probabilities of the answer's tokens; None without log-probabilities."""
     try:
         tokens = [(str(entry["token"]), float(entry["logprob"])) for entry in choice["logprobs"]["content"]]
     except (KeyError, TypeError, ValueError):
@@ -115,7 +115,7 @@ _CONNECT_SECONDS = 10.0
 
 
 class ChatEndpoint:
-    """`POST BASE/chat/completions`. May be called from several threads."""
+    """Sends requests to `POST BASE/chat/completions`. May be called from several threads."""
 
     def __init__(
         self,
@@ -127,21 +127,21 @@ class ChatEndpoint:
         requests_per_minute: float | None,
         num_workers: int,
     ) -> None:
-        """Makes no call.
+        """Prepares the session and sends nothing.
 
         Args:
-            base_url: without `/chat/completions`.
-            key: sent as a bearer token; None: none is sent.
-            attempts: tries at each request.
-            timeout_seconds: for an answer.
-            requests_per_minute: at most; None: no limit of ours.
+            base_url: the address without `/chat/completions`.
+            key: sent as a bearer token; None: no token is sent.
+            attempts: attempts per request.
+            timeout_seconds: how long to wait for an answer.
+            requests_per_minute: the most requests per minute; None: no limit.
             num_workers: threads that will call.
         """
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._name = f"classifier 'openai': {urlsplit(base_url).hostname}"
         self._key = key or ""
         self._session = requests.Session()
-        self._session.auth = self._sign  # else a .netrc would go before the key
+        self._session.auth = self._sign  # without it, requests would prefer credentials from .netrc over the key
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=num_workers))
         self._backoff = Backoff(attempts, _FIRST_WAIT_SECONDS)
@@ -151,11 +151,11 @@ class ChatEndpoint:
         self._lock = threading.Lock()
 
     def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the answer's JSON.
+        """Sends a request and returns the response as JSON.
 
         Raises:
-            AccountError: the service does not take the key, or has no such model: no other request could succeed.
-            ClassifyError: it refused the request, or went on failing.
+            AccountError: the service rejects the key or has no such model, so every other request would fail too.
+            ClassifyError: the service refused the request, or every attempt failed.
         """
         trouble = ""
         for attempt in range(1, self._backoff.attempts + 1):
@@ -166,7 +166,7 @@ class ChatEndpoint:
                     self._url,
                     json=request,
                     timeout=(_CONNECT_SECONDS, self._timeout_seconds),
-                    allow_redirects=False,  # a bearer token is for one host
+                    allow_redirects=False,  # a redirect could send the bearer token to another host
                 )
                 if response.status_code not in PASSING:
                     return self._content(response, request)
@@ -204,7 +204,7 @@ class ChatEndpoint:
         return content
 
     def _said(self, response: requests.Response) -> str:
-        """Returns what a service says of an error, cut, and without the key that some quote."""
+        """Returns the service's error message, shortened and without the key, which some services quote."""
         text = response.text
         with suppress(KeyError, TypeError, ValueError):
             text = str(response.json()["error"]["message"])
@@ -213,6 +213,7 @@ class ChatEndpoint:
     def _wait_for_turn(self) -> None:
         if not self._gap_seconds:
             return
+        # Each thread reserves its turn under the lock but sleeps outside it, so that others can reserve theirs.
         with self._lock:
             now = time.monotonic()
             turn = max(now, self._next_at)
@@ -226,14 +227,14 @@ DEFAULT_PROMPT = "Which of these does the picture show? If it shows none of them
 
 
 class OpenAIClassifier:
-    """Asks a chat-completions endpoint; where it is comes from OPENAI_BASE_URL, the key from OPENAI_API_KEY.
+    """Asks a chat-completions endpoint. OPENAI_BASE_URL sets its address, OPENAI_API_KEY the key.
 
-    A refusal, or an answer that is not one of the options, is no answer: the task goes `otherwise`.
+    A refusal or an invalid answer counts as no answer, so the task takes the pathway under `otherwise`.
 
     Attributes:
         class_names: the options.
-        traits: the model, and the batch size.
-        usage: requests, tokens, cost and answers that were none, by name; grows while a run goes on.
+        traits: the model and the batch size.
+        usage: numbers of requests, tokens, refusals and invalid answers, and the cost, by name; grows during a run.
     """
 
     class Options(BaseModel):
@@ -298,7 +299,7 @@ class OpenAIClassifier:
         self._lock = threading.Lock()
 
     def usage_warnings(self, usage: Mapping[str, float]) -> list[str]:
-        """Returns that confidences were not measured, where they were not."""
+        """Returns a warning if some confidences were not measured."""
         unmeasured = int(usage.get("unmeasured_answers", 0))
         if not unmeasured:
             return []
@@ -307,11 +308,11 @@ class OpenAIClassifier:
         ]
 
     def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
-        """Returns the probability of the option that was answered, float32 (N, C), 0 of all others.
+        """Returns probabilities, float32 (N, C): the confidence of the chosen option, 0 for all others.
 
         Raises:
-            AccountError: the service does not take the key, or has no such model.
-            ClassifyError: it did not answer an image, however often it was asked.
+            AccountError: the service rejects the key or has no such model.
+            ClassifyError: the service gave no answer for an image after all attempts.
         """
         rows = np.zeros((len(images), len(self.class_names)), np.float32)
         numbered = enumerate(images)
@@ -326,7 +327,7 @@ class OpenAIClassifier:
         digest = hashlib.sha256(jpeg).hexdigest()
         with self._lock:
             known = self._answered.get(digest)
-        if known is not None:  # a batch of which one image failed is asked for again; answers cost
+        if known is not None:  # if one image of a batch fails, the batch is sent again, and each answer costs money
             return number, known
         answer = self._endpoint.complete(self._request(jpeg))
         said = read_answer(answer, self.class_names)

@@ -1,4 +1,4 @@
-"""Classifiers that torchvision builds: any of its classification builders, with published weights or your own."""
+"""Classifiers from torchvision's classification builders, with published weights or your own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from prelabel.plugins.traits import ModelTraits
 
 
 def find_published(builder: str, name: str | None, file: str) -> Any:
-    """Returns an entry of the builder's weights enumeration: by name, by its file, else the first.
+    """Returns an entry of the builder's weights enumeration.
+
+    It is the entry with this name. Without a name, it is the entry with this file, or else the first one.
 
     Raises:
         ConfigError: there is no such builder, or it has no such weights.
@@ -54,7 +56,8 @@ def build_network(
     """Returns the builder's network with these weights, ready on the device.
 
     Raises:
-        WeightsError: the weights are those of another network, or of another number of classes.
+        ConfigError: the network cannot be built.
+        WeightsError: the weights belong to another network, or to another number of classes.
     """
     try:
         network: torch.nn.Module = import_torchvision("classifier").get_model(
@@ -78,9 +81,10 @@ def build_network(
 
 
 def _fold_norms(network: torch.nn.Module) -> torch.nn.Module:
-    """Returns the network with each batch norm within the convolution before it: a third of MobileNetV2's time.
+    """Returns the network with each batch norm folded into the convolution before it.
 
-    torchvision keeps all its classification networks fit for tracing (its tests, `test_classification_model`).
+    Batch norms take a third of MobileNetV2's time. torchvision's tests (`test_classification_model`) ensure that all
+    its classification networks can be traced, which folding needs.
     """
     from torch.fx.experimental.optimization import fuse
 
@@ -102,11 +106,11 @@ _EXAMPLE = "torchvision.models.mobilenet_v2"
 
 
 class TorchvisionClassifier:
-    """Runs a torchvision classification network on images prepared as its published weights were trained.
+    """Runs a torchvision classification network on images prepared as for its published weights.
 
     Attributes:
         class_names: names by class id.
-        traits: the model, and the batch size.
+        traits: the model and the batch size.
     """
 
     class Options(BaseModel):
@@ -143,7 +147,7 @@ class TorchvisionClassifier:
         self._network = build_network(
             builder, len(self.class_names), read_state_dict(weights.path), weights.path, self._device
         )
-        # Larger ones are slower on a CPU: what is between two layers does not stay in its caches.
+        # Larger batches are slower on a CPU: the activations between two layers no longer fit into its caches.
         record = ModelRecord(weights.name, weights.sha256, weights.licence)
         self.traits = ModelTraits(model=record, batch_size=16 if self._device.type == "cpu" else 128)
 

@@ -1,4 +1,4 @@
-"""Classifiers that Ultralytics trained: YOLO weights whose name ends in -cls."""
+"""Classifiers of Ultralytics: YOLO checkpoints whose name ends in -cls."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ _DEFAULT_IMGSZ = 224
 
 
 class UltralyticsClassifier:
-    """Runs a classification checkpoint of Ultralytics below its `predict`, and equal to it, on whole batches.
+    """Runs an Ultralytics classification checkpoint on whole batches.
+
+    It calls the network directly and gives the same probabilities as `predict`.
 
     Attributes:
         class_names: names by class id.
-        traits: the model, and the batch size.
+        traits: the model and the batch size.
     """
 
     class Options(BaseModel):
@@ -62,7 +64,7 @@ class UltralyticsClassifier:
         if not images:
             return np.zeros((0, len(self.class_names)), np.float32)
         outputs = forward(self._network, self._preparation, images, self._device)
-        # Outside of training the head gives the probabilities first, then what it took the softmax of.
+        # In evaluation mode the head returns the probabilities first, then the logits.
         probabilities = outputs[0] if isinstance(outputs, tuple | list) else outputs
         found: NDArray[np.float32] = probabilities.float().cpu().numpy()
         return found
@@ -84,7 +86,7 @@ def _load(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
 
 
 def _preparation_of(network: torch.nn.Module, checkpoint: dict[str, Any], imgsz: int | None) -> Preparation:
-    """Returns the preparation that is saved with a network, else the one of Ultralytics' own training."""
+    """Returns the preparation that is saved with a network, or else the default of Ultralytics."""
     from torchvision import transforms
 
     trained_on = (checkpoint.get("train_args") or {}).get("imgsz")

@@ -1,4 +1,4 @@
-"""What all built-in detectors share: options, weights, device, thresholds, traits, batches, replicas.
+"""The base class of all built-in detectors: options, weights, device, thresholds, traits, batches, replicas.
 
 A built-in detector is one file. It subclasses `NetworkDetector`, extends its options, and implements `_load` and
 `_start`.
@@ -30,7 +30,7 @@ from prelabel.plugins.traits import ModelTraits
 
 SMALLEST_BATCH, LARGEST_BATCH = 8, 32
 LEAST_GAIN = 1.05
-"""A batch twice as large must take this much less time per frame; if not, it only delays frames."""
+"""A batch twice as large must process this many times as many frames per second; otherwise it only adds delay."""
 _CPU_BATCH, _GPU_BATCH = 4, 16
 _REPEATS = 3
 
@@ -57,12 +57,12 @@ class DetectorOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a detector knows of its model once it is loaded.
+    """Facts about a loaded model.
 
     Attributes:
-        class_names: by class id.
-        output: what the model can give beyond boxes.
-        licence: what the weights say of themselves.
+        class_names: names by class id.
+        output: what the model can output in addition to boxes.
+        licence: the licence that the weights state.
         engine: the runtime and its precision, in words.
     """
 
@@ -74,12 +74,12 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class PendingBatch:
-    """A batch that a network works on.
+    """A batch that the network is processing.
 
     Attributes:
-        rows: waits for the boxes of each frame, in pixels of the frame and clipped to it.
-        geometry: returns what is known beyond the box for these rows of each frame, object (n,) per frame; None where
-            the model gives boxes only.
+        rows: waits for the boxes of each frame and returns them, in pixels of the frame and clipped to it.
+        geometry: returns the masks, keypoints or rotated boxes of the given rows, object (n,) per frame; None if the
+            model outputs boxes only.
     """
 
     rows: Callable[[], list[Rows]]
@@ -91,8 +91,8 @@ class NetworkDetector(ABC):
 
     Attributes:
         class_names: names by class id.
-        traits: the model, its thresholds, and what it can give beyond boxes.
-        warnings: what the user should know of how the model was loaded.
+        traits: the model, its thresholds, and what it can output in addition to boxes.
+        warnings: what the user should know about how the model was loaded.
     """
 
     Options: ClassVar[type[DetectorOptions]] = DetectorOptions
@@ -118,19 +118,19 @@ class NetworkDetector(ABC):
         )
 
     def _resolve_weights(self) -> Weights:
-        """Returns the weights that the options name, fetched first if need be."""
+        """Returns the weights that the options name, and fetches them if necessary."""
         return resolve_weights(self._options.weights)
 
     @abstractmethod
     def _load(self, weights: Weights) -> ModelFacts:
-        """Loads the network on `self._device` and returns what is known of it."""
+        """Loads the network on `self._device` and returns facts about it."""
 
     @abstractmethod
     def _start(self, frames: torch.Tensor) -> PendingBatch:
-        """Starts the network on frames, uint8 (N, H, W, 3), RGB, on `self._device`; must not wait for a GPU."""
+        """Starts the network on frames, uint8 (N, H, W, 3), RGB, on `self._device`. It must not wait for a GPU."""
 
     def _replicate(self) -> bool:
-        """Replaces the network of this copy by one with the same weights; returns False if it cannot."""
+        """Replaces the network of this copy with a replica; returns False if that is not possible."""
         return False
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
@@ -152,7 +152,7 @@ class NetworkDetector(ABC):
             except torch.OutOfMemoryError as error:
                 raise DeviceMemoryError(f"{len(batch)} frames do not fit on {self._device}") from error
 
-        # The default argument holds the batch: its copy to the device may read host memory until results are here.
+        # The default argument keeps the batch alive: the asynchronous copy to the device still reads its host memory.
         def finish(_held: FrameBatch = batch) -> list[Detections]:
             with torch.inference_mode():
                 return self._detections(pending)
@@ -160,7 +160,7 @@ class NetworkDetector(ABC):
         return finish
 
     def _detections(self, pending: PendingBatch) -> list[Detections]:
-        """Waits for a batch and returns its detections, with the geometry of the requested classes."""
+        """Waits for a batch and returns its detections. Those of the requested classes have geometry."""
         frames = pending.rows()
         if not self._geometry_ids or pending.geometry is None:
             return [detections_of_rows(rows) for rows in frames]
@@ -175,18 +175,18 @@ class NetworkDetector(ABC):
         return detections
 
     def with_geometry(self, class_ids: frozenset[int]) -> Self:
-        """Returns a detector of the same network that also gives masks, keypoints or rotated boxes of these classes."""
+        """Returns a detector on the same network that adds masks, keypoints or rotated boxes for these classes."""
         detector = copy.copy(self)
         detector._geometry_ids, detector._batch_sizes = class_ids, {}
         return detector
 
     def replicate(self) -> Self | None:
-        """Returns a detector on the same weights for another thread of the CPU; None on a GPU."""
+        """Returns a detector with the same weights for another CPU thread; None on a GPU."""
         replica = copy.copy(self)
         return replica if self._device.type == "cpu" and replica._replicate() else None
 
     def fit_batch(self, height: int, width: int) -> int:
-        """Returns the batch size for frames of this size, in pixels; on a GPU it measures some, once."""
+        """Returns the batch size for frames of this size, in pixels. On a GPU it is measured once per frame size."""
         if self._device.type == "cpu":
             return _CPU_BATCH
         size = (height, width)
@@ -198,9 +198,9 @@ class NetworkDetector(ABC):
 
 
 def class_ids_of(classes: Sequence[int | str] | None, class_names: Sequence[str]) -> list[int] | None:
-    """Returns the ids of classes that a config names by id or by name; None for None, which means all.
+    """Returns the sorted ids of classes given by id or name; None, which means all classes, for None.
 
-    A name may belong to several classes. It then stands for all of them.
+    If several classes have the same name, the name means all of them.
 
     Raises:
         ConfigError: the model has no such class.
@@ -228,12 +228,12 @@ def class_ids_of(classes: Sequence[int | str] | None, class_names: Sequence[str]
 def fit_batch_size(
     seconds_of: Callable[[int], float], smallest: int = SMALLEST_BATCH, largest: int = LARGEST_BATCH
 ) -> int:
-    """Returns the batch size after doubling it for as long as that pays and fits.
+    """Returns the batch size after doubling it while frames per second rise and memory suffices.
 
     Args:
-        seconds_of: returns how long a batch of this size takes.
-        smallest: the first size.
-        largest: the last size.
+        seconds_of: returns the seconds that a batch of this size takes.
+        smallest: the first size to try.
+        largest: the last size to try.
 
     >>> fit_batch_size(lambda size: 1 + size / 16)  # each batch costs as much as 16 frames
     32
@@ -256,11 +256,11 @@ def fit_batch_size(
 def time_batch(
     start: Callable[[FrameBatch], Callable[[], object]], height: int, width: int, device: torch.device, num_frames: int
 ) -> float:
-    """Returns the seconds per batch of blank frames; as in a run, each starts before the last is awaited."""
+    """Returns the seconds per batch of black frames. As in a run, a batch starts before the one before has finished."""
     data = torch.zeros((num_frames, height, width, 3), dtype=torch.uint8, device=device)
     indices = np.arange(num_frames)
     batch = FrameBatch(data, indices, indices / 25.0)
-    start(batch)()  # the first batch chooses kernels and takes memory
+    start(batch)()  # a warm-up: the first batch also chooses kernels and allocates memory
     began = time.perf_counter()
     pending = start(batch)
     for _ in range(_REPEATS - 1):

@@ -1,7 +1,7 @@
-"""From a network's output to detections on the host: NMS, tables of rows, masks.
+"""Turns a network's output into detections on the host: NMS, tables of rows, masks.
 
-A table holds the boxes of N images: float32 (N, max_det, 6 or more), with the columns x1, y1, x2, y2, confidence, class
-id, then the head's own, such as mask coefficients or keypoints. Unused rows have a confidence of -1.
+A table holds the boxes of N images: float32 (N, max_det, 6 or more). Its columns are x1, y1, x2, y2, confidence, class
+id, then those of the head, such as mask coefficients or keypoints. Unused rows have a confidence of -1.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ Rows = NDArray[np.float32]
 """The boxes of one frame: (n, 6 or more), columns as in a table."""
 
 CLASS_OFFSET = 7680.0
-"""Ultralytics' `max_wh`: boxes of different classes are moved apart by this, so that they never overlap."""
+"""Ultralytics' `max_wh`: boxes are shifted by this times their class id, so only boxes of one class overlap."""
 MAX_CANDIDATES = 30_000
-"""Ultralytics' `max_nms`: boxes per image that NMS looks at, highest confidence first."""
+"""Ultralytics' `max_nms`: the most boxes per image that NMS compares, highest confidence first."""
 BATCHED_CANDIDATES = 512
-"""The same for `nms_batched`. YOLO11n has 310 on a street with fifty objects, at a confidence of 0.05."""
+"""The same for `nms_batched`. YOLO11n yields 310 on a street with fifty objects, at a confidence of 0.05."""
 MAX_ROUNDS = 12
-"""Rounds of `nms_batched`; the same street takes 6."""
-_BATCHED_IMAGES = 64  # the overlaps of all pairs take 64 MB for 64 images
+"""The most rounds of `nms_batched`. The same street takes 6."""
+_BATCHED_IMAGES = 64  # images per step, to bound memory: the overlaps of all pairs take 64 MB for 64 images
 _NO_ROW = -1.0
 
 
 @dataclass(frozen=True, slots=True)
 class NmsConfig:
-    """Which boxes are kept.
+    """Decides which boxes are kept.
 
     Attributes:
-        conf: those with a confidence above this.
-        iou: those that overlap no box of their class with a higher confidence by more than this.
-        max_det: at most this many per image.
-        class_ids: those of these classes, int64, on the predictions' device; None: of all classes.
-        agnostic: compare boxes of different classes, too.
+        conf: boxes with a confidence above this are kept.
+        iou: a box is dropped if it overlaps a box of its class with a higher confidence by more than this.
+        max_det: the most boxes per image.
+        class_ids: classes to keep, int64, on the device of the predictions; None: all classes.
+        agnostic: whether boxes of different classes are compared too.
     """
 
     conf: float
@@ -51,7 +51,7 @@ class NmsConfig:
 
 
 def filter_rows(rows: torch.Tensor, config: NmsConfig) -> torch.Tensor:
-    """Returns the table of the rows that pass `conf`, `class_ids` and `max_det`; for heads that need no NMS.
+    """Returns a table of the rows that pass `conf`, `class_ids` and `max_det`, for heads that need no NMS.
 
     Args:
         rows: (N, K, 6 or more), highest confidence first, columns as in a table.
@@ -62,18 +62,18 @@ def filter_rows(rows: torch.Tensor, config: NmsConfig) -> torch.Tensor:
 
 
 def sort_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Returns rows (N, K, 6 or more), highest confidence first."""
+    """Returns rows (N, K, 6 or more) sorted by confidence, highest first."""
     order = rows[..., 4].argsort(dim=1, descending=True, stable=True)
     return rows.gather(1, order[..., None].expand(-1, -1, rows.shape[-1]))
 
 
 def nms_per_image(prediction: torch.Tensor, num_classes: int, config: NmsConfig) -> torch.Tensor:
-    """Returns the table of the boxes that torchvision's NMS keeps, one image at a time. It waits for the device.
+    """Returns a table of the boxes that torchvision's NMS keeps, image by image. It waits for the device.
 
     Args:
         prediction: (N, 4 + num_classes + E, A): centre x, centre y, width, height, confidence of each class, then E
-            values of the head's own.
-        num_classes: in the prediction.
+            further values of the head.
+        num_classes: number of classes in the prediction.
         config: which boxes are kept.
     """
     from torchvision.ops import nms
@@ -93,23 +93,23 @@ def nms_per_image(prediction: torch.Tensor, num_classes: int, config: NmsConfig)
 def nms_batched(
     prediction: torch.Tensor, num_classes: int, config: NmsConfig, *, num_candidates: int = BATCHED_CANDIDATES
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns what `nms_per_image` does, for all images at once and without waiting for a GPU.
+    """Returns the table of `nms_per_image`, for all images at once and without waiting for a GPU.
 
-    torchvision's NMS returns as many boxes as it keeps, so the host must wait for that number. For each image, that is
-    a wait during which the GPU has no next kernel. Here all shapes are fixed in advance.
+    The shape of torchvision's NMS result depends on the number of kept boxes, so the host must wait for that number.
+    During that wait, once per image, the GPU is idle. Here all shapes are known in advance.
 
-    Greedy NMS drops a box if it overlaps a box of higher confidence that is kept itself. Each round applies that rule
-    to all pairs, with the last round's result. Round k decides every box that depends on a chain of at most k others.
-    Once a round changes nothing, all boxes are decided, and the result is that of greedy NMS.
+    Greedy NMS drops a box if it overlaps a kept box of higher confidence. Each round applies this rule to all pairs,
+    using the result of the round before. Round k decides every box that depends on a chain of at most k others. Once a
+    round changes nothing, all boxes are decided, and the result equals greedy NMS.
 
     Args:
         prediction: as for `nms_per_image`.
-        num_classes: in the prediction.
+        num_classes: number of classes in the prediction.
         config: which boxes are kept.
-        num_candidates: boxes per image that are compared.
+        num_candidates: the most boxes per image that are compared.
 
     Returns:
-        The table, and a bool scalar: whether it is exact. It is not if an image has more candidates, or needs more
+        The table, and a bool scalar: whether it is exact. It is not exact if an image has more candidates or needs more
         rounds.
     """
     confidence, class_id = _best_class(prediction, num_classes)
@@ -134,7 +134,7 @@ def _decide(rows: torch.Tensor, config: NmsConfig) -> tuple[torch.Tensor, torch.
     overlaps = _overlaps(_move_apart(rows, config), config.iou).float()
     candidates = rows[..., 4] > config.conf
     keep, is_final = candidates, torch.ones((), dtype=torch.bool, device=rows.device)
-    for _ in range(MAX_ROUNDS):  # a fixed number: to ask whether it may stop would wait for the device
+    for _ in range(MAX_ROUNDS):  # a fixed number, since a check for convergence would wait for the device
         before = keep
         keep = candidates & (torch.bmm(before[:, None].float(), overlaps)[:, 0] == 0)
         is_final = (keep == before).all()
@@ -142,9 +142,9 @@ def _decide(rows: torch.Tensor, config: NmsConfig) -> tuple[torch.Tensor, torch.
 
 
 def _overlaps(boxes: torch.Tensor, iou: float) -> torch.Tensor:
-    """Returns bool (N, K, K): whether box i overlaps the later box j by more than `iou`.
+    """Returns whether box i overlaps the later box j by more than `iou`, bool (N, K, K).
 
-    The order of operations is that of torchvision's NMS kernel, so that rounding is the same too.
+    The order of operations is that of torchvision's NMS kernel, so rounding is the same too.
     """
     areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     top_left = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
@@ -164,19 +164,19 @@ def _is_candidate(confidence: torch.Tensor, class_id: torch.Tensor, config: NmsC
 
 
 def _rows(boxes: torch.Tensor, confidence: torch.Tensor, class_id: torch.Tensor, extras: torch.Tensor) -> torch.Tensor:
-    """Returns rows (..., 6 + E) of boxes (..., 4) given as centre and size."""
+    """Returns rows (..., 6 + E) for boxes (..., 4) given as centre and size."""
     centre, half = boxes[..., :2].float(), boxes[..., 2:].float() / 2
     columns = [centre - half, centre + half, confidence[..., None], class_id[..., None].float(), extras.float()]
     return torch.cat(columns, dim=-1)
 
 
 def _move_apart(rows: torch.Tensor, config: NmsConfig) -> torch.Tensor:
-    """Returns the boxes (..., 4) of rows; those of different classes never overlap, unless `agnostic`."""
+    """Returns the boxes (..., 4) of rows, shifted so that only boxes of one class overlap, unless `agnostic`."""
     return rows[..., :4] if config.agnostic else rows[..., :4] + rows[..., 5:6] * CLASS_OFFSET
 
 
 def table_of_frames(frames: Sequence[torch.Tensor], max_det: int) -> torch.Tensor:
-    """Returns the table of each frame's rows, (up to max_det, 6 or more).
+    """Returns a table of each frame's rows, each (up to max_det, 6 or more).
 
     >>> table_of_frames([torch.zeros(1, 6), torch.zeros(0, 6)], 2)[..., 4].tolist()
     [[0.0, -1.0], [-1.0, -1.0]]
@@ -188,12 +188,12 @@ def table_of_frames(frames: Sequence[torch.Tensor], max_det: int) -> torch.Tenso
 
 
 def table_of_kept(rows: torch.Tensor, keep: torch.Tensor, max_det: int) -> torch.Tensor:
-    """Returns the table of the rows that are kept, at most the first `max_det` per image; does not wait for a GPU.
+    """Returns a table of the first `max_det` kept rows per image, without waiting for a GPU.
 
     Args:
         rows: float32 (N, K, 6 or more).
-        keep: bool (N, K).
-        max_det: rows per image.
+        keep: bool (N, K), which rows are kept.
+        max_det: the most rows per image.
 
     >>> rows = torch.arange(3.0)[None, :, None].expand(1, 3, 6)
     >>> table_of_kept(rows, torch.tensor([[False, True, True]]), 2)[0, :, 4].tolist()
@@ -202,15 +202,15 @@ def table_of_kept(rows: torch.Tensor, keep: torch.Tensor, max_det: int) -> torch
     num_images, _, num_columns = rows.shape
     table = rows.new_full((num_images, max_det + 1, num_columns), _NO_ROW)
     place = keep.cumsum(1) - 1
-    place = place.where(keep & (place < max_det), max_det)  # all other rows go to one more place, which is cut off
+    place = place.where(keep & (place < max_det), max_det)  # all other rows go to one extra place, which is cut off
     table.scatter_(1, place[..., None].expand(-1, -1, num_columns), rows)
     return table[:, :max_det]
 
 
 class HostCopy:
-    """A copy of a tensor to the host that runs while the thread goes on.
+    """Copies a tensor to the host without blocking the thread.
 
-    The host memory is pinned: a copy to other memory would block until the GPU has finished all earlier work.
+    The host memory is pinned. A copy to other memory would block until the GPU has finished all earlier work.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
@@ -224,7 +224,7 @@ class HostCopy:
         self._copied.record(torch.cuda.current_stream(tensor.device))
 
     def wait(self) -> NDArray[np.float32]:
-        """Returns the values when the copy has ended, in the tensor's dtype."""
+        """Waits for the copy and returns the values, in the tensor's dtype."""
         if self._copied is not None:
             self._copied.synchronize()
         values: NDArray[np.float32] = self._host.numpy()
@@ -232,9 +232,9 @@ class HostCopy:
 
 
 def rows_of_table(table: NDArray[np.float32]) -> list[Rows]:
-    """Returns each frame's rows of a table on the host, without unused rows and without boxes of no area.
+    """Returns each frame's rows of a table on the host, without unused rows and boxes without area.
 
-    A box that lies outside the frame has no area once it is clipped.
+    A box outside the frame has no area after clipping.
 
     >>> rows = [[0, 0, 2, 2, 0.5, 1], [3, 0, 3, 2, 0.5, 1], [0, 0, 0, 0, -1, 0]]
     >>> [len(rows) for rows in rows_of_table(np.array([rows], np.float32))]
@@ -248,8 +248,8 @@ def detections_of_rows(rows: Rows, geometry: NDArray[np.object_] | None = None) 
     """Returns the detections of one frame.
 
     Args:
-        rows: of the frame.
-        geometry: object (n,), what is known beyond each box; None: nothing.
+        rows: rows of the frame.
+        geometry: object (n,), the mask, keypoints or rotated box of each row; None: boxes only.
     """
     column = np.full(len(rows), None, object) if geometry is None else geometry
     return Detections(rows[:, :4], rows[:, 4].clip(0, 1), rows[:, 5].astype(np.int64), column)
@@ -261,8 +261,8 @@ class PixelWindow:
 
     Attributes:
         left: first column of the part, in pixels of the frame.
-        top: first row of the part.
-        pixels: bool (height, width), on the device: which of them are the object's.
+        top: first row of the part, in pixels of the frame.
+        pixels: bool (height, width), on the device: which pixels belong to the object.
     """
 
     left: int
@@ -273,7 +273,7 @@ class PixelWindow:
 def masks_of_windows(frames: Sequence[Sequence[PixelWindow]]) -> list[NDArray[np.object_]]:
     """Returns the masks of each frame's windows, object (n,); None for a window without a set pixel.
 
-    The windows of all frames come to the host in one copy: each copy by itself would wait for the GPU.
+    The windows of all frames reach the host in one copy, since each copy waits for the GPU.
     """
     windows = [window for of_frame in frames for window in of_frame]
     values = np.zeros(0, np.bool_)

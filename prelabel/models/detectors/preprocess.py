@@ -1,4 +1,4 @@
-"""From frames to a network's input, with the pixels that Ultralytics' `predict` would feed it."""
+"""Turns frames into a network's input, with the same pixels as Ultralytics' `predict`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 
 from prelabel.data.boxes import Letterbox
 
-PAD_VALUE = 114  # Ultralytics' LetterBox: the grey of the border in training
-_WEIGHT_ONE = 2048  # OpenCV's INTER_RESIZE_COEF_SCALE: weights are whole numbers of 1 / 2048
+PAD_VALUE = 114  # grey of the border in training (Ultralytics' LetterBox)
+_WEIGHT_ONE = 2048  # OpenCV's INTER_RESIZE_COEF_SCALE: weights are integers in units of 1 / 2048
 _GREY_WEIGHTS, _GREY_BITS = (9798, 19235, 3735), 15  # OpenCV's RY15, GY15, BY15 (imgproc/src/color.simd_helpers.hpp)
 
 
 def letterbox_frames(frames: torch.Tensor, box: Letterbox, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Returns frames scaled and padded into a network's input: (N, C, box.height, box.width), 0..1, same device.
+    """Returns frames scaled and padded as network input: (N, C, box.height, box.width), 0..1, on the same device.
 
     Args:
         frames: uint8 (N, H, W, C).
-        box: made for H and W.
-        dtype: of the result.
+        box: letterbox made for H and W.
+        dtype: type of the result.
     """
     pixels = frames.new_full((len(frames), box.height, box.width, frames.shape[3]), PAD_VALUE)
     rows, columns = slice(box.top, box.top + box.scaled_height), slice(box.left, box.left + box.scaled_width)
@@ -29,25 +29,27 @@ def letterbox_frames(frames: torch.Tensor, box: Letterbox, dtype: torch.dtype = 
 
 
 def stretch_frames(frames: torch.Tensor, height: int, width: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Returns frames scaled to `height` x `width`, whatever their aspect: (N, C, height, width), 0..1, same device.
+    """Returns frames stretched to network input: (N, C, height, width), 0..1, on the same device.
+
+    The aspect ratio is not preserved.
 
     Args:
         frames: uint8 (N, H, W, C).
-        height: of the result, in pixels.
-        width: of the result, in pixels.
-        dtype: of the result.
+        height: height of the result, in pixels.
+        width: width of the result, in pixels.
+        dtype: type of the result.
     """
     return _as_input(resize_frames(frames, height, width), dtype)
 
 
 def boxes_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, width: int) -> torch.Tensor:
-    """Returns a table with boxes of a letterboxed input in pixels of the frame, clipped to it.
+    """Returns a table with its boxes moved from a letterboxed input to the frame, and clipped to it.
 
     Args:
-        table: (..., 4 or more), corners in pixels of the input first.
+        table: (..., 4 or more); the first four columns are corners in pixels of the input.
         box: as given to `letterbox_frames`.
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
+        height: height of the frame, in pixels.
+        width: width of the frame, in pixels.
 
     >>> box = Letterbox.fit(1080, 1920, 640)
     >>> boxes_from_letterbox(torch.tensor([[0.0, 12.0, 320.0, 192.0]]), box, 1080, 1920).tolist()
@@ -60,28 +62,28 @@ def boxes_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, width
 
 
 def boxes_from_fractions(table: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Returns a table (..., 6 or more) with boxes in fractions of the frame in its pixels."""
+    """Returns a table (..., 6 or more) with its boxes converted from fractions of the frame to pixels."""
     corners = torch.stack([table[..., 0:4:2] * width, table[..., 1:4:2] * height], dim=-1).flatten(-2)
     return torch.cat([corners, table[..., 4:]], dim=-1)
 
 
 def grey_frames(frames: torch.Tensor) -> torch.Tensor:
-    """Returns RGB frames, uint8 (N, H, W, 3), in grey, (N, H, W, 1), bit for bit as `cv2.cvtColor` does."""
+    """Converts RGB frames, uint8 (N, H, W, 3), to grey, (N, H, W, 1), bit for bit like `cv2.cvtColor`."""
     red, green, blue = (frames[..., channel].int() * weight for channel, weight in enumerate(_GREY_WEIGHTS))
     half = 1 << (_GREY_BITS - 1)
     return ((red + green + blue + half) >> _GREY_BITS).to(torch.uint8)[..., None]
 
 
 def resize_frames(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Returns frames scaled as OpenCV's INTER_LINEAR scales them, uint8 (N, height, width, C), on their device.
+    """Returns frames scaled like OpenCV's INTER_LINEAR, uint8 (N, height, width, C), on their device.
 
-    Ultralytics trains and predicts on OpenCV's pixels. If they differ by one level of 255, confidences move by several
-    hundredths. So every device gives OpenCV's pixels bit for bit; `torch.nn.functional.interpolate` does not.
+    Ultralytics trains and predicts on OpenCV's pixels. If they differ by one level of 255, confidences change by
+    several hundredths. So every device returns OpenCV's pixels bit for bit; `torch.nn.functional.interpolate` does not.
 
     Args:
         frames: uint8 (N, H, W, C).
-        height: of the result, in pixels.
-        width: of the result, in pixels.
+        height: height of the result, in pixels.
+        width: width of the result, in pixels.
     """
     if frames.shape[1:3] == (height, width):
         return frames
@@ -91,16 +93,16 @@ def resize_frames(frames: torch.Tensor, height: int, width: int) -> torch.Tensor
 
 
 def resize_in_integers(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Returns what `cv2.resize` with INTER_LINEAR returns, bit for bit, on any device.
+    """Returns the result of `cv2.resize` with INTER_LINEAR, bit for bit, on any device.
 
-    OpenCV does not compute in floating point here. Weights have 11 bits. The sum along a row is shifted down by 4 bits,
-    its product with a column's weight by 16, and the sum of both rows by 2. A scale of exactly one half is the mean of
-    four pixels. Source: OpenCV 4, imgproc/src/resize.cpp, HResizeLinear and VResizeLinear for uchar.
+    OpenCV computes with integers here. Weights have 11 bits. The sum along a row is shifted right by 4 bits, its
+    product with a column's weight by 16, and the sum of both rows by 2. A scale of exactly one half is the mean of four
+    pixels. Source: OpenCV 4, imgproc/src/resize.cpp, HResizeLinear and VResizeLinear for uchar.
 
     Args:
         frames: uint8 (N, H, W, C).
-        height: of the result, in pixels.
-        width: of the result, in pixels.
+        height: height of the result, in pixels.
+        width: width of the result, in pixels.
     """
     num, frame_height, frame_width, channels = frames.shape
     if (frame_height, frame_width) == (2 * height, 2 * width):
@@ -119,11 +121,11 @@ def resize_in_integers(frames: torch.Tensor, height: int, width: int) -> torch.T
     return ((first + second + 2) >> 2).to(torch.uint8)
 
 
-@lru_cache(maxsize=64)  # computed for each batch, they would be copied to the GPU each time, and the thread would wait
+@lru_cache(maxsize=64)  # without the cache, every batch would copy them to the GPU, and the thread would wait
 def _taps(
     num_in: int, num_out: int, device: torch.device, *, edge_is_one_pixel: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns for each pixel of the result the indices and int32 weights of the two pixels that it blends."""
+    """Returns the indices and int32 weights of the two pixels that each pixel of the result blends."""
     position = ((torch.arange(num_out, dtype=torch.float64) + 0.5) * (num_in / num_out) - 0.5).float()
     first = position.floor()
     fraction = position - first
@@ -145,6 +147,6 @@ def _resize_with_opencv(frames: torch.Tensor, height: int, width: int) -> torch.
 
 def _as_input(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     channels_first = pixels.permute(0, 3, 1, 2)
-    if pixels.device.type != "cpu":  # on a CPU, networks are in channels-last format, as these pixels are
+    if pixels.device.type != "cpu":  # CPU networks use the channels-last format, which these pixels already have
         channels_first = channels_first.contiguous()
     return channels_first.to(dtype).div_(255)

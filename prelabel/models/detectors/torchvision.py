@@ -1,4 +1,4 @@
-"""Detectors that torchvision builds: any of its detection builders, with published weights or your own."""
+"""Detectors from torchvision's detection builders, with published weights or your own."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _EXAMPLE = "torchvision.models.detection.fasterrcnn_resnet50_fpn_v2"
 _NO_CLASS = "N/A"  # torchvision's name for a gap in COCO's numbers
 # Parts of a network whose first dimension grows with the number of labels.
 _CLASS_LAYERS = ("cls_score", "cls_logits", "classification_head.module_list")
-# With these, torchvision would fetch weights that the file replaces.
+# Arguments that the config's weights and classes set. With the first two, torchvision would fetch other weights.
 _FETCHING_ARGS = ("weights", "weights_backbone", "num_classes")
 
-_BACKBONE_ARGS = ("width_mult",)  # of MobileNetV3; builders pass it on in **kwargs
+_BACKBONE_ARGS = ("width_mult",)  # an argument of MobileNetV3, which builders pass on in **kwargs
 
 
 def build_network(
@@ -61,16 +61,16 @@ def build_network(
 
     Args:
         builder: name of a function of `torchvision.models.detection`.
-        num_labels: with the background.
-        builder_args: its further keyword arguments.
+        num_labels: number of labels, including the background.
+        builder_args: further keyword arguments for the builder.
         state_dict: the network's weights.
-        weights_path: where they come from, for errors.
-        raw_conf: confidence below which boxes may be dropped.
+        weights_path: path of the weights, for error messages.
+        raw_conf: confidence below which the network may drop boxes.
         device: where it runs.
 
     Raises:
         ConfigError: there is no such builder, or it does not take the arguments.
-        WeightsError: the weights are those of another network.
+        WeightsError: the weights belong to another network.
     """
     models = import_torchvision("detector")
     known = models.list_models(module=models.detection)
@@ -93,10 +93,10 @@ def build_network(
 
 
 def published_categories(builder: str) -> list[str]:
-    """Returns the class names of a builder's published weights, in the order of labels from 1 on; gaps are named N/A.
+    """Returns the class names of a builder's published weights, for labels from 1 on; gaps are named N/A.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: torchvision has no such builder.
     """
     models = import_torchvision("detector")
     try:
@@ -109,7 +109,7 @@ def published_categories(builder: str) -> list[str]:
 
 
 def _check_arguments(builder_args: Mapping[str, Any], takers: Sequence[Callable[..., Any]]) -> None:
-    """Raises a ConfigError for an argument that nobody takes: builders and networks accept anything in **kwargs."""
+    """Raises a ConfigError for an unknown argument, since builders and networks accept anything in **kwargs."""
     known = {*_BACKBONE_ARGS, *(name for taker in takers for name in inspect.signature(taker).parameters)}
     for name in builder_args:
         if name not in known:
@@ -143,13 +143,13 @@ def _describe(differing: list[str], wanted: StateDict, got: StateDict, num_label
 _SET_FROM = 0.5
 """Probability from which a pixel belongs to the object, as in torchvision's own examples."""
 _MARGIN = 1 / 14
-"""Of a box's side: torchvision pastes masks of 28 cells one cell over each edge, and rounds."""
+"""Part of a box's side: torchvision pastes masks of 28 cells with one cell beyond each edge, and rounds."""
 
 Output = Mapping[str, torch.Tensor]
 
 
 def without_heads(network: torch.nn.Module) -> tuple[GeometryKind | None, torch.nn.Module]:
-    """Returns what a network gives beyond boxes, and the same network without the heads that do so."""
+    """Returns the geometry that a network outputs, and the same network without the heads for it."""
     heads = getattr(network, "roi_heads", None)
     has_mask = getattr(heads, "mask_predictor", None) is not None
     has_keypoints = getattr(heads, "keypoint_predictor", None) is not None
@@ -163,17 +163,17 @@ def without_heads(network: torch.nn.Module) -> tuple[GeometryKind | None, torch.
 
 
 def _shallow(module: torch.nn.Module) -> torch.nn.Module:
-    """Returns a module with the same submodules; a submodule can be replaced in one and not in the other."""
+    """Returns a copy of a module with the same submodules, which can be replaced without changing the original."""
     copied = copy.copy(module)
     copied._modules = dict(module._modules)
     return copied
 
 
 def keypoint_names(network: torch.nn.Module, builder: str, asked: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the names of a network's keypoints in their order: the config's, the published ones, or numbers.
+    """Returns the names of a network's keypoints, in order: the config's, the published ones, or numbers.
 
     Raises:
-        ConfigError: the config names another number of keypoints than the network has.
+        ConfigError: the number of names in the config is not the network's number of keypoints.
     """
     predictor = getattr(getattr(network, "roi_heads", None), "keypoint_predictor", None)
     num = predictor.kps_score_lowres.out_channels if predictor is not None else 0
@@ -189,14 +189,14 @@ def read_masks(outputs: Sequence[Output], frames: Sequence[Rows]) -> list[NDArra
     """Returns the masks of each frame's rows, object (n,).
 
     Args:
-        outputs: the network's, one per frame.
+        outputs: the network's outputs, one per frame.
         frames: rows whose seventh column is the box's index in the output.
     """
     return masks_of_windows([list(_windows(output, rows)) for output, rows in zip(outputs, frames, strict=True)])
 
 
 def _windows(output: Output, rows: Rows) -> Iterator[PixelWindow]:
-    """Yields the part of each mask in which pixels may be set: torchvision's masks are as large as the frame."""
+    """Yields the part of each mask that can have set pixels, since torchvision's masks are as large as the frame."""
     masks = output["masks"][:, 0]
     height, width = masks.shape[1:]
     for index, (x1, y1, x2, y2) in zip(rows[:, 6].astype(np.int64).tolist(), rows[:, :4].tolist(), strict=True):
@@ -209,10 +209,10 @@ def _windows(output: Output, rows: Rows) -> Iterator[PixelWindow]:
 def read_keypoints(outputs: Sequence[Output], frames: Sequence[Rows]) -> list[NDArray[np.object_]]:
     """Returns the keypoints of each frame's rows, object (n,).
 
-    A network's score of a keypoint is the peak of its heat map, so its logistic function is the confidence.
+    The network's score of a keypoint is the peak of its heat map. The confidence is the logistic function of it.
 
     Args:
-        outputs: the network's, one per frame.
+        outputs: the network's outputs, one per frame.
         frames: rows whose seventh column is the box's index in the output.
     """
     columns = []
@@ -226,7 +226,7 @@ def read_keypoints(outputs: Sequence[Output], frames: Sequence[Rows]) -> list[ND
 
 
 class TorchvisionDetector(NetworkDetector):
-    """Runs a torchvision detection network, which scales, normalises and suppresses boxes by itself."""
+    """Runs a torchvision detection network, which scales and normalises frames and does NMS itself."""
 
     class Options(DetectorOptions):
         """What a config may say.
@@ -284,7 +284,7 @@ class TorchvisionDetector(NetworkDetector):
         )
 
     def _rows(self, output: Output) -> torch.Tensor:
-        """Returns x1, y1, x2, y2, confidence, class id, and index in the output of each box that is kept."""
+        """Returns x1, y1, x2, y2, confidence, class id and index in the output of each kept box."""
         class_ids = self._class_by_label[output["labels"]]
         keep = (output["scores"] > self._raw_conf) & (class_ids >= 0)
         indices = torch.arange(len(keep), device=keep.device)

@@ -1,4 +1,4 @@
-"""Detectors of the Hugging Face hub, by id or from a folder: RT-DETR, D-FINE, RF-DETR, DETR, YOLOS and others."""
+"""Detectors from the Hugging Face hub or a folder: RT-DETR, D-FINE, RF-DETR, DETR, YOLOS and others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _FILES = ["*.json", "*.safetensors", "*.txt", "README.md"]
-"""What is fetched of a model: numbers and settings. Python files and pickles are left out, since they can run code."""
+"""Files that are fetched: weights and settings. Python files and pickles are left out, since they can run code."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -41,10 +41,10 @@ class TransformersOptions(DetectorOptions):
 
 
 class TransformersDetector(NetworkDetector):
-    """A closed-set detector: whatever `AutoModelForObjectDetection` loads. Code from the hub is never run.
+    """Runs any closed-set detector that `AutoModelForObjectDetection` loads. Code from the hub is never run.
 
-    Frames are prepared by the processor that comes with the weights, for the whole batch and on the device. Boxes are
-    those of the processor's own post-processing, in float32 and clipped to the frame.
+    The processor that comes with the weights prepares the frames, for the whole batch and on the device. Its own
+    post-processing yields the boxes, in float32. This class clips them to the frame.
     """
 
     Options: ClassVar[type[DetectorOptions]] = TransformersOptions
@@ -97,12 +97,12 @@ class TransformersDetector(NetworkDetector):
     def _table(self, boxes: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor, height: int, width: int) -> Rows:
         """Returns the best `max_det` boxes of a frame, highest confidence first, clipped to it."""
         table = torch.cat([boxes, scores[:, None], labels[:, None].to(boxes.dtype)], dim=1).cpu().numpy()
-        # Nothing in transformers clips: a thing at the edge has a box beyond it.
+        # transformers does not clip boxes, so the box of an object at the edge may extend beyond the frame.
         table[:, 0:4:2] = table[:, 0:4:2].clip(0, width)
         table[:, 1:4:2] = table[:, 1:4:2].clip(0, height)
         if self._class_ids is not None:
             table = table[np.isin(table[:, 5], self._class_ids)]
-        order = np.argsort(-table[:, 4], kind="stable")  # DETR and YOLOS give queries in their own order
+        order = np.argsort(-table[:, 4], kind="stable")  # DETR and YOLOS return boxes in the order of their queries
         rows: Rows = table[order[: self._options.max_det]].astype(np.float32)
         return rows
 
@@ -123,10 +123,10 @@ def _import() -> ModuleType:
 
 
 def _fetch(hub_id: str, revision: str | None) -> Path:
-    """Returns the folder of a hub id, fetched unless it is in the hub's cache.
+    """Returns the folder of a hub id, and fetches it unless it is in the hub's cache.
 
     Raises:
-        WeightsError: it does not exist, is gated, or cannot be fetched. It says what to do.
+        WeightsError: the model does not exist, is gated, or cannot be fetched. The message says what to do.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -163,8 +163,8 @@ def _load_network(library: ModuleType, weights: Weights) -> tuple[torch.nn.Modul
     """Returns the network and its config.
 
     Raises:
-        WeightsError: it is no detector, or some of its weights are missing and would be random.
-        MachineError: it needs another package.
+        WeightsError: the model is no detector, or some of its weights are missing and would be random.
+        MachineError: the model needs a package that is not installed.
     """
     try:
         network, loading = library.AutoModelForObjectDetection.from_pretrained(
@@ -179,7 +179,7 @@ def _load_network(library: ModuleType, weights: Weights) -> tuple[torch.nn.Modul
         raise MachineError(f"{weights.name}: {_first_line(error)}") from error
     except (ValueError, OSError, KeyError, RuntimeError) as error:
         raise WeightsError(f"{weights.path}: cannot be loaded as a detector: {_first_line(error)}") from error
-    # transformers loads such a file with a printed report, and the missing parts are random.
+    # transformers fills missing weights with random values and only prints a report.
     absent = sorted(str(name) for key in ("missing_keys", "mismatched_keys") for name in loading[key])
     if absent:
         raise WeightsError(f"{weights.path}: {len(absent)} weights are missing ({absent[0]}, …): they would be random")
@@ -190,7 +190,7 @@ def _load_network(library: ModuleType, weights: Weights) -> tuple[torch.nn.Modul
 
 
 def _licence(folder: Path) -> str | None:
-    """Returns the licence that the model's page states in its first lines."""
+    """Returns the licence that the header of the model's README states."""
     page = folder / "README.md"
     text = page.read_text(errors="replace") if page.is_file() else ""
     head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)

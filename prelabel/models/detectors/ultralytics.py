@@ -1,4 +1,4 @@
-"""Detectors that Ultralytics loads: YOLO of any generation, end-to-end heads, RT-DETR, and their exports."""
+"""Detectors that Ultralytics loads: all YOLO generations, end-to-end heads, RT-DETR, and their exports."""
 
 from __future__ import annotations
 
@@ -51,9 +51,10 @@ _log = logging.getLogger(__name__)
 
 
 class UltralyticsDetector(NetworkDetector):
-    """Runs weights that Ultralytics loads on whole batches, with the results of its `predict`.
+    """Runs weights that Ultralytics loads on whole batches, with the same results as `predict`.
 
-    It calls the network directly. `predict` handles one source at a time, and waits for the GPU after each image's NMS.
+    It calls the network directly, since `predict` handles one source at a time and waits for the GPU after each image's
+    NMS.
     """
 
     drops_empty_masks = True  # as `predict` does
@@ -89,7 +90,7 @@ class UltralyticsDetector(NetworkDetector):
         self._loaded = self._load_in_engine()
         facts = self._loaded.facts
         self._kind = _GEOMETRY.get(facts.task)
-        # On a GPU, NMS of each image by itself would wait for the device each time.
+        # On a GPU, NMS image by image would wait for the device once per image.
         self._is_batched = self._device.type != "cpu"
         class_ids = class_ids_of(options.classes, facts.class_names)
         self._nms = NmsConfig(
@@ -103,7 +104,7 @@ class UltralyticsDetector(NetworkDetector):
         return ModelFacts(facts.class_names, output, facts.licence, self._loaded.engine)
 
     def _load_in_engine(self) -> LoadedModel:
-        """Returns the model in the requested engine; in torch, with a warning, if that fails."""
+        """Returns the model in the requested engine. If that fails, warns and returns it in torch."""
         options, device = self._options, self._device
         engine = choose_engine(options.engine, device, self._weights.path)
         self._half = _choose_half(options.half, device, self._weights.path.suffix, engine)
@@ -132,7 +133,7 @@ class UltralyticsDetector(NetworkDetector):
         prediction, prototypes = self._forward(inputs)
         table, is_exact = self._keep(prediction)
         table = to_frame(table)
-        if is_exact is not None:  # as one image more, so that one copy brings both to the host
+        if is_exact is not None:  # appended as one more image, so that one copy brings both to the host
             table = torch.cat([table, is_exact.float().expand(1, *table.shape[1:])])
         copied = HostCopy(table)
 
@@ -153,7 +154,7 @@ class UltralyticsDetector(NetworkDetector):
         return PendingBatch(rows, geometry if self._kind is not None else None)
 
     def _prepare(self, frames: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
-        """Returns the network's input, and a function that turns a table of its output into pixels of the frame."""
+        """Returns the network's input, and a function that converts a table of its output to pixels of the frame."""
         height, width = frames.shape[1:3]
         loaded = self._loaded
         if loaded.facts.channels == 1:
@@ -166,9 +167,9 @@ class UltralyticsDetector(NetworkDetector):
         return letterbox_frames(frames, box, loaded.dtype), lambda table: to_frame(table, box, height, width)
 
     def _forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the prediction, and the prototypes of masks if masks are requested.
+        """Returns the prediction, and the mask prototypes if masks are requested.
 
-        Columns that nobody has requested are cut off, so that they are not sorted and copied to the host.
+        Columns that are not requested are cut off, so that they are not sorted and copied to the host.
         """
         if self._geometry_ids and self._loaded.forward_masks is not None:
             return self._loaded.forward_masks(inputs)
@@ -178,7 +179,7 @@ class UltralyticsDetector(NetworkDetector):
         return prediction[..., :6] if facts.end2end else prediction[:, : 4 + len(facts.class_names)], None
 
     def _keep(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the table of the kept boxes; from batched NMS also a bool scalar: whether the table is exact."""
+        """Returns a table of the kept boxes and, after batched NMS, a bool scalar: whether the table is exact."""
         if self._is_batched and self._needs_nms(prediction) and self._loaded.facts.task != "obb":
             return nms_batched(prediction, self._num_classes(prediction), self._nms)
         return self._keep_exactly(prediction), None
@@ -193,7 +194,7 @@ class UltralyticsDetector(NetworkDetector):
         return nms_per_image(prediction, self._num_classes(prediction), self._nms)
 
     def _needs_nms(self, prediction: torch.Tensor) -> bool:
-        # A head is end-to-end by its weights and by Ultralytics' version: the output's shape tells, the name does not.
+        # Whether a head is end-to-end depends on the weights and on Ultralytics' version. The output's shape shows it.
         facts = self._loaded.facts
         return not (facts.rtdetr or facts.end2end or prediction.shape[-1] == 6)
 
@@ -212,8 +213,8 @@ class UltralyticsDetector(NetworkDetector):
 
 
 def _rtdetr_rows(prediction: torch.Tensor) -> torch.Tensor:
-    """Returns rows (N, K, 6) with corners in fractions of the frame, from RT-DETR's centres and sizes."""
-    if prediction.shape[-1] != 6:  # older exports give one column per class
+    """Converts RT-DETR's centres and sizes to rows (N, K, 6) with corners in fractions of the frame."""
+    if prediction.shape[-1] != 6:  # older exports have one column per class
         confidence, class_id = prediction[..., 4:].max(dim=-1, keepdim=True)
         prediction = torch.cat([prediction[..., :4], confidence, class_id.to(prediction.dtype)], dim=-1)
     prediction = prediction.float()
@@ -229,7 +230,7 @@ def _choose_half(
 
     Raises:
         ConfigError: the export's precision is fixed.
-        MachineError: the CPU cannot do it with this engine.
+        MachineError: half precision is requested, but this engine does not support it on the CPU.
     """
     is_openvino = engine == "openvino" or not suffix  # a folder is an OpenVINO export
     is_free = suffix.lower() in (".pt", ".torchscript") or is_openvino

@@ -1,4 +1,7 @@
-"""Runs Ultralytics checkpoints in other runtimes than torch: exported once, kept, and run without its backends."""
+"""Runs Ultralytics checkpoints in runtimes other than torch.
+
+A checkpoint is exported once and cached. It runs without Ultralytics' own backends.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ from prelabel.models.weights import Weights
 
 EngineName = Literal["torch", "onnx", "openvino", "tensorrt"]
 
-MAX_FRAMES, USUAL_FRAMES = 64, 16  # of a batch, for TensorRT
+MAX_FRAMES, USUAL_FRAMES = 64, 16  # frames per batch, for TensorRT
 _GRAPH, _FACTS, _PLAN = "model.onnx", "model.json", "model.engine"
 _PACKAGES: dict[EngineName, tuple[str, ...]] = {
     "torch": (),
@@ -61,7 +64,7 @@ class EngineRequest:
         device: where it runs.
         half: float16 on a GPU, bfloat16 on a CPU; auto: what the processor computes fastest at hardly any loss.
         imgsz: longest side of the input, in pixels.
-        nms_head: use the head that needs NMS, if the model has an end-to-end head as well.
+        nms_head: use the head that needs NMS, even if the model also has an end-to-end head.
     """
 
     weights: Weights
@@ -113,10 +116,10 @@ def choose_engine(asked: EngineName | Literal["auto"], device: torch.device, wei
 
 
 def load_engine(request: EngineRequest) -> LoadedModel:
-    """Returns the checkpoint in the requested engine, which is built first if it is not kept.
+    """Returns the checkpoint in the requested engine, which is built unless it is cached.
 
     Raises:
-        WeightsError: the checkpoint holds no model that gives boxes.
+        WeightsError: the checkpoint holds no model that outputs boxes.
         MachineError: the engine cannot be built or started here.
     """
     try:
@@ -171,14 +174,14 @@ def _key(request: EngineRequest) -> EngineKey:
         engine=request.engine,
         device=platform.machine() if is_cpu else torch.cuda.get_device_name(request.device),
         input_shape=str(_input_shapes(request)) if request.engine == "tensorrt" else "any",
-        precision=_name_of(request.dtype),  # on a CPU one float32 graph serves bfloat16, too
+        precision=_name_of(request.dtype),  # on a CPU, bfloat16 uses the same float32 graph
         head="nms" if request.nms_head else "end2end",
         versions=", ".join(f"{name} {_version(name)}" for name in packages),
     )
 
 
 def _build(request: EngineRequest, folder: Path) -> None:
-    """Writes the graph, the facts on the model, and TensorRT's engine into a folder."""
+    """Writes the graph, the facts about the model and, for TensorRT, the engine into a folder."""
     facts = _export_graph(request, folder / _GRAPH)
     (folder / _FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
     if request.engine == "tensorrt":
@@ -186,7 +189,7 @@ def _build(request: EngineRequest, folder: Path) -> None:
 
 
 def _export_graph(request: EngineRequest, target: Path) -> NetworkFacts:
-    """Writes an ONNX graph for any batch size and input size with Ultralytics' own exporter."""
+    """Writes an ONNX graph for any batch and input size, with Ultralytics' exporter."""
     from ultralytics.engine.exporter import Exporter
 
     model, checkpoint = load_checkpoint(request.weights.path)
@@ -196,7 +199,7 @@ def _export_graph(request: EngineRequest, target: Path) -> NetworkFacts:
         "dynamic": True,
         "imgsz": request.imgsz,
         "batch": 1,
-        "simplify": False,  # it needs one more package, and the runtimes simplify by themselves
+        "simplify": False,  # it needs another package, and the runtimes simplify graphs themselves
         "device": "cpu" if request.device.type == "cpu" else str(request.device.index or 0),
         "quantize": 16 if request.dtype == torch.float16 else None,
         "nms": None if request.nms_head else False,
@@ -204,7 +207,7 @@ def _export_graph(request: EngineRequest, target: Path) -> NetworkFacts:
     }
     model.pt_path = str(target.with_suffix(".pt"))  # the exporter writes its file next to this path
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's tracing exporter warns that there is a newer one
+        warnings.simplefilter("ignore")  # torch's tracing exporter warns about its newer replacement
         exporter = Exporter(overrides=options)
         exporter(model)
     known = exporter.metadata

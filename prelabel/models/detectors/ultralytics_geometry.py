@@ -1,4 +1,4 @@
-"""Masks, rotated boxes and poses of Ultralytics' heads, equal to those of its `predict`."""
+"""Masks, rotated boxes and keypoints of Ultralytics' heads, equal to those of its `predict`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PROTOTYPE_STRIDE = 4  # pixels of the network's input per pixel of a mask proto
 
 
 def nms_rotated(prediction: torch.Tensor, num_classes: int, config: NmsConfig) -> torch.Tensor:
-    """Returns the rotated boxes that Ultralytics' own NMS keeps, one image at a time. It waits for the device.
+    """Returns the rotated boxes that Ultralytics' NMS keeps, image by image. It waits for the device.
 
     Args:
         prediction: (N, 4 + num_classes + 1, A): centre x, centre y, width, height, confidence of each class, angle.
-        num_classes: in the prediction.
+        num_classes: number of classes in the prediction.
         config: which boxes are kept.
 
     Returns:
@@ -40,19 +40,19 @@ def nms_rotated(prediction: torch.Tensor, num_classes: int, config: NmsConfig) -
         max_det=config.max_det,
         nc=num_classes,
         rotated=True,
-        max_time_img=math.inf,  # after it, the remaining images would come back empty, with only a line in the log
+        max_time_img=math.inf,  # after this time, NMS returns the remaining images empty and only logs a line
     )
     return table_of_frames(kept, config.max_det)
 
 
 def rotated_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, width: int) -> torch.Tensor:
-    """Returns a table of rotated boxes of a letterboxed input in pixels of the frame.
+    """Converts rotated boxes from pixels of a letterboxed input to pixels of the frame.
 
     Args:
         table: (..., 7), as `nms_rotated` returns it.
         box: as given to `letterbox_frames`.
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
+        height: height of the frame, in pixels.
+        width: width of the frame, in pixels.
     """
     scale_x, scale_y = box.scaled_width / width, box.scaled_height / height
     table = table.clone()
@@ -62,15 +62,15 @@ def rotated_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, wid
 
 
 def upright_table(table: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Returns a table of the upright boxes around rotated ones, clipped to the frame.
+    """Returns a table of the upright boxes around rotated boxes, clipped to the frame.
 
     Args:
         table: (N, K, 7): centre x, centre y, width, height, confidence, class id, angle in radians; on the host.
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
+        height: height of the frame, in pixels.
+        width: width of the frame, in pixels.
 
     Returns:
-        (N, K, 11): a table whose columns from the seventh on are the rotated box: centre x, centre y, width, height,
+        (N, K, 11): a table that holds the rotated box from the seventh column on: centre x, centre y, width, height,
         angle in degrees.
     """
     centre, sides, angle = table[..., :2], table[..., 2:4], table[..., 6:7]
@@ -78,12 +78,12 @@ def upright_table(table: NDArray[np.float32], height: int, width: int) -> NDArra
     reach = (sides * across + sides[..., ::-1] * down) / 2
     corners = np.concatenate([centre - reach, centre + reach], axis=-1)
     corners = corners.clip(0, np.array([width, height, width, height], np.float32))
-    corners[(sides <= 0).any(axis=-1)] = 0  # heads may give negative sides; a box of no area is left out
+    corners[(sides <= 0).any(axis=-1)] = 0  # heads may output negative sides; a box without area is dropped later
     return np.concatenate([corners, table[..., 4:6], centre, sides, np.rad2deg(angle)], axis=-1).astype(np.float32)
 
 
 def read_rotated(rows: Rows) -> NDArray[np.object_]:
-    """Returns the rotated boxes of one frame's rows, object (n,), from columns as `upright_table` returns them."""
+    """Returns the rotated boxes of one frame's rows, object (n,). The rows come from an `upright_table`."""
     column = np.full(len(rows), None, object)
     for row, values in enumerate(rows[:, 6:11].astype(np.float64).tolist()):
         column[row] = RotatedBox(*values)
@@ -94,11 +94,11 @@ def read_keypoints(rows: Rows, num_values: int, box: Letterbox, height: int, wid
     """Returns the keypoints of one frame's rows, object (n,), in pixels of the frame and clipped to it.
 
     Args:
-        rows: columns from the seventh on are keypoints, in pixels of the network's input.
-        num_values: numbers per keypoint: x, y and, for most heads, a confidence. Without one, keypoints get 1.
+        rows: rows with keypoints from the seventh column on, in pixels of the network's input.
+        num_values: numbers per keypoint: x, y and, for most heads, a confidence. Without it, the confidence is 1.
         box: as given to `letterbox_frames`.
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
+        height: height of the frame, in pixels.
+        width: width of the frame, in pixels.
     """
     points = rows[:, 6:].reshape(len(rows), -1, num_values)
     offset = np.array([box.left, box.top], np.float32)
@@ -114,15 +114,15 @@ def read_keypoints(rows: Rows, num_values: int, box: Letterbox, height: int, wid
 def read_masks(frames: Sequence[Rows], prototypes: torch.Tensor, height: int, width: int) -> list[NDArray[np.object_]]:
     """Returns the masks of each frame's rows, object (n,); None for a mask without a set pixel.
 
-    They equal Ultralytics' `process_mask_native` (`predict` with `retina_masks`): prototypes, weighted by the columns
-    from the seventh on, scaled up to the frame and clipped to the box. Ultralytics computes whole frames. Here only the
-    pixels in a box are computed, which is most of the difference in time.
+    They equal those of Ultralytics' `process_mask_native` (`predict` with `retina_masks`). A mask is the sum of the
+    prototypes, weighted by the columns from the seventh on, scaled up to the frame and clipped to the box. Ultralytics
+    computes whole frames. This function computes only the pixels in a box, which saves most of the time.
 
     Args:
         frames: rows of each frame.
         prototypes: (N, C, h, w).
-        height: of the frames, in pixels.
-        width: of the frames, in pixels.
+        height: height of the frames, in pixels.
+        width: width of the frames, in pixels.
     """
     return masks_of_windows(
         [list(_windows(rows, basis, height, width)) for rows, basis in zip(frames, prototypes, strict=True)]
@@ -130,7 +130,7 @@ def read_masks(frames: Sequence[Rows], prototypes: torch.Tensor, height: int, wi
 
 
 def _windows(rows: Rows, basis: torch.Tensor, height: int, width: int) -> Iterator[PixelWindow]:
-    """Yields the mask of each row within its box: the pixels whose upper left corner is in the box."""
+    """Yields the mask of each row: the pixels whose upper left corner is in the box."""
     if not len(rows):
         return
     num, *size = basis.shape
@@ -141,17 +141,18 @@ def _windows(rows: Rows, basis: torch.Tensor, height: int, width: int) -> Iterat
         yield PixelWindow(x1, y1, down[y1:y2] @ mask @ across[x1:x2].T > 0)
 
 
-@lru_cache(maxsize=16)  # a run has frames of few sizes
+@lru_cache(maxsize=16)  # frames of a run have few different sizes
 def _scalings(size: tuple[int, int], frame: tuple[int, int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns matrices (H, h) and (W, w) that scale a prototype of a letterboxed input up to the frame.
 
     Ultralytics scales up bilinearly, removes the padding, and scales again. Each of these steps is linear in the rows
-    and in the columns. So one matrix per side does all of them, and its rows and columns can be restricted to a box.
+    and in the columns. So one matrix per side does all three, and it can be restricted to the rows and columns of a
+    box.
 
     Args:
         size: height and width of the prototypes.
         frame: height and width of the frame, in pixels.
-        device: of the result.
+        device: device of the result.
     """
     inputs = [_PROTOTYPE_STRIDE * side for side in size]
     gain = min(inputs[0] / frame[0], inputs[1] / frame[1])

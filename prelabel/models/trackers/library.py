@@ -1,11 +1,11 @@
-"""ByteTrack, BoT-SORT, OC-SORT and C-BIoU from the library `trackers`, with names and limits that fit pre-labels.
+"""ByteTrack, BoT-SORT, OC-SORT and C-BIoU from the library `trackers`, with options that fit pre-labels.
 
-`trackers` (Roboflow, Apache-2.0) is well maintained, takes today's numpy, needs no second OpenCV, and scales motion and
-memory with the time between frames. `norfair` needs numpy below 2, and BoxMOT is AGPL-3.0.
+`trackers` (Roboflow, Apache-2.0) is well maintained, supports current numpy, and needs no second OpenCV. It scales
+motion and memory with the time between frames. `norfair` needs numpy below 2, and BoxMOT is AGPL-3.0.
 
-Its defaults do not fit pre-labels. In four of its trackers a box of confidence 0.65 never begins a track, a track has
-no id before its second box, and `lost_track_buffer` counts frames of 30 a second, whatever the video's rate. Its
-trackers know no classes either.
+The defaults of `trackers` do not fit pre-labels. In four of its trackers, a box of confidence 0.65 never begins a
+track, and a track has no id before its second box. `lost_track_buffer` counts frames at 30 per second, whatever the
+video's rate. Its trackers also ignore classes.
 """
 
 from __future__ import annotations
@@ -57,18 +57,24 @@ class TwoStageOptions(TrackerOptions):
 
 
 class _LibraryTracker(ABC):
-    """A tracker of the library that names tracks at their first box and knows classes."""
+    """A tracker of the library that gives a track its id at the first box and takes classes into account."""
 
     Options: type[TrackerOptions] = TrackerOptions
 
     def __init__(self, info: VideoInfo, **options: Any) -> None:
-        """Begins without a track; see `Options`."""
+        """Starts without tracks.
+
+        Args:
+            info: the video; its frame rate sets the time between frames.
+            options: see `Options`.
+        """
         chosen = self.Options(**options)
         self._high_conf = np.float32(chosen.high_conf)
         self._seconds_per_frame = 1 / info.average_fps
         self._classes = _TrackClasses()
         shared = {
-            "lost_track_buffer": round(30 * chosen.lost_seconds),  # in frames of 30 a second, whatever the video's rate
+            # The library counts this in frames at 30 per second, whatever the video's rate.
+            "lost_track_buffer": round(30 * chosen.lost_seconds),
             "frame_rate": info.average_fps,
             "minimum_consecutive_frames": 1,
             "high_conf_det_threshold": float(self._high_conf),
@@ -84,7 +90,7 @@ class _LibraryTracker(ABC):
         return _ClassOverlap(measure, self._classes, min(1.0, options.min_iou / options.other_class_iou))
 
     def update(self, detections: Detections, frame_index: int) -> NDArray[np.int64]:
-        """Returns the track of each box, int64 (N,); -1: it continues none and is too unsure to begin one."""
+        """Returns the track id of each box, int64 (N,); -1 for a box without a track and below `high_conf`."""
         boxes = sv.Detections(
             xyxy=detections.xyxy, confidence=detections.confidence, data={"row": np.arange(len(detections))}
         )
@@ -95,8 +101,8 @@ class _LibraryTracker(ABC):
             return track_id
         rows = linked.data["row"]
         track_id[rows] = linked.tracker_id
-        # The library (2.6) names a track at its second box, and the first would be lost. Tracks without a name began
-        # with the sure boxes without a track, in the same order: named here, a track has its name from its first box.
+        # The library (2.6) gives a track its id at the second box, so the first box would be lost. Here a track gets
+        # its id at the first box: tracks without an id and confident boxes without a track have the same order.
         begun = [row for row in rows.tolist() if track_id[row] < 0 and detections.confidence[row] >= self._high_conf]
         unnamed = [track for track in self._library.tracks if track.tracker_id < 0]
         for row, track in zip(begun, unnamed, strict=True):
@@ -107,7 +113,7 @@ class _LibraryTracker(ABC):
 
 
 class ByteTrackTracker(_LibraryTracker):
-    """Links the sure boxes first, then the rest (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864)."""
+    """Links confident boxes first, then the rest (Zhang et al., ECCV 2022, https://arxiv.org/abs/2110.06864)."""
 
     def _build(self, options: TrackerOptions, shared: dict[str, Any]) -> Any:
         return trackers.ByteTrackTracker(
@@ -121,7 +127,7 @@ class ByteTrackTracker(_LibraryTracker):
 class OcSortTracker(_LibraryTracker):
     """Links by direction of motion as well as by overlap (Cao et al., CVPR 2023, https://arxiv.org/abs/2203.14360).
 
-    It links no box below `high_conf`.
+    It does not link boxes below `high_conf`.
     """
 
     class Options(TrackerOptions):
@@ -138,7 +144,7 @@ class OcSortTracker(_LibraryTracker):
 class BotSortTracker(_LibraryTracker):
     """Links by overlap times confidence (Aharon et al., 2022, https://arxiv.org/abs/2206.14651).
 
-    Labels are made from stored detections, without the frames. So it does not compensate for a moving camera.
+    It does not compensate for camera motion, since labels are made from stored detections, without the frames.
     """
 
     Options = TwoStageOptions
@@ -164,7 +170,7 @@ class BotSortTracker(_LibraryTracker):
 class CBIoUTracker(_LibraryTracker):
     """Links by the overlap of enlarged boxes (Yang et al., WACV 2023, https://arxiv.org/abs/2211.14317).
 
-    So it follows things whose boxes do not overlap from one frame to the next.
+    So it follows objects whose boxes do not overlap from one frame to the next.
     """
 
     class Options(TwoStageOptions):
@@ -187,7 +193,7 @@ class CBIoUTracker(_LibraryTracker):
 
 
 class _TrackClasses:
-    """The classes of a frame's boxes and of the tracks, which the library does not know."""
+    """Holds the classes of a frame's boxes and of the tracks, since the library ignores classes."""
 
     def __init__(self) -> None:
         self._tracks: list[Any] = []
@@ -195,7 +201,7 @@ class _TrackClasses:
         self._votes: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
 
     def begin_frame(self, library: Any, detections: Detections) -> None:
-        """Takes the boxes of the next frame; where two of different classes coincide, either will do."""
+        """Sets the boxes of the next frame. Identical boxes of different classes match tracks of any class."""
         self._tracks = list(library.tracks)
         self._of_box = {}
         for corners, class_id in zip(_corners(detections.xyxy), detections.class_id.tolist(), strict=True):
@@ -203,13 +209,13 @@ class _TrackClasses:
                 self._of_box[corners] = ANY_CLASS
 
     def learn(self, track_id: NDArray[np.int64], detections: Detections) -> None:
-        """Lets boxes vote, with their confidence, for the class of their tracks."""
+        """Adds each box's confidence to the votes for its class in its track."""
         columns = (track_id.tolist(), detections.class_id.tolist(), detections.confidence.tolist())
         for track, class_id, confidence in zip(*columns, strict=True):
             self._votes[track][class_id] += confidence
 
     def are_same(self, of_tracks: NDArray[np.floating], of_boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Returns whether tracks and boxes, both given by their corners, agree in class, (tracks, boxes)."""
+        """Returns whether each track and box have the same class, bool (tracks, boxes); both are given as corners."""
         number = {_corners(track.get_state_bbox()[None])[0]: track.tracker_id for track in self._tracks}
         votes = [self._votes[number[corners]] for corners in _corners(of_tracks)]
         track_class = np.array([max(each, key=lambda class_id: each[class_id]) for each in votes])[:, None]
@@ -219,10 +225,10 @@ class _TrackClasses:
 
 
 class _ClassOverlap(BaseIoU):  # type: ignore[misc]
-    """An overlap that counts for less between a track and a box of another class.
+    """Reduces the overlap between a track and a box of another class.
 
-    Detectors do take a car for a truck now and then, so such a box may go on with the track. But it must lie closer, so
-    that things of two classes that cross keep their tracks.
+    Detectors sometimes take a car for a truck, so such a box may continue the track. But it must lie closer, so that
+    objects of two classes keep their tracks when they cross.
     """
 
     def __init__(self, measure: BaseIoU, classes: _TrackClasses, weight: float) -> None:
