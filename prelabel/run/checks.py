@@ -1,4 +1,7 @@
-"""What must hold before frame 0, whatever the agent: each check says what is there, or raises what to change."""
+"""Checks a run before the first frame, for every kind of agent.
+
+Each check returns a description of what it checked, or raises an error that says what to change.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ class Check:
 
     Attributes:
         name: what was checked.
-        passed: whether a run can begin with it.
-        detail: what is there, or what is wrong and what to do.
+        passed: whether the check passed.
+        detail: a description of what was checked, or what is wrong and what to do.
     """
 
     name: str
@@ -33,7 +36,7 @@ class Check:
 
 
 def run_checks(assembly: Assembly) -> list[Check]:
-    """Returns every check, passed or not, in the order in which a run needs them."""
+    """Runs all checks and returns their results, in the order in which a run needs them."""
     agent = make_agent(assembly)
     described = dict(agent.checks())
     if assembly.config.source.has_workflow:
@@ -56,10 +59,10 @@ def _check(name: str, describe: Callable[[], str]) -> Check:
 
 
 def prepare_stages(assemblies: Sequence[Assembly]) -> None:
-    """Makes every part of each stage's run.
+    """Creates all components of each stage's run.
 
     Raises:
-        SetupError: the first that is wrong; of several stages, the message names its own.
+        SetupError: the first misconfigured component. With several stages, the message names the stage.
     """
     for assembly in assemblies:
         try:
@@ -71,10 +74,10 @@ def prepare_stages(assemblies: Sequence[Assembly]) -> None:
 
 
 def prepare(assembly: Assembly) -> None:
-    """Makes every part of a run, cheap ones first.
+    """Creates all components of a run, cheap ones first.
 
     Raises:
-        SetupError: the first that is wrong.
+        SetupError: the first misconfigured component.
     """
     agent = make_agent(assembly)
     check_output(assembly.output)
@@ -86,10 +89,10 @@ def prepare(assembly: Assembly) -> None:
 
 
 def check_output(folder: Path) -> None:
-    """Checks that a run can write into a folder, which may not exist yet.
+    """Checks that a run can write to a folder, which may not exist yet.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: the folder is a file or is not writable.
     """
     nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
@@ -99,10 +102,10 @@ def check_output(folder: Path) -> None:
 
 
 def check_reader(assembly: Assembly) -> str:
-    """Returns which reader is used, in words.
+    """Describes the reader.
 
     Raises:
-        SetupError: it is missing, does not take its options, or this machine lacks what it needs.
+        SetupError: the reader is missing, rejects its options, or needs what this machine lacks.
     """
     section = assembly.config.reader
     if section.use == "auto":
@@ -123,7 +126,7 @@ def check_reader(assembly: Assembly) -> str:
 
 
 def check_pathways(assembly: Assembly) -> str:
-    """Returns the pathways that tasks may take, and where they lead, in words.
+    """Describes the pathways that tasks may take, and where they lead.
 
     Raises:
         AccountError: the stage has no such pathway.
@@ -140,7 +143,7 @@ def check_pathways(assembly: Assembly) -> str:
 
 
 def check_routing(assembly: Assembly, agent: Agent[Any, Any]) -> str:
-    """Returns the routing rules in their order, in words.
+    """Describes the routing rules, in order.
 
     Raises:
         OntologyError: a rule names an unknown class.
@@ -152,15 +155,15 @@ def check_routing(assembly: Assembly, agent: Agent[Any, Any]) -> str:
 
 
 def describe_source(assembly: Assembly) -> str:
-    """Returns which tasks wait, in words."""
+    """Describes the waiting tasks."""
     return assembly.source.describe()
 
 
 def describe_sink(assembly: Assembly) -> str:
-    """Returns where labels go, in words.
+    """Describes where labels are saved.
 
     Raises:
-        SetupError: they cannot be written there.
+        SetupError: labels cannot be saved there.
     """
     check_output(assembly.output)
     own, _ = assembly.config.sink, assembly.sink
@@ -170,7 +173,7 @@ def describe_sink(assembly: Assembly) -> str:
 
 
 def describe_model(model: ModelRecord, num_classes: int, batch_size: int) -> str:
-    """Returns name, weights, licence, classes, engine and batch size of a model, in words."""
+    """Describes a model's name, weights, licence, classes, engine and batch size."""
     digest = f", sha256 {model.weights_sha256[:12]}…" if model.weights_sha256 else ""
     licence = f", licence {model.licence}" if model.licence else ""
     engine = f", in {model.engine}" if model.engine else ""

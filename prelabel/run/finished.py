@@ -1,4 +1,4 @@
-"""What the ledger says of tasks, and which tasks are finished."""
+"""Selects tasks by their entries in the ledger, and finds finished tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prelabel.store.ledger import Entry, Ledger, Step
 from prelabel.store.report import TaskReport
 
 TaskFilter: TypeAlias = Callable[[Task, Entry | None, str], bool]
-"""Tells from a task, its entry in the ledger and its fingerprint of today whether to work on it."""
+"""Returns whether to work on a task, given the task, its entry in the ledger and its current fingerprint."""
 
 LONGEST_WAIT_SECONDS = 86_400.0
 
@@ -29,27 +29,27 @@ def every_task(task: Task, entry: Entry | None, fingerprint: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RetryBackoff:
-    """Selects all tasks, but waits longer after each failure of the same task. For `--watch`.
+    """Selects all tasks, but waits longer after each failure of a task. For `--watch`.
 
-    A task whose config, model or media have changed is due at once.
+    A task is due at once if its config, model or media have changed.
 
     Attributes:
-        first_wait: after the first failure; doubled with each further one, up to a day.
-        now: returns the time.
+        first_wait: wait after the first failure; doubled after each further failure, up to a day.
+        now: returns the current time.
     """
 
     first_wait: timedelta
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def __call__(self, task: Task, entry: Entry | None, fingerprint: str) -> bool:
-        """Tells whether to work on the task."""
+        """Returns whether to work on the task."""
         if entry is None or entry.step != "failed" or entry.fingerprint != fingerprint:
             return True
         return self.now() >= datetime.fromisoformat(entry.updated_at) + self.wait(entry)
 
     def wait(self, entry: Entry) -> timedelta:
-        """Returns how long the task rests after its last failure: half of the doubled wait, up to all of it."""
-        # Seeded by the task, so that the answer is the same whenever it is asked for.
+        """Returns the wait after the task's last failure: a random part of the doubled wait, from half to all of it."""
+        # Seeded by the task, so that every call returns the same wait.
         draw = random.Random(f"{entry.key} {entry.num_failures}").random
         backoff = Backoff(first_seconds=self.first_wait.total_seconds(), max_seconds=LONGEST_WAIT_SECONDS, draw=draw)
         return timedelta(seconds=backoff.seconds(entry.num_failures))
@@ -60,13 +60,13 @@ class OnlyFailed:
     """Selects failed tasks.
 
     Attributes:
-        keys: of the tasks to select.
+        keys: keys of the tasks to select.
     """
 
     keys: frozenset[str]
 
     def __call__(self, task: Task, entry: Entry | None, fingerprint: str) -> bool:
-        """Tells whether to work on the task."""
+        """Returns whether to work on the task."""
         return entry is not None and task.key in self.keys and entry.step == "failed"
 
 
@@ -78,11 +78,11 @@ _LABELLED_OTHERWISE = (
 
 @dataclass(frozen=True, slots=True)
 class TaskRecords:
-    """The ledger as one run uses it.
+    """Reads and writes the ledger entries of one run.
 
     Attributes:
-        ledger: of the run's folder.
-        agent: gives each task's fingerprint.
+        ledger: the ledger in the run's folder.
+        agent: computes each task's fingerprint.
     """
 
     ledger: Ledger
@@ -93,24 +93,24 @@ class TaskRecords:
         return self.ledger.entry(task.key)
 
     def current_entry(self, task: Task) -> Entry | None:
-        """Returns the entry of a task if it was made under the fingerprint of today."""
+        """Returns the entry of a task if it was written under the current fingerprint; otherwise None."""
         entry = self.entry(task)
         return entry if entry is not None and entry.fingerprint == self.agent.fingerprint(task) else None
 
     def record(self, task: Task, step: Step, num_instances: int | None = None, reason: str = "") -> None:
-        """Writes the entry of a task; an earlier number of instances stays unless a new one is given."""
+        """Writes the entry of a task. Without `num_instances`, the entry keeps its earlier number."""
         entry = Entry(task.key, task.title, step, self.agent.fingerprint(task), num_instances or 0, reason)
         self.ledger.record(entry, keeps_instances=num_instances is None)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownReport:
-    """The report of a finished task, valid as long as nothing about the task changes.
+    """The report of a finished task, valid until the fingerprint or a file changes.
 
     Attributes:
-        report: of the task.
-        fingerprint: under which it was done.
-        stamps: of the files that the report names.
+        report: report of the task.
+        fingerprint: fingerprint under which the task was done.
+        stamps: stamps of the files that the report names.
     """
 
     report: TaskReport
@@ -124,14 +124,14 @@ class FinishedTasks:
 
     Attributes:
         records: the ledger.
-        known: by task key; `--watch` keeps it from pass to pass, and reads no file twice.
+        known: reports by task key; `--watch` keeps them between passes, so that no file is read twice.
     """
 
     records: TaskRecords
     known: dict[str, KnownReport] = field(default_factory=dict)
 
     def report(self, task: Task) -> TaskReport | None:
-        """Returns the report of a task that is done under today's config with its outputs still there; else None."""
+        """Returns the report of a finished task; None if its config has changed or its outputs are gone."""
         entry, agent = self.records.current_entry(task), self.records.agent
         if entry is None or entry.step != "done" or not agent.outputs_exist(task):
             return None
@@ -147,11 +147,11 @@ class FinishedTasks:
     def add_to(self, reports: Sequence[TaskReport], tasks: Iterable[Task]) -> tuple[list[TaskReport], list[str]]:
         """Returns the reports of a run and of finished tasks that it did not reach, and warnings.
 
-        A run may have been stopped or had a limit. Files about all tasks hold the finished ones all the same.
+        A run may have a limit or may be stopped. The files about all tasks still include all finished tasks.
 
         Args:
-            reports: of the run.
-            tasks: all that there are.
+            reports: reports of the run.
+            tasks: all tasks of the source.
         """
         ended = {report.key for report in reports if report.status != "skipped"}
         finished: dict[str, TaskReport] = {}

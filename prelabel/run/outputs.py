@@ -1,4 +1,4 @@
-"""What a run writes about all its tasks: coco.json or classifications.csv, the score, previews, report.json."""
+"""Writes the files about a whole run: coco.json or classifications.csv, the score, previews, report.json."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from prelabel.runtime.redact import redact
 from prelabel.store.report import RunReport, TaskReport
 
 REPORT = "report.json"
-"""In a run's output; of several stages, in the folder above theirs."""
+"""File name of the report. For several stages, another one is in the folder above their outputs."""
 
 
 def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page: bool = False) -> RunReport:
-    """Writes the files about the whole run and returns the report that names them.
+    """Writes the files about the whole run and returns the report that lists them.
 
-    A score or a preview that fails is a warning. The report is written whatever fails before it. A run that had nothing
-    to do leaves the report of the run before.
+    If the score or a preview fails, the report has a warning. The report is written even if other files fail. A run
+    that had nothing to do keeps the report of the run before.
 
     Args:
-        assembly: of the run's config.
-        report: how the run went.
-        progress: told of it.
-        page: whether to write the report as a page too.
+        assembly: components of the run.
+        report: report of the run.
+        progress: notified of the end of the run.
+        page: whether to write the report as an HTML page too.
     """
     outputs: list[Path] = []
     warnings, unwritten = list(report.warnings), list[str]()
@@ -72,7 +72,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
 def _noted(notes: list[str], where: str = "") -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # of a user's tracker, or of the disk: the report is written all the same
+    except Exception as error:  # a user's tracker or the disk may fail; the report is written anyway
         reason = str(error) if isinstance(error, PrelabelError) else f"{type(error).__name__}: {error}"
         notes.append(redact(where + reason))
 
@@ -91,7 +91,7 @@ def _emit_run_done(progress: Progress, report: RunReport) -> None:
 
 
 def write_stages_report(folder: Path, ended: Sequence[tuple[Assembly, RunReport]]) -> Path:
-    """Writes the report of a run over several stages, which names each stage's own report.
+    """Writes the report of a run over several stages, and returns its path. It names each stage's own report.
 
     Args:
         folder: the folder above the stages' outputs.
@@ -120,7 +120,7 @@ def _is_empty(report: RunReport) -> bool:
 
 
 def _previews(assembly: Assembly, report: RunReport, progress: Progress) -> list[Path]:
-    """Draws the tasks of this run and those without a preview; nothing after a stop."""
+    """Draws previews for this run's tasks and for finished tasks without one; none after a stop."""
     kind = assembly.config.source.preview_kind
     if kind == "none" or report.stopped:
         return []

@@ -1,4 +1,4 @@
-"""Passes over the stages of a config: one, or one after the other until a stop is asked for."""
+"""Runs passes over the stages of a config: one pass, or one after another until a stop is requested."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from prelabel.store.report import RunReport
 
 
 class WatchProgress:
-    """Passes on what is new in each pass of a watch.
+    """Passes on only the new events of each pass in `--watch` mode.
 
-    A task that is skipped for the same reason as before is not told again. A later pass is told only from its first new
-    event on. Called from several threads, and by a signal handler during a call.
+    A task that is skipped for the same reason as before is not reported again. A pass after the first one is reported
+    only from its first new event on. It is called from several threads, and by a signal handler during another call.
     """
 
     def __init__(self) -> None:
         self._told: Progress = NullProgress()
         self._reasons: dict[Value, Value] = {}  # why each task was skipped last, by its key
-        self._known: set[Value] = set()  # tasks of this pass that are skipped as before
+        self._known: set[Value] = set()  # tasks of this pass that are skipped for the same reason as before
         self._num_passes = 0
-        self._start: Mapping[str, Value] | None = None  # of this pass, not told yet
-        self._lock = threading.RLock()
+        self._start: Mapping[str, Value] | None = None  # the start event of this pass, if it is not passed on yet
+        self._lock = threading.RLock()  # reentrant, since a signal handler may call in while the thread holds it
 
     def begin_pass(self, told: Progress) -> None:
-        """Passes on the events of the next pass to `told`."""
+        """Starts the next pass, whose events go to `told`."""
         self._told, self._start = told, None
         self._known.clear()
         self._num_passes += 1
 
     def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """Passes it on."""
+        """Passes on the start of a task."""
         self._tell_start()
         self._told.begin(title, num_frames, task_id)
 
     def frames(self, num_frames: int) -> None:
-        """Passes it on."""
+        """Passes on the number of processed frames."""
         self._told.frames(num_frames)
 
     def waiting(self, stage: str, num_items: int) -> None:
-        """Passes it on."""
+        """Passes on the length of a queue."""
         self._told.waiting(stage, num_items)
 
     def event(self, name: str, **values: Value) -> None:
-        """Passes it on if it is new."""
+        """Passes on an event if it is new."""
         with self._lock:
             if name == "run_started" and self._num_passes > 1:
                 self._start = {**values, "tasks": None}  # most tasks were done in earlier passes
@@ -86,11 +86,11 @@ class WatchProgress:
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What all passes over a stage share.
+    """State that all passes over a stage share.
 
     Attributes:
-        assembly: the parts.
-        progress: told of each pass.
+        assembly: the components of the run.
+        progress: notified of each pass.
         known: reports of finished tasks by task key.
     """
 
@@ -109,16 +109,16 @@ def run_passes(
     rest: Callable[[], bool] | None = None,
     page: bool = False,
 ) -> Iterator[tuple[Assembly, RunReport]]:
-    """Yields each stage's report of the first pass, and of each later pass that did something there.
+    """Yields each stage's report: of the first pass, and of each later pass that worked on a task.
 
     Args:
-        assemblies: the parts of each stage.
+        assemblies: the components of each stage.
         stop: checked between tasks and batches.
-        choose: which of the waiting tasks to work on.
-        also: told of all that happens, in addition to the terminal.
-        limit: tasks to work on at most.
-        rest: waits between two passes, and returns whether another is due; None: one pass.
-        page: whether to write the report as a page too.
+        choose: selects the waiting tasks to work on.
+        also: notified of all events, in addition to the terminal.
+        limit: the most tasks to work on.
+        rest: waits between two passes and returns whether another pass is due; None: one pass.
+        page: whether to write the report as an HTML page too.
     """
     first, left = True, limit
     latest: dict[str, tuple[Assembly, RunReport]] = {}
@@ -154,7 +154,7 @@ def _pass(
     tell: bool,
     page: bool,
 ) -> RunReport:
-    """Returns the report of one pass over one stage; writes its outputs if it did something, or if `tell` says so."""
+    """Returns the report of one pass over one stage, and writes its outputs if it did something or `tell` is set."""
     with show_progress() as shown, stop_on_signals(stop, lambda text: shown.event("stopping", message=text)):
         stage.progress.begin_pass(MultiProgress(shown, *also))
         report = run_tasks(stage.assembly, stage.progress, stop, limit, choose=choose, known=stage.known)

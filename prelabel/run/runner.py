@@ -1,4 +1,4 @@
-"""The run: has each task inferred, then labels, saves and moves it; retries tasks that fail."""
+"""Runs all tasks: infers, labels, saves and moves each one, and retries failed tasks."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def run_tasks(
     choose: TaskFilter = every_task,
     known: dict[str, KnownReport] | None = None,
 ) -> RunReport:
-    """Runs a config's agent over the tasks that wait, and returns how it went.
+    """Runs a config's agent on the waiting tasks and returns the report.
 
     Args:
-        assembly: the parts.
-        progress: told of all that happens.
+        assembly: the components of the run.
+        progress: notified of all events.
         stop: checked between tasks and between batches.
-        limit: tasks to work on at most; those that are done already do not count.
-        choose: which of the waiting tasks to work on.
+        limit: the most tasks to work on; finished tasks do not count.
+        choose: selects the waiting tasks to work on.
         known: reports of finished tasks by task key, from earlier passes in this process; this pass adds to it.
 
     Raises:
@@ -56,7 +56,7 @@ def run_tasks(
 
 
 class _RunEndsError(Exception):
-    """Every other task would fail as well."""
+    """The run ends, since every other task would fail too."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
@@ -65,17 +65,17 @@ class _RunEndsError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """One pass over the tasks that wait.
+    """One pass over the waiting tasks.
 
-    Inference runs ahead on a thread of its own; labels, saves and moves happen on the caller's thread.
+    Inference runs ahead on a separate thread. Labels, saves and moves happen on the caller's thread.
 
     Attributes:
-        assembly: the parts.
-        agent: what is done with each task.
-        finished: the ledger, and which tasks are complete.
-        progress: told of all that happens.
+        assembly: the components of the run.
+        agent: infers, labels and saves each task.
+        finished: finds finished tasks in the ledger.
+        progress: notified of all events.
         stop: checked between tasks and between batches.
-        choose: which of the waiting tasks to work on.
+        choose: selects the waiting tasks to work on.
     """
 
     assembly: Assembly
@@ -84,14 +84,14 @@ class Run:
     progress: Progress
     stop: StopSignal
     choose: TaskFilter = every_task
-    _tasks: dict[str, Task] = field(default_factory=dict, init=False)  # those in flight, by key
+    _tasks: dict[str, Task] = field(default_factory=dict, init=False)  # tasks in flight, by key
 
     @property
     def _records(self) -> TaskRecords:
         return self.finished.records
 
     def report(self, limit: int | None = None) -> RunReport:
-        """Works on the waiting tasks, at most `limit` of them, and returns how it went."""
+        """Works on the waiting tasks, at most `limit` of them, and returns the report."""
         started_at, began, source = datetime.now(UTC), time.perf_counter(), self.assembly.source
         self.progress.event(
             "run_started",
@@ -112,7 +112,7 @@ class Run:
             ending = error.failure
         except (AccountError, OntologyError) as error:  # the source could not list its tasks
             ending = Failure.of(error)
-        for result in retries.values():  # their next attempt was not reached
+        for result in retries.values():  # the run ended before their next attempt
             self._record_failure(result)
             reports.append(self._ended(result))
         seconds = round(time.perf_counter() - began, 3)
@@ -146,10 +146,10 @@ class Run:
     # Attempts
 
     def _attempts(self, limit: int | None, retries: dict[str, TaskResult]) -> Iterator[TaskResult]:
-        """Yields the last result of each task: first of all tasks, then again of those whose failure may pass.
+        """Yields the final result of each task. Tasks that failed are retried after all others, if a retry may help.
 
         Args:
-            limit: tasks to work on at most.
+            limit: the most tasks to work on.
             retries: filled with the failures that wait for their next attempt, by task key.
         """
         attempts = self.assembly.config.retries.attempts
@@ -189,12 +189,12 @@ class Run:
             for item in inferred:
                 yield item if isinstance(item, TaskResult) else self._finish(self._tasks.pop(item.key), item)
         finally:
-            source.close()  # a fetch that waits for room on disk would never end: nobody frees any now
+            source.close()  # a fetch that waits for disk space would never end, since no task frees any now
             inferred.close()
             self._tasks.clear()
 
     def _choose(self, tasks: Iterable[Task], limit: int | None) -> Iterator[Task | InferredTask[Any] | TaskResult]:
-        """Yields the tasks to work on, or what is known of them; runs on the thread that fetches."""
+        """Yields the tasks to work on, or their cached results. Runs on the thread that fetches."""
         num_begun = 0
         for task in tasks:
             if self.stop.is_set:
@@ -216,12 +216,12 @@ class Run:
     def _store_each(
         self, results: Iterable[InferredTask[Any] | TaskResult]
     ) -> Iterator[InferredTask[Any] | TaskResult]:
-        """Stores what was found before anybody makes labels of it; runs on the thread of inference."""
+        """Stores each inference result before it is labelled. Runs on the inference thread."""
         for item in results:
             if isinstance(item, InferredTask) and item.failure is None and not item.is_cached:
                 try:
                     self.agent.store(self._tasks[item.key], item.found)
-                except Exception as error:  # a full disk, say: the next task may fit
+                except Exception as error:  # such as a full disk: a later task may need less space
                     yield InferredTask.failed(item.key, error)
                     continue
                 self._records.record(self._tasks[item.key], "inferred")
@@ -249,10 +249,10 @@ class Run:
 
     def _save(self, task: Task, labelled: LabelledTask[Any]) -> int | None:
         entry = self._records.current_entry(task)
-        if entry is not None and entry.step == "labelled":  # a run that was killed before the move has saved them
+        if entry is not None and entry.step == "labelled":  # saved by a run that was killed before the move
             return None
         row_bytes = self.agent.save(task, labelled)
-        if self.assembly.source.moves_tasks:  # else the next step is `done` at once
+        if self.assembly.source.moves_tasks:  # otherwise the next step, `done`, follows at once
             self._records.record(task, "labelled", sum(labelled.report.instances.values()))
         return row_bytes
 
@@ -266,7 +266,7 @@ class Run:
     # Failures
 
     def _give_up(self, result: TaskResult) -> None:
-        """Records a failure that is not retried in this run, and lets the source do what the config says."""
+        """Records a failure that this run does not retry, and tells the source, which handles it as configured."""
         self._record_failure(result)
         if result.report.status == "failed" and not self.assembly.dry_run:
             self.assembly.source.fail(result.task, result.report.reason)
@@ -289,7 +289,7 @@ def _failed(task: Task, failure: Failure) -> TaskResult:
 
 
 def emit_task_end(progress: Progress, report: TaskReport, *, dry_run: bool) -> None:
-    """Tells how a task ended."""
+    """Emits the event for the end of a task, and a warning if it was labelled in part."""
     if report.status in ("failed", "skipped"):
         name = "task_failed" if report.status == "failed" else "task_skipped"
         progress.event(name, task=report.title, task_id=report.key, reason=report.reason)
@@ -311,7 +311,7 @@ def emit_task_end(progress: Progress, report: TaskReport, *, dry_run: bool) -> N
 
 
 def _since(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """Returns what was counted in between; several stages, and every pass of a watch, may use the same model.
+    """Returns the usage between two counts, since several stages and passes may share one model.
 
     >>> _since({"requests": 2}, {"requests": 5, "cost": 0.1})
     {'requests': 3, 'cost': 0.1}

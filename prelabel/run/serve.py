@@ -1,7 +1,7 @@
-"""Runs passes over agent stages when Encord says that tasks are waiting.
+"""Runs passes over agent stages when Encord notifies that tasks are waiting.
 
-The main thread works: it waits for a notification, then passes over the stages. One other thread answers HTTP. A
-notification that comes during a pass is remembered, and one more pass follows, however many came.
+The main thread waits for a notification, then runs a pass over the stages. Another thread answers HTTP. If
+notifications arrive during a pass, exactly one more pass follows, however many arrive.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ SECRET_VARIABLE = "ENCORD_WEBHOOK_SECRET"
 EVENT = "agent_stage_work_available_event"
 VERSION = 1
 TOLERANCE_SECONDS = 300
-"""How far a signed time may be from now."""
+"""The largest difference between a signed time and the current time."""
 MAX_BODY_BYTES = 64 * 1024
-"""A notification has some 400 bytes."""
+"""The largest request body; a notification has about 400 bytes."""
 
 
 class RefusedNotification(Exception):  # noqa: N818  (an answer to the sender, not an error of the run)
-    """A request that starts no work.
+    """A refused request, which starts no pass.
 
     Attributes:
-        status: the HTTP status to answer.
+        status: the HTTP status of the response.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -65,11 +65,11 @@ class _Envelope(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StageNotification:
-    """Tasks are waiting at a stage. Which and how many, the stage itself says.
+    """A notification that tasks are waiting at a stage. It does not say which tasks or how many.
 
     Attributes:
-        project_hash: of the project.
-        stage_uuid: of its agent stage.
+        project_hash: hash of the project.
+        stage_uuid: uuid of the agent stage.
     """
 
     project_hash: UUID
@@ -82,7 +82,7 @@ class NotificationReader:
 
     Attributes:
         secret: the signing secret, as Encord's app shows it.
-        now: returns the time in Unix seconds.
+        now: returns the current time in Unix seconds.
     """
 
     secret: str = field(repr=False)
@@ -91,14 +91,14 @@ class NotificationReader:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def read(self, body: bytes, headers: Mapping[str, str]) -> StageNotification | None:
-        """Returns which stage has work; None for a genuine event of another kind.
+        """Returns the stage with waiting tasks; None for a genuine event of another kind.
 
         Args:
-            body: exactly as received, since the signature covers its bytes.
-            headers: of the request; case does not matter.
+            body: the body exactly as received, since the signature covers its bytes.
+            headers: headers of the request; case does not matter.
 
         Raises:
-            RefusedNotification: it is not signed, too old, a replay, or cannot be read.
+            RefusedNotification: the request is not signed, too old, a replay, or cannot be read.
         """
         lower = {name.lower(): value for name, value in headers.items()}
         self._verify(body, lower.get("x-encord-signature", ""), lower.get("x-encord-timestamp", ""))
@@ -118,11 +118,11 @@ class NotificationReader:
     def _verify(self, body: bytes, signature: str, timestamp: str) -> None:
         if not signature or not timestamp:
             raise RefusedNotification(401, "the request is not signed")
-        # Only ASCII digits: int() takes other scripts, spaces and underscores too.
+        # Only ASCII digits are allowed, since int() also accepts other scripts, spaces and underscores.
         if not (timestamp.isascii() and timestamp.isdigit()) or len(timestamp) > 12:
             raise RefusedNotification(401, "the timestamp is not in Unix seconds")
         expected = hmac.new(self.secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-        # Compared as bytes: compare_digest refuses text that is not ASCII, and a header is whatever the sender wrote.
+        # Compared as bytes, since compare_digest refuses text that is not ASCII, and the sender chooses the header.
         if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")):
             raise RefusedNotification(401, "the signature does not match")
         if abs(self.now() - int(timestamp)) > TOLERANCE_SECONDS:
@@ -130,7 +130,7 @@ class NotificationReader:
         self._refuse_replay(signature)
 
     def _refuse_replay(self, signature: str) -> None:
-        """Remembers a signature until its time has passed; after that, the timestamp refuses it."""
+        """Refuses a repeated signature. Signatures are stored until their timestamp is too old anyway."""
         now = self.now()
         with self._lock:
             for old in [known for known, until in self._seen.items() if until < now]:
@@ -141,18 +141,18 @@ class NotificationReader:
 
 
 LOOK_EVERY_SECONDS = 0.2
-"""How soon a wait sees that somebody asked to stop."""
+"""How often a wait checks for a stop request."""
 START_SECONDS = 30.0
 
 
 @dataclass
 class WorkSignal:
-    """Tells the main thread that a stage has work. May be used from several threads.
+    """Signals the main thread that a stage has waiting tasks. May be used from several threads.
 
     Attributes:
         stop: ends all waiting.
-        poll_seconds: a pass follows after this time without a notification, since one may be lost.
-        idle_exit_seconds: waiting ends for good after this time without a notification; None: never.
+        poll_seconds: after this time without a notification, a pass runs anyway, since a notification may be lost.
+        idle_exit_seconds: after this time without a notification, waiting ends for good; None: never.
     """
 
     stop: StopSignal
@@ -163,19 +163,19 @@ class WorkSignal:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a notification leads to a pass: the model is loaded, and nobody has asked to stop."""
+        """Whether a notification leads to a pass: the model is loaded, and no stop is requested."""
         return self._ready.is_set() and not self.stop.is_set
 
     def ready(self) -> None:
-        """Says that the model is loaded."""
+        """Marks the model as loaded."""
         self._ready.set()
 
     def notify(self) -> None:
-        """Asks for a pass: the next one, if one is running."""
+        """Requests a pass. If a pass is running, another one follows it."""
         self._work.set()
 
     def wait(self) -> bool:
-        """Returns whether another pass is due; False once somebody asked to stop or nothing came for long."""
+        """Waits until a pass is due and returns True; returns False after a stop request or a long idle time."""
         began = time.monotonic()
         while not self.stop.is_set:
             if self._work.wait(LOOK_EVERY_SECONDS):
@@ -194,8 +194,8 @@ def make_app(reader: NotificationReader, served: Collection[tuple[UUID, UUID]], 
 
     Args:
         reader: verifies and reads notifications.
-        served: project and stage of each config section; notifications of others are refused.
-        signal: told of work.
+        served: project and stage of each served stage; notifications for others are refused.
+        signal: notified when a stage has waiting tasks.
     """
     from starlette.applications import Starlette
     from starlette.responses import PlainTextResponse
@@ -228,7 +228,7 @@ def make_app(reader: NotificationReader, served: Collection[tuple[UUID, UUID]], 
 
 
 async def _body(request: Request) -> bytes:
-    """Returns the body; stops reading as soon as it is too large, whatever its header promised."""
+    """Returns the body, and stops reading as soon as it is too large, whatever the header states."""
     body = bytearray()
     async for part in request.stream():
         body += part
@@ -239,14 +239,15 @@ async def _body(request: Request) -> bytes:
 
 @contextmanager
 def serving(app: Starlette, host: str, port: int) -> Iterator[int]:
-    """Answers HTTP on a thread of its own; yields the port, which the system chooses for 0.
+    """Answers HTTP on a separate thread and yields the port. For port 0, the system chooses one.
 
     Raises:
-        MachineError: the port cannot be had, or the extra `serve` is not installed.
+        MachineError: the port cannot be used, or the server does not start.
     """
     import uvicorn
 
-    # Bound here and not by uvicorn, which ends the process where the port is in use, and hands the socket to children.
+    # The socket is bound here. If uvicorn bound it, it would end the process when the port is in use, and child
+    # processes would inherit the socket.
     try:
         listener = socket.create_server((host, port))
     except OSError as error:
@@ -268,11 +269,11 @@ def serving(app: Starlette, host: str, port: int) -> Iterator[int]:
 
 
 def served_stage(assembly: Assembly) -> tuple[UUID, UUID]:
-    """Returns project and stage of a config whose notifications lead to a pass.
+    """Returns the project and stage whose notifications lead to a pass.
 
     Raises:
-        ConfigError: its tasks do not come from Encord.
-        AccountError: the project or the stage cannot be had.
+        ConfigError: the tasks of the config do not come from Encord.
+        AccountError: the project or the stage cannot be accessed.
     """
     section = assembly.config.source
     if not isinstance(section, EncordSection):
@@ -281,10 +282,10 @@ def served_stage(assembly: Assembly) -> tuple[UUID, UUID]:
 
 
 def check_installed() -> None:
-    """Checks that the packages of the extra `serve` are there.
+    """Checks that the packages of the extra `serve` are installed.
 
     Raises:
-        MachineError: one is missing.
+        MachineError: a package is missing.
     """
     for package in ("starlette", "uvicorn"):
         if importlib.util.find_spec(package) is None:

@@ -1,7 +1,8 @@
-"""One unit of work: what a worker gets for a task, and what it returns.
+"""The input and the result of a worker for one task.
 
-A worker fetches media and runs inference. It needs neither the ledger nor the platform's key: `Work` and `InferredTask`
-are plain values that can travel to another process and back. All else is the run's: retries, labels, saves and moves.
+A worker fetches media and runs inference. It needs neither the ledger nor the platform's key. `Work` and `InferredTask`
+are plain values, so they can be sent to another process and back. The run does the rest: retries, labels, saves and
+moves.
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ Labels = TypeVar("Labels")
 
 
 class TaskFacts(Protocol):
-    """What is known of a task without a look at its media."""
+    """Facts about a task that are known without reading its media."""
 
     @property
     def key(self) -> str:
-        """Unique in its source, the same in every run."""
+        """The task's key: unique in its source, and the same in every run."""
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The task's title, for people."""
 
     @property
     def identity(self) -> str:
-        """Changes when the media behind the key do."""
+        """A text that changes when the task's media change."""
 
     @property
     def num_frames(self) -> int | None:
-        """Frames that the platform promises; None where nothing promises a number."""
+        """The number of frames according to the platform; None if it states none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class FetchedTask:
     Attributes:
         task: its facts; in the process that lists the tasks, the task itself.
         media: the files.
-        release: closed by the agent as soon as it needs the files no longer.
+        release: the agent closes it as soon as it no longer needs the files.
         seconds: how long the fetch took.
     """
 
@@ -77,13 +78,13 @@ class FetchedTask:
 class Failure:
     """Why a task is not done, as plain values.
 
-    An exception would keep its traceback alive, and with that the frames of a batch.
+    An exception would keep its traceback alive, and with it the frames of a batch.
 
     Attributes:
         kind: class name of the error.
-        reason: in words, without secrets.
-        effect: `failed`: only this task; `skipped`: somebody else has moved the task on; `run_ends`: every other task
-            would fail too; `outage`: the same, until the platform answers again.
+        reason: the error in words, without secrets.
+        effect: `failed`: only this task fails; `skipped`: somebody else has moved the task on; `run_ends`: every other
+            task would fail too; `outage`: every task would fail until the platform answers again.
         retryable: whether another attempt may succeed.
     """
 
@@ -94,9 +95,9 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        """Returns an error as a record."""
+        """Returns an error as plain values."""
         kind = type(error).__name__
-        # A reason of our own is redacted too: it may quote what a user's detector or sink raised.
+        # Messages of prelabel are redacted too, since they may quote errors of a user's detector or sink.
         reason = redact(str(error) if isinstance(error, PrelabelError) else f"{kind}: {error}")
         if isinstance(error, AccountError | OntologyError):
             return cls(kind, reason, "outage" if isinstance(error, OutageError) else "run_ends", retryable=False)
@@ -109,11 +110,11 @@ class InferredTask(Generic[Found]):
     """What a worker returns for a task.
 
     Attributes:
-        key: the task's.
-        found: what the model found, plain values; None if there is a failure.
-        failure: why nothing was found; None if there is a result.
-        seconds: busy time by stage: fetch, decode, detect and so on.
-        is_cached: an earlier run has found it, and it is stored already.
+        key: the task's key.
+        found: the inference result as plain values; None if there is a failure.
+        failure: why there is no result; None if there is one.
+        seconds: busy time by step: fetch, decode, detect and so on.
+        is_cached: whether the result comes from an earlier run and is stored already.
     """
 
     key: str
@@ -130,11 +131,11 @@ class InferredTask(Generic[Found]):
 
 @dataclass(frozen=True, slots=True)
 class LabelledTask(Generic[Labels]):
-    """What becomes of a task, decided but not saved; plain values.
+    """The labels and the pathway of a task, not saved yet, as plain values.
 
     Attributes:
-        report: as it is once the labels are saved; its pathway and priority say where the task goes.
-        labels: what is saved.
+        report: the task's report, valid after the labels are saved; it holds the pathway and the priority.
+        labels: the labels to save.
         stays: whether the task stays at its stage by choice.
     """
 
@@ -145,12 +146,12 @@ class LabelledTask(Generic[Labels]):
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """How one attempt at a task ended.
+    """The result of one attempt at a task.
 
     Attributes:
-        task: which.
-        report: for the run's report.
-        retryable: it failed, and another attempt may succeed.
+        task: the task.
+        report: the task's report.
+        retryable: whether the attempt failed and another one may succeed.
     """
 
     task: Task

@@ -1,4 +1,4 @@
-"""A worker in this process: fetches tasks and runs inference, with the next task fetched while one is inferred."""
+"""A worker in this process: runs inference on one task while it fetches the next."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Worker(Generic[Found, Pending]):
     Attributes:
         agent: runs the inference.
         fetch: opens a task's media.
-        num_fetchers: tasks that are fetched at the same time.
-        progress: told of every fetch.
+        num_fetchers: number of tasks that are fetched at the same time.
+        progress: notified of every fetch.
         stop: checked between tasks.
     """
 
@@ -42,12 +42,12 @@ class Worker(Generic[Found, Pending]):
     def process(
         self, tasks: Iterable[Pending | InferredTask[Found] | TaskResult]
     ) -> Generator[InferredTask[Found] | TaskResult, None, None]:
-        """Yields the result of each task; passes on results that are there already, in their place.
+        """Yields the result of each task, in order. Results among the input are passed on.
 
-        Tasks that were fetched but not begun when a stop is asked for are dropped.
+        After a stop request, tasks that are fetched but not started are dropped.
 
         Args:
-            tasks: read on a thread of its own, one task ahead.
+            tasks: tasks or results; read on a separate thread, one task ahead.
 
         Raises:
             Stopped: a second stop request.
@@ -55,7 +55,7 @@ class Worker(Generic[Found, Pending]):
         fetched = prefetch(
             self._fetch_all(tasks), max_items=1, name="fetch", tell_waiting=partial(self.progress.waiting, "fetch")
         )
-        with closing(fetched):  # else the traceback of an error keeps the thread "fetch" alive
+        with closing(fetched):  # without it, the traceback of an error would keep the thread "fetch" alive
             for kind, group in groupby(self._until_stop(fetched), key=type):
                 if kind is FetchedTask:
                     yield from self.agent.infer(cast(Iterator[FetchedTask], group))
@@ -68,7 +68,7 @@ class Worker(Generic[Found, Pending]):
         opened: WeakSet[ExitStack] = WeakSet()
         try:
             yield from map_ahead(partial(self._fetch, opened), tasks, num_workers=self.num_fetchers, name="fetch")
-        except BaseException:  # not at the normal end: the agent has yet to read the last ones then
+        except BaseException:  # only on errors: at the normal end, the agent still has to read the last tasks
             for release in list(opened):
                 release.close()
             raise

@@ -1,4 +1,4 @@
-"""What an agent does with each task: infer, label, save. The run does the rest."""
+"""The protocol of agents. An agent infers, labels and saves a task; the run does the rest."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 
 class Agent(Protocol[Found, Labels]):
-    """One kind of work at an agent stage: detection, classification, or a function of the user's.
+    """One kind of work at an agent stage: detection, classification, or a user's function.
 
-    `infer` runs on a thread of its own, at the same time as the other methods. `Found` and `Labels` are plain values.
+    `infer` runs on a separate thread, at the same time as the other methods. `Found` and `Labels` are plain values.
     """
 
     # Before the run
 
     def checks(self) -> Mapping[str, Callable[[], str]]:
-        """Returns what `prelabel check` shows, in order: each says in words what is there, or raises a SetupError."""
+        """Returns the checks of `prelabel check`, in order. Each returns a description or raises a SetupError."""
 
     def prepare(self) -> None:
-        """Makes the parts that label tasks.
+        """Creates the components that label tasks.
 
         Raises:
-            SetupError: one is wrong.
+            SetupError: a component is misconfigured.
         """
 
     @property
     def routing_classes(self) -> Sequence[str]:
-        """Names that routing rules may use."""
+        """The class names that routing rules may use."""
 
     # The run
 
@@ -47,75 +47,75 @@ class Agent(Protocol[Found, Labels]):
 
     @property
     def reads_media(self) -> bool:
-        """Whether media have to be fetched before `infer`."""
+        """Whether media must be fetched before `infer`."""
 
     def fingerprint(self, task: Task) -> str:
-        """Returns a hash of all that decides what the task's labels say."""
+        """Returns the hash of everything that affects the task's labels."""
 
     def load_cached(self, task: Task, step: Step | None) -> Found | None:
-        """Returns what an earlier run has found under the same fingerprint; None: inference is needed.
+        """Returns the cached result of an earlier run under the same fingerprint; None if inference is needed.
 
         Args:
-            task: one that waits.
-            step: how far an earlier run came with it under the same fingerprint; None: not at all.
+            task: a waiting task.
+            step: the last step that an earlier run completed under the same fingerprint; None: no step.
         """
 
     def infer(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[Found]]:
-        """Yields what is found in each task's media, in order; closes `release` of each.
+        """Yields the inference result of each task, in order, and closes each task's `release`.
 
-        It may read several tasks before it yields the first one. The failure of a task is yielded, not raised.
+        It may read several tasks before it yields the first result. A task's failure is yielded, not raised.
 
         Raises:
             Stopped: a second stop request.
         """
 
     def store(self, task: Task, found: Found) -> None:
-        """Writes what was found to the run's folder."""
+        """Writes the inference result to the run's folder."""
 
     def build_labels(self, task: Task, found: Found) -> LabelledTask[Labels]:
-        """Returns the labels of a task and where the task goes. Saves nothing.
+        """Returns the labels of a task and its pathway, without saving them.
 
         Raises:
-            TaskError: there can be no labels.
+            TaskError: the labels cannot be made.
         """
 
     def save(self, task: Task, labelled: LabelledTask[Labels]) -> int | None:
-        """Saves the labels: all or nothing, and the same when repeated.
+        """Saves the labels, all or nothing. A repeated call has the same effect as one.
 
         Returns:
-            Bytes of the label row, where that is known.
+            The size of the label row in bytes; None if it is not known.
 
         Raises:
             TaskError: the labels were not saved.
         """
 
     def outputs_exist(self, task: Task) -> bool:
-        """Tells whether the files of a finished task are still there, so that it need not be done again."""
+        """Returns whether the files of a finished task still exist, so that it need not be repeated."""
 
     # After the run
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What a user should know although no task failed; grows during the run."""
+        """What a user should know even if no task failed; grows during the run."""
 
     @property
     def shapes(self) -> Sequence[str]:
-        """Shapes of the ontology objects that are labelled; empty without boxes."""
+        """The shapes of the labelled ontology objects; empty unless the agent detects objects."""
 
     @property
     def device(self) -> str:
-        """Device of the model, such as `cuda:0`; empty where the model does not say."""
+        """The model's device, such as `cuda:0`; empty if the model does not report one."""
 
     @property
     def summary_path(self) -> Path | None:
-        """The file about all tasks: `coco.json`, `classifications.csv`; None where there is none."""
+        """Path of the file about all tasks, `coco.json` or `classifications.csv`; None if there is none."""
 
     def write_summary(self, path: Path, report: RunReport) -> None:
         """Writes the file about all tasks."""
 
 
 def make_agent(assembly: Assembly, progress: Progress | None = None, stop: StopSignal | None = None) -> Agent[Any, Any]:
-    """Returns the agent that a config asks for."""
+    """Returns the agent that the config selects."""
     progress, stop = progress or NullProgress(), stop or StopSignal()
     match assembly.config.agent_kind:
         case "detection":

@@ -1,4 +1,4 @@
-"""One call of a user's function: its arguments, its answer, and how it fails."""
+"""Calls a user's function: its arguments, its answer and its errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Argument: TypeAlias = Literal[
     "task", "label_row", "media", "project", "client", "storage_item", "agent_task", "stage", "asset", "frame", "frames"
 ]
-"""What a function may get. The last three are encord-agents' media: a path, an image, and frames."""
+"""The arguments that a function may get. The last three are the media of encord-agents: a path, an image, frames."""
 
 BY_NAME: tuple[Argument, ...] = ("task", "label_row", "media", "project", "client", "storage_item")
 PLATFORM_ONLY: frozenset[Argument] = frozenset(("project", "client", "storage_item", "agent_task", "stage"))
@@ -42,7 +42,8 @@ _BY_TYPE: Mapping[str, Argument] = {
     "StorageItem": "storage_item",
     "EncordUserClient": "client",
 }
-# Dependencies of encord-agents that we replace: ours check what they fetch, and use the config's key and reader.
+# Dependencies of encord-agents that are replaced: the replacements check fetched files, and use the config's key and
+# reader.
 _REPLACED: Mapping[str, Argument] = {
     "dep_client": "client",
     "dep_asset": "asset",
@@ -54,12 +55,12 @@ _THEIR_MODULE = "encord_agents.tasks.dependencies"
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A function, and where its arguments come from.
+    """A function and the sources of its arguments.
 
     Attributes:
-        function: what is called; a generator is run to its end after the call that it serves.
-        arguments: what it gets, by parameter.
-        dependencies: functions whose results it gets, by parameter.
+        function: the function; a generator is resumed after the call that uses its value, and runs to its end.
+        arguments: arguments, by parameter.
+        dependencies: functions whose results are passed, by parameter.
     """
 
     function: Callable[..., object]
@@ -68,19 +69,19 @@ class Signature:
 
     @property
     def given(self) -> frozenset[str]:
-        """Parameters that the config cannot set."""
+        """The parameters that the config cannot set."""
         return frozenset((*self.arguments, *self.dependencies))
 
     def all_arguments(self) -> set[Argument]:
-        """Returns what the function and its dependencies get."""
+        """Returns the arguments of the function and of its dependencies."""
         return set(self.arguments.values()).union(*(inner.all_arguments() for inner in self.dependencies.values()))
 
     def values(self, make: Callable[[Argument], object], stack: ExitStack) -> dict[str, object]:
-        """Returns the values of the parameters; each dependency is called once.
+        """Returns the values of the parameters. Each dependency is called once.
 
         Args:
-            make: returns an argument.
-            stack: ends the generators among the dependencies.
+            make: returns the value of an argument.
+            stack: closes the generators among the dependencies.
         """
         return self._values(make, stack, {})
 
@@ -96,14 +97,14 @@ class Signature:
 
 
 def read_signature(function: Callable[..., object], use: str) -> Signature:
-    """Returns what a function gets; its other parameters are options of the config.
+    """Returns which arguments a function gets. Its other parameters are options in the config.
 
     Args:
-        function: the user's.
+        function: the user's function.
         use: the function's name in errors.
 
     Raises:
-        PluginError: it has a parameter that cannot be filled.
+        PluginError: the function has a parameter that cannot be filled.
 
     >>> def handle(task, label_row, threshold=3): ...
     >>> read_signature(handle, "mine.py:handle").arguments
@@ -139,12 +140,12 @@ def _type_hints(function: Callable[..., object]) -> dict[str, object]:
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
         return typing.get_type_hints(target, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # types that are imported for type checkers only
+    except (NameError, TypeError, AttributeError):  # the types may be imported for type checkers only
         return {}
 
 
 def _argument(hint: object, name: str) -> Argument | None:
-    written = hint if isinstance(hint, str) else ""  # could not be looked up
+    written = hint if isinstance(hint, str) else ""  # a text, since the hint could not be resolved
     module = getattr(hint, "__module__", "")
     type_name = written.rpartition(".")[2] if written else getattr(hint, "__name__", "")
     if (written or module.partition(".")[0] == "encord") and type_name in _BY_TYPE:
@@ -153,7 +154,7 @@ def _argument(hint: object, name: str) -> Argument | None:
 
 
 def _dependency(hint: object, default: object) -> Callable[..., object] | None:
-    """Returns the function of a `Depends`, known by its form: the package that has it need not be installed."""
+    """Returns the function of a `Depends`. It is recognised by its form, so that its package need not be installed."""
     for candidate in (default, *getattr(hint, "__metadata__", ())):
         if type(candidate).__name__ == "Depends" and hasattr(candidate, "dependency"):
             found = candidate.dependency or get_args(hint)[0]
@@ -175,11 +176,11 @@ def _enter(function: Callable[..., object], values: Mapping[str, object], stack:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Where a function sends a task.
+    """The pathway and priority that a function sets for a task.
 
     Attributes:
-        pathway: name or uuid; None: the config says.
-        priority: 0 to 1; None: the config says.
+        pathway: name or uuid; None: the config decides.
+        priority: 0 to 1; None: the config decides.
     """
 
     pathway: str | None = None
@@ -187,15 +188,15 @@ class Answer:
 
 
 def read_answer(returned: object, use: str) -> Answer:
-    """Returns the answer that a function's return value holds.
+    """Reads the answer from a function's return value.
 
     Args:
-        returned: a pathway's name or uuid, None, or an object with `pathway` and perhaps `label_row_priority`, as
-            encord-agents has it.
-        use: what errors call the function.
+        returned: a pathway's name or uuid, None, or an object with `pathway` and optionally `label_row_priority`, as in
+            encord-agents.
+        use: the function's name in errors.
 
     Raises:
-        AnswerError: it is none of these.
+        AnswerError: the value is none of these.
 
     >>> read_answer("Annotate 1", "mine.py:handle")
     Answer(pathway='Annotate 1', priority=None)
@@ -215,10 +216,10 @@ def read_answer(returned: object, use: str) -> Answer:
 
 
 def read_priority(value: object, use: str) -> float | None:
-    """Returns a priority that a function set, None if it set none.
+    """Returns the priority that a function set; None if it set none.
 
     Raises:
-        AnswerError: it is not within 0 and 1.
+        AnswerError: the priority is not between 0 and 1.
     """
     if value is None:
         return None
@@ -232,10 +233,10 @@ class UserFunction:
     """A user's function, ready to be called.
 
     Attributes:
-        use: as the config names it.
-        function: what is called.
+        use: the name in the config.
+        function: the function.
         signature: which arguments it gets.
-        options: the config's other keys.
+        options: the options from the config.
     """
 
     use: str
@@ -246,16 +247,16 @@ class UserFunction:
 
 @dataclass
 class Call:
-    """One call, for one task.
+    """One call of the function, for one task.
 
     Attributes:
-        function: what is called.
-        task: for which.
-        media: its files; of kind `none` where the function needs none.
-        rows: gives its label row; only asked where the function needs it.
-        connect: gives the project; only asked where the function needs it.
-        row: the label row, once the function has got it.
-        told_pathway: the pathway that the function gave to the SDK's task, instead of returning it.
+        function: the function.
+        task: the task.
+        media: the task's files; of kind `none` if the function needs none.
+        rows: provides the task's label row; used only if the function needs it.
+        connect: returns the project; called only if the function needs it.
+        row: the label row, after the function got it.
+        told_pathway: the pathway that the function passed to the SDK's task instead of returning it.
     """
 
     function: UserFunction
@@ -270,7 +271,7 @@ class Call:
         """Calls the function and returns its answer.
 
         Raises:
-            AgentError: it raised, or returned what it may not.
+            AgentError: the function raised an error, or returned an invalid value.
             Stopped: a second stop request.
         """
         use = self.function.use
@@ -316,7 +317,7 @@ class Call:
         return self.row
 
     def _watched(self, waiting: AgentTask) -> AgentTask:
-        """Returns the SDK's task; the run takes the pathway that the function gives it, once the labels are saved."""
+        """Returns the SDK's task with `proceed` replaced: the run moves the task after it has saved the labels."""
         watched = waiting.model_copy()
         vars(watched).update(proceed=self._note_pathway, move=_refuse_to_move)
         return watched
@@ -327,7 +328,7 @@ class Call:
         self.told_pathway = pathway_name or (str(pathway_uuid) if pathway_uuid else None)
 
     def _describe(self, error: BaseException) -> str:
-        """Returns an error in one line, with its place in the function's file."""
+        """Describes an error in one line, with its line in the function's file."""
         file = getattr(getattr(self.function.function, "__code__", None), "co_filename", "")
         places = traceback.extract_tb(error.__traceback__)
         place = next((place for place in reversed(places) if place.filename == file), places[-1])
@@ -340,7 +341,7 @@ def _refuse_to_move(*_: object, **__: object) -> None:
 
 
 def _their_frames(media: TaskMedia) -> Iterator[object]:
-    """Yields frames as encord-agents has them."""
+    """Yields frames in the form of encord-agents."""
     from encord_agents.core.data_model import Frame
 
     for frame in media.frames():

@@ -1,4 +1,4 @@
-"""The agent that answers a classification, and sends each task down the pathway of its answer."""
+"""The agent that answers a classification and moves each task along the pathway of its answer."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class ClassifiedMedia:
     """The class probabilities of a task.
 
     Attributes:
-        record: as it is stored.
-        reader: which reader read the media, and why; empty if an earlier run did.
+        record: the probabilities as they are stored.
+        reader: which reader read the media, and why; empty if an earlier run read them.
     """
 
     record: ClassRecord
@@ -57,8 +57,8 @@ class AnswerLabels:
     """The answers that are saved for a task.
 
     Attributes:
-        info: the media as they are shown.
-        answers: each with its first and last frame.
+        info: size, length and frame rate of the media, as displayed.
+        answers: the answers, each with its first and last frame.
     """
 
     info: VideoInfo
@@ -67,11 +67,11 @@ class AnswerLabels:
 
 @dataclass(frozen=True)
 class ClassificationAgent:
-    """Runs the classifier over the images of many tasks at once and answers a classification of each task.
+    """Classifies the images of many tasks in shared batches and answers a classification for each task.
 
     Attributes:
-        assembly: the parts.
-        progress: told of every task and image.
+        assembly: the components of the run.
+        progress: notified of every task and image.
         stop: checked before every batch.
     """
 
@@ -84,11 +84,11 @@ class ClassificationAgent:
 
     @property
     def parts(self) -> ClassifierParts:
-        """The classifier and what belongs to it."""
+        """The classifier and its thresholds, answers and fingerprints."""
         return self.assembly.classification
 
     def checks(self) -> Mapping[str, Callable[[], str]]:
-        """Returns what `prelabel check` shows."""
+        """Returns the checks of `prelabel check`, by name."""
         return {
             "tasks": partial(describe_source, self.assembly),
             "weights": self._describe_classifier,
@@ -98,24 +98,24 @@ class ClassificationAgent:
         }
 
     def prepare(self) -> None:
-        """Makes classifier, answers and sink."""
+        """Creates the classifier, the answer map and the sink."""
         self._check_answers()
         _ = self.assembly.sink
 
     @property
     def routing_classes(self) -> Sequence[str]:
-        """Names of the options."""
+        """The names of the options."""
         return [choice.name for choice in self.parts.answer_map.choices]
 
     @property
     def model(self) -> ModelRecord:
-        """The classifier's."""
+        """The classifier's model."""
         return self.parts.model
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Those of answer map, classifier and sink."""
-        # Where the config names classes, it leaves out the others by choice.
+        """The warnings of the answer map, the classifier and the sink."""
+        # If the config names classes, it omits the others on purpose.
         notes = () if self.assembly.config.labels.classes else self.parts.answer_map.notes
         return [*notes, *warnings_of(self.parts.classifier, self.assembly.rows)]
 
@@ -125,24 +125,24 @@ class ClassificationAgent:
         return usage_of(self.parts.classifier)
 
     def usage_warnings(self, usage: Mapping[str, float]) -> Sequence[str]:
-        """Returns the classifier's warnings about what it counted in this run."""
+        """Returns the classifier's warnings about its usage in this run."""
         return usage_warnings(self.parts.classifier, usage)
 
     @property
     def summary_path(self) -> Path:
-        """`classifications.csv`."""
+        """Path of `classifications.csv`."""
         return self.assembly.output / "classifications.csv"
 
     def write_summary(self, path: Path, report: RunReport) -> None:
-        """Writes a row for each answer of all tasks."""
+        """Writes one row per answer, for all tasks."""
         write_predictions(path, self.assembly, report)
 
     def fingerprint(self, task: Task) -> str:
-        """Returns a hash of classifier, labels and media."""
+        """Returns the hash of the classifier, the label settings and the media."""
         return f"{self.parts.label_fingerprint}:{task.identity}"
 
     def load_cached(self, task: Task, step: Step | None) -> ClassifiedMedia | None:
-        """Returns the probabilities of an earlier run, or else of a dry run, under the same fingerprint."""
+        """Returns the probabilities that an earlier run, or else a dry run, stored under the same fingerprint."""
         record = self._read(self.assembly.store, task)
         if record is None and not self.assembly.dry_run:
             record = self._read(self.assembly.store.dry_run, task)
@@ -151,7 +151,7 @@ class ClassificationAgent:
         return None if record is None else ClassifiedMedia(record)
 
     def infer(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[ClassifiedMedia]]:
-        """Yields the probabilities of each task; images are read ahead on a thread of their own."""
+        """Yields the probabilities of each task. A separate thread reads images ahead."""
         reader = PictureReader(
             reader=self.assembly.config.reader,
             folder=self.assembly.folder,
@@ -169,7 +169,7 @@ class ClassificationAgent:
             tell_waiting=partial(self.progress.waiting, "decode"),
         )
         batches = FullBatches(self.parts.classifier, self.parts.batch_size)
-        classified = prefetch(  # so that the classifier does not wait for the disk
+        classified = prefetch(  # so that the classifier does not wait while results are written to disk
             batches.run(pictures),
             max_items=self.parts.batch_size,
             max_bytes=MAX_WAITING_BYTES,
@@ -181,24 +181,24 @@ class ClassificationAgent:
                 yield self._result(seen)
 
     def store(self, task: Task, found: ClassifiedMedia) -> None:
-        """Writes the probabilities."""
+        """Writes the probabilities to the run's folder."""
         write_classes(self.assembly.store.classes_path(task), found.record)
 
     def build_labels(self, task: Task, found: ClassifiedMedia) -> LabelledTask[AnswerLabels]:
-        """Returns the answers."""
+        """Returns the answers to save."""
         answers = self._within(task, self.parts.place_answers(found.record))
         report = self._report(task, found, answers, self._facts(task, found.record, answers))
         return LabelledTask(report, AnswerLabels(found.record.info, tuple(answers)))
 
     def save(self, task: Task, labelled: LabelledTask[AnswerLabels]) -> int:
-        """Writes the answers onto the task's label row."""
+        """Writes the answers to the task's label row."""
         labels, classification = labelled.labels, self.parts.answer_map.classification
         return self.assembly.rows.edit(
             task, labels.info, lambda row, now: write_answers(row, labels.answers, classification, now=now)
         )
 
     def outputs_exist(self, task: Task) -> bool:
-        """Tells whether the file of the label row is there; of rows on the platform nobody knows without a look."""
+        """Returns whether the file of the label row exists. For rows on the platform, returns False without a check."""
         path = self.assembly.label_path(task)
         return path is not None and path.exists()
 
@@ -210,7 +210,7 @@ class ClassificationAgent:
         return f"{described}; of a video it sees {frames}"
 
     def _check_answers(self) -> str:
-        """Returns which option each class becomes, in words.
+        """Describes which option each class is mapped to.
 
         Raises:
             SetupError: the classification, an option or a class is missing.
@@ -237,7 +237,7 @@ class ClassificationAgent:
         try:
             path = store.classes_path(task)
             record = read_classes(path) if path.exists() else None
-        except PrelabelError:  # a damaged file is made again
+        except PrelabelError:  # a damaged file counts as missing, so it is written again
             return None
         return record if record is not None and record.fingerprint == self._raw_fingerprint(task) else None
 
@@ -254,7 +254,7 @@ class ClassificationAgent:
         return InferredTask(task.key, ClassifiedMedia(record, end.reader), seconds=seconds)
 
     def _within(self, task: Task, answers: Sequence[PlacedAnswer]) -> list[PlacedAnswer]:
-        """Returns the answers on frames that the platform has: a file that is labelled in part may have more."""
+        """Returns the answers cut to the frames that the platform has, since a file labelled in part may have more."""
         if task.num_frames is None:
             return list(answers)
         last = task.num_frames - 1
@@ -265,7 +265,7 @@ class ClassificationAgent:
         ]
 
     def _facts(self, task: Task, record: ClassRecord, answers: Sequence[PlacedAnswer]) -> Facts:
-        """Returns what rules may ask: a row for each answer's choice, and for each option above it."""
+        """Returns the facts for routing rules: one row for each answer's option and each option above it."""
         answers_to = self.parts.answer_map
         rows = [(n, place, placed) for n, placed in enumerate(answers) for place in answers_to.places_of(placed.answer)]
         return Facts(

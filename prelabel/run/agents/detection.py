@@ -1,4 +1,4 @@
-"""The agent that puts boxes on videos and images."""
+"""The agent that detects objects in videos and images, and labels them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Detected:
     """The raw detections of a task.
 
     Attributes:
-        raw: as they are stored.
-        reader: which reader read the media, and why; empty if an earlier run did.
+        raw: the raw detections as they are stored.
+        reader: which reader read the media, and why; empty if an earlier run read them.
     """
 
     raw: RawRecord
@@ -55,8 +55,8 @@ class BoxLabels:
     """The detections of a task that become labels.
 
     Attributes:
-        info: the media as they are shown.
-        detections: one row a box.
+        info: size, length and frame rate of the media, as displayed.
+        detections: the detections, one row per box.
     """
 
     info: VideoInfo
@@ -65,11 +65,11 @@ class BoxLabels:
 
 @dataclass(frozen=True)
 class DetectionAgent:
-    """Runs the detector over each task's frames and makes object instances of its detections.
+    """Runs the detector on each task's frames and turns its detections into object instances.
 
     Attributes:
-        assembly: the parts.
-        progress: told of every batch.
+        assembly: the components of the run.
+        progress: notified of every batch.
         stop: checked before every batch.
     """
 
@@ -80,11 +80,11 @@ class DetectionAgent:
 
     @property
     def parts(self) -> DetectorParts:
-        """The detector and what belongs to it."""
+        """The detector and its label map, tracker and fingerprints."""
         return self.assembly.detection
 
     def checks(self) -> Mapping[str, Callable[[], str]]:
-        """Returns what `prelabel check` shows."""
+        """Returns the checks of `prelabel check`, by name."""
         checks = {
             "tasks": describe_source,
             "weights": describe_detector,
@@ -97,49 +97,49 @@ class DetectionAgent:
         return {name: partial(check, self.assembly) for name, check in checks.items()}
 
     def prepare(self) -> None:
-        """Makes detector, tracker and sink."""
+        """Creates the detector, the tracker and the sink."""
         check_labels(self.assembly)
 
     @property
     def routing_classes(self) -> Sequence[str]:
-        """Names of ontology objects."""
+        """The names of the ontology objects."""
         return [category.name for category in self.parts.label_map.categories]
 
     @property
     def model(self) -> ModelRecord:
-        """The detector's."""
+        """The detector's model."""
         return self.parts.provider.model
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Those of label map, detector and sink."""
+        """The warnings of the label map, the detector and the sink."""
         return [*self.parts.label_map.notes, *warnings_of(self.parts.asked_detector, self.assembly.sink)]
 
     @property
     def shapes(self) -> Sequence[str]:
-        """Shapes of the ontology objects."""
+        """The shapes of the ontology objects."""
         return list(dict.fromkeys(category.shape for category in self.parts.label_map.categories))
 
     @property
     def device(self) -> str:
-        """The detector's device."""
+        """The detector's device; empty if it is not known."""
         return self.parts.device or ""
 
     @property
     def summary_path(self) -> Path:
-        """`coco.json`."""
+        """Path of `coco.json`."""
         return self.assembly.output / "coco.json"
 
     def write_summary(self, path: Path, report: RunReport) -> None:
-        """Writes the labels of all tasks, one task at a time in memory."""
+        """Writes the labels of all tasks to a COCO file, with one task at a time in memory."""
         write_coco(path, labelled_videos(self.assembly, [task for task in report.tasks if task.is_done]))
 
     def fingerprint(self, task: Task) -> str:
-        """Returns a hash of detector, labels and media."""
+        """Returns the hash of the detector, the label settings and the media."""
         return f"{self.parts.label_fingerprint}:{task.identity}"
 
     def load_cached(self, task: Task, step: Step | None) -> Detected | None:
-        """Returns the raw detections of an earlier run, or else of a dry run, under the same fingerprint."""
+        """Returns the raw detections that an earlier run, or else a dry run, stored under the same fingerprint."""
         raw = self._read(self.assembly.found_store, task)
         if raw is None and not self.assembly.dry_run:
             raw = self._read(self.assembly.store.dry_run, task)
@@ -148,14 +148,14 @@ class DetectionAgent:
         return None if raw is None else Detected(raw)
 
     def infer(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[Detected]]:
-        """Yields the raw detections of each task; decoding runs ahead on a thread of its own."""
+        """Yields the raw detections of each task. A separate thread decodes ahead."""
         begun: deque[FetchedTask] = deque()
         with closing(self._pipeline.infer(_videos(fetched, begun))) as results:
             for result in results:
                 yield self._result(begun.popleft(), result)
 
     def store(self, task: Task, found: Detected) -> None:
-        """Writes the raw detections."""
+        """Writes the raw detections to the run's folder."""
         write_raw(self.assembly.found_store.detections_path(task), found.raw)
 
     def build_labels(self, task: Task, found: Detected) -> LabelledTask[BoxLabels]:
@@ -165,7 +165,7 @@ class DetectionAgent:
         return LabelledTask(self._report(task, found, filtered, facts), BoxLabels(info, filtered.detections))
 
     def save(self, task: Task, labelled: LabelledTask[BoxLabels]) -> int | None:
-        """Writes the labels to the sink; a sink of the user's own may raise and return anything."""
+        """Writes the labels to the sink. A user's sink may raise and return anything."""
         try:
             num_bytes = self.assembly.sink.write(task, labelled.labels.info, labelled.labels.detections)
         except PrelabelError:
@@ -177,9 +177,10 @@ class DetectionAgent:
         return num_bytes if isinstance(num_bytes, int) else None
 
     def outputs_exist(self, task: Task) -> bool:
-        """Tells whether the file of the label row is there.
+        """Returns whether the file of the label row exists.
 
-        Without such a file, the ledger's word is taken for files. A task with a workflow has come back to its stage.
+        Without such a file, the ledger is trusted, unless the source moves tasks: a done task that waits there again
+        has come back to its stage.
         """
         path = self.assembly.label_path(task)
         return not self.assembly.source.moves_tasks if path is None else path.exists()
@@ -229,7 +230,7 @@ class DetectionAgent:
         try:
             path = store.detections_path(task)
             raw = read_raw(path) if path.exists() else None
-        except PrelabelError:  # a damaged file is made again
+        except PrelabelError:  # a damaged file counts as missing, so it is written again
             return None
         return raw if raw is not None and raw.origin.fingerprint == self._raw_fingerprint(task) else None
 
@@ -264,7 +265,7 @@ class DetectionAgent:
 
 
 def _videos(fetched: Iterable[FetchedTask], begun: deque[FetchedTask]) -> Iterator[Video]:
-    """Yields the tasks' videos; appends each task to `begun` before."""
+    """Yields the videos of tasks. It appends each task to `begun` first."""
     for item in fetched:
         begun.append(item)
         yield Video(item.media, item.task.title, item.task.num_frames, item.task.key, item.release)

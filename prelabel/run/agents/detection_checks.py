@@ -1,4 +1,4 @@
-"""What a detection agent checks before frame 0, and how `prelabel check` describes it."""
+"""Checks the components of a detection run before the first frame, and describes them for `prelabel check`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _FROM_BOXES = {"polygon": "their four corners", "bitmask": "filled", "rotatable_
 
 
 def check_labels(assembly: Assembly) -> None:
-    """Makes every part that turns boxes into labels.
+    """Creates and checks every component that turns boxes into labels.
 
     Raises:
-        SetupError: one is wrong.
+        SetupError: a component is misconfigured.
     """
     check_tracker(assembly)
     check_keyframes(assembly)
@@ -33,10 +33,10 @@ def check_labels(assembly: Assembly) -> None:
 
 
 def check_tracker(assembly: Assembly) -> str:
-    """Returns how boxes become tracks, in words.
+    """Describes how boxes become tracks.
 
     Raises:
-        SetupError: the tracker is missing, does not take its options, or does not start.
+        SetupError: the tracker is missing, rejects its options, or does not start.
     """
     parts = assembly.detection
     linking = parts.linking
@@ -50,10 +50,10 @@ def check_tracker(assembly: Assembly) -> str:
 
 
 def check_keyframes(assembly: Assembly) -> None:
-    """Checks that the frames between a track's kept boxes can be filled in.
+    """Checks that the frames between a track's kept boxes can be filled in with boxes.
 
     Raises:
-        ConfigError: an object is more than a box.
+        ConfigError: an ontology object has another shape than a box.
     """
     labels = assembly.detection.label_map
     if assembly.config.labels.keyframes is None or not labels.wants_geometry:
@@ -69,7 +69,7 @@ def check_keyframes(assembly: Assembly) -> None:
 
 
 def describe_detector(assembly: Assembly) -> str:
-    """Returns model, batch size and warnings of the detector, in words."""
+    """Describes the model, batch size, replicas and warnings of the detector."""
     parts = assembly.detection
     described = describe_model(parts.provider.model, len(parts.provider.detector.class_names), parts.batch_size)
     replicas = f" in {parts.num_replicas} replicas" if parts.num_replicas > 1 else ""
@@ -77,7 +77,7 @@ def describe_detector(assembly: Assembly) -> str:
 
 
 def describe_label_map(assembly: Assembly) -> str:
-    """Returns which ontology objects there are and what they are made from, in words."""
+    """Describes the ontology objects and what they are made from."""
     labels, ontology = assembly.detection.label_map, assembly.detection.ontology
     class_thresholds(assembly.config.labels.conf, labels)
     check_keyframes(assembly)
@@ -85,7 +85,7 @@ def describe_label_map(assembly: Assembly) -> str:
 
 
 def _made_from(labels: LabelMap) -> list[str]:
-    """Returns what objects that are no bounding boxes are made from; of many only the first are named."""
+    """Describes what objects other than bounding boxes are made from. Long lists of names are shortened."""
     names: dict[str, list[str]] = {}
     for category in labels.categories:
         shape, kind = category.shape.replace("_", " "), labels.offer.kind

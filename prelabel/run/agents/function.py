@@ -1,4 +1,4 @@
-"""The agent that calls a function of the user's for each task and does the rest for it."""
+"""The agent that calls a user's function for each task."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from prelabel.store.report import RunReport, TaskReport
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """What a call said, as it is stored.
+    """The stored result of a call.
 
     Attributes:
-        fingerprint: of function, options and media.
+        fingerprint: hash of the function, its options and the media.
         answer: what the function returned.
-        changed: whether it changed the label row.
-        added: instances that it put there: names by object or classification hash.
-        num_frames: frames of the media; 0 where nobody asked.
+        changed: whether the function changed the label row.
+        added: instances that the function added to the row: names by object or classification hash.
+        num_frames: number of frames of the media; 0 if it is not known.
     """
 
     fingerprint: str
@@ -51,12 +51,12 @@ class CallRecord:
 
 
 def write_call(path: Path, record: CallRecord) -> None:
-    """Writes a record, whole or not at all."""
+    """Writes a record to a file, atomically."""
     write_text_atomically(path, json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_call(path: Path) -> CallRecord | None:
-    """Returns the record of a file; None if there is none, or it is damaged."""
+    """Returns the record in a file; None if the file is missing or damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return CallRecord(**{**values, "answer": Answer(**values["answer"])})
@@ -69,9 +69,9 @@ class CalledTask:
     """A task for which the function was called.
 
     Attributes:
-        record: what the call said.
-        info: the media as they are shown, if the function or its label row needed that.
-        edited: the label row before and after; None if the function did not change it, or an earlier run has saved it.
+        record: the result of the call.
+        info: size, length and frame rate of the media; None if neither the function nor its label row needed them.
+        edited: the label row before and after; None if the function did not change it, or an earlier run saved it.
     """
 
     record: CallRecord
@@ -81,11 +81,11 @@ class CalledTask:
 
 @dataclass(frozen=True)
 class FunctionAgent:
-    """Calls a function of the user's, one task at a time, on one thread.
+    """Calls a user's function, one task at a time, on one thread.
 
     Attributes:
-        assembly: the parts.
-        progress: told of every task and of frames that are read.
+        assembly: the components of the run.
+        progress: notified of every task and of frames that are read.
         stop: checked before every batch of frames.
     """
 
@@ -98,7 +98,7 @@ class FunctionAgent:
     summary_path = None
 
     def checks(self) -> Mapping[str, Callable[[], str]]:
-        """Returns what `prelabel check` shows."""
+        """Returns the checks of `prelabel check`, by name."""
         return {
             "tasks": partial(describe_source, self.assembly),
             "agent": self._check_function,
@@ -111,12 +111,12 @@ class FunctionAgent:
 
     @property
     def model(self) -> ModelRecord:
-        """The function, which stands in for a model."""
+        """The function, recorded in place of a model."""
         return self.assembly.model
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Those of the label rows."""
+        """The warnings of the label rows, if the function uses them."""
         return self._rows.warnings if "label_row" in self._function.signature.all_arguments() else ()
 
     def write_summary(self, path: Path, report: RunReport) -> None:
@@ -124,18 +124,18 @@ class FunctionAgent:
 
     @property
     def reads_media(self) -> bool:
-        """Whether the function asks for a task's files; label rows of files on this machine need them too."""
+        """Whether the function needs a task's files. Label rows in files need them too."""
         arguments = self._function.signature.all_arguments()
         return bool(arguments & NEEDS_MEDIA) or ("label_row" in arguments and not self.assembly.on_platform)
 
     def fingerprint(self, task: Task) -> str:
-        """Returns a hash of function, options and media."""
+        """Returns the hash of the function, its options and the media."""
         return f"{self._fingerprint}:{task.identity}"
 
     def load_cached(self, task: Task, step: Step | None) -> CalledTask | None:
-        """Returns what an earlier call said, if that is not carried out yet, or need not be again.
+        """Returns the result of an earlier call if it is still valid; None if the function must be called.
 
-        A task that was moved on and has come back is a new one: the function is called again.
+        For a task that was moved on and has come back, the function is called again.
         """
         record = read_call(self.assembly.store.call_path(task))
         if record is None or record.fingerprint != self.fingerprint(task):
@@ -147,15 +147,15 @@ class FunctionAgent:
         return CalledTask(record) if is_current else None
 
     def infer(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[CalledTask]]:
-        """Yields what the function says of each task; its label row is not saved yet."""
+        """Yields the result of the call for each task, without saving its label row."""
         return map(self._infer, fetched)
 
     def store(self, task: Task, found: CalledTask) -> None:
-        """Writes what the call said."""
+        """Writes the result of the call to the run's folder."""
         write_call(self.assembly.store.call_path(task), found.record)
 
     def build_labels(self, task: Task, found: CalledTask) -> LabelledTask[CalledTask]:
-        """Returns where the task goes: where the function says, else where the config says, else nowhere."""
+        """Returns the task's pathway: the function's, or else the config's. Without either, the task stays."""
         record, answer, router = found.record, found.record.answer, self.assembly.router
         listed = task.listed_info if isinstance(task, ListedTask) else None
         facts = Facts(task.title, found.info or listed, metadata_of(task))
@@ -175,12 +175,12 @@ class FunctionAgent:
         return LabelledTask(report, found, stays=pathway is None)
 
     def save(self, task: Task, labelled: LabelledTask[CalledTask]) -> None:
-        """Saves the label row if the function has changed it."""
+        """Saves the label row if the function changed it."""
         if labelled.labels.edited is not None:
             self._rows.save(task, labelled.labels.edited, labelled.labels.info)
 
     def outputs_exist(self, task: Task) -> bool:
-        """Tells whether the label row that the function has changed is still there; on the platform nobody knows."""
+        """Returns whether the files of the call still exist. Rows on the platform are not checked."""
         record = read_call(self.assembly.store.call_path(task))
         return record is not None and all(path.exists() for path in self._outputs(task, record))
 
@@ -202,10 +202,10 @@ class FunctionAgent:
         return fingerprint(decides)
 
     def _check_function(self) -> str:
-        """Returns which function is called, and with what, in words.
+        """Describes the function and its arguments.
 
         Raises:
-            SetupError: it is missing, does not take its options, or asks for what is not there.
+            SetupError: the function is missing, rejects its options, or needs something that is missing.
         """
         function = self._function
         arguments = sorted(function.signature.all_arguments())
@@ -214,14 +214,14 @@ class FunctionAgent:
         return f"{function.use}, called with {', '.join([*arguments, *function.options]) or 'nothing'}"
 
     def _infer(self, item: FetchedTask) -> InferredTask[CalledTask]:
-        # A function gets the task itself: it runs in the process that lists the tasks, never in another.
+        # A function gets the task itself, since it always runs in the process that lists the tasks.
         task, began = cast(Task, item.task), time.perf_counter()
         try:
             with item.release:
                 found = self._call(task, item)
         except Stopped:
             raise
-        except Exception as error:  # the run decides whether it is the task's own
+        except Exception as error:  # the run decides whether only this task fails
             return InferredTask.failed(task.key, error)
         return InferredTask(task.key, found, seconds={"fetch": item.seconds, "agent": time.perf_counter() - began})
 
@@ -255,16 +255,16 @@ class FunctionAgent:
     def _check_pathway(self, task: Task, pathway: str) -> None:
         try:
             self.assembly.source.check_pathway(pathway)
-        except AccountError as error:  # this task's own: the function may return better ones for others
+        except AccountError as error:  # fails only this task: the function may return valid pathways for others
             raise AnswerError(f"{task.title}: {self._function.use} returned {pathway!r}: {error}") from error
 
     def _is_saved(self, task: Task, record: CallRecord) -> bool:
-        """Tells whether what the function added is on the row: a run was killed after the save, before its record."""
+        """Returns whether the row has what the function added, since a run may be killed right after the save."""
         if not record.added or not self.assembly.on_platform or self.assembly.dry_run:
             return False
         try:
             row = self._rows.checkout(task, _no_info)
-        except PrelabelError:  # comes up again when the function is called
+        except PrelabelError:  # the same error occurs again when the function is called
             return False
         on_row = {*row.before["object_answers"], *row.before["classification_answers"]}
         return set(record.added) <= on_row
@@ -281,16 +281,16 @@ def _no_info() -> VideoInfo:
 
 
 def load_function(assembly: Assembly) -> UserFunction:
-    """Returns the function that the config names, its options checked.
+    """Returns the function that the config names, with checked options.
 
     Raises:
-        ConfigError: an option is unknown or missing, or it asks for what only tasks of Encord have.
-        PluginError: it is missing, or cannot be called.
+        ConfigError: an option is unknown or missing, or the function needs what only tasks of Encord have.
+        PluginError: the function is missing or cannot be called.
     """
     plugin, section = assembly.function.plugin, assembly.function.section
     options = section.options
     target = plugin.factory
-    if isinstance(target, type):  # its objects are called; the options are its own
+    if isinstance(target, type):  # for a class, the options go to its constructor, and its object is called
         target, options = plugin.build(options=options), {}
         if not callable(target):
             raise PluginError(f"agent.use: {plugin.use!r}: objects of this class cannot be called: give it __call__")

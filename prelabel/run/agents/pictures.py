@@ -1,4 +1,4 @@
-"""Puts images and frames of many tasks through a classifier in full batches."""
+"""Classifies images and frames of many tasks in full batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 BATCH_SIZE = 8
-"""Frames that are read at once; the classifier's batches are made of single frames."""
+"""Frames that the reader decodes at once. The classifier's batches are independent of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Picture:
     """An image or a frame of a task.
 
     Attributes:
-        frame_index: its number within the task.
-        image: uint8 (H, W, 3), RGB, shared with nobody.
+        frame_index: number of the frame within the task.
+        image: uint8 (H, W, 3), RGB; its memory is not shared.
     """
 
     frame_index: int
@@ -43,21 +43,21 @@ class Picture:
 
     @property
     def num_bytes(self) -> int:
-        """Size in memory."""
+        """The image's size in memory."""
         return int(self.image.numel())
 
 
 @dataclass(frozen=True, slots=True)
 class EndOfTask:
-    """Marks that all images of a task came before.
+    """Marks the end of a task's images in the stream.
 
     Attributes:
-        task: whose images.
-        info: of its media; None if they could not be read.
-        reader: which reader read them, and why that one.
-        partial: what is missing and why; None if they were read whole.
-        error: why they could not be read; None if they could.
-        seconds: busy time by stage: fetch, decode.
+        task: the task.
+        info: info of its media; None if they could not be read.
+        reader: which reader read the media, and why that one.
+        partial: what is missing and why; None if nothing is missing.
+        error: why the media could not be read; None if there was no error.
+        seconds: busy time by step: fetch, decode.
         began: `time.perf_counter()` when reading began.
     """
 
@@ -72,13 +72,13 @@ class EndOfTask:
 
 @dataclass(frozen=True, slots=True)
 class PictureReader:
-    """Reads the images of each task that a classifier is to see.
+    """Reads the images of each task for the classifier.
 
     Attributes:
         reader: the config's section `reader`.
-        folder: the config's, to which paths of plug-ins are relative.
-        frames_per_video: frames of a video, spread evenly; None: all that `reader` selects.
-        frames: what to do where frames are missing: `strict` fails the task, `warn` keeps what was read.
+        folder: the config's folder, which plug-in paths are relative to.
+        frames_per_video: number of evenly spaced frames per video; None: all frames that `reader` selects.
+        frames: what to do if frames are missing: `strict` fails the task, `warn` uses the frames that were read.
         stop: checked before every batch.
         begun: called with a task's title, the number of its images, and its key.
     """
@@ -91,7 +91,7 @@ class PictureReader:
     begun: Callable[[str, int, str], None]
 
     def read(self, fetched: Iterable[FetchedTask]) -> Iterator[Picture | EndOfTask]:
-        """Yields each task's images and their end, which carries the task's own failure; leaves `release` of each.
+        """Yields each task's images and then its end, which carries its error. It closes each task's `release`.
 
         Raises:
             Stopped: a second stop request.
@@ -102,7 +102,7 @@ class PictureReader:
                     end = yield from self._read(item)
             except Stopped:
                 raise
-            except Exception as error:  # handed on: the run decides whether it is the task's own
+            except Exception as error:  # passed on: the run decides whether only this task fails
                 end = EndOfTask(item.task, error=error)
             yield end
 
@@ -121,11 +121,11 @@ class PictureReader:
             for batch in batches:
                 self.stop.check()
                 for frame_index, image in zip(batch.frame_indices.tolist(), batch.data, strict=True):
-                    yield Picture(frame_index, image.clone())  # the reader uses the batch's memory again
+                    yield Picture(frame_index, image.clone())  # a copy, since the reader reuses the batch's memory
 
 
 def spread(frames: NDArray[np.int64], num: int | None) -> NDArray[np.int64]:
-    """Returns `num` of the frames, evenly spread, from the middle of as many equal parts; all if there are no more.
+    """Returns `num` evenly spaced frames, each from the middle of an equal part; all frames if there are not more.
 
     >>> spread(np.arange(100), 4).tolist()
     [12, 37, 62, 87]
@@ -140,14 +140,14 @@ MAX_BATCH_BYTES = 512_000_000
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """A task all of whose images the classifier has seen.
+    """A task whose images are all classified.
 
     Attributes:
-        end: how reading it went.
-        frame_index: int64 (M,), rising.
+        end: the end of its images, as the reader yielded it.
+        frame_index: int64 (M,), increasing.
         probabilities: float32 (M, C).
-        error: why there are none; None if there are.
-        seconds: that its images took in the classifier, as a share of their batches.
+        error: why reading or classifying failed; None if nothing failed.
+        seconds: the images' share of their batches' time in the classifier.
     """
 
     end: EndOfTask
@@ -159,7 +159,7 @@ class Classified:
 
 @dataclass(slots=True)
 class _Open:
-    """A task some of whose images still wait for the classifier."""
+    """A task with images that still wait for the classifier."""
 
     frame_indices: list[int] = field(default_factory=list)
     rows: list[NDArray[np.float32]] = field(default_factory=list)
@@ -174,11 +174,11 @@ class _Open:
 
 
 class FullBatches:
-    """Collects images until a batch is full; keeps the tasks' order.
+    """Collects images until a batch is full, and keeps the order of the tasks.
 
     Attributes:
-        classifier: called from one thread.
-        batch_size: images a batch; the last one, and one of large images, is smaller.
+        classifier: the classifier; called from one thread.
+        batch_size: images per batch; the last batch and batches of large images are smaller.
     """
 
     def __init__(self, classifier: Classifier, batch_size: int) -> None:
@@ -189,10 +189,10 @@ class FullBatches:
         self._num_bytes = 0
 
     def run(self, stream: Iterable[Picture | EndOfTask]) -> Iterator[Classified]:
-        """Yields each task once its last image was seen.
+        """Yields each task after its last image was classified.
 
         Raises:
-            SetupError: the classifier can see no image at all.
+            SetupError: the classifier cannot classify any image.
         """
         current = _Open()
         for item in stream:
@@ -242,7 +242,7 @@ class FullBatches:
             task.num_waiting -= 1
 
     def _tell_apart(self, waiting: Sequence[tuple[_Open, Picture]], error: Exception) -> None:
-        """Gives a batch that failed to the classifier task by task: a failure is one task's."""
+        """Classifies a failed batch again, task by task, so that only the failing task fails."""
         tasks = list(dict.fromkeys(id(task) for task, _ in waiting))
         if len(tasks) == 1:
             task = waiting[0][0]
@@ -253,7 +253,7 @@ class FullBatches:
             self._classify_waiting()
 
     def _classify(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
-        """Returns the probabilities, checked, float32 (N, C)."""
+        """Returns the checked probabilities, float32 (N, C)."""
         try:
             rows = np.asarray(self._classifier.classify([picture.image for picture in pictures]), np.float32)
         except (SetupError, Stopped, TaskError):

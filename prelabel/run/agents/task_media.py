@@ -1,4 +1,4 @@
-"""A task's files and frames, as a user's function gets them."""
+"""The files, frames and label row of a task, as a user's function gets them."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Frame:
     """A frame of a video, or an image.
 
     Attributes:
-        frame_index: 0-based, as the platform counts.
-        pts_seconds: time at which it is shown.
+        frame_index: 0-based number of the frame, as on the platform.
+        pts_seconds: time at which the frame is displayed.
         array: uint8 (H, W, 3), RGB, displayed orientation.
     """
 
@@ -52,7 +52,7 @@ class Frame:
 
     @property
     def image(self) -> Image:
-        """The same, as Pillow has it."""
+        """The frame as a Pillow image."""
         from PIL import Image
 
         return Image.fromarray(self.array)
@@ -60,18 +60,20 @@ class Frame:
 
 @dataclass(frozen=True)
 class TaskMedia:
-    """The files of a task, here until the function returns, and their frames by the reader of the config.
+    """The files of a task, which exist until the function returns, and their frames.
+
+    The config's reader decodes the frames.
 
     Attributes:
         media: the files.
-        title: of the task.
-        key: of the task.
-        promised_frames: frames that the platform says there are; None where nothing promises a number.
-        reader: the config's section.
-        folder: what plug-in paths are relative to.
-        policy: `strict`: frames that are missing fail the task; `warn`: what can be read is read.
-        progress: told of every batch.
-        stop: asked before every batch.
+        title: title of the task.
+        key: key of the task.
+        promised_frames: number of frames according to the platform; None if it states none.
+        reader: the config's section `reader`.
+        folder: folder that plug-in paths are relative to.
+        policy: `strict`: missing frames fail the task; `warn`: readable frames are used.
+        progress: notified of every batch.
+        stop: checked before every batch.
     """
 
     media: Media
@@ -87,15 +89,15 @@ class TaskMedia:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files: one of a video, an image or a document, several of an image group, in frame order."""
+        """The files: one for a video, an image or a document; several for an image group, in frame order."""
         return self.media.paths
 
     @property
     def path(self) -> Path:
-        """The file.
+        """The only file.
 
         Raises:
-            ReadError: there are several.
+            ReadError: there are several files.
         """
         if len(self.paths) != 1:
             raise ReadError(f"{self.title}: is {len(self.paths)} files: use media.paths")
@@ -103,27 +105,27 @@ class TaskMedia:
 
     @cached_property
     def info(self) -> VideoInfo:
-        """The video, or the images, as they are shown.
+        """Size, length and frame rate of the media, as displayed.
 
         Raises:
-            ReadError: they cannot be read, or are of a kind that has no frames.
+            ReadError: the media cannot be read, or have no frames.
         """
         with self._open():
             return self._seen[0]
 
     @property
     def known_info(self) -> VideoInfo | None:
-        """The same, if it was read already."""
+        """The value of `info` if it was read already; otherwise None."""
         return self._seen[0] if self._seen else None
 
     def frames(self, frame_indices: Iterable[int] | None = None) -> Iterator[Frame]:
-        """Yields frames in order, read afresh at each call.
+        """Yields frames in order. Each call decodes them again.
 
         Args:
-            frame_indices: which, rising; default: those that the config's section `reader` says, all if it says none.
+            frame_indices: increasing frame indices; by default those that the config's section `reader` selects.
 
         Raises:
-            ReadError: as soon as one cannot be had; a stream ends short only under `frames: warn`.
+            ReadError: a frame cannot be read. Only under `frames: warn` does the iterator end early instead.
         """
         with self._open() as opened:
             wanted = opened.wanted if frame_indices is None else self._checked(frame_indices, opened)
@@ -137,14 +139,14 @@ class TaskMedia:
                     self.progress.frames(len(batch))
 
     def image(self, frame_index: int = 0) -> Image:
-        """Returns a frame as Pillow has it; raises as `frame` does."""
+        """Returns a frame as a Pillow image. It raises the same errors as `frame`."""
         return self.frame(frame_index).image
 
     def frame(self, frame_index: int = 0) -> Frame:
-        """Returns a frame.
+        """Returns one frame.
 
         Raises:
-            ReadError: it cannot be had, under `frames: warn` too.
+            ReadError: the frame cannot be read, even under `frames: warn`.
         """
         (frame,) = self.frames([frame_index])
         return frame
@@ -169,9 +171,9 @@ class EditedRow:
     """A label row that a function has changed, as plain values.
 
     Attributes:
-        sent: as the platform, or the file, had it.
-        before: as the SDK writes it, unchanged.
-        changed: as it is to be saved.
+        sent: the row as the platform sent it, or as it was read from the file.
+        before: the unchanged row as the SDK writes it.
+        changed: the row to save.
     """
 
     sent: LabelRow
@@ -181,28 +183,28 @@ class EditedRow:
 
 @dataclass(frozen=True, slots=True)
 class FunctionRows:
-    """Label rows that a function may edit.
+    """Reads and saves label rows that a function may edit.
 
-    Rows of Encord tasks are read and saved there; a dry run reads them there and saves them to files. All other rows
-    are files in the output.
+    Rows of Encord tasks are read from and saved to the platform. A dry run reads them there but saves them to files.
+    All other rows are files in the output.
 
     Attributes:
-        assembly: the parts.
+        assembly: the components of the run.
     """
 
     assembly: Assembly
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Those of the platform's sink."""
+        """The warnings of the platform's sink."""
         return self._platform.warnings if self.assembly.on_platform and not self.assembly.dry_run else ()
 
     def checkout(self, task: Task, read_info: Callable[[], VideoInfo]) -> EditableRow:
-        """Returns a task's row, for a function to change; makes one if there is none.
+        """Returns a task's label row for a function to change, and creates it if there is none.
 
         Args:
-            task: whose row.
-            read_info: reads the head of the task's media; only called for rows in files.
+            task: the task of the row.
+            read_info: reads the `VideoInfo` of the task's media; called only for rows in files.
         """
         if not self.assembly.on_platform:
             return self.assembly.file_rows.checkout(task, read_info())
@@ -212,16 +214,16 @@ class FunctionRows:
         return self._platform.checkout(as_encord_task(task))
 
     def save(self, task: Task, edited: EditedRow, info: VideoInfo | None) -> None:
-        """Saves what the function has made of a row: all or nothing.
+        """Saves a row that the function has changed: all or nothing.
 
         Args:
-            task: whose row; on the platform it must still wait.
+            task: the task of the row; on the platform it must still wait at its stage.
             edited: the row before and after.
-            info: of the task's media; needed for rows in files.
+            info: info of the task's media; needed for rows in files.
 
         Raises:
             LabelError: the row cannot be written as it is.
-            SaveError: it was not taken, or somebody has changed the row since it was checked out.
+            SaveError: the platform refused the row, or somebody has changed the row since it was checked out.
         """
         if not self.assembly.on_platform:
             assert info is not None  # read when the row was checked out
@@ -240,10 +242,10 @@ class FunctionRows:
 
 
 def _change(task: Task, edited: EditedRow) -> Callable[[LabelRow, datetime], WrittenRow]:
-    """Returns what puts a changed row in the place of the one that was checked out, and of no other."""
+    """Returns a function that replaces the checked-out row with the changed row, and refuses any other row."""
 
     def change(row: LabelRow, now: datetime) -> WrittenRow:
-        # The changed row is there already where the answer to an earlier save was lost.
+        # If the response to an earlier save was lost, the changed row is already there.
         if labels_of(row) not in (labels_of(edited.sent), labels_of(edited.changed)):
             raise SaveError(
                 f"{task.title}: somebody changed its labels while the function had them: nothing was saved; the next "
