@@ -1,4 +1,4 @@
-"""What sections are made of: their base classes, names, and the rules that route tasks."""
+"""Base classes of config sections, the types of their values, and routing rules."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OneOrMore = Annotated[int, Field(ge=1)]
 
 
 def read_name(value: object) -> object:
-    """Returns a name as it was written, also where YAML reads a number or a truth value: `01234567`, `Yes`.
+    """Returns a name as it was written, even if YAML reads it as a number or a boolean, such as `01234567` or `Yes`.
 
     Raises:
-        ValueError: how it was written is not known.
+        ValueError: the value is null, true or false, so its spelling is lost.
     """
     if value is None or isinstance(value, bool):
         read = "null" if value is None else str(value).lower()
@@ -30,7 +30,7 @@ def read_name(value: object) -> object:
 
 
 Name = Annotated[str, BeforeValidator(read_name)]
-"""What people named: a class, an object, a feature hash, a stage, a pathway."""
+"""The name or hash of a class, an object, a stage or a pathway."""
 
 
 def read_device(value: object) -> object:
@@ -44,26 +44,26 @@ def read_device(value: object) -> object:
 
 
 class Section(BaseModel):
-    """A part of the config: frozen, and closed to unknown keys. Each field says what it affects."""
+    """A section of the config. It is frozen, rejects unknown keys, and states what each field affects."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PluginSection(BaseModel):
-    """A part of the config that names a plug-in; its further keys are the plug-in's own options."""
+    """A section of the config that names a plug-in. Its further keys are the plug-in's options."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
     options_affect: ClassVar[Affects] = Affects.DETECTIONS
-    """What the plug-in's own options affect, where its `Options` do not say."""
+    """What the plug-in's options affect, unless its `Options` state it."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """The plug-in's own options, as the config has them."""
+        """The plug-in's options from the config."""
         return dict(self.model_extra or {})
 
     @property
     def own_keys(self) -> list[str]:
-        """The section's keys that are not the plug-in's."""
+        """The section's keys without the plug-in's options."""
         return list(type(self).model_fields)
 
 
@@ -119,7 +119,7 @@ class RuleSection(Section):
 
 
 def _as_rules(value: object) -> object:
-    """Returns the rules for `class: pathway`."""
+    """Converts a mapping `class: pathway` to rules; returns other values unchanged."""
     if not isinstance(value, Mapping):
         return value
     return [_as_rule(str(read_name(name)), pathway) for name, pathway in value.items()]
@@ -171,7 +171,7 @@ NumberExpression = Annotated[str, BeforeValidator(_as_number), WithJsonSchema({"
 
 
 def make_router(rules: tuple[RuleSection, ...], pathway: str | None, priority: str | None) -> Router:
-    """Returns the router of the rules, or of the one pathway; without either it moves no task."""
+    """Returns a router for the rules, or else for the single pathway. Without either, it moves no task."""
     written = [(rule.when, rule.pathway or rule.otherwise or "") for rule in rules]
     if not written and pathway is not None:
         written = [(None, pathway)]

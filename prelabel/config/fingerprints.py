@@ -1,4 +1,4 @@
-"""Fingerprints: hashes of the config values that decide a result, so that a run knows what an earlier one has done."""
+"""Fingerprints: hashes of the config values that affect a result. They show whether a cached result is still valid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prelabel.plugins.load import Plugin, load_plugin
 
 
 def fingerprint(decides: Mapping[str, object]) -> str:
-    """Returns a SHA-256, in hexadecimal, of what decides a result."""
+    """Returns the SHA-256, in hexadecimal, of the values that affect a result."""
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -27,10 +27,10 @@ def values_affecting(
     """Returns the values of a section whose keys affect one of `effects`.
 
     Args:
-        section: of a config.
-        effects: wanted.
-        plugin: that the section names. Its `Options` say what its own options affect; the section says it of all
-            options that do not.
+        section: a section of a config.
+        effects: the effects to select.
+        plugin: the plug-in that the section names. Its `Options` state what its options affect. For other options, the
+            section's `options_affect` applies.
     """
     own = type(section)
     options = getattr(plugin.factory, "Options", None) if plugin is not None else None
@@ -46,7 +46,7 @@ def values_affecting(
 
 
 def config_fingerprint(config: Config) -> str:
-    """Returns a hash of all values that decide what the labels of given media say."""
+    """Returns the hash of all config values that affect the labels."""
     effects = (Affects.DETECTIONS, Affects.LABELS)
     decides: dict[str, object] = values_affecting(config, *effects)
     for name in type(config).model_fields:
@@ -57,14 +57,14 @@ def config_fingerprint(config: Config) -> str:
 
 
 def detection_key_hashes(config: Config, plugin: Plugin) -> dict[str, str]:
-    """Returns a short hash of each value that decides the raw detections, by key, such as `reader.stride`.
+    """Returns a short hash of each value that affects the raw detections, by key, such as `reader.stride`.
 
-    They tell which keys of two configs differ. They are hashes, since an option of a user's own detector may be a
-    secret.
+    The hashes show which keys of two configs differ. The values themselves are not stored, since an option of a user's
+    detector may be a secret.
 
     Args:
-        config: which has a detector.
-        plugin: that detector.
+        config: a config with a detector.
+        plugin: plug-in of that detector.
     """
     values: dict[str, object] = {}
     for name, section, named in (("reader", config.reader, None), ("detector", config.detector, plugin)):
@@ -76,11 +76,11 @@ def detection_key_hashes(config: Config, plugin: Plugin) -> dict[str, str]:
 
 
 def frame_values(config: Config, folder: Path) -> dict[str, object]:
-    """Returns what decides which frames of given media a model gets.
+    """Returns the values that affect which frames a model gets.
 
     Args:
-        config: whose reader and policy.
-        folder: the config's, to which plug-in paths are relative.
+        config: the config with the reader and the frame policy.
+        folder: the config's folder, which plug-in paths are relative to.
     """
     use = config.reader.use
     plugin = None if use == "auto" else load_plugin("reader", use, folder)

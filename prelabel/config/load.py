@@ -1,4 +1,4 @@
-"""Reads a config from YAML, `--set` and options; an error names the key and the nearest known one."""
+"""Reads a config from YAML, `--set` and command-line options. An error names the key and suggests the nearest one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prelabel.runtime.files import safe_name
 from prelabel.runtime.yaml_files import parse_yaml, read_yaml, written_text
 
 MODEL = "model"
-"""In `SHORTHANDS`: the section of the config's detector or classifier."""
+"""In `SHORTHANDS`, stands for the section `detector` or `classifier`."""
 SHORTHANDS = {
     "weights": "model.weights",
     "conf": "model.conf",
@@ -31,10 +31,10 @@ SHORTHANDS = {
 
 
 def expand_shorthands(given: Mapping[str, object], model_section: str) -> dict[str, Any]:
-    """Returns the config keys that options stand for, with their values.
+    """Returns the config values that command-line options set, by dotted key.
 
     Args:
-        given: values by the option's name; None: it was not given.
+        given: values by the option's name; None: the option was not given.
         model_section: `detector` or `classifier`.
 
     >>> expand_shorthands({"conf": 0.4, "tracks": True, "stride": None, "classes": "car,7"}, "detector")
@@ -52,7 +52,7 @@ def expand_shorthands(given: Mapping[str, object], model_section: str) -> dict[s
 def _value_of(name: str, value: object) -> object:
     if name == "tracks":
         return "tracks"
-    if name == "classes":  # ids are numbers, all else is a name
+    if name == "classes":  # numbers are ids, everything else is a name
         words = [word.strip() for word in str(value).split(",")]
         return [int(word) if word.isdigit() else word for word in words if word]
     if name == "path" and isinstance(value, list):
@@ -62,18 +62,18 @@ def _value_of(name: str, value: object) -> object:
 
 STAGES, STAGE = "stages", "stage"
 USUAL_WEIGHTS = "yolo11n"
-"""Of a run without a config. The demo's weights are no choice: they detect painted shapes only."""
+"""Weights for a run without a config. The demo's weights do not fit, since they detect only painted shapes."""
 _ALTERNATIVES = (AGENT_SECTIONS, ("pathway", "routing"))
-"""A config has one of each group. If a stage has one of its own, it replaces the one for all stages."""
+"""A config has one section of each group. A stage's own section replaces the one for all stages."""
 
 
 def split_stages(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the values of one config per stage: the sections for all stages, replaced by the stage's own.
+    """Returns the values of one config per stage: the common sections, replaced by the stage's own.
 
-    A config without `stages` is returned as it is. If there is a key `stage` too, only that stage is returned.
+    A config without `stages` is returned unchanged. If `stage` is set too, only that stage is returned.
 
     Args:
-        values: sections by name, as they are written.
+        values: sections by name, as written in the config.
 
     Raises:
         ConfigError: the stages are not a list of sections, two have the same name, or none has the name in `stage`.
@@ -134,10 +134,10 @@ def _merged(common: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, An
 
 
 def load_config(path: Path, settings: Sequence[str] = ()) -> Config:
-    """Returns the config of a file that has one stage, or of which `--set stage=…` chooses one; see `load_configs`.
+    """Returns the config of a file with one stage; see `load_configs`. `--set stage=…` selects one of several.
 
     Raises:
-        ConfigError: the first mistake, or there are several stages.
+        ConfigError: the first mistake, or the file has several stages and none is selected.
     """
     configs = load_configs(path, settings)
     if len(configs) > 1:
@@ -153,16 +153,16 @@ def load_configs(
 ) -> list[Config]:
     """Returns the configs of a file, one per stage. Settings replace the values for all stages.
 
-    Relative paths are looked up in the working directory, and if nothing is there, in the config's folder. `~` is the
-    user's home.
+    Relative paths are resolved in the working directory. If nothing is there, they are resolved in the config's folder.
+    `~` is the user's home.
 
     Args:
         path: a YAML file.
-        settings: as given to `--set`: a dotted key and a YAML value, `detector.conf=0.4`.
-        shorthands: values by the name of an option of the command line; `settings` override them.
+        settings: values of `--set`: a dotted key and a YAML value, such as `detector.conf=0.4`.
+        shorthands: values of command-line options by name; `settings` override them.
 
     Raises:
-        ConfigError: the first mistake, with the file, the key, what it is and what is expected.
+        ConfigError: the first mistake. The message names the file, the key, the value and what is expected.
     """
     values = _read_sections(path)
     model_section = "classifier" if "classifier" in values else "detector"
@@ -181,18 +181,18 @@ def load_configs(
 def config_of_media(
     paths: Sequence[Path], settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None
 ) -> Config:
-    """Returns a config for media without a file: a detector with the usual weights, and what the options say.
+    """Returns a config for media without a config file: a detector with default weights, changed by the options.
 
     Args:
         paths: files, folders or globs.
-        settings: as given to `--set`.
-        shorthands: values by the name of an option of the command line.
+        settings: values of `--set`.
+        shorthands: values of command-line options by name.
 
     Raises:
-        ConfigError: there is nothing at one of the paths, or the first mistake in an option.
+        ConfigError: a path does not exist, or the first mistake in an option.
     """
     for path in paths:
-        if not _leads_somewhere(path) and ":/" not in str(path):  # the section says what is wrong with an address
+        if not _leads_somewhere(path) and ":/" not in str(path):  # for a URL, the source section raises a better error
             raise ConfigError(f"{path}: there is no such config, file or folder")
     named = [str(path) for path in paths]
     values: dict[str, Any] = {"source": {"use": "folder", "path": named[0] if len(named) == 1 else named}}
@@ -201,17 +201,17 @@ def config_of_media(
     if not any(section in values for section in ("classifier", "agent")):
         values["detector"] = {"weights": USUAL_WEIGHTS, **values.get("detector", {})}
         if "use" in values["detector"] and "detector.weights" not in laid_over:
-            del values["detector"]["weights"]  # a detector of one's own has its own
+            del values["detector"]["weights"]  # another detector may need other weights, or none
     return check_config(values, "command line")
 
 
 def check_config(values: Mapping[str, Any], name: str, folder: Path = Path()) -> Config:
-    """Returns the config of plain values.
+    """Returns the config for plain values.
 
     Args:
         values: sections by name.
-        name: what errors call the config.
-        folder: the config's, to which the path of a source's own file is relative.
+        name: the config's name in errors.
+        folder: the config's folder, which the path of a source's plug-in file is relative to.
 
     Raises:
         ConfigError: the first mistake.
@@ -238,7 +238,7 @@ def _read_sections(path: Path) -> dict[str, Any]:
 
 
 def _kind_of_media(path: Path) -> str:
-    """Returns what media a path is, in words; empty if it is none."""
+    """Describes which kind of media a path is; returns an empty text for other files."""
     family = (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
     return "a folder" if path.is_dir() else {"video": "a video", "image": "an image"}.get(family, "")
 
@@ -247,7 +247,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """Returns the values of `--set key=value`, by dotted key.
 
     Raises:
-        ConfigError: one has no `=`, or a value that is not YAML.
+        ConfigError: a setting has no `=`, or its value is not YAML.
     """
     parsed: dict[str, Any] = {}
     for setting in settings:
@@ -262,7 +262,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def lay_over(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
-    """Sets values by their dotted keys, one after the other; a section that is missing is made."""
+    """Sets values by their dotted keys, in order, and creates missing sections."""
     for key, value in settings.items():
         *sections, last = key.split(".")
         place = values
@@ -273,7 +273,7 @@ def lay_over(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
 
 
 _MAY_BE_EMPTY = ("reader", "labels", "tracker", "retries", "on_failure")
-"""A section in which every key is a comment counts as one that is not there."""
+"""These sections may have only commented-out keys, and then count as missing."""
 _PATH_KEYS = (
     ("source", "path"),
     ("source", "ontology"),
@@ -299,7 +299,7 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
 
 
 def _anchored(path: str, folder: Path, *, stays: bool) -> str:
-    """Returns a path in the working directory, or else in the config's folder if something is there."""
+    """Returns a path itself, or the path in the config's folder if it exists only there and `stays` is not set."""
     here = _from_home(path)
     is_elsewhere = not stays and not _leads_somewhere(Path(here)) and _leads_somewhere(folder / here)
     return str(folder / here) if is_elsewhere else here
@@ -317,7 +317,7 @@ def _leads_somewhere(path: Path) -> bool:
 
 
 def _describe(error: ValidationError) -> str:
-    """Returns the first error, unknown keys first: they are often why another key is missing."""
+    """Describes the first error. Unknown keys come first, since they often explain why another key is missing."""
     errors = error.errors(include_url=False)
     unknown = next((entry for entry in errors if entry["type"] in ("extra_forbidden", "invalid_key")), None)
     if unknown is None:
@@ -328,7 +328,7 @@ def _describe(error: ValidationError) -> str:
 
 
 def _known_keys(location: Sequence[int | str]) -> list[str]:
-    """Returns the keys beside the one at a location."""
+    """Returns the valid keys of the section that a location is in."""
     model: type[BaseModel] = Config
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
@@ -337,7 +337,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:
-    """Returns the section in an annotation such as `tuple[RuleSection, ...]`."""
+    """Returns the section class in an annotation such as `tuple[RuleSection, ...]`; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)

@@ -1,4 +1,4 @@
-"""The JSON Schema of the config, for editors: pydantic's own, and what holds between keys."""
+"""The JSON Schema of the config, for editors: pydantic's schema plus the rules between keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BUILT_IN: dict[PluginKind, tuple[str, ...]] = {
 
 
 class _WithoutTitles(GenerateJsonSchema):
-    """Leaves out the titles that pydantic makes of names, which only repeat them."""
+    """Omits the titles that pydantic generates, since they only repeat names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -44,8 +44,8 @@ class _WithoutTitles(GenerateJsonSchema):
 def config_schema() -> Schema:
     """Returns the JSON Schema of the config, draft 2020-12.
 
-    It accepts what `load_config` accepts, except for what only a run can tell: whether weights, classes and a stage
-    exist, and the options of plug-ins that are not built in.
+    It does not check what only a run can check: whether weights, classes and a stage exist, and the options of plug-ins
+    that are not built in. Otherwise it accepts the same configs as `load_config`.
     """
     schema = _schema_of(Config)
     sections: dict[str, Schema] = schema.pop("$defs")
@@ -87,7 +87,7 @@ def _reference(name: str) -> Schema:
 
 
 def _stages_properties(keys: Sequence[str]) -> Schema:
-    """Returns the keys of a config with several stages: the stages, and the choice of one."""
+    """Returns the properties `stages` and `stage` of a config with several stages."""
     name = {"type": "string", "minLength": 1}
     entry = {
         "type": "object",
@@ -114,7 +114,7 @@ def _without_stage(section: Schema) -> Schema:
 
 
 def _options_by_use(kind: PluginKind, names: Sequence[str]) -> Schema:
-    """Returns what makes a section follow the plug-in that it names; if it names none, the weights' card does."""
+    """Returns conditions that check a section against the plug-in it names, or against any if it names none."""
     named = [
         {
             "if": {"properties": {"use": {"const": name}}, "required": ["use"]},
@@ -127,7 +127,7 @@ def _options_by_use(kind: PluginKind, names: Sequence[str]) -> Schema:
 
 
 def _options_schema(kind: PluginKind, use: str) -> Schema:
-    """Returns the whole section for a built-in plug-in: closed, since all its keys are known."""
+    """Returns the schema of a section with a built-in plug-in. It rejects unknown keys, since all keys are known."""
     fields: dict[str, Any] = {name: (each.annotation, each) for name, each in described_options(kind, use).items()}
     schema = _schema_of(create_model("Options", **fields))
     section = Config.model_fields[kind].annotation
@@ -137,7 +137,7 @@ def _options_schema(kind: PluginKind, use: str) -> Schema:
 
 
 def described_options(kind: PluginKind, use: str) -> dict[str, FieldInfo]:
-    """Returns the options of a built-in plug-in, each described as its class's docstring describes it."""
+    """Returns the options of a built-in plug-in, with descriptions from the docstring of its `Options`."""
     model: type[BaseModel] = load_plugin(kind, use, Path()).factory.Options  # type: ignore[attr-defined]
     fields = {name: copy(field) for name, field in model.model_fields.items()}
     for name, text in _texts_of(model).items():
@@ -146,7 +146,7 @@ def described_options(kind: PluginKind, use: str) -> dict[str, FieldInfo]:
 
 
 def describe_values(field: FieldInfo) -> str:
-    """Returns what a field means, after its possible values if the description does not name them."""
+    """Returns a field's description, preceded by its possible values if the description does not name them."""
     said = field.description or ""
     values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     if len(values) < 2 or all(str(value) in said for value in values):
@@ -155,7 +155,7 @@ def describe_values(field: FieldInfo) -> str:
 
 
 def _texts_of(model: type[BaseModel]) -> dict[str, str]:
-    """Returns what the docstrings of a model and of its base classes say of their attributes."""
+    """Returns the attribute descriptions in the docstrings of a model and its base classes."""
     texts: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if issubclass(base, BaseModel) and base is not BaseModel:
@@ -164,7 +164,7 @@ def _texts_of(model: type[BaseModel]) -> dict[str, str]:
 
 
 def attribute_texts(docstring: str) -> dict[str, str]:
-    r"""Returns what a docstring, without its margin, says of each of its `Attributes:`.
+    r"""Returns the description of each entry under `Attributes:` in a dedented docstring.
 
     >>> attribute_texts("Does.\n\nAttributes:\n    conf: least\n        confidence.\n    iou: overlap.")
     {'conf': 'least confidence', 'iou': 'overlap'}

@@ -29,7 +29,7 @@ from prelabel.models.tiling import Tiles
 from prelabel.plugins.affects import Affects
 
 VIDEO_READERS = ("decord", "pyav", "torchcodec")
-"""The built-in readers of videos; each can start at any keyframe."""
+"""The built-in video readers. Each can start at any keyframe."""
 
 
 class ReaderSection(PluginSection):
@@ -82,7 +82,7 @@ class ReaderSection(PluginSection):
 
 
 class ModelSection(PluginSection):
-    """A section that names a model. Its options `device` and `classes` are read as people write them."""
+    """A section that names a model. It accepts `device` and `classes` as people write them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -97,7 +97,7 @@ class ModelSection(PluginSection):
         classes = values.get("classes") if isinstance(values, dict) else None
         if not isinstance(classes, list):
             return values
-        try:  # a number stays one: it is a class_id
+        try:  # a number stays a number, since it is a class_id
             names = [each if type(each) is int else read_name(each) for each in classes]
         except ValueError as error:
             raise ValueError(f"classes: {error}") from None
@@ -195,7 +195,7 @@ class TrackerSection(PluginSection):
 
     @property
     def limits(self) -> TrackLimits:
-        """What a track must be like to become an object instance."""
+        """The limits that a track must meet to become an object instance."""
         return TrackLimits(
             min_length=self.min_length,
             min_seconds=self.min_seconds,
@@ -296,7 +296,7 @@ class LabelsSection(Section):
 
     @property
     def skips_begun(self) -> bool:
-        """Whether rows that somebody has begun to edit stay as they are."""
+        """Whether rows that somebody has begun to edit are left unchanged."""
         return self.if_begun == "skip"
 
     @property
@@ -313,7 +313,7 @@ class LabelsSection(Section):
 
 
 AGENT_SECTIONS = ("detector", "classifier", "agent")
-"""What is done with each task; a config has one of these sections."""
+"""The sections for an agent; a config has exactly one of them."""
 
 
 class Config(Section):
@@ -360,7 +360,7 @@ class Config(Section):
 
     @property
     def agent_kind(self) -> Literal["detection", "classification", "function"]:
-        """What the config does with each task."""
+        """The kind of agent that the config selects."""
         if self.agent is not None:
             return "function"
         return "detection" if self.classifier is None else "classification"
@@ -390,7 +390,7 @@ class Config(Section):
     def _pathway_where_tasks_move(self) -> Config:
         if self.routing and self.pathway is not None:
             raise ValueError("pathway and routing: both say where tasks go: leave one out")
-        goes = self.pathway is not None or self.routing or self.agent_kind == "function"  # which may return one
+        goes = self.pathway is not None or self.routing or self.agent_kind == "function"  # it may return a pathway
         if self.source.has_workflow and not goes:
             raise ValueError("pathway: is missing: name the one that finished tasks take")
         return self

@@ -1,4 +1,4 @@
-"""The section `source` of a config: each source has a section class of its own."""
+"""The section `source` of a config. Each source has its own section class."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PreviewKind = Literal["none", "sheet", "clip", "both"]
 
 
 class SourceSection(PluginSection):
-    """Where tasks come from. The section of each source derives from this class.
+    """The source of the tasks. The section class of each source derives from this class.
 
     Attributes:
-        has_workflow: whether tasks wait at a stage of a workflow. The config then says which pathway they take, and
-            what happens to a task that failed.
+        has_workflow: whether tasks wait at a stage of a workflow. If so, the config sets the pathways of finished and
+            failed tasks.
     """
 
     has_workflow: ClassVar[bool] = False
@@ -30,26 +30,26 @@ class SourceSection(PluginSection):
     use: Annotated[str, Affects.PLACE] = Field(description="encord | folder | demo | module:Name | mine.py:Mine")
     output: Annotated[Path, Affects.PLACE] = Field(Path("out"), description="folder for everything that a run writes")
 
-    # A section may have these as keys; most have only some of them.
+    # Subclasses override these if they have such keys.
 
     @property
     def stage_name(self) -> str:
-        """Title or uuid of the stage at which tasks wait; empty without a workflow."""
+        """The title or uuid of the stage at which tasks wait; empty without a workflow."""
         return ""
 
     @property
     def ontology_file(self) -> Path | None:
-        """Encord ontology as JSON."""
+        """Path of an Encord ontology as JSON."""
         return None
 
     @property
     def truth_file(self) -> Path | None:
-        """COCO ground truth to score a run against."""
+        """Path of the COCO ground truth to score a run against."""
         return None
 
     @property
     def preview_kind(self) -> PreviewKind:
-        """What a run draws at its end."""
+        """The previews that a run draws at its end."""
         return "none"
 
 
@@ -71,33 +71,33 @@ class FileLabelsSection(SourceSection):
 
     @property
     def ontology_file(self) -> Path | None:
-        """The key `ontology`."""
+        """The value of `ontology`."""
         return self.ontology
 
     @property
     def truth_file(self) -> Path | None:
-        """The key `truth`."""
+        """The value of `truth`."""
         return self.truth
 
     @property
     def preview_kind(self) -> PreviewKind:
-        """The key `preview`."""
+        """The value of `preview`."""
         return self.preview
 
 
 CLOSED = ConfigDict(extra="forbid")
-"""For the section of a source that has no options besides its section's keys."""
+"""Model config of sections that reject unknown keys, for sources without further options."""
 
 
 def read_source_section(values: object, folder: Path) -> SourceSection:
-    """Returns the section of the source that `use` names.
+    """Returns the section for the source that `use` names.
 
     Args:
-        values: as the config has them.
-        folder: the config's, to which the path of a plug-in is relative.
+        values: the section's values in the config.
+        folder: the config's folder, which the path of a plug-in is relative to.
 
     Raises:
-        ConfigError: the first mistake, unknown keys before all others: they often explain why another key is missing.
+        ConfigError: the first mistake. Unknown keys come first, since they often explain why another key is missing.
         PluginError: there is no such source.
     """
     if isinstance(values, SourceSection):
@@ -127,4 +127,4 @@ def _read(values: Any, info: ValidationInfo) -> SourceSection:
 
 
 AnySource = Annotated[SerializeAsAny[SourceSection], BeforeValidator(_read)]
-"""A section of any source, checked as that source's own section is."""
+"""The section of any source, checked by that source's section class."""
