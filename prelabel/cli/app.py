@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0: all tasks are done, 1: some failed, 2: nothing ran."""
+"""The command line. Exit code 0 means that all tasks are done, 1 that some failed, 2 that nothing ran."""
 
 from __future__ import annotations
 
@@ -380,7 +380,7 @@ def main() -> None:
     except PrelabelError as error:
         print(f"prelabel: {hide_secrets(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
-    except Exception:  # a bug: the text that a user reports holds no secrets
+    except Exception:  # a bug; the traceback is redacted, since users copy it into reports
         import traceback
 
         print(redact(traceback.format_exc()), file=sys.stderr)
@@ -390,6 +390,6 @@ def main() -> None:
 def _end_at_once(code: int) -> NoReturn:
     """Ends the process without Python's teardown, which may abort it while a daemon thread is still in native code."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # nobody reads it any more
+        with suppress(OSError):  # the reader of the stream may be gone
             stream.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""The commands; each returns its exit code."""
+"""The commands. Each returns its exit code."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ ALL_DONE, SOME_FAILED, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 130
 def run_config(
     config: Path, settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None, **options: Any
 ) -> int:
-    """Runs a config, one stage after the other; for the options see `_run_configs`."""
+    """Runs the stages of a config, one after the other. For the options, see `_run_configs`."""
     return _run_configs(load_configs(config, settings, shorthands), config.parent, **options)
 
 
 def run_media(
     media: Sequence[Path], settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None, **options: Any
 ) -> int:
-    """Labels videos and images without a config, and says how to keep the settings as one."""
+    """Labels videos and images without a config, and prints the command that writes the settings as a config."""
     config = config_of_media(media, settings, shorthands)
     try:
         code = _run_configs([config], Path(), **options)
@@ -88,7 +88,7 @@ def run_media(
         if (shorthands or {}).get("weights") is None:
             raise WeightsError(f"{error}; or name weights that are here: --weights PATH") from error
         raise
-    if config.agent is None:  # a function's config is written by hand
+    if config.agent is None:  # `prelabel init` cannot write the config of a function
         person().print(escape(f"to keep this as a config: {_init_command(media, settings, shorthands or {})}"))
     return code
 
@@ -103,7 +103,7 @@ def _run_configs(
     metrics_port: int | None = None,
     page: bool = False,
 ) -> int:
-    """Runs the stages of a config once or, with `watch_seconds`, until somebody asks to stop."""
+    """Runs the stages of a config once or, with `watch_seconds`, until a stop request."""
     shared = Shared()
     assemblies = [assemble(config, folder, dry_run, shared) for config in configs]
     choose = every_task if watch_seconds is None else _retry_backoff(assemblies)
@@ -126,7 +126,7 @@ def serve_config(
     idle_exit_seconds: float | None,
     metrics_port: int | None,
 ) -> int:
-    """Runs a config's stages whenever Encord's notifications say that tasks are waiting."""
+    """Runs a config's stages whenever Encord notifies that tasks are waiting."""
     check_installed()
     secret = os.environ.get(SECRET_VARIABLE)
     if not secret:
@@ -153,10 +153,10 @@ def _retry_backoff(assemblies: Sequence[Assembly]) -> RetryBackoff:
 
 
 def config_and_media(words: Sequence[Path]) -> tuple[Path | None, list[Path]]:
-    """Returns the config that a command names, if it does, and the media that it names.
+    """Splits the arguments of a command into the config, if there is one, and media.
 
     Raises:
-        ConfigError: it names several configs.
+        ConfigError: there are several configs.
     """
     configs = [word for word in words if _is_config(word)]
     if len(configs) > 1:
@@ -165,7 +165,7 @@ def config_and_media(words: Sequence[Path]) -> tuple[Path | None, list[Path]]:
 
 
 def _is_config(path: Path) -> bool:
-    """Tells a config from media by its suffix, and if that does not say, by whether it is text."""
+    """Returns whether a file is a config, by its suffix, or for an unknown suffix by whether it is text."""
     if path.suffix.lower() in CONFIG_SUFFIXES:
         return True
     if not path.is_file() or media_kind(path) is not None:
@@ -176,7 +176,7 @@ def _is_config(path: Path) -> bool:
 
 
 def _init_command(words: Sequence[Path], settings: Sequence[str], shorthands: Mapping[str, object]) -> str:
-    """Returns the command that writes the settings of a run without a config as a config."""
+    """Returns the `prelabel init` command that writes the settings of a run without a config as a config."""
     classifies = any(setting.startswith("classifier") for setting in settings)
     names_model = classifies or any(setting.startswith("detector.use=") for setting in settings)
     given: dict[str, object] = {"classify": True} if classifies else {} if names_model else {"weights": USUAL_WEIGHTS}
@@ -197,7 +197,7 @@ def _numbered_config(number: int) -> Path:
 
 
 def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) -> int:
-    """Runs a config over failed tasks: those named by title or key, or all."""
+    """Runs a config on failed tasks: those named by title or key, or all."""
     assembly = assemble(load_config(config, settings), config.parent)
     failed = _failed_entries(assembly)
     chosen = [entry for entry in failed if not named or {entry.title, entry.key} & set(named)]
@@ -244,7 +244,7 @@ def _run(
 
 
 def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
-    """Labels the detections that earlier runs stored, by the config as it is now."""
+    """Labels the stored detections of earlier runs with the current config."""
     from prelabel.assembly.assemble import assemble_stored
     from prelabel.assembly.stored import refuse_answers, without_previews
 
@@ -266,7 +266,7 @@ def _exit_code(report: RunReport) -> int:
 
 
 def check_config_file(config: Path, settings: Sequence[str]) -> int:
-    """Shows what is right and wrong before the first frame."""
+    """Shows the results of all checks before the first frame."""
     shared, passed = Shared(), []
     assemblies = [assemble(stage, config.parent, shared=shared) for stage in load_configs(config, settings)]
     for assembly in assemblies:
@@ -280,7 +280,7 @@ def check_config_file(config: Path, settings: Sequence[str]) -> int:
 
 
 def examine_machine() -> int:
-    """Shows what this machine has."""
+    """Shows what this machine has and lacks."""
     from prelabel.cli.doctor import examine, has_blocking
 
     with waiting("trying each decoder and device in a separate process …"):
@@ -290,7 +290,7 @@ def examine_machine() -> int:
 
 
 def show_status(where: Path) -> int:
-    """Shows the tasks of a config's runs, or of all runs below a folder; exit 1 if a task failed."""
+    """Shows the tasks of a config's runs, or of all runs below a folder. The exit code is 1 if a task failed."""
     roots = [config.source.output for config in load_configs(where)] if where.is_file() else [where]
     paths = (path for root in roots if root.is_dir() for path in root.rglob(str(LEDGER)))
     outputs = sorted(path.parent.parent for path in paths if path.parent.parent.name != DRY_RUN)
@@ -315,7 +315,7 @@ _PICTURES: Mapping[str, Literal["clip", "sheet", "both"]] = {
 def draw_previews(
     config: Path, settings: Sequence[str], titles: Sequence[str], kind: str, *, dry_run: bool = False
 ) -> int:
-    """Draws the labels of an earlier run, and writes a page about it."""
+    """Draws the labels of an earlier run, and writes a page about the run."""
     from prelabel.assembly.assemble import assemble_without_detector
     from prelabel.assembly.stored import refuse_answers
     from prelabel.reports.previews import preview_run
@@ -368,7 +368,7 @@ def evaluate_labels(
     min_iou: float,
     accept_iou: float,
 ) -> int:
-    """Compares the labels that runs wrote with the labels as they are now."""
+    """Compares the labels that runs wrote with the current labels."""
     from prelabel.assembly.assemble import assemble_without_detector
     from prelabel.assembly.stored import refuse_answers
     from prelabel.evaluate.evaluate import EvaluateOptions, evaluate_run
@@ -398,7 +398,7 @@ def write_config(
     output: Path = CONFIG,
     classify: bool = False,
 ) -> int:
-    """Writes a commented config for media or for a project; it replaces no file."""
+    """Writes a commented config for media or a project. It never replaces a file."""
     from prelabel.cli.init.draft import config_for_media, config_for_project
 
     if bool(media) == (project is not None):
@@ -410,7 +410,7 @@ def write_config(
     lay_over(values, expand_shorthands(shorthands or {}, "classifier" if classify else "detector"))
     lay_over(values, parse_settings(settings))
     if project is None:
-        config_of_media(media)  # raises if there is nothing at one of them
+        config_of_media(media)  # raises an error if one of the paths does not exist
         text = config_for_media(media, values, output, classify=classify)
     else:
         from prelabel.encord.connection import connect
@@ -423,7 +423,7 @@ def write_config(
 
 
 def build_engine(weights: str, options: Mapping[str, object]) -> int:
-    """Builds an engine for a model, unless it is kept already; exit 1 if the model would run in torch."""
+    """Builds an engine for a model, unless it is cached. The exit code is 1 if the model would run in torch."""
     from prelabel.models.engines import engines_folder
 
     plugin = load_plugin("detector", detector_for(weights), Path())

@@ -1,4 +1,4 @@
-"""What this machine has, and how to get what it lacks."""
+"""Examines this machine: what it has, and how to get what it lacks."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ _WEIGHT_SUFFIXES = (".pt", ".pth", ".onnx", ".engine", ".torchscript", ".safeten
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One part of the machine.
+    """The result of one check of the machine.
 
     Attributes:
-        name: of the part.
+        name: name of the part that was checked.
         status: `ok`; `warn`: some configs cannot run; `missing`: nothing runs, not even the demo.
-        detail: what is there, or what is wrong.
-        mend: what to do about it; empty if nothing has to be done.
+        detail: what was found, or what is wrong.
+        mend: how to fix it; empty if nothing needs to be done.
     """
 
     name: str
@@ -63,13 +63,13 @@ class Finding:
 
 
 def examine(patience_seconds: float = PATIENCE_SECONDS) -> list[Finding]:
-    """Returns what this machine has and lacks. Never raises: a check that fails is a finding.
+    """Returns what this machine has and lacks. It never raises, since a failing check is a finding.
 
-    Whatever may crash or hang runs in another process, so a script that calls this needs the usual
+    Checks that may crash or hang run in another process, so a script that calls this function needs the usual
     `if __name__ == "__main__":`.
 
     Args:
-        patience_seconds: for each trial, before it counts as hung.
+        patience_seconds: time for each trial before it counts as hung.
     """
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "Python": _check_python,
@@ -83,7 +83,7 @@ def examine(patience_seconds: float = PATIENCE_SECONDS) -> list[Finding]:
 
 
 def has_blocking(findings: Iterable[Finding]) -> bool:
-    """Tells whether something is missing that even `prelabel run configs/demo.yaml` needs."""
+    """Returns whether something is missing that even `prelabel run configs/demo.yaml` needs."""
     return any(finding.status == "missing" for finding in findings)
 
 
@@ -113,10 +113,10 @@ def _check_machine() -> Iterator[Finding]:
 
 
 def check_folders(folders: Mapping[str, Path]) -> Iterator[Finding]:
-    """Yields a finding for each folder that a run could not write to; missing folders would be made.
+    """Yields a finding for each folder that a run cannot write to. A missing folder is fine if it can be created.
 
     Args:
-        folders: by what goes there.
+        folders: folders by what a run writes to them.
     """
     for what, folder in folders.items():
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -136,7 +136,7 @@ def _check_ultralytics() -> Iterator[Finding]:
 
 
 def check_models() -> Iterator[Finding]:
-    """Yields each folder that is searched for cards and weights, and what is in it."""
+    """Yields a finding for each folder that is searched for cards and weights."""
     for folder in dict.fromkeys([*model_folders(), cache_folder()]):
         try:
             if folder.is_dir():
@@ -163,10 +163,10 @@ def _list_models(folder: Path) -> str:
 
 
 def check_encord(environment: Mapping[str, str]) -> list[Finding]:
-    """Returns which of Encord's variables are set, and whether the key is valid. No finding holds a value.
+    """Returns which of Encord's variables are set, and whether the key is valid. Findings never contain values.
 
     Args:
-        environment: variables by name.
+        environment: environment variables by name.
     """
     named = [name for name in ENCORD_VARIABLES if environment.get(name)]
     if not named:
@@ -186,7 +186,7 @@ def _check_key(environment: Mapping[str, str]) -> Finding:
         return Finding("Encord key", "ok", f"an Ed25519 private key, in {KEY_TEXT}")
     status = Path(environment[KEY_FILE].strip()).expanduser().stat()
     mode = stat.S_IMODE(status.st_mode)
-    # A mounted secret belongs to root, and a container's user reads it by its group.
+    # Other users must not read the file. A mounted secret belongs to root, so there the group may read it.
     if mode & (0o077 if status.st_uid == os.geteuid() else 0o007):
         detail = f"the file that {KEY_FILE} names is open to other users (mode {mode:03o})"
         return Finding("Encord key", "warn", detail, f'chmod 600 "${KEY_FILE}"')
@@ -206,14 +206,14 @@ def _without_values(text: str, environment: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Something that may raise, crash or hang, and what it means if it does.
+    """A check that may raise an error, crash or hang.
 
     Attributes:
-        name: of the finding.
-        attempt: tries it, and returns in words what works. It is a module's own function, since it is pickled.
-        arguments: for `attempt`.
-        otherwise: the status if it does not work.
-        mend: what to do then.
+        name: name of the finding.
+        attempt: runs the check and describes what works. It must be a module-level function, since it is pickled.
+        arguments: arguments for `attempt`.
+        otherwise: the status if the attempt fails.
+        mend: how to fix a failure.
     """
 
     name: str
@@ -223,7 +223,7 @@ class Trial:
     mend: str = ""
 
     def finding(self, error: str | None, text: str = "") -> Finding:
-        """Returns the finding for what the attempt returned, or for how it failed."""
+        """Returns the finding for an attempt's text or error."""
         if error is None:
             return Finding(self.name, "ok", text)
         return Finding(self.name, self.otherwise, error, self.mend)
@@ -235,7 +235,7 @@ def _try_all(patience_seconds: float) -> list[Finding]:
 
 
 def _trials(clip: Path, *, with_gpu: bool) -> list[Trial]:
-    """Returns the trials; what most others need comes first."""
+    """Returns the trials. Those that most others depend on come first."""
     listed = [
         Trial("torch", trials.import_torch, (), "missing", _REINSTALL),
         Trial("GPU", trials.list_gpus, (), "warn", gpu_mend(with_gpu, in_container=is_container())),
@@ -257,11 +257,11 @@ def _trials(clip: Path, *, with_gpu: bool) -> list[Trial]:
 
 
 def gpu_mend(with_gpu: bool, *, in_container: bool) -> str:
-    """Returns what to do about a GPU that torch does not see.
+    """Returns what to do if torch does not see a GPU.
 
     Args:
-        with_gpu: the system shows one.
-        in_container: it could be one of the host's.
+        with_gpu: whether the system shows a GPU.
+        in_container: whether this is a container, whose host may have a GPU.
     """
     if with_gpu:
         return _USE_GPU
@@ -269,26 +269,26 @@ def gpu_mend(with_gpu: bool, *, in_container: bool) -> str:
 
 
 def is_container() -> bool:
-    """Tells whether this is a container of Docker, Podman or Kubernetes."""
+    """Returns whether this is a container of Docker, Podman or Kubernetes."""
     marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
     named = {"KUBERNETES_SERVICE_HOST", "container"} & os.environ.keys()  # `container`: Podman's and systemd's
     return bool(named) or any(mark.exists() for mark in marks)
 
 
 def has_gpu() -> bool:
-    """Tells whether the system shows an NVIDIA GPU, even if torch cannot use it."""
+    """Returns whether the system shows an NVIDIA GPU, even if torch cannot use it."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # dxg: under WSL
 
 
 def run_trials(listed: Sequence[Trial], patience_seconds: float) -> list[Finding]:
     """Returns the finding of each trial, in order.
 
-    The trials share a process, so that their imports are paid once. A trial that crashes or hangs ends that process;
-    those after it get a new one.
+    The trials share a process, so that imports happen once. If a trial crashes or hangs, the next trials get a new
+    process.
 
     Args:
-        listed: trials, in the order in which they run.
-        patience_seconds: for one trial, imports included, before it counts as hung.
+        listed: trials in the order in which they run.
+        patience_seconds: time for one trial, including imports, before it counts as hung.
     """
     findings: list[Finding] = []
     while len(findings) < len(listed):
@@ -297,8 +297,8 @@ def run_trials(listed: Sequence[Trial], patience_seconds: float) -> list[Finding
 
 
 def _run_in_one_process(listed: Sequence[Trial], patience_seconds: float) -> list[Finding]:
-    """Returns findings up to and with the first trial that did not answer: one or more."""
-    context = multiprocessing.get_context("spawn")  # never fork: decord's and CUDA's handles do not survive it
+    """Returns one or more findings: up to the first trial that crashed or hung, which is included."""
+    context = multiprocessing.get_context("spawn")  # never fork, since handles of decord and CUDA do not survive it
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(sender, [(each.attempt, each.arguments) for each in listed]))
     process.daemon = True
@@ -327,9 +327,9 @@ def _describe_end(exit_code: int | None) -> str:
 
 
 def _serve(sender: Connection, attempts: Sequence[tuple[Callable[..., str], tuple[object, ...]]]) -> None:
-    """Runs in the child process: sends what each attempt returned, or how it failed, as soon as it ends."""
+    """Sends the result or error of each attempt as soon as it ends. Runs in the child process."""
     silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)  # native libraries write to the terminal on their own
+    os.dup2(silence, 1)  # native libraries write to the terminal directly
     os.dup2(silence, 2)
     for attempt, arguments in attempts:
         try:

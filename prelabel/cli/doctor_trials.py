@@ -1,4 +1,7 @@
-"""What the doctor tries: imports, GPUs, decoders on a test clip, and the demo's detector. Each returns words."""
+"""The trials of the doctor: imports, GPUs, decoders on a test video, and the demo's detector.
+
+Each trial returns a description of what works, or raises an error.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import VideoReader
 
 NUM_FRAMES, WIDTH, HEIGHT = 24, 256, 144
-"""Of the test clip; NVDEC takes no frame much smaller."""
+"""Size of the test video. NVDEC does not decode much smaller frames."""
 BATCH_SIZE = 8
-FFMPEG_CODEC_VERSIONS = range(63, 57, -1)  # of libavcodec in FFmpeg 9 down to 4, those that torchcodec loads
+FFMPEG_CODEC_VERSIONS = range(63, 57, -1)  # libavcodec's versions in FFmpeg 9 down to 4, which torchcodec supports
 
 
 def import_torch() -> str:
-    """Imports torch and torchvision, and calls an operator that torchvision adds to torch."""
+    """Checks that torch and torchvision fit together, with an operator that torchvision adds to torch."""
     import torch
     import torchvision
 
@@ -39,7 +42,11 @@ def import_torch() -> str:
 
 
 def list_gpus() -> str:
-    """Returns the GPUs that torch can use, and the driver's version; raises if there is none."""
+    """Describes the GPUs that torch can use, and the driver's version.
+
+    Raises:
+        MachineError: torch can use no GPU.
+    """
     import torch
 
     from prelabel.media.cuda import count_engines
@@ -63,7 +70,7 @@ def _why_no_gpu() -> str:
         return "is built without CUDA"
     try:
         torch.cuda.init()
-    except RuntimeError as error:  # only this says that a driver is too old
+    except RuntimeError as error:  # only this error shows that a driver is too old
         return f"sees none: {str(error).partition('. ')[0]}"
     return "sees none"
 
@@ -78,7 +85,7 @@ def _driver_version() -> str:
 
 
 def write_test_clip(clip: Path) -> str:
-    """Writes the clip that the decoders are tried on: each frame shows its own number."""
+    """Writes the test video for the decoders. Each frame shows its own number."""
     import av
 
     with av.open(str(clip), "w") as container:
@@ -91,20 +98,20 @@ def write_test_clip(clip: Path) -> str:
 
 
 def draw_number(number: int) -> NDArray[np.uint8]:
-    """Returns a frame (H, W, 3) of eight columns, one for each bit of a number, white where it is set."""
+    """Returns a frame, uint8 (H, W, 3), with eight columns, one per bit of the number; a set bit is white."""
     bits = np.unpackbits(np.array([number], np.uint8))
     return np.broadcast_to(np.repeat(bits * np.uint8(255), WIDTH // 8)[None, :, None], (HEIGHT, WIDTH, 3)).copy()
 
 
 def read_numbers(frames: NDArray[np.float32]) -> list[int]:
-    """Returns the number that each frame shows; grey frames (N, H, W), 0..255."""
+    """Returns the number that each frame shows, for grey frames (N, H, W), 0..255."""
     columns = frames.reshape(len(frames), HEIGHT, 8, WIDTH // 8).mean(axis=(1, 3))
     numbers: list[int] = np.packbits(columns > 127, axis=1)[:, 0].tolist()
     return numbers
 
 
 def decode(reader: str, device: str, clip: Path) -> str:
-    """Reads the whole test clip with a reader, and checks the number that each frame shows."""
+    """Decodes the whole test video with a reader, and checks the number in each frame."""
     numbers: list[int] = []
     with _open(reader, device, clip) as video:
         for batch in video.batches(np.arange(video.info.num_frames, dtype=np.int64), BATCH_SIZE):
@@ -118,7 +125,7 @@ def decode(reader: str, device: str, clip: Path) -> str:
 
 
 def detect_on_gpus() -> str:
-    """Sends a batch through the detector of the demo, on each GPU."""
+    """Runs the demo's detector on one batch, on each GPU."""
     import torch
 
     numbers = range(torch.cuda.device_count())
@@ -128,7 +135,7 @@ def detect_on_gpus() -> str:
 
 
 def detect(device: str) -> str:
-    """Sends a batch of the demo's clip through its detector."""
+    """Runs the demo's detector on one batch of the demo's clip."""
     config = check_config({"source": {"use": "demo"}, "detector": {"weights": "demo", "device": device}}, "demo")
     detector = assemble(config, Path()).detection.detector
     with _open("pyav", "cpu", demo.FOLDER / demo.CLIP_NAME) as video:
@@ -141,7 +148,7 @@ def detect(device: str) -> str:
 
 
 def load_ffmpeg() -> str:
-    """Loads the system's FFmpeg, as torchcodec does."""
+    """Loads the system's FFmpeg in the way that torchcodec does."""
     for version in FFMPEG_CODEC_VERSIONS:
         try:
             ctypes.CDLL(f"libavcodec.so.{version}")

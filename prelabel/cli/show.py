@@ -1,4 +1,8 @@
-"""Tables for people: on standard output where that is a terminal, else on standard error beside the JSON lines."""
+"""Prints tables and lines for people.
+
+`person` writes to standard output if it is a terminal, and otherwise to standard error, next to the JSON lines. The
+tables of `check`, `doctor` and `status` always go to standard output.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +31,15 @@ WIDTH_OF_LOGS = 160
 
 
 def person() -> Console:
-    """Returns the console that a person reads."""
+    """Returns the console for people: standard output if it is a terminal, or else standard error."""
     stream = sys.stdout if sys.stdout.isatty() else sys.stderr
     return Console(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else WIDTH_OF_LOGS)
 
 
 def waiting(text: str) -> AbstractContextManager[object]:
-    """Returns a context in which a terminal shows what takes time.
+    """Returns a context in which a terminal shows what the program is waiting for.
 
-    Elsewhere nothing is shown, so that a mistake is the only line, however slow the machine is.
+    Without a terminal nothing is shown, so that an error is the only line, even on a slow machine.
     """
     console = person()
     return console.status(text) if console.is_terminal else nullcontext()
@@ -48,7 +52,7 @@ _STEPS = {"inferred": "[yellow]inferred[/]", "labelled": "[yellow]labelled[/]", 
 
 
 def show_checks(checks: Sequence[Check]) -> None:
-    """Prints what was checked before a run."""
+    """Prints the results of the checks before a run."""
     table = _table("", "check", "what is there")
     for check in checks:
         table.add_row("[green]ok[/]" if check.passed else "[red]wrong[/]", check.name, escape(check.detail))
@@ -56,7 +60,7 @@ def show_checks(checks: Sequence[Check]) -> None:
 
 
 def show_idle_keys(keys: Sequence[str]) -> None:
-    """Prints which changed keys have no effect on stored detections."""
+    """Prints the changed config keys that have no effect on stored detections."""
     if keys:
         text = "changed since these detections were made, without effect here: `prelabel run` detects again"
         person().print(f"[yellow]note[/] {escape(', '.join(keys))}: {text}")
@@ -68,7 +72,7 @@ def show_stage(title: str) -> None:
 
 
 def show_findings(findings: Sequence[Finding]) -> None:
-    """Prints what a machine has, and how to get what it lacks."""
+    """Prints what the machine has, and how to get what it lacks."""
     table = _table("", "part", "what is there")
     for finding in findings:
         mend = f"\n[dim]{escape(finding.mend)}[/]" if finding.mend else ""
@@ -105,7 +109,7 @@ def show_entries(output: Path, entries: Sequence[Entry]) -> None:
 
 
 def show_report(report: RunReport) -> None:
-    """Prints how a run ended: instances by class, score, pace, failures and output files."""
+    """Prints the result of a run: instances by class, score, speed, failures and output files."""
     console = person()
     if report.instances or report.score is not None:
         console.print(_class_table(report))
@@ -133,13 +137,13 @@ def show_report(report: RunReport) -> None:
 
 
 def _task_outputs(report: RunReport) -> list[str]:
-    """Returns the files of each task, if they are few; report.json names them all."""
+    """Returns the files of all tasks if there are few, since report.json lists them all anyway."""
     written = [output for task in report.tasks for output in task.outputs]
     return written if len(written) <= SHOWN_TASK_OUTPUTS else []
 
 
 def _run_outputs(report: RunReport) -> list[str]:
-    """Returns the files of the run; many previews are only counted."""
+    """Returns the files of the run. If there are many previews, it returns only their number and the first one."""
     previews = [output for output in report.outputs if ".preview." in output]
     if len(previews) <= SHOWN_TASK_OUTPUTS:
         return list(report.outputs)
@@ -148,7 +152,7 @@ def _run_outputs(report: RunReport) -> list[str]:
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Prints how pre-labels were corrected, and which thresholds would have needed fewer corrections."""
+    """Prints how people corrected pre-labels, and which thresholds would have needed fewer corrections."""
     console = person()
     for table in edit_tables(evaluation):
         console.print(table, "", sep="\n")
@@ -183,7 +187,7 @@ def _class_table(report: RunReport) -> Table:
 
 
 def _pathway_table(report: RunReport) -> Table:
-    """Returns how many tasks took each pathway, and the first titles."""
+    """Returns a table of the pathways, with the number of tasks and the first titles of each."""
     table = _table("pathway", "tasks", "first tasks")
     for pathway, num in report.pathways.items():
         titles = [task.title for task in report.tasks if task.status == "done" and task.pathway == pathway]
@@ -245,7 +249,7 @@ def _score_and_pathway(report: RunReport) -> Iterator[str]:
 
 
 def _table(*headings: str) -> Table:
-    """Returns a table that wraps long cells."""
+    """Returns an empty table that wraps long cells."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -253,5 +257,5 @@ def _table(*headings: str) -> Table:
 
 
 def _console() -> Console:
-    """Returns standard output, as wide as the terminal or as logs are."""
+    """Returns a console on standard output, as wide as the terminal, or `WIDTH_OF_LOGS` without one."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=WIDTH_OF_LOGS)

@@ -1,4 +1,4 @@
-"""Proposes an ontology object or option for each class of a model, for a person to check."""
+"""Proposes an ontology object or option for each class of a model. A person checks the proposals."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from prelabel.data.ontology import BOX_SHAPES, Ontology, OntologyObject
 from prelabel.models.weights import ModelCard
 
-NEAR = 0.8  # least ratio of difflib at which two names may be spellings of the same one
+NEAR = 0.8  # least difflib ratio at which two names count as spellings of one name
 
-# COCO 2017's thing classes in the order of their ids, as Ultralytics and torchvision name them.
+# COCO 2017's thing classes in the order of their ids, with the names that Ultralytics and torchvision use.
 COCO_NAMES = tuple(
     (
         "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop "
@@ -24,7 +24,7 @@ COCO_NAMES = tuple(
     ).split(", ")
 )
 
-# Other words for a class, then its kinds. The first that the ontology has is proposed.
+# Synonyms of a class, then more general terms. The first one in the ontology is proposed.
 _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "person": ("pedestrian", "human", "people", "worker"),
     "bicycle": ("bike", "cycle", "two wheeler"),
@@ -72,7 +72,7 @@ class Proposal:
 
     Attributes:
         target: the object's name, or its feature hash if several objects have that name.
-        is_guess: the names differ, so a person has to check.
+        is_guess: whether the names differ, so that a person must check.
     """
 
     target: str
@@ -80,20 +80,20 @@ class Proposal:
 
 
 def known_classes(card: ModelCard | None) -> tuple[str, ...]:
-    """Returns a model's class names, if they are known without its weights; else nothing."""
+    """Returns a model's class names if they are known without its weights; otherwise none."""
     if card is None:
         return ()
     if card.classes is not None:
         return card.classes
     score = (card.model_extra or {}).get("score")
-    return COCO_NAMES if "COCO" in str(score) else ()  # a model that is scored on COCO has COCO's classes
+    return COCO_NAMES if "COCO" in str(score) else ()  # a model that was evaluated on COCO has COCO's classes
 
 
 def classes_of_options(card: ModelCard | None, options: Sequence[str]) -> dict[str, tuple[str, bool]]:
-    """Returns a proposed option for each of a classifier's classes, and whether that is a guess.
+    """Returns a proposed option for each of a classifier's classes, and whether it is a guess.
 
-    It is the option of the same name, or else the one that ends the class's name: `Egyptian cat` is a `Cat`. Classes
-    without an option are left out, and so are all if they are not known without the weights.
+    It is the option with the same name, or else an option that the class's name ends with: `Egyptian cat` becomes
+    `Cat`. Classes without an option are omitted. The result is empty if the classes are not known without the weights.
     """
     found: dict[str, tuple[str, bool]] = {}
     by_name = {_plain(option): option for option in options}
@@ -107,7 +107,7 @@ def classes_of_options(card: ModelCard | None, options: Sequence[str]) -> dict[s
 
 
 def _published_classes(card: ModelCard | None) -> Sequence[str]:
-    """Returns a classifier's classes: the card's, or those of the weights that torchvision publishes."""
+    """Returns a classifier's classes, from its card or from torchvision's published weights."""
     if card is None or card.classes is not None or card.use != "torchvision" or card.builder is None:
         return known_classes(card)
     from prelabel.models.classifiers.torchvision import find_published
@@ -117,7 +117,7 @@ def _published_classes(card: ModelCard | None) -> Sequence[str]:
 
 
 def propose_map(class_names: Sequence[str], ontology: Ontology) -> dict[str, Proposal | None]:
-    """Returns a proposed object for every class; None if no name is near."""
+    """Returns a proposed object for each class; None if no name is similar."""
     objects = [candidate for candidate in ontology.objects if candidate.shape in BOX_SHAPES]
     return {name: _propose(name, objects) for name in class_names}
 
@@ -136,7 +136,7 @@ def _propose(class_name: str, objects: Sequence[OntologyObject]) -> Proposal | N
 
 
 def _called(name: str, objects: Sequence[OntologyObject]) -> OntologyObject | None:
-    """Returns the object of this name: as written, or else in another case, or else as singular or plural."""
+    """Returns the object with this name. It also accepts another case or spacing, and then singular or plural."""
     tests = (
         lambda candidate: candidate.name == name,
         lambda candidate: _plain(candidate.name) == _plain(name),
@@ -155,7 +155,7 @@ def _target(found: OntologyObject, objects: Sequence[OntologyObject]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Returns a name in one spelling: lower case, with spaces.
+    """Returns a name in lower case, with spaces instead of underscores and hyphens.
 
     >>> _plain("Traffic_Light")
     'traffic light'
@@ -164,7 +164,7 @@ def _plain(name: str) -> str:
 
 
 def _numbers(name: str) -> set[str]:
-    """Returns a name and its possible singulars.
+    """Returns a name and its possible singular forms.
 
     >>> sorted(_numbers("Buses")), sorted(_numbers("bus"))
     (['bus', 'buse', 'buses'], ['bu', 'bus'])

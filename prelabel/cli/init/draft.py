@@ -1,4 +1,4 @@
-"""Drafts of configs: for videos and images on this machine, or from what an Encord project has."""
+"""Drafts configs for videos and images on this machine, or for an Encord project."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prelabel.encord.project import EncordProject
 
 Values = Mapping[str, Any]
-"""Values that the user gave, by section and key."""
+"""Values from the user, by section and key."""
 
 CHECK_IT = "a guess: check"
 OPTIONS_SHOWN = 30
@@ -57,7 +57,7 @@ _LABELS_OF = {
 
 
 class MappedClass(NamedTuple):
-    """A line of `labels.classes`; a class without a target is a comment."""
+    """A line of `labels.classes`. A class without a target becomes a comment."""
 
     key: str
     target: str | None
@@ -65,7 +65,7 @@ class MappedClass(NamedTuple):
 
 
 class StagePathway(NamedTuple):
-    """The pathway that tasks of a stage take, and comments about it."""
+    """The pathway of a stage's finished tasks, and comments about it."""
 
     name: str
     pathway: str
@@ -78,12 +78,12 @@ def config_for_media(paths: Sequence[Path], values: Values, path: Path, *, class
 
     Args:
         paths: files, folders or globs.
-        values: that the user gave, by section.
-        path: the config will be written there.
-        classify: with a classifier rather than a detector.
+        values: values from the user, by section.
+        path: where the config will be written.
+        classify: use a classifier instead of a detector.
 
     Raises:
-        ConfigError: there is no such model, or its weights need a card that is not there.
+        ConfigError: there is no such model, or its weights need a card that does not exist.
     """
     agent = "classifier" if classify else "detector"
     card, model = _model_values(agent, values, "mobilenet_v2" if classify else "yolo11n")
@@ -104,18 +104,19 @@ def config_for_media(paths: Sequence[Path], values: Values, path: Path, *, class
 def config_for_project(
     project: EncordProject, values: Values, path: Path, *, stage: str | None = None, classify: bool = False
 ) -> str:
-    """Returns a config for agent stages, with a proposed map from the model's classes to the ontology.
+    """Returns a config for agent stages, with a proposed mapping from the model's classes to the ontology.
 
     Args:
-        project: where the stage, its pathways and the ontology are looked up.
-        values: that the user gave, by section.
-        path: the config will be written there.
-        stage: title or uuid of the agent stage; None: all of the project, one after the other.
-        classify: answer a classification. It is the default if the ontology takes no boxes.
+        project: project with the stages, their pathways and the ontology.
+        values: values from the user, by section.
+        path: where the config will be written.
+        stage: title or uuid of the agent stage; None: all stages of the project, one after the other.
+        classify: answer a classification. This is the default if the ontology has a classification and no shapes that
+            boxes fit.
 
     Raises:
         AccountError: there is no such stage, or it has no pathway.
-        ConfigError: there is no such model, or its weights need a card that is not there.
+        ConfigError: there is no such model, or its weights need a card that does not exist.
         OntologyError: `classify` is set and the ontology has no classification.
     """
     ontology, stages = project.ontology(), choose_stages(project, stage)
@@ -201,7 +202,7 @@ def _classify_project(
 
 
 def _render(title: str, path: Path, agent: str, values: Values, **parts: object) -> str:
-    """Returns the text of a config; `parts` are names in the template, which are empty by default."""
+    """Returns the text of a config. `parts` are variables of the template; missing ones are empty."""
     is_encord = values["source"]["use"] == "encord"
     labels = {
         **({"answers": "range"} if agent == "classifier" else {"instances": "per_frame"}),
@@ -237,10 +238,10 @@ def _render(title: str, path: Path, agent: str, values: Values, **parts: object)
 
 
 def card_of(weights: str) -> ModelCard | None:
-    """Returns the card of a model; None if its weights need none.
+    """Returns the card of a model; None if its weights need no card.
 
     Raises:
-        ConfigError: there is no such model, or its weights need a card that is not there.
+        ConfigError: there is no such model, or its weights need a card that does not exist.
     """
     card = find_card(weights)
     if card is not None:
@@ -256,9 +257,9 @@ def card_of(weights: str) -> ModelCard | None:
 
 
 def _model_values(agent: str, values: Values, usual_weights: str) -> tuple[ModelCard | None, dict[str, Any]]:
-    """Returns the card of the given model, or else of the usual one, and the values of its section."""
+    """Returns the card and the section values of the user's model, or else of the default model."""
     given = dict(values.get(agent, {}))
-    if "use" in given and "weights" not in given:  # a detector of one's own may need none
+    if "use" in given and "weights" not in given:  # a user's own detector may need no weights
         return None, given
     weights = str(given.pop("weights", usual_weights))
     card = card_of(weights)
@@ -302,10 +303,10 @@ def agent_stages(project: EncordProject) -> list[AgentStage]:
 
 
 def choose_stages(project: EncordProject, name: str | None) -> Sequence[AgentStage]:
-    """Returns the agent stage of this title or uuid, or all that the project has.
+    """Returns the agent stage with this title or uuid; without a name, all agent stages of the project.
 
     Raises:
-        AccountError: there is none, or one of them has no pathway.
+        AccountError: there is no such stage, or a stage has no pathway.
     """
     stages = agent_stages(project) if name is None else [project.agent_stage(name)]
     if not stages:
@@ -334,7 +335,7 @@ def _stage_pathway(project: EncordProject, stage: AgentStage, titles: Sequence[s
 
 
 def _first_to_people(project: EncordProject, pathways: Sequence[AgentPathway]) -> AgentPathway:
-    """Returns the first pathway that leads to annotators, else the first of all."""
+    """Returns the first pathway to an annotation stage, or else the first pathway."""
     from encord.workflow import AnnotationStage
 
     people = {stage.uuid for stage in project.sdk.workflow.stages if isinstance(stage, AnnotationStage)}
@@ -342,13 +343,16 @@ def _first_to_people(project: EncordProject, pathways: Sequence[AgentPathway]) -
 
 
 def _pathway_name(stage: AgentStage, pathway: AgentPathway) -> str:
-    """Returns what a config calls a pathway: its name, or its uuid if several of the stage have that name."""
+    """Returns the pathway's name, or its uuid if several pathways of the stage have that name."""
     is_clear = [other.name for other in stage.pathways].count(pathway.name) == 1
     return pathway.name if is_clear else str(pathway.uuid)
 
 
 def _routing(project: EncordProject, stage: AgentStage, options: Iterable[str]) -> dict[str, str]:
-    """Returns a pathway per option that its name contains, and one for other tasks; empty without such a name."""
+    """Returns routing rules: for each option, the pathway whose name contains it, and a pathway for other tasks.
+
+    The result is empty if no pathway's name contains an option.
+    """
     found: dict[str, str] = {}
     for option in options:
         wanted = _singular(option)

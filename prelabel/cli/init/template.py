@@ -1,4 +1,4 @@
-"""Renders a config from a template: the keys that matter have values, all others stand as comments with a default."""
+"""Renders a config from a template. Important keys have values; all others are comments with their defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDTH, COMMENT_COLUMN = 120, 34
 
 
 def render_config(**values: object) -> str:
-    """Returns the text of a config, from `config.yaml.j2`."""
+    """Renders `config.yaml.j2` and returns the text of the config."""
     return _environment().get_template("config.yaml.j2").render(values)
 
 
@@ -38,13 +38,13 @@ def _environment() -> Environment:
 
 
 def keys(name: str, model: type[BaseModel], values: Mapping[str, object], leave_out: Collection[str] = ()) -> str:
-    """Returns the keys of a section: those with values, then all others as comments.
+    """Returns the keys of a section: keys with values first, then all others as comments.
 
     Args:
-        name: of the section.
-        model: whose fields are the section's keys. Where `values` names a built-in plug-in, its options come too.
-        values: by key.
-        leave_out: keys that are not mentioned.
+        name: name of the section.
+        model: class whose fields are the section's keys. If `values` names a built-in plug-in, its options are added.
+        values: values by key.
+        leave_out: keys to omit.
     """
     known = dict(model.model_fields)
     for kind, names in BUILT_IN.items():
@@ -67,19 +67,19 @@ def unused_section(name: str, model: type[BaseModel]) -> str:
 
 
 def top_level(*names: str) -> str:
-    """Returns keys that are in no section, such as `frames`, as comments."""
+    """Returns keys outside sections, such as `frames`, as comments."""
     fields = {name: Config.model_fields[name] for name in names}
     return "\n".join(entry(f"# {name}", _default(field), describe_values(field), 0) for name, field in fields.items())
 
 
 def _default(field: FieldInfo) -> object:
-    """Returns a key's example, or else its default."""
+    """Returns the example of a key, or else its default."""
     value = field.examples[0] if field.examples else field.get_default(call_default_factory=True)
-    return to_jsonable_python(value, fallback=lambda _: "…")  # a required key has neither
+    return to_jsonable_python(value, fallback=lambda _: "…")  # for a required key, which may have neither
 
 
 def entry(key: str, value: object, why: str = "", indent: int = 2) -> str:
-    """Returns a key, its value, and what it means: behind it, or above where that is too long."""
+    """Returns a key with its value and its meaning as a comment, on the same line if it fits, or else above."""
     line = f"{'':{indent}}{key}: {yaml_text(value)}"
     if not why:
         return line
@@ -88,7 +88,7 @@ def entry(key: str, value: object, why: str = "", indent: int = 2) -> str:
 
 
 def comment(text: object, indent: int = 0) -> str:
-    """Returns text as comment lines; the lines after the first are indented as the text is."""
+    """Returns text as comment lines. All lines have the same indentation as the text."""
     words = str(text)
     margin = f"{'':{indent}}# "
     hang = margin + " " * (len(words) - len(words.lstrip()))
@@ -115,7 +115,7 @@ def _dump(value: object, style: str | None) -> str:
 
 
 def one_line(value: object) -> str:
-    """Returns text that cannot leave the comment that it stands in."""
+    """Returns text on one line without control characters, so that it cannot break out of a comment."""
     words = " ".join(str(value).split())
     return "".join(letter for letter in words if letter.isprintable())
 
