@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: source, model, sink. Each part is made when it is first asked for, and once."""
+"""Creates the components of a run from a config: source, model, sink. Each is created once, when it is first used."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of a run.
+    """The components of a run.
 
     Attributes:
-        config: what to make.
-        folder: the config's, to which plug-in paths are relative.
-        dry_run: labels go to files below the output, and nothing on the platform changes.
+        config: the config of the run.
+        folder: the config's folder, which plug-in paths are relative to.
+        dry_run: whether labels go to files below the output, and nothing on the platform changes.
         store: the output folder of this run.
-        found_store: the folder with the raw detections; another one when a dry run relabels what a run has found.
+        found_store: the folder with the raw detections; differs from `store` if a dry run relabels a run's detections.
         named_source: the source that the config names.
-        detection: the parts of an agent that detects.
-        classification: the parts of an agent that classifies.
-        function: the parts of an agent that calls a function.
-        stored: the detector of earlier runs, where their raw detections are labelled again.
+        detection: the components of a detection agent.
+        classification: the components of a classification agent.
+        function: the components of an agent that calls a function.
+        stored: the detector of earlier runs, if their raw detections are labelled again; otherwise None.
     """
 
     config: Config
@@ -62,12 +62,12 @@ class Assembly:
 
     @cached_property
     def source(self) -> Source:
-        """Gives the tasks."""
+        """The source of the tasks."""
         return self.named_source if self.stored is None else self.stored.stored_tasks()
 
     @cached_property
     def router(self) -> Router:
-        """Chooses the pathway of a task. For tasks that do not move, it gives what the rules say, to report it."""
+        """The router, which chooses a task's pathway. If tasks do not move, the rules' result is only reported."""
         config = self.config
         if self.stored is not None:
             return make_router((), None, None)
@@ -76,30 +76,30 @@ class Assembly:
 
     @property
     def stage(self) -> str:
-        """Title or uuid of the agent stage, as the config has it; empty without a workflow."""
+        """The title or uuid of the agent stage, as in the config; empty without a workflow."""
         return self.config.source.stage_name
 
     @property
     def on_platform(self) -> bool:
-        """Whether tasks are those of an Encord project."""
+        """Whether the tasks belong to an Encord project."""
         return isinstance(self.named_source, EncordSource)
 
     @property
     def encord(self) -> EncordProject:
-        """The project on the platform.
+        """The Encord project.
 
         Raises:
-            ConfigError: tasks come from elsewhere.
+            ConfigError: the tasks come from another source.
         """
         if not isinstance(self.named_source, EncordSource):
             raise ConfigError(f"source.use: got {self.config.source.use!r}, expected encord")
         return self.named_source.project
 
-    # What is done with a task
+    # What happens with a task
 
     @property
     def parts(self) -> DetectorParts | ClassifierParts | FunctionParts:
-        """The parts of the config's kind of agent."""
+        """The components of the agent that the config selects."""
         match self.config.agent_kind:
             case "detection":
                 return self.detection
@@ -110,17 +110,17 @@ class Assembly:
 
     @property
     def model(self) -> ModelRecord:
-        """Which model makes the labels."""
+        """The model that makes the labels."""
         return self.parts.model
 
     @property
     def ontology(self) -> Ontology:
-        """What may be labelled: the source's ontology, or one made from the model's classes."""
+        """The ontology of the source, or one made from the model's classes."""
         return self.parts.ontology
 
     @property
     def ignored_keys(self) -> list[str]:
-        """The config's keys that have changed since the stored detections were made, and do not change these."""
+        """The config keys that changed after the stored detections were made, and have no effect on them."""
         provider = self.detection.provider
         return provider.ignored_keys if isinstance(provider, StoredDetector) else []
 
@@ -128,12 +128,12 @@ class Assembly:
 
     @property
     def output(self) -> Path:
-        """Where a run writes everything."""
+        """The folder that a run writes to."""
         return self.store.output
 
     @cached_property
     def sink(self) -> LabelSink:
-        """Where labels go: the user's own sink, or `rows`."""
+        """The sink of the labels: the user's sink, or else `rows`."""
         if self.config.sink is None or self.dry_run:
             return self.rows
         plugin = load_plugin("sink", self.config.sink.use, self.folder)
@@ -144,7 +144,7 @@ class Assembly:
 
     @cached_property
     def rows(self) -> RowSink:
-        """Where label rows are: the source's own place, or files."""
+        """The sink of label rows: the source's own, or else files."""
         if self.named_source.keeps_rows and not self.dry_run:
             record = {
                 "model": self.model.name,
@@ -156,12 +156,12 @@ class Assembly:
 
     @cached_property
     def file_rows(self) -> FolderSink:
-        """Label rows in files below the output."""
+        """The sink that writes label rows to files below the output."""
         return FolderSink(self.store, self.ontology, self.parts.label_map, self.row_options)
 
     @property
     def row_options(self) -> RowOptions:
-        """How label rows are written."""
+        """The options for writing label rows."""
         return RowOptions(int(self.config.labels.max_row_mb * 1e6), self.config.labels.skips_begun)
 
     @property
@@ -170,18 +170,18 @@ class Assembly:
         return self.dry_run or (self.config.sink is None and not self.named_source.keeps_rows)
 
     def label_path(self, task: Keyed) -> Path | None:
-        """Returns the file of a task's label row; None where rows are not files."""
+        """Returns the file of a task's label row; None if rows are not files."""
         return self.store.path(task, LABELS_ENDING) if self.writes_files else None
 
 
 def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared | None = None) -> Assembly:
-    """Returns the parts of a run of a config.
+    """Returns the components of a run.
 
     Args:
-        config: what to make.
-        folder: the config's, to which plug-in paths are relative.
-        dry_run: labels go to files below the output, and nothing on the platform changes.
-        shared: parts that other stages of the same run may use too.
+        config: the config of the run.
+        folder: the config's folder, which plug-in paths are relative to.
+        dry_run: write labels to files below the output, and change nothing on the platform.
+        shared: components that other stages of the same run may use too.
     """
     shared = Shared() if shared is None else shared
     store = RunFolder(output_of(config, dry_run))
@@ -201,16 +201,16 @@ def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared
 
 
 def assemble_without_detector(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
-    """Returns the parts of a config without loading its detector: what is known of it is stored with its detections."""
+    """Returns the components of a run without loading the detector. Its metadata comes from the stored detections."""
     live = assemble(config, folder, dry_run)
     stored = StoredDetector(config, folder, live.found_store, live.named_source)
     return replace(live, detection=replace(live.detection, provider=stored))
 
 
 def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Assembly:
-    """Returns the parts of a run that labels again what earlier runs detected.
+    """Returns the components of a run that labels stored detections again.
 
-    A dry run takes the raw detections of other runs, and those of dry runs only where there are no others.
+    A dry run uses the raw detections of real runs. Only if there are none, it uses those of dry runs.
     """
     live = assemble(config, folder, dry_run)
     whole = RunFolder(config.source.output)
@@ -222,10 +222,10 @@ def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Asse
 def make_source(config: Config, folder: Path, shared: Shared) -> Source:
     """Returns the source that a config names.
 
-    A class with `from_config(config, shared)` is built by that, any other from the section's own options.
+    A class with `from_config(config, shared)` is built by that method. Any other class gets the section's options.
 
     Raises:
-        ConfigError: it does not take its options, or lacks `tasks`, `proceed` or `fail`.
+        ConfigError: the source rejects its options, or lacks `tasks`, `proceed` or `fail`.
     """
     section = config.source
     plugin = load_plugin("source", section.use, folder, section.own_keys)
@@ -241,11 +241,11 @@ def make_source(config: Config, folder: Path, shared: Shared) -> Source:
 
 
 def _find_ontology(source: Source, config: Config) -> Ontology | None:
-    """Returns the source's own ontology, else that of the file that the config names; None if there is neither."""
+    """Returns the source's ontology, or else the one in the config's ontology file; None if there is neither."""
     given, file = source.ontology(), config.source.ontology_file
     return Ontology.load(file) if given is None and file is not None else given
 
 
 def output_of(config: Config, dry_run: bool) -> Path:
-    """Returns where a run of a config writes everything."""
+    """Returns the folder that a run of a config writes to."""
     return config.source.output / DRY_RUN if dry_run else config.source.output

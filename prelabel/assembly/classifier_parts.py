@@ -1,4 +1,4 @@
-"""The parts of an agent that classifies. Each is made when it is first asked for."""
+"""The components of agents that classify or call a function. Each is created when it is first used."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ DEFAULT_CLASSIFICATION = "Class"
 
 @dataclass(frozen=True)
 class ClassifierParts:
-    """Classifier, ontology and answer map of a config.
+    """The classifier, ontology and answer map of a config.
 
     Attributes:
-        config: which has a classifier.
-        folder: the config's, to which plug-in paths are relative.
-        find_ontology: returns the source's ontology; None: it is made from the classes.
-        shared: parts that other stages of the same run may use too.
+        config: a config with a classifier.
+        folder: the config's folder, which plug-in paths are relative to.
+        find_ontology: returns the source's ontology; None if it must be made from the classes.
+        shared: components that other stages of the same run may use too.
     """
 
     config: Config
@@ -48,10 +48,10 @@ class ClassifierParts:
 
     @property
     def section(self) -> ClassifierSection:
-        """The config's section.
+        """The section `classifier` of the config.
 
         Raises:
-            ConfigError: the config has none.
+            ConfigError: the config has no such section.
         """
         if self.config.classifier is None:
             raise ConfigError("classifier: is missing: answers come from a classifier, and this config has none")
@@ -67,7 +67,7 @@ class ClassifierParts:
 
     @cached_property
     def classifier(self) -> Classifier:
-        """The classifier, with its weights. One without classes of its own gets the ontology's options as classes."""
+        """The classifier with its weights loaded. If it requires classes, it gets the ontology's options."""
         options = self.section.options
         if "classes" not in options and self.plugin.requires("classes"):
             options = {**options, "classes": self._classes_to_ask_for()}
@@ -79,23 +79,23 @@ class ClassifierParts:
 
     @cached_property
     def model(self) -> ModelRecord:
-        """Which model it runs."""
+        """The classifier's model."""
         return traits_of(self.classifier).model or self.plugin.model
 
     @property
     def batch_size(self) -> int:
-        """Images per batch: the config's number, else the one that the classifier prefers."""
+        """Images per batch: the config's number, or else the classifier's."""
         size = self.section.batch_size
         return (traits_of(self.classifier).batch_size or DEFAULT_BATCH_SIZE) if size == "auto" else size
 
     @cached_property
     def given_ontology(self) -> Ontology | None:
-        """The source's ontology; None: it is made from the classes."""
+        """The source's ontology; None if it must be made from the classes."""
         return self.find_ontology()
 
     @cached_property
     def ontology(self) -> Ontology:
-        """What may be answered: the source's ontology, or one made from the classes."""
+        """The ontology of the source, or one made from the classes."""
         if self.given_ontology is not None:
             return self.given_ontology
         labels = self.config.labels
@@ -105,7 +105,7 @@ class ClassifierParts:
 
     @cached_property
     def answer_map(self) -> AnswerMap:
-        """Which class becomes which option."""
+        """The mapping from classes to options."""
         labels = self.config.labels
         classification = find_classification(self.ontology, labels.classification)
         if classification.is_global and labels.answers == "per_frame":
@@ -116,7 +116,7 @@ class ClassifierParts:
 
     @cached_property
     def thresholds(self) -> NDArray[np.float32]:
-        """Lowest score at which each choice becomes an answer, float32 (K,)."""
+        """The least score of each option for an answer, float32 (K,)."""
         return answer_thresholds(self.section.conf, self.config.labels.conf, self.answer_map)
 
     def place_answers(self, record: ClassRecord) -> list[PlacedAnswer]:
@@ -133,7 +133,7 @@ class ClassifierParts:
         return [PlacedAnswer(answer, frame, frame) for frame, answer in answers if answer is not None]
 
     def likeliest(self, record: ClassRecord) -> tuple[str, float]:
-        """Returns the class with the highest mean probability over all frames, and that; ("", 0.0) without frames."""
+        """Returns the class with the highest mean probability over all frames, and its mean; ("", 0.0) if no frames."""
         if not len(record.frame_index):
             return "", 0.0
         mean = record.probabilities.mean(axis=0)
@@ -142,7 +142,7 @@ class ClassifierParts:
 
     @cached_property
     def raw_fingerprint(self) -> str:
-        """Hash of all that decides the probabilities of given media."""
+        """The hash of everything that affects the probabilities, apart from the media."""
         return fingerprint(
             {
                 **frame_values(self.config, self.folder),
@@ -155,7 +155,7 @@ class ClassifierParts:
 
     @cached_property
     def label_fingerprint(self) -> str:
-        """Hash of all that decides the answers on given media."""
+        """The hash of everything that affects the answers, apart from the media."""
         return fingerprint(
             {
                 "raw": self.raw_fingerprint,
@@ -178,12 +178,12 @@ class ClassifierParts:
 
 @dataclass(frozen=True)
 class FunctionParts:
-    """What a config with a function names.
+    """The function and ontology of a config.
 
     Attributes:
-        config: which has an agent.
-        folder: the config's, to which plug-in paths are relative.
-        find_ontology: returns the source's ontology; None: it has none.
+        config: a config with a section `agent`.
+        folder: the config's folder, which plug-in paths are relative to.
+        find_ontology: returns the source's ontology; None if it has none.
     """
 
     config: Config
@@ -193,10 +193,10 @@ class FunctionParts:
 
     @property
     def section(self) -> AgentSection:
-        """The config's section.
+        """The section `agent` of the config.
 
         Raises:
-            ConfigError: the config has none.
+            ConfigError: the config has no such section.
         """
         if self.config.agent is None:
             raise ConfigError("agent: is missing: this config has no function of your own")
@@ -204,17 +204,17 @@ class FunctionParts:
 
     @cached_property
     def plugin(self) -> Plugin:
-        """The function."""
+        """The plug-in of the function."""
         return load_plugin("agent", self.section.use, self.folder)
 
     @property
     def model(self) -> ModelRecord:
-        """The function, which stands in for a model."""
+        """The function, recorded in place of a model."""
         return self.plugin.model
 
     @cached_property
     def ontology(self) -> Ontology:
-        """What may be labelled.
+        """The ontology of the source.
 
         Raises:
             OntologyError: the source has no ontology.

@@ -1,4 +1,4 @@
-"""The parts of an agent that detects. Each is made when it is first asked for."""
+"""The components of a detection agent. Each is created when it is first used."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ DEFAULT_BATCH_SIZE = 8
 
 @dataclass(frozen=True)
 class DetectorParts:
-    """Detector, ontology, label map and tracker of a config.
+    """The detector, ontology, label map and tracker of a config.
 
     Attributes:
-        config: which has a detector.
-        folder: the config's, to which plug-in paths are relative.
-        provider: of the detector.
-        find_ontology: returns the source's ontology; None: it is made from the model's classes.
+        config: a config with a detector.
+        folder: the config's folder, which plug-in paths are relative to.
+        provider: provides the detector and facts about it.
+        find_ontology: returns the source's ontology; None if it must be made from the model's classes.
     """
 
     config: Config
@@ -45,19 +45,19 @@ class DetectorParts:
 
     @cached_property
     def detector(self) -> Detector:
-        """The detector that a run calls: in replicas on a CPU, and in tiles if the config says so."""
+        """The detector that a run calls, with replicas on a CPU, and with tiles if the config sets them."""
         section = detector_section(self.config)
         detector = on_streams(self.asked_detector, self.num_replicas)
         return detector if section.tiles is None else TiledDetector(detector, section.tiles)
 
     @property
     def model(self) -> ModelRecord:
-        """Which model it runs."""
+        """The detector's model."""
         return self.provider.model
 
     @cached_property
     def asked_detector(self) -> Detector:
-        """The detector, asked for the masks or keypoints that the labels need."""
+        """The detector, set to output the masks, keypoints or rotated boxes that the labels need."""
         detector = self.provider.detector
         if self._asked and has_method(detector, "with_geometry"):
             return detector.with_geometry(self._asked)
@@ -65,52 +65,52 @@ class DetectorParts:
 
     @property
     def _asked(self) -> frozenset[int]:
-        """Class ids for which the detector is asked for more than boxes; none if it gives that unasked."""
+        """Class ids for which geometry is requested; empty if the detector outputs it without a request."""
         waits = has_method(self.provider.detector, "with_geometry")
         return self.label_map.wants_geometry if waits else frozenset()
 
     @property
     def given_geometry(self) -> OutputSpec:
-        """What the detector gives beyond boxes."""
+        """What the detector outputs in addition to boxes."""
         waits = has_method(self.provider.detector, "with_geometry")
         return BOXES_ONLY if waits and not self._asked else traits_of(self.provider.detector).output
 
     @cached_property
     def raw_fingerprint(self) -> str:
-        """Hash of all that decides the raw detections of given media."""
+        """The hash of everything that affects the raw detections, apart from the media."""
         found = self.provider.fingerprint
         return fingerprint({"found": found, "geometry": sorted(self._asked)}) if self._asked else found
 
     @cached_property
     def detection_key_hashes(self) -> dict[str, str]:
-        """Hashes of the config's values that decide the raw detections, by key."""
+        """Hashes of the config values that affect the raw detections, by key."""
         return detection_key_hashes(self.config, detector_plugin(self.config, self.folder))
 
     @property
     def device(self) -> str | None:
-        """Where the detector wants its frames, such as `cuda:0`; None if it does not say."""
+        """The device on which the detector expects frames, such as `cuda:0`; None if it states none."""
         return traits_of(self.provider.detector).device
 
     @property
     def batch_size(self) -> int:
-        """Frames per batch: the config's number, else the one that the detector prefers."""
+        """Frames per batch: the config's number, or else the detector's."""
         size = detector_section(self.config).batch_size
         return (traits_of(self.provider.detector).batch_size or DEFAULT_BATCH_SIZE) if size == "auto" else size
 
     @cached_property
     def num_replicas(self) -> int:
-        """Parts of a batch that are computed beside each other."""
+        """The number of replicas, which compute parts of a batch at the same time."""
         return count_streams(self.provider.detector, detector_section(self.config).replicas)
 
     @property
     def fit_batch(self) -> Callable[[int, int], int] | None:
-        """Returns frames per batch for a height and a width; None if the config or the detector fixes the number."""
+        """A function that returns the batch size for a height and width; None if the batch size is fixed."""
         detector, size = self.provider.detector, detector_section(self.config).batch_size
         return detector.fit_batch if size == "auto" and has_method(detector, "fit_batch") else None
 
     @cached_property
     def ontology(self) -> Ontology:
-        """What may be labelled: the source's ontology, or one made from the detector's classes."""
+        """The ontology of the source, or one made from the detector's classes."""
         given = self.find_ontology()
         if given is not None:
             return given
@@ -125,7 +125,7 @@ class DetectorParts:
 
     @cached_property
     def label_map(self) -> LabelMap:
-        """Which class becomes which ontology object."""
+        """The mapping from classes to ontology objects."""
         labels = self.config.labels
         return build_label_map(
             self.provider.detector.class_names,
@@ -138,13 +138,13 @@ class DetectorParts:
 
     @cached_property
     def tracker_plugin(self) -> Plugin:
-        """The tracker that the config names."""
+        """The plug-in of the tracker that the config names."""
         section = self.config.tracker
         return load_plugin("tracker", section.use, self.folder, section.own_keys)
 
     @cached_property
     def linking(self) -> Linking | None:
-        """How boxes become tracks; None if each box is an object instance of its own."""
+        """How boxes become tracks; None if each box becomes its own object instance."""
         if self.config.labels.instances == "per_frame":
             return None
         return Linking(
@@ -163,14 +163,14 @@ class DetectorParts:
 
     @cached_property
     def label_fingerprint(self) -> str:
-        """Hash of all that decides the labels of given media."""
+        """The hash of everything that affects the labels, apart from the media."""
         return self.label_fingerprint_of(self.raw_fingerprint)
 
     def label_fingerprint_of(self, raw_fingerprint: str) -> str:
-        """Returns a hash of all that decides the labels made from raw detections.
+        """Returns the hash of everything that affects the labels made from given raw detections.
 
         Args:
-            raw_fingerprint: hash of what decided these, perhaps in another config.
+            raw_fingerprint: fingerprint of the raw detections, which may come from another config.
         """
         decides: dict[str, Any] = {
             "raw": raw_fingerprint,

@@ -1,4 +1,4 @@
-"""The detector of a config. Its weights are loaded when it is first needed."""
+"""The detector of a config. Its weights are loaded when it is first used."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ ULTRALYTICS_ENDINGS = (".pt", ".onnx", ".engine", ".torchscript", "_openvino_mod
 
 
 class DetectorProvider(Protocol):
-    """A detector that is loaded, or one that an earlier run has used."""
+    """Provides a loaded detector, or facts about the detector of earlier runs."""
 
     @property
     def detector(self) -> Detector:
-        """The detector; that of an earlier run only knows its classes."""
+        """The detector. The one of earlier runs cannot detect; it only has class names and traits."""
         ...
 
     @property
     def model(self) -> ModelRecord:
-        """Which model it runs."""
+        """The detector's model."""
         ...
 
     @property
     def threshold(self) -> float | None:
-        """Confidence from which boxes become labels, if less certain ones are stored too; None: all become labels."""
+        """The least confidence of a label, if boxes below it are stored too; None if all boxes become labels."""
         ...
 
     @property
     def raw_conf(self) -> float | None:
-        """Confidence down to which boxes are stored; None if the detector does not say."""
+        """The least confidence of a stored box; None if the detector states none."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that decides the raw detections of given media."""
+        """The hash of everything that affects the raw detections, apart from the media."""
         ...
 
 
@@ -54,9 +54,9 @@ class LiveDetector:
     """The detector that a config names.
 
     Attributes:
-        config: which has a detector.
-        folder: the config's, to which plug-in paths are relative.
-        shared: parts that other stages of the same run may use too.
+        config: a config with a detector.
+        folder: the config's folder, which plug-in paths are relative to.
+        shared: components that other stages of the same run may use too.
     """
 
     config: Config
@@ -70,7 +70,7 @@ class LiveDetector:
 
     @cached_property
     def detector(self) -> Detector:
-        """The detector as it was built, with its weights."""
+        """The detector with its weights loaded."""
         options = detector_section(self.config).options
         built = self.shared.once(("detector", self.plugin.use, options), lambda: self.plugin.build(options=options))
         if not isinstance(built, Detector):
@@ -80,22 +80,22 @@ class LiveDetector:
 
     @cached_property
     def model(self) -> ModelRecord:
-        """Which model it runs."""
+        """The detector's model."""
         return traits_of(self.detector).model or self.plugin.model
 
     @property
     def threshold(self) -> float | None:
-        """The detector's own threshold; None of a detector that gives no boxes below it."""
+        """The detector's threshold; None if it outputs no boxes below its threshold."""
         return traits_of(self.detector).conf
 
     @property
     def raw_conf(self) -> float | None:
-        """Confidence down to which such a detector gives boxes; None of others."""
+        """The least confidence of the detector's boxes; None if it states none."""
         return traits_of(self.detector).raw_conf
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all that decides the raw detections of given media."""
+        """The hash of everything that affects the raw detections, apart from the media."""
         return fingerprint(
             {
                 **frame_values(self.config, self.folder),
@@ -109,7 +109,7 @@ class LiveDetector:
 
     @property
     def _options_decide(self) -> dict[str, Any]:
-        """The detector's options, without a threshold that is applied to its detections later."""
+        """The options that affect the raw detections, without a threshold that is applied later."""
         options = values_affecting(detector_section(self.config), Affects.DETECTIONS, plugin=self.plugin)
         if self.threshold is None:
             return options
@@ -118,7 +118,7 @@ class LiveDetector:
 
     @property
     def _card_decides(self) -> dict[str, Any] | None:
-        """What the model card decides besides the weights."""
+        """The values of the model card that affect the detections in addition to the weights."""
         weights = detector_section(self.config).options.get("weights")
         card = find_card(weights) if isinstance(weights, str) else None
         return card.model_dump(mode="json", include={"use", "builder", "builder_args"}) if card is not None else None
@@ -136,11 +136,11 @@ def detector_section(config: Config) -> DetectorSection:
 
 
 def detector_plugin(config: Config, folder: Path) -> Plugin:
-    """Returns the plug-in that a config or the model card names as the detector, and builds nothing.
+    """Returns the plug-in of the detector that the config or the model card names, without building the detector.
 
     Raises:
-        ConfigError: neither names one.
-        PluginError: it cannot be loaded.
+        ConfigError: neither names a detector.
+        PluginError: the plug-in cannot be loaded.
     """
     section = detector_section(config)
     use = section.use or detector_for(section.options.get("weights"))
@@ -148,10 +148,10 @@ def detector_plugin(config: Config, folder: Path) -> Plugin:
 
 
 def detector_for(weights: object) -> str:
-    """Returns the name of the detector that loads such weights: the card's, or one by the ending of the file.
+    """Returns the name of the detector that loads the weights: the card's, or the one for the file's ending.
 
     Raises:
-        ConfigError: neither says.
+        ConfigError: neither names a detector.
     """
     endings = dict.fromkeys(ULTRALYTICS_ENDINGS, "ultralytics")
     return plugin_for("detector", weights, "ultralytics, torchvision", endings)

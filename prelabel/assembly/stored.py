@@ -1,4 +1,4 @@
-"""The detector of earlier runs, known by what they stored: labels are made again without loading or running it."""
+"""Labels stored detections of earlier runs, without loading their detector."""
 
 from __future__ import annotations
 
@@ -47,32 +47,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReplayDetector:
-    """Stands in for a detector whose detections are stored.
+    """Replaces a detector whose detections are stored. It cannot detect.
 
     Attributes:
-        class_names: of the detector that found them.
-        traits: what is stored beyond boxes.
+        class_names: class names of that detector.
+        traits: traits that state what is stored in addition to boxes.
     """
 
     class_names: tuple[str, ...]
     traits: ModelTraits
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
-        """Raises a DetectError: only `prelabel run` detects."""
+        """Raises a DetectError, since only `prelabel run` detects."""
         raise DetectError(f"stored detections cannot be made again here: {NEXT_STEP}")
 
 
 @dataclass(frozen=True)
 class StoredDetector:
-    """The detector of earlier runs; the latest one if there were several.
+    """Facts about the detector of earlier runs; about the latest one if there were several.
 
-    Its fingerprint is the one that a run with the same config computes, so that each sees what the other has done.
+    Its fingerprint equals that of a run with the same config, so that each can use the other's cached results.
 
     Attributes:
-        config: which names the detector.
-        folder: the config's, to which plug-in paths are relative.
-        store: the output folder of those runs.
-        source: that the config names.
+        config: the config with the detector.
+        folder: the config's folder, which plug-in paths are relative to.
+        store: the output folder of the earlier runs.
+        source: the source that the config names.
     """
 
     config: Config
@@ -82,7 +82,7 @@ class StoredDetector:
 
     @cached_property
     def kept(self) -> StoredEntries:
-        """The tasks whose raw detections are stored.
+        """The tasks with stored raw detections.
 
         Raises:
             ConfigError: there are none.
@@ -91,15 +91,15 @@ class StoredDetector:
 
     @cached_property
     def origins(self) -> dict[Entry, DetectionProvenance]:
-        """What each task's raw detections were made with.
+        """The provenance of each task's raw detections.
 
         Raises:
-            ConfigError: none are stored.
+            ConfigError: there are no stored detections.
         """
         return {entry: read_origin(self.store.detections_path(entry)) for entry in self.kept.of_source}
 
     def stored_tasks(self) -> Source:
-        """Returns a source of the tasks with detections of this detector. Detections of another one are not used."""
+        """Returns a source of the tasks with detections of this detector. Tasks of other detectors are skipped."""
         tasks: list[StoredTask] = []
         others: list[SkippedTask] = []
         for entry, origin in self.origins.items():
@@ -116,21 +116,21 @@ class StoredDetector:
 
     @property
     def detector(self) -> ReplayDetector:
-        """The stand-in for the detector."""
+        """The replacement for the detector, with its class names and output."""
         origin = self._latest
         return ReplayDetector(origin.class_names, ModelTraits(output=origin.offer))
 
     @property
     def model(self) -> ModelRecord:
-        """Which model made the detections."""
+        """The model that made the detections."""
         return self._latest.model or detector_plugin(self.config, self.folder).model
 
     @cached_property
     def threshold(self) -> float | None:
-        """Confidence from which boxes become labels; None: all do.
+        """The least confidence of a label; None if all boxes become labels.
 
         Raises:
-            ConfigError: boxes of that confidence are not stored.
+            ConfigError: boxes down to this confidence are not stored.
         """
         lowest = self.raw_conf
         if lowest is None:
@@ -142,19 +142,19 @@ class StoredDetector:
 
     @property
     def raw_conf(self) -> float | None:
-        """Confidence down to which boxes are stored; None if the detector did not say."""
+        """The least confidence of a stored box; None if the detector stated none."""
         return self._latest.lowest_conf
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that decided the detections."""
+        """The hash of everything that affected the detections, apart from the media."""
         return self._latest.detector_fingerprint
 
     @property
     def ignored_keys(self) -> list[str]:
-        """The config's keys that have changed since the detections were made, and have no effect on these.
+        """The config keys that changed after the detections were made, and have no effect on them.
 
-        The threshold is not among them if less certain boxes are stored.
+        The threshold is not included if boxes below it are stored, since it still has an effect.
         """
         found = self._latest.digests
         today = detection_key_hashes(self.config, detector_plugin(self.config, self.folder))
@@ -163,11 +163,11 @@ class StoredDetector:
 
 
 def refuse_answers(config: Config, instead: str) -> None:
-    """Raises a ConfigError if a config gives no boxes.
+    """Raises a ConfigError if a config has no detector.
 
     Args:
-        config: to check.
-        instead: what a config with a classifier can do.
+        config: the config to check.
+        instead: what to do with a classifier instead, for the error message.
     """
     if config.agent_kind == "classification":
         raise ConfigError(f"classifier: gives answers, and this is for boxes: {instead}")
@@ -175,7 +175,7 @@ def refuse_answers(config: Config, instead: str) -> None:
 
 
 def without_previews(config: Config) -> Config:
-    """Returns the config without previews after the run, which would need the media."""
+    """Returns the config without previews, since they need the media."""
     if config.source.preview_kind == "none":
         return config
     return config.model_copy(update={"source": config.source.model_copy(update={"preview": "none"})})
@@ -199,7 +199,7 @@ NEXT_STEP = "`prelabel run CONFIG` first"
 
 
 def label_detections(parts: DetectorParts, raw: RawRecord) -> FilteredDetections:
-    """Returns the detections that become labels: above the detector's threshold, filtered and tracked."""
+    """Returns the detections that become labels: those above the detector's threshold, filtered and tracked."""
     found = raw.detections.where(raw.detections.confidence >= np.float32(parts.provider.threshold or 0.0))
     filtered = filter_detections(found, raw.info, parts.label_map, parts.config.labels.rules)
     if parts.linking is not None:
@@ -209,7 +209,7 @@ def label_detections(parts: DetectorParts, raw: RawRecord) -> FilteredDetections
 
 
 def unlabelled_detections(parts: DetectorParts, raw: RawRecord) -> VideoDetections:
-    """Returns the boxes that do not become labels only because of their confidence, without tracks."""
+    """Returns the boxes that only their confidence keeps from becoming labels, without tracks."""
     label_map, rules = parts.label_map, parts.config.labels.rules
     found = filter_detections(raw.detections, raw.info, label_map, replace(rules, conf=0.0)).detections
     least = np.maximum(class_thresholds(rules.conf, label_map), np.float32(parts.provider.threshold or 0.0))
@@ -217,16 +217,16 @@ def unlabelled_detections(parts: DetectorParts, raw: RawRecord) -> VideoDetectio
 
 
 def stored_videos(assembly: Assembly) -> Iterator[LabelledVideo]:
-    """Yields every video with stored detections and its labels, by title, one at a time in memory.
+    """Yields all videos with stored detections, with their labels, sorted by title. Only one is in memory at a time.
 
     Raises:
-        ConfigError: there is none, or one is of a detector with other classes.
+        ConfigError: there are none, or one has detections of a detector with other classes.
     """
     yield from labelled_videos(assembly, stored_entries(assembly.found_store, assembly.named_source).of_source)
 
 
 def labelled_videos(assembly: Assembly, tasks: Sequence[Entry | TaskReport]) -> Iterator[LabelledVideo]:
-    """Yields the videos of tasks with their labels, one at a time in memory. Their titles are distinct."""
+    """Yields the videos of tasks with their labels and distinct titles. Only one is in memory at a time."""
     titles = distinct_titles(tasks)
     for task in tasks:
         yield labelled_video(assembly, task, titles[task.key])
@@ -234,12 +234,12 @@ def labelled_videos(assembly: Assembly, tasks: Sequence[Entry | TaskReport]) -> 
 
 @dataclass(frozen=True, slots=True)
 class StoredEntries:
-    """The tasks with stored detections in one output folder, which several sources may share.
+    """The tasks with stored detections in an output folder, which several sources may share.
 
     Attributes:
-        of_source: tasks of the config's source, by title.
-        num_others: tasks of other sources.
-        output: the folder.
+        of_source: tasks of the config's source, sorted by title.
+        num_others: number of tasks of other sources.
+        output: the output folder.
     """
 
     of_source: list[Entry]
@@ -248,7 +248,7 @@ class StoredEntries:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """That tasks of other sources are left out, if there are any."""
+        """A warning if tasks of other sources are left out."""
         if not self.num_others:
             return ()
         num_stored = len(self.of_source) + self.num_others
@@ -271,7 +271,7 @@ def stored_entries(store: RunFolder, source: Source) -> StoredEntries:
 
 
 def distinct_titles(tasks: Sequence[Entry | TaskReport]) -> dict[str, str]:
-    """Returns titles by key; a title of several tasks gets their keys appended."""
+    """Returns distinct titles by key. If several tasks have the same title, their keys are appended."""
     times = Counter(task.title for task in tasks)
     return {task.key: task.title if times[task.title] == 1 else f"{task.title} [{task.key}]" for task in tasks}
 
@@ -291,12 +291,12 @@ def load_probabilities(assembly: Assembly, task: Keyed) -> ClassRecord | None:
 def load_labelled(assembly: Assembly, task: Keyed, raw: RawRecord | None = None) -> LabelledDetections:
     """Returns the detections of a task that become labels under the current config.
 
-    The first call stores the result, which is valid until the config or the raw detections change.
+    The first call caches the result, which is valid until the config or the raw detections change.
 
     Args:
-        assembly: of the config.
-        task: with stored detections.
-        raw: these detections, if the caller has read them.
+        assembly: the components for the config.
+        task: a task with stored detections.
+        raw: the task's raw detections, if the caller has read them.
 
     Raises:
         LabelError: the raw detections are missing or damaged.
@@ -311,7 +311,7 @@ def load_labelled(assembly: Assembly, task: Keyed, raw: RawRecord | None = None)
         return known
     raw = read_raw(raw_path) if raw is None else raw
     labelled = LabelledDetections(raw.info, label_detections(parts, raw), fingerprint, stamp)
-    with suppress(OSError):  # the folder is read-only: the next call computes it again
+    with suppress(OSError):  # the folder may be read-only; then the next call computes the result again
         write_labelled(path, labelled)
     return labelled
 
@@ -320,13 +320,13 @@ def labelled_video(assembly: Assembly, task: Keyed, title: str) -> LabelledVideo
     """Returns a task's video with its labels under the current config.
 
     Args:
-        assembly: of the config.
-        task: with stored detections, made under this or an earlier version of the config.
-        title: of the video.
+        assembly: the components for the config.
+        task: a task with stored detections, made under this or an earlier version of the config.
+        title: title of the video.
 
     Raises:
-        ConfigError: they are of a detector with other classes, or do not reach down to the config's threshold.
-        LabelError: they are missing or damaged.
+        ConfigError: the detector had other classes, or stored no boxes down to the config's threshold.
+        LabelError: the detections are missing or damaged.
     """
     origin, threshold = read_origin(assembly.found_store.detections_path(task)), assembly.detection.provider.threshold
     check_classes(assembly.detection, title, origin)
@@ -340,7 +340,7 @@ def labelled_video(assembly: Assembly, task: Keyed, title: str) -> LabelledVideo
 
 
 def check_classes(parts: DetectorParts, title: str, origin: DetectionProvenance) -> None:
-    """Raises a ConfigError if stored detections are of a detector with other classes than the config's."""
+    """Raises a ConfigError if stored detections come from a detector with other classes than the config's."""
     names, known = tuple(parts.detector.class_names), origin.class_names
     if known != names:
         raise ConfigError(
