@@ -1,4 +1,4 @@
-"""What a change of a config key affects; a section and a plug-in's `Options` say it for each of their fields."""
+"""What a change of a config key affects. Sections and the `Options` of plug-ins state it for each field."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pydantic import BaseModel
 
 
 class Affects(Enum):
-    """Which earlier results a changed key makes unfit.
+    """Which cached results become invalid if a config key changes.
 
-    A field says it beside its type: `replicas: Annotated[int, Affects.NOTHING] = 1`.
+    A field states it next to its type: `replicas: Annotated[int, Affects.NOTHING] = 1`.
     """
 
     NOTHING = "nothing"
-    """How fast, how safe or how chatty a run is: every earlier result still holds."""
+    """No results: the key changes only the speed, safety or output of a run."""
     DETECTIONS = "detections"
-    """What the model gives: the media are looked at again."""
+    """The model's results: inference runs again."""
     LABELS = "labels"
-    """What raw detections become: they are labelled again, without the model."""
+    """The labels: raw detections are labelled again, without the model."""
     PLACE = "place"
-    """Where tasks come from and go, and where files lie."""
+    """The source and destination of tasks, and the location of files."""
 
 
 def affects_of(model: type[BaseModel], key: str) -> Affects | None:
-    """Returns what a field of a model affects; None where it does not say."""
+    """Returns what a field of a model affects; None if the field does not state it."""
     field = model.model_fields.get(key)
     return next((each for each in field.metadata if isinstance(each, Affects)), None) if field is not None else None

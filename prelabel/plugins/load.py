@@ -1,4 +1,4 @@
-"""Loads the class or function that `use:` names; built-ins and user files are loaded alike."""
+"""Loads the class or function that `use:` names. Built-ins and user files are loaded alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Literal, NotRequired, Required
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic does not take the one of `typing` before Python 3.12
+from typing_extensions import TypedDict  # before Python 3.12, pydantic does not accept `typing.TypedDict`
 
 from prelabel.errors import ConfigError, PluginError, PrelabelError, did_you_mean
 from prelabel.plugins.protocols import ModelRecord
@@ -32,11 +32,11 @@ class Plugin:
     """A class or function that a config names with `use:`.
 
     Attributes:
-        section: the config's section, as errors call it.
+        section: the config's section, for errors.
         use: the name in the config.
-        factory: the class or function; it is called with the section's options.
-        source_sha256: of the plug-in's file, where `use` names a file. A changed file is another plug-in.
-        section_keys: keys of the section that are not the plug-in's own options. Errors suggest these too.
+        factory: the class or function, which is called with the section's options.
+        source_sha256: sha256 of the plug-in's file, if `use` names a file. A changed file counts as another plug-in.
+        section_keys: keys of the section that are not options of the plug-in. Errors suggest these too.
     """
 
     section: str
@@ -47,15 +47,15 @@ class Plugin:
 
     @property
     def model(self) -> ModelRecord:
-        """The record for a model that names none itself."""
+        """The record for a model that states none itself."""
         return ModelRecord(self.use, self.source_sha256)
 
     def build(self, *args: object, options: Mapping[str, Any]) -> Any:
-        """Returns the factory's object, after its options are checked.
+        """Checks the options, then calls the factory and returns its object.
 
         Raises:
             ConfigError: an option is unknown, missing or of the wrong type.
-            PluginError: the factory raised.
+            PluginError: the factory raised an error.
         """
         checked = self.check_options(options, num_positional=len(args))
         try:
@@ -66,10 +66,10 @@ class Plugin:
             raise PluginError(f"{self.section}.use: {self.use!r} raised {type(error).__name__}: {error}") from error
 
     def check_class_names(self, class_names: object) -> None:
-        """Checks the `class_names` of a model that the factory made.
+        """Checks the `class_names` of a model that the factory built.
 
         Raises:
-            ConfigError: it is not a sequence of text, or it is empty.
+            ConfigError: they are not a sequence of texts, or are empty.
         """
         if isinstance(class_names, Mapping) or not isinstance(class_names, Sequence):
             got = type(class_names).__name__
@@ -85,7 +85,7 @@ class Plugin:
         )
 
     def requires(self, option: str) -> bool:
-        """Returns whether the factory takes this option and has no default for it."""
+        """Returns whether the factory requires this option: it takes the option and has no default for it."""
         model = self._options_model
         if model is not None:
             return option in model.model_fields and model.model_fields[option].is_required()
@@ -95,11 +95,11 @@ class Plugin:
     def check_options(
         self, options: Mapping[str, Any], num_positional: int = 0, given: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Returns the options as the factory takes them, by its nested `Options` model or else by its signature.
+        """Returns the checked options for the factory, by its nested `Options` model or else by its signature.
 
         Args:
-            options: as the config has them.
-            num_positional: number of first parameters that are not options.
+            options: options from the config.
+            num_positional: number of leading parameters that are not options.
             given: names of further parameters that are not options.
 
         Raises:
@@ -126,7 +126,7 @@ class Plugin:
                 where = f"{self.section}: {self.use!r} needs {first['loc'][0]!r}"
                 raise ConfigError(f"{where}: add it to the section") from error
             raise ConfigError(describe_first(error, self.section)) from error
-        if isinstance(checked, BaseModel):  # only what the config sets, so that the factory's own defaults hold
+        if isinstance(checked, BaseModel):  # only values that the config sets, so that the factory's defaults apply
             return {name: getattr(checked, name) for name in checked.model_fields_set}
         return dict(checked)
 
@@ -137,13 +137,13 @@ class Plugin:
 
 
 def _adapter_of(parameters: Iterable[inspect.Parameter]) -> TypeAdapter[Any]:
-    """Returns what checks a dictionary of options by the annotations of a signature's parameters."""
+    """Returns an adapter that checks a dictionary of options against the annotations of parameters."""
     fields: dict[str, Any] = {}
     for parameter in parameters:
         annotation = parameter.annotation
         try:
             TypeAdapter(annotation)
-        except PydanticUserError:  # a class of the plug-in's own, say: pydantic cannot check it
+        except PydanticUserError:  # pydantic cannot check some types, such as the plug-in's own classes
             annotation = Any
         if annotation is parameter.empty:
             annotation = Any
@@ -165,10 +165,10 @@ def load_plugin(kind: PluginKind, use: str, folder: Path, section_keys: Collecti
         use: the name in the config.
         folder: the config's folder. The path of a `file.py` is relative to it, and modules are also searched there and
             in the working directory, after Python's own path.
-        section_keys: keys of the section that are not the plug-in's own options.
+        section_keys: keys of the section that are not options of the plug-in.
 
     Raises:
-        PluginError: there is no such name, module, file or attribute, or its import raised.
+        PluginError: there is no such name, module, file or attribute, or its import raised an error.
     """
     where, separator, attribute = use.rpartition(":")
     if not separator:
@@ -185,15 +185,15 @@ def load_plugin(kind: PluginKind, use: str, folder: Path, section_keys: Collecti
 
 
 def installed_names(kind: PluginKind) -> list[str]:
-    """Returns the names of built-ins and of installed packages' entry points."""
+    """Returns the names of the built-ins and of entry points in installed packages, sorted."""
     return sorted({point.name for point in entry_points(group=f"prelabel.{kind}s")})
 
 
 def describe_first(error: ValidationError, prefix: str = "") -> str:
-    """Returns pydantic's first error as `where: got …, expected …`."""
+    """Describes pydantic's first error as `where: got …, expected …`."""
     errors = error.errors(include_url=False)
     same_key = [entry for entry in errors if entry["loc"][:2] == errors[0]["loc"][:2]]
-    first = max(same_key, key=lambda entry: len(_keys(entry["loc"])))  # of a union's errors, the deepest
+    first = max(same_key, key=lambda entry: len(_keys(entry["loc"])))  # the deepest error, if a union has several
     where = ".".join(str(part) for part in _keys((prefix, *first["loc"])))
     if first["type"] == "missing":
         return f"{where}: is missing: add it"
@@ -206,7 +206,7 @@ def describe_first(error: ValidationError, prefix: str = "") -> str:
 
 
 def _keys(location: tuple[int | str, ...]) -> list[int | str]:
-    """Returns a location without the tags, such as `int` or `list[str]`, that pydantic adds for members of a union."""
+    """Returns a location without the tags that pydantic adds for members of a union, such as `int` or `list[str]`."""
     return [part for part in location if part != "" and not re.search(_UNION_TAG, str(part))]
 
 
@@ -221,7 +221,7 @@ def _expected(message: str) -> str:
     return re.sub(r"less than or equal to (\S+)", r"\1 or less", text)
 
 
-@functools.cache  # a scan of all installed packages takes milliseconds, and each task loads its reader
+@functools.cache  # a scan of all installed packages takes milliseconds, and every task loads a reader
 def _installed(kind: PluginKind, name: str) -> Callable[..., Any]:
     for point in entry_points(group=f"prelabel.{kind}s"):
         if point.name == name:
@@ -234,7 +234,7 @@ def _installed(kind: PluginKind, name: str) -> Callable[..., Any]:
 
 
 def _signature(factory: Callable[..., Any]) -> inspect.Signature:
-    """Returns the signature with text annotations evaluated; without annotations if one of them does not resolve."""
+    """Returns the signature with text annotations evaluated. If one cannot be evaluated, all are removed."""
     try:
         return inspect.signature(factory, eval_str=True)
     except (NameError, AttributeError, TypeError, SyntaxError):
@@ -254,7 +254,7 @@ def _import(name: str, folder: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:  # the module exists, but something that it imports does not
+        if error.name != name.partition(".")[0]:  # the module exists, but one of its imports is missing
             raise
     places = [str(folder.resolve()), str(Path.cwd())]
     sys.path += [place for place in places if place not in sys.path]
@@ -263,7 +263,7 @@ def _import(name: str, folder: Path) -> ModuleType:
 
 
 def _module_of_file(kind: PluginKind, use: str, path: Path, digest: str) -> ModuleType:
-    """Returns the file's module. The file runs once, and again only when it has changed."""
+    """Returns the file's module. The file runs once, and again only after it has changed."""
     place = hashlib.sha256(f"{path}:{digest}".encode()).hexdigest()[:8]
     name = f"prelabel_plugin_{path.stem}_{place}"
     if name in sys.modules:
@@ -272,7 +272,7 @@ def _module_of_file(kind: PluginKind, use: str, path: Path, digest: str) -> Modu
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickles look their module up
+    sys.modules[name] = module  # dataclasses and pickle look the module up here
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -1,6 +1,6 @@
-"""The protocols of everything that a config can name with `use:`. Each needs three members at most.
+"""The protocols of the plug-ins that a config can name with `use:`. Each requires at most three members.
 
-Optional facts and methods of detectors and classifiers are in `prelabel.plugins.traits`.
+`prelabel.plugins.traits` has the optional facts and methods of detectors and classifiers.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class VideoReader(Protocol):
-    """Reads the frames of one task's media, once, from front to back.
+    """Decodes the frames of one task's media, once and in order.
 
-    Built as `Reader(media, **options)` for each task, used in a `with` block, and called from one thread. `info` is
-    known inside the block. Batches stay valid after the block: the detector works on the last of them while the next
-    reader opens.
+    It is built as `Reader(media, **options)` for each task, used in a `with` block, and called from one thread. `info`
+    is known inside the block. Batches stay valid after the block, since the detector may still process the last ones
+    while the next reader opens.
 
-    A reader's class may have a static method `unavailable_reason(device)`, which returns why it cannot work on this
-    machine with such a device, or None.
+    A reader's class may have a static method `unavailable_reason(device)`. It returns why the reader cannot use that
+    device on this machine, or None if it can.
     """
 
     @property
     def info(self) -> VideoInfo:
-        """The video as it is displayed; `num_frames` comes from the index."""
+        """Size, length and frame rate of the video, as displayed; `num_frames` comes from the index."""
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
-        """Yields the requested frames in order, `batch_size` at a time; the last batch may be smaller.
+        """Yields the requested frames in order, `batch_size` at a time. The last batch may be smaller.
 
         Args:
-            frame_indices: int64 (M,), rising, each within 0 .. num_frames - 1.
+            frame_indices: int64 (M,), increasing, each within 0 .. num_frames - 1.
             batch_size: frames per batch, 1 or more.
 
         Raises:
@@ -57,75 +57,79 @@ class VideoReader(Protocol):
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds boxes on frames. Called from one thread; it may keep state between calls, but no frames.
+    """Detects boxes on frames.
+
+    It is called from one thread. It may keep state between calls, but no frames.
 
     A detector may also have:
 
-    - `traits`, a `prelabel.ModelTraits`: facts such as the model's name, the batch size, the device;
+    - `traits`, a `prelabel.ModelTraits`: facts such as the model's name, the batch size and the device;
     - `warnings`, a list of sentences for the user, shown in the report;
     - any of the methods of `DetectorExtras`.
 
-    A batch that does not fit into memory raises `torch.OutOfMemoryError` or `DeviceMemoryError`. It is tried again in
-    halves.
+    If a batch does not fit into memory, `detect` raises `torch.OutOfMemoryError` or `DeviceMemoryError`. The run then
+    retries it in halves.
     """
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Names by `class_id`."""
+        """Names in the order of `class_id`."""
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
-        """Returns one `Detections` per frame, in the batch's order, boxes in pixels of the displayed frame."""
+        """Returns one `Detections` per frame, in the batch's order, with boxes in pixels of the displayed frame."""
 
 
 class DetectorExtras(Detector, Protocol):
-    """Methods that a detector may have besides `detect`. Each is looked up by its name, and none is needed."""
+    """Optional methods of a detector. Each is looked up by its name."""
 
     def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
-        """Starts detection on a batch and returns a function that waits for what `detect` would have returned.
+        """Starts detection on a batch and returns a function that waits for the result of `detect`.
 
         The next batch is started before that function is called, so that a GPU always has work.
         """
 
     def fit_batch(self, height: int, width: int) -> int:
-        """Returns the batch size that uses the device well for frames of this size, in pixels."""
+        """Returns an efficient batch size for frames of this size, in pixels."""
 
     def replicate(self) -> Detector | None:
-        """Returns a detector with the same weights that another thread may call; None if this device allows none.
+        """Returns a detector with the same weights for another thread; None if that is not possible on this device.
 
         On a CPU, several replicas work on parts of a batch at the same time.
         """
 
     def with_geometry(self, class_ids: frozenset[int]) -> Detector:
-        """Returns a detector of the same model that also gives `traits.output` for these classes.
+        """Returns a detector with the same model that also outputs `traits.output` for these classes.
 
-        For detectors whose masks, keypoints or rotated boxes cost time: they give boxes alone until they are asked.
-        This detector itself does not change.
+        It is for detectors whose masks, keypoints or rotated boxes take time. Without this call they output boxes only.
+        The original detector does not change.
         """
 
 
 @runtime_checkable
 class Classifier(Protocol):
-    """Tells what images show. Called from one thread; it may keep state between calls, but no images.
+    """Classifies images.
+
+    It is called from one thread. It may keep state between calls, but no images.
 
     A classifier may also have:
 
-    - `traits`, a `prelabel.ModelTraits`, and `warnings`, as a detector may;
-    - `usage`, a mapping of numbers that it counts up: requests, tokens, cost. They go into the report;
-    - `usage_warnings(usage)`, which returns sentences about what one run has used.
+    - `traits`, a `prelabel.ModelTraits`, and `warnings`, like a detector;
+    - `usage`, a mapping of counters such as requests, tokens and cost, which go into the report;
+    - `usage_warnings(usage)`, which returns warnings about the usage of one run.
 
     If its option `classes` is required and the config does not set it, it gets the ontology's options.
     """
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Names by class id."""
+        """Names in the order of the class ids."""
 
     def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         """Returns the probability of each class, float32 (N, C), 0..1: one row per image, in their order.
 
         Args:
             images: uint8 tensors (H, W, 3), RGB, displayed orientation, on the host or on a device. They may differ in
-                size, since they come from several tasks. They may be read, but not written.
+                size, since they come from several tasks. They must not be written to.
         """
 
 
@@ -133,27 +137,27 @@ class Classifier(Protocol):
 class Tracker(Protocol):
     """Links the boxes of one shot into tracks.
 
-    Built as `Tracker(info, **options)` for each shot of each video, where `info` is the video's `VideoInfo`. So it
-    needs no method to reset. Called from one thread; several trackers may be used at the same time.
+    It is built as `Tracker(info, **options)` for each shot of each video, where `info` is the video's `VideoInfo`. So
+    it needs no method to reset. It is called from one thread. Several trackers may be used at the same time.
     """
 
     def update(self, detections: Detections, frame_index: int) -> NDArray[np.int64]:
-        """Returns the track of each box of a frame, int64 (N,), in their order; -1: the box belongs to no track.
+        """Returns the track id of each box of a frame, int64 (N,), in the order of the boxes; -1 for a box without one.
 
-        Called for every frame that the detector has seen, in rising order, frames without boxes included. With a
-        stride or frame ranges the indices have gaps. Two boxes of a frame never share a track. The same calls give the
-        same result. The detections must not be written to.
+        It is called for every frame that the detector has processed, in increasing order, including frames without
+        boxes. With a stride or frame ranges, the indices have gaps. Two boxes of a frame must not share a track. The
+        same calls must give the same result. The detections must not be written to.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """Which model made a label, for the record. A detector or classifier names it in `traits.model`.
+    """The model that made a label, for the record. A detector or classifier states it in `traits.model`.
 
     Attributes:
-        name: what people call the model.
-        weights_sha256: of its weights.
-        licence: of its weights.
+        name: name of the model, for people.
+        weights_sha256: sha256 of its weights.
+        licence: licence of its weights.
         engine: the runtime and its precision, such as `torch 2.11, float16`.
     """
 
@@ -164,38 +168,38 @@ class ModelRecord:
 
 
 class Task(Protocol):
-    """One thing to label."""
+    """A unit of work: the media to label."""
 
     @property
     def key(self) -> str:
-        """Names the task for good: the same in every run, unique in its source."""
+        """The task's key: unique in its source, and the same in every run."""
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The task's title, for people."""
 
     @property
     def identity(self) -> str:
-        """Changes when the media behind the key does; empty where they cannot change."""
+        """A text that changes when the task's media change; empty if they cannot change."""
 
     @property
     def num_frames(self) -> int | None:
-        """Frames that the platform says it has; None where nothing promises a number."""
+        """The number of frames according to the platform; None if it states none."""
 
     def open(self) -> AbstractContextManager[Media]:
-        """Brings the media here for as long as the context is open.
+        """Returns a context in which the media are on this machine.
 
         Raises:
-            FetchError: if they cannot be had whole.
+            FetchError: the media cannot be fetched completely.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedTask:
-    """A task that is not for this tool and stays where it is.
+    """A task that prelabel cannot label and leaves unchanged.
 
     Attributes:
-        title: of the data unit.
+        title: title of the data unit.
         reason: its kind of data, or what it lacks.
     """
 
@@ -205,52 +209,55 @@ class SkippedTask:
 
 @runtime_checkable
 class TaskSource(Protocol):
-    """Where tasks come from, and how they end. `prelabel.store.source.Source` says what a source may do besides."""
+    """Lists tasks, moves finished ones, and reports failures.
+
+    `prelabel.store.source.Source` has the optional methods.
+    """
 
     def tasks(self) -> Iterator[Task]:
-        """Yields the tasks that wait now, each once."""
+        """Yields each waiting task once."""
 
     def proceed(self, task: Task, pathway: str | None) -> None:
-        """Moves a task on whose labels are known to be saved.
+        """Moves a task along a pathway. It is called only after the task's labels are saved.
 
         Raises:
-            SaveError: if it did not move.
+            SaveError: the task did not move.
         """
 
     def fail(self, task: Task, reason: str) -> None:
-        """Leaves the task where it is and makes the reason known."""
+        """Leaves a failed task where it is, and reports the reason."""
 
 
 @runtime_checkable
 class LabelSink(Protocol):
-    """Where labels go."""
+    """Writes labels."""
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int | None:
-        """Writes a task's labels: all or nothing, and the same when repeated.
+        """Writes a task's labels, all or nothing. A repeated call has the same effect as one.
 
         Returns:
-            Bytes of what was written, for the report; or nothing.
+            The number of bytes written, for the report; None if it is not known.
 
         Raises:
-            LabelError: if they cannot be written as they are.
-            SaveError: if they were not taken.
-            TakenError: if the task is another's by now.
+            LabelError: the labels cannot be written as they are.
+            SaveError: the labels were refused.
+            TakenError: somebody else has taken the task.
         """
 
 
 @runtime_checkable
 class ListedTask(Protocol):
-    """A task of which its source knows more than a `Task` must say, before the media are here."""
+    """A task with optional facts that its source knows before the media are fetched."""
 
     @property
     def metadata(self) -> Mapping[str, object]:
-        """What users have noted of the data, such as Encord's client metadata."""
+        """Metadata that users have set, such as Encord's client metadata."""
 
     @property
     def listed_info(self) -> VideoInfo | None:
-        """What the platform says about the media; None where it says nothing."""
+        """Size, length and frame rate of the media according to the platform; None if it states nothing."""
 
 
 def metadata_of(task: Task) -> Mapping[str, object]:
-    """Returns what users have noted of a task's data; empty where the source has none."""
+    """Returns the metadata that users have set for a task; empty if the source has none."""
     return task.metadata if isinstance(task, ListedTask) else {}

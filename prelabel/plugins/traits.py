@@ -1,4 +1,4 @@
-"""Optional facts and methods of detectors and classifiers, with the defaults where a plug-in has none."""
+"""Optional facts and methods of detectors and classifiers, with their defaults."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from prelabel.plugins.protocols import Detector, DetectorExtras, ModelRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTraits:
-    """What a detector or a classifier says of itself in its attribute `traits`. Each fact is optional.
+    """The facts that a detector or classifier states in its attribute `traits`. Each is optional.
 
     Attributes:
-        model: goes on record with the labels.
-        batch_size: frames or images per batch, where the config sets none.
-        device: where a detector wants its frames, such as `cuda:0`; frames are brought there ahead of `detect`.
-        conf: confidence from which a detector's boxes become labels, if it also gives less certain ones.
-        raw_conf: confidence down to which such a detector gives boxes. They are stored, so that `conf` can be lowered
-            later without another run of the model.
-        output: what a detector can give beyond boxes.
+        model: the model, recorded with the labels.
+        batch_size: frames or images per batch, if the config sets none.
+        device: device on which a detector expects frames, such as `cuda:0`; frames are copied there before `detect`.
+        conf: least confidence of a box that becomes a label, for a detector that also outputs boxes below it.
+        raw_conf: least confidence of the boxes that such a detector outputs. They are stored, so that `conf` can be
+            lowered later without another run of the model.
+        output: what a detector can output in addition to boxes.
     """
 
     model: ModelRecord | None = None
@@ -40,7 +40,7 @@ class ModelTraits:
 
 
 def traits_of(model: object) -> ModelTraits:
-    """Returns the traits of a detector or classifier; defaults if it has none.
+    """Returns the traits of a detector or classifier, or defaults if it has none.
 
     Raises:
         PluginError: its attribute `traits` is something else.
@@ -57,7 +57,7 @@ def traits_of(model: object) -> ModelTraits:
 def has_method(
     detector: Detector, name: Literal["start", "fit_batch", "replicate", "with_geometry"]
 ) -> TypeGuard[DetectorExtras]:
-    """Returns whether a detector has this optional method; call no other one on the strength of it."""
+    """Returns whether a detector has this optional method. It does not imply the other methods of the type guard."""
     return callable(getattr(detector, name, None))
 
 
@@ -73,22 +73,22 @@ def start_batch(detector: Detector, batch: FrameBatch) -> Callable[[], list[Dete
 
 
 def warnings_of(*parts: object) -> list[str]:
-    """Returns the warnings of all parts of a run that have an attribute `warnings`: sentences for the user."""
+    """Returns the warnings of all given components that have an attribute `warnings`."""
     return [warning for part in parts for warning in getattr(part, "warnings", ())]
 
 
 def usage_of(classifier: object) -> dict[str, float]:
-    """Returns what a classifier behind a service has counted so far in `usage`: requests, tokens, cost."""
+    """Returns a classifier's usage counters so far, such as requests, tokens and cost; empty if it has none."""
     return dict(getattr(classifier, "usage", {}))
 
 
 def usage_warnings(classifier: object, usage: Mapping[str, float]) -> Sequence[str]:
-    """Returns a classifier's warnings about what one run has used; other runs may share the classifier."""
+    """Returns a classifier's warnings about the usage of one run. Other runs may share the classifier."""
     warn: Callable[[Mapping[str, float]], Sequence[str]] | None = getattr(classifier, "usage_warnings", None)
     return [] if warn is None else warn(usage)
 
 
 def unavailable_reason(reader: object, device: str) -> str | None:
-    """Returns why a reader's class cannot work on this machine with a device; None if it can, or does not say."""
+    """Returns why a reader cannot use a device on this machine; None if it can, or does not state it."""
     explain: Callable[[str], str | None] | None = getattr(reader, "unavailable_reason", None)
     return None if explain is None else explain(device)
