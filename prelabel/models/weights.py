@@ -25,19 +25,19 @@ MODELS_VARIABLE = "PRELABEL_MODELS"
 
 
 class ModelCard(BaseModel):
-    """What is known of a model: `models/NAME.yaml`. Keys beyond these are notes.
+    """Facts about a model, read from `models/NAME.yaml`. Other keys in the file are notes.
 
     Attributes:
-        name: what people call the model; by default the card's file name.
-        file: name of the weights file, beside the card or in another models folder.
-        sha256: of the weights file, 64 hexadecimal digits.
-        url: where the file is published.
+        name: name of the model, for people; by default the card's file name.
+        file: name of the weights file, which is next to the card or in another models folder.
+        sha256: sha256 of the weights file, 64 hexadecimal digits.
+        url: address of the published file.
         licence: SPDX identifier of the weights' licence.
-        use: the detector that loads them.
-        classes: names by class id; None where the weights carry their own.
+        use: the detector or classifier that loads the weights.
+        classes: names by class id; None if the weights have their own.
         builder: torchvision's function that builds the network.
-        builder_args: keyword arguments for it.
-        source: where the weights, and the sha256, come from.
+        builder_args: keyword arguments for the builder.
+        source: origin of the weights and of the sha256.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -238,7 +238,7 @@ def fetch(url: str, target: Path, sha256: str | None) -> str:
                     "was asked for and was thrown away. If its publisher has replaced it and you trust it, change the "
                     "sha256"
                 )
-            fetched.replace(target)
+            fetched.replace(target)  # atomic, since both paths are on one file system
     except FetchError as error:
         raise WeightsError(_not_fetched(url, target, sha256, str(error).removeprefix(f"{target.name}: "))) from error
     except OSError as error:

@@ -198,7 +198,7 @@ class NetworkDetector(ABC):
 
 
 def class_ids_of(classes: Sequence[int | str] | None, class_names: Sequence[str]) -> list[int] | None:
-    """Returns the sorted ids of classes given by id or name; None, which means all classes, for None.
+    """Returns the sorted ids of classes given by id or name. None means all classes, and stays None.
 
     If several classes have the same name, the name means all of them.
 
@@ -256,7 +256,7 @@ def fit_batch_size(
 def time_batch(
     start: Callable[[FrameBatch], Callable[[], object]], height: int, width: int, device: torch.device, num_frames: int
 ) -> float:
-    """Returns the seconds per batch of black frames. As in a run, a batch starts before the one before has finished."""
+    """Returns the seconds per batch of black frames. As in a run, each batch starts before the last one ends."""
     data = torch.zeros((num_frames, height, width, 3), dtype=torch.uint8, device=device)
     indices = np.arange(num_frames)
     batch = FrameBatch(data, indices, indices / 25.0)

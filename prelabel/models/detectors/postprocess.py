@@ -176,7 +176,7 @@ def _move_apart(rows: torch.Tensor, config: NmsConfig) -> torch.Tensor:
 
 
 def table_of_frames(frames: Sequence[torch.Tensor], max_det: int) -> torch.Tensor:
-    """Returns a table of each frame's rows, each (up to max_det, 6 or more).
+    """Combines the rows of several frames, each (up to max_det, 6 or more), into a table.
 
     >>> table_of_frames([torch.zeros(1, 6), torch.zeros(0, 6)], 2)[..., 4].tolist()
     [[0.0, -1.0], [-1.0, -1.0]]

@@ -47,7 +47,7 @@ def boxes_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, width
 
     Args:
         table: (..., 4 or more); the first four columns are corners in pixels of the input.
-        box: as given to `letterbox_frames`.
+        box: the letterbox of `letterbox_frames`.
         height: height of the frame, in pixels.
         width: width of the frame, in pixels.
 

@@ -149,7 +149,7 @@ Output = Mapping[str, torch.Tensor]
 
 
 def without_heads(network: torch.nn.Module) -> tuple[GeometryKind | None, torch.nn.Module]:
-    """Returns the geometry that a network outputs, and the same network without the heads for it."""
+    """Returns which geometry a network outputs, and the same network without the heads for it."""
     heads = getattr(network, "roi_heads", None)
     has_mask = getattr(heads, "mask_predictor", None) is not None
     has_keypoints = getattr(heads, "keypoint_predictor", None) is not None

@@ -139,7 +139,7 @@ class UltralyticsDetector(NetworkDetector):
 
         def rows() -> list[Rows]:
             table, flag = np.split(copied.wait(), [num_frames])
-            if not flag.all():
+            if not flag.all():  # batched NMS was not exact, so NMS runs again and waits for the GPU
                 table = to_frame(self._keep_exactly(prediction)).cpu().numpy()
             return rows_of_table(upright_table(table, height, width) if self._kind == "rotated_box" else table)
 

@@ -57,7 +57,7 @@ class TwoStageOptions(TrackerOptions):
 
 
 class _LibraryTracker(ABC):
-    """A tracker of the library that gives a track its id at the first box and takes classes into account."""
+    """Wraps a tracker of the library: a track gets its id at the first box, and classes count."""
 
     Options: type[TrackerOptions] = TrackerOptions
 
