@@ -137,7 +137,7 @@ class NotificationReader:
                 del self._seen[old]
             if signature in self._seen:
                 raise RefusedNotification(409, "the same notification came before")
-            self._seen[signature] = now + 2 * TOLERANCE_SECONDS
+            self._seen[signature] = now + 2 * TOLERANCE_SECONDS  # twice: its timestamp may be in the future
 
 
 LOOK_EVERY_SECONDS = 0.2

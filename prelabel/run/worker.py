@@ -65,7 +65,7 @@ class Worker(Generic[Found, Pending]):
     def _fetch_all(
         self, tasks: Iterable[Pending | InferredTask[Found] | TaskResult]
     ) -> Iterator[FetchedTask | InferredTask[Found] | TaskResult]:
-        opened: WeakSet[ExitStack] = WeakSet()
+        opened: WeakSet[ExitStack] = WeakSet()  # weak, so that finished tasks do not stay in memory
         try:
             yield from map_ahead(partial(self._fetch, opened), tasks, num_workers=self.num_fetchers, name="fetch")
         except BaseException:  # only on errors: at the normal end, the agent still has to read the last tasks
@@ -94,6 +94,6 @@ class Worker(Generic[Found, Pending]):
     ) -> Iterator[FetchedTask | InferredTask[Found] | TaskResult]:
         for item in fetched:
             if isinstance(item, FetchedTask) and self.stop.is_set:
-                item.release.close()
+                item.release.close()  # the agent never gets this task, so it cannot close it
             else:
                 yield item

@@ -37,6 +37,7 @@ CLASSES_SHOWN = 3
 OPTIONS_SHOWN = 20
 MAX_WAITING_PICTURES = 64
 MAX_WAITING_BYTES = 512_000_000
+"""Images that are decoded ahead of the classifier, at most. The bytes matter if images are large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class ClassificationAgent:
 
     @property
     def usage(self) -> Mapping[str, float]:
-        """What a classifier behind a service has counted; empty of others."""
+        """The usage counters of a classifier behind a service; empty for other classifiers."""
         return usage_of(self.parts.classifier)
 
     def usage_warnings(self, usage: Mapping[str, float]) -> Sequence[str]:

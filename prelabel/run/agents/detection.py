@@ -152,7 +152,7 @@ class DetectionAgent:
         begun: deque[FetchedTask] = deque()
         with closing(self._pipeline.infer(_videos(fetched, begun))) as results:
             for result in results:
-                yield self._result(begun.popleft(), result)
+                yield self._result(begun.popleft(), result)  # results have the order of the tasks
 
     def store(self, task: Task, found: Detected) -> None:
         """Writes the raw detections to the run's folder."""

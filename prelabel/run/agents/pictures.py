@@ -136,6 +136,7 @@ def spread(frames: NDArray[np.int64], num: int | None) -> NDArray[np.int64]:
 
 
 MAX_BATCH_BYTES = 512_000_000
+"""A batch of this size is classified even if it is not full, so that large images do not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
