@@ -297,13 +297,13 @@ def run_trials(listed: Sequence[Trial], patience_seconds: float) -> list[Finding
 
 
 def _run_in_one_process(listed: Sequence[Trial], patience_seconds: float) -> list[Finding]:
-    """Returns one or more findings: up to the first trial that crashed or hung, which is included."""
+    """Returns the findings up to and including the first trial that crashed or hung. There is at least one."""
     context = multiprocessing.get_context("spawn")  # never fork, since handles of decord and CUDA do not survive it
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(sender, [(each.attempt, each.arguments) for each in listed]))
     process.daemon = True
     process.start()
-    sender.close()
+    sender.close()  # otherwise the receiver would not notice that the process has ended
     findings: list[Finding] = []
     try:
         for trial in listed:
