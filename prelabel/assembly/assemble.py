@@ -58,7 +58,7 @@ class Assembly:
     function: FunctionParts
     stored: StoredDetector | None = None
 
-    # Where tasks come from, and where they go
+    # Source and pathways of tasks
 
     @cached_property
     def source(self) -> Source:
@@ -95,7 +95,7 @@ class Assembly:
             raise ConfigError(f"source.use: got {self.config.source.use!r}, expected encord")
         return self.named_source.project
 
-    # What happens with a task
+    # Agent
 
     @property
     def parts(self) -> DetectorParts | ClassifierParts | FunctionParts:
@@ -124,7 +124,7 @@ class Assembly:
         provider = self.detection.provider
         return provider.ignored_keys if isinstance(provider, StoredDetector) else []
 
-    # Where labels go
+    # Labels
 
     @property
     def output(self) -> Path:

@@ -133,7 +133,7 @@ class ClassifierParts:
         return [PlacedAnswer(answer, frame, frame) for frame, answer in answers if answer is not None]
 
     def likeliest(self, record: ClassRecord) -> tuple[str, float]:
-        """Returns the class with the highest mean probability over all frames, and its mean; ("", 0.0) if no frames."""
+        """Returns the class with the highest mean probability, and that mean; ("", 0.0) without frames."""
         if not len(record.frame_index):
             return "", 0.0
         mean = record.probabilities.mean(axis=0)

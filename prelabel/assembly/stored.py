@@ -85,7 +85,7 @@ class StoredDetector:
         """The tasks with stored raw detections.
 
         Raises:
-            ConfigError: there are none.
+            ConfigError: there are no such tasks.
         """
         return stored_entries(self.store, self.source)
 
@@ -167,7 +167,7 @@ def refuse_answers(config: Config, instead: str) -> None:
 
     Args:
         config: the config to check.
-        instead: what to do with a classifier instead, for the error message.
+        instead: what a config with a classifier can do, for the error message.
     """
     if config.agent_kind == "classification":
         raise ConfigError(f"classifier: gives answers, and this is for boxes: {instead}")
@@ -259,7 +259,7 @@ def stored_entries(store: RunFolder, source: Source) -> StoredEntries:
     """Returns the tasks with stored detections in a folder.
 
     Raises:
-        ConfigError: there is none of this source.
+        ConfigError: the folder has no such tasks of this source.
     """
     entries = sorted(store.entries(), key=lambda entry: (entry.title, entry.key))
     stored = [entry for entry in entries if store.detections_path(entry).exists()]
