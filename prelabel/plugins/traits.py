@@ -57,7 +57,7 @@ def traits_of(model: object) -> ModelTraits:
 def has_method(
     detector: Detector, name: Literal["start", "fit_batch", "replicate", "with_geometry"]
 ) -> TypeGuard[DetectorExtras]:
-    """Returns whether a detector has this optional method. It does not imply the other methods of the type guard."""
+    """Returns whether a detector has this optional method. It may still lack the others that the type guard names."""
     return callable(getattr(detector, name, None))
 
 
