@@ -1,4 +1,4 @@
-"""Turns a classifier's probabilities into the answer to a classification of the ontology."""
+"""Turns a classifier's probabilities into answers to a classification of the ontology."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Answer:
 
     Attributes:
         choices: one; for a checklist one or more, in the ontology's order.
-        confidence: 0..1, of the choice; the lowest of several.
+        confidence: 0..1, of the choice; of several choices, the lowest.
     """
 
     choices: tuple[Choice, ...]
@@ -29,7 +29,7 @@ class Answer:
 
     @property
     def name(self) -> str:
-        """Its name in reports: `Cat`, or `Red + Blue` for a checklist."""
+        """The name in reports: `Cat`, or `Red + Blue` for a checklist."""
         return " + ".join(choice.name for choice in self.choices)
 
 
@@ -38,7 +38,7 @@ class PlacedAnswer:
     """An answer and its frames.
 
     Attributes:
-        answer: on all of these frames.
+        answer: the same on all of these frames.
         first_frame: 0-based.
         last_frame: 0-based, inclusive.
     """
@@ -54,9 +54,10 @@ class AnswerMap:
 
     Attributes:
         classification: the question.
-        class_names: the model's, by class id.
-        choices: those that a class is mapped to, and their parent options, in the ontology's order.
-        links: (L, 2) int64, class id and index into `choices`: the class is mapped to the choice or to one below it.
+        class_names: the classifier's, by class id.
+        choices: the choices that a class is mapped to, and their parent options, in the ontology's order.
+        links: (L, 2) int64, pairs of a class id and an index into `choices`. A class is linked to its choice and to
+            each parent option of that choice.
         ignored: classes that the config maps to null.
         unmapped: classes without a choice.
     """
@@ -69,10 +70,13 @@ class AnswerMap:
     unmapped: tuple[str, ...]
 
     def scores(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the score of each choice, (M, K) float32, from probabilities of classes, (M, C) float32.
+        """Returns the score of each choice, (M, K) float32.
 
-        Choices of a radio or text exclude each other: the score is the sum over the classes of a choice. Each choice of
-        a checklist is a question of its own: the score is the maximum.
+        Choices of a radio or text exclude each other, so a choice's score is the sum over its classes. Each choice of
+        a checklist is a question of its own, so its score is the maximum over its classes.
+
+        Args:
+            probabilities: (M, C) float32, of each class.
         """
         scores = np.zeros((len(self.choices), len(probabilities)), np.float32)
         class_ids, places = self.links.T
@@ -83,7 +87,8 @@ class AnswerMap:
     def answer(self, scores: NDArray[np.float32], thresholds: NDArray[np.float32]) -> Answer | None:
         """Returns the answer; None if no score reaches its threshold.
 
-        For a radio: the option with the best score, then the best one nested in it, as deep as thresholds are reached.
+        For a radio, that is the option with the best score. If an option nested in it reaches its threshold, the best
+        of these replaces it, and so on, level by level.
 
         Args:
             scores: (K,) float32, by choice.
@@ -114,7 +119,7 @@ class AnswerMap:
 
     @cached_property
     def _places_below(self) -> dict[tuple[Step, ...], NDArray[np.int64]]:
-        """Indices of the choices one level below, by the steps of their parent."""
+        """The indices of the choices one level below, by the steps of their parent."""
         below: dict[tuple[Step, ...], list[int]] = defaultdict(list)
         for place, choice in enumerate(self.choices):
             below[choice.steps[:-1]].append(place)
@@ -122,7 +127,7 @@ class AnswerMap:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences for the user before a run."""
+        """What the user should know about the mapping before a run, in sentences."""
         if not self.unmapped:
             return ()
         shown = ", ".join(self.unmapped[:10]) + (", …" if len(self.unmapped) > 10 else "")
@@ -139,14 +144,14 @@ def build_answer_map(
 ) -> AnswerMap:
     """Returns the map from a classifier's classes to the choices of a classification.
 
-    A class that is not in `classes` is mapped to the option with its name. Case counts only if two names differ in it.
-    A text takes the name of every class, or, if `classes` is not empty, of those in it.
+    A class that is not in `classes` is mapped to the option with its name. Case matters only if two names differ in
+    nothing else. A text can take the name of every class or, if `classes` is not empty, of the classes in it.
 
     Args:
         class_names: the classifier's, by class id.
         classification: the question.
-        classes: from class to label, path or feature hash of an option, or to the text; None: leave the class out.
-        unmapped: `ignore`: accept classes without a choice; `error`: refuse them.
+        classes: from class to label, path or feature hash of an option, or to the text; None leaves the class out.
+        unmapped: `ignore` accepts classes without a choice; `error` refuses them.
 
     Raises:
         OntologyError: a class or an option is missing or ambiguous, or no class is mapped.
@@ -180,12 +185,12 @@ def answer_thresholds(
     """Returns the lowest score of each choice, (K,) float32.
 
     Args:
-        least: for all choices.
+        least: the lowest threshold, for all choices.
         by_choice: higher thresholds, one for all or by choice.
         answer_map: the choices.
 
     Raises:
-        OntologyError: one is given for a choice that no class is mapped to.
+        OntologyError: a threshold is given for a choice that no class is mapped to.
     """
     if not isinstance(by_choice, Mapping):
         return np.full(len(answer_map.choices), max(least, by_choice), np.float32)

@@ -1,7 +1,7 @@
-"""Filters detections: which of them become labels, and why the others do not.
+"""Drops detections by rule, and counts the dropped ones by reason.
 
-Each rule is a function from detections to a mask of those to drop. A detection that several rules would drop counts
-under the first.
+Each rule is a function that takes detections and returns a mask of those to drop. A dropped detection is counted under
+the first rule that matches.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ DropReason = Literal[
     "short_track",
     "unsure_track",
 ]
-"""Why a detection was dropped, in the order of the rules; the last four come from `prelabel.labels.tracking`."""
+"""Why a detection was dropped. The order is that of the rules; `prelabel.labels.tracking` gives the last four."""
 
 DropCounts: TypeAlias = Mapping[DropReason, Mapping[str, int]]
-"""How many detections were dropped, by reason, then by the detector's class name; without zeros."""
+"""The number of dropped detections, by reason, then by the detector's class name; without zeros."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilteredDetections:
-    """Detections that become labels, and how many do not.
+    """The detections that become labels, and the number of those that do not.
 
     Attributes:
         detections: of mapped classes, within their frames, each with an area at five decimals.
-        dropped: how many were dropped, and why.
-        thinning: how many boxes of the tracks were kept; None if all were.
+        dropped: how many detections were dropped, and why.
+        thinning: how many boxes of the tracks were kept; None if all were kept.
     """
 
     detections: VideoDetections
@@ -78,15 +78,16 @@ _ANY_SIZE, _ANYWHERE = SizeLimits(), Zones()
 
 @dataclass(frozen=True, slots=True)
 class FilterRules:
-    """Which detections to keep; by default all.
+    """The rules that decide which detections to keep; by default all.
 
     Attributes:
         conf: lowest confidence, one for all or by name of the ontology object.
         size: limits of a box's sides, area and aspect ratio.
         zones: areas of the frame with and without labels.
-        nms_iou: of two boxes on a frame with a larger IoU, of whatever objects, only the more confident stays.
-        flicker: on how many frames around its own a thing must be seen.
-        max_per_frame: most boxes on a frame; the most confident stay.
+        nms_iou: largest IoU of two boxes on a frame. If two overlap more, only the more confident one stays, even if
+            they are of different objects.
+        flicker: on how many of the frames around a box its thing must be detected.
+        max_per_frame: largest number of boxes on a frame; the most confident ones stay.
     """
 
     conf: float | Mapping[str, float] = 0.0
@@ -101,7 +102,7 @@ def class_thresholds(conf: float | Mapping[str, float], label_map: LabelMap) -> 
     """Returns the lowest confidence for each `class_id`, float32.
 
     Args:
-        conf: one for all, or by name of the ontology object; objects without one get 0.
+        conf: one for all, or by name of the ontology object; an object without one gets 0.
         label_map: from the detector's classes to ontology objects.
 
     Raises:
@@ -125,7 +126,7 @@ def class_thresholds(conf: float | Mapping[str, float], label_map: LabelMap) -> 
 NO_RULES = FilterRules()
 
 Rule = Callable[[VideoDetections], NDArray[np.bool_]]
-"""Returns which of the boxes that are left to drop, bool (N,)."""
+"""Takes the boxes that are left, and returns which of them to drop, bool (N,)."""
 
 
 def filter_detections(
@@ -133,10 +134,10 @@ def filter_detections(
 ) -> FilteredDetections:
     """Returns the detections to label, with boxes clipped to the frame.
 
-    All rules look at boxes. A mask, rotated box, polygon or pose stays only if the object's shape can hold it.
+    All rules check the boxes only. A mask, rotated box, polygon or pose stays only if the object's shape can hold it.
 
     Args:
-        detections: as the detector found them.
+        detections: as the detector gave them.
         info: the video or images.
         label_map: from the detector's classes to ontology objects.
         rules: which detections to keep.
@@ -207,9 +208,10 @@ def _check_class_ids(detections: VideoDetections, label_map: LabelMap) -> None:
 
 
 def _repeats(found: VideoDetections, category: NDArray[np.int64], info: VideoInfo) -> NDArray[np.bool_]:
-    """Returns which boxes repeat a more confident one of the same object and frame, equal at five decimals, bool (N,).
+    """Returns which boxes repeat a more confident box of the same object on the same frame, bool (N,).
 
-    Label rows carry five decimals: such boxes would be one object instance twice.
+    Two boxes are equal if they agree at five decimals. Label rows carry five decimals, so equal boxes would be the same
+    object instance twice.
     """
     order = most_confident_first(found)
     grid = corners_on_grid(found.xyxy, info.sizes(found.frame_index))
@@ -221,7 +223,7 @@ def _repeats(found: VideoDetections, category: NDArray[np.int64], info: VideoInf
 
 
 def most_confident_first(found: VideoDetections) -> NDArray[np.int64]:
-    """Returns row numbers by frame, then by falling confidence, int64 (N,); equals keep their order."""
+    """Returns the row numbers by frame, then by falling confidence, int64 (N,); ties keep their order."""
     order: NDArray[np.int64] = np.lexsort((-found.confidence, found.frame_index))
     return order
 
@@ -229,7 +231,8 @@ def most_confident_first(found: VideoDetections) -> NDArray[np.int64]:
 def overlapping(found: VideoDetections, max_iou: float) -> NDArray[np.bool_]:
     """Returns which boxes non-maximum suppression drops, over all classes together, bool (N,).
 
-    A box is dropped if a more confident box of its frame, not dropped itself, has an IoU with it above `max_iou`.
+    A box is dropped if its IoU with a more confident box of its frame is above `max_iou`. Boxes that are dropped
+    themselves drop no others.
 
     >>> found = VideoDetections(
     ...     frame_index=np.array([0, 0, 0]),
@@ -255,7 +258,7 @@ def overlapping(found: VideoDetections, max_iou: float) -> NDArray[np.bool_]:
 
 
 def over_max_per_frame(found: VideoDetections, max_per_frame: int) -> NDArray[np.bool_]:
-    """Returns which boxes are not among the `max_per_frame` most confident of their frame, bool (N,).
+    """Returns which boxes are not among the `max_per_frame` most confident ones of their frame, bool (N,).
 
     >>> found = VideoDetections(
     ...     frame_index=np.array([0, 0, 1]),

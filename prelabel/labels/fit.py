@@ -1,7 +1,8 @@
-"""Fits geometry to ontology objects: a mask, rotated box or pose takes the form of its object's shape.
+"""Converts masks, rotated boxes and poses to the shapes of ontology objects.
 
-`held_geometry` drops geometry that the shape cannot hold: a mask of a bounding box object stays a box. `fit_geometry`
-then converts the rest: a mask of a polygon object becomes polygons, keypoints come in the order of the skeleton.
+`held_geometry` drops geometry that the shape cannot hold: of a mask of a bounding box object, only the box remains.
+`fit_geometry` then converts the rest: a mask of a polygon object becomes polygons, and keypoints get the order of the
+skeleton.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def check_geometry(found: VideoDetections, label_map: LabelMap) -> None:
     """Checks that all geometry is of the kind that the detector declares.
 
     Raises:
-        DetectError: it is not.
+        DetectError: some geometry is of another kind.
     """
     kinds = {geometry.kind for geometry in found.geometry[found.has_geometry]} - {label_map.offer.kind}
     if kinds:
@@ -48,7 +49,7 @@ def lacks_keypoints(found: VideoDetections, label_map: LabelMap) -> NDArray[np.b
 
 
 def held_geometry(found: VideoDetections, label_map: LabelMap) -> NDArray[np.object_]:
-    """Returns the geometry that the objects' shapes can hold, (N,) object; None in the other rows.
+    """Returns the geometry that the objects' shapes can hold, (N,) object; None in all other rows.
 
     Args:
         found: of mapped classes.
@@ -63,10 +64,10 @@ def held_geometry(found: VideoDetections, label_map: LabelMap) -> NDArray[np.obj
 def fit_geometry(
     found: VideoDetections, info: VideoInfo, label_map: LabelMap, polygon_tolerance_px: float
 ) -> VideoDetections:
-    """Returns the detections with geometry in the form of the objects' shapes, clipped to the frame.
+    """Returns the detections with geometry converted to the objects' shapes and clipped to the frame.
 
-    For a polygon object, a mask becomes polygons and a rotated box its four corners. Keypoints get the skeleton's
-    order. A mask too small for a polygon is dropped, and the box remains.
+    For a polygon object, a mask becomes polygons, and a rotated box becomes its four corners. Keypoints get the
+    skeleton's order. If a mask is too small for a polygon, it is dropped, and the box remains.
 
     Args:
         found: of mapped classes, with geometry that the objects' shapes can hold.

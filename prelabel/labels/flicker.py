@@ -1,4 +1,4 @@
-"""Finds boxes that come and go: a thing that is there shows on most frames around."""
+"""Selects boxes that flicker: their thing is detected on too few of the frames around them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Flicker(BaseModel):
 
 
 def flickering(found: VideoDetections, category: NDArray[np.int64], flicker: Flicker) -> NDArray[np.bool_]:
-    """Returns which boxes are of things seen on too few frames around, bool (N,).
+    """Returns which boxes show things that are detected on too few of the frames around, bool (N,).
 
     Args:
-        found: boxes; `inferred_frames` tells which frames without boxes the detector has seen.
-        category: (N,), the ontology object of each.
-        flicker: how many frames are enough.
+        found: boxes; `inferred_frames` lists the frames that the detector has seen, also those without boxes.
+        category: (N,), the ontology object of each box.
+        flicker: on how many frames a thing must be detected.
 
     >>> found = VideoDetections(
     ...     frame_index=np.array([0, 1, 1]),
@@ -57,7 +57,10 @@ def flickering(found: VideoDetections, category: NDArray[np.int64], flicker: Fli
 
 
 def _seen_around(found: VideoDetections, category: NDArray[np.int64], flicker: Flicker) -> NDArray[np.bool_]:
-    """Returns whether each box's thing is seen on the frames from `of - 1` before to `of - 1` after, (N, 2 of - 1)."""
+    """Returns whether each box's thing is detected on each frame around the box, bool (N, 2 of - 1).
+
+    The frames are the `of - 1` frames before the box, its own, and the `of - 1` frames after it.
+    """
     reach = flicker.of - 1
     seen = np.zeros((len(found), 2 * reach + 1), np.bool_)
     seen[:, reach] = True

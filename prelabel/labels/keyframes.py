@@ -1,4 +1,4 @@
-"""Tracks of few boxes: those between which straight lines reproduce the rest."""
+"""Reduces tracks to a few kept boxes: straight lines between these reproduce the others."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from prelabel.data.frames import VideoInfo
 
 
 def runs(tracked: VideoDetections) -> list[NDArray[np.int64]]:
-    """Returns the rows of each run, a stretch of a track without a gap; runs by track, then by time.
+    """Returns the rows of each run, ordered by track, then by time.
 
-    The boxes of a run are on frames that the detector saw one after the other, no farther apart than such frames
-    usually are. So a run ends at a gap of the track, and where a frame range ends.
+    A run is a stretch of a track without a gap. Its boxes are on consecutive frames of those that the detector has
+    seen. These are no farther apart than such frames usually are. So a run ends at a gap of the track, and where a
+    frame range ends.
 
     Args:
         tracked: boxes, each of a track.
@@ -47,20 +48,20 @@ def runs(tracked: VideoDetections) -> list[NDArray[np.int64]]:
 
 
 NUM_SIGMAS = 3
-"""Boxes farther away are left out: they would weigh a hundredth or less."""
+"""Width of the smoothing window in standard deviations; boxes farther away would weigh about a hundredth or less."""
 
 
 def smooth_boxes(tracked: VideoDetections, info: VideoInfo, smooth_seconds: float) -> NDArray[np.float32]:
     """Returns the corners, (N, 4), smoothed over each stretch of a track without a gap.
 
-    A straight line is fitted to the corners around each one, with Gaussian weights by their distance in time, and the
-    corner moves onto it: local linear regression (Cleveland 1979). Unlike a mean, it leaves steady motion as it is, at
-    the ends too. A box that would lose its area stays as it is.
+    This is local linear regression (Cleveland 1979). A straight line is fitted to the corners around each corner, with
+    Gaussian weights by distance in time. The corner then moves onto the line. Unlike a mean, this does not change
+    steady motion, not even at the ends of a track. A box that would lose its area stays as it is.
 
     Args:
         tracked: boxes, each of a track.
         info: the video.
-        smooth_seconds: standard deviation of the Gaussian; 0: boxes stay as they are.
+        smooth_seconds: standard deviation of the Gaussian; with 0, boxes stay as they are.
     """
     if smooth_seconds == 0:
         return tracked.xyxy
@@ -74,11 +75,11 @@ def smooth_boxes(tracked: VideoDetections, info: VideoInfo, smooth_seconds: floa
 
 
 def fit_locally(at: NDArray[np.float64], values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """Returns the values, (N, K), of lines fitted around each place.
+    """Returns the values, (N, K), of straight lines fitted around each place, at that place.
 
     Args:
-        at: (N,), rising places.
-        values: (N, K).
+        at: (N,), places, rising.
+        values: (N, K), the values to fit.
         sigma: standard deviation of the Gaussian that weights neighbours, in the unit of `at`.
 
     >>> places = np.arange(5.0)
@@ -102,26 +103,28 @@ def fit_locally(at: NDArray[np.float64], values: NDArray[np.float64], sigma: flo
             total[rows] += pull[:, None] * values[others]
             tilt[rows] += (pull * away)[:, None] * values[others]
     spread = weight * inertia - moment**2
+    # Without neighbours in the window, the spread is 0 but for rounding. A line through one place has no slope.
     is_spread = spread > 1e-12 * np.maximum(weight * inertia, 1e-300)
     fitted = (inertia[:, None] * total - moment[:, None] * tilt) / np.where(is_spread, spread, 1)[:, None]
     return np.where(is_spread[:, None], fitted, values)
 
 
 MAX_SPAN = 300
-"""Most boxes from one kept box to the next: bounds the work, and keeps a third of a percent more boxes at most."""
+"""Most boxes from one kept box to the next. It bounds the work, and keeps at most a third of a percent more boxes."""
 
 
 def select_keyframes(frame_index: NDArray[np.int64], xyxy: NDArray[np.float32], min_iou: float) -> NDArray[np.int64]:
-    """Returns the rows, int64 (K,), rising, of a smallest set of boxes whose straight lines reproduce all boxes.
+    """Returns the rows of the smallest set of boxes whose lines reproduce all boxes, int64 (K,), rising.
 
-    A line may go from one box to another if each box between them overlaps it, at its frame, by `min_iou` or more.
-    The search is breadth-first: boxes that one line reaches from the first box, boxes that two lines reach, and so on.
-    A greedy choice of the farthest box keeps some 3 % more, since where a line may end depends on where it begins.
+    A line may join two boxes if it overlaps each box between them, on that box's frame, by `min_iou` or more. The
+    search is breadth-first: it collects the boxes that one line reaches from the first box, then those that two lines
+    reach, and so on. A greedy choice of the farthest box keeps about 3 % more boxes, since where a line may end depends
+    on where it begins.
 
     Args:
         frame_index: (N,), rising.
         xyxy: (N, 4), corners of one thing's boxes in pixels.
-        min_iou: 0..1.
+        min_iou: 0..1, least overlap of each box with the line.
 
     >>> boxes = np.array([[x, 0, x + 10, 10] for x in (0, 1, 2, 3, 2, 1, 0)], np.float32)
     >>> select_keyframes(np.arange(7), boxes, 0.9).tolist()
@@ -134,7 +137,7 @@ def select_keyframes(frame_index: NDArray[np.int64], xyxy: NDArray[np.float32], 
     level = [0]
     while level and before[-1] < 0 and num > 1:
         reached: list[int] = []
-        for row in reversed(level):  # the farthest first: it mostly leaves little to the others
+        for row in reversed(level):  # the farthest first: it reaches most boxes, so the others check few
             ahead = np.arange(row + 1, reach[row] + 1)
             ends = ahead[before[ahead] < 0]
             ends = ends[line_holds(frames, boxes, boxes, row, ends, min_iou)]
@@ -155,15 +158,15 @@ def line_holds(
     ends: NDArray[np.int64],
     min_iou: float,
 ) -> NDArray[np.bool_]:
-    """Returns whether the line from `row` to each of `ends` overlaps the boxes between enough, bool (len(ends),).
+    """Returns whether a line from `row` to each of `ends` fits the boxes between, bool (len(ends),).
 
     Args:
         frames: (N,), rising.
-        ends_at: (N, 4), corners of the box that a line which begins or ends at a row goes through.
+        ends_at: (N, 4), corners of the box at which a line begins or ends, for each row.
         wanted: (N, 4), corners of the boxes that lines must overlap.
         row: where the lines begin.
-        ends: rising, rows after `row` where they end.
-        min_iou: 0..1.
+        ends: rows after `row` where the lines end, rising.
+        min_iou: 0..1, least overlap of each box between with the line.
     """
     if not len(ends):
         return np.zeros(0, np.bool_)
@@ -178,17 +181,18 @@ def line_holds(
 def farthest_ends(
     frames: NDArray[np.float64], starts_at: NDArray[np.float64], wanted: NDArray[np.float64], min_iou: float
 ) -> NDArray[np.int64]:
-    """Returns the last row that a line from each row could end at, int64 (N,): past it, none does.
+    """Returns an upper bound of the row at which a line from each row can end, int64 (N,).
 
-    An overlap of `min_iou` leaves each side of a box some room: (1 - min_iou) of the box's length inwards, or the
-    intersection shrinks too much, and (1 / min_iou - 1) of it outwards, or the union grows too much. So each box that a
-    line passes narrows the range of its slopes. Once that range is empty, no line goes farther.
+    An overlap of `min_iou` leaves each side of a box some room. A side may move inwards by (1 - min_iou) of the box's
+    length; farther in, the intersection is too small. It may move outwards by (1 / min_iou - 1) of that length; farther
+    out, the union is too large. So each box that a line passes narrows the range of its slopes. Once that range is
+    empty, no line goes farther.
 
     Args:
         frames: (N,), rising.
-        starts_at: (N, 4), corners of the box in which a line from each row begins.
+        starts_at: (N, 4), corners of the box at which a line begins, for each row.
         wanted: (N, 4), corners of the boxes that lines must overlap.
-        min_iou: 0..1.
+        min_iou: 0..1, least overlap of each box with the line.
     """
     num = len(frames)
     lengths = np.tile(wanted[:, 2:] - wanted[:, :2], 2)
@@ -229,13 +233,13 @@ class Keyframes(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class KeyframeStats:
-    """How many boxes of the tracks are kept, and how well their lines fit.
+    """The number of kept boxes of the tracks, and how well the lines between them fit.
 
     Attributes:
-        num_found: detected boxes of the tracks; filled-in ones do not count.
-        num_kept: kept boxes.
-        mean_iou: mean overlap of each detected box with the written one on its frame; 1.0 without boxes.
-        min_iou: the least such overlap.
+        num_found: number of detected boxes of the tracks; filled-in ones do not count.
+        num_kept: number of kept boxes.
+        mean_iou: mean overlap of each detected box with the written box on its frame; 1.0 without boxes.
+        min_iou: the smallest such overlap.
     """
 
     num_found: int
@@ -245,7 +249,7 @@ class KeyframeStats:
 
 
 def sum_up(videos: Sequence[KeyframeStats]) -> KeyframeStats | None:
-    """Returns the figures of several videos together; None if there are none.
+    """Returns the figures of several videos together; None without videos.
 
     >>> sum_up([KeyframeStats(30, 3, 0.9, 0.85), KeyframeStats(10, 2, 1.0, 1.0)])
     KeyframeStats(num_found=40, num_kept=5, mean_iou=0.925, min_iou=0.85)
@@ -265,16 +269,16 @@ def sum_up(videos: Sequence[KeyframeStats]) -> KeyframeStats | None:
 def keep_keyframes(
     tracked: VideoDetections, info: VideoInfo, keyframes: Keyframes, found_xyxy: NDArray[np.float32]
 ) -> tuple[VideoDetections, KeyframeStats]:
-    """Returns the tracks with few boxes kept, and how well these fit.
+    """Returns the tracks with few kept boxes, and how well these fit.
 
-    Filled-in boxes have confidence 0 and are marked. With `between: empty`, each stretch without a gap becomes a track:
-    the editor interpolates an instance from its first to its last box, and so would fill a gap.
+    Filled-in boxes have confidence 0 and are marked. With `between: empty`, each stretch without a gap becomes a track
+    of its own. As one instance, the editor would interpolate from its first to its last box, over the gap too.
 
     Args:
         tracked: boxes, each of a track; filled-in ones are replaced or left out.
         info: the video.
         keyframes: which boxes to keep.
-        found_xyxy: (N, 4), the boxes before any smoothing, which the figures compare with.
+        found_xyxy: (N, 4), the corners before any smoothing, to measure the fit against.
     """
     is_kept = np.zeros(len(tracked), np.bool_)
     track_id = tracked.track_id.copy()

@@ -1,4 +1,4 @@
-"""Rules on the size of a box and on where in the frame it is."""
+"""Rules on the size of a box and on its place in the frame."""
 
 from __future__ import annotations
 
@@ -121,12 +121,12 @@ class Zones(BaseModel):
 
 
 def is_out_of_zone(xyxy: NDArray[np.float32], sizes: NDArray[np.int64], zones: Zones) -> NDArray[np.bool_]:
-    """Returns which boxes lie in no included zone or in an excluded one, bool (N,).
+    """Returns which boxes lie outside all included zones or in an excluded zone, bool (N,).
 
     Args:
         xyxy: (N, 4), corners in pixels, within their frames, each with an area.
         sizes: (N, 2), width and height of each box's frame.
-        zones: included and excluded.
+        zones: the included and the excluded ones.
 
     >>> boxes = np.array([[10, 10, 20, 20], [60, 10, 70, 20]], np.float32)
     >>> left_half = ((0, 0), (0.5, 0), (0.5, 1), (0, 1))
@@ -146,7 +146,7 @@ def _lies_in(boxes: NDArray[np.float64], polygon: Polygon, min_overlap: float | 
     corners = np.array(polygon, np.float64)
     if min_overlap is None:
         return points_in_polygon((boxes[:, :2] + boxes[:, 2:]) / 2, corners)
-    rounding = 1e-9  # floating point: the overlap of a box inside the zone can be a little below its area
+    rounding = 1e-9  # by rounding, the overlap of a box inside the zone can be slightly below the box's area
     in_zone: NDArray[np.bool_] = (
         overlap_areas(boxes, corners) >= np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) * min_overlap - rounding
     )
@@ -176,8 +176,8 @@ def points_in_polygon(points: NDArray[np.float64], polygon: NDArray[np.float64])
 def overlap_areas(boxes: NDArray[np.float64], polygon: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the area of the intersection of each box with a polygon, float64 (N,).
 
-    The shoelace formula sums the signed area under each edge of a polygon. Here each edge is first clipped to the box:
-    cut at its left and right sides, and clamped to its top and bottom.
+    The shoelace formula sums the signed area under each edge of a polygon. Here, each edge is first cut at the left and
+    right sides of the box, and clamped to the box's top and bottom.
 
     Args:
         boxes: (N, 4), corners x1, y1, x2, y2.
@@ -200,7 +200,7 @@ def overlap_areas(boxes: NDArray[np.float64], polygon: NDArray[np.float64]) -> N
 def _mean_of_clipped(
     start: NDArray[np.float64], end: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Returns the mean height above `low` of a line from `start` to `end` that is clamped to `low` .. `high`."""
+    """Returns the mean height above `low` of a line from `start` to `end`, clamped to `low` .. `high`."""
     first, last = np.minimum(start, end), np.maximum(start, end)
     length = last - first
     is_level = length < 1e-12

@@ -1,9 +1,10 @@
-"""Turns boxes into tracks, and tracks into the boxes that are written.
+"""Links boxes to tracks, and turns tracks into the boxes to write.
 
-All functions here are pure, but for the tracker; each shot gets a fresh one.
+Only the tracker has state, and each shot gets a fresh one. All functions here are pure.
 
-Tracking starts from what the filters keep. So a box below a threshold of the config neither becomes part of a track nor
-helps to link one. For unsure boxes that continue tracks, lower `detector.conf` and leave `tracker.high_conf`.
+Tracking starts from the detections that the filters keep. So a box below a threshold of the config neither becomes part
+of a track nor helps to link one. If unsure boxes should continue tracks, lower `detector.conf` and leave
+`tracker.high_conf` as it is.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from prelabel.plugins.protocols import Tracker
 
 @dataclass(frozen=True, slots=True)
 class Linking:
-    """How boxes become tracks.
+    """How boxes are linked to tracks, and what a track must be like.
 
     Attributes:
         new_tracker: builds a fresh tracker for a video.
         max_gap_seconds: longest gap between two boxes of a track that is filled in.
         limits: what a track must be like.
-        smooth_seconds: how far around its time a box is smoothed; 0: not at all.
-        keyframes: which boxes of a track are kept; None: all.
+        smooth_seconds: standard deviation of the smoothing in time; with 0, boxes are not smoothed.
+        keyframes: which boxes of a track are kept; None keeps all.
     """
 
     new_tracker: Callable[[VideoInfo], Tracker]
@@ -49,20 +50,22 @@ class Linking:
 def track_detections(
     filtered: FilteredDetections, info: VideoInfo, label_map: LabelMap, cuts: Sequence[int], linking: Linking
 ) -> FilteredDetections:
-    """Returns the boxes of tracks, `track_id` from 1 by first appearance; all others are dropped and counted.
+    """Returns the boxes that belong to tracks; drops and counts all others.
 
-    The steps: link boxes, extend tracks, merge duplicates, drop short and unsure tracks, vote for a class, smooth, fill
-    in short gaps, keep few boxes. `linking` decides which of them happen.
+    `track_id` counts from 1 by first appearance.
 
-    A thing with more than a box, such as a mask, is neither smoothed nor filled in: its geometry fits its frame only.
-    A box keeps its measured confidence, also if its track has another class. Filled-in boxes are marked and have
-    confidence 0. Images come back as they are, because they do not follow each other.
+    The steps are: link boxes, extend tracks, merge duplicates, drop short and unsure tracks, vote for a class, smooth,
+    fill in short gaps, keep few boxes. `linking` decides which of these steps run.
+
+    A detection with a mask or other geometry is neither smoothed nor filled in, since its geometry fits its own frame
+    only. A box keeps its measured confidence even if its track gets another class. Filled-in boxes are marked and have
+    confidence 0. Images are returned unchanged, because they do not follow each other.
 
     Args:
-        filtered: what the filters keep.
+        filtered: the detections that the filters keep.
         info: the video.
         label_map: from the detector's classes to ontology objects.
-        cuts: rising, the first frames of new shots; no track goes on over one.
+        cuts: the first frames of new shots, rising; no track continues over one.
         linking: how boxes become tracks.
 
     Raises:
@@ -89,7 +92,7 @@ def track_detections(
 def _whole_tracks(
     filtered: FilteredDetections, info: VideoInfo, label_map: LabelMap, cuts: Sequence[int], linking: Linking
 ) -> tuple[VideoDetections, DropCounts]:
-    """Returns the boxes of the tracks that stay, and all dropped boxes, counted."""
+    """Returns the boxes of the tracks that stay, and the counts of all dropped boxes."""
     detections, limits = filtered.detections, linking.limits
     tracked = replace(detections, track_id=link_boxes(detections, info, cuts, linking.new_tracker))
     if limits.extend_iou is not None:
@@ -111,14 +114,14 @@ def _whole_tracks(
 def link_boxes(
     detections: VideoDetections, info: VideoInfo, cuts: Sequence[int], new_tracker: Callable[[VideoInfo], Tracker]
 ) -> NDArray[np.int64]:
-    """Returns the track of each box, int64 (N,), from 0 by first appearance; -1: the tracker gave it none.
+    """Returns the track of each box, int64 (N,), from 0 by first appearance; -1 means no track.
 
-    The tracker gets every frame that the detector has seen, in order, frames without boxes included.
+    The tracker gets every frame that the detector has seen, in order, also frames without boxes.
 
     Args:
         detections: boxes.
         info: the video.
-        cuts: rising, the first frames of new shots, which get a fresh tracker each.
+        cuts: the first frames of new shots, rising; each shot gets a fresh tracker.
         new_tracker: builds a tracker.
 
     Raises:
@@ -144,8 +147,8 @@ def link_boxes(
 def vote_classes(tracked: VideoDetections, label_map: LabelMap) -> NDArray[np.int64]:
     """Returns one class for all boxes of a track, int64 (N,).
 
-    Boxes vote with their confidence, first for the ontology object, then for one of the classes that map to it: two
-    kinds of vehicle together outvote a person.
+    Boxes vote with their confidence, first for the ontology object, then for one of the classes that map to it. So two
+    kinds of vehicle together can outvote a person.
 
     Args:
         tracked: boxes, each of a track and of a mapped class.
@@ -159,14 +162,15 @@ def vote_classes(tracked: VideoDetections, label_map: LabelMap) -> NDArray[np.in
 
 
 def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float) -> VideoDetections:
-    """Returns the boxes with gaps of their tracks filled in on straight lines, on frames that the detector has seen.
+    """Returns the boxes with short gaps of their tracks filled in on straight lines.
 
-    Filled-in boxes are marked. No gap next to a box with more geometry, such as a mask, is filled in.
+    Only frames that the detector has seen get a box. Filled-in boxes are marked. A gap next to a box with a mask or
+    other geometry is not filled in.
 
     Args:
         tracked: boxes, each of a track.
         info: the video.
-        max_gap_seconds: longest time from box to box; a longer gap stays, and the track goes on after it.
+        max_gap_seconds: longest time from box to box; a longer gap stays, and the track continues after it.
     """
     frames = tracked.frames_looked_at
     order = np.lexsort((tracked.frame_index, tracked.track_id))
@@ -199,7 +203,7 @@ def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float)
 
 
 def _ask(tracker: Tracker, boxes: Detections, frame_index: int) -> NDArray[np.int64]:
-    """Returns the tracker's answer for a frame, checked."""
+    """Returns the tracker's checked answer for a frame."""
     try:
         given = np.asarray(tracker.update(boxes, frame_index))
     except Exception as error:
@@ -216,7 +220,7 @@ def _ask(tracker: Tracker, boxes: Detections, frame_index: int) -> NDArray[np.in
 
 
 def _with_counts(dropped: DropCounts, lost: Mapping[DropReason, NDArray[np.int64]], label_map: LabelMap) -> DropCounts:
-    """Returns the counts with more boxes, given by the class ids of each reason."""
+    """Returns the counts after adding more dropped boxes, given as class ids by reason."""
     counts = {reason: Counter(by_class) for reason, by_class in dropped.items()}
     for reason, class_id in lost.items():
         if len(class_id):
@@ -225,7 +229,9 @@ def _with_counts(dropped: DropCounts, lost: Mapping[DropReason, NDArray[np.int64
 
 
 def _heaviest(group: NDArray[np.int64], choice: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Returns, for each group from 0, the choice with the greatest sum of weights; of equals the lowest.
+    """Returns the choice with the greatest sum of weights for each group; of ties, the lowest choice.
+
+    Groups are numbered from 0.
 
     >>> _heaviest(np.array([0, 0, 0, 1]), np.array([5, 7, 7, 2]), np.array([0.6, 0.4, 0.3, 0.1])).tolist()
     [7, 2]

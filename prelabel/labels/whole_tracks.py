@@ -1,4 +1,4 @@
-"""Tracks as wholes: lengthened by unsure boxes, merged where two lie on one thing, and judged."""
+"""Extends tracks by unsure boxes, merges duplicate tracks, and selects short and unsure tracks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 
 NUM_FIT = 6
-"""Boxes at the end of a track that tell where it goes on."""
+"""Number of boxes at the end of a track from which its next place is computed."""
 MAX_MISSED = 2
-"""Frames at the end of a track on which no box goes on with it, before it ends."""
+"""Number of frames in a row without a matching box after which a track ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class TrackLimits:
         min_length: fewest detected boxes.
         min_seconds: shortest time from first to last box, at most half of the video.
         min_mean_conf: least mean confidence of its boxes.
-        min_peak_conf: least confidence of its surest box.
-        max_filled: largest share of its frames that no box was detected on.
-        extend_iou: least overlap of an unsure box with the place where a track goes on; None: tracks stay as linked.
-        merge_iou: overlap from which two tracks on one frame are the same thing; None: no tracks are merged.
+        min_peak_conf: least confidence of its most confident box.
+        max_filled: largest share of its frames without a detected box.
+        extend_iou: least overlap of an unsure box with the expected place of a track; None leaves tracks as linked.
+        merge_iou: overlap from which two tracks are the same thing; None merges no tracks.
     """
 
     min_length: int = 1
@@ -44,14 +44,15 @@ class TrackLimits:
 
 
 def extend_tracks(detections: VideoDetections, shot: NDArray[np.int64], min_iou: float) -> NDArray[np.int64]:
-    """Returns the track of each box, int64 (N,), after boxes without a track went on with tracks at their ends.
+    """Returns the track of each box, int64 (N,), after tracks are extended at both ends.
 
-    A tracker begins a track with a sure box. The unsure boxes before it, as a thing comes into view, are linked here.
+    A tracker begins a track with a sure box. This function adds the unsure boxes before it, from the time when the
+    thing comes into view, and those after its last box.
 
     Args:
-        detections: boxes; `track_id` -1: of no track.
+        detections: boxes; `track_id` is -1 for boxes without a track.
         shot: (N,), the shot of each box.
-        min_iou: least overlap of a box with the place where the track is expected, or with its last box.
+        min_iou: least overlap of a box with the expected place of the track, or with the track's last box.
     """
     track_id = detections.track_id.copy()
     frames = detections.frames_looked_at
@@ -78,14 +79,14 @@ def extend_tracks(detections: VideoDetections, shot: NDArray[np.int64], min_iou:
 
 
 def merge_duplicates(detections: VideoDetections, min_iou: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Returns the track of each box after duplicates are merged, int64 (N,), and which boxes are dropped, bool (N,).
+    """Returns the track of each box after merging, int64 (N,), and which boxes are dropped, bool (N,).
 
-    A track is a duplicate if it lies on a surer one for at least half of its boxes. It goes on as that track on frames
-    where that has no box; its other boxes are dropped.
+    A track is a duplicate if at least half of its boxes overlap those of a track with a greater sum of confidences. On
+    frames where that track has no box, it takes over the duplicate's boxes. The duplicate's other boxes are dropped.
 
     Args:
         detections: boxes, each of a track.
-        min_iou: overlap from which boxes of two tracks are one thing, of whatever class.
+        min_iou: overlap from which boxes of two tracks are one thing, even if their classes differ.
     """
     track_id = detections.track_id.copy()
     is_dropped = np.zeros(len(detections), np.bool_)
@@ -112,7 +113,7 @@ def merge_duplicates(detections: VideoDetections, min_iou: float) -> tuple[NDArr
 
 
 def is_unsure(detections: VideoDetections, info: VideoInfo, limits: TrackLimits) -> NDArray[np.bool_]:
-    """Returns which boxes are of a track that is not sure enough or has too many holes, bool (N,)."""
+    """Returns which boxes belong to a track with low confidence or too many gaps, bool (N,)."""
     number, frames = detections.instance, detections.frames_looked_at
     size = int(number.max(initial=-1)) + 1
     num = np.bincount(number, minlength=size)
@@ -121,14 +122,14 @@ def is_unsure(detections: VideoDetections, info: VideoInfo, limits: TrackLimits)
     np.maximum.at(peak, number, detections.confidence)
     first, last = _ends(number, np.searchsorted(frames, detections.frame_index), size)
     filled = 1 - num / np.maximum(last - first + 1, 1)
-    # Confidences are float32: 0.6 as it was measured is a little more than 0.6 in a config.
+    # Confidences are float32, limits float64: the same decimal number differs slightly between the two.
     unsure = (mean < limits.min_mean_conf - 1e-6) | (peak < limits.min_peak_conf - 1e-6) | (filled > limits.max_filled)
     is_of_unsure: NDArray[np.bool_] = unsure[number]
     return is_of_unsure
 
 
 def is_short(detections: VideoDetections, info: VideoInfo, limits: TrackLimits) -> NDArray[np.bool_]:
-    """Returns which boxes are of a track with too few boxes or over too short a time, bool (N,)."""
+    """Returns which boxes belong to a track with too few boxes or too short a time, bool (N,)."""
     number, frames = detections.instance, detections.frames_looked_at
     size = int(number.max(initial=-1)) + 1
     num = np.bincount(number, minlength=size)
@@ -160,7 +161,7 @@ def _by_weight(track_id: NDArray[np.int64], confidence: NDArray[np.float32]) -> 
 
 
 def _expected(detections: VideoDetections, rows: list[int], frame: float) -> NDArray[np.float64]:
-    """Returns where a track is expected on a frame: its centre on a fitted line, with its median size, (4,)."""
+    """Returns the expected box of a track on a frame, (4,): its centre is on a fitted line, its size the median."""
     boxes, at = detections.xyxy[rows].astype(np.float64), detections.frame_index[rows].astype(np.float64)
     centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     away = at - at.mean()

@@ -1,4 +1,7 @@
-"""Writes answers to a classification onto a label row: replaces what prelabel wrote before, keeps all other labels."""
+"""Writes answers to a classification onto a label row.
+
+They replace what prelabel wrote before; all other labels stay.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ def write_answers(
 ) -> WrittenRow:
     """Returns the row with a classification instance for each answer.
 
-    They replace prelabel's own untouched answers to this classification; everything else on the row stays. If a person
-    has answered it on a frame of an answer, that answer is left out. An answer that would be written again unchanged
-    keeps its date.
+    They replace prelabel's own untouched answers to this classification; everything else on the row stays. An answer is
+    left out if a person has answered the classification on one of its frames. An answer that would be written again
+    unchanged keeps its date.
 
     Args:
-        row: of a video, an image or an image group; does not change.
-        answers: no two on one frame.
+        row: of a video, an image or an image group; not changed.
+        answers: no two of them on the same frame.
         classification: the question.
         now: creation time of the answers.
 
@@ -63,7 +66,7 @@ def write_answers(
 
 
 def find_own_answers(row: LabelRow, feature_hash: str | None = None) -> dict[str, AnswerEntry]:
-    """Returns prelabel's own untouched answers by hash, to one classification or to all."""
+    """Returns prelabel's own untouched answers by hash; to one classification if given, otherwise to all."""
     return {
         key: entry
         for key, entry in (row.get("classification_answers") or {}).items()
@@ -137,7 +140,10 @@ def _free_hash(row: LabelRow, entry: AnswerEntry, taken: Mapping[str, AnswerEntr
 
 
 def _hashes_of(row: LabelRow, entry: AnswerEntry) -> list[str]:
-    """Returns the hashes that an answer can have; none if prelabel does not write its form. See `own.py`."""
+    """Returns the hashes that an answer can have; none if prelabel does not write answers of this form.
+
+    `own.py` explains what the hashes are for.
+    """
     try:
         lines = sorted(_answer_text(answer) for answer in entry["classifications"])
         content = "\n".join(

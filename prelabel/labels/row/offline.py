@@ -1,4 +1,4 @@
-"""Makes label rows with the Encord SDK, without a platform."""
+"""Makes and edits label rows with the Encord SDK, without a connection to the platform."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class EditableRow:
-    """A label row to edit, and its content before.
+    """A label row to edit, and its content before the edits.
 
-    `save` and `set_priority` only note what the function asks for: an error after them leaves nothing half done, and a
-    dry run changes nothing. `workflow_complete` and `workflow_reopen` raise an error.
+    A user's function edits the row. When it calls `save` or `set_priority`, nothing is sent to the platform. So an
+    error after these calls leaves nothing half done, and a dry run changes nothing. `workflow_complete` and
+    `workflow_reopen` raise an error.
 
     Attributes:
         sdk: the row with its labels.
         sent: its JSON from the platform or the file.
         before: its JSON as the SDK writes it before any edit.
-        priority: set by the function.
+        priority: the priority that the function has set; None if it has set none.
     """
 
     sdk: LabelRowV2
@@ -44,7 +45,7 @@ class EditableRow:
     def __post_init__(self) -> None:
         self.sdk.from_labels_dict(self.sent)
         self.before = self.sdk.to_encord_dict()
-        # Replaces methods of this object only, not of the SDK's class (encord 0.1.211).
+        # This replaces the methods of this object only, not of the SDK's class (encord 0.1.211).
         self.sdk.save = _do_nothing  # type: ignore[method-assign]
         self.sdk.set_priority = self._note_priority  # type: ignore[method-assign]
         self.sdk.workflow_complete = _refuse_to_move  # type: ignore[method-assign]
@@ -67,7 +68,7 @@ class EditableRow:
 
 
 def _do_nothing(*_: object, **__: object) -> None:
-    """Replaces `save`: the run saves the changes."""
+    """Ignores a call of `save`, because the run saves the changes."""
 
 
 def _refuse_to_move(*_: object, **__: object) -> None:
@@ -82,7 +83,7 @@ def labels_of(row: LabelRow) -> dict[str, Any]:
 
 
 def added_labels(before: LabelRow, after: LabelRow) -> dict[str, str]:
-    """Returns the names of new instances, by object or classification hash."""
+    """Returns the names of the instances that only `after` has, by object or classification hash."""
     known = _names(before)
     return {key: name for key, name in _names(after).items() if key not in known}
 
@@ -117,19 +118,19 @@ _NAMESPACE = uuid.UUID("8f2d1c5e-7a60-4c0b-9b53-5d8f7f0b6a11")
 
 
 def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: EncordOntology, *, now: datetime) -> LabelRow:
-    """Returns an empty label row, as `to_encord_dict()` of a real `LabelRowV2`.
+    """Returns the JSON of an empty label row, as a real `LabelRowV2` writes it.
 
-    Media without a frame rate are images: one is an image, several are an image group.
+    Media without a frame rate are images: one frame gives an image, several give an image group.
 
     Args:
-        task_key: the row's uuids are computed from it, the same in every run.
+        task_key: identifies the task; the row's uuids are computed from it, so they are the same in every run.
         title: of the data unit.
         info: of the media.
         ontology: of the labels, from `encord_ontology`.
         now: creation time of the row.
 
     Raises:
-        LabelError: there are no frames.
+        LabelError: the media have no frames.
     """
     if info.num_frames == 0:
         raise LabelError(f"{title}: got no frames, expected 1 or more")
@@ -138,7 +139,7 @@ def new_label_row(task_key: str, title: str, info: VideoInfo, ontology: EncordOn
 
 
 def data_hash_of(task_key: str) -> str:
-    """Returns the `data_hash` of an offline row."""
+    """Returns the `data_hash` of the offline row of a task."""
     return _uuid("data", task_key)
 
 
@@ -171,7 +172,7 @@ def blank_labels(row: LabelRowV2, ontology: Ontology) -> LabelRow:
     """Returns the JSON of a row that the platform has not initialised yet.
 
     Args:
-        row: as listed, with its images.
+        row: as the project lists it, with the metadata of its images.
         ontology: of the project.
 
     Raises:
@@ -185,7 +186,7 @@ def blank_labels(row: LabelRowV2, ontology: Ontology) -> LabelRow:
 
 
 def _media_metadata(row: LabelRowV2) -> Any:
-    """Returns the metadata that the SDK makes a row from."""
+    """Returns the metadata from which the SDK makes a row."""
     from encord.orm import storage as sdk
 
     mime_type = row.file_type or ""
@@ -217,7 +218,7 @@ def _media_metadata(row: LabelRowV2) -> Any:
 
 
 def detached_row(title: str, info: VideoInfo, ontology: EncordOntology) -> LabelRowV2:
-    """Returns the SDK's row for media, without labels and without a platform."""
+    """Returns the SDK's row for media, without labels or a connection to the platform."""
     return _detached_row(_file_type(title), info, ontology)
 
 
@@ -256,7 +257,7 @@ def _blank_row(mime_type: str | None, info: VideoInfo, ontology: EncordOntology)
 
 
 def _with_identity(blank: LabelRow, task_key: str, title: str, now: datetime) -> LabelRow:
-    """Returns the row with uuids, titles and times, which the platform would have set."""
+    """Returns the row with the uuids, titles and times that the platform would set."""
     data_hash, units = data_hash_of(task_key), {}
     for number, unit in enumerate(blank["data_units"].values()):
         is_one_of_many = blank["data_type"] == "img_group"

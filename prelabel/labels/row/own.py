@@ -1,14 +1,15 @@
-"""Which object instances of a label row prelabel wrote, and whether a person has changed them since.
+"""Identifies the object instances of a label row that prelabel wrote and nobody has changed since.
 
 **The mark.** The hash of an instance (eight base64 characters, as the SDK makes them) is computed from what prelabel
-wrote: SHA-256 over data unit, frame, feature hash, geometry and confidence at five decimals, for each frame of the
-instance in order, cut to 48 bits. The mark needs no extra field, which the platform could drop. Any change of the
+wrote. It is a SHA-256 over data unit, frame, feature hash, geometry and confidence at five decimals, for each frame of
+the instance in order, cut to 48 bits. The mark needs no extra field, which the platform could drop. Any change of the
 content on any frame breaks it.
 
-**Own and untouched** is an instance whose content still gives its hash, as one box or as a whole track, and that has no
+**Own and untouched** is an instance whose content still gives its hash, as one box or as a whole track. It also has no
 frame with `manualAnnotation` or `isDeleted`, no answers and no dynamic answers. If a person moves, adds or deletes one
-of its boxes, changes its class or gives it attributes, the whole instance is theirs from then on. An instance that a
-person made passes for prelabel's with a probability of 2^-46 (48 bits, four nonces), and only if it is not manual.
+of its boxes, changes its class or gives it attributes, prelabel treats the whole instance as that person's. An instance
+that a person made is mistaken for prelabel's with a probability of 2^-46 (48 bits, four nonces), and only if it is not
+manual.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from prelabel.errors import LabelError
 from prelabel.labels.row.shapes import geometry_text
 
 LabelRow: TypeAlias = dict[str, Any]
-"""A label row as JSON, in the form that `LabelRowV2.to_encord_dict` gives."""
+"""A label row as JSON, in the form that `LabelRowV2.to_encord_dict` returns."""
 
 Place: TypeAlias = tuple[str, int]
 """Key of the data unit, and 0-based frame of the row."""
@@ -36,10 +37,10 @@ Placed: TypeAlias = Mapping[Place, dict[str, Any]]
 NUM_NONCES = 4
 IMAGE_TYPES = ("image", "img_group")
 KINDS_WITH_FRAMES: tuple[str, ...] = ("video", *IMAGE_TYPES)
-"""Values of `data_type` for rows that take objects on frames."""
+"""The values of `data_type` for rows that can have objects on frames."""
 
 INTERPOLATED_CONFIDENCE = 0.99
-"""The platform's editor and SDK (`encord.objects.interpolation`) mark interpolated labels by this confidence."""
+"""The confidence by which the platform's editor and SDK (`encord.objects.interpolation`) mark interpolated labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,11 @@ class WrittenRow:
 
     Attributes:
         row: ready to save.
-        num_instances: prelabel's own on the row: one a track, and one for each detection without a track.
-        num_replaced: prelabel's own that were on the row before.
-        num_kept: instances of people and other tools; all of them are still there.
-        num_taken_over: instances that were left out because a person has taken over the same one.
+        num_instances: number of prelabel's own instances on the row: one for each track, and one for each detection
+            without a track.
+        num_replaced: number of prelabel's own instances that were on the row before.
+        num_kept: number of instances of people and other tools; all of them are still on the row.
+        num_taken_over: number of instances left out because a person has edited and kept the same one.
     """
 
     row: LabelRow
@@ -62,13 +64,14 @@ class WrittenRow:
 
 
 RowChange: TypeAlias = Callable[[LabelRow, datetime], WrittenRow]
-"""Takes a row, which it does not change, and the time; returns the row to save."""
+"""Takes a row and the time, and returns the row to save; does not change the given row."""
 
 
 def object_hashes(placed: Placed) -> Iterator[str]:
-    """Yields the hashes that an instance can have: the first, then those to use if another instance has the first.
+    """Yields the hashes that an instance can have, in the order in which to try them.
 
-    Yields none if the geometry is of a form that prelabel does not write.
+    The later ones are for instances of equal content on the same row. Yields none if prelabel does not write geometry
+    of this form.
     """
     content = hashlib.sha256(b"prelabel\n")
     for (unit_hash, frame_index), label in sorted(placed.items(), key=lambda item: (item[0][1], item[0][0])):
@@ -87,7 +90,7 @@ def check_kind(row: LabelRow) -> None:
     """Checks that a row is one of video, image or image group.
 
     Raises:
-        LabelError: the row is of another kind, or not a label row.
+        LabelError: the row is of another kind, or it is not a label row.
     """
     kind = row.get("data_type")
     if kind not in KINDS_WITH_FRAMES:
@@ -106,10 +109,10 @@ def as_row_time(time: datetime) -> str:
 
 
 def iterate_frames(row: LabelRow) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Yields (key of the data unit, frame index, labels on the frame) of a row of video, image or image group.
+    """Yields (key of the data unit, frame index, labels on the frame) of a row.
 
     Raises:
-        LabelError: the row is of another kind, or not a label row.
+        LabelError: the row is not of a video, an image or an image group, or it is not a label row.
     """
     check_kind(row)
     try:

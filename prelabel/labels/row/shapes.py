@@ -1,4 +1,4 @@
-"""Boxes and other geometry as label rows carry them, and as the text that an object hash is computed from."""
+"""Converts boxes and other geometry to the JSON of label rows, and that JSON to the text to hash."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def box_geometry(shape: str, corners: Corners, width: int, height: int) -> dict[
     Args:
         shape: one of `prelabel.data.ontology.BOX_SHAPES`.
         corners: of a box with an area, within the frame.
-        width: of the data unit in pixels, and so of a bitmask.
-        height: of the data unit in pixels.
+        width: of the data unit in pixels; a bitmask has the same width.
+        height: of the data unit in pixels; a bitmask has the same height.
 
     >>> box_geometry("bounding_box", (10000, 20000, 40000, 50000), 640, 360)
     {'boundingBox': {'h': 0.3, 'w': 0.3, 'x': 0.1, 'y': 0.2}}
@@ -52,13 +52,13 @@ def box_geometry(shape: str, corners: Corners, width: int, height: int) -> dict[
 
 
 def geometry_keys(geometry: Geometry, category: OntologyObject, frame: Size, unit: Size) -> dict[str, Any]:
-    """Returns a mask, polygons, rotated box or keypoints as the SDK writes them for the object's shape.
+    """Returns a mask, polygons, a rotated box or keypoints as the SDK writes them for the object's shape.
 
     Args:
         geometry: in pixels of the displayed frame; keypoints in the skeleton's order.
         category: the ontology object.
         frame: size of the displayed frame.
-        unit: size of the data unit, and so of a bitmask.
+        unit: size of the data unit; a bitmask has the same size.
 
     Raises:
         ValueError: the shape does not fit the geometry.
@@ -90,7 +90,10 @@ def _polygons(geometry: Polygons, frame: Size) -> dict[str, Any]:
 
 
 def _rotatable_box(box: RotatedBox, frame: Size) -> dict[str, float]:
-    """Returns the box before its rotation; `theta` rotates it about its centre, in degrees clockwise on the screen."""
+    """Returns the box before its rotation, with the angle `theta`.
+
+    The rotation is about the box's centre, in degrees clockwise on the screen.
+    """
     top_left = np.array([[box.centre_x - box.width / 2, box.centre_y - box.height / 2], [box.width, box.height]])
     (x, y), (width, height) = _on_grid(top_left, frame)
     return {"h": height, "w": width, "x": x, "y": y, "theta": round(box.angle_degrees % 360, 5) % 360}
@@ -112,9 +115,9 @@ def _bitmask(mask: Mask, frame: Size, unit: Size) -> dict[str, Any]:
 
 
 def _scaled(mask: Mask, frame: Size, unit: Size) -> Mask:
-    """Returns a mask scaled from the frame's size to the unit's, of one pixel or more.
+    """Returns a mask scaled from the frame's size to the unit's; it has at least one pixel.
 
-    The two differ where the platform keeps a video of another size than its frames are displayed with.
+    The two sizes differ if the platform stores a video in another size than that in which it displays its frames.
     """
     (width, height), (unit_width, unit_height) = frame, unit
     columns = ((np.arange(unit_width) + 0.5) * width / unit_width).astype(np.int64) - mask.left
@@ -129,9 +132,9 @@ def _scaled(mask: Mask, frame: Size, unit: Size) -> Mask:
 
 
 def geometry_text(label: Mapping[str, Any]) -> str | None:
-    """Returns the geometry of an object as text at five decimals; None if prelabel does not write such a form.
+    """Returns an object's geometry as text at five decimals; None if prelabel does not write geometry of this form.
 
-    The text survives a round trip through the platform's JSON, where 1.0 can come back as 1.
+    The text is the same after a round trip through the platform's JSON, which can turn 1.0 into 1.
 
     >>> geometry_text({"boundingBox": {"h": 0.3, "w": 1, "x": 0, "y": 0.2}})
     'boundingBox 0.30000 1.00000 0.00000 0.20000'
@@ -167,7 +170,7 @@ def _polygon_text(label: Mapping[str, Any]) -> str | None:
     polygons = label.get("polygons")
     if not polygons:
         return f"polygon {outline}"
-    # The platform may return one of the two forms. If both are there and differ, somebody has edited one of them.
+    # The platform may return only one of the two forms. If it returns both and they differ, somebody has edited one.
     if outline not in ("", _numbers(polygons[0][0])):
         return None
     return "polygon " + " and ".join(" without ".join(map(_numbers, rings)) for rings in polygons)
@@ -182,7 +185,7 @@ def _skeleton_text(label: Mapping[str, Any]) -> str:
 
 
 def _visibility(point: Mapping[str, Any]) -> str:
-    # The platform keeps flags, the SDK writes a word.
+    # The platform stores one flag for each word, the SDK writes the word itself.
     flags = (word for word in ("invisible", "occluded", "selfOccluded", "visible") if point.get(word))
     return next(flags, point.get("visibility") or "visible")
 
@@ -202,7 +205,7 @@ def _numbers(values: Any) -> str:
 
 
 def _filled_bitmask(corners: Corners, width: int, height: int) -> dict[str, Any]:
-    """Returns a bitmask as large as the frame in which the box's pixels are set, at least one."""
+    """Returns a bitmask of the frame's size in which the box's pixels are set, at least one."""
     left, right = _pixel_span(corners[0], corners[2], width)
     top, bottom = _pixel_span(corners[1], corners[3], height)
     rle = _rectangle_rle((left, top, right, bottom), width, height)
@@ -219,12 +222,12 @@ def _pixel_span(low: int, high: int, num_pixels: int) -> tuple[int, int]:
 def _rectangle_rle(xyxy: tuple[int, int, int, int], width: int, height: int) -> str:
     """Returns the run lengths of a filled rectangle, as `encord.common.bitmask_operations` encodes them.
 
-    Runs go row by row, unset first. From the fourth on, each is written as its difference to the one two before it, so
-    all rows of a rectangle but the first are zeros. Written out because a mask of the whole frame would cost
-    milliseconds a box.
+    Runs go row by row, unset pixels first. From the fourth run on, each is written as its difference from the run two
+    before it. So all rows of a rectangle but the first become zeros. This function computes the text directly, because
+    encoding a mask of the whole frame would take milliseconds for each box.
 
     Args:
-        xyxy: whole pixels; right and bottom are exclusive.
+        xyxy: left, top, right and bottom in whole pixels; right and bottom are exclusive.
         width: of the frame in pixels.
         height: of the frame in pixels.
 
@@ -246,7 +249,7 @@ def _rectangle_rle(xyxy: tuple[int, int, int, int], width: int, height: int) -> 
 
 
 def _encode_count(count: int) -> str:
-    """Returns a signed count in COCO's text form: five bits a character, low bits first."""
+    """Returns a signed count in COCO's text form: five bits for each character, low bits first."""
     text = ""
     while True:
         bits, count = count & 0x1F, count >> 5

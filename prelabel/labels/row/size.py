@@ -1,4 +1,4 @@
-"""The size of a label row in its request, and advice if it is larger than the platform allows."""
+"""Measures a label row's request, and says what would fit if the platform does not allow the size."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ FRAMES_DEPTH = 4  # row, data units, unit, labels by frame
 
 
 def json_pieces(value: Any, depth: int = FRAMES_DEPTH) -> Iterator[str]:
-    """Yields the text of `json.dumps(value)` in pieces, so that the text of a large row is never in memory at once.
+    """Yields the text of `json.dumps(value)` in pieces.
+
+    So the whole text of a large row is never in memory at once.
 
     Args:
         value: of plain JSON types.
-        depth: levels of objects to split; deeper or small objects come in one piece.
+        depth: levels of objects to split; deeper or small objects are one piece each.
 
     >>> "".join(json_pieces({"a": {"b": [1, 2]}, "c": {}}))
     '{"a": {"b": [1, 2]}, "c": {}}'
@@ -39,7 +41,7 @@ def json_pieces(value: Any, depth: int = FRAMES_DEPTH) -> Iterator[str]:
 
 
 def _is_small(value: Any, depth: int) -> bool:
-    """Returns whether no object in the first levels has many members, as in the row of an image."""
+    """Returns whether no object in the first `depth` levels has many members, as in the row of an image."""
     if depth == 0 or not isinstance(value, dict):
         return True
     if len(value) > _FEW:
@@ -73,7 +75,7 @@ SENT_KEYS = frozenset(
 
 
 def row_num_bytes(row: LabelRow) -> int:
-    """Returns the bytes of the request that `Project.save_label_row` sends for the row."""
+    """Returns the size in bytes of the request that `Project.save_label_row` sends for the row."""
     payload = {key: value for key, value in row.items() if key in SENT_KEYS}
     values = {"uid": row["label_hash"], "payload": payload}
     request = {"query_type": "labelrow", "query_method": "POST", "values": values}
@@ -81,14 +83,14 @@ def row_num_bytes(row: LabelRow) -> int:
 
 
 def check_row_size(row: LabelRow, max_row_bytes: int) -> int:
-    """Returns `row_num_bytes`, checked against the limit.
+    """Returns `row_num_bytes` after checking it against the limit.
 
     Args:
         row: to save.
         max_row_bytes: the platform's limit.
 
     Raises:
-        RowTooLargeError: the row is larger; names a threshold and a stride that would fit.
+        RowTooLargeError: the row is larger than the limit. The message names a threshold and a stride that would fit.
     """
     num_bytes = row_num_bytes(row)
     if num_bytes <= max_row_bytes:
@@ -102,18 +104,19 @@ def check_row_size(row: LabelRow, max_row_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _OwnSizes:
-    """The boxes of prelabel's own instances on a row, as columns.
+    """The sizes of the boxes of prelabel's own instances on a row, as columns.
 
-    The advice is safe. A higher threshold removes whole tracks, as a missing box within a track is filled in again. A
-    stride removes boxes but no track; it is not advised where boxes were filled in, as more would be.
+    A row that follows the advice fits. For a threshold, only whole tracks count as removed, because a missing box
+    within a track is filled in again. For a stride, only boxes count as removed, and no track. No stride is advised for
+    rows with filled-in boxes, because a stride would add more of these.
 
     Attributes:
-        num_bytes: (N,) int64, of a box, and of its instance's answers entry if it is the only box.
-        confidence: (N,) float64, highest detected one of the box's instance.
+        num_bytes: (N,) int64, size of a box, plus that of its instance's answers entry if it is the only box.
+        confidence: (N,) float64, highest measured confidence of the box's instance.
         frame_index: (N,) int64.
         instance: (N,) int64.
-        is_filled: (N,) bool, filled in between two boxes of a track.
-        entry_bytes: of the largest answers entry.
+        is_filled: (N,) bool, whether the box is filled in between two boxes of a track.
+        entry_bytes: size of the largest answers entry.
     """
 
     num_bytes: NDArray[np.int64]
@@ -162,7 +165,7 @@ class _OwnSizes:
         return "what would fit: " + " or ".join(ways) if ways else "no threshold or stride would fit"
 
     def _threshold(self, room: int) -> str | None:
-        """Returns the lowest threshold, to two decimals, whose instances fit."""
+        """Returns the lowest threshold, to two decimals, at which the instances fit; None if none does."""
         for step in range(1, 100):
             keep = self.confidence >= step / 100
             if keep.any() and self.num_bytes[keep].sum() <= room:
@@ -171,13 +174,19 @@ class _OwnSizes:
         return None
 
     def _nothing_between(self, room: int) -> str | None:
-        """Returns an option, if the row fits without filled-in boxes, even with an instance for each other box."""
+        """Returns the option that leaves out filled-in boxes; None if the row would not fit with it.
+
+        In the worst case, each other box becomes an instance of its own, with an answers entry.
+        """
         found = ~self.is_filled
         fits = self.num_bytes[found].sum() + self.entry_bytes * found.sum() <= room
         return "labels.keyframes.between=empty" if fits else None
 
     def _stride(self, room: int) -> str | None:
-        """Returns the smallest stride whose instances fit; a multiple of the row's own stride."""
+        """Returns the smallest stride at which the instances fit; None if none does.
+
+        It is a multiple of the row's own stride.
+        """
         step = int(np.gcd.reduce(self.frame_index)) if len(self.frame_index) else 0
         if step == 0:
             return None

@@ -1,7 +1,9 @@
-"""Writes detections onto a label row: replaces what prelabel wrote before, keeps all other labels.
+"""Writes detections onto a label row.
 
-The row is edited as JSON, since `LabelRowV2` (encord 0.1.211) compares every object with every frame when it is
-serialised: 100,000 instances take it minutes. A test holds the JSON equal to the SDK's, field by field.
+They replace what prelabel wrote before; all other labels stay.
+
+This module edits the row as JSON. `LabelRowV2` (encord 0.1.211) compares every object with every frame when it writes a
+row, which takes minutes for 100,000 instances. A test checks that the JSON equals the SDK's, field by field.
 """
 
 from __future__ import annotations
@@ -46,13 +48,13 @@ def write_detections(
 ) -> WrittenRow:
     """Returns the row with an object instance for each track and each box without a track.
 
-    They replace prelabel's own untouched instances; everything else on the row stays. If an earlier instance would be
-    written again unchanged, it keeps its date and number, so that writing twice changes nothing.
+    They replace prelabel's own untouched instances; everything else on the row stays. An instance that would be written
+    again unchanged keeps its dates and its hash. So writing twice changes nothing.
 
     Args:
-        row: of a video, an image or an image group; does not change.
-        detections: filtered: of mapped classes, with an area within the frame, and with geometry that fits the object's
-            shape; all boxes of a track have one class.
+        row: of a video, an image or an image group; not changed.
+        detections: filtered. They are of mapped classes, have an area within the frame, and geometry that fits the
+            object's shape. All boxes of a track have one class.
         info: the video or images.
         label_map: from the detector's classes to ontology objects.
         now: creation time of the instances.
@@ -81,10 +83,10 @@ def write_detections(
 def _instances(
     row: LabelRow, detections: VideoDetections, info: VideoInfo, label_map: LabelMap, made_at: str
 ) -> Sequence[Placed]:
-    """Returns the instances without their hashes."""
+    """Returns the new instances, still without their hashes."""
     units = _UnitsByFrame(row)
     corners = _checked_corners(row, detections, info)
-    # The editor interpolates such boxes again when somebody moves the boxes around them.
+    # With this confidence, the editor interpolates a box again when somebody moves the boxes around it.
     confidence = np.where(detections.interpolated, INTERPOLATED_CONFIDENCE, detections.confidence.astype(np.float64))
     confidence = np.rint(confidence * GRID) / GRID
     class_ids, instances = detections.class_id.tolist(), detections.instance.tolist()
@@ -108,14 +110,14 @@ def _instances(
 
 @dataclass(slots=True)
 class _NewInstances:
-    """Gives each new instance a hash, and collects their objects by frame.
+    """Gives each new instance a hash, and collects the instances' objects by frame.
 
     Attributes:
         own: prelabel's instances that were on the row before, by hash.
-        held: hashes of instances that stay on the row, with their places.
+        held: places of the instances that stay on the row, by hash.
         on_frames: the new objects by (data unit, frame).
         hashes: of the new instances, in order.
-        num_taken_over: instances left out because a person has taken over the same one.
+        num_taken_over: number of instances left out because a person has edited and kept the same one.
     """
 
     own: Mapping[str, Placed]
@@ -127,7 +129,7 @@ class _NewInstances:
     def add(self, placed: Placed) -> None:
         for key in object_hashes(placed):
             if key in self.held:
-                # The same hash at the same place: a person has edited this very instance and kept it.
+                # The same hash at the same place means that a person has edited this instance and kept it.
                 if any(place in self.held[key] for place in placed):
                     self.num_taken_over += 1
                     return
@@ -146,7 +148,7 @@ class _NewInstances:
 
 
 class _UnitsByFrame:
-    """Finds the data unit of a frame: a video is one unit, each image a unit of its own."""
+    """The data units of a row by frame: a video is one unit, and each image is a unit of its own."""
 
     def __init__(self, row: LabelRow) -> None:
         self._title = row.get("data_title")
@@ -156,7 +158,7 @@ class _UnitsByFrame:
         }
 
     def at(self, frame_index: int, info: VideoInfo) -> tuple[str, tuple[int, int]]:
-        """Returns the unit's key and size in pixels: the platform's size if the row has it."""
+        """Returns the unit's key and its size in pixels; this is the platform's size if the row has it."""
         try:
             key, unit = self._units[0 if self._is_video else frame_index]
         except KeyError:
@@ -169,7 +171,7 @@ class _UnitsByFrame:
 
 
 def _add_frame(placed: dict[Place, dict[str, Any]], place: Place, label: dict[str, Any]) -> None:
-    """Adds a frame to an instance."""
+    """Adds the object on one frame to an instance."""
     if place in placed:
         raise LabelError(f"frame {place[1]}: got two boxes of one track")
     first = next(iter(placed.values()), label)
@@ -185,7 +187,7 @@ def _held_hashes(base: LabelRow) -> tuple[dict[str, set[Place]], int]:
         for label in labels.get("objects") or ():
             held[label["objectHash"]].add((unit_hash, frame_index))
     num_objects = len(held)
-    # Answers can outlive their object. A new instance under such a hash would get them.
+    # Answers can outlive their object. A new instance with the same hash would get them, so the hash is in use.
     for orphan in (*base["object_answers"], *base["object_actions"]):
         held.setdefault(orphan, set())
     return dict(held), num_objects
@@ -258,7 +260,9 @@ def _frame_with(labels: Mapping[str, Any], objects: list[dict[str, Any]]) -> dic
 
 
 def count_labels_of_others(row: LabelRow) -> int:
-    """Returns how many objects and classifications on a row are not prelabel's own and untouched.
+    """Returns the number of labels on a row that prelabel did not write or that somebody has changed.
+
+    Object and classification instances count.
 
     Raises:
         LabelError: the row is not of a video, an image or an image group.
@@ -271,10 +275,12 @@ def count_labels_of_others(row: LabelRow) -> int:
 
 
 def refuse_begun(title: str, row: LabelRow) -> None:
-    """Checks that nobody has begun to work on a row: every label on it is prelabel's own and untouched.
+    """Checks that nobody has begun to work on a row.
+
+    This holds if every label on it is prelabel's own and untouched.
 
     Raises:
-        TakenError: somebody has.
+        TakenError: somebody has begun to work on it.
     """
     count = count_labels_of_others(row)
     if count:
@@ -285,7 +291,7 @@ def refuse_begun(title: str, row: LabelRow) -> None:
 
 
 def unless_begun(title: str, change: RowChange) -> RowChange:
-    """Returns the change, made to raise a TakenError if somebody has begun to work on the row."""
+    """Returns a change that raises `TakenError` if somebody has begun to work on the row, and else does the same."""
 
     def change_unbegun(row: LabelRow, now: datetime) -> WrittenRow:
         refuse_begun(title, row)
