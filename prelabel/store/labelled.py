@@ -1,6 +1,7 @@
-"""Detections that became labels, one Parquet file a task below `.prelabel/`: made once, read by every output.
+"""Stores the labelled detections and the class probabilities of tasks in Parquet files.
 
-The file is a cache. It holds for one label fingerprint and one file of raw detections, and is made again from these.
+Labelled detections are in one file for each task below `.prelabel/`. The run writes it once, and every output reads it.
+It is a cache: it is valid for one label fingerprint and one file of raw detections, and can be made again from these.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class LabelledDetections:
-    """What a config makes of a task's raw detections.
+    """The labels that a config makes of a task's raw detections.
 
     Attributes:
         info: the video as it is shown.
-        filtered: the detections that become labels, and how many do not.
+        filtered: the detections that become labels, and the number of those that do not.
         fingerprint: of the config's labels section, the raw detections' config, and the media.
-        raw_stamp: size and time of change in nanoseconds of the file of raw detections.
+        raw_stamp: size in bytes and modification time in nanoseconds of the file of raw detections.
     """
 
     info: VideoInfo
@@ -46,13 +47,13 @@ class LabelledDetections:
 
 
 def stamp_of(path: Path) -> tuple[int, int]:
-    """Returns size and time of change of a file; another stamp means another content."""
+    """Returns a file's size in bytes and modification time in nanoseconds; a new stamp means new content."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
 def write_labelled(path: Path, labelled: LabelledDetections) -> None:
-    """Writes the file, whole or not at all."""
+    """Writes the file completely or not at all."""
     filtered = labelled.filtered
     metadata = {
         "format": _FORMAT,
@@ -70,7 +71,7 @@ def write_labelled(path: Path, labelled: LabelledDetections) -> None:
 
 
 def read_labelled(path: Path) -> LabelledDetections | None:
-    """Returns what a file holds; None where there is none, or it is damaged."""
+    """Returns the labelled detections of a file; None if the file is missing or damaged."""
     if not path.exists():
         return None
     try:
@@ -100,8 +101,8 @@ class ClassRecord:
         info: the media as they are shown.
         frame_index: int64 (M,), rising, the images that the classifier saw.
         probabilities: float32 (M, C), 0..1, by the classifier's class id.
-        fingerprint: of config, model, classes and media; a record of another one is made again.
-        partial: why the media were not read whole; None if they were.
+        fingerprint: of config, model, classes and media; a record with another fingerprint is made again.
+        partial: why the media were not read completely; None if they were.
     """
 
     info: VideoInfo
@@ -117,7 +118,7 @@ class ClassRecord:
 
 
 def write_classes(path: Path, record: ClassRecord) -> None:
-    """Writes the record, whole or not at all."""
+    """Writes the record completely or not at all."""
     import pyarrow as pa
 
     num_classes = record.probabilities.shape[1]

@@ -1,4 +1,4 @@
-"""The ledger of a run's folder: how far each task is, and which file names it has, in one SQLite file."""
+"""The ledger of a run's folder: an SQLite file with each task's progress and file names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, get_args
 from prelabel.errors import MachineError
 
 LEDGER = Path(".prelabel") / "ledger.sqlite"
-"""Below the output of a run."""
+"""Path of the ledger below the output of a run."""
 
 Step = Literal["inferred", "labelled", "done", "failed"]
 Synchronous = Literal["NORMAL", "FULL"]
@@ -49,17 +49,17 @@ ON CONFLICT (key) DO UPDATE SET
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """How far a task is.
+    """The progress of a task.
 
     Attributes:
         key: of the task.
         title: of the task.
-        step: the last one that succeeded, or `failed`.
+        step: the last step that succeeded, or `failed`.
         fingerprint: of the config, model and media at that step.
-        num_instances: object instances that were last saved.
-        reason: why it failed, or what it lacks; else empty.
+        num_instances: number of object instances that were last saved.
+        reason: why the task failed, or what it lacks; else empty.
         updated_at: UTC, ISO 8601.
-        num_failures: failures since it was last done.
+        num_failures: number of failures since the task was last done.
     """
 
     key: str
@@ -73,19 +73,20 @@ class Entry:
 
 
 class Ledger:
-    """Entries by task key. May be used from several threads.
+    """The entries of tasks by key. Several threads may use it.
 
-    An entry is on disk when `record` returns. Only `inferred` may be lost with the power: the raw detections are in a
-    file of their own, and the next run finds them there.
+    An entry is on disk when `record` returns. Only an entry with the step `inferred` may be lost if the power fails.
+    The raw detections are in a file of their own, where the next run finds them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._synchronous: Synchronous | None = None  # of the connection; None: not set yet
+        self._synchronous: Synchronous | None = None  # the connection's setting; None means not set yet
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
+            # With a write-ahead log, a process that reads does not wait for one that writes.
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute(_TASKS)
             self._connection.execute(_NAMES)
@@ -94,23 +95,24 @@ class Ledger:
             raise MachineError(f"{path}: the ledger cannot be opened: {error}") from error
 
     def entry(self, key: str) -> Entry | None:
-        """Returns the entry of a task; None if no run has worked on it."""
+        """Returns the entry of a task; None if no run has worked on the task."""
         return next(self._select("WHERE key = ?", key), None)
 
     def entries(self) -> list[Entry]:
-        """Returns all entries, the latest last."""
+        """Returns all entries; the one that was changed last comes last."""
         return list(self._select("ORDER BY updated_at, key"))
 
     def record(self, entry: Entry, *, keeps_instances: bool = False) -> None:
-        """Replaces the entry of a task; sets its time and counts its failures.
+        """Replaces the entry of a task, sets its time and counts its failures.
 
         Args:
-            entry: the new one.
-            keeps_instances: whether an earlier `num_instances` stays.
+            entry: the new entry; its `updated_at` and `num_failures` are ignored.
+            keeps_instances: whether the earlier entry's `num_instances` stays.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         failures = int(entry.step == "failed")
         values = (entry.key, entry.title, entry.step, entry.fingerprint, entry.num_instances, entry.reason)
+        # FULL waits for the disk at each commit, NORMAL in WAL mode does not.
         synchronous: Synchronous = "NORMAL" if entry.step == "inferred" else "FULL"
         self._execute(_RECORD, (*values, now, failures, keeps_instances), synchronous)
 
@@ -128,15 +130,15 @@ class Ledger:
         self.close()
 
     def give_name(self, key: str, candidates: Sequence[str]) -> str:
-        """Returns the first of the names that no other task has; it belongs to the task from now on.
+        """Returns the first name that no other task has, and reserves it for the task.
 
         Args:
-            key: the task's.
-            candidates: in order of preference; the last one is free.
+            key: of the task.
+            candidates: names in order of preference; the last one must be free.
         """
         for name in candidates:
             if not self._owner(name):
-                # Two processes may come here at once: the database lets one of them have the name.
+                # Two processes may get here at the same time: the database gives the name to one of them.
                 self._execute("INSERT OR IGNORE INTO names VALUES (?, ?)", (name, key), "FULL")
             if self._owner(name) == [(key,)]:
                 return name
@@ -161,7 +163,7 @@ class Ledger:
 
         Args:
             statement: SQL.
-            values: of its parameters.
+            values: of the statement's parameters.
             synchronous: SQLite's setting for a statement that writes; None for one that reads.
         """
         try:
@@ -170,5 +172,5 @@ class Ledger:
                     self._connection.execute(f"PRAGMA synchronous={synchronous}")
                     self._synchronous = synchronous
                 return self._connection.execute(statement, values).fetchall()
-        except sqlite3.OperationalError as error:  # a full disk, or a lock that another process keeps
+        except sqlite3.OperationalError as error:  # a full disk, or a lock that another process holds
             raise MachineError(f"{self.path}: the ledger cannot be used: {error}") from error

@@ -1,4 +1,7 @@
-"""Parquet files with metadata in JSON: written whole or not at all, and read with errors that name the file."""
+"""Reads and writes Parquet files with metadata in JSON.
+
+A file is written completely or not at all. Errors when reading name the file.
+"""
 
 from __future__ import annotations
 
@@ -32,26 +35,26 @@ def write_parquet(
     values_repeat: bool = True,
     durable: bool = True,
 ) -> None:
-    """Writes a file, whole or not at all.
+    """Writes a file completely or not at all.
 
     Args:
         path: of the file.
         columns: by name.
         metadata: values that JSON can hold; `format` is one of them.
-        values_repeat: whether columns hold values more than once, so that a dictionary is worth its time.
-        durable: whether the file survives a loss of power; a cache need not, and is cheaper without.
+        values_repeat: whether columns hold values more than once, so that a dictionary saves space.
+        durable: whether the file survives a power failure. A cache need not, and is written faster without.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     table = pa.table(dict(columns)).replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
-    # Given a path, pyarrow (26.0) looks up its kind of file system each time; given an open file, it does not.
+    # For a path, pyarrow (26.0) looks up the kind of file system each time; for an open file, it does not.
     with atomic_write(path, durable=durable) as unfinished, pa.OSFile(str(unfinished), "wb") as file:
         pq.write_table(table, file, compression="zstd", use_dictionary=values_repeat)
 
 
-# pyarrow's own conversions (`pa.array`, `to_numpy`; 26.0) import pandas where it is installed: half a second of each
-# run. These two share memory with the arrays they get.
+# pyarrow's own conversions (`pa.array`, `to_numpy`; 26.0) import pandas if it is installed, which takes half a second
+# of each run. The results of these two functions share memory with their arguments.
 
 
 def to_arrow(values: NDArray[Number]) -> pyarrow.Array:
@@ -72,10 +75,12 @@ def to_numpy(column: pyarrow.Array, dtype: type[Number]) -> NDArray[Number]:
 
 @contextmanager
 def open_parquet(path: Path, format: int) -> Iterator[tuple[pyarrow.Table, dict[str, Any]]]:
-    """Yields table and metadata of a file; what goes wrong with them inside the block is an error that names the file.
+    """Yields the table and the metadata of a file.
+
+    Errors inside the block that come from the file's content become a `LabelError` too.
 
     Raises:
-        LabelError: the file is missing, damaged, of another format, or not written by prelabel.
+        LabelError: the file is missing, damaged, of another format, or not written by prelabel; the message names it.
     """
     import pyarrow.parquet as pq
 
@@ -89,7 +94,7 @@ def open_metadata(path: Path, format: int) -> Iterator[dict[str, Any]]:
     """Yields the metadata of a file without reading its columns.
 
     Raises:
-        LabelError: as `open_parquet`.
+        LabelError: in the same cases as `open_parquet`.
     """
     import pyarrow.parquet as pq
 
@@ -120,10 +125,10 @@ _WINDOW = ("left", "top", "width", "height")
 
 
 def geometry_as_columns(geometry: NDArray[np.object_]) -> dict[str, pyarrow.Array]:
-    """Returns the columns by kind.
+    """Returns a column for each kind of geometry that occurs, by kind.
 
     Args:
-        geometry: object (N,), as of `VideoDetections`.
+        geometry: object (N,), as in `VideoDetections`.
     """
     import pyarrow as pa
 
@@ -147,7 +152,7 @@ def geometry_as_columns(geometry: NDArray[np.object_]) -> dict[str, pyarrow.Arra
 
 
 def geometry_of_table(table: pyarrow.Table) -> NDArray[np.object_]:
-    """Returns the geometry of each row, object (N,), as `geometry_as_columns` took it."""
+    """Returns the geometry of each row, object (N,), from the columns that `geometry_as_columns` made."""
     geometry = np.full(table.num_rows, None, object)
     for kind in GEOMETRY_KINDS:
         if kind in table.column_names:
@@ -157,7 +162,10 @@ def geometry_of_table(table: pyarrow.Table) -> NDArray[np.object_]:
 
 
 def _mask_column(values: Sequence[Geometry | None]) -> pyarrow.Array:
-    """Returns masks as a struct array, built from whole arrays: Python lists of run lengths would be slow."""
+    """Returns masks as a struct array.
+
+    It is built from whole arrays, because Python lists of run lengths would be slow.
+    """
     import pyarrow as pa
 
     masks = [value if isinstance(value, Mask) else None for value in values]

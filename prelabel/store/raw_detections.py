@@ -1,6 +1,7 @@
-"""Raw detections of a task in a Parquet file, as the detector gave them.
+"""Stores a task's raw detections in a Parquet file, as the detector gave them.
 
-A run that goes on, other thresholds, and `evaluate` start from this file: no frame is decoded or detected again.
+A resumed run, a run with other thresholds, and `evaluate` start from this file. They decode no frame and run no
+detector again.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
 
 
 def video_info_to_json(info: VideoInfo) -> dict[str, Any]:
-    """Returns the fields of a video's info as JSON holds them."""
+    """Returns the fields of a video's info as values for JSON."""
     return {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
 
 
 def video_info_from_json(values: Mapping[str, Any]) -> VideoInfo:
-    """Returns what `video_info_to_json` got."""
+    """Returns the video's info from the values that `video_info_to_json` made."""
     return VideoInfo(**{**values, "frame_sizes": tuple((width, height) for width, height in values["frame_sizes"])})
 
 
@@ -47,15 +48,15 @@ _FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class DetectionProvenance:
-    """Which detector and which config made raw detections.
+    """The detector and the config that made raw detections.
 
     Attributes:
         class_names: the detector's, by `class_id`.
-        model: which model it was; None where the detector does not say.
-        fingerprint: of config, model and media; detections of another fingerprint are detected again.
-        lowest_conf: confidence down to which boxes are stored; None if every box of the detector becomes a label.
+        model: which model it was; None if the detector does not say.
+        fingerprint: of config, model and media; if it differs, the run detects again.
+        lowest_conf: lowest confidence of stored boxes; None if every box of the detector becomes a label.
         offer: what the detector gives in addition to boxes.
-        digests: of the config's values that decided the detections, by key.
+        digests: of the config's values that affect the detections, by key.
     """
 
     class_names: tuple[str, ...]
@@ -84,8 +85,8 @@ class RawRecord:
         info: the video as it is shown.
         detections: as the detector gave them; `inferred_frames` are the frames that it saw.
         origin: which detector and which config made them.
-        partial: why the media were not read whole; None if they were.
-        cuts: rising, the first frame of each new shot.
+        partial: why the media were not read completely; None if they were.
+        cuts: the first frame of each new shot, rising.
     """
 
     info: VideoInfo
@@ -96,7 +97,7 @@ class RawRecord:
 
 
 def write_raw(path: Path, record: RawRecord) -> None:
-    """Writes the record, whole or not at all."""
+    """Writes the record completely or not at all."""
     metadata = {
         "format": _FORMAT,
         "info": video_info_to_json(record.info),
@@ -109,7 +110,7 @@ def write_raw(path: Path, record: RawRecord) -> None:
 
 
 def detection_columns(detections: VideoDetections) -> dict[str, pyarrow.Array]:
-    """Returns a column for each field of the detections, but for `inferred_frames` and `interpolated`."""
+    """Returns a column for each field of the detections, except `inferred_frames` and `interpolated`."""
     import pyarrow as pa
 
     corners = np.ascontiguousarray(detections.xyxy, np.float32).reshape(-1)
@@ -140,7 +141,7 @@ def read_raw(path: Path) -> RawRecord:
 
 
 def read_origin(path: Path) -> DetectionProvenance:
-    """Returns which detector and config made the detections of a file, without reading these.
+    """Returns which detector and config made the detections of a file, without reading the detections.
 
     Raises:
         LabelError: the file is missing, damaged, or not written by prelabel.
@@ -175,7 +176,9 @@ def read_detections(table: pyarrow.Table, inferred_frames: NDArray[np.int64]) ->
 
 
 def ranges_of_frames(frames: NDArray[np.int64]) -> list[list[int]]:
-    """Returns rising frames as ranges [first, number, step]: with a stride, a video of any length is one range.
+    """Returns rising frames as ranges [first, number of frames, step].
+
+    So a video of any length that is read with a stride is one range.
 
     >>> ranges_of_frames(np.array([0, 2, 4, 6, 10, 11, 12]))
     [[0, 4, 2], [10, 3, 1]]
@@ -194,7 +197,7 @@ def ranges_of_frames(frames: NDArray[np.int64]) -> list[list[int]]:
 
 
 def frames_of_ranges(runs: list[list[int]]) -> NDArray[np.int64]:
-    """Returns the frames of ranges.
+    """Returns the frames of the ranges that `ranges_of_frames` made.
 
     >>> frames_of_ranges([[0, 4, 2], [10, 3, 1]]).tolist()
     [0, 2, 4, 6, 10, 11, 12]

@@ -24,12 +24,12 @@ _MEANS = ("map_50_95", "map_50")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Average precision over the images and the categories that labels and truth have in common.
+    """Average precision over the images and categories that the labels and the ground truth have in common.
 
     Attributes:
         map_50_95: mean over categories and over IoU thresholds 0.50, 0.55, ... 0.95.
         map_50: mean over categories at IoU 0.50.
-        by_class: AP over IoU 0.50 to 0.95 by the truth's category name; only categories that the images show.
+        by_class: AP over IoU 0.50 to 0.95, by the ground truth's category name; only categories that the images show.
     """
 
     map_50_95: float
@@ -38,7 +38,7 @@ class Score:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The values as JSON holds them: the means, then AP by class.
+        """The values for JSON: the means, then AP by class.
 
         >>> Score(0.5, 0.7, {"car": 0.5, "map_50": 0.1}).figures
         {'map_50_95': 0.5, 'map_50': 0.7, 'car': 0.5}
@@ -55,7 +55,7 @@ def _fields_of(figures: object) -> object:
 
 
 ScoreOfFigures = Annotated[Score, BeforeValidator(_fields_of)]
-"""A score, also when it is read back from JSON."""
+"""A score that pydantic can also read from its `figures`."""
 
 
 Status = Literal["done", "already done", "failed", "skipped"]
@@ -63,27 +63,28 @@ Status = Literal["done", "already done", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class TaskReport:
-    """How one task ended.
+    """The result of one task.
 
     Attributes:
-        title: what people call it.
+        title: the name to show to people.
         key: its key in the ledger.
-        status: `done`; `already done` by an earlier run; `failed`; `skipped`: a person or another run has moved it on.
-        reason: why it is not done; else empty.
-        partial: what a labelled task lacks; None if it is whole.
-        num_frames: frames that the media have.
-        num_inferred: frames that the model saw.
-        instances: object instances by ontology object.
-        num_boxes: of these instances, on all frames.
-        num_interpolated: of these boxes, those filled in: in gaps of tracks, and between kept boxes.
-        thinning: boxes saved by keeping few of each track, and what that cost; None where all are kept.
-        dropped: detections that became no instance, by reason.
+        status: `done`; `already done` (by an earlier run); `failed`; or `skipped` (a person or another run has moved
+            the task).
+        reason: why the task is not done; else empty.
+        partial: what a labelled task lacks; None if it is complete.
+        num_frames: number of frames that the media have.
+        num_inferred: number of frames that the model saw.
+        instances: number of object instances by ontology object.
+        num_boxes: number of boxes of these instances, on all frames.
+        num_interpolated: number of these boxes that were filled in, in gaps of tracks and between kept boxes.
+        thinning: how many boxes of the tracks were kept, and how well they fit; None if all were kept.
+        dropped: number of detections that became no instance, by reason.
         pathway: where the task went, or would go in a dry run or without a workflow.
-        priority: the new one, 0 to 1; None: the task kept its own.
-        reader: which reader read it, and why.
-        seconds: busy time by stage: fetch, decode, detect or classify, save.
-        outputs: files written for it.
-        row_bytes: of its label row; None where nothing was written, or the sink does not say.
+        priority: the new priority, 0 to 1; None if the task keeps its own.
+        reader: which reader read the media, and why.
+        seconds: busy time by step: fetch, decode, detect or classify, save.
+        outputs: files written for the task.
+        row_bytes: size of its label row; None if nothing was written, or if the sink does not say.
     """
 
     title: str
@@ -107,37 +108,37 @@ class TaskReport:
 
     @property
     def is_done(self) -> bool:
-        """Whether its labels are written, by this run or an earlier one."""
+        """Whether this run or an earlier one has written the task's labels."""
         return self.status in ("done", "already done")
 
     @property
     def reason_beside_title(self) -> str:
-        """Why it is not done, without its title."""
+        """The reason without the task's title."""
         return reason_beside(self.title, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
-        prelabel: version.
+        prelabel: version of prelabel.
         started_at: UTC, ISO 8601.
-        config_sha256: of what decides what the labels say.
+        config_sha256: of the part of the config that affects the labels.
         model: name, weights_sha256, licence, engine.
-        dry_run: nothing on the platform was changed.
-        seconds: from the first task to the end of the last.
+        dry_run: whether the run was a dry run, which changes nothing on the platform.
+        seconds: from the start of the first task to the end of the last.
         tasks: in the order in which they ended.
         skipped: tasks that are not for this tool, and why.
         warnings: what a user should know although no task failed.
-        instances_are: `per_frame`: one for each box; `tracks`: one for each thing, over all its frames.
+        instances_are: `per_frame` for one instance a box; `tracks` for one instance a thing, over all its frames.
         usage: what a model behind a service counted, by name: requests, tokens, cost.
-        stopped: a stop was asked for before all was done.
+        stopped: whether somebody requested a stop before all tasks were done.
         aborted: why the run ended early; else empty.
-        shapes: of the ontology objects that a detector labels; empty of answers.
-        device: of the detector, such as `cuda:0`; empty where it does not say.
-        is_outage: the run ended since the platform did not answer; a later run may go on.
-        score: against the ground truth, where one was given.
+        shapes: of the ontology objects that a detector labels; empty for answers.
+        device: of the detector, such as `cuda:0`; empty if the detector does not say.
+        is_outage: whether the run ended because the platform did not answer; a later run may continue.
+        score: against the ground truth, if one was given.
         unwritten: why the file about all tasks could not be written; else empty.
         outputs: files of the run itself.
     """
@@ -169,12 +170,15 @@ class RunReport:
 
     @property
     def num_worked_on(self) -> int:
-        """Tasks that this run did or failed: not those that an earlier run had done or that were skipped."""
+        """The number of tasks that ended in this run as done or failed.
+
+        Tasks that were skipped, or that an earlier run had done, do not count.
+        """
         return sum(task.status in ("done", "failed") for task in self.tasks)
 
     @property
     def instances(self) -> dict[str, int]:
-        """Object instances by ontology object, the most frequent first."""
+        """The number of object instances by ontology object, the most frequent first."""
         counts: Counter[str] = Counter()
         for task in self.tasks:
             counts.update(task.instances)
@@ -182,13 +186,13 @@ class RunReport:
 
     @property
     def pathways(self) -> dict[str, int]:
-        """Tasks by the pathway that they took, the most frequent first."""
+        """The number of tasks by pathway, the most frequent first."""
         counts = Counter(task.pathway for task in self.tasks if task.status == "done" and task.pathway)
         return dict(counts.most_common())
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Detections that became no instance, by reason, the most frequent first."""
+        """The number of detections that became no instance, by reason, the most frequent first."""
         counts: Counter[str] = Counter()
         for task in self.tasks:
             counts.update(task.dropped)
@@ -196,38 +200,38 @@ class RunReport:
 
     @property
     def num_boxes(self) -> int:
-        """Boxes of these instances, on all frames."""
+        """The number of boxes of all instances, on all frames."""
         return sum(task.num_boxes for task in self.tasks)
 
     @property
     def noun(self) -> tuple[str, str]:
-        """What one label is called by its shape, and several of them."""
+        """The noun for one label and for several, such as box and boxes; it depends on the shapes."""
         return noun_of(self.shapes)
 
     @property
     def num_interpolated(self) -> int:
-        """Boxes that were filled in, over all tasks."""
+        """The number of filled-in boxes, over all tasks."""
         return sum(task.num_interpolated for task in self.tasks)
 
     @property
     def thinning(self) -> KeyframeStats | None:
-        """Boxes saved by keeping few of each track, over all tasks; None where all are kept."""
+        """How many boxes of the tracks were kept, over all tasks; None if all were kept."""
         return sum_up([task.thinning for task in self.tasks if task.thinning is not None])
 
     @property
     def num_inferred(self) -> int:
-        """Frames that the model saw in this run."""
+        """The number of frames that the model saw in this run."""
         looked = (task for task in self.tasks if task.seconds.keys() & {"detect", "classify"})
         return sum(task.num_inferred for task in looked)
 
     @property
     def frames_per_second(self) -> float:
-        """Frames that the model saw by the run's whole time; 0.0 if it saw none."""
+        """The number of frames that the model saw, divided by the run's time; 0.0 if it saw none."""
         return self.num_inferred / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def busy_seconds(self) -> dict[str, float]:
-        """Busy time by stage, over all tasks. Stages overlap, so that the sum passes the run's time."""
+        """The busy time by step, over all tasks. Steps overlap, so the sum can exceed the run's time."""
         totals: Counter[str] = Counter()
         for task in self.tasks:
             totals.update(task.seconds)
@@ -235,7 +239,7 @@ class RunReport:
 
     @property
     def limit(self) -> str:
-        """The stage that was busiest, and so set the pace; empty if nothing was worked on."""
+        """The busiest step, which limits the speed; empty if no task was worked on."""
         busy = self.busy_seconds
         return max(busy, key=lambda stage: busy[stage]) if busy else ""
 
@@ -244,7 +248,7 @@ class RunReport:
         """Returns the report that an earlier run wrote.
 
         Raises:
-            ConfigError: there is none, or it is of another version.
+            ConfigError: there is no report, or another version has written it.
         """
         if not path.exists():
             raise ConfigError(f"{path}: there is no report yet: `prelabel run CONFIG` first")

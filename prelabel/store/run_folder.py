@@ -1,4 +1,4 @@
-"""The output folder of a run: one run at a time, the ledger, and the name of each task's files."""
+"""The output folder of a run: its lock, its ledger, and the name of each task's files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prelabel.runtime.files import DRY_RUN, candidate_names
 from prelabel.store.ledger import LEDGER, Entry, Ledger
 
 LOCK = Path(".prelabel") / "run.lock"
-"""Below the output of a run."""
+"""Path of the lock below the output of a run."""
 
 
 class Keyed(Protocol):
@@ -27,20 +27,20 @@ class Keyed(Protocol):
 
     @property
     def key(self) -> str:
-        """Unique in its source, the same in every run."""
+        """Identifies the task in its source, in every run."""
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """The name to show to people."""
 
 
 class RunFolder:
-    """What runs keep in one output folder. May be used from several threads.
+    """The output folder of runs. Several threads may use it.
 
-    Nothing is written before it is needed: a command that only reads leaves a folder without a run as it is.
+    It writes nothing before that is needed. So a command that only reads does not change a folder without a run.
 
     Attributes:
-        output: the folder.
+        output: path of the folder.
     """
 
     def __init__(self, output: Path) -> None:
@@ -52,10 +52,10 @@ class RunFolder:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keeps other runs out of the folder. The object that holds it may hold it again.
+        """Locks the folder against other runs. The same object may lock it several times.
 
         Raises:
-            MachineError: another run holds it; the message names the process and the host.
+            MachineError: another run has locked it; the message names the process and the host.
         """
         if self._num_holders:
             self._num_holders += 1
@@ -82,7 +82,7 @@ class RunFolder:
             raise MachineError(f"{path}: cannot be written: {error.strerror}") from error
         with file:
             try:
-                # The kernel drops the lock when the process ends, however it ends: no stale lock to clean up.
+                # The kernel releases the lock when the process ends, even after a crash. So no lock becomes stale.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
@@ -101,15 +101,15 @@ class RunFolder:
 
     @property
     def has_ledger(self) -> bool:
-        """Whether a run has written here."""
+        """Whether a run has written to this folder."""
         return (self.output / LEDGER).exists()
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger; made when there is none yet.
+        """The ledger; created if there is none yet.
 
         Raises:
-            MachineError: it cannot be opened.
+            MachineError: the ledger cannot be opened.
         """
         with self._lock:
             if self._ledger is None:
@@ -123,14 +123,14 @@ class RunFolder:
         return RunFolder(self.output / DRY_RUN)
 
     def entries(self) -> list[Entry]:
-        """Returns the ledger's entries, the latest last; none where no run has written."""
+        """Returns the ledger's entries, the last changed one last; none if no run has written to this folder."""
         return self.ledger.entries() if self.has_ledger else []
 
     def name(self, task: Keyed) -> str:
-        """Returns the relative path of a task's files without their ending: the same in every run.
+        """Returns the relative path of a task's files without their ending; it is the same in every run.
 
-        It is the title without its suffix. Where another task has that name (`a.mp4`, `a.mov`), it is the whole title;
-        where that is taken too, the title and a digest of the key.
+        It is the title without its suffix. If another task has that name (`a.mp4`, `a.mov`), it is the whole title. If
+        another task has that too, it is the title and a digest of the key.
         """
         wanted = (task.key, task.title)
         with self._lock:
@@ -139,21 +139,21 @@ class RunFolder:
             return self._names[wanted]
 
     def path(self, task: Keyed, ending: str) -> Path:
-        """Returns where the task's file with this ending (`.labels.json`) is or will be."""
+        """Returns the path of the task's file with this ending, such as `.labels.json`; it may not exist yet."""
         return self.output / f"{self.name(task)}{ending}"
 
     def detections_path(self, task: Keyed) -> Path:
-        """Returns where the task's raw detections are or will be."""
+        """Returns the path of the task's raw detections; it may not exist yet."""
         return self.path(task, ".detections.parquet")
 
     def labelled_path(self, task: Keyed) -> Path:
-        """Returns where the task's labelled detections are or will be."""
+        """Returns the path of the task's labelled detections; it may not exist yet."""
         return self.output / ".prelabel" / "labelled" / f"{self.name(task)}.parquet"
 
     def classes_path(self, task: Keyed) -> Path:
-        """Returns where the task's class probabilities are or will be."""
+        """Returns the path of the task's class probabilities; it may not exist yet."""
         return self.path(task, ".classes.parquet")
 
     def call_path(self, task: Keyed) -> Path:
-        """Returns where the result of the task's function call is or will be."""
+        """Returns the path of the result of the task's function call; it may not exist yet."""
         return self.path(task, ".agent.json")

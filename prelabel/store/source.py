@@ -1,8 +1,8 @@
-"""Where tasks come from: the base class of a source, and tasks whose raw detections are stored.
+"""The base class of a source, and the source of tasks whose raw detections are stored.
 
-A source in one file is a class with the three methods of `prelabel.TaskSource`. A config names it as
-`source: {use: mine.py:Mine, ...}`; it is built with the section's other keys as keyword arguments. A class that derives
-from `Source` may say and do more.
+A source plug-in is a class with the three methods of `prelabel.TaskSource`. A config names it as
+`source: {use: mine.py:Mine, ...}`. prelabel builds it with the section's other keys as keyword arguments. A class that
+derives from `Source` can override more methods.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class RowOptions:
     """How a run writes label rows.
 
     Attributes:
-        max_row_bytes: the largest row that is written.
-        skips_begun: whether rows that hold labels of anybody else stay as they are.
-        model_record: model, weights and config, to note next to the labels; a value may be unknown.
+        max_row_bytes: size of the largest row that the run writes.
+        skips_begun: whether the run skips rows with labels that prelabel did not write or that somebody has changed.
+        model_record: model, weights and config, to save with the labels; a value may be unknown.
     """
 
     max_row_bytes: int
@@ -40,22 +40,22 @@ class RowSink(LabelSink, Protocol):
     """A sink of label rows."""
 
     def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
-        """Writes the task's row with a change on it, and returns its bytes. Raises what `write` raises."""
+        """Writes the task's row after a change, and returns its size in bytes; raises the errors of `write`."""
 
     def describe(self) -> str:
-        """Returns where labels go, in words."""
+        """Returns the place to which labels go, in words."""
 
 
 class Source:
-    """Base class of a source: only `tasks` has no default.
+    """The base class of a source; only `tasks` has no default.
 
-    Building a source does no work and cannot fail; `prepare` does what may.
+    Building a source does no work and cannot fail; `prepare` does the work that can.
 
     Attributes:
-        Section: the keys of `source` in a config. A section with extra keys hands these to the class as options.
-        moves_tasks: whether tasks move to another stage once they are labelled; files stay.
-        keeps_rows: whether label rows are where tasks come from; else they are files in the output folder.
-        fetch_workers: tasks that may be opened at the same time, each on a thread of its own.
+        Section: the keys of `source` in a config. A section with extra keys passes these to the class as options.
+        moves_tasks: whether labelled tasks move to another stage; files do not.
+        keeps_rows: whether the source stores label rows itself; otherwise they are files in the output folder.
+        fetch_workers: number of tasks that may be opened at the same time, each on a thread of its own.
         skipped: tasks seen so far that are not for this tool.
         warnings: what a user should know although no task failed; may grow during the run.
     """
@@ -71,74 +71,80 @@ class Source:
         """Checks that tasks can be listed, before a run begins.
 
         Raises:
-            SetupError: they cannot.
+            SetupError: tasks cannot be listed.
         """
 
     def tasks(self) -> Iterator[Task]:
-        """Yields the tasks that wait now, each once."""
+        """Yields each task that waits now, once."""
         raise NotImplementedError
 
     def proceed(self, task: Task, pathway: str | None) -> None:
-        """Moves a task whose labels are saved. Default: it stays.
+        """Moves a task whose labels are saved. By default, the task stays.
 
         Raises:
-            SaveError: it did not move.
+            SaveError: the task was not moved.
         """
 
     def fail(self, task: Task, reason: str) -> None:
-        """Reports a task that failed. Default: the run's report does."""
+        """Reports a failed task. By default, only the run's report does so."""
 
     def prioritise(self, task: Task, priority: float) -> None:
-        """Sets how urgent a task is, 0 to 1, before it moves. Default: tasks have no priority.
+        """Sets the priority of a task, 0 to 1, before it moves. By default, tasks have no priority.
 
         Raises:
-            SaveError: it was not taken.
+            SaveError: the priority was not set.
         """
 
     def close(self) -> None:
-        """Ends all waiting within `Task.open`, so that threads which fetch can end. Tasks may be opened again."""
+        """Ends all waiting in `Task.open`, so that the threads that fetch can end. Tasks may be opened again."""
 
     def count(self) -> int | None:
-        """Returns how many tasks there will be; None where that is not known beforehand."""
+        """Returns the number of tasks that `tasks` will yield; None if it is not known beforehand."""
         return None
 
     def describe(self) -> str:
-        """Returns what waits, in words."""
+        """Returns what the source offers, in words."""
         return type(self).__name__
 
     def check_pathway(self, pathway: str | None) -> str:
-        """Returns what the pathway of this name or uuid is called, and where it leads, in words.
+        """Returns the name of a pathway and where it leads, in words.
+
+        Args:
+            pathway: name or uuid.
 
         Raises:
-            AccountError: there is none; those that exist are named.
+            AccountError: there is no such pathway; the message names those that exist.
         """
         return repr(pathway)
 
     def find_tasks(self, keys: Collection[str]) -> dict[str, Task]:
-        """Returns the tasks of these keys whose media can still be had, by key."""
+        """Returns the tasks with these keys whose media are still available, by key."""
         return {task.key: task for task in self.tasks() if task.key in keys}
 
-    # Where labels go, and what earlier runs stored. None of these needs `prepare`.
+    # The methods below are about the place of labels, and about what earlier runs stored. None of them needs `prepare`.
 
     def ontology(self) -> Ontology | None:
-        """Returns what may be labelled; None: the config names a file, or it is made from the model's classes."""
+        """Returns the ontology of the source; None if it has none.
+
+        Without one, the ontology comes from a file that the config names, or is made from the model's classes.
+        """
         return None
 
     def row_sink(self, label_map: LabelMap, options: RowOptions) -> RowSink:
-        """Returns where label rows are, of a source that keeps them."""
+        """Returns the sink for the source's label rows; only for a source with `keeps_rows`."""
         raise NotImplementedError
 
     def owns(self, key: str, title: str) -> bool:
-        """Tells whether a task that a run stored in the output folder is of this source."""
+        """Returns whether a task that a run stored in the output folder belongs to this source."""
         return True
 
     def stored(self, tasks: Sequence[StoredTask], skipped: Sequence[SkippedTask], warnings: Sequence[str]) -> Source:
-        """Returns a source of tasks that earlier runs stored, to label them again; none of its tasks moves."""
+        """Returns a source of tasks that earlier runs stored, to label them again; it moves no task."""
         return StoredSource(tasks, skipped, warnings)
 
 
 class BareSource(Source):
-    """A source of a user that has the three methods alone."""
+    """Adapts a user's source that has only the three methods of `TaskSource`."""
 
     def __init__(self, wrapped: TaskSource) -> None:
         self._wrapped = wrapped
@@ -148,11 +154,11 @@ class BareSource(Source):
         yield from self._wrapped.tasks()
 
     def proceed(self, task: Task, pathway: str | None) -> None:
-        """Hands the task on."""
+        """Calls the wrapped source."""
         self._wrapped.proceed(task, pathway)
 
     def fail(self, task: Task, reason: str) -> None:
-        """Hands the task on."""
+        """Calls the wrapped source."""
         self._wrapped.fail(task, reason)
 
     def describe(self) -> str:
@@ -166,9 +172,9 @@ class StoredTask:
 
     Attributes:
         key: as in that run.
-        title: as people call it.
+        title: the name to show to people.
         identity: of the media at that time.
-        num_instances: object instances that prelabel wrote last.
+        num_instances: number of object instances that prelabel wrote last.
     """
 
     key: str
@@ -178,17 +184,17 @@ class StoredTask:
     num_frames: None = None
 
     def open(self) -> AbstractContextManager[Media]:
-        """Raises a FetchError: media are not read again."""
+        """Raises a `FetchError`, because the media are not read again."""
         raise unreadable(self.title)
 
 
 def unreadable(title: str) -> FetchError:
-    """Returns the error for a task whose stored detections cannot be read, since its media are not read again."""
+    """Returns the error for a task whose stored detections cannot be read."""
     return FetchError(f"{title}: its stored detections cannot be read: `prelabel run CONFIG` detects again")
 
 
 class StoredSource(Source):
-    """Tasks that earlier runs stored. None of them moves."""
+    """A source of tasks that earlier runs stored; it moves no task."""
 
     def __init__(self, tasks: Sequence[StoredTask], skipped: Sequence[SkippedTask], warnings: Sequence[str]) -> None:
         self._tasks = tasks
@@ -200,5 +206,5 @@ class StoredSource(Source):
         yield from self._tasks
 
     def count(self) -> int:
-        """Returns how many there are."""
+        """Returns the number of tasks."""
         return len(self._tasks)
