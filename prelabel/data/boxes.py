@@ -1,4 +1,4 @@
-"""Boxes between spaces: pixels, fractions of the frame, and the letterboxed input of a network."""
+"""Converts boxes between pixels, fractions of the frame, and the letterboxed input of a network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRID = 100_000
-"""Steps along a side of the frame: label rows carry five decimals."""
+"""Number of steps along a side of the frame; label rows carry five decimals."""
 
 
 def clip_boxes(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -25,7 +25,7 @@ def clip_boxes(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[n
 
 
 def xyxy_to_xywh_norm(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns boxes as x, y of the top left corner, width and height, in fractions of their frames.
+    """Returns boxes as x and y of the top left corner, width and height, in fractions of their frames, (N, 4).
 
     Args:
         xyxy: (N, 4) corners in pixels of the displayed frame.
@@ -39,7 +39,9 @@ def xyxy_to_xywh_norm(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> ND
 
 
 def corners_on_grid(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns corners in hundred-thousandths of their frames, (N, 4) int64, as precise as label rows.
+    """Returns corners in hundred-thousandths of their frames, (N, 4) int64.
+
+    That is the precision of label rows.
 
     Args:
         xyxy: (N, 4) corners in pixels of the displayed frame.
@@ -71,7 +73,7 @@ def _fractions(xyxy: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[n
 
 
 def box_areas(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the areas, (N,), in square pixels."""
+    """Returns the areas of boxes in square pixels, (N,)."""
     return (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
 
 
@@ -88,11 +90,11 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
 def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np.integer]) -> NDArray[np.floating]:
     """Returns the intersection over union of each box of `a` with the box of `b` at the same index.
 
-    The result is float32 for float32 corners, else float64.
+    The result is float32 for float32 corners, otherwise float64.
 
     Args:
         a: (..., 4) corners.
-        b: (..., 4) corners, of a shape that broadcasts with that of `a`.
+        b: (..., 4) corners; its shape broadcasts with that of `a`.
 
     >>> paired_iou(np.array([[0, 0, 2, 2], [0, 0, 1, 1.0]]), np.array([1, 0, 3, 2.0])).round(4).tolist()
     [0.3333, 0.0]
@@ -107,15 +109,15 @@ def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """A frame scaled with its aspect ratio and centred in a network's input.
+    """The place of a frame that is scaled with its aspect ratio and centred in a network's input.
 
     Attributes:
-        height: pixels of the network's input.
-        width: pixels of the network's input.
-        scaled_height: pixels that the scaled frame takes in it.
-        scaled_width: pixels that the scaled frame takes in it.
-        top: pixels of padding above.
-        left: pixels of padding at the left.
+        height: of the network's input in pixels.
+        width: of the network's input in pixels.
+        scaled_height: of the scaled frame in pixels.
+        scaled_width: of the scaled frame in pixels.
+        top: height of the padding above the frame, in pixels.
+        left: width of the padding on the left, in pixels.
     """
 
     height: int
@@ -127,13 +129,13 @@ class Letterbox:
 
     @classmethod
     def fit(cls, height: int, width: int, imgsz: int, stride: int = 32) -> Letterbox:
-        """Returns the smallest input of multiples of `stride` that holds the frame scaled to `imgsz`.
+        """Returns the smallest input that holds the frame scaled to `imgsz`.
 
-        The arithmetic is that of Ultralytics' `LetterBox` (auto=True), so that boxes agree to the pixel.
+        The arithmetic is the same as in Ultralytics' `LetterBox` (auto=True), so that boxes agree to the pixel.
 
         Args:
-            height: pixels of the frame.
-            width: pixels of the frame.
+            height: of the frame in pixels.
+            width: of the frame in pixels.
             imgsz: longest side of the scaled frame, in pixels.
             stride: sides of the input are multiples of this.
 
@@ -148,13 +150,13 @@ class Letterbox:
 
     @classmethod
     def fit_fixed(cls, height: int, width: int, input_height: int, input_width: int) -> Letterbox:
-        """Returns the frame scaled and centred in an input of a fixed shape, as exported engines want it.
+        """Returns the frame scaled and centred in an input of a fixed shape, as exported engines need it.
 
         Args:
-            height: pixels of the frame.
-            width: pixels of the frame.
-            input_height: pixels of the network's input.
-            input_width: pixels of the network's input.
+            height: of the frame in pixels.
+            width: of the frame in pixels.
+            input_height: of the network's input in pixels.
+            input_width: of the network's input in pixels.
 
         >>> box = Letterbox.fit_fixed(1080, 1920, 640, 640)
         >>> box.height, box.width, box.scaled_height, box.top
@@ -165,6 +167,7 @@ class Letterbox:
 
     @classmethod
     def _centred(cls, scaled_height: int, scaled_width: int, pad_height: int, pad_width: int) -> Letterbox:
+        # As in `LetterBox`, an odd padding gets its extra pixel at the bottom and at the right.
         return cls(
             height=scaled_height + pad_height,
             width=scaled_width + pad_width,

@@ -1,4 +1,4 @@
-"""The classifications of an ontology, and all that each may say."""
+"""The classifications of an ontology, and their possible answers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from prelabel.errors import OntologyError, did_you_mean
 
 AttributeKind = Literal["radio", "checklist", "text"]
 PATH_SIGN = " > "
-"""Between the labels of a nested option's path."""
+"""The separator between the labels in the path of a nested option."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one attribute says: an option, or a text.
+    """The value of one attribute: an option or a text.
 
     Attributes:
-        attribute_name: what annotators see.
+        attribute_name: shown to annotators.
         attribute_hash: identifies the attribute on the platform.
-        label: the option's, or the text.
-        value: the option's, as label rows carry it; of a text the text.
+        label: the option's label, or the text.
+        value: the option's value in label rows, or the text.
         option_hash: identifies the option on the platform; empty for a text.
     """
 
@@ -37,11 +37,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One thing that a classification may say.
+    """One possible answer of a classification.
 
     Attributes:
-        name: what configs and reports call it: its label, or its path where another choice bears the same label.
-        steps: from the root attribute down to the choice's own option; a nested option implies those above it.
+        name: its name in configs and reports: its label, or its path if another choice has the same label.
+        steps: from the root attribute down to the choice's own option; a nested option implies its parents.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Choice:
 
     @property
     def path(self) -> str:
-        """The labels from the root down: `Cat > Tabby`."""
+        """The labels from the root down, such as `Cat > Tabby`."""
         return PATH_SIGN.join(step.label for step in self.steps)
 
     @property
     def names(self) -> set[str]:
-        """All that it may be called: its name, path, label and feature hash."""
+        """All names by which a config can refer to it: its name, path, label and feature hash."""
         return {self.name, self.path, self.steps[-1].label, self.steps[-1].option_hash}
 
 
@@ -63,11 +63,11 @@ class Classification:
     """A question that annotators answer for a whole image or a range of frames.
 
     Attributes:
-        name: what annotators see.
+        name: shown to annotators.
         feature_hash: identifies it on the platform.
         kind: of its root attribute.
-        choices: all that it may say, nested options after the one that they belong to; empty for a text.
-        is_global: it is answered once for all frames.
+        choices: all possible answers, nested options after their parent; empty for a text.
+        is_global: whether one answer is for all frames.
         root: name and hash of its root attribute.
     """
 
@@ -79,10 +79,12 @@ class Classification:
     root: tuple[str, str]
 
     def find(self, target: str) -> Choice | None:
-        """Returns the choice of this label, path or feature hash, whatever its case; a text takes any.
+        """Returns the choice with this label, path or feature hash; None if there is none.
+
+        Case does not matter for a label or path. A classification of kind text accepts any target.
 
         Raises:
-            OntologyError: several choices bear the label.
+            OntologyError: several choices have the label.
         """
         if self.kind == "text":
             return Choice(target, (Step(*self.root, target, target),))
@@ -106,10 +108,10 @@ class Classification:
 
 
 def classifications_of(ontology: Ontology) -> tuple[Classification, ...]:
-    """Returns the classifications that are not archived, and that options or a text answer.
+    """Returns the classifications that are not archived and whose answers are options or a text.
 
     Raises:
-        OntologyError: one is not as Encord's editor writes them.
+        OntologyError: the JSON of a classification does not have the form that Encord's editor writes.
     """
     found = []
     for number, entry in enumerate(ontology.structure.get("classifications", ())):
@@ -127,7 +129,8 @@ def find_classification(ontology: Ontology, name: str | None) -> Classification:
     """Returns the classification of this name or feature hash; by default the only one.
 
     Raises:
-        OntologyError: there is none, or several and none is named; those that exist are named.
+        OntologyError: there is no such classification, or there are several and `name` is None. The message names those
+            that exist.
     """
     known = classifications_of(ontology)
     names = [classification.name for classification in known]
@@ -150,7 +153,7 @@ def find_classification(ontology: Ontology, name: str | None) -> Classification:
 
 
 def ontology_of_options(name: str, options: Sequence[str]) -> Ontology:
-    """Returns an ontology of one radio with these options: the same names give the same hashes."""
+    """Returns an ontology of one radio with these options; equal names give equal hashes."""
     radio = {
         "id": "1.1",
         "name": name,

@@ -1,4 +1,4 @@
-"""Detections of a frame, and of a whole video as columns."""
+"""The detections of a frame, and of a whole video as columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prelabel.data.geometry import as_geometry_column
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 ROW_COLUMNS = ("frame_index", "xyxy", "confidence", "class_id", "track_id", "interpolated", "geometry")
-"""Fields of `VideoDetections` with an entry a row."""
+"""The fields of `VideoDetections` that have one entry for each row."""
 
 
 def _no_geometry() -> NDArray[np.object_]:
@@ -23,17 +23,19 @@ def _no_geometry() -> NDArray[np.object_]:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """The detections of one frame. Lists and host tensors are converted to arrays.
+    """The detections of one frame.
+
+    The class converts lists and host tensors to arrays.
 
     Attributes:
         xyxy: float32 (N, 4), corners x1, y1, x2, y2 in pixels of the displayed frame.
         confidence: float32 (N,), 0..1.
         class_id: int64 (N,), index into the detector's `class_names`.
-        geometry: object (N,), what is known beyond the box: a `Mask`, `Polygons`, a `RotatedBox` or `Keypoints`, as
-            `prelabel.data.geometry` has them; None: nothing. The box is around it. By default nothing is known of any.
+        geometry: object (N,), a `Mask`, `Polygons`, a `RotatedBox` or `Keypoints` from `prelabel.data.geometry` within
+            the box, or None for a box alone. By default, all are None.
 
     Raises:
-        ValueError: shapes differ, a value is not finite, a box is inside out, or a confidence is outside 0..1.
+        ValueError: shapes differ, a value is not finite, x2 < x1 or y2 < y1, or a confidence is outside 0..1.
     """
 
     xyxy: NDArray[np.float32]
@@ -54,24 +56,24 @@ class Detections:
 
     @classmethod
     def empty(cls) -> Detections:
-        """Returns no detections."""
+        """Returns an instance without detections."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
 class VideoDetections:
-    """The detections of a video: one row for each, in frame order.
+    """The detections of a video, one row for each, in frame order.
 
     Attributes:
         frame_index: int64 (N,), 0-based, presentation order, not falling.
-        xyxy: float32 (N, 4), corners in pixels of the displayed frame.
+        xyxy: float32 (N, 4), corners x1, y1, x2, y2 in pixels of the displayed frame.
         confidence: float32 (N,), 0..1.
-        class_id: int64 (N,).
-        track_id: int64 (N,), -1: belongs to no track.
-        inferred_frames: int64 (M,), rising: the frames that the detector has seen, those without detections included.
-        interpolated: bool (N,): not found by the detector but filled in between two boxes of a track; confidence 0.
-            By default none is.
-        geometry: object (N,), what is known beyond the box, as of `Detections`.
+        class_id: int64 (N,), index into the detector's `class_names`.
+        track_id: int64 (N,), -1 for a box without a track.
+        inferred_frames: int64 (M,), the frames that the detector has seen, also those without detections; rising.
+        interpolated: bool (N,), whether the box was not detected but filled in between two boxes of a track. Its
+            confidence is 0. By default, no box is.
+        geometry: object (N,), in addition to the box, as in `Detections`.
     """
 
     frame_index: NDArray[np.int64]
@@ -99,7 +101,7 @@ class VideoDetections:
         return len(self.frame_index)
 
     def where(self, keep: NDArray[np.bool_]) -> VideoDetections:
-        """Returns the rows for which `keep`, bool (N,), is true; `inferred_frames` stays."""
+        """Returns the rows for which `keep`, bool (N,), is true; `inferred_frames` does not change."""
         return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
 
     def rows_on(self, frame_index: int) -> slice:
@@ -108,19 +110,19 @@ class VideoDetections:
 
     @property
     def has_geometry(self) -> NDArray[np.bool_]:
-        """Which rows have geometry beyond the box, (N,) bool."""
+        """Whether each row has geometry in addition to its box, bool (N,)."""
         return self.geometry.astype(np.bool_)
 
     @property
     def frames_looked_at(self) -> NDArray[np.int64]:
-        """The frames that the detector has seen, or that have a row, int64, rising."""
+        """The frames that the detector has seen or that have a row, int64, rising."""
         return np.union1d(self.inferred_frames, self.frame_index)
 
     @property
     def instance(self) -> NDArray[np.int64]:
-        """Which object instance each row belongs to, int64 (N,): one a track, one for each row without a track.
+        """The number of each row's object instance, int64 (N,), from 0 by first appearance.
 
-        Numbered from 0 by the first row.
+        Each track is an instance, and so is each row without a track.
         """
         key = np.where(self.track_id >= 0, self.track_id, -1 - np.arange(len(self)))
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
@@ -130,7 +132,11 @@ class VideoDetections:
 
 
 def concatenate(frames: Iterable[tuple[int, Detections]]) -> VideoDetections:
-    """Returns the columns of frames given in presentation order as (frame_index, detections)."""
+    """Returns the detections of frames as columns.
+
+    Args:
+        frames: (frame_index, detections) of each frame, in presentation order.
+    """
     indices: list[int] = []
     found: list[Detections] = []
     for frame_index, detections in frames:
@@ -150,10 +156,10 @@ def concatenate(frames: Iterable[tuple[int, Detections]]) -> VideoDetections:
 
 
 def merge(parts: Sequence[VideoDetections]) -> VideoDetections:
-    """Returns the rows of several parts of one video in frame order, and within a frame in the order of the parts.
+    """Returns the rows of several parts of one video in frame order, and on a frame in the order of the parts.
 
     Args:
-        parts: with the `inferred_frames` of the first.
+        parts: of the video; the result has the `inferred_frames` of the first part.
     """
     order = np.argsort(np.concatenate([part.frame_index for part in parts]), kind="stable")
     columns = {name: np.concatenate([getattr(part, name) for part in parts])[order] for name in ROW_COLUMNS}

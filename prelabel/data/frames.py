@@ -1,4 +1,4 @@
-"""Media files, facts about a video, and batches of its frames."""
+"""Media files, facts about a video, batches of its frames, and scene cuts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Media:
     """The local files of a task.
 
     Attributes:
-        kind: `video`: one file of many frames; `images`: one file for each frame; `file`: one file without frames, such
-            as audio or a document; `none`: no file, because the run does not need it.
+        kind: `video` is one file of many frames; `images` is one file for each frame; `file` is one file without
+            frames, such as audio or a document; `none` is no file, because the run does not need it.
         paths: the video's file, or the images' files in frame order.
     """
 
@@ -40,13 +40,13 @@ class VideoInfo:
     """Facts about a video, or about the images of a task.
 
     Attributes:
-        width: pixels of the displayed frame, rotation applied.
-        height: pixels of the displayed frame, rotation applied.
-        num_frames: frames that are shown, as FFmpeg decodes them one by one.
-        average_fps: frames a second over the whole video; 0.0 for images.
+        width: of the displayed frame in pixels, after rotation.
+        height: of the displayed frame in pixels, after rotation.
+        num_frames: number of frames that are shown when FFmpeg decodes the video from start to end.
+        average_fps: frames per second over the whole video; 0.0 for images.
         duration_seconds: from the first shown frame to the end of the last; 0.0 for images.
-        rotation_degrees: clockwise turn that the file asks for: 0, 90, 180 or 270; already applied to frames.
-        frame_sizes: (width, height) of each frame where images of one task differ in size; else empty.
+        rotation_degrees: clockwise rotation that the file asks for: 0, 90, 180 or 270; already applied to frames.
+        frame_sizes: (width, height) of each frame if the images of a task differ in size; else empty.
     """
 
     width: int
@@ -68,7 +68,7 @@ class VideoInfo:
             raise ValueError(f"frame_sizes: got {len(self.frame_sizes)} for {self.num_frames} frames")
 
     def sizes(self, frame_index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns width and height in pixels, int64 (N, 2), of the frames asked for.
+        """Returns width and height of the requested frames in pixels, int64 (N, 2).
 
         >>> VideoInfo(width=4, height=3, num_frames=2).sizes(np.array([1, 0])).tolist()
         [[4, 3], [4, 3]]
@@ -78,22 +78,23 @@ class VideoInfo:
         return np.tile(np.array([self.width, self.height], np.int64), (len(frame_index), 1))
 
     def size_of(self, frame_index: int) -> tuple[int, int]:
-        """Returns width and height in pixels of one frame."""
+        """Returns width and height of one frame in pixels."""
         return self.frame_sizes[frame_index] if self.frame_sizes else (self.width, self.height)
 
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
-    """Frames that go through a detector together. Lists are converted to arrays.
+    """Frames that a detector processes together.
 
-    A detector may read the batch but not write to it. The reader may reuse its memory once the detector has returned.
+    A detector may read the batch but not write to it. The reader may reuse the batch's memory once the detector has
+    returned. The class converts lists to arrays.
 
     Attributes:
         data: uint8 tensor (N, H, W, 3), RGB, displayed orientation, on the host or on a device.
         frame_indices: int64 (N,), 0-based, presentation order, rising.
         pts_seconds: float64 (N,), time at which each frame is shown, from the first shown frame.
-        ready: on a GPU, the event after which the data may be read; None: they may be read now. A detector need not
-            look at it: its thread's current stream waits already.
+        ready: on a GPU, the event after which the data may be read; None if they may be read now. A detector can ignore
+            it, because the current stream of its thread already waits for the event.
     """
 
     data: torch.Tensor
@@ -117,29 +118,33 @@ class FrameBatch:
         return len(self.frame_indices)
 
     def part(self, start: int, stop: int) -> FrameBatch:
-        """Returns the frames from `start` to before `stop`, counted within the batch; frames are not copied."""
+        """Returns the frames from `start` up to but not including `stop`, without copying them.
+
+        Both count within the batch.
+        """
         place = slice(start, stop)
         return FrameBatch(self.data[place], self.frame_indices[place], self.pts_seconds[place], self.ready)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the frames."""
+        """The size of the frames in bytes."""
         num, height, width, channels = self.data.shape
         return int(num * height * width * channels)
 
 
 THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, SAMPLES = 18, 32, 2
 MIN_CHANGE = 12.0
-"""Mean difference of green values, 0..255."""
+"""Least change at a scene cut: the mean difference of green values, 0..255."""
 MIN_RATIO = 3.0
 NUM_NEIGHBOURS = 2
 
 
 class SceneCutDetector:
-    """Takes batches of frames, and returns at the end where shots begin; holds no frame.
+    """Detects scene cuts from batches of frames, without keeping the frames.
 
-    The changes stay on the frames' device until then: to copy each to the host would wait for the GPU. Frames may be
-    added on another thread and CUDA stream than `cuts` is called on, once all of them are done.
+    The changes stay on the frames' device until `cuts` is called, because copying each to the host would wait for the
+    GPU. `add` may run on another thread and CUDA stream than `cuts`. `cuts` may be called once all of this work is
+    done.
     """
 
     def __init__(self) -> None:
@@ -148,7 +153,7 @@ class SceneCutDetector:
         self._last: torch.Tensor | None = None
 
     def add(self, data: torch.Tensor, frame_indices: NDArray[np.int64]) -> None:
-        """Notes how much each frame differs from the one before it.
+        """Stores how much each frame differs from the one before it.
 
         Args:
             data: uint8 (N, H, W, 3), on any device.
@@ -162,7 +167,7 @@ class SceneCutDetector:
         self._last = small[-1]
 
     def cuts(self) -> NDArray[np.int64]:
-        """Returns the frames, int64 (K,), with which a new shot begins."""
+        """Returns the first frame of each new shot, int64 (K,)."""
         if not self._changes:
             return np.zeros(0, np.int64)
         import torch
@@ -173,8 +178,8 @@ class SceneCutDetector:
 def thumbnails(data: torch.Tensor) -> torch.Tensor:
     """Returns small images of frames, float32 (N, height, width), 0..255, on the frames' device.
 
-    Green alone, which is most of what the eye calls bright, and only some pixels, about 2 by 2 for each of the
-    thumbnail's: the cost does not grow with the frame's size.
+    They show green only, which contributes most to brightness. Each of their pixels averages about 2 by 2 pixels of the
+    frame, so the cost does not grow with the frame's size.
 
     Args:
         data: uint8 (N, H, W, 3), on any device.
@@ -189,17 +194,19 @@ def thumbnails(data: torch.Tensor) -> torch.Tensor:
 
 
 def find_cuts(frame_indices: NDArray[np.int64], changes: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Returns the frames, int64 (K,), with which a new shot begins.
+    """Returns the first frame of each new shot, int64 (K,).
 
     Args:
-        frame_indices: int64 (M,), rising: those that were looked at.
-        changes: float32 (M,), of each to the one before it; the first is 0.
+        frame_indices: int64 (M,), the compared frames, rising.
+        changes: float32 (M,), change of each frame from the one before it; the first is 0.
 
     >>> find_cuts(np.arange(6), np.array([0, 2, 40, 3, 2, 2], np.float32)).tolist()
     [2]
     >>> find_cuts(np.arange(6), np.array([0, 2, 40, 40, 2, 2], np.float32)).tolist()  # a flash
     []
     """
+    # A flash or fast motion gives several large changes in a row. A cut gives one that is much larger than its
+    # neighbours.
     padded = np.pad(changes, NUM_NEIGHBOURS)
     shifts = [shift for shift in range(2 * NUM_NEIGHBOURS + 1) if shift != NUM_NEIGHBOURS]
     around = np.max([padded[shift : shift + len(changes)] for shift in shifts], axis=0)

@@ -1,6 +1,6 @@
-"""Masks, polygons, rotated boxes and keypoints: what a detector can find beyond a box.
+"""Masks, polygons, rotated boxes and keypoints: the geometry that a detector can give in addition to boxes.
 
-Every unit is pixels of the displayed frame.
+All units are pixels of the displayed frame.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ SHAPES_OF: dict[GeometryKind, tuple[str, ...]] = {
     "rotated_box": ("rotatable_bounding_box", "polygon"),
     "keypoints": ("skeleton",),
 }
-"""Ontology shapes that can hold the geometry and not only its box, the preferred one first."""
+"""The ontology shapes that can hold each kind of geometry and not only its box, the preferred one first."""
 
 SEEN_FROM = 0.5
-"""Lowest confidence of a visible keypoint; Ultralytics draws keypoints from the same value."""
+"""The lowest confidence of a visible keypoint; Ultralytics draws keypoints from the same value on."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """What a detector finds beyond boxes.
+    """What a detector gives in addition to boxes.
 
     Attributes:
-        kind: of its geometry; None: it finds boxes only.
+        kind: of its geometry; None if it gives boxes only.
         keypoint_names: of the points of each `Keypoints`, in order; empty for other kinds.
     """
 
@@ -41,7 +41,7 @@ class OutputSpec:
 
     @property
     def shapes(self) -> tuple[str, ...]:
-        """Ontology shapes that can hold the geometry and not only its box, the preferred one first."""
+        """The ontology shapes that can hold the geometry and not only its box, the preferred one first."""
         return () if self.kind is None else SHAPES_OF[self.kind]
 
 
@@ -50,14 +50,14 @@ BOXES_ONLY = OutputSpec()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mask:
-    """The pixels of a thing, as run lengths within the smallest window that holds them.
+    """The pixels of a thing, as run lengths within the smallest window that contains them.
 
     Attributes:
         left: of the window, in whole pixels of the frame.
         top: of the window.
         width: of the window, 1 or more.
         height: of the window, 1 or more.
-        counts: (K,) int32, run lengths row by row, unset pixels first. COCO's uncompressed form goes by columns.
+        counts: (K,) int32, run lengths row by row, unset pixels first. COCO's uncompressed form goes column by column.
     """
 
     kind: ClassVar[GeometryKind] = "mask"
@@ -75,12 +75,12 @@ class Mask:
 
     @classmethod
     def of(cls, pixels: NDArray[np.bool_], left: int = 0, top: int = 0) -> Mask | None:
-        """Returns the mask of the pixels that are set; None if none is.
+        """Returns the mask of the set pixels; None if no pixel is set.
 
         Args:
             pixels: (H, W) bool, of the frame or of a part of it.
-            left: of that part in the frame.
-            top: of that part in the frame.
+            left: of that part in the frame, in pixels.
+            top: of that part in the frame, in pixels.
 
         >>> mask = Mask.of(np.array([[0, 0, 0], [0, 1, 1], [0, 0, 1]], bool))
         >>> (mask.left, mask.top, mask.width, mask.height), mask.counts.tolist()
@@ -101,7 +101,7 @@ class Mask:
 
     @property
     def area(self) -> int:
-        """Number of pixels that are set."""
+        """The number of set pixels."""
         return int(self.counts[1::2].sum())
 
 
@@ -110,8 +110,8 @@ class Polygons:
     """The outlines of a thing in one or more parts.
 
     Attributes:
-        parts: the largest first. Each part is a tuple of rings: the outline, then its holes. A ring is (K, 2) float32,
-            x and y of 3 corners or more; its last corner is joined to the first.
+        parts: of the thing, the largest first. Each part is a tuple of rings: the outline, then its holes. A ring is
+            (K, 2) float32, x and y of 3 corners or more; its last corner is joined to the first.
     """
 
     kind: ClassVar[GeometryKind] = "polygons"
@@ -128,7 +128,7 @@ class Polygons:
 
     @property
     def num_points(self) -> int:
-        """Number of corners of all rings."""
+        """The number of corners of all rings."""
         return sum(len(ring) for rings in self.parts for ring in rings)
 
 
@@ -137,8 +137,8 @@ class RotatedBox:
     """A box rotated about its centre.
 
     Attributes:
-        centre_x: pixels.
-        centre_y: pixels.
+        centre_x: in pixels.
+        centre_y: in pixels.
         width: before the rotation, in pixels.
         height: before the rotation, in pixels.
         angle_degrees: of the rotation, clockwise on the screen.
@@ -171,11 +171,11 @@ class RotatedBox:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keypoints:
-    """Named places on a thing, in the order of the detector's `keypoint_names`.
+    """The named points on a thing, in the order of the detector's `keypoint_names`.
 
     Attributes:
-        xy: (K, 2) float32, pixels.
-        confidence: (K,) float32, 0..1, that the point is visible.
+        xy: (K, 2) float32, in pixels.
+        confidence: (K,) float32, 0..1, how sure the detector is that the point is visible.
     """
 
     kind: ClassVar[GeometryKind] = "keypoints"
@@ -214,7 +214,7 @@ def as_geometry_column(values: Sequence[Geometry | None] | NDArray[np.object_], 
 
 
 def move_geometry(geometry: Geometry, x: int, y: int) -> Geometry:
-    """Returns the geometry moved by `x` and `y` pixels, as from a tile to its frame."""
+    """Returns the geometry moved by `x` and `y` pixels, for example from a tile to its frame."""
     by = np.array([x, y], np.float32)
     match geometry:
         case Mask():
@@ -228,9 +228,9 @@ def move_geometry(geometry: Geometry, x: int, y: int) -> Geometry:
 
 
 def clip_geometry(geometry: Geometry, width: int, height: int) -> Geometry | None:
-    """Returns the geometry clipped to its frame; None if nothing of a mask is left.
+    """Returns the geometry clipped to its frame; None if a mask has no pixels in the frame.
 
-    A rotated box does not change: clipped, it would be a polygon.
+    A rotated box is not clipped, because it would become a polygon.
 
     Args:
         geometry: in pixels of the frame.
@@ -253,7 +253,9 @@ def clip_geometry(geometry: Geometry, width: int, height: int) -> Geometry | Non
 
 
 def run_lengths(values: ArrayLike) -> NDArray[np.int32]:
-    """Returns the lengths of runs of equal values, int32, unset first: if the first value is set, they begin with 0.
+    """Returns the lengths of runs of equal values, int32, unset first.
+
+    If the first value is set, the first length is 0.
 
     >>> run_lengths([False, True, True]).tolist(), run_lengths([True]).tolist()
     ([1, 2], [0, 1])

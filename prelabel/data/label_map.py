@@ -1,4 +1,4 @@
-"""Which ontology object each class of a detector is mapped to."""
+"""Maps the classes of a detector to ontology objects."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class LabelMap:
         ignored: classes that the config maps to null.
         unmapped: classes without an object.
         categories: the objects that a class is mapped to, each once, in the ontology's order.
-        offer: what the detector finds beyond boxes.
-        keypoints: by `class_id`, the detector's keypoint for each point of the object's skeleton; an empty tuple if the
-            object is no skeleton. Empty if no object is one.
+        offer: what the detector gives in addition to boxes.
+        keypoints: by `class_id`, the number of the detector's keypoint for each point of the object's skeleton; an
+            empty tuple if the object is no skeleton. Empty if no object is a skeleton.
     """
 
     class_names: tuple[str, ...]
@@ -44,7 +44,7 @@ class LabelMap:
 
     @property
     def wants_geometry(self) -> frozenset[int]:
-        """The class ids whose object's shape can hold the detector's masks, rotated boxes or keypoints."""
+        """The class ids whose ontology shape can hold the detector's masks, rotated boxes or keypoints."""
         return frozenset(
             class_id
             for class_id, found in enumerate(self.objects)
@@ -53,13 +53,13 @@ class LabelMap:
 
     @property
     def category_index(self) -> NDArray[np.int64]:
-        """Index into `categories` for each `class_id`, int64; -1 if the class is not labelled."""
+        """The index into `categories` for each `class_id`, int64; -1 if the class is not labelled."""
         places = {category: index for index, category in enumerate(self.categories)}
         return np.array([-1 if found is None else places[found] for found in self.objects], np.int64)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of the map, one sentence each; of many dropped classes the first are named."""
+        """What a user should know about the map, one sentence each; names only the first of many dropped classes."""
         said = [
             f"{category.name}: {', '.join(map(repr, category.required_attributes))} left for annotators to fill"
             for category in self.categories
@@ -73,12 +73,12 @@ class LabelMap:
 
     @property
     def noun(self) -> tuple[str, str]:
-        """Singular and plural of what the labels are, by the shapes of the objects: box, boxes."""
+        """The noun for one label and for several, such as box and boxes; it depends on the objects' shapes."""
         return noun_of(category.shape for category in self.categories)
 
 
 NO_BOXES = LabelMap((), (), (), (), ())
-"""For agents that write no boxes."""
+"""The label map of agents that write no boxes."""
 
 
 def build_label_map(
@@ -92,15 +92,17 @@ def build_label_map(
 ) -> LabelMap:
     """Returns the map from a detector's classes to an ontology's objects.
 
-    A class that is not in `classes` is mapped to the object with its name. Case counts only if two names differ in it.
+    A class that is not in `classes` is mapped to the object with its name. Case matters only if two names differ in
+    nothing else.
 
     Args:
         class_names: the detector's, by `class_id`.
-        ontology: the objects.
-        classes: from class to name or feature hash of an object; None: do not label the class.
-        unmapped: `ignore`: drop and count detections of classes without an object; `error`: refuse such classes.
-        offer: what the detector finds beyond boxes; of objects with one name, the one whose shape holds it is taken.
-        keypoints: from the detector's keypoint to the skeleton's point; default: the point with its name.
+        ontology: of the objects.
+        classes: from class to name or feature hash of an object; a class mapped to None is not labelled.
+        unmapped: `ignore` drops and counts detections of classes without an object; `error` refuses such classes.
+        offer: what the detector gives in addition to boxes. If several objects have one name, the class is mapped to
+            the object whose shape can hold this.
+        keypoints: from the detector's keypoint to the skeleton's point; by default to the point with its name.
 
     Raises:
         OntologyError: a class, object or point is missing or ambiguous, or no class is mapped.
@@ -216,9 +218,9 @@ class LabelledVideo:
     """A video with the detections that become labels: the input of every export.
 
     Attributes:
-        title: unique in an export.
+        title: of the video, unique in an export.
         info: the video.
-        detections: filtered: every class is mapped, and every box is in its frame.
+        detections: filtered; every class is mapped, and every box is in its frame.
         label_map: from the detector's classes to ontology objects.
     """
 

@@ -1,4 +1,4 @@
-"""Objects of an ontology: what annotators can label, and in which shapes."""
+"""The objects of an ontology: what annotators can label, and in which shapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prelabel.errors import OntologyError
 from prelabel.runtime.files import read_json
 
 _HUES = 72
-_LIGHTNESSES = (0.45, 0.35, 0.55, 0.65)  # neither black nor white: legible on an image and under white text
+_LIGHTNESSES = (0.45, 0.35, 0.55, 0.65)  # neither black nor white, to be legible on an image and under white text
 _SATURATIONS = (0.9, 0.55)
 
 
@@ -27,8 +27,8 @@ _SATURATIONS = (0.9, 0.55)
 def distinct_colors(num: int) -> tuple[str, ...]:
     """Returns colours as `#RRGGBB`, each as different as possible from all before it.
 
-    A longer list begins with the shorter one; colours repeat after 576. "Different" is the distance in Oklab
-    (https://bottosson.github.io/posts/oklab), since steps of hue alone look alike among greens.
+    A longer list begins with the shorter one. Colours repeat after 576. The difference of two colours is their distance
+    in Oklab (https://bottosson.github.io/posts/oklab), because greens whose hues differ by one step look alike.
 
     >>> distinct_colors(3)
     ('#DA0B0B', '#25F425', '#0B0BDA')
@@ -52,7 +52,7 @@ def distinct_colors(num: int) -> tuple[str, ...]:
 
 
 def _as_oklab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns sRGB colours, (N, 3) in 0..1, in Oklab."""
+    """Returns colours in Oklab, (N, 3), from sRGB colours, (N, 3) in 0..1."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     to_cones = np.array(
         [
@@ -73,7 +73,7 @@ def _as_oklab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 BOX_SHAPES = ("bounding_box", "rotatable_bounding_box", "polygon", "bitmask")
-"""Shapes that can hold a box, the preferred one first."""
+"""The ontology shapes that can hold a box, the preferred one first."""
 
 _NOUNS = {
     "bounding_box": ("box", "boxes"),
@@ -85,7 +85,7 @@ _NOUNS = {
 
 
 def noun_of(shapes: Iterable[str]) -> tuple[str, str]:
-    """Returns singular and plural of what labels of these shapes are called.
+    """Returns the noun for one label of these shapes, and for several.
 
     >>> noun_of(["polygon"]), noun_of(["bounding_box", "rotatable_bounding_box"]), noun_of(["bounding_box", "bitmask"])
     (('polygon', 'polygons'), ('box', 'boxes'), ('shape', 'shapes'))
@@ -95,7 +95,10 @@ def noun_of(shapes: Iterable[str]) -> tuple[str, str]:
 
 
 def made_feature_hash(kind: str, name: str) -> str:
-    """Returns the feature hash of an object or option in an ontology that prelabel makes, by kind and name."""
+    """Returns the feature hash of an object or option in an ontology that prelabel makes.
+
+    It is computed from kind and name, so it is the same each time.
+    """
     return hashlib.sha256(f"prelabel\n{kind}\n{name}".encode()).hexdigest()[:8]
 
 
@@ -106,12 +109,12 @@ class OntologyObject:
     Attributes:
         name: shown to annotators; several objects can have one name.
         color: `#RRGGBB`.
-        shape: `bounding_box` and so on.
+        shape: such as `bounding_box`.
         feature_hash: identifies it on the platform.
-        value: the name in label rows: lower case, with underscores for spaces.
-        required_attributes: names of the attributes that an annotator has to fill in.
+        value: the name in label rows, in lower case and with underscores for spaces.
+        required_attributes: names of the attributes that an annotator must fill in.
         skeleton: points of a skeleton, in the template's order; empty for other shapes.
-        skeleton_edges: pairs of points, by number.
+        skeleton_edges: pairs of connected points, by number.
     """
 
     name: str
@@ -125,7 +128,7 @@ class OntologyObject:
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        """Red, green and blue of `color`, 0..255; light grey where it is not `#RRGGBB`."""
+        """Red, green and blue of `color`, 0..255; light grey if `color` is not `#RRGGBB`."""
         if not re.fullmatch("#[0-9A-Fa-f]{6}", self.color):
             return 240, 242, 245
         red, green, blue = bytes.fromhex(self.color[1:])
@@ -138,8 +141,8 @@ class Ontology:
 
     Attributes:
         title: shown to people.
-        objects: those that are not archived, in the ontology's order.
-        structure: the editor's JSON, which the SDK's `OntologyStructure` loads.
+        objects: all objects that are not archived, in the ontology's order.
+        structure: the editor's JSON, which the SDK's `OntologyStructure` can load.
     """
 
     title: str
@@ -148,7 +151,11 @@ class Ontology:
 
     @classmethod
     def from_structure(cls, document: Mapping[str, Any], title: str) -> Ontology:
-        """Returns the ontology of the editor's JSON, or of a document that holds it under `editor`.
+        """Returns the ontology from the editor's JSON.
+
+        Args:
+            document: the editor's JSON, or a document that contains it under `editor`.
+            title: of the ontology.
 
         Raises:
             OntologyError: the document is neither.
@@ -173,12 +180,14 @@ class Ontology:
         shape: str = "bounding_box",
         point_names: Sequence[str] = (),
     ) -> Ontology:
-        """Returns an ontology with one object for each class; equal names and shape give equal hashes and colours.
+        """Returns an ontology with one object for each class.
+
+        Equal names and shapes give equal hashes and colours.
 
         Args:
             class_names: names of the objects.
             shape: of all objects.
-            point_names: of each object, if they are skeletons.
+            point_names: of the points of each object, if the objects are skeletons.
         """
         names = list(dict.fromkeys(class_names))
         entries = [
@@ -207,10 +216,12 @@ class Ontology:
 
     @classmethod
     def load(cls, path: Path) -> Ontology:
-        """Returns the ontology of a JSON file, with the title in it or else the file's name.
+        """Returns the ontology of a JSON file.
+
+        Its title is that in the file, otherwise the file's name.
 
         Raises:
-            OntologyError: the file is missing, or not an ontology.
+            OntologyError: the file is missing, or it is not an ontology.
         """
         document = read_json(path, OntologyError)
         if not isinstance(document, dict):

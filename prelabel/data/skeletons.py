@@ -1,4 +1,4 @@
-"""Skeletons of an ontology, and which of a detector's keypoints each of their points gets."""
+"""The skeletons of an ontology, and the detector's keypoint for each of their points."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class Skeleton:
 
     Attributes:
         points: in the template's order.
-        edges: between points. If the template has none and the points have the names of COCO's person, its edges.
+        edges: between points. If the template has none and the points have the names of COCO's person, these are the
+            edges of COCO's person.
     """
 
     points: tuple[SkeletonPoint, ...] = ()
@@ -62,9 +63,9 @@ class Skeleton:
 
 
 def read_skeletons(structure: Mapping[str, Any]) -> dict[str, Skeleton]:
-    """Returns the skeletons by feature hash of their object, and by its name.
+    """Returns the skeletons by the feature hash of their object, and also by its name.
 
-    A template that cannot be read is left out. That is an error only if poses are to be written with it.
+    A template that cannot be read is left out. `match_keypoints` raises an error if a class needs it.
 
     Args:
         structure: the editor's JSON of an ontology.
@@ -84,7 +85,7 @@ def read_skeletons(structure: Mapping[str, Any]) -> dict[str, Skeleton]:
 
 
 def _edges_of(template: Mapping[str, Any], keys: Sequence[str]) -> tuple[Edge, ...]:
-    """Returns the edges written as `{"0": {"1": {…}}}`, without those to missing points."""
+    """Returns the edges of a template, which are written as `{"0": {"1": {…}}}`, without those to missing points."""
     numbers = {key: number for number, key in enumerate(keys)}
     listed = template.get("skeletonEdges") or {}
     pairs = ((one, other) for one, others in listed.items() for other in others)
@@ -92,7 +93,7 @@ def _edges_of(template: Mapping[str, Any], keys: Sequence[str]) -> tuple[Edge, .
 
 
 def _edges_of_a_person(points: Sequence[SkeletonPoint]) -> tuple[Edge, ...]:
-    """Returns the edges of COCO's person between points with its names.
+    """Returns the edges of COCO's person between the points that have its names.
 
     >>> _edges_of_a_person([SkeletonPoint(name, "") for name in ("Left Knee", "tail", "left-ankle")])
     ((0, 2),)
@@ -103,7 +104,9 @@ def _edges_of_a_person(points: Sequence[SkeletonPoint]) -> tuple[Edge, ...]:
 
 
 def skeleton_template(object_name: str, feature_hash: str, points: Sequence[SkeletonPoint]) -> dict[str, Any]:
-    """Returns the template of a skeleton in the editor's JSON, with its points on a circle and without edges.
+    """Returns the template of a skeleton in the editor's JSON.
+
+    Its points are on a circle, and it has no edges.
 
     Args:
         object_name: of the ontology object.
@@ -139,17 +142,17 @@ def match_keypoints(
 ) -> tuple[int, ...]:
     """Returns the number of the detector's keypoint for each point of a skeleton.
 
-    Case, spaces, hyphens and underscores do not count. The skeleton may lack some of the detector's keypoints.
+    Case, spaces, hyphens and underscores do not matter. The skeleton may lack some of the detector's keypoints.
 
     Args:
-        skeleton: its points.
+        skeleton: the points of the skeleton.
         object_name: of the ontology object, for messages.
         keypoint_names: the detector's.
         renamed: from the detector's names to the skeleton's.
 
     Raises:
-        OntologyError: a point has no keypoint (the platform takes whole skeletons only), or the ontology does not list
-            the skeleton's points.
+        OntologyError: a point has no keypoint (the platform accepts complete skeletons only), or the ontology does not
+            list the skeleton's points.
 
     >>> skeleton = (SkeletonPoint("Left Eye", "a1"), SkeletonPoint("Nose", "b2"))
     >>> match_keypoints(skeleton, "Person", ["nose", "left_eye", "left_ear"], {})
