@@ -125,7 +125,7 @@ def trace_mask(mask: Mask, tolerance_px: float) -> Polygons | None:
 
 def _pixel_corners(pixels: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Returns which corners of the pixel grid touch a set pixel, (H + 1, W + 1) uint8."""
-    # OpenCV follows the centres of pixels. Of the mask itself, the outline would be half a pixel too small on each side.
+    # OpenCV follows the centres of pixels. An outline of the mask itself would be half a pixel too small on each side.
     height, width = pixels.shape
     corners = np.zeros((height + 1, width + 1), np.uint8)
     for rows in (slice(0, height), slice(1, height + 1)):

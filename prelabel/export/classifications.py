@@ -1,4 +1,4 @@
-"""Answers of a classifier as a table that spreadsheets open: `classifications.csv`."""
+"""Writes a classifier's answers to `classifications.csv`, a table for spreadsheets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ COLUMNS = ("task", "first_frame", "last_frame", "answer", "confidence", "pathway
 
 
 def write_predictions(path: Path, assembly: Assembly, report: RunReport) -> None:
-    """Writes a row for each answer of the run's done tasks, and a row without an answer for a task that has none.
+    """Writes a row for each answer of the run's done tasks; a task without answers gets a row too.
 
     Args:
         path: of the CSV file.
         assembly: of a config with a classifier.
-        report: of the run.
+        report: of the run whose tasks to write.
     """
     with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""COCO: one JSON file for all videos, with an image for every inferred frame.
+"""Exports COCO: one JSON file for all videos, with an image for every inferred frame.
 
 Format: https://cocodataset.org/#format-data.
 """
@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 
 def frame_file_name(title: str, frame_index: int) -> str:
-    """Returns what COCO calls a frame: a path that ends as an image does, since tools load it as one.
+    """Returns the name of a frame in COCO: a path with the suffix of an image, because tools load it as one.
 
     >>> frame_file_name("clip.mp4", 12)
     'clip.mp4/000012.jpg'
@@ -38,7 +38,10 @@ def frame_file_name(title: str, frame_index: int) -> str:
 
 
 def export_coco(export: Export) -> list[Path]:
-    """Writes one COCO file, and `images` next to it if frames are wanted; the target is a folder or a `.json`."""
+    """Writes one COCO file; with frames also the folder `images` next to it.
+
+    The target is a folder or a file that ends in `.json`.
+    """
     is_file = export.target.suffix.lower() == ".json"
     if export.target.exists() and export.target.is_dir() == is_file:
         raise ConfigError(f"{export.target}: is a {'folder' if is_file else 'file'}: name another target")
@@ -55,17 +58,18 @@ def _saving_frames(export: Export, folder: Path) -> Iterator[LabelledVideo]:
 
 
 def write_coco(path: Path, videos: Iterable[LabelledVideo]) -> None:
-    """Writes `images`, `annotations` with `score`, and `categories`, all with ids from 1 that run through all videos.
+    """Writes the `images`, `annotations` (with `score`) and `categories` of all videos.
 
-    `bbox` is x, y, width and height in pixels of the displayed frame. Masks, polygons and rotated boxes are in
-    `segmentation`, poses in `keypoints`.
+    Ids count from 1 over all videos. `bbox` is x, y, width and height in pixels of the displayed frame. Masks, polygons
+    and rotated boxes are in `segmentation`, poses in `keypoints`.
 
     Args:
-        path: of the JSON file; replaced once all is written.
-        videos: taken one at a time.
+        path: of the JSON file; replaced once the new file is complete.
+        videos: read one at a time.
     """
     with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        # The document lists all images before all annotations. Annotations wait on disk, so that memory stays small.
+        # The document lists all images before all annotations. So the annotations go to a temporary file first, which
+        # needs little memory.
         with tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as annotations:
             file.write('{"images": [')
             categories = _write_lists(videos, file, annotations)
@@ -78,9 +82,9 @@ def write_coco(path: Path, videos: Iterable[LabelledVideo]) -> None:
 
 
 def coco_keys(geometry: Geometry, size: Size) -> dict[str, Any]:
-    """Returns the keys of an annotation that carry a geometry, in pixels of the displayed frame.
+    """Returns the keys of an annotation that contain a geometry, in pixels of the displayed frame.
 
-    Keypoints have COCO's visibility 2, visible, or 1: labelled, but not visible.
+    Keypoints have COCO's visibility 2 (visible) or 1 (labelled, but not visible).
 
     Args:
         geometry: within its frame.
@@ -126,7 +130,7 @@ def _run_lengths(mask: Mask, size: Size) -> dict[str, Any]:
 
 
 def _filled(polygons: Polygons, size: Size) -> Mask | None:
-    """Returns the mask of polygons with holes, which COCO's lists of rings cannot have; None if it is empty."""
+    """Returns the mask of polygons with holes, because COCO's lists of rings have no holes; None if it is empty."""
     outer = _fill([rings[0] for rings in polygons.parts], size)
     holes = [hole for rings in polygons.parts for hole in rings[1:]]
     return Mask.of(outer & ~_fill(holes, size) if holes else outer)

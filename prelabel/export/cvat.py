@@ -1,4 +1,4 @@
-"""CVAT for video 1.1: an XML file for each video, with a track for each object instance.
+"""Exports CVAT for video 1.1 (an XML file for each video, with a track for each object instance) and Pascal VOC.
 
 Format: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. CVAT imports it as "CVAT 1.1".
 """
@@ -20,14 +20,14 @@ from prelabel.export.yolo import join_rings
 from prelabel.runtime.files import atomic_write, safe_name, write_text_atomically
 
 LABEL_TYPES = {"polygon": "polygon", "bitmask": "mask", "skeleton": "skeleton"}
-"""CVAT's type of a label by the ontology's shape; `rectangle` for boxes, rotated ones too."""
+"""CVAT's type of a label by the ontology's shape; boxes, also rotated ones, are `rectangle`."""
 
 
 def export_cvat(export: Export) -> list[Path]:
     """Writes `VIDEO.xml` for each video; with frames also `images/VIDEO/frame_000012.jpg`.
 
-    CVAT interpolates between the shapes of a track. Where its object leaves, a shape marked `outside` ends that.
-    CVAT has no confidences.
+    CVAT interpolates between the shapes of a track. Where the object leaves, a shape marked `outside` ends this. CVAT
+    has no confidences.
     """
     refuse_file(export.target)
     paths = []
@@ -90,7 +90,7 @@ def _in_state(
 ) -> ElementTree.Element:
     shape.set("frame", str(frame))
     shape.set("z_order", "0")
-    for element in shape.iter():  # the points of a skeleton have a state of their own
+    for element in shape.iter():  # each point of a skeleton has a state of its own
         element.set("keyframe", str(int(is_keyframe)))
         element.set("outside", str(int(is_outside)))
         element.set("occluded", element.get("occluded", "0"))
@@ -124,17 +124,18 @@ def _shape(category: OntologyObject, xyxy: NDArray[np.float64], geometry: Geomet
 
 
 def export_voc(export: Export) -> list[Path]:
-    """Writes `Annotations/VIDEO_000012.xml` for each inferred frame, and their names to `ImageSets/Main/trainval.txt`.
+    """Writes Pascal VOC: `Annotations/VIDEO_000012.xml` for each inferred frame.
 
-    `labelmap.txt` names the classes, which CVAT and datumaro need. With frames, the images are in `JPEGImages`.
-    Pixels are whole and count from 1. A box ends at its last pixel.
+    `ImageSets/Main/trainval.txt` lists the names of the frames. `labelmap.txt` lists the classes, which CVAT and
+    datumaro need. With frames, the images are in `JPEGImages`. Pixels are whole numbers from 1. The maximum corner of a
+    box is its last pixel.
     """
     refuse_file(export.target)
     names_path, colours = export.target / "ImageSets" / "Main" / "trainval.txt", dict[str, str]()
     with atomic_write(names_path) as unfinished, unfinished.open("w", encoding="utf-8") as names_file:
         for video in export.videos:
             frames = video.detections.frames_looked_at.tolist()
-            stem = safe_name(video.title).replace("/", "_")  # the layout has no folders of its own
+            stem = safe_name(video.title).replace("/", "_")  # the layout has no subfolders
             names = [f"{stem}_{index:06d}" for index in frames]
             export.save_frames(video, (export.target / "JPEGImages" / f"{name}.jpg" for name in names))
             for name, index in zip(names, frames, strict=True):

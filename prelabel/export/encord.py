@@ -1,4 +1,4 @@
-"""Encord label rows: a JSON file for each video, as the SDK writes them."""
+"""Exports Encord label rows: a JSON file for each video, as the SDK writes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes what earlier runs found in the format of another tool, under today's thresholds and classes."""
+"""Exports stored detections in the format of another tool, with the config's current thresholds and classes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from prelabel.store.raw_detections import RawRecord
 def object_instances(
     video: LabelledVideo, single: NDArray[np.bool_] | None = None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """Yields for each object instance its rows, int64 (K,) in frame order, and bool (K,): the object leaves after it.
+    """Yields the rows of each object instance, int64 (K,), and whether the object leaves after each, bool (K,).
 
-    An object leaves if the next inferred frame has no label of it. Frames between that no detector has seen are no gap.
+    Rows are in frame order. An object leaves if the next inferred frame has no label of it. Frames that the detector
+    has not seen are no gap.
 
     Args:
         video: with N labels.
-        single: bool (N,): labels that become an instance of their own. Default: those without a track.
+        single: bool (N,), labels that become an instance of their own; by default those without a track.
     """
     found = video.detections
     instance = found.instance
@@ -47,25 +48,26 @@ def object_instances(
 
 BATCH_SIZE = 4
 MAX_GAP_FRAMES = 300
-"""Across longer gaps between wanted frames, opening the video again is faster than decoding the frames between."""
+"""The longest gap between wanted frames; over longer ones, opening the video again is faster than decoding on."""
 
 
 def read_frames(
     assembly: Assembly, task: Task, media: Media, record: RawRecord | ClassRecord, frame_indices: NDArray[np.int64]
 ) -> Iterator[FrameBatch]:
-    """Yields frames of a task's media, read as the run read them.
+    """Yields frames of a task's media, read with the same reader settings as in the run.
 
     Args:
         assembly: of the config.
         task: named in errors.
         media: of the task, open.
-        record: what a run stored of these media.
-        frame_indices: int64 (M,), rising.
+        record: the record that a run stored of these media.
+        frame_indices: int64 (M,), frames to read, rising.
 
     Raises:
         ReadError: a frame cannot be read, or the media have changed since the run.
     """
-    policy: FramePolicy = "strict" if record.partial is None else "warn"  # the run reported what a partial record lacks
+    # The run has already reported what a partial record lacks.
+    policy: FramePolicy = "strict" if record.partial is None else "warn"
     for part in np.split(frame_indices, np.flatnonzero(np.diff(frame_indices) > MAX_GAP_FRAMES) + 1):
         with open_frames(media, assembly.config.reader, assembly.folder, policy, title=task.title) as opened:
             if opened.info != record.info:
@@ -76,7 +78,7 @@ def read_frames(
 def read_images(
     assembly: Assembly, task: Task, record: RawRecord | ClassRecord, frame_indices: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yields index and pixels, uint8 (H, W, 3) RGB, of frames of a task's media; see `read_frames`.
+    """Yields index and pixels, uint8 (H, W, 3) RGB, of frames of a task's media, as `read_frames` does.
 
     Raises:
         TaskError: the media cannot be fetched or read, or have changed since the run.
@@ -95,14 +97,14 @@ class MediaOfVideos:
 
     Attributes:
         assembly: of the config.
-        tasks: of the source, by the title of their video.
+        tasks: of the source, by the title of their exported video.
     """
 
     assembly: Assembly
     tasks: Mapping[str, Task]
 
     def read(self, title: str, frame_indices: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Yields index and pixels of frames of a video.
+        """Yields index and pixels, uint8 (H, W, 3) RGB, of frames of a video.
 
         Raises:
             TaskError: the media cannot be fetched or read, or have changed since the run.
@@ -116,16 +118,16 @@ class MediaOfVideos:
 
 @dataclass(frozen=True)
 class Export:
-    """What a format writes.
+    """The input of an export format.
 
-    A format is a function that takes an `Export` and returns the files and folders to look at. It is named in
-    `--format file.py:function`, or installed as an entry point of the group `prelabel.exports`.
+    A format is a function that takes an `Export` and returns the files and folders to show to the user. The user names
+    it in `--format file.py:function`, or installs it as an entry point of the group `prelabel.exports`.
 
     Attributes:
         target: file or folder to write to.
-        videos: one at a time, so that memory does not grow with their number; can be iterated once.
-        ontology: the project's, or the one made for a folder.
-        media: where to read frames; None without `--frames`. With it, `videos` hold the chosen frames alone.
+        videos: the videos one at a time, so that memory does not grow with their number; can be iterated only once.
+        ontology: of the project, or made for a folder.
+        media: reads frames; None without `--frames`. With it, `videos` contain only the chosen frames.
     """
 
     target: Path
@@ -153,17 +155,18 @@ class Export:
 
 
 def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | None = None) -> list[Path]:
-    """Writes every video that runs have stored detections of; returns the files and folders to look at.
+    """Exports every video with stored detections; returns the files and folders to show to the user.
 
     Args:
-        assembly: of the config; its thresholds and classes hold, whatever they were in the run.
+        assembly: of the config; its thresholds and classes apply, even if they were others in the run.
         format: name of an installed format, `file.py:function` or `module:function`.
         target: file or folder to write to.
-        frames: also write images: `labelled`: of frames with labels; a number N: of every Nth inferred frame.
+        frames: which frames to write as images: `labelled` for those with labels, or a number N for every Nth inferred
+            frame; None for none.
 
     Raises:
         ConfigError: no run has stored detections, the detector has other classes now, or an argument is wrong.
-        TaskError: a frame is wanted and its media cannot be read.
+        TaskError: a requested frame cannot be read from its media.
     """
     names = installed_names("export")
     if ":" not in format and format not in names:
@@ -174,7 +177,7 @@ def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | N
         step = 0 if frames == "labelled" else _step(frames)
         videos = (_choose_frames(video, step) for video in videos)
         titles = distinct_titles(stored_entries(assembly.found_store, assembly.named_source).of_source)
-        tasks = assembly.named_source.find_tasks(set(titles))  # also tasks that have moved on since the run
+        tasks = assembly.named_source.find_tasks(set(titles))  # also tasks that have moved since the run
         media = MediaOfVideos(assembly, {titles[key]: task for key, task in tasks.items()})
     return list(plugin.build(Export(target, videos, assembly.ontology, media), options={}))
 
@@ -186,7 +189,7 @@ def _step(text: str) -> int:
 
 
 def _choose_frames(video: LabelledVideo, step: int) -> LabelledVideo:
-    """Returns the video with every `step`th inferred frame alone; 0: with its labelled frames."""
+    """Returns the video with only every `step`th inferred frame or, if `step` is 0, only its labelled frames."""
     found = video.detections
     chosen = found.frames_looked_at[::step] if step else np.unique(found.frame_index)
     kept = found.where(np.isin(found.frame_index, chosen))
@@ -197,7 +200,7 @@ def refuse_file(target: Path) -> None:
     """Checks that a target is a folder, or can become one.
 
     Raises:
-        ConfigError: it is a file.
+        ConfigError: the target is a file.
     """
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target}: is a file, expected a folder: name another target")

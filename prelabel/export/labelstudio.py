@@ -1,4 +1,4 @@
-"""Label Studio: predictions on videos, as one JSON file to import.
+"""Exports Label Studio predictions on videos, as one JSON file to import.
 
 Format: https://labelstud.io/guide/predictions and https://labelstud.io/tags/videorectangle.
 """
@@ -19,12 +19,13 @@ from prelabel.runtime.files import atomic_write, write_text_atomically
 
 
 def export_labelstudio(export: Export) -> list[Path]:
-    """Writes `tasks.json`, a task with predictions for each video, and `config.xml`, the labelling configuration.
+    """Writes `tasks.json`, with predictions for each video, and `config.xml`, the labelling configuration.
 
-    Labels become their boxes. `data.video` is the video's title: replace it with a URL that Label Studio can open.
+    Of masks and other geometry, only the box is written. `data.video` is the video's title: replace it with a URL that
+    Label Studio can open.
 
     Raises:
-        ConfigError: the target is a file, or a task holds images: `VideoRectangle` is for videos.
+        ConfigError: the target is a file, or a task has images, because `VideoRectangle` is for videos only.
     """
     refuse_file(export.target)
     path, config_path, colours = export.target / "tasks.json", export.target / "config.xml", dict[str, str]()
@@ -40,7 +41,7 @@ def export_labelstudio(export: Export) -> list[Path]:
     labels = "".join(
         f"    <Label value={quoteattr(name)} background={quoteattr(colour)}/>\n" for name, colour in colours.items()
     )
-    # Label Studio counts frames by the rate that it is told, so each task states its own.
+    # Label Studio computes frame numbers from the frame rate that a task states, so each task states its own.
     write_text_atomically(
         config_path,
         '<View>\n  <Labels name="label" toName="video">\n'
@@ -71,7 +72,7 @@ def _task(video: LabelledVideo) -> dict[str, Any]:
                     "sequence": [
                         _keyframe(video, row, goes_on=not is_last)
                         for row, is_last in zip(rows.tolist(), leaves.tolist(), strict=True)
-                        if not found.interpolated[row]  # Label Studio interpolates too
+                        if not found.interpolated[row]  # Label Studio interpolates these boxes itself
                     ],
                 },
             }
@@ -81,7 +82,10 @@ def _task(video: LabelledVideo) -> dict[str, Any]:
 
 
 def _keyframe(video: LabelledVideo, row: int, *, goes_on: bool) -> dict[str, Any]:
-    """Returns a box in percent of the frame; an `enabled` one lasts until the next. Frames count from 1."""
+    """Returns a kept box in percent of the frame.
+
+    Frames count from 1. Label Studio shows an `enabled` box until the next kept box.
+    """
     index = int(video.detections.frame_index[row])
     x1, y1, x2, y2 = (video.detections.xyxy[row] / np.tile(video.info.size_of(index), 2) * 100).round(4).tolist()
     return {

@@ -1,4 +1,4 @@
-"""MOTChallenge: a folder for each video, with results and ground truth.
+"""Exports MOTChallenge: a folder for each video, with results and ground truth.
 
 Format: https://arxiv.org/abs/2003.09003, section 4; https://github.com/JonathonLuiten/TrackEval/blob/master/docs.
 """
@@ -18,9 +18,9 @@ from prelabel.runtime.files import atomic_write, safe_name
 def export_mot(export: Export) -> list[Path]:
     """Writes `VIDEO/det/det.txt`, `VIDEO/gt/gt.txt` and `VIDEO/seqinfo.ini`; returns the files `det.txt`.
 
-    `det.txt` has the form of results: every label with its confidence, and no class, since TrackEval refuses one there.
-    `gt.txt` has the form of ground truth: the labels that belong to a track, each with the class whose name is on that
-    line of `gt/labels.txt`. Frames, classes and pixels count from 1.
+    `det.txt` has the form of results. It lists every label with its confidence and without a class, because TrackEval
+    refuses a class there. `gt.txt` has the form of ground truth. It lists the labels that belong to a track, each with
+    its class; class N is on line N of `gt/labels.txt`. Frames, classes and pixels count from 1.
     """
     refuse_file(export.target)
     paths = []
@@ -38,10 +38,11 @@ def export_mot(export: Export) -> list[Path]:
 
 
 def _lines(video: LabelledVideo, *, is_truth: bool) -> Iterable[str]:
-    """Yields frame, track, left, top, width, height and four more values of each label.
+    """Yields a line for each label: frame, track, left, top, width, height and four more values.
 
-    Results end in confidence, -1, -1, -1. Ground truth ends in 1, class, 1, -1: "consider this box", and its
-    visibility. A confidence in place of the first 1 would be read as the integer 0: "ignore this box".
+    In results, these are confidence, -1, -1, -1. In ground truth, they are 1, class, 1, -1. The first 1 means "consider
+    this box", and the second 1 is the visibility. A confidence in place of the first 1 would be read as the integer 0,
+    which means "ignore this box".
     """
     found = video.detections
     if is_truth:
@@ -59,7 +60,7 @@ def _sequence_info(video: LabelledVideo) -> Iterable[str]:
     yield "[Sequence]"
     yield f"name={safe_name(video.title)}"
     yield "imDir=img1"
-    yield f"frameRate={max(1, round(video.info.average_fps))}"  # whole: datumaro refuses any other
+    yield f"frameRate={max(1, round(video.info.average_fps))}"  # datumaro accepts whole numbers only
     yield f"seqLength={video.info.num_frames}"
     yield f"imWidth={video.info.width}"
     yield f"imHeight={video.info.height}"

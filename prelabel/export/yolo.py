@@ -1,6 +1,6 @@
-"""YOLO: a label file for each frame, and the `data.yaml` that Ultralytics trains from.
+"""Exports YOLO: a label file for each frame, and the `data.yaml` that Ultralytics trains from.
 
-Format: https://docs.ultralytics.com/datasets/detect/, and its neighbours segment, obb and pose.
+Format: https://docs.ultralytics.com/datasets/detect/, and the pages segment, obb and pose next to it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,29 @@ from prelabel.export.export import Export, refuse_file
 from prelabel.runtime.files import atomic_write, safe_name
 
 OUTLINE_TOLERANCE_PX = 1.0
-"""How far the polygon of a bitmask may lie from its edge."""
+"""The largest distance of a bitmask's polygon from the mask's edge."""
 VALIDATION_SHARE = 5
-"""Every so many videos, one is for validation."""
+"""One of this many videos is for validation."""
 
 Values = NDArray[np.float64]
-"""The numbers of a line after the class, in fractions of the frame."""
+"""The numbers that follow the class on a line, in fractions of the frame."""
 
 
 def export_yolo(export: Export) -> list[Path]:
     """Writes `labels/VIDEO_000012.txt` and `data.yaml`; with frames also `images`, `train.txt` and `val.txt`.
 
-    A line is class, centre x, centre y, width, height in fractions of the frame. Where labels hold more, it is what the
-    model of that task trains from: for -seg a polygon, parts joined and holes filled; for -obb four corners; for -pose
-    the box and x, y, visibility of each point. There is no place for confidences: a sixth value would be refused.
-    Frames without a label file are background. What the target holds under other names stays.
+    A line is class, centre x, centre y, width, height in fractions of the frame. For labels with more geometry, a line
+    has the form that the models of that task train from:
 
-    Images are split by video: frames of one video look too much alike to validate a model that has seen some of them.
+    - -seg: a polygon, with parts joined and holes filled;
+    - -obb: four corners;
+    - -pose: the box, and x, y, visibility of each point.
+
+    Confidences are not written, because Ultralytics refuses a sixth value. Frames without a label file are background.
+    Files with other names in the target stay.
+
+    Images are split by video. Frames of one video look too much alike to validate a model that was trained on some of
+    them.
     """
     refuse_file(export.target)
     class_ids: dict[OntologyObject, int] = {}
@@ -64,7 +70,7 @@ def export_yolo(export: Export) -> list[Path]:
     train, val = "images", "images"
     if export.media is not None:
         train, val = "train.txt", "val.txt" if num_videos > 1 else "train.txt"
-    # No `path`: Ultralytics then starts at this file's folder, with a relative `path` at the working directory.
+    # Without `path`, Ultralytics starts at this file's folder. With a relative one, it starts at the working directory.
     text = f"train: {train}\nval: {val}\n" + (f"kpt_shape: [{num_points}, 3]\n" if num_points else "") + "names:\n"
     text += "".join(f"  {number}: {json.dumps(category.name)}\n" for category, number in class_ids.items())
     with atomic_write(export.target / "data.yaml") as unfinished:
@@ -79,7 +85,7 @@ def _write_labels(export: Export, video: LabelledVideo, stem: str, class_ids: di
         f"{class_id} " + " ".join(f"{value:.6f}" for value in values.tolist()) + "\n"
         for class_id, values in zip(ids.tolist(), label_lines(video), strict=True)
     ]
-    # An image without labels gets an empty file, which replaces that of an earlier export.
+    # An image without labels gets an empty file, which replaces the file of an earlier export.
     frames = found.frames_looked_at if export.media else np.unique(found.frame_index)
     ends = pairwise([*np.searchsorted(found.frame_index, frames).tolist(), len(lines)])
     for frame_index, (start, end) in zip(frames.tolist(), ends, strict=True):
@@ -88,7 +94,7 @@ def _write_labels(export: Export, video: LabelledVideo, stem: str, class_ids: di
 
 
 def keypoints_per_line(label_map: LabelMap) -> int:
-    """Returns how many keypoints each line has; 0 for other labels, and for skeletons of several sizes."""
+    """Returns the number of keypoints on each line; 0 without skeletons, or if their sizes differ."""
     if label_map.offer.kind != "keypoints":
         return 0
     numbers = {len(category.skeleton) for category in label_map.categories if category.skeleton}
@@ -96,7 +102,10 @@ def keypoints_per_line(label_map: LabelMap) -> int:
 
 
 def label_lines(video: LabelledVideo) -> Iterator[Values]:
-    """Yields the values of each label. All have one form: Ultralytics ignores a file of boxes and polygons."""
+    """Yields the values of each label, all in one form.
+
+    Ultralytics ignores a file that has both boxes and polygons.
+    """
     found, label_map = video.detections, video.label_map
     sizes = video.info.sizes(found.frame_index)
     xywh = xyxy_to_xywh_norm(found.xyxy, sizes)
@@ -111,7 +120,10 @@ def label_lines(video: LabelledVideo) -> Iterator[Values]:
 
 
 def _points(geometry: Geometry | None, num_points: int, size: NDArray[np.int64]) -> Values:
-    """Returns x, y, visibility of each keypoint: 2 visible, 1 labelled but not visible, 0 not labelled."""
+    """Returns x, y and visibility of each keypoint.
+
+    The visibility is 2 for visible, 1 for labelled but not visible, and 0 for not labelled.
+    """
     points = np.zeros((num_points, 3))
     if isinstance(geometry, Keypoints):
         points[:, :2], points[:, 2] = geometry.xy / size, np.where(geometry.confidence >= SEEN_FROM, 2, 1)
@@ -119,7 +131,7 @@ def _points(geometry: Geometry | None, num_points: int, size: NDArray[np.int64])
 
 
 def _ring(geometry: Geometry | None, xyxy: Values) -> Values:
-    """Returns one ring, (K, 2) in pixels: the corners of the box where there is no geometry."""
+    """Returns the geometry as one ring, (K, 2) in pixels; without geometry, the corners of the box."""
     match trace_mask(geometry, OUTLINE_TOLERANCE_PX) if isinstance(geometry, Mask) else geometry:
         case Polygons(parts=parts):
             return join_rings([rings[0].astype(np.float64) for rings in parts])
@@ -130,7 +142,9 @@ def _ring(geometry: Geometry | None, xyxy: Values) -> Values:
 
 
 def join_rings(rings: list[Values]) -> Values:
-    """Returns several rings as one, which goes from the first to each other and back along the same line.
+    """Returns several rings joined to one.
+
+    It goes from the first ring to each other ring, and back along the same line.
 
     >>> join_rings([np.array([[0, 0], [1, 0], [0, 1.0]]), np.array([[5, 5], [6, 5], [5, 6.0]])]).tolist()
     [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [5.0, 5.0], [6.0, 5.0], [5.0, 6.0], [5.0, 5.0]]
