@@ -1,4 +1,4 @@
-"""The score of a run's labels against ground truth: mean average precision as COCO defines it."""
+"""Scores a run's labels against a ground truth by mean average precision, as COCO defines it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _NAMES: Mapping[type, str] = {int: "number", float: "number", Real: "number", st
 
 
 FrameKey = tuple[str, int]
-"""A video's title and a frame index; an image that is no frame of a video is frame 0 of its own file name."""
+"""A video's title and a frame index. An image that is not a frame of a video is frame 0 of its own file name."""
 _FRAME_NAME = re.compile(r"(?P<video>.+)[/#_](?P<frame>\d+)(\.\w+)?")
 
 
 def frame_keys(image: Mapping[str, Any]) -> list[FrameKey]:
-    """Returns the frames that a COCO image may be, the most explicit first.
+    """Returns the frames that a COCO image may show, the most explicit first.
 
     >>> frame_keys({"file_name": "a.jpg", "video": "clip.mp4", "frame_index": 12})[0]
     ('clip.mp4', 12)
@@ -59,7 +59,15 @@ class CocoFile:
 
     @classmethod
     def read(cls, path: Path, numbers: Sequence[str] = ()) -> CocoFile:
-        """Returns a file's content; each annotation must have the `numbers`, names of keys."""
+        """Returns the content of a checked file.
+
+        Args:
+            path: of the file.
+            numbers: names of more keys that each annotation must have, with numbers as values.
+
+        Raises:
+            ConfigError: the file is not COCO.
+        """
         document = read_json(path, ConfigError)
         if not isinstance(document, dict):
             raise ConfigError(f"{path}: got {_kind(document)}, expected COCO: images, annotations, categories")
@@ -74,9 +82,9 @@ class CocoFile:
         )
 
     def find_image(self, keys: Sequence[FrameKey]) -> int | None:
-        """Returns the id of the image that is one of these frames.
+        """Returns the id of the image that shows one of these frames; None if no image does.
 
-        A file may call a video by its title without the ending, as `clip_000012.png` does.
+        A file may name a video by its title without the suffix, as in `clip_000012.png`.
         """
         short = [(title.removesuffix(PurePosixPath(title).suffix), frame) for title, frame in keys]
         return next((self._image_ids[key] for key in (*keys, *short) if key in self._image_ids), None)
@@ -86,9 +94,9 @@ class CocoFile:
         return {key: image_id for image_id, image in self.images.items() for key in reversed(frame_keys(image))}
 
     def select(self, image_ids: Sequence[int], category_names: Sequence[str]) -> dict[str, Any]:
-        """Returns COCO of these images and categories only, with ids from 1 in the given order.
+        """Returns COCO of only these images and categories, with ids from 1 in the given order.
 
-        Annotation ids start at 1 as well, because the evaluation takes 0 for "no match".
+        Annotation ids start at 1 too, because the evaluation uses 0 for "no match".
         """
         images = {image_id: number for number, image_id in enumerate(image_ids, 1)}
         categories = {name.casefold(): number for number, name in enumerate(category_names, 1)}
@@ -134,14 +142,18 @@ def _kind(value: object) -> str:
 
 
 MAX_DETECTIONS = 100
-"""Most detections of an image, the most confident first, as COCO defines it."""
+"""Number of detections of an image that count, the most confident first, as COCO defines it."""
 
 
 def score_coco(predictions: Path, truth: Path) -> Score:
-    """Returns the score of a COCO file with `score` in its annotations against a COCO file of ground truth.
+    """Returns the score of a COCO file of predictions against a COCO file of ground truth.
 
-    Images match by video and frame index, see `frame_keys`, and categories by name in any case. Detections on a crowd
-    region (`iscrowd`) of their category are neither right nor wrong.
+    Images match by video and frame index, see `frame_keys`. Categories match by name; case does not matter. Detections
+    on a crowd region (`iscrowd`) of their category do not count.
+
+    Args:
+        predictions: a COCO file whose annotations have a `score`.
+        truth: a COCO file of ground truth.
 
     Raises:
         ConfigError: a file is not COCO, or the two have no image or no category in common.
@@ -161,7 +173,7 @@ def score_coco(predictions: Path, truth: Path) -> Score:
 
 
 def _common_images(found: CocoFile, wanted: CocoFile) -> dict[int, int]:
-    """Returns the truth's image id by the predictions' image id."""
+    """Returns the image id in the ground truth by that in the predictions, for images in both."""
     pairs = ((image_id, wanted.find_image(frame_keys(image))) for image_id, image in found.images.items())
     common = {image_id: other for image_id, other in pairs if other is not None}
     if not common:
@@ -174,7 +186,7 @@ def _common_images(found: CocoFile, wanted: CocoFile) -> dict[int, int]:
 
 
 def _common_categories(found: CocoFile, wanted: CocoFile) -> list[str]:
-    """Returns the names of common categories as the truth spells them, each once."""
+    """Returns the names of the categories in both files, spelt as in the ground truth, each once."""
     known = {name.casefold() for name in found.category_names.values()}
     common = {name.casefold(): name for name in wanted.category_names.values() if name.casefold() in known}
     if not common:
@@ -191,9 +203,10 @@ def _few(names: Iterable[str], most: int = 8) -> str:
 
 
 def _precision(truth: dict[str, Any], found: dict[str, Any]) -> NDArray[np.float64]:
-    """Returns precision by IoU threshold, recall and category, float64 (10, 101, K); -1 where there is no truth.
+    """Returns the precision by IoU threshold, recall and category, float64 (10, 101, K).
 
-    Thresholds and recalls are COCO's own: https://cocodataset.org/#detection-eval.
+    It is -1 for a category without ground truth. Thresholds and recalls are COCO's own:
+    https://cocodataset.org/#detection-eval.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -207,4 +220,4 @@ def _precision(truth: dict[str, Any], found: dict[str, Any]) -> NDArray[np.float
 
 
 def _quiet(text: str) -> None:
-    """Says nothing."""
+    """Ignores the library's messages."""

@@ -1,4 +1,4 @@
-"""What changed about each written box."""
+"""Compares written boxes with current ones: what changed about each written box."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ COLUMNS = ("corners", "class_name", "instance", "confidence", "geometry", "creat
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
-    """Boxes of one video's labels: one row for each object on a frame, in frame order.
+    """The boxes of one video's labels, one row for each object on a frame, in frame order.
 
     Attributes:
         frame_index: int64 (N,), 0-based, not falling.
         corners: int64 (N, 4), x1, y1, x2, y2 in hundred-thousandths of the frame.
         class_name: str (N,), the ontology object's name.
-        instance: str (N,), the object hash, the same on all frames of an instance. Empty: unknown, one by itself.
+        instance: str (N,), the object hash, the same on all frames of an instance. It is empty if it is unknown; such a
+            box is an instance of its own.
         confidence: float64 (N,), 0..1; 1 if a person drew the box.
         geometry: uint64 (N,), a digest of the exact geometry; `UNKNOWN_GEOMETRY` if only the box is known.
-        created_at: float64 (N,), seconds since 1970; NaN if unknown, as by default.
+        created_at: float64 (N,), seconds since 1970; NaN if unknown. By default, all are unknown.
     """
 
     frame_index: NDArray[np.int64]
@@ -62,18 +63,22 @@ class Boxes:
 
     @property
     def instance_number(self) -> NDArray[np.int64]:
-        """The instance of each box, int64 (N,), from 0: one for each object hash, one for each box without a hash."""
+        """The number of each box's instance, int64 (N,), from 0.
+
+        Each object hash is an instance, and so is each box without a hash.
+        """
         names = np.where(self.instance == "", np.char.add("box ", np.arange(len(self)).astype(np.str_)), self.instance)
         return np.unique(names, return_inverse=True)[1].reshape(-1)
 
 
 def boxes_of_row(row: LabelRow) -> Boxes:
-    """Returns the boxes on a label row; objects without a box around them, such as points, are left out.
+    """Returns the boxes on a label row.
 
-    Any other shape gives its bounding box; its digest returns whether it changed.
+    A shape other than a box gives its bounding box, and a digest by which a change is detected. Objects without a
+    bounding box, such as points, are left out.
 
     Raises:
-        LabelError: it is not the label row of a video, an image or an image group.
+        LabelError: the row is not of a video, an image or an image group, or an object has no known form.
     """
     boxes: list[tuple[Any, ...]] = []
     for unit_hash, frame_index, labels in iterate_frames(row):
@@ -111,15 +116,15 @@ def boxes_of_corners(
     confidence: NDArray[np.float32] | None = None,
     instance: NDArray[np.int64] | None = None,
 ) -> Boxes:
-    """Returns boxes of which only the corners are known.
+    """Returns boxes from corners; their exact geometry is unknown.
 
     Args:
         frame_index: int64 (N,), not falling.
         xyxy: (N, 4), corners in pixels of the displayed frame.
         info: the video.
         class_names: N names.
-        confidence: (N,), 0..1; default: 1.
-        instance: int64 (N,), the instance of each box, negative: unknown; default: all unknown.
+        confidence: (N,), 0..1; 1 by default.
+        instance: int64 (N,), the instance of each box; negative if unknown. By default, all are unknown.
     """
     num = len(frame_index)
     number = np.full(num, -1) if instance is None else instance
@@ -134,7 +139,7 @@ def boxes_of_corners(
 
 
 def _known(label: Mapping[str, Any]) -> tuple[str, str, float, int, float]:
-    """Returns an object's class name, instance, confidence, digest of its geometry, and when it was made."""
+    """Returns an object's class name, instance, confidence, digest of the geometry, and creation time."""
     text = geometry_text(label)
     digest = UNKNOWN_GEOMETRY if text is None else int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) or 1
     made_at = _seconds(str(label.get("createdAt")))
@@ -143,7 +148,7 @@ def _known(label: Mapping[str, Any]) -> tuple[str, str, float, int, float]:
 
 @lru_cache(maxsize=1024)
 def _seconds(time: str) -> float:
-    """Returns the seconds since 1970 of a label row's time; NaN if it is none.
+    """Returns a label row's time in seconds since 1970; NaN if the text is not a time.
 
     >>> _seconds("Thu, 02 Jan 2025 03:04:05 UTC")
     1735787045.0
@@ -176,7 +181,10 @@ def _on_grid(xs: list[float], ys: list[float]) -> tuple[int, int, int, int]:
 
 
 def _turned(box: Mapping[str, float], aspect: float) -> tuple[list[float], list[float]]:
-    """Returns the x and y of a turned box's corners in fractions; the turn by `theta` degrees is one of pixels."""
+    """Returns the x and y of a rotated box's corners, in fractions of the frame.
+
+    The rotation by `theta` degrees is one of pixels, so it needs the aspect ratio of the frame.
+    """
     centre_x, centre_y = box["x"] + box["w"] / 2, box["y"] + box["h"] / 2
     turn = np.exp(1j * np.deg2rad(box["theta"]))
     corners = np.array([complex(x, y) for x in (-0.5, 0.5) for y in (-0.5, 0.5)])
@@ -187,7 +195,7 @@ def _turned(box: Mapping[str, float], aspect: float) -> tuple[list[float], list[
 def _mask_corners(mask: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
     from faster_coco_eval.core import mask as coco_mask
 
-    # COCO's run lengths go down the columns, Encord's along the rows: the same text is the mask with sides swapped.
+    # COCO's run lengths go down the columns, Encord's along the rows. So COCO reads this text as the transposed mask.
     width, height = mask["width"], mask["height"]
     coded = {"size": [width, height], "counts": mask["rleString"].encode()}
     top, left, rows, columns = coco_mask.toBbox(coded).tolist()
@@ -218,10 +226,10 @@ class Compared:
     Attributes:
         written: the N boxes that prelabel wrote.
         current: the M boxes that are there now.
-        current_row: int64 (N,), the current box that each written box became; -1: none.
+        current_row: int64 (N,), row of the current box that each written box became; -1 if it is gone.
         change: int64 (N,), index into `BOX_CHANGES`.
-        iou: float64 (N,), overlap of each written box with what it became; 0 if it is gone.
-        is_moved: bool (N,), whether the geometry changed, of reclassed boxes too.
+        iou: float64 (N,), overlap of each written box with the box that it became; 0 if it is gone.
+        is_moved: bool (N,), whether the geometry changed, also of reclassed boxes.
         is_added: bool (M,), whether no written box became this current box.
     """
 
@@ -241,7 +249,11 @@ class Compared:
         return np.where(self.current_row < 0, "", self.current.class_name[self.current_row])
 
     def without_added(self, drop: NDArray[np.bool_]) -> Compared:
-        """Returns the comparison without some added boxes, bool (M,)."""
+        """Returns the comparison without some of the added boxes.
+
+        Args:
+            drop: bool (M,), the added boxes to leave out.
+        """
         if (drop & ~self.is_added).any():
             raise ValueError("drop: got a box that a written box became, expected added boxes only")
         place = np.cumsum(~drop) - 1
@@ -257,11 +269,11 @@ def compare_boxes(written: Boxes, current: Boxes, *, min_iou: float, accept_iou:
     """Returns what changed about each box.
 
     Args:
-        written: what prelabel wrote.
-        current: what is there now.
+        written: the boxes that prelabel wrote.
+        current: the boxes that are there now.
         min_iou: overlap from which boxes of different instances may be the same thing.
-        accept_iou: overlap from which a box counts as untouched if the exact geometry of either is unknown. If both are
-            known, only the same geometry does.
+        accept_iou: overlap from which a box counts as untouched if the exact geometry of either box is unknown. If both
+            are known, they must be equal.
     """
     row = match_boxes(written, current, min_iou)
     is_there = row >= 0
@@ -271,7 +283,7 @@ def compare_boxes(written: Boxes, current: Boxes, *, min_iou: float, accept_iou:
     before, after = written.geometry[is_there], current.geometry[row[is_there]]
     is_near = np.abs(written.corners[is_there] - current.corners[row[is_there]]).max(axis=1, initial=0) <= 1
     is_same[is_there] = np.select(
-        # Another class may be drawn in another shape, whose exact geometry is never the same.
+        # Objects of another class may have another shape, whose exact geometry is never the same.
         [(before == UNKNOWN_GEOMETRY) | (after == UNKNOWN_GEOMETRY), ~same_class[is_there]],
         [iou[is_there] >= accept_iou, is_near],
         before == after,
@@ -290,9 +302,10 @@ def compare_boxes(written: Boxes, current: Boxes, *, min_iou: float, accept_iou:
 
 
 def link_unknown_instances(compared: Compared) -> Compared:
-    """Returns the comparison in which current boxes of unknown instance belong to the written instance they come from.
+    """Returns the comparison with the unknown instances of current boxes filled in.
 
-    So a ground truth without tracks neither splits nor joins what was written.
+    Such a box gets the instance of the written box that became it. So a ground truth without tracks neither splits nor
+    joins written instances.
     """
     current, row = compared.current, compared.current_row
     names = current.instance.astype(object)
@@ -303,15 +316,15 @@ def link_unknown_instances(compared: Compared) -> Compared:
 
 
 def match_boxes(written: Boxes, current: Boxes, min_iou: float) -> NDArray[np.int64]:
-    """Returns the current row that each written box became, int64 (N,); -1: it is gone.
+    """Returns the row of the current box that each written box became, int64 (N,); -1 if it is gone.
 
-    Boxes match by object hash and frame first, wherever the box is now. The rest is assigned frame by frame so that the
-    sum of overlaps is largest (Kuhn 1955), first among boxes of one class, then among all.
+    Boxes match by object hash and frame first, even if they no longer overlap. The others are assigned frame by frame
+    so that the sum of overlaps is largest (Kuhn 1955), first among boxes of the same class, then among all boxes.
 
     Args:
-        written: what was there.
-        current: what is there.
-        min_iou: overlap from which boxes of different hashes may be the same thing.
+        written: the boxes that prelabel wrote.
+        current: the boxes that are there now.
+        min_iou: overlap from which boxes with different hashes may be the same thing.
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -1,4 +1,4 @@
-"""The current labels: on the platform, in exported files, or in a ground truth."""
+"""Reads the current labels from the platform, from exported files, or from a ground truth."""
 
 from __future__ import annotations
 
@@ -29,32 +29,33 @@ if TYPE_CHECKING:
 
 
 class NotThereError(TaskError):
-    """The labels of a task cannot be compared; the message says why."""
+    """Raised if the labels of a task cannot be compared; the message says why."""
 
 
 class CurrentLabels(Protocol):
-    """Label rows by task."""
+    """The current label rows of tasks."""
 
     def row_of(self, entry: Entry) -> LabelRow:
         """Returns the current label row of a task.
 
         Raises:
-            NotThereError: there is none, or the task is not yet at a stage to compare.
-            TaskError: it cannot be read.
+            NotThereError: the task has no label row, or it is not yet at a stage to compare.
+            TaskError: the row cannot be read.
         """
 
     def describe(self) -> str:
-        """Returns where the labels are, in words."""
+        """Returns the place of the labels, in words."""
 
 
 @dataclass(frozen=True)
 class ProjectRows:
-    """Label rows of an Encord project. Nothing on the platform changes.
+    """The label rows of an Encord project. It changes nothing on the platform.
 
     Attributes:
         project: the project.
-        stages: titles or uuids of the stages to compare tasks at; none: the stages at which the workflow ends.
-        entries: the tasks; few requests list them all.
+        stages: titles or uuids of the stages at which to compare tasks; empty for the stages at which the workflow
+            ends.
+        entries: all tasks to compare, so that few requests list them.
     """
 
     project: EncordProject
@@ -103,10 +104,10 @@ class ProjectRows:
 
 @dataclass(frozen=True)
 class OutputRows:
-    """Label rows in the files that a run wrote, read one at a time.
+    """The label rows in the files that a run wrote, read one at a time.
 
     Attributes:
-        store: files of the run's output.
+        store: the output folder of the run.
     """
 
     store: RunFolder
@@ -122,22 +123,22 @@ class OutputRows:
         return rows[0]
 
     def describe(self) -> str:
-        """Returns the folder."""
+        """Returns the folder, in words."""
         return f"the label rows in {self.store.output}"
 
 
 @dataclass(frozen=True)
 class RowFiles:
-    """Label rows in files, as the SDK, the web app or `prelabel export` writes them, one or several in each.
+    """The label rows in files of the SDK, the web app or `prelabel export`, one or several in each file.
 
     Attributes:
-        path: a JSON file, or a folder to search; other JSON files in it and the output of dry runs do not count.
+        path: a JSON file, or a folder to search. Other JSON files in it, and the output of dry runs, are ignored.
     """
 
     path: Path
 
     def row_of(self, entry: Entry) -> LabelRow:
-        """Returns the row of the task's data, else the only one with its title."""
+        """Returns the row with the task's data hash, otherwise the only row with its title."""
         data_hash = entry.key.split("/")[1] if entry.key.count("/") >= 2 else ""
         for identity in (data_hash_of(entry.key), data_hash):
             if identity in self._by_hash:
@@ -149,7 +150,7 @@ class RowFiles:
         return titled[0]
 
     def describe(self) -> str:
-        """Returns the path."""
+        """Returns the number of rows and the path, in words."""
         return f"{len(self._by_hash)} label rows in {self.path}"
 
     @cached_property
@@ -163,12 +164,12 @@ class RowFiles:
 
 @dataclass(frozen=True)
 class CocoTruth:
-    """A COCO ground truth, its images matched by video and frame index.
+    """A COCO ground truth, whose images match by video and frame index.
 
     Attributes:
         file: the COCO file.
-        class_names: names of the labels; those of the truth match them in any case.
-        has_tracks: whether annotations of one `track_id` in a video are one instance.
+        class_names: names of the labels; the names in the ground truth match them regardless of case.
+        has_tracks: whether annotations with the same `track_id` in a video are one instance.
     """
 
     file: CocoFile
@@ -176,10 +177,15 @@ class CocoTruth:
     has_tracks: bool
 
     def boxes_of(self, title: str, info: VideoInfo, frames: NDArray[np.int64]) -> tuple[Boxes, NDArray[np.int64]]:
-        """Returns the true boxes of a video, and the frames that both the truth and `frames`, rising, have.
+        """Returns the true boxes of a video, and the frames to compare, int64 (K,), rising.
+
+        Args:
+            title: of the video.
+            info: the video.
+            frames: int64 (M,), rising. Those that the ground truth has too are compared.
 
         Raises:
-            NotThereError: the truth has none of these frames.
+            NotThereError: the ground truth has none of these frames.
         """
         ids = {frame: self.file.find_image([(title, frame)]) for frame in frames.tolist()}
         common = np.array([frame for frame, image_id in ids.items() if image_id is not None], np.int64)
@@ -203,12 +209,12 @@ class CocoTruth:
         return boxes, common
 
     def describe(self) -> str:
-        """Returns the path."""
+        """Returns the path, in words."""
         return f"ground truth {self.file.path}"
 
     @cached_property
     def _class_names(self) -> dict[int, str]:
-        """Names by category id, spelt as the labels spell them."""
+        """The names by category id, spelt as in the labels."""
         known = {name.casefold(): name for name in self.class_names}
         return {number: known.get(name.casefold(), name) for number, name in self.file.category_names.items()}
 
@@ -222,7 +228,7 @@ class CocoTruth:
 
 
 def is_coco(path: Path) -> bool:
-    """Returns whether a path is a COCO file and not label rows."""
+    """Returns whether a path is a COCO file, not a file or folder of label rows."""
     if not path.is_file():
         return False
     document = read_json(path, ConfigError)

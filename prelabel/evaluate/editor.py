@@ -1,17 +1,17 @@
-"""How many actions labels take in an editor that interpolates, from scratch and as corrections of pre-labels.
+"""Counts the actions that labels take in an editor that interpolates, from scratch or as corrections of pre-labels.
 
-In an editor, one action deletes, re-classes, splits or joins a whole instance, and a few kept boxes stand for a stretch
-of frames. So this module counts:
+In an editor, one action deletes, re-classes, splits or joins a whole instance. A few kept boxes represent all boxes of
+a stretch of frames. So this module counts:
 
-- 1 for each written instance that is gone as a whole, and for each stretch that is gone of another;
+- 1 for each written instance that is gone as a whole, and 1 for each stretch that is gone from another instance;
 - 1 for each new class of an instance;
-- 1 for each further thing that a written instance covers (a split), and for each further written instance that one
-  thing consists of (a join);
-- for each stretch of a thing whose boxes were moved or added, as many boxes as straight lines need so that every box of
-  the stretch overlaps them by the acceptance. Boxes that were accepted are kept boxes too, where a line may begin or
-  end without a new one; a stretch between two of them takes 1 even so, to interpolate it again.
+- 1 for each further thing that a written instance covers (a split), and 1 for each further written instance of a thing
+  (a join);
+- for each stretch of a thing whose boxes were moved or added: the number of boxes to draw, so that straight lines
+  between kept boxes overlap every box of the stretch by the acceptance. An accepted box is a kept box too: a line may
+  begin or end there without a new box. A stretch between two accepted boxes still takes 1, to interpolate it again.
 
-From scratch, every stretch of every thing is drawn: as many boxes as straight lines need.
+From scratch, somebody draws every stretch of every thing, with as many boxes as the straight lines need.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from prelabel.labels.keyframes import farthest_ends, line_holds
 
 
 def count_corrections(compared: Compared, frames: NDArray[np.int64], accept_iou: float) -> Counter[str]:
-    """Returns the actions that correct the written boxes, by class.
+    """Returns the number of actions that correct the written boxes, by class.
 
-    Boxes to draw count for the class that the thing has now, all else for the class that was written.
+    Boxes to draw and joins count for the current class of the thing, all other actions for the written class.
 
     Args:
         compared: the boxes of a video before and after.
-        frames: rising, the frames that were compared; a stretch goes on from one to the next.
-        accept_iou: overlap from which a line is good enough.
+        frames: the compared frames, rising; consecutive ones belong to the same stretch.
+        accept_iou: overlap from which a box on a line is good enough.
     """
     written, current, row = compared.written, compared.current, compared.current_row
     is_there = row >= 0
@@ -54,7 +54,7 @@ def count_corrections(compared: Compared, frames: NDArray[np.int64], accept_iou:
     for number, _ in {(int(instance[place]), str(compared.became[place])) for place in renamed}:
         actions[class_of[number]] += 1
 
-    # Drawing a thing's boxes on a stretch replaces those that it had there: nobody deletes them first.
+    # Drawing a thing's boxes on a stretch replaces the boxes that it had there, so nobody deletes them first.
     became = {int(pairs[place, 0]): int(pairs[place, 1]) for place in np.argsort(times, kind="stable")}
     drawn = set(zip(now[compared.is_added].tolist(), current.frame_index[compared.is_added].tolist(), strict=True))
     is_gone = [
@@ -67,7 +67,10 @@ def count_corrections(compared: Compared, frames: NDArray[np.int64], accept_iou:
 
 
 def count_from_scratch(current: Boxes, frames: NDArray[np.int64], accept_iou: float) -> Counter[str]:
-    """Returns the actions that draw all boxes, by class; arguments as of `count_corrections`."""
+    """Returns the number of actions that draw all boxes, by class.
+
+    `frames` and `accept_iou` are as in `count_corrections`.
+    """
     return _boxes_to_draw(current, current.corners, np.zeros(len(current), np.bool_), frames, accept_iou)
 
 
@@ -78,13 +81,15 @@ def fewest_drawn(
     is_right: NDArray[np.bool_],
     accept_iou: float,
 ) -> int:
-    """Returns how many boxes of a stretch must be drawn so that lines between them and the right ones reproduce it.
+    """Returns the smallest number of boxes of a stretch that somebody must draw.
+
+    Straight lines between the drawn boxes and the right ones then reproduce the whole stretch.
 
     Args:
         frame_index: (N,), rising.
         wanted: (N, 4), corners of the thing.
-        shown: (N, 4), corners as they are written; only those of right boxes are read.
-        is_right: (N,), boxes that may stay as they are.
+        shown: (N, 4), corners of the written boxes; only those of right boxes are read.
+        is_right: (N,), whether a written box may stay as it is.
         accept_iou: least overlap of a line with the wanted boxes.
 
     >>> wanted = np.array([[x, 0, x + 10, 10] for x in (0, 1, 2, 3, 2, 1, 0)])
@@ -101,7 +106,8 @@ def fewest_drawn(
     goal = wanted.astype(np.float64)
     ends_at = np.where(is_right[:, None], shown, wanted).astype(np.float64)
     reach = farthest_ends(frames, ends_at, goal, accept_iou)
-    # Breadth-first search with steps that cost 0 or 1: rows to go on from wait in the order of their cost.
+    # This is a breadth-first search with steps that cost 0 or 1. Steps of cost 0 go to the front of the queue, the
+    # others to its end, so the queue is ordered by cost.
     cost = np.full(num, num + 1)
     cost[0] = not is_right[0]
     waiting, is_done = deque([0]), np.zeros(num, np.bool_)
@@ -126,7 +132,7 @@ def fewest_drawn(
 def _boxes_to_draw(
     current: Boxes, shown: NDArray[np.int64], is_right: NDArray[np.bool_], frames: NDArray[np.int64], accept_iou: float
 ) -> Counter[str]:
-    """Returns the boxes to draw by class, stretch by stretch."""
+    """Returns the number of boxes to draw by class, summed over all stretches."""
     actions: Counter[str] = Counter()
     rows = np.arange(len(current))
     for stretch in _stretches(current.instance_number, current.frame_index, frames, rows):
@@ -139,7 +145,10 @@ def _boxes_to_draw(
 def _stretches(
     instance: NDArray[np.int64], frame_index: NDArray[np.int64], frames: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> list[NDArray[np.int64]]:
-    """Returns the given rows, split where the instance changes or a compared frame lies between."""
+    """Returns the given rows split into stretches.
+
+    A stretch ends where the instance changes, and where a compared frame lies between two rows.
+    """
     order = rows[np.lexsort((frame_index[rows], instance[rows]))]
     if not len(order):
         return []
@@ -156,7 +165,7 @@ def _class_of_instances(boxes: Boxes) -> list[str]:
 
 
 def _repeated(numbers: NDArray[np.int64]) -> list[int]:
-    """Returns each number as often as it comes after its first time.
+    """Returns each number as often as it occurs after its first time.
 
     >>> _repeated(np.array([3, 5, 3, 3]))
     [3, 3]

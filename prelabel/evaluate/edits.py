@@ -1,12 +1,12 @@
-"""What annotators did to pre-labels, as counts.
+"""Counts what annotators changed about pre-labels.
 
 **Changes.** A written box is *untouched* (same class, same geometry), *moved* (same class, other geometry), *reclassed*
-(other class, wherever it is) or *deleted*. A current box that no written box became is *added*.
+(other class, any geometry) or *deleted*. A current box that no written box became is *added*.
 
-**Actions, a box each.** 1 for each box moved, each new class of an instance, each box drawn, and each box deleted, or
-once for all boxes if the whole instance went. From scratch, each current box is drawn.
+**Actions box by box.** 1 for each moved box, each new class of an instance, each drawn box, and each deleted box. If a
+whole instance is gone, deleting it counts 1 for all of its boxes. From scratch, each current box is drawn.
 
-**Actions in an editor.** Instances are edited as a whole, and few kept boxes stand for many: see
+**Actions in an editor.** An annotator edits instances as a whole, and few kept boxes represent many. See
 `prelabel.evaluate.editor`.
 """
 
@@ -22,29 +22,29 @@ from prelabel.evaluate.compare import BOX_CHANGES, DELETED, MOVED, RECLASSED, UN
 from prelabel.evaluate.editor import count_corrections, count_from_scratch
 
 NUM_IOU_BINS = 20
-"""Of the overlap before and after a move: steps of 0.05."""
+"""Number of bins for the overlap before and after a move; each is 0.05 wide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """Counts of one class, or of several classes together.
+    """The counts of one class, or of several classes together.
 
     Attributes:
-        untouched: boxes left as they were written.
-        moved: boxes of the same class and another geometry.
-        reclassed: boxes that were written as this class and are of another now.
+        untouched: boxes that are as they were written.
+        moved: boxes with the same class and another geometry.
+        reclassed: boxes that were written as this class and now have another class.
         deleted: boxes that are gone.
         added: boxes of this class that no written box became.
-        reclassed_to: boxes of this class now that were written as another.
-        instances_untouched: written instances all of whose boxes are untouched, with none added.
-        instances_edited: written instances of which something is left and something changed.
-        instances_deleted: written instances of which nothing is left.
-        instances_added: instances of this class that no written box became part of.
-        actions: what the corrections took, a box each.
-        from_scratch: what the current labels would have taken without pre-labels, a box each.
-        actions_in_editor: what the corrections took in an editor.
-        from_scratch_in_editor: what the current labels would have taken without pre-labels in an editor.
-        moved_iou: moved boxes by the overlap before and after: 20 equal bins from 0 to 1.
+        reclassed_to: boxes that were written as another class and now have this class.
+        instances_untouched: written instances whose boxes are all untouched, and to which no box was added.
+        instances_edited: written instances that changed but still have boxes.
+        instances_deleted: written instances without any box left.
+        instances_added: instances of this class that contain no written box.
+        actions: actions that the corrections took, box by box.
+        from_scratch: actions that the current labels would have taken without pre-labels, box by box.
+        actions_in_editor: actions that the corrections took in an editor.
+        from_scratch_in_editor: actions that the current labels would have taken without pre-labels in an editor.
+        moved_iou: moved boxes by the overlap before and after, in 20 equal bins from 0 to 1.
     """
 
     untouched: int = 0
@@ -70,47 +70,49 @@ class Edits:
 
     @property
     def written(self) -> int:
-        """Boxes that prelabel wrote."""
+        """The number of boxes that prelabel wrote."""
         return self.untouched + self.moved + self.reclassed + self.deleted
 
     @property
     def current(self) -> int:
-        """Boxes that are there now."""
+        """The number of boxes that are there now."""
         return self.untouched + self.moved + self.added + self.reclassed_to
 
     @property
     def precision(self) -> float | None:
-        """Share of the written boxes that stayed in their class; None if none was written."""
+        """The share of the written boxes that still have their class; None if no box was written."""
         return (self.untouched + self.moved) / self.written if self.written else None
 
     @property
     def recall(self) -> float | None:
-        """Share of the current boxes that were written in their class; None if there is none."""
+        """The share of the current boxes that were written with their class; None if there is no current box."""
         return (self.untouched + self.moved) / self.current if self.current else None
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of precision and recall; None if there is no box at all."""
+        """The harmonic mean of precision and recall; None if there is no box at all."""
         num = self.written + self.current
         return 2 * (self.untouched + self.moved) / num if num else None
 
     @property
     def saved(self) -> float | None:
-        """Share of the actions from scratch that the pre-labels saved, a box each; below 0 if they cost more."""
+        """The share of the actions from scratch that pre-labels saved, box by box; below 0 if they cost more."""
         return 1 - self.actions / self.from_scratch if self.from_scratch else None
 
     @property
     def saved_in_editor(self) -> float | None:
-        """Share of the actions from scratch that the pre-labels saved in an editor; below 0 if they cost more."""
+        """The share of the actions from scratch that pre-labels saved in an editor; below 0 if they cost more."""
         return 1 - self.actions_in_editor / self.from_scratch_in_editor if self.from_scratch_in_editor else None
 
 
 def count_edits(compared: Compared, frames: NDArray[np.int64], accept_iou: float) -> dict[str, Edits]:
-    """Returns the counts by class: the class that was written, and of added boxes the class now.
+    """Returns the counts by class.
+
+    Written boxes count for the class that was written, added boxes for their current class.
 
     Args:
         compared: the boxes of a video before and after.
-        frames: rising, the frames that were compared.
+        frames: the compared frames, rising.
         accept_iou: overlap from which an interpolated box is good enough.
     """
     written, current, change = compared.written, compared.current, compared.change
@@ -142,7 +144,7 @@ def count_edits(compared: Compared, frames: NDArray[np.int64], accept_iou: float
 
 
 def add_edits(parts: Iterable[Mapping[str, Edits]]) -> dict[str, Edits]:
-    """Returns the sums by class, in the order of their names."""
+    """Returns the sums of counts by class, in the order of the class names."""
     sums: dict[str, Edits] = {}
     for part in parts:
         for name, edits in part.items():
@@ -151,7 +153,7 @@ def add_edits(parts: Iterable[Mapping[str, Edits]]) -> dict[str, Edits]:
 
 
 def _instances_by_change(compared: Compared) -> dict[str, NDArray[np.str_]]:
-    """Returns the class of each instance that was left, edited, deleted and added."""
+    """Returns the classes of the instances that are untouched, edited, deleted and added."""
     written, current = compared.written, compared.current
     instance, now = written.instance_number, current.instance_number
     _, first = np.unique(instance, return_index=True)
@@ -171,7 +173,7 @@ def _instances_by_change(compared: Compared) -> dict[str, NDArray[np.str_]]:
 
 
 def _boxes_acted_on(compared: Compared) -> NDArray[np.str_]:
-    """Returns the class of each action, a box each."""
+    """Returns the class of each action, box by box."""
     written = compared.written
     instance = written.instance_number
     _, first = np.unique(instance, return_index=True)
@@ -196,5 +198,5 @@ def _moved_iou(compared: Compared, name: str) -> tuple[int, ...]:
 
 
 def _any_by(group: NDArray[np.int64], holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Returns, for each group from 0, whether it holds for one of its members."""
+    """Returns for each group, numbered from 0, whether `holds` is true for one of its members."""
     return np.bincount(group, weights=holds, minlength=int(group.max(initial=-1)) + 1) > 0

@@ -1,4 +1,4 @@
-"""Compares what runs of a config wrote with the current labels."""
+"""Compares the labels that runs of a config wrote with the current labels."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ from prelabel.store.report import Score
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """What to compare with, and how.
+    """The labels to compare with, and the limits of the comparison.
 
     Attributes:
-        against: label rows, a file or a folder of them, or a COCO ground truth; None: what the source has.
-        stages: of an Encord project, the stages to compare tasks at; none: the stages at which its workflow ends.
+        against: a file or folder of label rows, or a COCO ground truth; None for the labels of the source.
+        stages: stages of an Encord project at which to compare tasks; empty for those at which its workflow ends.
         min_iou: overlap from which boxes of different instances may be the same thing.
-        accept_iou: overlap from which a box counts as accepted if exact geometry is unknown, and an interpolated one.
+        accept_iou: overlap from which a box is accepted if it is interpolated or if exact geometry is unknown.
     """
 
     against: Path | None = None
@@ -73,7 +73,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, slots=True)
 class _TaskResult:
-    """The comparison of one task, and the confidence down to which its boxes were stored."""
+    """The comparison of one task, and the lowest confidence of its stored boxes."""
 
     lowest_conf: float
     edits: VideoEdits
@@ -83,12 +83,12 @@ class _TaskResult:
 
 
 def evaluate_run(assembly: Assembly, options: EvaluateOptions) -> Evaluation:
-    """Returns what annotators did to the labels that runs of a config wrote.
+    """Returns what annotators changed about the labels that runs of a config wrote.
 
-    What a run wrote is computed again from the raw detections, so evaluate with the config of the run.
+    The written labels are computed again from the raw detections. So evaluate with the config of the run.
 
     Raises:
-        ConfigError: nothing was written, nothing can be compared, or `against` is neither label rows nor COCO.
+        ConfigError: no run wrote labels, no task can be compared, or `against` is neither label rows nor COCO.
         AccountError: the platform cannot be reached.
     """
     stored = stored_entries(assembly.found_store, assembly.named_source)
@@ -138,7 +138,11 @@ def evaluate_run(assembly: Assembly, options: EvaluateOptions) -> Evaluation:
 def _current_labels(
     assembly: Assembly, options: EvaluateOptions, entries: Sequence[Entry]
 ) -> CurrentLabels | CocoTruth:
-    """Returns what the options name, else the source's ground truth, its project's rows, or the rows in the output."""
+    """Returns the labels to compare with.
+
+    These are the labels that the options name, otherwise the source's ground truth, otherwise the rows of its project
+    or, without a project, the rows in the output folder.
+    """
     source, against = assembly.config.source, options.against
     if against is None:
         against = source.truth_file
@@ -205,8 +209,8 @@ def _compare(
 def _is_earlier(current: Boxes, written: Boxes, entry: Entry) -> NDArray[np.bool_]:
     """Returns which boxes were on the row before the run wrote to it, bool (N,).
 
-    The run's own boxes tell when it wrote. If none of them is left, the ledger tells, and only boxes that a person drew
-    count as earlier: the others may be the run's boxes under new hashes, as after an import.
+    The run's own boxes show when it wrote. If none of them is left, the ledger's time counts, and only boxes that a
+    person drew count as earlier. The others may be the run's boxes with new hashes, as after an import.
     """
     is_own = np.isin(current.instance, written.instance)
     is_earlier: NDArray[np.bool_]
@@ -221,7 +225,10 @@ def _is_earlier(current: Boxes, written: Boxes, entry: Entry) -> NDArray[np.bool
 def _as_written(
     assembly: Assembly, entry: Entry, info: VideoInfo, detections: VideoDetections, current: LabelRow
 ) -> LabelRow:
-    """Returns the row with only what prelabel wrote; object hashes depend on the row."""
+    """Returns the row with only the labels that prelabel wrote.
+
+    It needs the current row, because object hashes depend on the hashes of its data units.
+    """
     now = datetime.now(UTC)
     if assembly.on_platform:
         units = {key: {**unit, "labels": {}} for key, unit in current["data_units"].items()}
@@ -248,7 +255,10 @@ def _class_names(parts: DetectorParts) -> tuple[str, ...]:
 
 
 def _thresholds(parts: DetectorParts, results: Sequence[_TaskResult]) -> dict[str, ThresholdCurve]:
-    """Returns the curves by class. Of tracks, only higher thresholds: lower ones would give other tracks."""
+    """Returns the threshold curves by class.
+
+    For tracks, they have no thresholds below the current one, because these would give other tracks.
+    """
     least = np.maximum(class_thresholds(parts.config.labels.conf, parts.label_map), parts.provider.threshold or 0.0)
     in_force = {
         category.name: round(float(confidence), 5)

@@ -21,11 +21,11 @@ Mark = Literal["untouched", "moved from", "moved to", "reclassed from", "reclass
 
 @dataclass(frozen=True, slots=True)
 class MarkedBox:
-    """A box of a frame to look at.
+    """A box on one of the frames to show.
 
     Attributes:
-        mark: what changed about it.
-        class_name: of a written box as it was written, of a current box as it is now.
+        mark: what changed about the box.
+        class_name: the written class of a written box, the current class of a current one.
         xyxy: corners in fractions of the frame.
         confidence: of a written box; None for a current one.
     """
@@ -41,13 +41,13 @@ class WorstFrame:
     """A frame that took many corrections.
 
     Attributes:
-        key: the task's.
-        title: the task's.
+        key: of the task.
+        title: of the task.
         frame_index: 0-based.
-        width: pixels of the frame.
-        height: pixels of the frame.
-        num_corrections: boxes moved, reclassed, deleted or added on it.
-        boxes: all its boxes, before and after.
+        width: of the frame in pixels.
+        height: of the frame in pixels.
+        num_corrections: number of boxes moved, reclassed, deleted or added on the frame.
+        boxes: all boxes of the frame, before and after.
     """
 
     key: str
@@ -61,14 +61,14 @@ class WorstFrame:
 
 @dataclass(frozen=True, slots=True)
 class VideoEdits:
-    """What annotators did to one task's labels.
+    """What annotators changed about one task's labels.
 
     Attributes:
-        key: the task's.
-        title: the task's, made unique.
+        key: of the task.
+        title: of the task, made unique.
         model: name of the detector, with the start of its weights' hash.
-        num_frames: frames compared.
-        by_class: the counts.
+        num_frames: number of compared frames.
+        by_class: the counts by class.
     """
 
     key: str
@@ -85,11 +85,11 @@ class VideoEdits:
 
 @dataclass(frozen=True, slots=True)
 class ModelEdits:
-    """What annotators did to the labels of one version of a model.
+    """What annotators changed about the labels of one version of a model.
 
     Attributes:
-        model: its name, with the start of its weights' hash.
-        by_class: the counts.
+        model: name of the model, with the start of its weights' hash.
+        by_class: the counts by class.
     """
 
     model: str
@@ -103,7 +103,7 @@ class ModelEdits:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A task that was not compared, and why not."""
+    """A task that was not compared, and the reason."""
 
     title: str
     reason: str
@@ -111,12 +111,12 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Current boxes that say nothing about the model.
+    """The number of current boxes that do not count, because they say nothing about the model.
 
     Attributes:
         before_the_run: boxes that were on the label row before the run wrote to it.
-        on_other_frames: boxes on frames that the model was not shown.
-        of_other_classes: boxes of classes that it does not know, by class.
+        on_other_frames: boxes on frames that the model has not seen.
+        of_other_classes: boxes of classes that the model does not know, by class.
     """
 
     before_the_run: int = 0
@@ -126,23 +126,23 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What annotators did to the labels of a config's runs.
+    """What annotators changed about the labels of a config's runs.
 
     Attributes:
-        prelabel: version.
+        prelabel: version of prelabel.
         made_at: UTC, ISO 8601.
-        config_sha256: hash of the config's parts that decide the labels.
-        against: where the current labels are.
-        min_iou: overlap from which boxes of different instances were taken for the same thing.
-        accept_iou: overlap from which a box counts as accepted if exact geometry is unknown, and an interpolated one.
-        instances_are: `per_frame`: one for each box; `tracks`: one for each thing, over all its frames.
-        models: by version of the model.
-        videos: by task.
-        thresholds: by class.
+        config_sha256: hash of the part of the config that affects the labels.
+        against: the place of the current labels, in words.
+        min_iou: overlap from which boxes of different instances may be the same thing.
+        accept_iou: overlap from which a box is accepted if it is interpolated or if exact geometry is unknown.
+        instances_are: `per_frame` for one instance a box; `tracks` for one instance a thing, over all its frames.
+        models: the counts by version of the model.
+        videos: the counts by task.
+        thresholds: the threshold curves by class.
         score: mean average precision, if a ground truth was given.
         worst_frames: the frames with the most corrections, the worst first.
         skipped: tasks that were not compared.
-        left_out: boxes that were not compared.
+        left_out: number of boxes that were not compared.
         warnings: what to know before trusting the figures.
     """
 
@@ -164,7 +164,7 @@ class Evaluation:
 
     @property
     def total(self) -> Edits:
-        """Sum over all models and classes."""
+        """The sum over all models and classes."""
         return sum((model.total for model in self.models), Edits())
 
     def write(self, path: Path) -> None:
@@ -211,9 +211,9 @@ COLUMNS = ("boxes", "kept", "moved", "reclassed", "deleted", "added", "P", "R", 
 
 
 def edit_tables(evaluation: Evaluation) -> Iterator[Table]:
-    """Yields a table for each model: a line for each class, and their sum.
+    """Yields a table for each model, with a row for each class and a row for their sum.
 
-    P and R are precision and recall by the annotators' corrections.
+    P and R are precision and recall, measured by the annotators' corrections.
     """
     for entry in evaluation.models:
         table = _table("class", *COLUMNS, title=f"made by {entry.model}")
@@ -225,7 +225,7 @@ def edit_tables(evaluation: Evaluation) -> Iterator[Table]:
 
 
 def threshold_table(evaluation: Evaluation) -> Table | None:
-    """Returns the thresholds that would have cost fewer corrections; None if there are none."""
+    """Returns a table of thresholds that would have needed fewer corrections; None if there are none."""
     table = _table("class", "threshold", "suggested", "actions", "with it", "boxes detected")
     for name, curve in evaluation.thresholds.items():
         if curve.suggested != curve.in_force:
@@ -236,7 +236,7 @@ def threshold_table(evaluation: Evaluation) -> Table | None:
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """Yields the rest of the evaluation, line by line."""
+    """Yields the parts of the evaluation that are not in tables, line by line."""
     total = evaluation.total
     num = len(evaluation.videos)
     yield f"compared {num} task{'s' if num > 1 else ''} with {evaluation.against}"

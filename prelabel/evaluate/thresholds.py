@@ -1,8 +1,8 @@
-"""The confidence threshold with the fewest corrections, class by class, a box each.
+"""Computes the confidence threshold that needs the fewest corrections, class by class.
 
-A written box costs what annotators did to it. A box that is not written costs a drawing if there is something to draw.
-For boxes above the current threshold this is known. Boxes below it were detected but not written: they count as right
-if they overlap a box that somebody added.
+Corrections are counted box by box. A written box costs the actions that annotators took to correct it. A box that is
+not written costs 1 if somebody has to draw it. For boxes above the current threshold, this is known. Boxes below it
+were detected but not written: they count as right if they overlap a box that somebody added.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from prelabel.evaluate.compare import DELETED, RECLASSED, Boxes, Compared, compa
 from prelabel.labels.row.own import INTERPOLATED_CONFIDENCE
 
 GRID = np.round(np.linspace(0, 1, 101), 2)
-"""The thresholds to try."""
+"""The thresholds to compare."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What each detected box costs if it is written, and if it is not.
+    """The number of actions that each detected box costs if it is written, and if it is not.
 
     Attributes:
-        class_name: str (N,), the class that it was or would have been written as.
-        confidence: float64 (N,).
-        written_cost: float64 (N,), actions if it is written; the boxes of an instance share its action.
-        omitted_cost: float64 (N,), actions if it is not written: 1 if somebody would have to draw it.
-        never_found: by class, boxes to draw whatever the threshold.
+        class_name: str (N,), the class with which the box was or would have been written.
+        confidence: float64 (N,), 0..1.
+        written_cost: float64 (N,), actions if the box is written; the boxes of an instance share its actions.
+        omitted_cost: float64 (N,), actions if the box is not written: 1 if somebody would have to draw it, else 0.
+        never_found: number of boxes to draw at every threshold, by class.
     """
 
     class_name: NDArray[np.str_]
@@ -45,10 +45,10 @@ class ThresholdCurve:
 
     Attributes:
         thresholds: rising; the first is the lowest that the raw detections allow.
-        actions: the actions at each threshold.
-        in_force: the threshold that the labels were written with.
-        suggested: the threshold with the fewest actions; of equals the one nearest to `in_force`.
-        num_boxes: detected boxes of the class, written or not.
+        actions: number of actions at each threshold.
+        in_force: the threshold with which the labels were written.
+        suggested: the threshold with the fewest actions; of several, the one nearest to `in_force`.
+        num_boxes: number of detected boxes of the class, written or not.
     """
 
     thresholds: tuple[float, ...]
@@ -58,17 +58,17 @@ class ThresholdCurve:
     num_boxes: int
 
     def actions_at(self, threshold: float) -> float:
-        """Returns the actions at the nearest threshold of the curve."""
+        """Returns the number of actions at the nearest threshold of the curve."""
         return self.actions[int(np.abs(np.array(self.thresholds) - threshold).argmin())]
 
 
 def weigh_boxes(compared: Compared, unwritten: Boxes, *, min_iou: float, accept_iou: float) -> Evidence:
-    """Returns what each box costs.
+    """Returns the number of actions that each box costs.
 
     Args:
         compared: the boxes before and after.
-        unwritten: boxes detected on the same frames, but below the threshold.
-        min_iou: overlap from which an unwritten and an added box are the same thing.
+        unwritten: boxes that were detected on the same frames, but below the threshold.
+        min_iou: overlap from which an unwritten box and an added one are the same thing.
         accept_iou: overlap from which nobody would have moved the box.
     """
     added = compared.current.where(compared.is_added)
@@ -86,9 +86,10 @@ def weigh_boxes(compared: Compared, unwritten: Boxes, *, min_iou: float, accept_
 
 
 def measured_confidence(boxes: Boxes) -> NDArray[np.float64]:
-    """Returns the confidence of each box; a filled-in box gets the mean of the measured ones of its instance.
+    """Returns the confidence of each box, float64 (N,).
 
-    A confidence of 0 or 0.99 means filled in, so a box that was measured at just that gets the mean as well.
+    A filled-in box gets the mean of the measured confidences of its instance. A confidence of 0 or 0.99 means filled
+    in, so a box with exactly that measured confidence gets the mean too.
     """
     number = boxes.instance_number
     measured = ~np.isin(boxes.confidence, (0.0, INTERPOLATED_CONFIDENCE))
@@ -106,8 +107,8 @@ def threshold_curves(
 
     Args:
         evidence: of each video.
-        in_force: by class, the threshold that the labels were written with.
-        lowest: by class, the threshold below which nothing was stored.
+        in_force: by class, the threshold with which the labels were written.
+        lowest: by class, the lowest threshold to compare, such as that below which no boxes were stored.
     """
     if not evidence:
         return {}
@@ -128,7 +129,7 @@ def threshold_curves(
         fewest = tried[actions <= actions.min() + 1e-9]
         now = in_force.get(name, 0.0)
         suggested = float(fewest[np.abs(fewest - now).argmin()])
-        # No box may lie between two neighbouring thresholds: then the current one is as good.
+        # The current threshold may lie between two of the grid. Its nearest neighbour there is no better suggestion.
         is_as_good = abs(suggested - now) <= 0.5 * (GRID[1] - GRID[0])
         curves[name] = ThresholdCurve(
             thresholds=tuple(tried.tolist()),
@@ -141,7 +142,7 @@ def threshold_curves(
 
 
 def _written_cost(compared: Compared) -> NDArray[np.float64]:
-    """Returns what annotators did to each written box, (N,), in actions."""
+    """Returns the number of actions that annotators took on each written box, float64 (N,)."""
     number, change = compared.written.instance_number, compared.change
     size = int(number.max(initial=-1)) + 1
     cost = compared.is_moved.astype(np.float64)

@@ -1,4 +1,4 @@
-"""The frames that took the most corrections."""
+"""Selects the frames that took the most corrections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prelabel.evaluate.result import Mark, MarkedBox, WorstFrame
 MAX_FRAMES = 12
 MAX_PER_VIDEO = 4
 MIN_SECONDS_APART = 1.0
-"""Between two frames of one video: neighbours show the same."""
+"""The least time between two selected frames of a video, because neighbouring frames look alike."""
 
 BEFORE: Mapping[BoxChange, Mark] = {
     "untouched": "untouched",
@@ -27,7 +27,10 @@ AFTER: Mapping[BoxChange, Mark] = {"moved": "moved to", "reclassed": "reclassed 
 
 
 def worst_of_video(compared: Compared, info: VideoInfo, key: str, title: str) -> list[WorstFrame]:
-    """Returns the video's frames with the most corrections, not too near to each other, the worst first."""
+    """Returns the video's frames with the most corrections, the worst first.
+
+    They are at least `MIN_SECONDS_APART` apart.
+    """
     touched = compared.written.frame_index[compared.change != UNTOUCHED]
     frames, counts = np.unique(
         np.concatenate([touched, compared.current.frame_index[compared.is_added]]), return_counts=True
@@ -46,13 +49,13 @@ def worst_of_video(compared: Compared, info: VideoInfo, key: str, title: str) ->
 
 
 def worst_of_all(frames: Sequence[WorstFrame]) -> tuple[WorstFrame, ...]:
-    """Returns the frames to show, the worst first."""
+    """Returns the worst frames of all videos, the worst first."""
     ranked = sorted(frames, key=lambda frame: (-frame.num_corrections, frame.title, frame.frame_index))
     return tuple(ranked[:MAX_FRAMES])
 
 
 def _marked(compared: Compared, frame_index: int) -> Iterator[MarkedBox]:
-    """Yields a frame's boxes before and after."""
+    """Yields a frame's written boxes, then its current ones where they differ."""
     written, current = compared.written, compared.current
     for row in np.flatnonzero(written.frame_index == frame_index).tolist():
         change, after = BOX_CHANGES[compared.change[row]], int(compared.current_row[row])
