@@ -1,4 +1,7 @@
-"""Draws detections on frames: shapes by supervision, labels where they hide least."""
+"""Draws detections on frames.
+
+The package supervision draws the shapes. Labels go to the places where they hide the least.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,20 @@ from prelabel.data.label_map import LabelMap
 from prelabel.data.masks import trace_mask
 
 Colour = tuple[int, int, int]
-"""Red, green, blue: 0..255."""
+"""Red, green and blue, 0..255."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 DARK: Colour = (20, 22, 26)
 LIGHT: Colour = (240, 242, 245)
 MIN_FONT_PX = 12
-# Pillow's own font has little beyond ASCII. Pillow finds these where the system keeps its fonts.
+# Pillow's own font has few letters beyond ASCII. Pillow searches the system's font folders for these.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 
 
 def contrasting(colour: Colour) -> Colour:
     """Returns the text colour, dark or light, that is easier to read on a colour.
 
-    Luminance and threshold are those of WCAG 2: https://www.w3.org/TR/WCAG22/#dfn-relative-luminance.
+    Luminance and threshold are from WCAG 2: https://www.w3.org/TR/WCAG22/#dfn-relative-luminance.
 
     >>> contrasting((255, 255, 0)) == DARK, contrasting((0, 0, 160)) == LIGHT
     (True, True)
@@ -42,16 +45,16 @@ def contrasting(colour: Colour) -> Colour:
 
 
 def font_px(width: int, height: int) -> int:
-    """Returns the font height for an image of a size in pixels."""
+    """Returns the font height in pixels for an image of this size in pixels."""
     return max(MIN_FONT_PX, round(math.sqrt(width * height) / 62))
 
 
 def draw_label(text: str, size_px: int, colour: Colour) -> Image.Image:
-    """Returns an image of the text on the colour."""
+    """Returns an image of the text on a ground of the colour."""
     font = find_font(text, size_px)
     left, top, right, bottom = font.getbbox(text)
     pad = max(2, size_px // 5)
-    line = font.getbbox("Ag")  # labels of all texts are equally high
+    line = font.getbbox("Ag")  # so that all labels have the same height
     top, bottom = min(top, line[1]), max(bottom, line[3])
     label = Image.new("RGB", (int(right - left) + 2 * pad, int(bottom - top) + 2 * pad), colour)
     ImageDraw.Draw(label).text((pad - left, pad - top), text, font=font, fill=contrasting(colour))
@@ -64,7 +67,7 @@ def text_width(text: str, size_px: int) -> float:
 
 
 def fit_text(text: str, ending: str, size_px: int, width: float) -> str:
-    """Returns `text` and `ending` in one line, with `text` cut to keep both within `width` pixels."""
+    """Returns `text` and `ending` in one line; `text` is cut so that both fit into `width` pixels."""
     shown = _drop_unknown_accents(" ".join(text.split()))
     if text_width(shown + ending, size_px) <= width:
         return shown + ending
@@ -77,12 +80,12 @@ def fit_text(text: str, ending: str, size_px: int, width: float) -> str:
 
 @lru_cache(maxsize=4096)
 def find_font(text: str, size_px: int) -> Font:
-    """Returns Pillow's own font, or a system font where the text has letters that Pillow's font lacks."""
+    """Returns Pillow's own font, or a system font if Pillow's lacks letters of the text."""
     return _load_font(_font_name(text), size_px)
 
 
 def _drop_unknown_accents(line: str) -> str:
-    """Returns the line with accents removed from letters that no installed font has."""
+    """Returns the line without the accents of letters that no installed font has."""
     missing = _missing_letters(_font_name(line), line)
     plain = {
         letter: "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
@@ -92,7 +95,7 @@ def _drop_unknown_accents(line: str) -> str:
 
 
 def _font_name(text: str) -> str:
-    """Returns the font that lacks the fewest letters of the text; empty: Pillow's own."""
+    """Returns the name of the font that lacks the fewest letters of the text; Pillow's own font is empty text."""
     if not _missing_letters("", text):
         return ""
     return min(("", *SYSTEM_FONTS), key=lambda name: len(_missing_letters(name, text)))
@@ -102,7 +105,7 @@ def _font_name(text: str) -> str:
 def _missing_letters(name: str, text: str) -> frozenset[str]:
     try:
         font = _load_font(name, MIN_FONT_PX)
-    except OSError:  # this system does not have it
+    except OSError:  # the font is not installed
         return frozenset(text)
     empty_box = bytes(font.getmask("\uffff"))  # fonts draw the same box for every letter that they lack
     return frozenset(letter for letter in text if not letter.isspace() and bytes(font.getmask(letter)) == empty_box)
@@ -114,22 +117,22 @@ def _load_font(name: str, size_px: int) -> Font:
 
 
 OUTLINE_TOLERANCE_PX = 0.75
-"""How far a mask's drawn outline may lie from the mask's edge."""
+"""The largest distance of a mask's drawn outline from the mask's edge."""
 MASK_OPACITY = 0.28
 MAX_LABEL_PART = 0.25
-"""Longer labels are cut, as a part of the image's width; `MIN_LABEL_PX` are always allowed."""
+"""The longest label as a part of the image's width; `MIN_LABEL_PX` are always allowed."""
 MIN_LABEL_PX = 110
 MAX_CACHED_LABELS = 4096
 
 
 @dataclass(frozen=True)
 class FrameAnnotator:
-    """Draws detections on frames, each scaled to fit within one size.
+    """Scales frames to fit into one size, and draws detections on them.
 
     Attributes:
         label_map: from class ids to names and colours.
-        width: of the drawn images, at most, in pixels.
-        height: of the drawn images, at most, in pixels.
+        width: largest width of the drawn images, in pixels.
+        height: largest height of the drawn images, in pixels.
     """
 
     label_map: LabelMap
@@ -140,12 +143,12 @@ class FrameAnnotator:
     def annotate(
         self, frame: NDArray[np.uint8], detections: Detections, track_id: NDArray[np.int64] | None = None
     ) -> Image.Image:
-        """Returns the scaled frame with shapes and labels, the most confident on top.
+        """Returns the scaled frame with shapes and labels, the most confident ones on top.
 
         Args:
             frame: (H, W, 3) RGB; not written to.
             detections: in pixels of the frame; every class is mapped.
-            track_id: (N,) int64, shown on the labels; -1: no track. Default: no tracks.
+            track_id: (N,) int64, shown on the labels; -1 for a box without a track. By default, no box has a track.
         """
         size = self._fit(frame.shape[1], frame.shape[0])
         scale = np.array(size) / (frame.shape[1], frame.shape[0])
@@ -158,14 +161,14 @@ class FrameAnnotator:
     def _fit(self, width: int, height: int) -> tuple[int, int]:
         scale = min(self.width / width, self.height / height)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        # A clip has even sides: its frames fill it rather than lack a row.
+        # The sides of a clip are even numbers. A scaled frame that is nearly as large fills the clip without a border.
         is_near = abs(size[0] - self.width) <= 2 and abs(size[1] - self.height) <= 2
         return (self.width, self.height) if is_near else size
 
     def _draw_labels(
         self, image: Image.Image, found: Detections, track_id: NDArray[np.int64] | None, scale: NDArray[np.float64]
     ) -> None:
-        """Places labels from the most confident on, then pastes them in the opposite order."""
+        """Places the labels from the most confident to the least, then pastes them in the opposite order."""
         taken, placed = np.zeros((0, 4)), []
         for row in np.argsort(-found.confidence, kind="stable").tolist():
             track = -1 if track_id is None else int(track_id[row])
@@ -186,20 +189,20 @@ class FrameAnnotator:
     def _label(self, class_id: int, confidence: float, track_id: int, size: tuple[int, int]) -> Image.Image:
         key = (class_id, round(confidence * 100), track_id, size)
         if key not in self._labels:
-            if len(self._labels) >= MAX_CACHED_LABELS:  # a long video has any number of tracks
+            if len(self._labels) >= MAX_CACHED_LABELS:  # the number of tracks of a long video has no bound
                 self._labels.clear()
             category = self.label_map.objects[class_id]
             name, colour = ("", LIGHT) if category is None else (category.name, category.rgb)
             text_px = font_px(*size)
             max_width = min(max(size[0] * MAX_LABEL_PART, MIN_LABEL_PX), size[0] - text_px)
             ending = f" #{track_id}" if track_id >= 0 else ""
-            ending += f" {confidence:.2f}" if round(confidence * 100) else ""  # 0: interpolated, nothing was measured
+            ending += f" {confidence:.2f}" if round(confidence * 100) else ""  # 0 means filled in, not measured
             self._labels[key] = draw_label(fit_text(name, ending, text_px, max_width), text_px, colour)
         return self._labels[key]
 
 
 def draw_caption(image: Image.Image, text: str) -> None:
-    """Draws text on a dark ground into the image's lower left corner."""
+    """Draws text on a dark ground in the image's lower left corner."""
     label = draw_label(text, font_px(*image.size), DARK)
     image.paste(label, (0, image.height - label.height), Image.new("L", label.size, 200))
 
@@ -219,13 +222,16 @@ def geometry_rings(geometry: Geometry) -> list[NDArray[np.float32]]:
 
 
 def _draw_shapes(image: Image.Image, found: Detections, label_map: LabelMap, scale: NDArray[np.float64]) -> Image.Image:
-    """Returns the image with each detection's geometry; its box where it has none, and a thin box around keypoints."""
+    """Returns the image with each detection's geometry drawn on it.
+
+    A detection without geometry gets its box. Keypoints get a thin box around them.
+    """
     import supervision as sv
     from supervision.config import ORIENTED_BOX_COORDINATES
 
     line_px = max(2, round(math.sqrt(image.width * image.height) / 360))
     palette = sv.ColorPalette([sv.Color(*category.rgb) for category in label_map.categories])
-    scene = np.asarray(image)[..., ::-1].copy()  # supervision draws on BGR
+    scene = np.asarray(image)[..., ::-1].copy()  # supervision draws on BGR images
     order = np.argsort(found.confidence, kind="stable")
     geometry = found.geometry[order]
     shapes = sv.Detections(
@@ -244,18 +250,18 @@ def _draw_shapes(image: Image.Image, found: Detections, label_map: LabelMap, sca
         rotated = shapes[is_rotated]
         rotated.data[ORIENTED_BOX_COORDINATES] = np.array([one.corners * scale for one in geometry[is_rotated]])
         scene = sv.OrientedBoxAnnotator(palette, thickness=line_px).annotate(scene, rotated)
-    for row in np.flatnonzero(is_pose).tolist():  # one at a time: skeletons differ in points, edges and colour
+    for row in np.flatnonzero(is_pose).tolist():  # one at a time, because skeletons differ in points, edges and colour
         category = label_map.categories[shapes.class_id[row]]
         pose = sv.KeyPoints(xy=geometry[row].xy[None] * scale, visible=geometry[row].confidence[None] >= SEEN_FROM)
         edges = [(one + 1, other + 1) for one, other in category.skeleton_edges]
         colour = palette.by_idx(shapes.class_id[row])
-        if edges:  # without any, supervision would guess a skeleton by the number of points
+        if edges:  # without edges, supervision would guess a skeleton from the number of points
             scene = sv.EdgeAnnotator(colour, thickness=line_px, edges=edges).annotate(scene, pose)
         scene = sv.VertexAnnotator(colour, radius=2 * line_px).annotate(scene, pose)
     for chosen, thickness in ((is_pose, 1), (~(has_area | is_rotated | is_pose), line_px)):
         if chosen.any():
             boxes = shapes[chosen]
-            # OpenCV centres a line on its pixels. Moved inwards it stays within the box, and so within the image.
+            # OpenCV draws a line centred on its coordinates. So move it inwards, to stay within the box and the image.
             boxes.xyxy = boxes.xyxy + np.array([1, 1, -1, -1]) * (thickness // 2) - [0, 0, 1, 1]
             scene = sv.BoxAnnotator(palette, thickness=thickness).annotate(scene, boxes)
     return Image.fromarray(scene[..., ::-1])
@@ -264,7 +270,7 @@ def _draw_shapes(image: Image.Image, found: Detections, label_map: LabelMap, sca
 def _fill_rings(
     rings: Sequence[NDArray[np.float32]], scale: NDArray[np.float64], size: tuple[int, int]
 ) -> NDArray[np.bool_]:
-    """Returns the pixels, bool (H, W), that lie within an odd number of rings: holes stay empty."""
+    """Returns the pixels that lie within an odd number of rings, bool (H, W); so holes stay empty."""
     import supervision as sv
 
     filled = np.zeros(size[::-1], np.bool_)
@@ -273,19 +279,25 @@ def _fill_rings(
     return filled
 
 
-# supervision 0.31 can move labels apart too (`smart_position`). On a frame of 27 boxes that took 20 ms instead of 1 ms,
-# labels overlapped at the image's edge, and one font had to do for all names.
+# supervision 0.31 can move labels apart too (`smart_position`). On a frame with 27 boxes, this took 20 ms instead of
+# 1 ms. Labels overlapped at the image's edge, and all names had to use the same font.
 
 
 def _places_at_box(box: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
-    """Returns top left corners, (6, 2), for a label at a box, best first: above, below, inside."""
+    """Returns the places for a label at a box, the best first, as top left corners, (6, 2).
+
+    They are above, below and inside the box.
+    """
     x1, y1, x2, y2 = np.floor(box)
     right, above, below = x2 - width, y1 - height, y2 + 1
     return np.array([[x1, above], [right, above], [x1, below], [right, below], [x1, y1], [x1, y2 - height]])
 
 
 def _places_at_rotated_box(corners: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
-    """Returns top left corners, (5, 2), for a label at a rotated box, best first: its corners, its middle."""
+    """Returns the places for a label at a rotated box, the best first, as top left corners, (5, 2).
+
+    They are at the box's four corners and at its centre.
+    """
     (top_x, top_y), (low_x, low_y) = corners[corners[:, 1].argmin()], corners[corners[:, 1].argmax()]
     (left_x, left_y), (right_x, right_y) = corners[corners[:, 0].argmin()], corners[corners[:, 0].argmax()]
     x, y = corners.mean(axis=0)
@@ -298,7 +310,7 @@ def _places_at_rotated_box(corners: NDArray[np.float64], width: int, height: int
 
 
 def _hidden_px(boxes: NDArray[np.float64], taken: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the area, (C,), of earlier labels that a label would hide in each of C places."""
+    """Returns the area of earlier labels that a label would hide at each of C places, (C,)."""
     top_left = np.maximum(boxes[:, None, :2], taken[None, :, :2])
     bottom_right = np.minimum(boxes[:, None, 2:], taken[None, :, 2:])
     sides = np.clip(bottom_right - top_left, 0, None)

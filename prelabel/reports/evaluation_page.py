@@ -1,4 +1,4 @@
-"""The page of an evaluation: what people changed, which thresholds to try, and the worst frames."""
+"""Writes the page of an evaluation: what people changed, which thresholds to try, and the worst frames."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ STYLES: Mapping[Mark, str] = {
     "added": "added",
 }
 CURVE_MARGIN = 1.05
-"""Height of a chart of thresholds, as a multiple of its highest point."""
+"""The height of a chart of thresholds, as a multiple of its highest point."""
 
 
 def write_evaluation_page(assembly: Assembly, evaluation: Evaluation, path: Path) -> None:
-    """Writes the page, whole or not at all.
+    """Writes the page completely or not at all.
 
     Args:
-        assembly: of the config; frames are shown where their media are still on this machine.
+        assembly: of the config; frames are shown if their media can still be read.
         evaluation: to show.
         path: of the HTML file.
     """
@@ -79,7 +79,7 @@ def _figures(evaluation: Evaluation) -> Iterator[Figure]:
 
 
 def _class_lines(by_class: Mapping[str, Edits], total: Edits) -> list[tuple[str, Edits, list[Bar]]]:
-    """Returns the outcomes of each class's boxes, and of all where there are several classes."""
+    """Returns the outcomes of each class's boxes and, if there are several classes, of all boxes."""
     lines: list[tuple[str, Edits, list[Bar]]] = []
     for name, edits in [*by_class.items(), *([("all", total)] if len(by_class) > 1 else [])]:
         counts = (edits.untouched, edits.moved, edits.reclassed, edits.deleted, edits.added)

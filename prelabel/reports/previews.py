@@ -1,4 +1,4 @@
-"""Previews of an earlier run's labels: an annotated clip and a contact sheet for each task."""
+"""Draws previews of an earlier run's labels: an annotated video (a clip) and a contact sheet for each task."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ MUTED = (150, 156, 166)
 
 
 def fit_grid(width: int, height: int, num: int) -> tuple[int, int, int]:
-    """Returns columns, cell width and cell height of the grid that shows images of a size largest.
+    """Returns columns, cell width and cell height of the grid that shows the images as large as possible.
+
+    Args:
+        width: of each image.
+        height: of each image.
+        num: number of images.
 
     >>> fit_grid(1920, 1080, 9)
     (3, 624, 351)
@@ -48,7 +53,7 @@ def fit_grid(width: int, height: int, num: int) -> tuple[int, int, int]:
         vertical = (MAX_HEIGHT - rows * (GAP + 2 * TEXT_PX)) / rows / height
         return min(horizontal, vertical, MAX_ENLARGEMENT)
 
-    # Of equal grids, the one with the fewest holes in its last row, then the widest.
+    # Of equally good grids, this takes the one with the fewest empty cells in its last row, then the widest one.
     columns = max(range(1, num + 1), key=lambda n: (round(scale(n), 3), -(-num % n), n))
     return columns, max(1, round(width * scale(columns))), max(1, round(height * scale(columns)))
 
@@ -56,11 +61,11 @@ def fit_grid(width: int, height: int, num: int) -> tuple[int, int, int]:
 def compose_sheet(
     video: LabelledVideo, shown: Sequence[tuple[str, Image.Image]], grid: tuple[int, int, int]
 ) -> Image.Image:
-    """Returns the sheet.
+    """Returns the contact sheet.
 
     Args:
-        video: what the head describes.
-        shown: captions and images; none is larger than a cell.
+        video: the video or images that the head describes.
+        shown: captions and images; no image is larger than a cell.
         grid: columns, cell width and cell height.
     """
     columns, cell_width, cell_height = grid
@@ -78,7 +83,10 @@ def compose_sheet(
 
 
 def _draw_head(video: LabelledVideo, width: int) -> Image.Image:
-    """Returns the title, the facts, and a label for each ontology object that occurs, most frequent first."""
+    """Returns an image of the title, the facts, and a label for each ontology object that occurs.
+
+    The most frequent object comes first.
+    """
     found, categories = video.detections, video.label_map.categories
     counts = np.bincount(video.label_map.category_index[found.class_id], minlength=len(categories))
     labels = [
@@ -93,7 +101,7 @@ def _draw_head(video: LabelledVideo, width: int) -> Image.Image:
     x, y = GAP, GAP + TITLE_PX + TEXT_PX + 2 * GAP
     bottom, places = y, []
     for label in labels:
-        if x > GAP and x + label.width > width - GAP:  # the line is full
+        if x > GAP and x + label.width > width - GAP:  # the label does not fit into this line
             x, y = GAP, bottom + GAP // 2
         places.append((x, y))
         x, bottom = x + label.width + GAP // 2, y + label.height
@@ -113,9 +121,9 @@ def _draw_head(video: LabelledVideo, width: int) -> Image.Image:
 MAX_SIDE_PX = 1280
 NUM_SHEET_FRAMES = 9
 TICKS_PER_SECOND = 90_000
-"""Time base of a clip: a frame lasts a whole number of ticks at the usual frame rates."""
+"""The time base of a clip, in which a frame lasts a whole number of ticks at the usual frame rates."""
 BT709 = 1
-"""ITU-T H.273 code. Players assume BT.709 for a video of this size; the file says so, so that none has to guess."""
+"""The ITU-T H.273 code of BT.709, which players assume for a video of this size. The file says so explicitly."""
 
 
 def preview_run(
@@ -124,18 +132,18 @@ def preview_run(
     kind: Literal["clip", "sheet", "both"],
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Writes `NAME.preview.mp4` and `NAME.preview.jpg` to the output and returns the files.
+    """Writes `NAME.preview.mp4` and `NAME.preview.jpg` to the output folder, and returns the files.
 
-    A clip runs from the first to the last frame that the detector has seen. Images get a sheet whatever the kind.
+    A clip goes from the first to the last frame that the detector has seen. Images get a sheet for every kind.
 
     Args:
         assembly: of the run's config.
-        titles: of the tasks to draw; empty: all that have detections.
+        titles: of the tasks to draw; empty for all tasks that have detections.
         kind: clip, sheet or both.
         progress: gets an event for each task.
 
     Raises:
-        ConfigError: a title is not one of the source's, or has no detections yet.
+        ConfigError: no task of the source has this title, it has no detections yet, or its media are gone.
         TaskError: the media cannot be fetched or read, or have changed since the run.
     """
     written = []
@@ -156,14 +164,15 @@ def preview_run(
 
 
 def write_clip(video: LabelledVideo, batches: Iterable[FrameBatch], path: Path) -> None:
-    """Writes an H.264 mp4 of the frames with their labels, each at the time at which the video shows it.
+    """Writes an H.264 mp4 of the frames with their labels.
 
-    Frames that a stride has left out have no labels, and their caption says so.
+    Each frame appears at the same time as in the video. Frames that a stride has left out have no labels, and their
+    caption says so.
 
     Args:
         video: a video, not images.
-        batches: frames to show, in order; taken one batch at a time.
-        path: of the mp4; replaced once all is written.
+        batches: frames to show, in order; read one batch at a time.
+        path: of the mp4; replaced once the new file is complete.
 
     Raises:
         ReadError: there is no frame to show.
@@ -197,13 +206,15 @@ def write_clip(video: LabelledVideo, batches: Iterable[FrameBatch], path: Path) 
 def write_sheet(
     video: LabelledVideo, batches: Iterable[FrameBatch], path: Path, num_frames: int = NUM_SHEET_FRAMES
 ) -> None:
-    """Writes a JPEG of frames with their labels, spread evenly over the frames that the detector has seen.
+    """Writes a JPEG of some frames with their labels.
+
+    The frames are spread evenly over those that the detector has seen.
 
     Args:
         video: a video or images.
-        batches: hold at least the frames of `sheet_frames`, in order; taken one batch at a time.
-        path: of the JPEG; replaced once all is written.
-        num_frames: on the sheet, at most.
+        batches: at least the frames of `sheet_frames`, in order; read one batch at a time.
+        path: of the JPEG; replaced once the new file is complete.
+        num_frames: largest number of frames on the sheet.
 
     Raises:
         ReadError: there is no frame to show.
@@ -225,7 +236,7 @@ def sheet_frames(video: LabelledVideo, num_frames: int = NUM_SHEET_FRAMES) -> ND
 
 
 def spread_evenly(frames: NDArray[np.int64], num: int) -> NDArray[np.int64]:
-    """Returns the middle frame of each of `num` equal parts; all frames where they are fewer.
+    """Returns the middle frame of each of `num` equal parts; all frames if there are fewer.
 
     >>> spread_evenly(np.arange(90), 3).tolist(), spread_evenly(np.arange(2), 3).tolist()
     ([15, 45, 75], [0, 1])
@@ -237,7 +248,7 @@ def spread_evenly(frames: NDArray[np.int64], num: int) -> NDArray[np.int64]:
 def _annotated_frames(
     video: LabelledVideo, batches: Iterable[FrameBatch], width: int, height: int, only: set[int] | None = None
 ) -> Iterator[tuple[float, str, Image.Image]]:
-    """Yields time in seconds, caption and labelled image of each frame, scaled to fit within a size."""
+    """Yields time in seconds, caption and labelled image of each frame, scaled to fit into a size."""
     found = video.detections
     annotator = FrameAnnotator(video.label_map, width, height)
     for batch in batches:
@@ -258,7 +269,7 @@ def _caption(video: LabelledVideo, frame_index: int, seconds: float) -> str:
 
 
 def _clip_size(width: int, height: int) -> tuple[int, int]:
-    """Returns a size of even sides, as 4:2:0 chroma needs them.
+    """Returns the size of a clip; its sides are even, as 4:2:0 chroma needs them.
 
     >>> _clip_size(1920, 1080), _clip_size(97, 65)
     ((1280, 720), (96, 64))
@@ -268,7 +279,10 @@ def _clip_size(width: int, height: int) -> tuple[int, int]:
 
 
 def _chosen_tasks(assembly: Assembly, titles: Sequence[str]) -> Iterator[tuple[Task, RawRecord]]:
-    """Yields the tasks of these titles, or all, with their stored detections; also tasks that have moved on since."""
+    """Yields the tasks with these titles, or all tasks if none is given, with their stored detections.
+
+    Tasks that have moved since the run are included.
+    """
     stored = stored_entries(assembly.found_store, assembly.named_source).of_source
     known = {entry.title for entry in stored}
     for title in titles:

@@ -1,4 +1,4 @@
-"""Renders pages from the templates in this package."""
+"""Renders pages and their charts from the templates in this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prelabel.data.label_map import LabelledVideo
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in words.
+    """Returns a length of time as text.
 
     >>> [duration(value) for value in (0.42, 7.3, 75, 4000)]
     ['0.4 s', '7.3 s', '1:15', '1:06:40']
@@ -30,7 +30,7 @@ def duration(seconds: float) -> str:
 
 
 def counted(num: int, one: str, many: str | None = None) -> str:
-    """Returns a number with its noun.
+    """Returns a number with its noun in singular or plural.
 
     >>> counted(1, "box", "boxes"), counted(2000, "frame")
     ('1 box', '2,000 frames')
@@ -39,7 +39,7 @@ def counted(num: int, one: str, many: str | None = None) -> str:
 
 
 def file_size(num_bytes: int) -> str:
-    """Returns a size in multiples of 1000 bytes.
+    """Returns a size in kB or MB, which are powers of 1000 bytes.
 
     >>> [file_size(num) for num in (940, 52_300, 4_180_000)]
     ['1 kB', '52 kB', '4.2 MB']
@@ -69,17 +69,17 @@ MAX_BINS = 120
 NUM_TICKS = 5
 
 Series = NDArray[np.float64]
-"""Values of equal parts of a chart, from left to right."""
+"""The values of the equal parts of a chart, from left to right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Labels a frame, and their confidences, over a video.
+    """A chart of the labels per frame, and of their confidences, over a video.
 
     Attributes:
         areas: name, colour and path of each ontology object, stacked.
-        most: labels a frame at the top of the chart.
-        many: what several labels are called, such as boxes.
+        most: labels per frame at the top of the chart.
+        many: the noun for several labels, such as boxes.
         mean: path of the mean confidence.
         spread: path from the 10th to the 90th percentile of confidence.
         ticks: times or image numbers below the chart, at equal distances.
@@ -105,7 +105,7 @@ def timeline_of(video: LabelledVideo) -> Timeline:
     heights = [np.histogram(found.frame_index[category == index], edges)[0] / num_frames for index in present]
     total = np.sum(heights, axis=0) if heights else np.zeros(len(num_frames))
     most = max(float(total.max()), 1.0)
-    measured = ~found.interpolated  # an interpolated box has no confidence of its own
+    measured = ~found.interpolated  # an interpolated box has no measured confidence
     low, mean, high = _confidence_by_bin(edges, found.frame_index[measured], found.confidence[measured])
     many = label_map.noun[1]
     description = f"{total.min():.1f} to {total.max():.1f} {many} a frame" if total.any() else f"No {many}"
@@ -131,20 +131,20 @@ def timeline_of(video: LabelledVideo) -> Timeline:
 
 
 def bin_edges(num_frames: int, inferred: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns where equal parts of a video begin and the last one ends, int64 (B + 1,).
+    """Returns the edges of equal parts of a video: the first frame of each and the end of the last, int64 (B + 1,).
 
-    Each of the parts holds at least one of the inferred frames if these are spread evenly.
+    Each part contains at least one inferred frame if these are spread evenly.
     """
     num = max(1, min(MAX_BINS, len(inferred)))
     return np.arange(num + 1) * num_frames // num
 
 
 def stack(heights: Sequence[Series], top: float) -> list[str]:
-    """Returns a path of bars for each series, each above those before it.
+    """Returns an SVG path of bars for each series, stacked on those before it.
 
     Args:
-        heights: a series each.
-        top: height that reaches the top of the chart.
+        heights: of the bars of each series.
+        top: the height at the top of the chart.
 
     >>> stack([np.array([1.0, 0.0]), np.array([1.0, 2.0])], top=2.0)
     ['M0 50h500v50h-500z', 'M0 0h500v50h-500zM500 0h500v100h-500z']
@@ -158,7 +158,7 @@ def stack(heights: Sequence[Series], top: float) -> list[str]:
 
 
 def band(low: Series, high: Series) -> str:
-    """Returns a path of bars from `low` to `high`, 0 to 1; none where `low` is NaN."""
+    """Returns an SVG path of bars from `low` to `high`, both 0..1; without a bar where `low` is NaN."""
     step = WIDTH / max(len(low), 1)
     bars = []
     for number in np.flatnonzero(~np.isnan(low)).tolist():
@@ -168,7 +168,7 @@ def band(low: Series, high: Series) -> str:
 
 
 def line(values: Series) -> str:
-    """Returns a path of steps through values of 0 to 1, with gaps where they are NaN.
+    """Returns an SVG path of steps through values in 0..1, with gaps where they are NaN.
 
     >>> line(np.array([0.0, 1.0, np.nan, 0.5]))
     'M0 100H250V0H500M750 50H1000'
@@ -184,7 +184,12 @@ def line(values: Series) -> str:
 
 
 def curve(x: Sequence[float], y: Sequence[float], top: float) -> str:
-    """Returns a path of steps through points whose x are 0 to 1.
+    """Returns an SVG path of steps through points.
+
+    Args:
+        x: 0..1 for each point, rising.
+        y: of each point.
+        top: the value of `y` at the top of the chart.
 
     >>> curve([0.0, 0.5], [2.0, 1.0], top=2.0)
     'M0 0H500V50'
@@ -199,7 +204,7 @@ def curve(x: Sequence[float], y: Sequence[float], top: float) -> str:
 def _confidence_by_bin(
     edges: NDArray[np.int64], frame_index: NDArray[np.int64], confidence: NDArray[np.float32]
 ) -> tuple[Series, Series, Series]:
-    """Returns the 10th percentile, the mean and the 90th percentile of each part; NaN where a part has none."""
+    """Returns the 10th percentile, the mean and the 90th percentile of each part; NaN for a part without boxes."""
     low, mean, high = (np.full(len(edges) - 1, np.nan) for _ in range(3))
     starts = np.searchsorted(frame_index, edges).tolist()
     for number, (start, end) in enumerate(pairwise(starts)):
@@ -237,7 +242,7 @@ class Bar:
         name: of the line.
         value: the number that the bar shows.
         share: of the bar's full length, 0..1.
-        colour: `#RRGGBB`; empty: the page's own.
+        colour: `#RRGGBB`; empty for the page's own colour.
     """
 
     name: str
@@ -257,7 +262,7 @@ def render_page(template: str, **values: object) -> str:
 
     Args:
         template: name of a file in `templates`.
-        values: names in the template.
+        values: variables of the template, by name.
     """
     return _environment().get_template(template).render(values)
 

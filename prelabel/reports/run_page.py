@@ -1,4 +1,4 @@
-"""The page of a run: how it went, what it cost, and the labels of each task."""
+"""Writes the page of a run: its results, its costs, and the labels of each task."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ STEPS = ("fetch", "decode", "detect", "save")
 
 @dataclass(frozen=True, slots=True)
 class ClassifiedTask:
-    """A task's media with the classifier's answers under today's config.
+    """A task with the classifier's answers, computed with the current config.
 
     Attributes:
         record: the stored probabilities.
-        answers: in the order of their frames; empty for a task that the classifier is not sure of.
+        answers: in the order of their frames; empty if the classifier is not sure.
         likeliest: the most probable class over all images.
         probability: of that class.
     """
@@ -52,7 +52,7 @@ class ClassifiedTask:
     probability: float
 
     def answer_on(self, frame: int) -> str:
-        """Returns the answer that holds on a frame, or else the likeliest class, with its confidence."""
+        """Returns the answer on a frame, otherwise the likeliest class, with its confidence, as text."""
         for placed in self.answers:
             if placed.first_frame <= frame <= placed.last_frame:
                 return f"{placed.answer.name} {placed.answer.confidence:.2f}"
@@ -64,11 +64,11 @@ class TaskView:
     """A task on the page.
 
     Attributes:
-        task: its report.
+        task: the report of the task.
         facts: size and length of its media, in words.
-        seconds: length of the video; 0 for images, and where nothing is stored.
+        seconds: length of the video; 0 for images, and if nothing is stored.
         colours: `#RRGGBB` by class.
-        timeline: None where there is nothing to show over time.
+        timeline: None if there is nothing to show over time.
         thumbnails: some of its frames.
     """
 
@@ -82,7 +82,7 @@ class TaskView:
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """What the template shows; see `run_report.html.j2`."""
+    """The values that the template `run_report.html.j2` shows."""
 
     report: RunReport
     state: str
@@ -96,7 +96,7 @@ class RunPage:
 
 
 def write_run_report(assembly: Assembly, report: RunReport, path: Path) -> None:
-    """Writes the page of a run, whole or not at all.
+    """Writes the page of a run completely or not at all.
 
     Args:
         assembly: of the run's config.
@@ -107,7 +107,10 @@ def write_run_report(assembly: Assembly, report: RunReport, path: Path) -> None:
 
 
 def page_of(assembly: Assembly, report: RunReport) -> RunPage:
-    """Returns what the page shows; a task whose stored results cannot be read shows what the report knows of it."""
+    """Returns the values that the page shows.
+
+    For a task whose stored results cannot be read, these come from the report alone.
+    """
     tasks = tuple(_task_views(assembly, report))
     counts = dict(report.instances)
     is_classification = assembly.config.agent_kind == "classification"
@@ -130,7 +133,7 @@ def page_of(assembly: Assembly, report: RunReport) -> RunPage:
 
 
 def _task_views(assembly: Assembly, report: RunReport) -> Iterator[TaskView]:
-    """Yields all tasks but the failed ones; holds one task's stored results at a time."""
+    """Yields all tasks except the failed ones; the stored results of only one task are in memory at a time."""
     reader, num_shown = ThumbnailReader(assembly), 0
     for task in report.tasks:
         if task.status == "failed":
@@ -221,7 +224,7 @@ def _figures(report: RunReport, tasks: Sequence[TaskView]) -> Iterator[Figure]:
         yield Figure("mAP", f"{score.map_50_95:.3f}", f"AP50 {score.map_50:.3f}")
     yield Figure("took", duration(report.seconds))
     hours = report.seconds / 3600
-    # Only videos that this run inferred: an hour of video that was done before has cost nothing now.
+    # Only videos on which this run ran the detector count: a video that was done before has cost nothing in this run.
     video_hours = sum(view.seconds for view in tasks if view.task.seconds.get("detect")) / 3600
     unit = "GPU-hours" if report.device.startswith("cuda") else "machine-hours"
     yield Figure(unit, f"{hours:.3f}", f"{hours / video_hours:.2f} an hour of video" if video_hours else "")

@@ -1,4 +1,4 @@
-"""Frames inside a page: small JPEGs in data URLs, with outlines that the browser draws over them."""
+"""Makes the frames of a page: small JPEGs in data URLs, with outlines that the browser draws over them."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Outline:
     Attributes:
         path: SVG path data in pixels of the frame.
         style: CSS class.
-        text: shown under a pointer and read by screen readers.
-        colour: `#RRGGBB`; empty: that of the CSS class.
+        text: shown when the pointer is over the shape, and read by screen readers.
+        colour: `#RRGGBB`; empty for that of the CSS class.
     """
 
     path: str
@@ -48,15 +48,15 @@ class Outline:
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A frame with outlines.
+    """A small image of a frame, with outlines.
 
     Attributes:
-        source: data URL of the JPEG; empty: the frame cannot be read, and the outlines stand alone.
+        source: data URL of the JPEG; empty if the frame cannot be read, and only the outlines are shown.
         width: of the frame, in pixels.
         height: of the frame, in pixels.
         caption: which frame it is.
         description: for people who do not see it.
-        outlines: of detections.
+        outlines: of labels.
     """
 
     source: str
@@ -69,7 +69,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ThumbnailReader:
-    """Reads frames of a config's media: files, or what the platform has, which is downloaded again.
+    """Reads frames of a config's media as thumbnails; downloads media of the platform again.
 
     Attributes:
         assembly: of the config.
@@ -78,7 +78,10 @@ class ThumbnailReader:
     assembly: Assembly
 
     def read(self, key: str, frames: Sequence[int]) -> dict[FrameKey, str]:
-        """Returns data URLs of a task's frames; empty if they cannot be read, since the page is useful without."""
+        """Returns the data URLs of a task's frames; empty if the frames cannot be read.
+
+        This is no error, because the page is useful without images.
+        """
         if not frames:
             return {}
         load = load_probabilities if self.assembly.config.agent_kind == "classification" else load_detections
@@ -97,18 +100,18 @@ class ThumbnailReader:
 
     def _find(self, key: str) -> Task | None:
         source = self.assembly.named_source
-        if source.keeps_rows:  # its tasks may have moved on: only a look by key finds them
+        if source.keeps_rows:  # its tasks may have moved since the run, so only a search by key finds them
             return source.find_tasks({key}).get(key)
         return self._tasks_here.get(key)
 
     @cached_property
     def _tasks_here(self) -> Mapping[str, Task]:
-        """Tasks of a source that lists files, which is asked once."""
+        """The tasks of a source of files by key, listed only once."""
         return {task.key: task for task in self.assembly.source.tasks()}
 
 
 def detection_outlines(video: LabelledVideo, frame_index: int) -> Iterator[Outline]:
-    """Yields the outlines of a frame's labels: the geometry, or the box where there is none."""
+    """Yields the outlines of a frame's labels: the geometry, or the box of a label without geometry."""
     found = video.detections
     for row in range(len(found))[found.rows_on(frame_index)]:
         category, geometry = video.label_map.objects[found.class_id[row]], found.geometry[row]
@@ -119,7 +122,7 @@ def detection_outlines(video: LabelledVideo, frame_index: int) -> Iterator[Outli
             "interpolated" if found.interpolated[row] else f"{found.confidence[row]:.2f}"
         )
         style = "interpolated" if found.interpolated[row] else "found"
-        if geometry is None or isinstance(geometry, Keypoints):  # points alone do not show where a thing ends
+        if geometry is None or isinstance(geometry, Keypoints):  # keypoints alone do not show the thing's extent
             yield Outline(svg_box(found.xyxy[row]), style, text, category.color)
         if isinstance(geometry, Keypoints) and (edges := svg_edges(geometry, category.skeleton_edges)):
             yield Outline(edges, style, text, category.color)
