@@ -1,7 +1,7 @@
-"""The language of routing rules: a small part of Python's expressions, checked when the config loads.
+"""Parses and evaluates routing rules, which are a small part of Python's expressions.
 
-`ast.parse` reads the text, and `_Compiler` allows a short list of nodes. Python itself never runs the text,
-so a config from a stranger cannot do harm.
+prelabel checks them when it loads the config. `ast.parse` reads the text, and `_Compiler` allows a short list of nodes.
+Python never runs the text itself, so a config from a stranger cannot do harm.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prelabel.errors import did_you_mean
 from prelabel.routing.facts import Facts, Value
 
 ValueKind: TypeAlias = Literal["number", "text", "truth", "any"]
-"""`any` is an entry of the metadata: its type is known only when a task is looked up."""
+"""The kind of a value. `any` is an entry of the metadata, whose type is known only when a task is evaluated."""
 
 _KINDS: dict[ValueKind, str] = {"number": "a number", "text": "a text", "truth": "true or false", "any": "any value"}
 _TEXT_PROPERTIES = ("title", "kind")
@@ -39,7 +39,7 @@ _A_CLASS = 'expected a class: has(Person, "Road sign")'
 _STATISTICS = ("min", "max", "mean", "median", "p10")
 _MEANT = {"=": "==", "&": "and", "|": "or", "!": "not", "≤": "<=", "≥": ">=", "≠": "!="}
 
-# Compiling and evaluating recurse twice a level, and Python allows about 1,000 calls.
+# Compiling and evaluating use two calls for each level, and Python allows about 1,000 nested calls.
 _MAX_DEPTH = 100
 _MAX_CHARACTERS = 20_000
 
@@ -60,10 +60,10 @@ _CALCULATE: dict[type[ast.operator], Callable[[float, float], float]] = {
 
 
 class RuleError(ValueError):
-    """A rule is not valid.
+    """Raised if a rule is not valid.
 
     Attributes:
-        column: of the first wrong character, from 1.
+        column: of the first wrong character, counted from 1.
     """
 
     def __init__(self, text: str, column: int, complaint: str) -> None:
@@ -76,9 +76,9 @@ class Expression:
     """A checked condition or number.
 
     Attributes:
-        text: as written.
-        classes: the classes that it names, in their order.
-        uses_metadata: whether it asks for client metadata.
+        text: as written in the config.
+        classes: the classes that it names, in their order, each once.
+        uses_metadata: whether it reads client metadata.
     """
 
     text: str
@@ -87,7 +87,7 @@ class Expression:
     _value: Callable[[Facts], Value] = field(repr=False, compare=False)
 
     def holds(self, facts: Facts) -> bool:
-        """Returns whether the condition is true; a missing value is not."""
+        """Returns whether the condition is true; a missing value counts as false."""
         return bool(self._value(facts))
 
     def number(self, facts: Facts) -> float | None:
@@ -96,10 +96,10 @@ class Expression:
 
 
 def parse_condition(text: str) -> Expression:
-    """Returns a condition.
+    """Returns the condition that a text contains.
 
     Raises:
-        RuleError: the text is not a valid condition; names the column and the nearest known word.
+        RuleError: the text is not a valid condition; the message names the column and the nearest known word.
 
     >>> parse_condition('title.like("night_*") and count == 0').holds(Facts("night_04.mp4"))
     True
@@ -111,10 +111,11 @@ def parse_condition(text: str) -> Expression:
 
 
 def parse_number(text: str) -> Expression:
-    """Returns an expression whose value is a number.
+    """Returns the expression that a text contains, whose value is a number.
 
     Raises:
-        RuleError: the text is not a valid number; names the column and the nearest known word.
+        RuleError: the text is not valid, or its value is not a number. The message names the column and the nearest
+            known word.
 
     >>> parse_number("1 - count / 4").number(Facts("a.mp4"))
     1.0
@@ -124,26 +125,26 @@ def parse_number(text: str) -> Expression:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A compiled node: what kind of value it has, and how to compute it."""
+    """A compiled node: the kind of its value, and the function that computes it."""
 
     kind: ValueKind
     value: Callable[[Facts], Value]
 
 
 class _Compiler:
-    """Turns the nodes that rules may have into functions of the facts, and refuses all others."""
+    """Compiles the nodes that rules may contain to functions of the facts, and refuses all others."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._indent = len(text) - len(text.lstrip())
-        # YAML folds long rules over several lines, Python does not. One blank for each character keeps the columns.
+        # YAML allows rules over several lines, Python does not. One space for each whitespace character keeps columns.
         self._line = re.sub(r"\s", " ", text.lstrip())
         self._classes: list[str] = []
         self._uses_metadata = False
         self._depth = 0
 
     def expression(self, kind: ValueKind) -> Expression:
-        """Returns the checked expression, whose value is of this kind."""
+        """Returns the checked expression; its value has this kind."""
         value = self._compile(self._parse(), kind).value
         return Expression(self._text, tuple(dict.fromkeys(self._classes)), self._uses_metadata, value)
 
@@ -154,21 +155,21 @@ class _Compiler:
             self._fail(_MAX_CHARACTERS, f"the rule is longer than {_MAX_CHARACTERS:,} characters")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error")  # Python only warns of unknown escapes such as "\d"
+                warnings.simplefilter("error")  # Python only warns about unknown escapes such as "\d"
                 root = ast.parse(self._line, mode="eval").body
         except SyntaxError as error:
             self._fail_on_syntax(error)
         except (MemoryError, RecursionError):  # what CPython's parser raises on deep nesting
             self._fail(1, f"is nested more than {_MAX_DEPTH} deep")
-        except ValueError as error:  # half of a surrogate pair; before Python 3.11.4 also a null byte
+        except ValueError as error:  # half of a surrogate pair, or, before Python 3.11.4, a null byte
             self._fail(1, str(error))
         rest = self._line.encode()[root.end_col_offset :].decode().lstrip(" )")
-        if rest:  # Python takes the rest of the line for a comment, even where it was a line of its own
+        if rest:  # after "#", Python ignores the rest of the line, which may contain more lines of the rule
             self._fail(len(self._text) - len(rest) + 1, "comments are not part of a rule")
         return root
 
     def _fail_on_syntax(self, error: SyntaxError) -> NoReturn:
-        at_end = error.offset == 0  # CPython's way to say "after the last character"
+        at_end = error.offset == 0  # in CPython, this means "after the last character"
         column = len(self._text) + 1 if at_end else self._indent + (error.offset or 1)
         word = re.match(r"\w+|.?", self._text[column - 1 :])
         got = word.group() if word else ""
@@ -187,15 +188,15 @@ class _Compiler:
         self._fail(column, complaint)
 
     def _fail(self, place: int | ast.expr, complaint: str) -> NoReturn:
-        """Raises an error at a column, or at the first character of a node."""
+        """Raises a `RuleError` at a column, or at the first character of a node."""
         raise RuleError(self._text, place if isinstance(place, int) else self._column(place.col_offset), complaint)
 
     def _column(self, offset: int) -> int:
-        """Returns the column in the text, from 1; `ast` counts bytes in UTF-8, from 0."""
+        """Returns the column in the text, counted from 1, of an offset of `ast`, in bytes of UTF-8 from 0."""
         return self._indent + len(self._line.encode()[:offset].decode()) + 1
 
     def _operator_column(self, left: ast.expr) -> int:
-        """Returns the column of the operator after an operand: `ast` does not tell it."""
+        """Returns the column of the operator after an operand, which `ast` does not give."""
         column = self._column(left.end_col_offset or 0)
         while self._text[column - 1].isspace() or self._text[column - 1] == ")":
             column += 1
@@ -208,7 +209,7 @@ class _Compiler:
         self._fail(column, f"got {sign!r}, {hint}")
 
     def _compile(self, node: ast.expr, expected: ValueKind = "any") -> _Part:
-        """Returns a node with all its parts compiled, checked to be of the expected kind."""
+        """Returns the compiled node, after checking that its value has the expected kind."""
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             self._fail(node, f"is nested more than {_MAX_DEPTH} deep")
@@ -257,7 +258,7 @@ class _Compiler:
         return _Part("number", lambda facts: _calculate(calculate, left.value(facts), right.value(facts)))
 
     def _compare(self, node: ast.Compare) -> _Part:
-        """A chain, `0.2 < x <= 0.5`: each comparison must hold."""
+        """Returns a comparison or a chain, such as `0.2 < x <= 0.5`, in which each comparison must be true."""
         comparisons = []
         left = node.left
         for sign, right in zip(node.ops, node.comparators, strict=True):
@@ -293,7 +294,7 @@ class _Compiler:
                 text = self._compile(of, "text")
             case _:
                 self._fail(node, 'expected a text in quotes: title.like("night_*")')
-        if test == "matches" and not pattern.isprintable():  # "\b" without r: a backspace, which matches nothing
+        if test == "matches" and not pattern.isprintable():  # "\b" without r is a backspace, which matches nothing
             self._fail(written, 'put an r before the text, as in r"\\d", and it is taken as written')
         try:
             found = re.compile(fnmatch.translate(pattern) if test == "like" else pattern)
@@ -328,7 +329,7 @@ class _Compiler:
         return _Part("number", lambda _: number)
 
     def _word(self, node: ast.expr) -> _Part:
-        """A property, a count, `has`, or a mistake."""
+        """Returns a property, a count or `has`; refuses any other node."""
         match node:
             case ast.Name("true" | "false" as word):
                 return _Part("truth", lambda _: word == "true")
@@ -368,7 +369,7 @@ class _Compiler:
 
 
 def _metadata_keys(node: ast.expr) -> list[str]:
-    """Returns the keys of `metadata.camera["id 1"]`; none if the node is something else."""
+    """Returns the keys of a node such as `metadata.camera["id 1"]`; none for other nodes."""
     keys: list[str] = []
     while True:
         match node:
@@ -382,7 +383,7 @@ def _metadata_keys(node: ast.expr) -> list[str]:
 
 
 def _as_number(value: object) -> float | None:
-    """Returns an int or a float as a float; None for all else, and for ints past the largest float."""
+    """Returns an int or a float as a float; None for other values, and for ints above the largest float."""
     try:
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
     except OverflowError:
@@ -395,11 +396,11 @@ def _calculate(calculate: Callable[[float, float], float], left: Value, right: V
         return None
     try:
         return calculate(a, b)
-    except ArithmeticError:  # a division by zero, or a result past the largest float
+    except ArithmeticError:  # a division by zero, or a result above the largest float
         return None
 
 
 def _holds(compare: Callable[[Any, Any], bool], left: Value, right: Value) -> bool:
-    """Returns whether a comparison holds; false if a value is missing or the types differ."""
+    """Returns whether a comparison is true; False if a value is missing or the types differ."""
     types = {float if type(value) is int else type(value) for value in (left, right)}
     return left is not None and len(types) == 1 and compare(left, right)

@@ -1,4 +1,4 @@
-"""What routing rules can ask about a task and its labels."""
+"""The facts about a task and its labels that routing rules can use."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
 
 Value: TypeAlias = float | str | bool | None
-"""A fact, or what an expression computes from facts; None if it is missing."""
+"""A fact, or a value that an expression computes from facts; None if it is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What rules can ask about a task and its labels; the columns have one row a box.
+    """The facts about a task and its labels. The columns have one row for each box.
 
     Attributes:
         title: of the task.
         info: of the media; None if the media were not opened.
         metadata: the client metadata of the task's data.
         class_names: by index.
-        class_index: (N,) int64.
-        frame_index: (N,) int64.
-        instance: (N,) int64, the object instance that the box belongs to.
-        confidence: (N,) float32; NaN where no model measured it, as in the gaps of a track.
-        num_frames_seen: frames that the detector saw.
+        class_index: (N,) int64, index into `class_names`.
+        frame_index: (N,) int64, 0-based.
+        instance: (N,) int64, number of the object instance to which the box belongs.
+        confidence: (N,) float32, 0..1; NaN for boxes that no model measured, as in the gaps of a track.
+        num_frames_seen: number of frames that the detector saw.
     """
 
     title: str
@@ -65,7 +65,10 @@ class Facts:
         )
 
     def media_property(self, name: str) -> float | str | None:
-        """Returns the title or a property of the media."""
+        """Returns the title or a property of the media.
+
+        A property of the media is None if they were not opened.
+        """
         info = self.info
         if name == "title":
             return self.title
@@ -101,19 +104,23 @@ class Facts:
         return len(np.unique(self.instance[self._is_of(classes)]))
 
     def num_boxes(self, classes: Collection[str]) -> int:
-        """Returns the number of boxes on all frames."""
+        """Returns the number of boxes of these classes on all frames."""
         return int(self._is_of(classes).sum())
 
     def frame_share(self, classes: Collection[str]) -> float | None:
-        """Returns the share of the inferred frames that have a box; None if no frame was inferred."""
+        """Returns the share of the inferred frames with a box of these classes; None if no frame was inferred."""
         if not self.num_frames_seen:
             return None
         return min(1.0, len(np.unique(self.frame_index[self._is_of(classes)])) / self.num_frames_seen)
 
     def confidence_at(self, statistic: str, classes: Collection[str]) -> float | None:
-        """Returns `min`, `max`, `mean`, `median` or a percentile (`p0` to `p100`); None without boxes.
+        """Returns a statistic of the confidences of boxes of these classes; None without such boxes.
 
         Percentiles are interpolated linearly, as in `numpy.percentile`.
+
+        Args:
+            statistic: `min`, `max`, `mean`, `median` or a percentile, `p0` to `p100`.
+            classes: names; empty for all classes.
         """
         measured = self.confidence[self._is_of(classes)].astype(np.float64)
         measured = measured[~np.isnan(measured)]

@@ -1,4 +1,4 @@
-"""Which pathway a task takes: an ordered list of rules; the first that holds wins."""
+"""Chooses the pathway of a task by an ordered list of rules; the first rule that matches wins."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ OTHERWISE = "otherwise"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Sends tasks down a pathway.
+    """A rule that sends tasks down a pathway.
 
     Attributes:
-        when: the condition; None: always.
+        when: the condition; None for a rule that always matches.
         pathway: name or uuid.
     """
 
@@ -30,22 +30,22 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """Chooses pathway and priority of a task.
+    """Chooses the pathway and the priority of a task.
 
     Attributes:
-        rules: in order; the first that holds wins, and the last always holds.
-        priority: of the task, 0 to 1; None: unchanged.
+        rules: in order; the first rule that matches wins, and the last always matches.
+        priority: of the task, 0 to 1; None if it stays unchanged.
     """
 
     rules: tuple[Rule, ...]
     priority: Expression | None = None
 
     def pathway(self, facts: Facts) -> str | None:
-        """Returns the pathway of the first rule that holds; None if there are no rules."""
+        """Returns the pathway of the first rule that matches; None if there are no rules."""
         return next((rule.pathway for rule in self.rules if rule.when is None or rule.when.holds(facts)), None)
 
     def priority_of(self, facts: Facts) -> float | None:
-        """Returns the priority, clipped to 0 … 1; None if it stays unchanged."""
+        """Returns the priority, clipped to 0..1; None if it stays unchanged."""
         value = self.priority.number(facts) if self.priority is not None else None
         return None if value is None else min(1.0, max(0.0, value))
 
@@ -56,14 +56,14 @@ class Router:
 
     @property
     def uses_metadata(self) -> bool:
-        """Whether a rule asks for client metadata: the platform sends them only on request."""
+        """Whether a rule reads client metadata, which the platform sends only on request."""
         return any(expression.uses_metadata for expression in self._expressions)
 
     def check_classes(self, known: Collection[str]) -> None:
         """Checks that every class in the rules is known.
 
         Raises:
-            OntologyError: a class is not; names the nearest one that is.
+            OntologyError: a class is not known; the message names the nearest known class.
         """
         for expression in self._expressions:
             for name in expression.classes:
@@ -78,10 +78,10 @@ class Router:
 
 
 def read_router(rules: Sequence[tuple[str | None, str]], priority: str | None = None) -> Router:
-    """Returns the router for rules as a config writes them.
+    """Returns the router for the rules of a config.
 
     Args:
-        rules: pairs of condition and pathway; a condition of None always holds.
+        rules: pairs of condition and pathway; a rule whose condition is None always matches.
         priority: an expression whose value is a number.
 
     Raises:
@@ -96,7 +96,7 @@ def read_router(rules: Sequence[tuple[str | None, str]], priority: str | None = 
 
 
 def has_class(name: str) -> str:
-    """Returns the condition that a class was found.
+    """Returns the condition that a class was detected.
 
     >>> has_class("Road sign")
     "has('Road sign')"
