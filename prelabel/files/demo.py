@@ -1,4 +1,4 @@
-"""A short clip with known contents: what a newcomer runs first."""
+"""The source of the demo: a short clip with known contents, for a first run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prelabel.runtime.shared import Shared
 CLIP_NAME = "demo.mp4"
 TRUTH_NAME = "demo.truth.json"
 FOLDER = Path(__file__).parent
-"""Where both are in the package."""
+"""The folder of both files in the package."""
 
 
 class DemoSection(SourceSection):
@@ -35,42 +35,49 @@ class DemoSection(SourceSection):
 
     @property
     def truth_file(self) -> Path:
-        """The copy of the ground truth in the output."""
+        """Path of the copy of the ground truth in the output folder."""
         return self.output / TRUTH_NAME
 
     @property
     def preview_kind(self) -> PreviewKind:
-        """The key `preview`."""
+        """The value of the key `preview`."""
         return self.preview
 
 
 class DemoSource(FolderSource):
-    """The demo's clip, copied into the output with its ground truth, so that all of the demo is in one folder."""
+    """The source of the demo's clip.
+
+    It copies the clip and its ground truth into the output folder, so that everything about the demo is in one folder.
+    """
 
     Section: ClassVar[type[SourceSection]] = DemoSection
 
     def __init__(self, output: Path) -> None:
-        """Copies nothing yet."""
+        """Copies nothing yet; `prepare` does.
+
+        Args:
+            output: folder for the clip and everything that a run writes.
+        """
         super().__init__(output / CLIP_NAME, output)
         self._folder = output
 
     @classmethod
     def from_config(cls, config: Config, shared: Shared) -> DemoSource:
-        """Returns the source of a config."""
+        """Returns the source that a config describes."""
         return cls(config.source.output)
 
     def prepare(self) -> None:
-        """Copies clip and ground truth, unless they are there."""
+        """Copies the clip and the ground truth, unless the copies exist."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in (CLIP_NAME, TRUTH_NAME):
             shipped, copy = FOLDER / name, self._folder / name
             if not copy.exists() or copy.stat().st_size != shipped.stat().st_size:
-                shutil.copy2(shipped, copy)  # with its time: a task whose file has another counts as changed
+                shutil.copy2(shipped, copy)  # also copies the modification time, which is part of the task's identity
 
     def _list(self) -> list[FolderTask]:
         self.prepare()
         return super()._list()
 
     def owns(self, key: str, title: str) -> bool:
-        """Tells whether a stored task is the clip."""
+        """Returns whether a stored task is the clip."""
         return key == CLIP_NAME

@@ -1,4 +1,4 @@
-"""Labels in files: one Encord label row per task."""
+"""Writes labels to files: one Encord label row for each task."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from prelabel.store.run_folder import RunFolder
 from prelabel.store.source import RowOptions
 
 LABELS_ENDING = ".labels.json"
-"""Ending of the file of a task's label row."""
+"""The ending of the file of a task's label row."""
 
 
 class FolderSink:
     """Writes `NAME.labels.json` for each task.
 
-    A label row that is already there is treated as one on the platform: labels that prelabel wrote and nobody changed
-    are replaced, all others are kept.
+    An existing label row is treated like one on the platform. Labels that prelabel wrote and nobody changed are
+    replaced; all other labels stay.
 
     Raises:
-        OntologyError: if the Encord SDK does not load the ontology.
+        OntologyError: the Encord SDK cannot load the ontology.
     """
 
     def __init__(
@@ -43,47 +43,49 @@ class FolderSink:
         label_map: LabelMap,
         options: RowOptions,
     ) -> None:
-        """Makes no file.
+        """Writes no file yet.
 
         Args:
-            store: the output folder, where label rows go.
-            ontology: that they are of.
-            label_map: from the detector's classes to its objects.
-            options: how rows are written.
+            store: the output folder, for the label rows.
+            ontology: of the label rows.
+            label_map: from the detector's classes to the ontology's objects.
+            options: how to write rows.
         """
         self._options = options
         self._ontology = ontology
-        self._sdk_ontology = encord_ontology(ontology)  # fails before the first task if the SDK does not load it
+        self._sdk_ontology = encord_ontology(ontology)  # raises before the first task if the SDK cannot load it
         self._label_map = label_map
         self._store = store
 
     def describe(self) -> str:
-        """Returns where labels go, in words."""
+        """Returns the place to which labels go, in words."""
         return f"into {self._store.output}: NAME{LABELS_ENDING}, one file per task"
 
     def path_of(self, task: Task) -> Path:
-        """Returns where the task's label row is, or will be."""
+        """Returns the path of the task's label row; it may not exist yet."""
         return self._store.path(task, LABELS_ENDING)
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
-        """Writes boxes onto the task's label row; see `edit` for the rest."""
+        """Writes detections onto the task's label row; returns and raises the same as `edit`."""
         return self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
 
     def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
-        """Writes the task's label row with a change on it: all or nothing, and the same when repeated.
+        """Writes the task's label row after a change, completely or not at all.
+
+        Writing the same labels again changes nothing.
 
         Args:
-            task: whose row; created if there is none.
-            info: of its media.
+            task: the task of the row; the row is created if there is none.
+            info: of the task's media.
             change: returns the new row.
 
         Returns:
-            Bytes of the row, as it would be sent to the platform.
+            Size of the row in bytes, as it would be sent to the platform.
 
         Raises:
-            LabelError: the labels cannot be written, the file is not a row of this task, or somebody has worked on it
-                and the media have changed since.
-            TakenError: somebody has worked on it, and the options say to skip such rows.
+            LabelError: the labels cannot be written, the file is not a row of this task, or somebody has worked on the
+                row and the media have changed since.
+            TakenError: somebody has worked on the row, and the options say to skip such rows.
         """
         now = datetime.now(UTC)
         change = unless_begun(task.title, change) if self._options.skips_begun else change
@@ -93,10 +95,10 @@ class FolderSink:
         return num_bytes
 
     def checkout(self, task: Task, info: VideoInfo) -> EditableRow:
-        """Returns a task's row for a user's function to change.
+        """Returns a task's row, which a user's function can edit.
 
         Raises:
-            LabelError: as `edit`.
+            LabelError: in the same cases as `edit`.
         """
         row = self._read_or_make(task, info, datetime.now(UTC))
         return EditableRow(detached_row(task.title, info, encord_ontology(self._ontology)), row)
@@ -111,13 +113,16 @@ class FolderSink:
 
 
 def write_row(path: Path, row: LabelRow) -> None:
-    """Writes a label row, whole or not at all."""
+    """Writes a label row completely or not at all."""
     with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         file.writelines(json_pieces(row))
 
 
 def _read_row(path: Path, task: Task) -> LabelRow:
-    """Returns the label row of a file. A file that is none is refused and not replaced: it may hold somebody's work."""
+    """Returns the label row of a file.
+
+    Refuses any other file, and does not replace it, because it may hold somebody's work.
+    """
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -131,7 +136,10 @@ def _read_row(path: Path, task: Task) -> LabelRow:
 
 
 def _is_of(row: LabelRow, info: VideoInfo) -> bool:
-    """Returns whether a row is of media of this size and length: another file may have taken their name."""
+    """Returns whether a row is of media of this size and length.
+
+    Another file may have the same name now.
+    """
     units = sorted(row["data_units"].values(), key=lambda unit: int(unit["data_sequence"]))
     sizes = info.frame_sizes or ((info.width, info.height),) * (1 if info.average_fps > 0 else info.num_frames)
     if [(unit.get("width"), unit.get("height")) for unit in units] != list(sizes):

@@ -1,4 +1,4 @@
-"""Tasks from files on this machine: a file, a folder, or a glob."""
+"""The source of tasks from files on this machine: a file, a folder, or a glob."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from prelabel.store.source import Source
 
 NAME_YOURS = "; to label others: prelabel run CONFIG VIDEO|FOLDER|GLOB"
 NAMED_AT_MOST = 3
-"""Files named in a sentence; of the others it gives the number."""
+"""The largest number of files to name in a sentence; it gives only the number of the others."""
 
 
 def _check_path(path: object) -> object:
     for each in path if isinstance(path, list | tuple) else [path]:
         if each == "":
             raise ValueError("is empty, expected a file, a folder or a glob")  # Path("") is the working directory
-        address = re.match(r"([a-z][a-z0-9+.-]+):/+(.*)", str(each))  # a Path has only one of the two slashes
+        address = re.match(r"([a-z][a-z0-9+.-]+):/+(.*)", str(each))  # a Path keeps only one of the two slashes
         if address is None:
             continue
         url = f"{address[1]}://{address[2]}"
@@ -58,12 +58,12 @@ class FolderSection(FileLabelsSection):
 
 @dataclass(frozen=True, slots=True)
 class FolderTask:
-    """One file.
+    """A task for one file.
 
     Attributes:
-        path: where it is.
-        title: its path below the folder that the config names, with forward slashes.
-        identity: size and time of change when it was listed; a file that changes later is processed again.
+        path: of the file.
+        title: the path below the folder that the config names, with forward slashes.
+        identity: size and modification time when the file was listed; a file that changes later is processed again.
     """
 
     path: Path
@@ -73,15 +73,15 @@ class FolderTask:
 
     @property
     def key(self) -> str:
-        """The title, which stays the same when the folder is moved."""
+        """The title, which stays the same if somebody moves the folder."""
         return self.title
 
     @contextmanager
     def open(self) -> Iterator[Media]:
-        """Yields the file where it is.
+        """Yields the file in its place, without a copy.
 
         Raises:
-            FetchError: it is gone, or cannot be opened.
+            FetchError: the file is gone, or cannot be opened.
         """
         try:
             is_file = stat.S_ISREG(self.path.stat().st_mode)
@@ -96,22 +96,22 @@ class FolderTask:
 
 
 class FolderSource(Source):
-    """Videos and images below a path, in the order of their names.
+    """The videos and images below a path, in the order of their names.
 
-    A file that the config names itself is taken whatever it is. In a folder or a glob, the suffix says what is media,
-    and the first bytes where the suffix is unknown. Hidden files, such as the `._clip.mp4` of macOS, and files that
-    earlier runs wrote into `output` are left out.
+    A file that the config names directly is always a task. In a folder or a glob, the suffix decides whether a file is
+    media. If the suffix is unknown, the first bytes decide. Hidden files, such as the `._clip.mp4` of macOS, and files
+    that earlier runs wrote into `output` are left out.
     """
 
     Section: ClassVar[type[SourceSection]] = FolderSection
     moves_tasks = False
 
     def __init__(self, path: Path | Sequence[Path], output: Path) -> None:
-        """Reads nothing.
+        """Lists no files yet.
 
         Args:
             path: a file, a folder or a glob, or several of these.
-            output: where runs write.
+            output: folder to which runs write.
         """
         self._paths = (path,) if isinstance(path, Path) else tuple(path)
         self._output = _with_end(output)
@@ -122,7 +122,7 @@ class FolderSource(Source):
 
     @classmethod
     def from_config(cls, config: Config, shared: Shared) -> FolderSource:
-        """Returns the source of a config."""
+        """Returns the source that a config describes."""
         section = config.source
         assert isinstance(section, FolderSection)
         return cls(section.path, section.output)
@@ -131,7 +131,7 @@ class FolderSource(Source):
         """Checks that there is a video or an image.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is no video or image.
         """
         if not self._list():
             there = any(path.exists() or glob.glob(str(path), recursive=True) for path in self._paths)
@@ -139,27 +139,27 @@ class FolderSource(Source):
             raise ConfigError(f"source.path: {problem} at {self._shown_paths()}{self._describe_left_out()}{NAME_YOURS}")
 
     def tasks(self) -> Iterator[FolderTask]:
-        """Yields one task per file that is there now, or was when they were last counted."""
+        """Yields a task for each file that exists now or, after `count`, for each file that it counted."""
         files, self._counted = self._counted, None
         yield from self._list() if files is None else files
 
     def count(self) -> int:
-        """Returns how many files are there now."""
+        """Returns the number of files that exist now."""
         self._counted = self._list()
         return len(self._counted)
 
     def describe(self) -> str:
-        """Returns what waits, and what is left out, in words.
+        """Returns the number of files, and the files that are left out, in words.
 
         Raises:
-            ConfigError: nothing waits.
+            ConfigError: there is no video or image.
         """
         self.prepare()
         return f"{_count(len(self._list()), 'file')} at {self._shown_paths()}{self._describe_left_out()}"
 
     @property
     def warnings(self) -> list[str]:  # type: ignore[override]  # a plain attribute of the base class
-        """Folders that could not be listed, and media that no reader here decodes."""
+        """Warnings about folders that could not be listed, and about media that no reader can decode."""
         said = [f"{folder}: cannot be listed: {reason}: its files are left out" for folder, reason in self._unlisted]
         undecodable = [path for path in self._left_out if path.suffix.lower() in UNREADABLE_SUFFIXES]
         if undecodable:
@@ -170,7 +170,7 @@ class FolderSource(Source):
         return said
 
     def owns(self, key: str, title: str) -> bool:
-        """Tells whether a stored task is of files: their keys are their titles."""
+        """Returns whether a stored task is of a file: its key is its title."""
         return key == title
 
     def _shown_paths(self) -> str:
@@ -186,7 +186,7 @@ class FolderSource(Source):
         return f"; {_count(len(self._left_out), 'other file')} left out ({kinds}{more})"
 
     def _list(self) -> list[FolderTask]:
-        """Returns one task per file, in the order of paths; notes what is left out."""
+        """Returns a task for each file, in the order of paths, and stores what is left out."""
         self._unlisted, self._left_out = [], []
         tasks = {task.title: task for path in self._paths for task in self._list_at(path)}
         return list(tasks.values()) if len(self._paths) == 1 else [tasks[title] for title in sorted(tasks)]
@@ -201,7 +201,7 @@ class FolderSource(Source):
             paths = [each for each in paths if not any(part.startswith(".") for part in each.relative_to(path).parts)]
         else:
             paths = [Path(found) for found in glob.glob(str(path), recursive=True)]
-        real_folder = functools.cache(os.path.realpath)  # not `resolve`, which raises at links that form a circle
+        real_folder = functools.cache(os.path.realpath)  # not `resolve`, which raises for links that form a circle
         tasks = []
         for each in sorted(paths):
             real = os.path.realpath(each) if each.is_symlink() else f"{real_folder(each.parent)}{os.sep}{each.name}"
@@ -215,7 +215,11 @@ class FolderSource(Source):
         return tasks
 
     def _is_of_earlier_runs(self, real: str) -> bool:
-        """Tells whether a run wrote a file: all in an output below the media; previews in one that holds the media."""
+        """Returns whether an earlier run wrote a file.
+
+        This is true for all files in an output folder below the media. If the output folder also holds the media, it is
+        true for previews only.
+        """
         if not real.startswith(self._output) or not self._output.startswith(self._root):
             return False
         return self._output != self._root or real.endswith(PREVIEW_SUFFIXES)
@@ -233,12 +237,12 @@ def _with_end(folder: Path) -> str:
 
 
 def _task_of(path: Path, root: Path) -> FolderTask | None:
-    """Returns the task of a file; None if it is gone or no regular file."""
+    """Returns the task of a file; None if the file is gone or is no regular file."""
     is_below = path.is_relative_to(root)
     title = (path.relative_to(root) if is_below else Path(os.path.relpath(path, root))).as_posix()
     try:
         status = path.stat()
-    except FileNotFoundError:  # gone since it was listed
+    except FileNotFoundError:  # somebody deleted it since it was listed
         return None
     except OSError:  # `FolderTask.open` reports it
         return FolderTask(path, title, identity="")
@@ -246,19 +250,22 @@ def _task_of(path: Path, root: Path) -> FolderTask | None:
 
 
 def _root_of(path: Path) -> Path:
-    """Returns the folder below which titles are paths."""
+    """Returns the folder to which titles are relative."""
     if path.is_file():
         return path.parent
     return path if path.is_dir() else _fixed_part(path)
 
 
 def _common_root(paths: Sequence[Path]) -> str:
-    """Returns the deepest folder that holds all paths, so that files of one name keep titles of their own."""
+    """Returns the deepest folder that holds all paths.
+
+    Relative to it, files with the same name have different titles.
+    """
     return _with_end(Path(os.path.commonpath([os.path.realpath(_root_of(path)) for path in paths])))
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """Returns the folders before the first wildcard: titles must not depend on what happens to match."""
+    """Returns the folders before the first wildcard, because titles must not depend on which files match."""
     fixed = []
     for part in pattern.parts[:-1]:
         if glob.has_magic(part):

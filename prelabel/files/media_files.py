@@ -1,4 +1,4 @@
-"""Which files are videos and images: by their suffix, and where that says nothing, by their first bytes."""
+"""Decides which files are videos and images: by their suffix or, if that is unknown, by their first bytes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ VIDEO_SUFFIXES = frozenset(
 UNREADABLE_SUFFIXES = frozenset(
     ".heic .heif .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .psd .exr .dcm .braw .r3d .insp".split()
 )
-"""Of images and videos that no reader here decodes."""
+"""Suffixes of images and videos that no reader can decode."""
 
 NO_MEDIA_SUFFIXES = frozenset(
     ".txt .json .xml .csv .tsv .yaml .yml .toml .ini .cfg .md .html .pdf .log .srt .vtt .ass .zip .gz .tar .7z .py"
     " .ipynb .db .parquet .npy .npz .pt .pth .onnx .thm .lrf"
     " .mp3 .m4a .m4b .aac .ogg .oga .opus .flac .wav .mka .wma".split()
 )
-"""Of files that are never opened to see what they are: a data set may hold as many of them as images."""
+"""Suffixes of files that are never opened to check their kind. A data set may have as many of them as images."""
 
 HEAD_BYTES = 3 * 192
-"""Enough for three packets of a transport stream, 188 bytes each, or 192 with a time code."""
+"""Length of three packets of a transport stream; a packet has 188 bytes, or 192 with a time code."""
 
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\x00", b"MM\x00*")
 _VIDEO_STARTS = (
@@ -49,12 +49,12 @@ _OTHER_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"M4A ", b"M4B ", b"crx ")
 
 
 def media_kind(path: Path) -> MediaKind | None:
-    """Returns whether a file holds a video or an image; None if no reader here can decode it.
+    """Returns whether a file is a video or an image; None if no reader can decode it.
 
-    An animated GIF or PNG counts as an image here: `is_animated` tells them apart when they are opened.
+    An animated GIF or PNG counts as an image here. `is_animated` distinguishes them when a task is opened.
 
     Args:
-        path: of a file. It is opened only where its suffix does not say what it is.
+        path: of a file. It is opened only if its suffix is unknown.
     """
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
@@ -66,12 +66,12 @@ def media_kind(path: Path) -> MediaKind | None:
     try:
         with path.open("rb") as file:
             return kind_of_bytes(file.read(HEAD_BYTES))
-    except OSError:  # gone, or no file of ours to read
+    except OSError:  # the file is gone, or this user may not read it
         return None
 
 
 def kind_of_bytes(head: bytes) -> MediaKind | None:
-    r"""Returns what a file is that starts with these bytes.
+    r"""Returns the kind of a file that starts with these bytes; None if it is neither a video nor an image.
 
     >>> kind_of_bytes(b"\x00\x00\x00\x18ftypmp42"), kind_of_bytes(b"\xff\xd8\xff\xe0"), kind_of_bytes(b"notes")
     ('video', 'images', None)
@@ -80,10 +80,10 @@ def kind_of_bytes(head: bytes) -> MediaKind | None:
         return "images"
     if head.startswith(_VIDEO_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return "video"
-    if head[4:8] == b"ftyp":  # ISO 14496-12; the brand says which of its many uses this is
+    if head[4:8] == b"ftyp":  # ISO 14496-12; the brand says which of the many formats on top of it this is
         brand = head[8:12]
         return None if brand in _OTHER_BRANDS else "images" if brand in _STILL_BRANDS else "video"
-    if head[4:8] in (b"moov", b"mdat", b"wide"):  # QuickTime from before there was `ftyp`
+    if head[4:8] in (b"moov", b"mdat", b"wide"):  # old QuickTime files have no `ftyp`
         return "video"
     # Every packet of a transport stream starts with 0x47.
     is_stream = any(head[at : at + 2 * size + 1 : size] == b"GGG" for at, size in ((0, 188), (4, 192)))
@@ -91,8 +91,9 @@ def kind_of_bytes(head: bytes) -> MediaKind | None:
 
 
 def is_animated(path: Path) -> bool:
-    """Tells whether a GIF or PNG holds more than one frame; False of any other file."""
-    # Not `Image.open`: ultralytics 8.4 replaces it, and the new one tries to install `pi-heif` at each damaged image.
+    """Returns whether a GIF or PNG has more than one frame; False for any other file."""
+    # This does not use `Image.open`, because ultralytics 8.4 replaces it with a function that tries to install
+    # `pi-heif` at each damaged image.
     opens: dict[bytes, type[ImageFile]] = {b"GIF8": GifImageFile, b"\x89PNG": PngImageFile}
     try:
         with path.open("rb") as file:
@@ -101,5 +102,5 @@ def is_animated(path: Path) -> bool:
             return False
         with kind(path) as image:
             return bool(getattr(image, "is_animated", False))
-    except (OSError, ValueError, SyntaxError, EOFError):  # damaged: the reader says how
+    except (OSError, ValueError, SyntaxError, EOFError):  # the image is damaged, and the reader reports how
         return False
