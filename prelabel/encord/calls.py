@@ -1,4 +1,4 @@
-"""Calls to Encord: which ones are repeated, and what the SDK's errors mean to a user."""
+"""Calls Encord's SDK: repeats calls that may succeed later, and explains the SDK's errors to the user."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _LOG = logging.getLogger(__name__)
 _US_DOMAIN = "https://api.us.encord.com"
 
 
-# The SDK (0.1.211) itself repeats refused connections and the statuses 413, 429, 500, 502 and 503 for about 9 s.
-# It does not repeat 504, answers that are cut or are not JSON, and the creation of rows.
+# The SDK (0.1.211) itself repeats a call for about 9 s if the connection is refused, and for the statuses 413, 429,
+# 500, 502 and 503. It does not repeat it for 504, or if the answer is cut off or is not JSON. It never repeats the
+# creation of rows.
 CALL_BACKOFF = Backoff(attempts=5, first_seconds=1.0, factor=4.0, max_seconds=45.0)
 OUTAGE_SECONDS = 1800.0
 
@@ -29,10 +30,10 @@ class Caller:
 
     Attributes:
         domain: the API's address, for messages.
-        backoff: how often to repeat a call, beyond what the SDK itself repeats.
+        backoff: how often to repeat a call, in addition to the SDK's own repeats.
         outage_seconds: how long to wait for a platform that does not answer any call.
-        look: called after a failed call, to see whether any call can succeed. It returns, or raises AccountError or an
-            error of the SDK. None: nothing is called.
+        look: called after a failed call, to check whether any call can succeed. It returns, or it raises an
+            `AccountError` or an error of the SDK. None for no such check.
     """
 
     domain: str
@@ -41,16 +42,17 @@ class Caller:
     look: Callable[[], None] | None = None
 
     def call(self, doing: str, function: Callable[[], Result], failure: type[PrelabelError]) -> Result:
-        """Returns what `function` returns; repeats it after errors that may pass.
+        """Returns the result of `function`; repeats it after transient errors.
 
         Args:
-            doing: how an error message starts: `clip.mp4: saving the labels`.
-            function: makes the call. A repeat must do no harm: the first call may have succeeded, its answer lost.
-            failure: the error to raise. A PrelabelError passes through as it is.
+            doing: the start of an error message, such as `clip.mp4: saving the labels`.
+            function: makes the call. It must be safe to repeat, because the first call may have succeeded although its
+                answer was lost.
+            failure: the error to raise for all other errors. A `PrelabelError` is raised unchanged.
 
         Raises:
             OutageError: the platform does not answer any call.
-            AccountError: the platform does not accept the key, or the project is closed. Any other error: `failure`.
+            AccountError: the platform does not accept the key, or the project is closed.
         """
         failures, has_waited = 0, False
         while True:
@@ -63,8 +65,8 @@ class Caller:
                 explained = self._explained(doing, error, failure)
                 is_last = failures >= self.backoff.attempts or not is_transient(error)
                 asked_seconds = float(getattr(error, "retry_after", None) or 0.0)
-            # Outside of `except`, so that the SDK's error is not the context of ours: it quotes whole answers, and
-            # signed links with them.
+            # This is outside of `except`, so that the SDK's error is not the context of ours. The SDK's error quotes
+            # whole answers, which may contain signed links.
             if not is_last:
                 wait = self.backoff.seconds(failures, asked_seconds)
                 _LOG.info("%s; trying again in %.1f s", explained, wait, extra={"retry": "call"})
@@ -75,11 +77,11 @@ class Caller:
                 raise explained
 
     def was_away(self, doing: str) -> bool:
-        """Waits while the platform does not answer any call, and returns whether it did not.
+        """Waits while the platform does not answer any call; returns whether it had to wait.
 
         Raises:
-            OutageError: it did not answer for `outage_seconds`.
-            AccountError: it answers that no call can succeed.
+            OutageError: the platform did not answer for `outage_seconds`.
+            AccountError: the platform answers that no call can succeed.
         """
         looks, waited_seconds = 0, 0.0
         while self.look is not None and (trouble := self._trouble(self.look)):
@@ -93,10 +95,10 @@ class Caller:
         return looks > 0
 
     def _trouble(self, look: Callable[[], None]) -> str:
-        """Returns why the platform does not answer; empty if it does.
+        """Returns why the platform does not answer; empty if it answers.
 
         Raises:
-            AccountError: it answers that no call can succeed.
+            AccountError: the platform answers that no call can succeed.
         """
         try:
             look()
@@ -138,7 +140,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def explain(error: Exception, domain: str) -> str:
-    """Returns what an error of the SDK means and what to do about it, without links and keys."""
+    """Returns the meaning of an SDK error and what to do about it, without links and keys."""
     from encord import exceptions as sdk
 
     said = redact(str(getattr(error, "message", error)))[:300]
@@ -182,7 +184,7 @@ def _explain_no_answer(error: Exception, domain: str) -> str:
 
 
 def is_never_connected(error: BaseException) -> bool:
-    """Returns whether an SDK error means that there was no connection at all: refused, or an unknown host."""
+    """Returns whether an SDK error means that no connection was made: it was refused, or the host is unknown."""
     from urllib3.exceptions import MaxRetryError, NewConnectionError
 
     tried = error.__cause__.args[0] if error.__cause__ is not None and error.__cause__.args else None

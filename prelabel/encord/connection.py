@@ -1,4 +1,4 @@
-"""Connects to a project: checks address, key and permission, and says in each error what to do."""
+"""Connects to a project after checking address, key and permission; each error says what to do."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ _NEXT_STEP = "use a key as `ssh-keygen -t ed25519` makes it, its public half add
 
 
 def read_key(environment: Mapping[str, str] = os.environ) -> str:
-    """Returns an Ed25519 private key as text: `ENCORD_SSH_KEY`, else the content of `ENCORD_SSH_KEY_FILE`.
+    """Returns an Ed25519 private key as text.
 
-    `encord-agents` reads them in this order, too.
+    It is the text of `ENCORD_SSH_KEY` or, if that is empty, the content of the file `ENCORD_SSH_KEY_FILE`. The package
+    `encord-agents` reads them in the same order.
 
     Raises:
-        AccountError: there is none, it cannot be read, or it is another kind of key. No message quotes the key.
+        AccountError: there is no key, it cannot be read, or it is another kind of key. No message quotes the key.
     """
     text, path = environment.get(KEY_TEXT, ""), environment.get(KEY_FILE, "")
     if text.strip():
         key, where = text, KEY_TEXT
         if "\n" not in text.strip():
-            key = text.replace("\\n", "\n")  # .env files and secret stores often hold line ends as "\\n"
+            key = text.replace("\\n", "\n")  # .env files and secret stores often contain line ends as "\\n"
     elif "PRIVATE KEY" in path:
         raise AccountError(
             f"{KEY_FILE} holds the text of a key, expected the path of a file: set {KEY_TEXT} to the text"
@@ -58,14 +59,17 @@ def _read_file(path: Path) -> str:
     except FileNotFoundError:
         raise AccountError(f"{KEY_FILE}: there is no file {path}") from None
     except UnicodeDecodeError:
-        pass  # raised below, without the bytes that the error carries
+        pass  # the error is raised below, because this exception contains bytes of the file
     except OSError as error:
         raise AccountError(f"{KEY_FILE}: {path} cannot be read: {error.strerror}") from error
     raise AccountError(f"{KEY_FILE}: {path} is not a private key: {_NEXT_STEP}")
 
 
 def _complaint(key: str) -> str:
-    """Returns what is wrong with a key; empty if nothing is. Errors of the library stay inside: some quote the key."""
+    """Returns what is wrong with a key; empty if nothing is.
+
+    It never raises the errors of the cryptography library, because some of them quote the key.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import ssh
@@ -102,12 +106,12 @@ def connect(
 
     Args:
         project_hash: uuid of a workflow project.
-        domain: the API's address; None: the EU platform's.
-        backoff: how often and after what wait a failed call is repeated.
+        domain: the API's address; None for that of the EU platform.
+        backoff: how often to repeat a failed call, and how long to wait before each repeat.
         outage_seconds: how long to wait for a platform that does not answer any call.
 
     Raises:
-        AccountError: key, address, project or permission are wrong; the message says what to do.
+        AccountError: the key, address, project or permission is wrong; the message says what to do.
     """
     keep_links_out_of_logs()
     address = _checked_domain(domain or DEFAULT_DOMAIN)
@@ -133,7 +137,8 @@ def _make_client(key: str, domain: str) -> EncordUserClient:
 def _request_settings() -> RequestsSettings:
     from encord.http.constants import RequestsSettings
 
-    # The SDK waits 180 s for a connection, and tries four times: with a wrong address, a run would seem to hang.
+    # By default, the SDK waits 180 s for a connection and tries four times. With a wrong address, a run would seem to
+    # hang.
     return RequestsSettings(connect_timeout=20, read_timeout=120, write_timeout=180)
 
 
@@ -143,7 +148,7 @@ def _get_project(client: EncordUserClient, project_hash: UUID, domain: str) -> P
     try:
         return _enter(client, project_hash, domain)
     except sdk.RequestException as error:
-        if is_never_connected(error):  # for 9 s in the SDK: more likely a wrong address than an outage
+        if is_never_connected(error):  # the SDK has tried for 9 s, so a wrong address is likelier than an outage
             raise AccountError(f"project {project_hash}: {explain(error, domain)}") from None
         raise
 
@@ -184,7 +189,7 @@ def project_uuid(project_hash: str) -> UUID:
     """Returns a project hash of a config as a UUID.
 
     Raises:
-        AccountError: it is not a UUID.
+        AccountError: the project hash is not a UUID.
     """
     try:
         return UUID(project_hash)

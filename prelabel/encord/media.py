@@ -1,4 +1,4 @@
-"""Downloads of the media of Encord tasks: which files they are, in which order, through which links."""
+"""Downloads the media of Encord tasks: chooses the files, their order and their links."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MediaFetcher:
-    """Downloads media of a project's tasks.
+    """Downloads the media of a project's tasks.
 
     Attributes:
         project: gives the links.
-        cache: where the files are while they are in use.
+        cache: holds the files while they are in use.
         limits: of each download.
     """
 
@@ -37,16 +37,16 @@ class MediaFetcher:
 
     @contextmanager
     def fetch(self, task: EncordTask) -> Iterator[Media]:
-        """Downloads a task's media for as long as the context is open. May be called from several threads.
+        """Downloads a task's media, and deletes them when the context ends. Several threads may call it.
 
         Raises:
-            FetchError: not all of them could be downloaded.
+            FetchError: not all files could be downloaded.
         """
         item = self.project.storage_item(task.item_uuid, task.title, with_link=True)
         files = self._files_of(task, item)
         with self.cache.room(sum(file.file_size or 0 for file in files), task.title) as folder:
             paths = tuple(self._download(files, folder, task.title))
-            # An image group has one file per image; anything else, image sequences included, is one file.
+            # An image group has one file for each image. All other data, also image sequences, are one file.
             are_images = task.kind == "image" or files != [item]
             has_frames = task.kind in KINDS_WITH_FRAMES
             yield Media(("images" if are_images else "video") if has_frames else "file", paths)
@@ -54,8 +54,8 @@ class MediaFetcher:
     def _files_of(self, task: EncordTask, item: StorageItem) -> list[StorageItem]:
         """Returns the items to download, in frame order, each with a signed link.
 
-        The platform keeps an image sequence as one video, one frame per image, and the item's link is that video's. An
-        image group has no link of its own; its images have.
+        The platform stores an image sequence as a video with one frame for each image, and the item's link is that of
+        the video. An image group has no link, but its images have.
         """
         if item.item_type.value != "imageGroup" and self._link_of(item, task.title) is not None:
             return [item]
@@ -92,7 +92,10 @@ class MediaFetcher:
                 yield path
 
     def _links(self, item: StorageItem, title: str) -> Callable[[], str]:
-        """Returns a function that returns the link that came with the item, and a fresh one at each further call."""
+        """Returns a function for the item's links.
+
+        Its first call returns the link that came with the item. Each further call requests a new link.
+        """
         ready = [item]
 
         def new_link() -> str:
@@ -105,22 +108,25 @@ class MediaFetcher:
         return new_link
 
     def _link_of(self, item: StorageItem, title: str) -> str | None:
-        """Returns the item's link; asks the platform once more if it came without one."""
+        """Returns the item's link; requests it if the item came without one. None if the platform has none."""
         return self.project.caller.call(f"{title}: asking for its link", item.get_signed_url, FetchError)
 
 
 def _in_frame_order(images: Sequence[StorageItem], titles: Sequence[str]) -> list[StorageItem]:
-    """Returns the images in the order of the frames' titles; unchanged where names and titles do not match."""
+    """Returns the images in the order of the frames' titles; unchanged if names and titles do not match."""
     if sorted(image.name for image in images) != sorted(titles):
         return list(images)
     by_name: dict[str, list[StorageItem]] = defaultdict(list)
-    for image in reversed(images):  # so that `pop` takes images of one name in the order in which they came
+    for image in reversed(images):  # so that `pop` returns images with the same name in their original order
         by_name[image.name].append(image)
     return [by_name[title].pop() for title in titles]
 
 
 def _suffix(item: StorageItem) -> str:
-    """Returns a file suffix, which some decoders go by: from the type, which the platform checks, not from a title."""
+    """Returns a file suffix for an item, which some decoders need.
+
+    It comes from the item's type, which the platform checks, and not from its title.
+    """
     family, default = {
         "image": ("image/", ".jpg"),
         "video": ("video/", ".mp4"),

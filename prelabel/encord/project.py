@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncordTask:
-    """A label row of a project with its media, at whatever stage it is.
+    """A label row of a project with its media, at any stage.
 
     Attributes:
-        key: project, data unit and branch: the same in every run.
+        key: project, data unit and branch; the same in every run.
         title: of the data unit.
-        num_frames: frames that may be labelled.
+        num_frames: number of frames that may be labelled.
         data_hash: of the data unit.
-        branch: the branch that its labels are on.
-        kind: what the data unit is: `video`, `image`, `img_group`, `audio`, `pdf`, …
+        branch: of its labels.
+        kind: of the data unit: `video`, `image`, `img_group`, `audio`, `pdf`, …
         item_uuid: of the storage item that holds the media.
         row: the label row's metadata, as the platform listed them.
         fetch: downloads the media.
@@ -54,12 +54,12 @@ class EncordTask:
 
     @property
     def identity(self) -> str:
-        """Changes when the media behind the key change."""
+        """The uuid of the storage item, which changes when the media change."""
         return str(self.item_uuid)
 
     @property
     def listed_info(self) -> VideoInfo | None:
-        """What the platform says about the media before a download; None where it says nothing, as for audio."""
+        """The video info that the platform lists before a download; None without a frame size, as for audio."""
         row = self.row
         if not row.width or not row.height:
             return None
@@ -68,14 +68,14 @@ class EncordTask:
 
     @property
     def metadata(self) -> Mapping[str, object]:
-        """The client metadata of the data unit; empty unless the row was listed with them."""
+        """The client metadata of the data unit; empty if the row was listed without them."""
         return self.row.client_metadata or {}
 
     def open(self) -> AbstractContextManager[Media]:
-        """Downloads the media for as long as the context is open.
+        """Downloads the media, and deletes them when the context ends.
 
         Raises:
-            FetchError: not all of them could be downloaded.
+            FetchError: not all files could be downloaded.
         """
         return self.fetch(self)
 
@@ -85,8 +85,8 @@ class WaitingTask(EncordTask):
     """A task that waits at an agent stage.
 
     Attributes:
-        stage: at which it waits.
-        waiting: the SDK's own task, which moves it.
+        stage: the stage at which it waits.
+        waiting: the SDK's own task object, which can move it.
     """
 
     stage: AgentStage = field(repr=False, compare=False)
@@ -94,17 +94,17 @@ class WaitingTask(EncordTask):
 
     @property
     def uuid(self) -> UUID:
-        """Of the task in the workflow."""
+        """The uuid of the task in the workflow."""
         return self.waiting.uuid
 
 
 @dataclass(frozen=True)
 class StoredRow(EncordTask):
-    """A label row that an earlier run wrote. Its media are not needed again.
+    """A label row that an earlier run wrote; its media are not needed again.
 
     Attributes:
-        stored_identity: of the media when they were processed.
-        num_instances: object instances that prelabel wrote last.
+        stored_identity: identity of the media when the run processed them.
+        num_instances: number of object instances that prelabel wrote last.
     """
 
     stored_identity: str
@@ -112,15 +112,15 @@ class StoredRow(EncordTask):
 
     @property
     def identity(self) -> str:
-        """Of the media when they were processed."""
+        """The identity of the media when the run processed them."""
         return self.stored_identity
 
 
 def as_encord_task(task: Task) -> EncordTask:
-    """Returns the task as what it is.
+    """Returns the task, checked to be an `EncordTask`.
 
     Raises:
-        TypeError: another source made it.
+        TypeError: the task is from another source.
     """
     if not isinstance(task, EncordTask):
         raise TypeError(f"task {task.title!r}: got a {type(task).__name__}, expected a task of Encord")
@@ -128,10 +128,10 @@ def as_encord_task(task: Task) -> EncordTask:
 
 
 def as_waiting_task(task: Task) -> WaitingTask:
-    """Returns the task as what it is.
+    """Returns the task, checked to be a `WaitingTask`.
 
     Raises:
-        TypeError: it does not wait at an agent stage.
+        TypeError: the task does not wait at an agent stage.
     """
     if not isinstance(task, WaitingTask):
         raise TypeError(f"task {task.title!r}: got a {type(task).__name__}, expected one that waits at an agent stage")
@@ -145,7 +145,7 @@ def split_key(key: str) -> tuple[str, str, str]:
 
 
 class TaskFields(TypedDict):
-    """What an `EncordTask` takes from its label row."""
+    """The fields of an `EncordTask` that come from its label row."""
 
     key: str
     title: str
@@ -158,7 +158,7 @@ class TaskFields(TypedDict):
 
 
 def task_fields(key: str, row: LabelRowV2) -> TaskFields:
-    """Returns what an `EncordTask` takes from its label row, whose media are in a storage item."""
+    """Returns the fields of an `EncordTask` from its label row; the row must have a storage item."""
     assert row.backing_item_uuid is not None
     return TaskFields(
         key=key,
@@ -175,31 +175,32 @@ def task_fields(key: str, row: LabelRowV2) -> TaskFields:
 def labels_as_sent(row: LabelRowV2) -> LabelRow:
     """Returns the row's labels as the platform sends them, not as the SDK writes them after parsing.
 
-    The platform creates a row that has no labels yet. Where nothing may change, check `label_hash` first.
+    If the row has no labels yet, the platform creates them. A caller that must not change anything checks `label_hash`
+    first.
     """
     documents: list[LabelRow] = []
-    # encord 0.1.211 passes the platform's answer to this method, which would parse it and lose what it does not know.
-    # This can go once the SDK offers the answer itself.
+    # encord 0.1.211 passes the platform's answer to this method, which would parse it and lose unknown keys. This can
+    # go once the SDK returns the answer itself.
     row.from_labels_dict = documents.append  # type: ignore[method-assign,assignment]
     try:
         row.initialise_labels(include_archived=True)  # without it, a save deletes the labels of archived features
     finally:
-        del row.from_labels_dict  # restores the method; else the row would keep its labels in memory
+        del row.from_labels_dict  # restores the method; otherwise the row would keep its labels in memory
     return dict(documents[0])
 
 
 ROWS_PER_REQUEST = 100
-"""Label rows asked for at once: Encord's own agents saw errors above that."""
+"""The largest number of label rows in a request; Encord's own agents saw errors above it."""
 
 
 @dataclass(frozen=True)
 class EncordProject:
-    """A project, reached with a key that may enter it.
+    """A project on the platform, with a connection.
 
     Attributes:
         sdk: the SDK's project.
         client: the SDK's client.
-        caller: makes its calls.
+        caller: makes the calls of the SDK.
     """
 
     sdk: Project = field(repr=False)
@@ -213,15 +214,15 @@ class EncordProject:
 
     @property
     def title(self) -> str:
-        """What people call the project."""
+        """The project's name, to show to people."""
         return self.sdk.title
 
     def ontology(self) -> Ontology:
-        """Returns what may be labelled in the project, without archived objects.
+        """Returns the project's ontology, without archived objects.
 
         Raises:
-            AccountError: the platform does not return it.
-            OntologyError: it cannot be read.
+            AccountError: the platform does not return the ontology.
+            OntologyError: the ontology cannot be read.
         """
         hash_ = self.sdk.ontology_hash
         doing = f"project {self.title!r}: reading its ontology"
@@ -232,7 +233,8 @@ class EncordProject:
         """Returns the agent stage of this title or uuid.
 
         Raises:
-            AccountError: there is none, or several, or it is a stage of another kind; those that exist are named.
+            AccountError: there is no such stage, there are several, or it is a stage of another kind. The message names
+                those that exist.
         """
         from encord.workflow import AgentStage
 
@@ -260,7 +262,7 @@ class EncordProject:
         """Returns the stage's pathway of this name or uuid.
 
         Raises:
-            AccountError: there is none, or several; those that exist are named.
+            AccountError: there is no such pathway, or there are several. The message names those that exist.
         """
         names = ", ".join(repr(pathway.name) for pathway in stage.pathways) or "none"
         if name is None:
@@ -276,13 +278,16 @@ class EncordProject:
         return found[0]
 
     def untouched_stages(self, stage: AgentStage) -> set[UUID]:
-        """Returns the stages where nobody has worked on a task yet: the agent stage, and annotation stages after it."""
+        """Returns the stages at which nobody has worked on a task yet.
+
+        These are the agent stage and the annotation stages right after it.
+        """
         kinds = {other.uuid: other.stage_type.value for other in self.sdk.workflow.stages}
         ahead = {pathway.destination_uuid for pathway in stage.pathways}
         return {stage.uuid, *(uuid for uuid in ahead if kinds.get(uuid) == "ANNOTATION")}
 
     def is_waiting(self, task: WaitingTask, failure: type[PrelabelError]) -> bool:
-        """Asks the platform whether the task is still at its stage."""
+        """Returns whether the task is still at its stage, according to the platform."""
         waiting = self.caller.call(
             f"{task.title}: looking whether it still waits at stage {task.stage.title!r}",
             lambda: list(task.stage.get_tasks(data_hash=task.data_hash)),
@@ -291,7 +296,7 @@ class EncordProject:
         return any(found.uuid == task.uuid for found in waiting)
 
     def refuse_if_moved(self, task: WaitingTask, failure: type[PrelabelError]) -> None:
-        """Raises a TakenError if the task is no longer at its stage."""
+        """Raises a `TakenError` if the task is no longer at its stage."""
         if not self.is_waiting(task, failure):
             raise TakenError(
                 f"{task.title}: no longer waits at stage {task.stage.title!r}: somebody moved it meanwhile, and "
@@ -301,7 +306,10 @@ class EncordProject:
     def label_rows(
         self, data_hashes: Sequence[str], branch: str, *, with_images: bool = False, with_metadata: bool = False
     ) -> list[LabelRowV2]:
-        """Returns the rows of data units on a branch, without their labels. Makes one request, and makes it once."""
+        """Returns the rows of data units on a branch, without their labels.
+
+        It makes one request and does not repeat it, so call it through `caller`.
+        """
         return self.sdk.list_label_rows_v2(
             data_hashes=list(data_hashes),
             branch_name=branch,
@@ -316,7 +324,7 @@ class EncordProject:
 
         Args:
             keys: of tasks of this project.
-            doing: what is being done, as an error begins.
+            doing: the start of an error message, as in `Caller.call`.
             failure: the error to raise.
             with_metadata: whether rows come with the client metadata of their data.
         """
@@ -334,10 +342,15 @@ class EncordProject:
         return found
 
     def storage_item(self, item_uuid: UUID, title: str, *, with_link: bool) -> StorageItem:
-        """Returns a storage item, with a fresh signed link if asked for.
+        """Returns a storage item.
+
+        Args:
+            item_uuid: of the item.
+            title: of its task, for messages.
+            with_link: whether the item comes with a new signed link.
 
         Raises:
-            FetchError: the platform does not return it.
+            FetchError: the platform does not return the item.
         """
         doing = f"{title}: asking for its {'link' if with_link else 'storage item'}"
         return self.caller.call(doing, lambda: self.client.get_storage_item(item_uuid, sign_url=with_link), FetchError)

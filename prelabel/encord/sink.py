@@ -1,4 +1,4 @@
-"""Labels onto Encord label rows: each row is read, merged and saved in one short window."""
+"""Writes labels onto Encord label rows: reads, merges and saves each row within a short time."""
 
 from __future__ import annotations
 
@@ -24,50 +24,50 @@ if TYPE_CHECKING:
     from encord.objects import LabelRowV2
 
 FRESH_SECONDS = 0.5
-"""A row that was read longer ago is read again before it is saved. One more read takes about as long."""
+"""The longest time between reading a row and saving it; after it, the row is read again, which takes about as long."""
 
 MERGES_AT_MOST = 5
 
 RECORD_KEY = "prelabel"
-"""Of the client metadata of a storage item: which model labelled it."""
+"""The key in a storage item's client metadata under which the sink notes the model."""
 
 
 class EncordSink:
-    """The label rows of a project.
+    """Writes labels onto the label rows of a project.
 
     Attributes:
         warnings: what a user should know although no task failed.
     """
 
-    # A save replaces the whole row, and the platform does not notice what somebody else saved since the row was read.
-    # So each try reads the row, merges and saves at once. Where merging took longer than FRESH_SECONDS, it reads again,
-    # and merges again if the row has changed. One window is left: from the answer of the last read to the arrival of
-    # the save.
+    # A save replaces the whole row, and the platform does not notice if somebody else has saved it since it was read.
+    # So each try reads the row, merges and saves at once. If merging took longer than FRESH_SECONDS, the try reads the
+    # row again, and merges again if it has changed. A change by others is lost only if it arrives between the answer of
+    # the last read and the arrival of the save.
     #
-    # Rows are merged as the platform sends them, not as the SDK writes them after parsing: what others did goes back
-    # bit for bit, labels of archived features included, and the time taken is linear in the number of labels.
+    # The sink merges rows as the platform sends them, not as the SDK writes them after parsing. So the labels of others
+    # go back bit for bit, also those of archived features, and the time is linear in the number of labels.
 
     def __init__(self, project: EncordProject, label_map: LabelMap, options: RowOptions) -> None:
-        """Makes no call.
+        """Calls the platform only later, when a row is read or written.
 
         Args:
-            project: that the rows belong to.
+            project: the project of the rows.
             label_map: from the detector's classes to the project's ontology objects.
-            options: how rows are written. The model record goes into the client metadata next to each row.
+            options: how to write rows. The model record goes into the client metadata of each row's data.
         """
         self._project, self._label_map, self._options = project, label_map, options
         self.warnings: list[str] = []
 
     def describe(self) -> str:
-        """Returns where labels go, in words."""
+        """Returns the place to which labels go, in words."""
         begun = "rows with labels of anybody else are skipped" if self._options.skips_begun else "labels of people stay"
         return f"onto the label rows of project {self._project.title!r}; {begun}"
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
-        """Writes a task's boxes in place of those of an earlier run; see `edit` for the rest.
+        """Replaces a task's labels of an earlier run by these detections; returns the same as `edit`.
 
         Raises:
-            LabelError: a frame is past the row's end.
+            LabelError: a detection is on a frame after the row's last one; also all errors of `edit`.
         """
         num_frames = as_encord_task(task).num_frames
         if len(detections) and int(detections.frame_index[-1]) >= num_frames:
@@ -78,30 +78,30 @@ class EncordSink:
         return self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
 
     def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
-        """Saves a task's row with a change on it; what the change does not touch goes back bit for bit.
+        """Saves a task's row after a change; everything else on the row goes back bit for bit.
 
         Args:
-            task: one of `EncordSource`.
-            info: of its media.
+            task: a task of `EncordSource`.
+            info: of the task's media.
             change: returns the new row.
 
         Returns:
-            Bytes of the row, as it is sent.
+            Size of the row in bytes, as it is sent.
 
         Raises:
             LabelError: the row is not valid, or it would be too large.
-            SaveError: the platform did not take the row.
-            TakenError: the task was moved meanwhile, or somebody has begun to work on the row.
-            OntologyError: the ontology has lost an object that the run labels.
+            SaveError: the platform did not accept the row.
+            TakenError: somebody has moved the task, or has begun to work on the row.
+            OntologyError: the ontology no longer has an object that the run labels.
         """
         return self.save_changed(
             as_encord_task(task), unless_begun(task.title, change) if self._options.skips_begun else change
         )
 
     def save_changed(self, task: EncordTask, change: RowChange) -> int:
-        """Saves a row with a change on it, as `edit` does, also a row that holds labels of others."""
-        # Numbers of prelabel's own instances that may be on a stored row which nobody has begun. A save whose answer is
-        # lost adds its number: the next try may find that save's instances.
+        """Saves a row after a change as `edit` does, but also a row with labels of others."""
+        # If nobody has worked on a stored row, it has one of these numbers of prelabel's own instances. Each save adds
+        # its number, because its answer may be lost: the next try then reads the instances of that save.
         own = {task.num_instances} if isinstance(task, StoredRow) else set()
         doing = f"{task.title}: saving its labels"
         written, num_bytes = self._project.caller.call(
@@ -115,12 +115,15 @@ class EncordSink:
         return num_bytes
 
     def _merge_and_save(self, task: EncordTask, change: RowChange, own: set[int]) -> tuple[WrittenRow, int]:
-        """Reads, merges and saves; returns the row and its bytes. Each try starts with a fresh row."""
+        """Reads, merges and saves a row; returns it and its size in bytes.
+
+        The caller repeats this as a whole, so that each try starts with a newly read row.
+        """
         if isinstance(task, WaitingTask):
             self._project.refuse_if_moved(task, SaveError)
         row, current, written = self._merge(task, change, own)
         if written.num_instances and labels_of(written.row) == labels_of(current):
-            # A run that was cut off has saved all of it. Not saving again cannot lose what somebody else saves now.
+            # An interrupted run has already saved these labels. Without a second save, nobody's change can be lost.
             return written, row_num_bytes(written.row)
         num_bytes = check_row_size(written.row, self._options.max_row_bytes)
         own.add(written.num_instances)
@@ -128,10 +131,10 @@ class EncordSink:
         return written, num_bytes
 
     def _merge(self, task: EncordTask, change: RowChange, own: set[int]) -> tuple[LabelRowV2, LabelRow, WrittenRow]:
-        """Returns the row, its labels a moment ago, and the same with the change.
+        """Returns the row, its labels as just read, and its labels after the change.
 
         Raises:
-            SaveError: others save it faster than it can be merged.
+            SaveError: others save the row faster than this can merge it.
         """
         began = time.monotonic()
         row, current = self._read_unbegun(task, own)
@@ -151,7 +154,7 @@ class EncordSink:
     def _read_unbegun(self, task: EncordTask, own: set[int]) -> tuple[LabelRowV2, LabelRow]:
         """Returns the row and its labels; refuses a stored row that people have worked on.
 
-        Its stored detections would bring back what they deleted.
+        The stored detections would bring back labels that people have deleted.
         """
         row, current = self._read(task)
         if not isinstance(task, StoredRow):
@@ -167,7 +170,7 @@ class EncordSink:
         return row, current
 
     def checkout(self, task: EncordTask) -> EditableRow:
-        """Returns a task's row for a user's function to change; creates it if there is none.
+        """Returns a task's row, which a user's function can edit; creates it if there is none.
 
         Raises:
             LabelError: the row is not valid.
@@ -179,7 +182,7 @@ class EncordSink:
         """Returns a task's row as `checkout` does, without creating one on the platform.
 
         Raises:
-            LabelError: there is none, and only the platform can create one of its kind.
+            LabelError: there is no row, and only the platform can create one of this kind.
             SaveError: the platform does not return it.
         """
 
@@ -202,13 +205,16 @@ class EncordSink:
         return row, current
 
     def _read_or_create(self, task: EncordTask) -> tuple[LabelRowV2, LabelRow]:
-        """Looks the row up at each try: if the answer to its creation was lost, the row is there all the same."""
+        """Returns the row and its labels; creates it if there is none.
+
+        Each try reads the list of rows again, because the row may exist although the answer to its creation was lost.
+        """
         from encord.exceptions import ResourceExistsError
 
         row = self._look_up(task)
         try:
             return row, labels_as_sent(row)
-        except ResourceExistsError:  # another worker created it since it was looked up
+        except ResourceExistsError:  # another worker has created the row in the meantime
             row = self._look_up(task)
             return row, labels_as_sent(row)
 
@@ -226,13 +232,13 @@ class EncordSink:
             if send is not None:
                 send(labels["label_hash"], labels, validate_before_saving=True)
             else:
-                # `Project.save_label_row` is deprecated since encord 0.1.123 and may go. This way parses every label,
-                # which takes seconds for many labels.
+                # `Project.save_label_row` is deprecated since encord 0.1.123 and may be removed. This fallback parses
+                # every label, which takes seconds for many labels.
                 row.from_labels_dict(labels)
                 row.save(validate_before_saving=True)
         except FeatureDoesNotExistError:
             self._refuse_if_ontology_lacks_ours()
-            raise  # the object that is gone is that of somebody else's label on this row
+            raise  # the missing object is that of somebody else's label on this row
 
     def _refuse_if_ontology_lacks_ours(self) -> None:
         ontology = self._project.ontology()
@@ -245,14 +251,15 @@ class EncordSink:
             )
 
     def _note_model(self, task: EncordTask, num_instances: int) -> None:
-        """Notes the model in the client metadata of the task's storage item, over the note of an earlier write.
+        """Writes a note about the model into the client metadata of the task's storage item.
 
-        Label rows have no field for the model. The web app shows client metadata and filters by them. A storage item
-        may be in several projects; the note names the project of the last write.
+        The note replaces that of an earlier write. Label rows have no field for the model. The web app shows client
+        metadata and can filter by them. A storage item may be in several projects; the note names the project of the
+        last write.
 
         Raises:
             FetchError: the platform did not return the item.
-            SaveError: it did not take the note: a user who may write labels may not always write metadata.
+            SaveError: the platform did not accept the note. A user who may write labels may not always write metadata.
         """
         note = {key: value for key, value in (self._options.model_record or {}).items() if value is not None} | {
             "prelabel": prelabel.__version__,
@@ -262,7 +269,7 @@ class EncordSink:
             "instances": num_instances,
         }
         item = self._project.storage_item(task.item_uuid, task.title, with_link=False)
-        # Whether an update keeps the other keys is not documented, so they are read and written back.
+        # Encord does not document whether an update keeps the other keys. So the update contains them too.
         metadata = {**(item.client_metadata or {}), RECORD_KEY: note}
         doing = f"{task.title}: noting the model in the client metadata"
         self._project.caller.call(doing, lambda: item.update(client_metadata=metadata), SaveError)
@@ -273,5 +280,5 @@ def _changed(task: EncordTask, labels: LabelRow, change: RowChange) -> WrittenRo
         return change(labels, datetime.now(UTC))
     except PrelabelError:
         raise
-    except Exception as error:  # as any other error, it would be taken for one of the SDK, and tried again
+    except Exception as error:  # `Caller.call` would handle any other error as one of the SDK
         raise LabelError(f"{task.title}: putting labels on its row: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""Tasks that wait at an Encord agent stage: listed, fetched, moved on."""
+"""The source of tasks that wait at an Encord agent stage: it lists, fetches and moves them."""
 
 from __future__ import annotations
 
@@ -103,12 +103,12 @@ class EncordSection(SourceSection):
 
     @property
     def stage_name(self) -> str:
-        """The key `stage`."""
+        """The value of the key `stage`."""
         return self.stage
 
 
 class EncordSource(Source):
-    """The tasks that wait at an agent stage of a project's workflow."""
+    """The source of the tasks that wait at an agent stage of a project's workflow."""
 
     Section = EncordSection
     keeps_rows = True
@@ -124,15 +124,15 @@ class EncordSource(Source):
         on_failure: OnFailureSection | None = None,
         limits: DownloadLimits | None = None,
     ) -> None:
-        """Makes no call.
+        """Calls the platform only later, when the project is needed.
 
         Args:
             section: of the config.
-            reach: returns the project; default: connects to it.
-            kinds: of data; tasks of other kinds are skipped. None: all.
-            with_metadata: whether tasks carry the client metadata of their data.
-            skips_begun: whether a task is refused whose row holds labels of anybody else.
-            on_failure: what is done with tasks that fail; default: they stay where they are.
+            reach: returns the project; by default, connects to it.
+            kinds: of data; tasks of other kinds are skipped. None accepts all kinds.
+            with_metadata: whether tasks have the client metadata of their data.
+            skips_begun: whether to skip a task if somebody has begun to work on its row.
+            on_failure: what to do with failed tasks; by default, they stay at the stage.
             limits: of each download.
         """
         self._section, self._kinds, self._with_metadata = section, kinds, with_metadata
@@ -140,7 +140,7 @@ class EncordSource(Source):
         self._on_failure = on_failure or OnFailureSection()
         self._reach = reach or (lambda: connect(section.project_hash, section.domain or None))
         self._cache = DiskCache(section.output / ".prelabel" / "cache", int(section.cache_gb * 1e9))
-        self._random = Random()  # seeded by the system: each process shuffles tasks in an order of its own
+        self._random = Random()  # seeded by the system, so that each process shuffles the tasks differently
         self._unsuitable: dict[UUID, SkippedTask] = {}
         self._issues: set[tuple[str, str]] = set()
         self.fetch_workers = section.fetch_workers
@@ -148,11 +148,11 @@ class EncordSource(Source):
 
     @classmethod
     def from_config(cls, config: Config, shared: Shared) -> EncordSource:
-        """Returns the source of a config.
+        """Returns the source that a config describes.
 
         Args:
             config: with a section of this source.
-            shared: holds the connection, which the stages of a config share.
+            shared: holds the connection, which all stages of a config share.
         """
         section = config.source
         assert isinstance(section, EncordSection)
@@ -179,21 +179,24 @@ class EncordSource(Source):
     def _stage(self) -> AgentStage:
         return self.project.agent_stage(self._section.stage)
 
-    # What is known before a run
+    # Before a run
 
     def prepare(self) -> None:
-        """Finds project and stage.
+        """Checks that the project and the stage exist.
 
         Raises:
-            AccountError: one of them is not there; the stages that exist are named.
+            AccountError: one of them does not exist; the message names the stages that exist.
         """
         _ = self._stage
 
     def check_pathway(self, pathway: str | None) -> str:
-        """Returns what this pathway of the stage is called, and which stage it leads to.
+        """Returns the name of a pathway and the stage to which it leads, in words.
+
+        Args:
+            pathway: name or uuid.
 
         Raises:
-            AccountError: there is none of this name or uuid; those that exist are named.
+            AccountError: there is no such pathway; the message names those that exist.
         """
         found = self.project.pathway(self._stage, pathway)
         goal = next(
@@ -202,10 +205,10 @@ class EncordSource(Source):
         return f"{found.name!r}, to stage {goal!r}" if goal else f"{found.name!r}"
 
     def describe(self) -> str:
-        """Returns the project, the stage and how many tasks wait there, in words.
+        """Returns the project, the stage and the number of tasks that wait there, in words.
 
         Raises:
-            AccountError: the platform does not list them.
+            AccountError: the platform does not list the tasks.
         """
         doing = f"stage {self._stage.title!r}: counting its tasks"
         waiting = self.project.caller.call(
@@ -219,34 +222,34 @@ class EncordSource(Source):
         return self.project.ontology()
 
     def row_sink(self, label_map: LabelMap, options: RowOptions) -> EncordSink:
-        """Returns a sink onto the project's label rows; it notes the model if the config says so."""
+        """Returns a sink for the project's label rows; it notes the model if the config says so."""
         return EncordSink(
             self.project, label_map, options if self._section.record else replace(options, model_record=None)
         )
 
     def owns(self, key: str, title: str) -> bool:
-        """Tells whether a stored task is of this project, without a call."""
+        """Returns whether a stored task is of this project, without a call."""
         return key.startswith(f"{project_uuid(self._section.project_hash)}/")
 
     def stored(self, tasks: Sequence[StoredTask], skipped: Sequence[SkippedTask], warnings: Sequence[str]) -> Source:
-        """Returns a source of those rows of stored tasks that nobody has worked on yet."""
+        """Returns a source of the stored tasks whose rows nobody has worked on yet."""
         return StoredRowSource(self.project, self._section.stage, tasks, skipped, warnings)
 
-    # The tasks
+    # Tasks
 
     @property
     def skipped(self) -> list[SkippedTask]:  # type: ignore[override]  # a plain attribute of the base class
-        """Tasks of other kinds (audio, PDF, DICOM, …), each once."""
+        """The tasks of other kinds (audio, PDF, DICOM, …), each once."""
         return list(self._unsuitable.values())
 
     def tasks(self) -> Iterator[WaitingTask]:
-        """Yields each task that waits, once, then lists the stage again until nothing new is there.
+        """Yields each waiting task once; lists the stage again until it has no new task.
 
         Raises:
             AccountError: the platform does not list the stage, or the label rows of its tasks.
         """
-        # The whole stage is listed before its first task is yielded, since tasks leave it during the run. Whether the
-        # platform's page tokens allow that is not documented; with offsets, every second page would be skipped.
+        # This lists the whole stage before it yields the first task, because tasks leave the stage during the run.
+        # Encord does not document whether its page tokens allow that. With offsets, every second page would be skipped.
         self._cache.sweep()
         seen: set[UUID] = set()
         while new := self._list_new(seen):
@@ -254,7 +257,7 @@ class EncordSource(Source):
                 yield from self._with_rows(new[start : start + ROWS_PER_REQUEST])
 
     def _list_new(self, seen: set[UUID]) -> list[AgentTask]:
-        """Returns the tasks that wait and are not in `seen`, and adds them there."""
+        """Returns the waiting tasks that are not in `seen`, and adds them to `seen`."""
         found: dict[UUID, AgentTask] = {}
 
         def collect() -> None:
@@ -265,7 +268,7 @@ class EncordSource(Source):
         try:
             self.project.caller.call(f"stage {self._stage.title!r}: listing its tasks", collect, AccountError)
         except AccountError as error:
-            # A list of many pages may break off at each try. The run works on what was listed, then lists again.
+            # A list of many pages may fail at each try. The run works on the tasks listed so far, then lists again.
             if not found:
                 raise
             _LOG.info("%s; going on with the %d tasks listed so far", error, len(found))
@@ -293,7 +296,7 @@ class EncordSource(Source):
                 yield WaitingTask(**task_fields(key, row), fetch=self._fetch, stage=self._stage, waiting=task)
 
     def find_tasks(self, keys: Collection[str]) -> dict[str, Task]:
-        """Returns tasks by key, wherever they are in the workflow by now."""
+        """Returns the tasks with these keys, by key, at any stage of the workflow."""
         doing = f"listing the label rows of {len(keys)} tasks"
         rows = self.project.find_rows([key for key in keys if self.owns(key, "")], doing, FetchError)
         return {
@@ -302,16 +305,16 @@ class EncordSource(Source):
             if row.backing_item_uuid is not None
         }
 
-    # Their media
+    # Media
 
     @property
     def _media(self) -> MediaFetcher:
         return MediaFetcher(self.project, self._cache, self._limits)
 
     def _fetch(self, task: EncordTask) -> AbstractContextManager[Media]:
-        """Downloads a task's media, unless somebody else has the task. May be called from several threads.
+        """Downloads a task's media, unless somebody else has the task. Several threads may call it.
 
-        The sink checks again before it saves; this check saves the cost of inference.
+        The sink checks again before it saves. The check here avoids inference on tasks that cannot be saved.
         """
         if self._section.order == "shuffled":
             self.project.refuse_if_moved(as_waiting_task(task), FetchError)
@@ -327,23 +330,23 @@ class EncordSource(Source):
         return labels_as_sent(rows[0]) if rows and rows[0].label_hash else None
 
     def close(self) -> None:
-        """Ends all waiting for room on disk, and deletes what is fetched. Tasks may be opened again afterwards.
+        """Ends all waiting for disk space, and deletes the fetched media. Tasks may be opened again afterwards.
 
-        Call it before you join a thread that fetches.
+        Call it before you join a thread that fetches, because that thread may be waiting for disk space.
         """
         self._cache.close()
 
-    # Where tasks go
+    # Moves, priorities and failures
 
     def proceed(self, task: Task, pathway: str | None) -> None:
         """Moves a task whose labels are saved.
 
         Args:
-            task: one that `tasks` yielded.
+            task: a task that `tasks` yielded.
             pathway: name or uuid.
 
         Raises:
-            SaveError: it did not move.
+            SaveError: the task was not moved.
             AccountError: the stage has no such pathway.
         """
         moving, chosen = as_waiting_task(task), self.project.pathway(self._stage, pathway)
@@ -351,10 +354,10 @@ class EncordSource(Source):
         refusal = self.project.caller.call(doing, lambda: _move(moving.waiting, chosen.uuid), SaveError)
         if not refusal:
             return
-        # The platform also refuses where it did move the task, its answer was lost, and the SDK asked again. So ask
-        # where the task is before calling it a failure.
+        # The platform also refuses if it has moved the task, but its answer was lost and the SDK repeated the call. So
+        # this checks where the task is before it raises an error.
         if self.project.is_waiting(moving, SaveError):
-            self.project.caller.was_away(doing)  # raises if the project is closed: no other task would move
+            self.project.caller.was_away(doing)  # raises if the project is closed, since no other task can move then
             raise SaveError(f"{doing}: the platform refused, and the task still waits: {refusal}")
         self._warn_if_moved_elsewhere(moving, chosen)
 
@@ -371,20 +374,22 @@ class EncordSource(Source):
             )
 
     def prioritise(self, task: Task, priority: float) -> None:
-        """Sets how urgent a task is, 0 to 1. The task keeps it when it moves.
+        """Sets the priority of a task, 0 to 1; the task keeps it when it moves.
 
         Raises:
-            SaveError: the platform did not take it.
+            SaveError: the platform did not accept the priority.
         """
         moving = as_waiting_task(task)
         doing = f"{moving.title}: setting its priority to {priority:.3f}"
         self.project.caller.call(doing, lambda: moving.row.set_priority(priority), SaveError)
 
     def fail(self, task: Task, reason: str) -> None:
-        """Opens an issue on a failed task and sends it down a pathway of its own, if the config says so.
+        """Opens an issue on a failed task, and sends it down a pathway, if the config says so.
+
+        Any error but an `AccountError` becomes a warning.
 
         Raises:
-            AccountError: the platform takes no more calls of this run. Any other refusal becomes a warning.
+            AccountError: the platform accepts no more calls of this run.
         """
         _LOG.info("%s: failed at stage %r: %s", task.title, self._stage.title, reason)
         try:
@@ -405,7 +410,7 @@ class EncordSource(Source):
 
 
 def _move(waiting: AgentTask, pathway_uuid: UUID) -> str:
-    """Moves a task; returns why the platform refused, empty if it did not."""
+    """Moves a task; returns why the platform refused, or empty text if it did not."""
     from encord.exceptions import InvalidArgumentsError
 
     try:

@@ -1,4 +1,4 @@
-"""Label rows that earlier runs wrote, and that nobody has worked on since."""
+"""The source of label rows that earlier runs wrote and nobody has worked on since."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class StoredRowSource(Source):
-    """Stored rows at the agent stage, or at an annotation stage right after it, that nobody is assigned to.
+    """The stored rows at the agent stage, or at an annotation stage right after it, without an assigned user.
 
-    At later stages, somebody has seen and accepted labels that nobody changed. Tasks do not move.
+    Rows at later stages are left out: there, somebody has reviewed and accepted the labels. This source moves no task.
     """
 
     def __init__(
@@ -31,29 +31,29 @@ class StoredRowSource(Source):
         skipped: Sequence[SkippedTask],
         warnings: Sequence[str],
     ) -> None:
-        """Makes no call.
+        """Calls the platform only later, in `prepare` and `tasks`.
 
         Args:
-            project: that the rows belong to.
-            stage: title or uuid of the agent stage at which they were written.
+            project: the project of the rows.
+            stage: title or uuid of the agent stage at which the rows were written.
             stored: tasks whose raw detections are stored.
-            skipped: tasks that are not labelled for other reasons.
-            warnings: what a user should know of what is stored.
+            skipped: tasks that are skipped for other reasons.
+            warnings: what a user should know about the stored tasks.
         """
         self._project, self._stage, self._stored = project, stage, stored
         self.skipped: list[SkippedTask] = list(skipped)
         self.warnings = tuple(warnings)
 
     def prepare(self) -> None:
-        """Finds the stage.
+        """Checks that the stage exists.
 
         Raises:
-            AccountError: there is no such agent stage; those that exist are named.
+            AccountError: there is no such agent stage; the message names those that exist.
         """
         self._project.agent_stage(self._stage)
 
     def tasks(self) -> Iterator[StoredRow]:
-        """Yields a task for each row that may be written.
+        """Yields a task for each row that the run may write.
 
         Raises:
             AccountError: the platform does not list the rows.
@@ -73,7 +73,7 @@ class StoredRowSource(Source):
 
 
 def _why_not(row: LabelRowV2, untouched: set[UUID]) -> str:
-    """Returns why a row may not be written; empty if it may."""
+    """Returns why the run may not write a row; empty if it may."""
     node = row.workflow_graph_node
     if node is None or UUID(str(node.uuid)) not in untouched:
         return f"has gone on to {node.title!r}" if node is not None else "is at no stage"
