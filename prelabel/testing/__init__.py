@@ -1,4 +1,4 @@
-"""Contract tests for what you write yourself: run them over your own class in a test of yours."""
+"""Contract tests for your own plug-ins: call them with your class in your own tests."""
 
 from prelabel.testing.contracts import check_classifier, check_detector, check_reader, check_tracker
 

@@ -1,4 +1,4 @@
-"""The contract of detectors."""
+"""Checks that detectors, classifiers, readers and trackers keep their contracts."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ if TYPE_CHECKING:
 
 _SAME_BOX_IOU = 0.9
 _SAME_CONFIDENCE = 0.02
-_STRAYS_PER_BOX = 0.1  # rounding differs between batch sizes: near a threshold a box may come or go
+_STRAYS_PER_BOX = 0.1  # rounding differs between batch sizes, so a box near a threshold may appear or disappear
 _TIMES_BESIDE = 3
 
 
 def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) -> None:
-    """Checks that a detector keeps its contract: one result a frame, in order, boxes on the frame, known classes.
+    """Checks that a detector keeps its contract.
 
-    What it gives beyond boxes is of the kind that it names; one that waits to be asked for it is asked, too. Twins, of
-    one that has them, find the same beside each other.
+    It must return one result for each frame, in order, with boxes inside the frame and known classes. Geometry must be
+    of the kind in `traits.output`, also that of `with_geometry` if the detector has this method. Replicas must detect
+    the same as the detector while they run at the same time.
 
     Args:
         detector: ready to run.
-        frames: uint8 (N, H, W, 3), RGB, at least two that differ, with things on them that the detector finds; by
-            default textured noise, on which most detectors find little.
+        frames: uint8 (N, H, W, 3), RGB, at least two different frames that show things for the detector; by default
+            textured noise, on which most detectors detect little.
 
     Raises:
-        AssertionError: says what is wrong.
+        AssertionError: the detector breaks its contract; the message says how.
     """
     frames = textured_frames() if frames is None else frames
     check_class_names(detector.class_names)
@@ -52,19 +53,19 @@ def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) 
     for frame_number, detections in enumerate(together):
         (alone,) = _detect(detector, frames[frame_number : frame_number + 1])
         _check_same(detections, alone, frame_number)
-    # Images of one task may differ in size, and no side need be even.
+    # Images of one task may differ in size, and their sides may be odd numbers.
     smaller = np.ascontiguousarray(frames[:1, : frames.shape[1] * 2 // 3 | 1, : frames.shape[2] // 2 | 1])
     of_smaller = _detect(detector, smaller)
     for detections in of_smaller:
         _check_detections(detections, smaller.shape[2], smaller.shape[1], len(detector.class_names), 0)
     replicas = [detector.replicate() for _ in range(2)] if has_method(detector, "replicate") else []
     known = [replica for replica in replicas if replica is not None]
-    if known:  # on another device there may be none
+    if known:  # `replicate` may return None, depending on the device
         _check_twins(known, [(frames, together), (smaller, of_smaller)])
 
 
 def _detect(detector: Detector, frames: NDArray[np.uint8]) -> list[Detections]:
-    """Returns what the detector finds, having checked what it does with the batch."""
+    """Returns the detector's results after checking their form, and that the batch was neither changed nor kept."""
     import torch
     from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -105,7 +106,12 @@ def _check_asked(detector: Detector, frames: NDArray[np.uint8]) -> None:
 
 
 def _check_twins(replicas: Sequence[Detector], pictures: Sequence[tuple[NDArray[np.uint8], list[Detections]]]) -> None:
-    """Has each twin look at images of its own at the same time as the others; each comes with what is on them."""
+    """Checks that replicas that run at the same time detect the same as the detector.
+
+    Args:
+        replicas: one or more.
+        pictures: frames for each replica, and the detector's results on them.
+    """
     with ThreadPoolExecutor(len(replicas)) as threads:
         for _ in range(_TIMES_BESIDE):
             begun = [
@@ -143,7 +149,7 @@ def _check_same(
 
 
 def _has_counterpart(these: Detections, those: Detections) -> NDArray[np.bool_]:
-    """Returns bool (N,): which of these boxes are among those, as nearly as rounding allows."""
+    """Returns which of these boxes are also among those, within the limits of rounding, bool (N,)."""
     same = iou_matrix(these.xyxy, those.xyxy) >= _SAME_BOX_IOU
     same &= these.class_id[:, None] == those.class_id[None, :]
     same &= np.abs(these.confidence[:, None] - those.confidence[None, :]) <= _SAME_CONFIDENCE
@@ -151,14 +157,18 @@ def _has_counterpart(these: Detections, those: Detections) -> NDArray[np.bool_]:
 
 
 def textured_frames() -> NDArray[np.uint8]:
-    """Returns uint8 (3, 184, 320, 3) of textured noise."""
+    """Returns three frames of textured noise, uint8 (3, 184, 320, 3)."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (3, 23, 40, 3), dtype=np.uint8)
     return coarse.repeat(8, axis=1).repeat(8, axis=2)
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
-    """Raises: AssertionError: there are none, or they are no names, or not each its own."""
+    """Checks that there are class names, and that they are unique texts.
+
+    Raises:
+        AssertionError: there are none, one is not a text or is empty, or one occurs twice.
+    """
     assert not isinstance(class_names, str), f"class_names: got the text {class_names!r}, expected a sequence of names"
     assert len(class_names) > 0, "class_names: got none, expected one or more"
     for name in class_names:
@@ -172,14 +182,17 @@ _SAME_PROBABILITY = 0.02
 
 
 def check_classifier(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]] | None = None) -> None:
-    """Checks that a classifier keeps its contract: a row of probabilities an image, in order, whatever their sizes.
+    """Checks that a classifier keeps its contract.
+
+    It must return a row of probabilities for each image, in order, for images of any size.
 
     Args:
         classifier: ready to run.
-        pictures: uint8 (H, W, 3), RGB, two or more, which it tells apart; by default textured noise of three sizes.
+        pictures: uint8 (H, W, 3), RGB, two or more images with different results; by default textured noise in three
+            sizes.
 
     Raises:
-        AssertionError: says what is wrong.
+        AssertionError: the classifier breaks its contract; the message says how.
     """
     if pictures is None:
         pictures = [frame[: 184 - 31 * n, : 320 - 57 * n] for n, frame in enumerate(textured_frames())]
@@ -195,7 +208,7 @@ def check_classifier(classifier: Classifier, pictures: Sequence[NDArray[np.uint8
 
 
 def _classify(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Returns the probabilities, having checked them, and what the classifier does with the images."""
+    """Returns the probabilities after checking them, and that the images were neither changed nor kept."""
     import torch
     from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -217,15 +230,17 @@ def _classify(classifier: Classifier, pictures: Sequence[NDArray[np.uint8]]) -> 
 def check_reader(
     make_reader: Callable[[Media], VideoReader], media: Media, *, truth: NDArray[np.uint8] | None = None
 ) -> None:
-    """Checks that a reader keeps its contract: the asked frames, in order, the same however they are asked for.
+    """Checks that a reader keeps its contract.
+
+    It must yield the requested frames in order, and each frame must be the same for every selection and batch size.
 
     Args:
         make_reader: builds a fresh reader of the media, not yet entered.
-        media: a video, or images, of three frames or more, undamaged.
-        truth: uint8 (N, H, W, 3), RGB, every frame as it is displayed; to be met exactly.
+        media: an undamaged video, or images, with three frames or more.
+        truth: uint8 (N, H, W, 3), RGB, every frame as it is displayed; the reader must return exactly these.
 
     Raises:
-        AssertionError: says what is wrong.
+        AssertionError: the reader breaks its contract; the message says how.
     """
     with make_reader(media) as reader:
         num_frames = reader.info.num_frames
@@ -253,7 +268,7 @@ def check_reader(
 def _read_frames(
     make_reader: Callable[[Media], VideoReader], media: Media, wanted: NDArray[np.int64], batch_size: int
 ) -> dict[int, NDArray[np.uint8]]:
-    """Returns the frames by number, having checked their batches."""
+    """Returns the frames by number after checking the batches."""
     frames: dict[int, NDArray[np.uint8]] = {}
     numbers: list[int] = []
     last_seconds = -np.inf
@@ -288,13 +303,16 @@ def _check_refuses(
 
 
 def check_tracker(make_tracker: Callable[[VideoInfo], Tracker]) -> None:
-    """Checks that a tracker keeps its contract: a track or -1 for each box, none twice on a frame, the same each time.
+    """Checks that a tracker keeps its contract.
+
+    It must return a track or -1 for each box, no track twice on a frame, and the same result each time. Two trackers
+    that are used at the same time must not share state.
 
     Args:
         make_tracker: builds a fresh tracker for a video.
 
     Raises:
-        AssertionError: says what is wrong.
+        AssertionError: the tracker breaks its contract; the message says how.
     """
     info = VideoInfo(width=640, height=360, num_frames=90, average_fps=25.0, duration_seconds=3.6)
     boxes = _moving_boxes(info)
@@ -313,7 +331,10 @@ def check_tracker(make_tracker: Callable[[VideoInfo], Tracker]) -> None:
 
 
 def _moving_boxes(info: VideoInfo) -> dict[int, Detections]:
-    """Returns boxes by frame: two that pass each other, frames without any, and a leap as a stride makes it."""
+    """Returns two boxes that pass each other, by frame.
+
+    Some frames have no boxes, and the last part has only every fifth frame, as with a stride.
+    """
     frames = [*range(30), *range(30, info.num_frames, 5)]
     found = {}
     for n in frames:
@@ -324,7 +345,7 @@ def _moving_boxes(info: VideoInfo) -> dict[int, Detections]:
 
 
 def _track(tracker: Tracker, boxes: dict[int, Detections]) -> dict[int, NDArray[np.int64]]:
-    """Returns what the tracker says of each frame, having checked its form."""
+    """Returns the tracker's answer for each frame after checking its form."""
     given = {}
     for frame_index, found in boxes.items():
         before = found.xyxy.copy()
