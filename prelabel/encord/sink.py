@@ -64,7 +64,10 @@ class EncordSink:
         return f"onto the label rows of project {self._project.title!r}; {begun}"
 
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
-        """Replaces a task's labels of an earlier run by these detections; returns the same as `edit`.
+        """Writes detections onto a task's row, in place of the labels of an earlier run.
+
+        Returns:
+            Size of the row in bytes, as it is sent.
 
         Raises:
             LabelError: a detection is on a frame after the row's last one; also all errors of `edit`.

@@ -59,7 +59,7 @@ class CocoFile:
 
     @classmethod
     def read(cls, path: Path, numbers: Sequence[str] = ()) -> CocoFile:
-        """Returns the content of a checked file.
+        """Returns the content of a file after checking it.
 
         Args:
             path: of the file.

@@ -141,6 +141,7 @@ def boxes_of_corners(
 def _known(label: Mapping[str, Any]) -> tuple[str, str, float, int, float]:
     """Returns an object's class name, instance, confidence, digest of the geometry, and creation time."""
     text = geometry_text(label)
+    # 0 is `UNKNOWN_GEOMETRY`, so a digest of 0 becomes 1.
     digest = UNKNOWN_GEOMETRY if text is None else int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) or 1
     made_at = _seconds(str(label.get("createdAt")))
     return label["name"], label["objectHash"], float(label.get("confidence", 1.0)), digest, made_at
@@ -243,7 +244,7 @@ class Compared:
 
     @property
     def became(self) -> NDArray[np.str_]:
-        """Class of what each written box became, str (N,); empty if it is gone."""
+        """The current class of each written box, str (N,); empty if the box is gone."""
         if not len(self.current):
             return np.full(len(self.written), "", np.str_)
         return np.where(self.current_row < 0, "", self.current.class_name[self.current_row])
@@ -281,6 +282,7 @@ def compare_boxes(written: Boxes, current: Boxes, *, min_iou: float, accept_iou:
     iou[is_there] = paired_iou(written.corners[is_there], current.corners[row[is_there]])
     same_class[is_there] = written.class_name[is_there] == current.class_name[row[is_there]]
     before, after = written.geometry[is_there], current.geometry[row[is_there]]
+    # One step of the grid is within rounding.
     is_near = np.abs(written.corners[is_there] - current.corners[row[is_there]]).max(axis=1, initial=0) <= 1
     is_same[is_there] = np.select(
         # Objects of another class may have another shape, whose exact geometry is never the same.
@@ -319,7 +321,7 @@ def match_boxes(written: Boxes, current: Boxes, min_iou: float) -> NDArray[np.in
     """Returns the row of the current box that each written box became, int64 (N,); -1 if it is gone.
 
     Boxes match by object hash and frame first, even if they no longer overlap. The others are assigned frame by frame
-    so that the sum of overlaps is largest (Kuhn 1955), first among boxes of the same class, then among all boxes.
+    so that the sum of overlaps is largest (Kuhn 1955). Boxes of the same class are assigned first, then all others.
 
     Args:
         written: the boxes that prelabel wrote.

@@ -7,9 +7,9 @@ a stretch of frames. So this module counts:
 - 1 for each new class of an instance;
 - 1 for each further thing that a written instance covers (a split), and 1 for each further written instance of a thing
   (a join);
-- for each stretch of a thing whose boxes were moved or added: the number of boxes to draw, so that straight lines
-  between kept boxes overlap every box of the stretch by the acceptance. An accepted box is a kept box too: a line may
-  begin or end there without a new box. A stretch between two accepted boxes still takes 1, to interpolate it again.
+- for each stretch of a thing whose boxes were moved or added: the number of boxes to draw. Straight lines between kept
+  boxes must overlap every box of the stretch by the acceptance. An accepted box is a kept box too: a line may begin or
+  end there without a new box. A stretch between two accepted boxes still takes 1, to interpolate it again.
 
 From scratch, somebody draws every stretch of every thing, with as many boxes as the straight lines need.
 """

@@ -140,8 +140,8 @@ def _current_labels(
 ) -> CurrentLabels | CocoTruth:
     """Returns the labels to compare with.
 
-    These are the labels that the options name, otherwise the source's ground truth, otherwise the rows of its project
-    or, without a project, the rows in the output folder.
+    These are the labels that the options name, otherwise the source's ground truth. Without these, they are the rows of
+    the source's project or, if it has none, the rows in the output folder.
     """
     source, against = assembly.config.source, options.against
     if against is None:

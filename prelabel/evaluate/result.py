@@ -79,7 +79,7 @@ class VideoEdits:
 
     @property
     def total(self) -> Edits:
-        """Sum over all classes."""
+        """The sum over all classes."""
         return sum(self.by_class.values(), Edits())
 
 
@@ -97,7 +97,7 @@ class ModelEdits:
 
     @property
     def total(self) -> Edits:
-        """Sum over all classes."""
+        """The sum over all classes."""
         return sum(self.by_class.values(), Edits())
 
 

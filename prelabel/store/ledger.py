@@ -85,6 +85,8 @@ class Ledger:
         self._synchronous: Synchronous | None = None  # the connection's setting; None means not set yet
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # All threads share the connection; `_execute` holds the lock. Without an isolation level, each statement
+            # commits by itself.
             self._connection = sqlite3.connect(path, check_same_thread=False, timeout=30, isolation_level=None)
             # With a write-ahead log, a process that reads does not wait for one that writes.
             self._connection.execute("PRAGMA journal_mode=WAL")

@@ -45,7 +45,7 @@ class RunFolder:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # re-entrant, because `name` reads `ledger` while it holds the lock
         self._ledger: Ledger | None = None
         self._names: dict[tuple[str, str], str] = {}  # a run asks for the same name many times
         self._num_holders = 0
@@ -77,6 +77,7 @@ class RunFolder:
         path = self.output / LOCK
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Mode "a+" does not empty the file, which names the process that holds the lock.
             file = path.open("a+", encoding="utf-8")
         except OSError as error:
             raise MachineError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,9 +1,9 @@
 """Identifies the object instances of a label row that prelabel wrote and nobody has changed since.
 
 **The mark.** The hash of an instance (eight base64 characters, as the SDK makes them) is computed from what prelabel
-wrote. It is a SHA-256 over data unit, frame, feature hash, geometry and confidence at five decimals, for each frame of
-the instance in order, cut to 48 bits. The mark needs no extra field, which the platform could drop. Any change of the
-content on any frame breaks it.
+wrote. It is a SHA-256, cut to 48 bits. It covers data unit, frame, feature hash, geometry and confidence at five
+decimals, for each frame of the instance in order. The mark needs no extra field, which the platform could drop. Any
+change of the content on any frame breaks it.
 
 **Own and untouched** is an instance whose content still gives its hash, as one box or as a whole track. It also has no
 frame with `manualAnnotation` or `isDeleted`, no answers and no dynamic answers. If a person moves, adds or deletes one
@@ -87,7 +87,7 @@ def object_hashes(placed: Placed) -> Iterator[str]:
 
 
 def check_kind(row: LabelRow) -> None:
-    """Checks that a row is one of video, image or image group.
+    """Checks that a row is of a video, an image or an image group.
 
     Raises:
         LabelError: the row is of another kind, or it is not a label row.

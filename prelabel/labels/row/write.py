@@ -67,6 +67,7 @@ def write_detections(
     base = without_objects(row, own)
     held, num_kept = _held_hashes(base)
     new = _NewInstances(own, held)
+    # This makes many small objects without cycles. The cycle collector would visit all of them again and again.
     with paused_garbage_collection():
         for placed in _instances(row, detections, info, label_map, as_row_time(now)):
             new.add(placed)
