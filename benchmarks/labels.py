@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 
 import encord
 import numpy as np
+import orjson
 from encord.http.query_methods import QueryMethods
 from encord.http.request import Request
 from encord.objects import LabelRowV2, Object
@@ -33,6 +34,7 @@ from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import build_label_map
 from prelabel.data.ontology import Ontology
 from prelabel.labels.row.offline import encord_ontology, new_label_row
+from prelabel.labels.row.size import save_request
 from prelabel.labels.row.write import write_detections
 
 CLASSES = ("person", "car", "bicycle")
@@ -58,7 +60,7 @@ def make_detections(num_instances: int) -> tuple[VideoInfo, VideoDetections]:
     return info, found
 
 
-def request_body(row: dict) -> str:
+def sdks_request_body(row: dict) -> str:
     payload = LabelRowRecord(row)
     return Request(QueryMethods.POST, "labelrow", row["label_hash"], 1, 1, payload).data
 
@@ -67,7 +69,7 @@ def prelabels_way(row: dict, info: VideoInfo, found: VideoDetections) -> dict[st
     start = time.process_time()
     written = write_detections(row, found, info, LABEL_MAP, now=NOW).row
     built = time.process_time()
-    body = request_body(written)
+    body = orjson.dumps(save_request(written)).decode()  # as `prelabel.encord.sink` does it
     done = time.process_time()
     return {"build": built - start, "body": done - built, "all": done - start, "bytes": len(body)}
 
@@ -89,7 +91,7 @@ def sdks_way(row: LabelRowV2, info: VideoInfo, found: VideoDetections) -> dict[s
     added = time.process_time()
     written = row.to_encord_dict()
     built = time.process_time()
-    body = request_body(written)
+    body = sdks_request_body(written)
     done = time.process_time()
     return {
         "add": added - start,

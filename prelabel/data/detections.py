@@ -102,7 +102,11 @@ class VideoDetections:
 
     def where(self, keep: NDArray[np.bool_]) -> VideoDetections:
         """Returns the rows for which `keep`, bool (N,), is true; `inferred_frames` does not change."""
-        return replace(self, **{name: getattr(self, name)[keep] for name in ROW_COLUMNS})
+        return self.take(np.flatnonzero(keep))
+
+    def take(self, rows: NDArray[np.int64]) -> VideoDetections:
+        """Returns some rows, given by their numbers, in the given order; `inferred_frames` does not change."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in ROW_COLUMNS})
 
     def rows_on(self, frame_index: int) -> slice:
         """Returns the rows of one frame."""
@@ -124,6 +128,8 @@ class VideoDetections:
 
         Each track is an instance, and so is each row without a track.
         """
+        if not (self.track_id >= 0).any():
+            return np.arange(len(self))
         key = np.where(self.track_id >= 0, self.track_id, -1 - np.arange(len(self)))
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
         rank = np.empty(len(first), np.int64)

@@ -6,21 +6,31 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import orjson
+
 import prelabel
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
 from prelabel.data.ontology import Ontology
-from prelabel.encord.project import EncordProject, EncordTask, StoredRow, WaitingTask, as_encord_task, labels_as_sent
+from prelabel.encord.project import (
+    EncordProject,
+    EncordTask,
+    StoredRow,
+    WaitingTask,
+    as_encord_task,
+    labels_as_sent,
+)
 from prelabel.errors import LabelError, OntologyError, PrelabelError, SaveError, TakenError
 from prelabel.labels.row.offline import EditableRow, blank_labels, labels_of
 from prelabel.labels.row.own import LabelRow, RowChange, WrittenRow, find_own
-from prelabel.labels.row.size import check_row_size, row_num_bytes
+from prelabel.labels.row.size import check_row_size, row_num_bytes, save_request
 from prelabel.labels.row.write import unless_begun, write_detections
 from prelabel.plugins.protocols import Task
 from prelabel.store.source import RowOptions
 
 if TYPE_CHECKING:
+    from encord import Project
     from encord.objects import LabelRowV2
 
 FRESH_SECONDS = 0.5
@@ -230,13 +240,9 @@ class EncordSink:
     def _save(self, row: LabelRowV2, labels: LabelRow) -> None:
         from encord.exceptions import FeatureDoesNotExistError
 
-        send = getattr(self._project.sdk, "save_label_row", None)
         try:
-            if send is not None:
-                send(labels["label_hash"], labels, validate_before_saving=True)
-            else:
-                # `Project.save_label_row` is deprecated since encord 0.1.123 and may be removed. This fallback parses
-                # every label, which takes seconds for many labels.
+            if not _send_labels(self._project.sdk, labels):
+                # This parses every label, which takes seconds for many labels.
                 row.from_labels_dict(labels)
                 row.save(validate_before_saving=True)
         except FeatureDoesNotExistError:
@@ -285,3 +291,27 @@ def _changed(task: EncordTask, labels: LabelRow, change: RowChange) -> WrittenRo
         raise
     except Exception as error:  # `Caller.call` would handle any other error as one of the SDK
         raise LabelError(f"{task.title}: putting labels on its row: {type(error).__name__}: {error}") from error
+
+
+def _send_labels(sdk: Project, labels: LabelRow) -> bool:
+    """Saves a label row; returns whether this version of the SDK can send it this way.
+
+    The request is the one of `Project.save_label_row`, but orjson writes its body. encord 0.1.211 uses `json`, which
+    takes longer than making the labels, and has no public way to send a body. This function can go once the SDK writes
+    requests with orjson.
+    """
+    from encord.exceptions import RequestException
+    from encord.http.query_methods import QueryMethods
+
+    try:
+        querier = sdk._client._querier
+        config, send = querier._config, querier._execute
+        request = querier._request(QueryMethods.POST, "labelrow", labels["label_hash"], config.write_timeout)
+    except (AttributeError, TypeError):
+        return False
+    request.data = orjson.dumps(save_request(labels)).decode()
+    request.headers = config.define_headers(querier.resource_id, querier.resource_type, request.data)
+    answer, _ = send(request, retryable=True)
+    if answer is None:
+        raise RequestException("saving a label row: the platform's answer is empty")
+    return True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
+
+import orjson
 
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
@@ -19,6 +20,7 @@ from prelabel.labels.row.size import check_row_size, json_pieces
 from prelabel.labels.row.write import unless_begun, write_detections
 from prelabel.plugins.protocols import Task
 from prelabel.runtime.files import atomic_write
+from prelabel.runtime.process_settings import paused_garbage_collection
 from prelabel.store.run_folder import RunFolder
 from prelabel.store.source import RowOptions
 
@@ -114,7 +116,7 @@ class FolderSink:
 
 def write_row(path: Path, row: LabelRow) -> None:
     """Writes a label row completely or not at all."""
-    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         file.writelines(json_pieces(row))
 
 
@@ -124,7 +126,8 @@ def _read_row(path: Path, task: Task) -> LabelRow:
     Refuses any other file, and does not replace it, because it may hold somebody's work.
     """
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
+        with paused_garbage_collection():  # it makes many objects without cycles
+            row = orjson.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise LabelError(f"{path}: not a label row: {error}; it stays as it is: move it away") from error
     parts = ("data_units", "object_answers", "classification_answers", "object_actions")

@@ -82,5 +82,8 @@ def paused_garbage_collection() -> Iterator[None]:
     try:
         yield
     finally:
+        # These calls move all objects to the oldest generation. Otherwise the next collection would visit each new one.
+        gc.freeze()
+        gc.unfreeze()
         if was_enabled:
             gc.enable()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encord.http.querier import Querier
 
 import prelabel
 from prelabel import VideoDetections, VideoInfo
@@ -110,7 +111,7 @@ def test_labels_arrive_as_a_model_s(way: Way) -> None:
     ]
     assert {found["manualAnnotation"] for _, found in way.row().objects()} == {False}
     assert way.saves() == 1
-    assert '"validate_before_saving": true' in way.platform.server.world.saves[0].request_body.decode()
+    assert '"validate_before_saving":true' in way.platform.server.world.saves[0].request_body.decode()
 
 
 def test_what_was_saved_loads_in_the_sdk(way: Way) -> None:
@@ -320,11 +321,12 @@ def test_image_is_labelled(way: Way, tmp_path: Path) -> None:
     assert boxes(way.row(image)) == [(0, "Pedestrian", 0.5, 0.25)]
 
 
-def test_sdk_without_the_deprecated_save_writes_the_same(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sdk_with_other_private_parts_writes_the_same(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     way.write()
     expected = boxes(way.row())
     way.write(video_detections([]))
-    monkeypatch.delattr("encord.project.Project.save_label_row")
+    request = Querier._request
+    monkeypatch.setattr(Querier, "_request", lambda *args, payload: request(*args, payload=payload))
     way.write()
     assert boxes(way.row()) == expected
 

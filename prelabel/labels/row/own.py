@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
+from prelabel.data.boxes import GRID
 from prelabel.errors import LabelError
 from prelabel.labels.row.shapes import geometry_text
 
@@ -67,23 +67,28 @@ RowChange: TypeAlias = Callable[[LabelRow, datetime], WrittenRow]
 """Takes a row and the time, and returns the row to save; does not change the given row."""
 
 
-def object_hashes(placed: Placed) -> Iterator[str]:
-    """Yields the hashes that an instance can have, in the order in which to try them.
+def content_text(unit_hash: str, frame_index: int, feature_hash: str, geometry: str, confidence: int) -> str:
+    """Returns the content of an instance on one frame, as text to hash.
 
-    The later ones are for instances of equal content on the same row. Yields none if prelabel does not write geometry
-    of this form.
+    Args:
+        unit_hash: key of the data unit.
+        frame_index: 0-based frame of the row.
+        feature_hash: of the ontology object.
+        geometry: from `geometry_text`.
+        confidence: in hundred-thousandths.
     """
-    content = hashlib.sha256(b"prelabel\n")
-    for (unit_hash, frame_index), label in sorted(placed.items(), key=lambda item: (item[0][1], item[0][0])):
-        geometry = geometry_text(label)
-        if geometry is None:
-            return
-        text = f"{unit_hash}\n{frame_index}\n{label['featureHash']}\n{geometry}\n{label['confidence']:.5f}\n"
-        content.update(text.encode())
-    for nonce in range(NUM_NONCES):
-        numbered = content.copy()
-        numbered.update(str(nonce).encode())
-        yield base64.b64encode(numbered.digest()[:6]).decode()
+    return f"{unit_hash}\n{frame_index}\n{feature_hash}\n{geometry}\n{confidence}\n"
+
+
+def object_hash(content: str, nonce: int) -> str:
+    """Returns a hash that an instance can have; those of later nonces are for equal instances on the same row.
+
+    Args:
+        content: `content_text` of each of its frames in order.
+        nonce: from 0 to below `NUM_NONCES`, in the order in which to try them.
+    """
+    digest = hashlib.sha256(f"prelabel {nonce}\n{content}".encode()).digest()
+    return base64.b64encode(digest[:6]).decode()
 
 
 def check_kind(row: LabelRow) -> None:
@@ -128,33 +133,37 @@ def iterate_frames(row: LabelRow) -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 
 def find_own(row: LabelRow) -> dict[str, Placed]:
-    """Returns prelabel's own untouched instances, by object hash."""
-    placed: dict[str, dict[Place, dict[str, Any]]] = defaultdict(dict)
-    twice_on_a_frame: set[str] = set()
-    for unit_hash, frame_index, labels in iterate_frames(row):
+    """Returns prelabel's own untouched instances, by object hash; each has its frames in order."""
+    placed: dict[str, dict[Place, dict[str, Any]]] = {}
+    answers, actions = row.get("object_answers") or {}, row.get("object_actions") or {}
+    touched = {key for key, entry in answers.items() if entry.get("classifications")}
+    touched |= {key for key, entry in actions.items() if entry.get("actions")}
+    for unit_hash, frame_index, labels in sorted(iterate_frames(row), key=lambda frame: (frame[1], frame[0])):
+        place = unit_hash, frame_index
         for label in labels.get("objects") or ():
             key = label.get("objectHash")
-            if (unit_hash, frame_index) in placed[key]:
-                twice_on_a_frame.add(key)
-            placed[key][unit_hash, frame_index] = label
-    answers, actions = row.get("object_answers") or {}, row.get("object_actions") or {}
+            on_frames = placed.setdefault(key, {})
+            if place in on_frames:
+                touched.add(key)
+            on_frames[place] = label
     return {
-        key: on_frames
-        for key, on_frames in placed.items()
-        if key not in twice_on_a_frame
-        and not answers.get(key, {}).get("classifications")
-        and not actions.get(key, {}).get("actions")
-        and _is_as_written(key, on_frames)
+        key: on_frames for key, on_frames in placed.items() if key not in touched and _is_as_written(key, on_frames)
     }
 
 
 def _is_as_written(key: str, placed: Placed) -> bool:
-    if any(label.get("manualAnnotation") is not False or label.get("isDeleted") for label in placed.values()):
-        return False
-    try:
-        return key in object_hashes(placed)
-    except (KeyError, TypeError, ValueError):
-        return False
+    contents = []
+    for place, label in placed.items():
+        geometry = geometry_text(label)
+        if geometry is None or label.get("manualAnnotation") is not False or label.get("isDeleted"):
+            return False
+        try:
+            confidence = round(label["confidence"] * GRID)
+            contents.append(content_text(*place, label["featureHash"], geometry, confidence))
+        except (ArithmeticError, KeyError, TypeError, ValueError):
+            return False
+    content = "".join(contents)
+    return any(key == object_hash(content, nonce) for nonce in range(NUM_NONCES))
 
 
 def remove_own(row: LabelRow) -> LabelRow:

@@ -1,52 +1,43 @@
-"""Measures a label row's request, and says what would fit if the platform does not allow the size."""
+"""Serialises a label row, measures its request, and says what would fit if it is too large for the platform."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from prelabel.errors import RowTooLargeError
 from prelabel.labels.row.own import INTERPOLATED_CONFIDENCE, LabelRow, find_own
 
-_FEW = 64
-FRAMES_DEPTH = 4  # row, data units, unit, labels by frame
+FRAMES_DEPTH = 4
+"""Levels of a row's JSON down to the labels on a frame: row, data units, unit, labels by frame."""
 
 
-def json_pieces(value: Any, depth: int = FRAMES_DEPTH) -> Iterator[str]:
-    """Yields the text of `json.dumps(value)` in pieces.
+def json_pieces(value: Any, depth: int = FRAMES_DEPTH) -> Iterator[bytes]:
+    """Yields a value's JSON in pieces.
 
     So the whole text of a large row is never in memory at once.
 
     Args:
         value: of plain JSON types.
-        depth: levels of objects to split; deeper or small objects are one piece each.
+        depth: levels of objects to split; deeper objects, and the answers of all instances, are one piece each.
 
-    >>> "".join(json_pieces({"a": {"b": [1, 2]}, "c": {}}))
-    '{"a": {"b": [1, 2]}, "c": {}}'
+    >>> list(json_pieces({"a": {"b": [1, 2]}, "c": {}}, depth=1))
+    [b'{"a":', b'{"b":[1,2]}', b',"c":', b'{}', b'}']
     """
-    if depth == 0 or _is_small(value, depth):
-        yield json.dumps(value)
+    if depth == 0 or not isinstance(value, dict) or not value:
+        yield orjson.dumps(value)
         return
-    opening = "{"
+    opening = b"{"
     for key, inner in value.items():
-        yield f"{opening}{json.dumps(key)}: "
-        yield from json_pieces(inner, depth - 1)
-        opening = ", "
-    yield "}"
-
-
-def _is_small(value: Any, depth: int) -> bool:
-    """Returns whether no object in the first `depth` levels has many members, as in the row of an image."""
-    if depth == 0 or not isinstance(value, dict):
-        return True
-    if len(value) > _FEW:
-        return False
-    return all(_is_small(inner, depth - 1) for inner in value.values() if isinstance(inner, dict))
+        yield opening + orjson.dumps(key) + b":"
+        yield from json_pieces(inner, 0 if key == "object_answers" else depth - 1)
+        opening = b","
+    yield b"}"
 
 
 SENT_KEYS = frozenset(
@@ -74,12 +65,16 @@ SENT_KEYS = frozenset(
 """Keys of a row that `Project.save_label_row` sends; the SDK drops all others (`encord.orm.label_row.LabelRow`)."""
 
 
-def row_num_bytes(row: LabelRow) -> int:
-    """Returns the size in bytes of the request that `Project.save_label_row` sends for the row."""
+def save_request(row: LabelRow) -> dict[str, Any]:
+    """Returns the request that saves a row: that of `Project.save_label_row`, with validation."""
     payload = {key: value for key, value in row.items() if key in SENT_KEYS}
-    values = {"uid": row["label_hash"], "payload": payload}
-    request = {"query_type": "labelrow", "query_method": "POST", "values": values}
-    return sum(map(len, json_pieces(request, FRAMES_DEPTH + 2)))
+    values = {"uid": row["label_hash"], "payload": {**payload, "validate_before_saving": True}}
+    return {"query_type": "labelrow", "query_method": "POST", "values": values}
+
+
+def row_num_bytes(row: LabelRow) -> int:
+    """Returns the size in bytes of the request that saves a row."""
+    return sum(map(len, json_pieces(save_request(row), FRAMES_DEPTH + 2)))
 
 
 def check_row_size(row: LabelRow, max_row_bytes: int) -> int:
@@ -202,7 +197,7 @@ def _confidence(label: Mapping[str, Any]) -> float:
 
 
 def _num_bytes(value: Any) -> int:
-    return len(json.dumps(value))
+    return len(orjson.dumps(value))
 
 
 def _mb(num_bytes: int) -> str:

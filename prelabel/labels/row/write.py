@@ -9,12 +9,13 @@ row, which takes minutes for 100,000 instances. A test checks that the JSON equa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prelabel.data.boxes import GRID, corners_on_grid
 from prelabel.data.detections import VideoDetections
@@ -33,13 +34,14 @@ from prelabel.labels.row.own import (
     RowChange,
     WrittenRow,
     as_row_time,
+    content_text,
     find_own,
     iterate_frames,
-    object_hashes,
+    object_hash,
     remove_own,
     without_objects,
 )
-from prelabel.labels.row.shapes import Corners, box_geometry, geometry_keys
+from prelabel.labels.row.shapes import Size, box_geometry, box_texts, geometry_keys, geometry_text
 from prelabel.runtime.process_settings import paused_garbage_collection
 
 
@@ -63,122 +65,194 @@ def write_detections(
         LabelError: the row is of another kind or lacks a frame, the detections are not filtered, or a track has
             several objects or two boxes on one frame.
     """
-    own = find_own(row)
-    base = without_objects(row, own)
-    held, num_kept = _held_hashes(base)
-    new = _NewInstances(own, held)
     # This makes many small objects without cycles. The cycle collector would visit all of them again and again.
     with paused_garbage_collection():
-        for placed in _instances(row, detections, info, label_map, as_row_time(now)):
-            new.add(placed)
-        written = _with_labels(base, new.on_frames, _answers(row, new.hashes))
+        own = find_own(row)
+        base = without_objects(row, own)
+        held, num_kept = _held_hashes(base)
+        new = _new_objects(row, detections, info, label_map, as_row_time(now))
+        hashes = _choose_hashes(new, held)
+        written = _with_labels(base, _objects_by_place(new, hashes, own), _answers(row, filter(None, hashes)))
+    num_taken_over = hashes.count(None)
     return WrittenRow(
         row=written,
-        num_instances=len(new.hashes),
+        num_instances=len(hashes) - num_taken_over,
         num_replaced=len(own),
         num_kept=num_kept,
-        num_taken_over=new.num_taken_over,
+        num_taken_over=num_taken_over,
     )
 
 
-def _instances(
-    row: LabelRow, detections: VideoDetections, info: VideoInfo, label_map: LabelMap, made_at: str
-) -> Sequence[Placed]:
-    """Returns the new instances, still without their hashes."""
-    units = _UnitsByFrame(row)
-    corners = _checked_corners(row, detections, info)
-    # With this confidence, the editor interpolates a box again when somebody moves the boxes around it.
-    confidence = np.where(detections.interpolated, INTERPOLATED_CONFIDENCE, detections.confidence.astype(np.float64))
-    confidence = np.rint(confidence * GRID) / GRID
-    class_ids, instances = detections.class_id.tolist(), detections.instance.tolist()
-    frames, geometries = detections.frame_index.tolist(), detections.geometry.tolist()
-    columns = (instances, frames, corners, confidence.tolist(), class_ids, geometries)
-    placed: list[dict[Place, dict[str, Any]]] = [{} for _ in range(max(instances, default=-1) + 1)]
-    for instance, frame_index, box, score, class_id, known in zip(*columns, strict=True):
-        category = label_map.objects[class_id]
-        if category is None:
-            raise LabelError(
-                f"class {label_map.class_names[class_id]!r} is mapped to no object: filter the detections first"
-            )
-        unit_hash, unit_size = units.at(frame_index, info)
-        if known is None:
-            geometry = box_geometry(category.shape, box, *unit_size)
-        else:
-            geometry = geometry_keys(known, category, info.size_of(frame_index), unit_size)
-        _add_frame(placed[instance], (unit_hash, frame_index), _label(category, score, made_at, geometry))
-    return placed
-
-
-@dataclass(slots=True)
-class _NewInstances:
-    """Gives each new instance a hash, and collects the instances' objects by frame.
+@dataclass(frozen=True, slots=True)
+class _NewObjects:
+    """The new objects as columns, by frame, and on a frame by instance.
 
     Attributes:
-        own: prelabel's instances that were on the row before, by hash.
-        held: places of the instances that stay on the row, by hash.
-        on_frames: the new objects by (data unit, frame).
-        hashes: of the new instances, in order.
-        num_taken_over: number of instances left out because a person has edited and kept the same one.
+        instance: number of the object's instance.
+        places: where the object is.
+        bases: JSON that is the same for all objects of a class.
+        geometries: JSON of the geometry.
+        confidences: 0..1.
+        contents: text to hash.
     """
 
-    own: Mapping[str, Placed]
-    held: Mapping[str, Collection[Place]]
-    on_frames: dict[Place, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    hashes: dict[str, None] = field(default_factory=dict)
-    num_taken_over: int = 0
+    instance: list[int]
+    places: list[Place]
+    bases: list[dict[str, Any]]
+    geometries: list[dict[str, Any]]
+    confidences: list[float]
+    contents: list[str]
 
-    def add(self, placed: Placed) -> None:
-        for key in object_hashes(placed):
-            if key in self.held:
+
+def _new_objects(
+    row: LabelRow, detections: VideoDetections, info: VideoInfo, label_map: LabelMap, made_at: str
+) -> _NewObjects:
+    instance = detections.instance
+    order = np.lexsort((instance, detections.frame_index))
+    detections, instance = detections.take(order), instance[order]
+    category_index = _checked_categories(detections, instance, label_map)
+    units = _units_by_frame(row, detections.frame_index, info)
+    places = [units[frame][0] for frame in detections.frame_index.tolist()]
+    bases = [_base_label(category, made_at) for category in label_map.categories]
+    # With this confidence, the editor interpolates a box again when somebody moves the boxes around it.
+    confidence = np.where(detections.interpolated, INTERPOLATED_CONFIDENCE, detections.confidence.astype(np.float64))
+    confidence = np.rint(confidence * GRID).astype(np.int64)
+    categories = [label_map.categories[number] for number in category_index.tolist()]
+    geometries, texts = _geometries(detections, _checked_corners(row, detections, info), categories, info, units)
+    contents = [
+        content_text(*place, category.feature_hash, text, steps)
+        for place, category, text, steps in zip(places, categories, texts, confidence.tolist(), strict=True)
+    ]
+    return _NewObjects(
+        instance=instance.tolist(),
+        places=places,
+        bases=[bases[number] for number in category_index.tolist()],
+        geometries=geometries,
+        confidences=(confidence / GRID).tolist(),
+        contents=contents,
+    )
+
+
+def _geometries(
+    detections: VideoDetections,
+    corners: NDArray[np.int64],
+    categories: Sequence[OntologyObject],
+    info: VideoInfo,
+    units: Mapping[int, tuple[Place, Size]],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns the geometry of each detection as JSON and as text to hash."""
+    hwxy = np.concatenate([(corners[:, 2:] - corners[:, :2])[:, ::-1], corners[:, :2]], axis=1)
+    geometries: list[dict[str, Any]] = [
+        {"boundingBox": {"h": h, "w": w, "x": x, "y": y}} for h, w, x, y in (hwxy / GRID).tolist()
+    ]
+    texts = box_texts(hwxy)
+    for row, (category, geometry) in enumerate(zip(categories, detections.geometry.tolist(), strict=True)):
+        if geometry is None and category.shape == "bounding_box":
+            continue
+        frame_index = int(detections.frame_index[row])
+        unit_size = units[frame_index][1]
+        if geometry is None:
+            geometries[row] = box_geometry(category.shape, corners[row].tolist(), *unit_size)
+        else:
+            geometries[row] = geometry_keys(geometry, category, info.size_of(frame_index), unit_size)
+        text = geometry_text(geometries[row])
+        assert text is not None
+        texts[row] = text
+    return geometries, texts
+
+
+def _choose_hashes(new: _NewObjects, held: Mapping[str, set[Place]]) -> list[str | None]:
+    """Returns the hash of each new instance; None if a person has edited and kept the same one.
+
+    Args:
+        new: the new objects.
+        held: places of the instances that stay on the row, by hash.
+    """
+    rows_of: list[list[int]] = [[] for _ in range(max(new.instance, default=-1) + 1)]
+    for row, instance in enumerate(new.instance):
+        rows_of[instance].append(row)
+    chosen: set[str] = set()
+    hashes: list[str | None] = []
+    for rows in rows_of:
+        content = "".join([new.contents[row] for row in rows])
+        for nonce in range(NUM_NONCES):
+            key = object_hash(content, nonce)
+            if key in held:
                 # The same hash at the same place means that a person has edited this instance and kept it.
-                if any(place in self.held[key] for place in placed):
-                    self.num_taken_over += 1
-                    return
-            elif key not in self.hashes:
-                self._add_under(key, placed)
-                return
-        (_, frame_index), label = next(iter(placed.items()))
-        raise LabelError(f"frame {frame_index}: {label['name']!r} is there {NUM_NONCES} times in the same place")
-
-    def _add_under(self, key: str, placed: Placed) -> None:
-        self.hashes[key] = None
-        earlier = self.own.get(key, {})
-        for place, label in placed.items():
-            label["objectHash"] = key
-            self.on_frames[place].append(_earlier_if_unchanged(earlier.get(place), label))
+                if any(new.places[row] in held[key] for row in rows):
+                    hashes.append(None)
+                    break
+            elif key not in chosen:
+                chosen.add(key)
+                hashes.append(key)
+                break
+        else:
+            frame_index, name = new.places[rows[0]][1], new.bases[rows[0]]["name"]
+            raise LabelError(f"frame {frame_index}: {name!r} is there {NUM_NONCES} times in the same place")
+    return hashes
 
 
-class _UnitsByFrame:
-    """The data units of a row by frame: a video is one unit, and each image is a unit of its own."""
+def _objects_by_place(
+    new: _NewObjects, hashes: Sequence[str | None], own: Mapping[str, Placed]
+) -> dict[Place, list[dict[str, Any]]]:
+    """Returns the JSON of the new objects by place.
 
-    def __init__(self, row: LabelRow) -> None:
-        self._title = row.get("data_title")
-        self._is_video = row["data_type"] == "video"
-        self._units = {
-            0 if self._is_video else int(unit["data_sequence"]): (key, unit) for key, unit in row["data_units"].items()
-        }
+    An object that was there before and would be written again unchanged stays as it is, with its dates and authors.
+    """
+    on_frames: dict[Place, list[dict[str, Any]]] = defaultdict(list)
+    columns = (new.instance, new.places, new.bases, new.geometries, new.confidences)
+    for instance, place, base, geometry, confidence in zip(*columns, strict=True):
+        key = hashes[instance]
+        if key is None:
+            continue
+        label = own[key].get(place) if key in own else None
+        if label is None or any(label.get(name) != base[name] for name in ("name", "color", "shape", "value")):
+            label = {**base, "confidence": confidence, "objectHash": key, **geometry}
+        on_frames[place].append(label)
+    return on_frames
 
-    def at(self, frame_index: int, info: VideoInfo) -> tuple[str, tuple[int, int]]:
-        """Returns the unit's key and its size in pixels; this is the platform's size if the row has it."""
-        try:
-            key, unit = self._units[0 if self._is_video else frame_index]
-        except KeyError:
+
+def _units_by_frame(row: LabelRow, frame_index: NDArray[np.int64], info: VideoInfo) -> dict[int, tuple[Place, Size]]:
+    """Returns the place of each frame and the size of its data unit; the platform's size if the row has it.
+
+    A video is one unit, and each image is a unit of its own.
+    """
+    is_video, found = row["data_type"] == "video", {}
+    units = {0 if is_video else int(unit["data_sequence"]): (key, unit) for key, unit in row["data_units"].items()}
+    for frame in np.unique(frame_index).tolist():
+        if (0 if is_video else frame) not in units:
             raise LabelError(
-                f"label row {self._title!r}: got a box on frame {frame_index}, the row has {len(self._units)} frames"
-            ) from None
-        if unit.get("width") and unit.get("height"):
-            return key, (unit["width"], unit["height"])
-        return key, info.size_of(frame_index)
+                f"label row {row.get('data_title')!r}: got a box on frame {frame}, the row has {len(units)} frames"
+            )
+        key, unit = units[0 if is_video else frame]
+        has_size = unit.get("width") and unit.get("height")
+        found[frame] = (key, frame), (unit["width"], unit["height"]) if has_size else info.size_of(frame)
+    return found
 
 
-def _add_frame(placed: dict[Place, dict[str, Any]], place: Place, label: dict[str, Any]) -> None:
-    """Adds the object on one frame to an instance."""
-    if place in placed:
-        raise LabelError(f"frame {place[1]}: got two boxes of one track")
-    first = next(iter(placed.values()), label)
-    if first["featureHash"] != label["featureHash"]:
-        raise LabelError(f"frame {place[1]}: got a track that is {first['name']!r} and {label['name']!r}")
-    placed[place] = label
+def _checked_categories(
+    detections: VideoDetections, instance: NDArray[np.int64], label_map: LabelMap
+) -> NDArray[np.int64]:
+    """Returns the index of each detection's object in `label_map.categories`, int64 (N,).
+
+    Raises:
+        LabelError: a class is mapped to no object, or a track has several objects or two boxes on one frame.
+    """
+    category = label_map.category_index[detections.class_id]
+    if (category < 0).any():
+        name = label_map.class_names[detections.class_id[category < 0][0]]
+        raise LabelError(f"class {name!r} is mapped to no object: filter the detections first")
+    order = np.lexsort((detections.frame_index, instance))
+    frames, categories = detections.frame_index[order], category[order]
+    goes_on = np.diff(instance[order]) == 0
+    twice = np.flatnonzero(goes_on & (np.diff(frames) == 0))
+    if len(twice):
+        raise LabelError(f"frame {frames[twice[0]]}: got two boxes of one track")
+    changes = np.flatnonzero(goes_on & (np.diff(categories) != 0))
+    if len(changes):
+        first, second = (label_map.categories[categories[changes[0] + n]].name for n in (0, 1))
+        raise LabelError(f"frame {frames[changes[0] + 1]}: got a track that is {first!r} and {second!r}")
+    return category
 
 
 def _held_hashes(base: LabelRow) -> tuple[dict[str, set[Place]], int]:
@@ -194,7 +268,7 @@ def _held_hashes(base: LabelRow) -> tuple[dict[str, set[Place]], int]:
     return dict(held), num_objects
 
 
-def _checked_corners(row: LabelRow, detections: VideoDetections, info: VideoInfo) -> list[Corners]:
+def _checked_corners(row: LabelRow, detections: VideoDetections, info: VideoInfo) -> NDArray[np.int64]:
     if len(detections) and not 0 <= detections.frame_index[0] <= detections.frame_index[-1] < info.num_frames:
         raise LabelError(
             f"label row {row.get('data_title')!r}: got boxes on frames {detections.frame_index[0]} to "
@@ -203,10 +277,11 @@ def _checked_corners(row: LabelRow, detections: VideoDetections, info: VideoInfo
     grid = corners_on_grid(detections.xyxy, info.sizes(detections.frame_index))
     if ((grid < 0) | (grid > GRID)).any() or (grid[:, 2:] <= grid[:, :2]).any():
         raise LabelError("got a box outside its frame, or without an area: filter the detections first")
-    return [tuple(box) for box in grid.tolist()]
+    return grid
 
 
-def _label(category: OntologyObject, confidence: float, made_at: str, geometry: dict[str, Any]) -> dict[str, Any]:
+def _base_label(category: OntologyObject, made_at: str) -> dict[str, Any]:
+    """Returns the JSON of an object on a frame, without its hash, confidence and geometry."""
     return {
         "name": category.name,
         "color": category.color,
@@ -214,24 +289,15 @@ def _label(category: OntologyObject, confidence: float, made_at: str, geometry: 
         "value": category.value,
         "createdAt": made_at,
         "createdBy": None,
-        "confidence": confidence,
+        "confidence": None,
         "objectHash": None,
         "featureHash": category.feature_hash,
         "manualAnnotation": False,
         "lastEditedAt": made_at,
-        **geometry,
     }
 
 
-def _earlier_if_unchanged(earlier: dict[str, Any] | None, label: dict[str, Any]) -> dict[str, Any]:
-    """Returns the earlier object if only dates and authors differ."""
-    if earlier is None:
-        return label
-    same = all(earlier.get(key) == label[key] for key in ("name", "color", "shape", "value"))
-    return earlier if same else label
-
-
-def _answers(row: LabelRow, hashes: Collection[str]) -> dict[str, Any]:
+def _answers(row: LabelRow, hashes: Iterable[str]) -> dict[str, Any]:
     known = row["object_answers"]
     return {key: known.get(key) or {"classifications": [], "objectHash": key} for key in hashes}
 
