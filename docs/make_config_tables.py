@@ -19,6 +19,7 @@ from prelabel.config.sections import (
     LabelsSection,
     ReaderSection,
     TrackerSection,
+    WorkersSection,
 )
 from prelabel.encord.source import EncordSection
 from prelabel.files.folder_source import FolderSection
@@ -37,6 +38,7 @@ TABLES: dict[str, Mapping[str, FieldInfo]] = {
     "classifier: openai": described_options("classifier", "openai"),
     "labels": LabelsSection.model_fields,
     "tracker": TrackerSection.model_fields,
+    "workers": WorkersSection.model_fields,
     "retries": RetriesSection.model_fields,
     "on_failure": OnFailureSection.model_fields,
     "top": {name: Config.model_fields[name] for name in ("pathway", "routing", "priority", "frames")},

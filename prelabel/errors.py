@@ -11,6 +11,7 @@ PrelabelError
 │   └── MachineError      this machine lacks a device or a decoder
 └── TaskError             one task fails, the run goes on: exit code 1
     ├── FetchError        the media could not be downloaded completely
+    │   └── LinkExpiredError
     ├── ReadError         the media could not be decoded as promised
     │   └── FrameCountError
     ├── DetectError       the detector broke its contract or raised
@@ -79,6 +80,10 @@ class TaskError(PrelabelError):
 
 class FetchError(TaskError):
     """The media could not be downloaded completely."""
+
+
+class LinkExpiredError(FetchError):
+    """The storage refused a link that a worker got from the run; the run can give it a new one."""
 
 
 class ReadError(TaskError):

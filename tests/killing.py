@@ -195,11 +195,10 @@ class Scene:
         self._processes = multiprocessing.get_context("forkserver")  # each run a fork of one that has all imported
         self._processes.set_forkserver_preload(list(PRELOADED))
 
-    def config(self, name: str = "config", output: str = "out", order: str = "listed") -> Path:
+    def config(self, name: str = "config", output: str = "out") -> Path:
         path = self.folder / f"{name}.yaml"
         path.write_text(
-            f"source: {{stage: {AGENT}, project_hash: {self.project.uuid}, output: {self.folder / output}, "
-            f"order: {order}}}\n"
+            f"source: {{stage: {AGENT}, project_hash: {self.project.uuid}, output: {self.folder / output}}}\n"
             "detector: {use: 'tests.killing:Fixed', batch_size: 5}\n"
             "reader: {isolate: never}\n"
             "retries: {wait_seconds: 0}\n"

@@ -120,6 +120,27 @@ def test_a_wrong_kubernetes_file_would_be_seen() -> None:
         kubernetes_validate.validate(job, KUBERNETES_VERSION, strict=True)
 
 
+def test_the_ray_job_has_its_run_on_the_head_and_gpus_on_its_workers() -> None:
+    cluster = yaml.safe_load((DEPLOY / "rayjob.yaml").read_text())["spec"]["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    for template in (cluster["headGroupSpec"]["template"], group["template"]):
+        made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, "spec": template["spec"]}
+        kubernetes_validate.validate(made, KUBERNETES_VERSION, strict=True)
+    (head,), (worker,) = (place["template"]["spec"]["containers"] for place in (cluster["headGroupSpec"], group))
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert "ENCORD_SSH_KEY_FILE" in {variable["name"] for variable in head["env"]}
+    assert "env" not in worker
+
+
+def test_the_cron_job_that_makes_ray_jobs_may_do_nothing_else() -> None:
+    account, role, binding, job = yaml.safe_load_all((DEPLOY / "rayjob-cron.yaml").read_text())
+    for document in (account, role, binding, job):
+        kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
+    assert role["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get"]}]
+    assert job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
+
+
 def test_job_and_cron_job_do_the_same() -> None:
     assert kubernetes("cronjob")["spec"]["jobTemplate"]["spec"] == kubernetes("job")["spec"]
     assert kubernetes("cronjob")["spec"]["concurrencyPolicy"] == "Forbid"

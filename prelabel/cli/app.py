@@ -66,6 +66,10 @@ Stride = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="look at every Nth frame; sets reader.stride", rich_help_panel=LABELS),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="run the model in N processes, one per GPU, on Ray; sets workers.num"),
+]
 OfDryRun = Annotated[bool, typer.Option("--dry-run", help="use the results of the last dry run")]
 
 
@@ -87,6 +91,7 @@ def run(
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="where results go; sets source.output"),
     ] = None,
+    workers: Workers = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="work on at most N tasks")] = None,
     dry_run: DryRun = False,
     watch: Annotated[
@@ -110,7 +115,8 @@ def run(
     run_it = partial(commands.run_media, what) if config is None else partial(commands.run_config, config)
     code = run_it(
         settings or (),
-        {**shorthands, "output": output} | ({"path": media} if config is not None and media else {}),
+        {**shorthands, "output": output, "workers": workers}
+        | ({"path": media} if config is not None and media else {}),
         limit=limit,
         dry_run=dry_run,
         watch_seconds=watch,

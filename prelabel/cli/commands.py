@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from itertools import count
@@ -53,6 +54,7 @@ from prelabel.run.serve import (
     served_stage,
     serving,
 )
+from prelabel.run.workers import use_workers
 from prelabel.runtime.files import DRY_RUN, write_text_atomically
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
 from prelabel.runtime.progress import show_progress, stdout_to_stderr
@@ -181,8 +183,9 @@ def _init_command(words: Sequence[Path], settings: Sequence[str], shorthands: Ma
     names_model = classifies or any(setting.startswith("detector.use=") for setting in settings)
     given: dict[str, object] = {"classify": True} if classifies else {} if names_model else {"weights": USUAL_WEIGHTS}
     given |= {name: value for name, value in shorthands.items() if value is not None}
-    if (output := given.pop("output", None)) is not None:
-        settings = [f"source.output={output}", *settings]
+    for name, key in {"output": "source.output", "workers": "workers.num"}.items():
+        if (value := given.pop(name, None)) is not None:
+            settings = [f"{key}={value}", *settings]
     command = ["prelabel", "init", *map(str, words)]
     for name, value in given.items():
         command += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
@@ -229,12 +232,17 @@ def _run(
     ready: Callable[[], None] = lambda: None,
 ) -> int:
     codes = [ALL_DONE]
-    with observers(metrics_port) as also:
+    stages = [use_workers(assembly) for assembly in assemblies]
+    with ExitStack() as stack:
+        also = stack.enter_context(observers(metrics_port))
+        for _, workers in stages:
+            if workers is not None:
+                stack.callback(workers.close)
         with waiting("loading the model, listing tasks …"), stdout_to_stderr():
-            prepare_stages(assemblies)
+            prepare_stages([assembly for assembly, _ in stages])
         ready()
         with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
-            passes = run_passes(assemblies, stop, choose, also, limit=limit, rest=rest, page=page)
+            passes = run_passes(stages, stop, choose, also, limit=limit, rest=rest, page=page)
             for assembly, report in passes:
                 if len(assemblies) > 1:
                     show_stage(assembly.stage)
@@ -253,7 +261,7 @@ def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False
     assembly = assemble_stored(without_previews(loaded), config.parent, dry_run)
     make_agent(assembly).prepare()
     stop = StopSignal()
-    ((_, report),) = run_passes([assembly], stop, every_task, ())
+    ((_, report),) = run_passes([(assembly, None)], stop, every_task, ())
     show_report(report)
     show_idle_keys(assembly.ignored_keys)
     return INTERRUPTED if stop.is_set else _exit_code(report)

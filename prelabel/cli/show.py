@@ -21,7 +21,7 @@ from prelabel.reports.render import counted
 from prelabel.run.checks import Check
 from prelabel.runtime.progress import reason_beside
 from prelabel.store.ledger import Entry
-from prelabel.store.report import RunReport, Status
+from prelabel.store.report import RunReport, Status, WorkerReport
 
 if TYPE_CHECKING:
     from prelabel.cli.doctor import Finding
@@ -117,6 +117,7 @@ def show_report(report: RunReport) -> None:
         console.print(_pathway_table(report))
     if summary := _summary(report):
         console.print(escape(summary))
+    console.print("".join(f"{escape(_describe_worker(worker))}\n" for worker in report.workers), end="")
     for task in report.failed:
         console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason_beside_title)}")
     for task in report.tasks:
@@ -134,6 +135,12 @@ def show_report(report: RunReport) -> None:
         console.print("dry run: nothing was saved or moved on the platform")
     for output in (*_task_outputs(report), *_run_outputs(report)):
         console.print(f"  {escape(output)}")
+
+
+def _describe_worker(worker: WorkerReport) -> str:
+    place = ", ".join(filter(None, (worker.host, worker.device)))
+    did = f"{worker.tasks:,} tasks, {worker.frames:,} frames, busy {worker.busy:.0%} of the time"
+    return f"{worker.name} ({place}): {did}"
 
 
 def _task_outputs(report: RunReport) -> list[str]:

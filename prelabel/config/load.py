@@ -26,6 +26,7 @@ SHORTHANDS = {
     "tracks": "labels.instances",
     "stride": "reader.stride",
     "output": "source.output",
+    "workers": "workers.num",
     "path": "source.path",
 }
 

@@ -312,6 +312,27 @@ class LabelsSection(Section):
         )
 
 
+class WorkersSection(Section):
+    """Processes that run the model, on this machine or on a Ray cluster. Without this section, this process does."""
+
+    use: Annotated[Literal["ray"], Affects.NOTHING] = "ray"
+    num: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
+        "auto", description="number of workers; auto: one per GPU of the cluster, 1 without GPUs"
+    )
+    gpus: Annotated[float, Affects.NOTHING] = Field(
+        1.0, ge=0, description="GPUs per worker; on a cluster without GPUs, workers use the CPU"
+    )
+    cpus: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
+        "auto", description="CPU cores per worker; auto: an equal share of the cluster's cores"
+    )
+    address: Annotated[str | None, Affects.NOTHING] = Field(
+        None, description="null: start Ray on this machine; auto: join the cluster that runs here; or its address"
+    )
+    stall_seconds: Annotated[float, Affects.NOTHING] = Field(
+        120.0, gt=0, description="restart a worker that has not answered for this long"
+    )
+
+
 AGENT_SECTIONS = ("detector", "classifier", "agent")
 """The sections for an agent; a config has exactly one of them."""
 
@@ -346,6 +367,7 @@ class Config(Section):
         "task fails; warn: what was read is labelled, and the report says so",
     )
 
+    workers: WorkersSection | None = None
     retries: RetriesSection = RetriesSection()
     on_failure: OnFailureSection = OnFailureSection()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -33,6 +33,36 @@ class Media:
         may_be = {"none": (0, 0), "images": (1, len(self.paths))}.get(self.kind, (1, 1))
         if not may_be[0] <= len(self.paths) <= may_be[1]:
             raise ValueError(f"media of kind {self.kind!r}: got {len(self.paths)} files")
+
+
+@dataclass(frozen=True, slots=True)
+class FileLink:
+    """A file that can be downloaded.
+
+    Attributes:
+        url: a signed link, which works for some minutes; a secret, so it is not printed.
+        num_bytes: the size of the file; None if it is not known.
+        suffix: the suffix for the local copy, such as `.mp4`.
+    """
+
+    url: str = field(repr=False)
+    num_bytes: int | None
+    suffix: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLocation:
+    """Where the media of a task are, as plain values, so that a worker on another machine can open them.
+
+    Attributes:
+        kind: as in `Media`.
+        paths: files that every worker sees at the same path.
+        links: files to download, in frame order, if there are no paths.
+    """
+
+    kind: MediaKind
+    paths: tuple[Path, ...] = ()
+    links: tuple[FileLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

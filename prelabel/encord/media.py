@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prelabel.data.frames import Media
+from prelabel.data.frames import FileLink, Media, MediaKind, MediaLocation
 from prelabel.encord.project import EncordProject, EncordTask
 from prelabel.errors import FetchError
 from prelabel.labels.row.own import KINDS_WITH_FRAMES
@@ -42,23 +42,32 @@ class MediaFetcher:
         Raises:
             FetchError: not all files could be downloaded.
         """
-        item = self.project.storage_item(task.item_uuid, task.title, with_link=True)
-        files = self._files_of(task, item)
+        kind, files = self._files_of(task)
         with self.cache.room(sum(file.file_size or 0 for file in files), task.title) as folder:
-            paths = tuple(self._download(files, folder, task.title))
-            # An image group has one file for each image. All other data, also image sequences, are one file.
-            are_images = task.kind == "image" or files != [item]
-            has_frames = task.kind in KINDS_WITH_FRAMES
-            yield Media(("images" if are_images else "video") if has_frames else "file", paths)
+            yield Media(kind, tuple(self._download(files, folder, task.title)))
 
-    def _files_of(self, task: EncordTask, item: StorageItem) -> list[StorageItem]:
-        """Returns the items to download, in frame order, each with a signed link.
+    def locate(self, task: EncordTask) -> MediaLocation:
+        """Returns the signed links of a task's media, for a worker that has no key. Several threads may call it.
+
+        Raises:
+            FetchError: the platform does not give all links.
+        """
+        kind, files = self._files_of(task)
+        links = [FileLink(self._links(item, task.title)(), item.file_size, _suffix(item)) for item in files]
+        return MediaLocation(kind, links=tuple(links))
+
+    def _files_of(self, task: EncordTask) -> tuple[MediaKind, list[StorageItem]]:
+        """Returns the kind of media and the items to download, in frame order, each with a signed link.
 
         The platform stores an image sequence as a video with one frame for each image, and the item's link is that of
         the video. An image group has no link, but its images have.
         """
+        item = self.project.storage_item(task.item_uuid, task.title, with_link=True)
+        kind: MediaKind = "file"
+        if task.kind in KINDS_WITH_FRAMES:
+            kind = "images" if task.kind == "image" else "video"
         if item.item_type.value != "imageGroup" and self._link_of(item, task.title) is not None:
-            return [item]
+            return kind, [item]
         if task.kind != "img_group":
             raise FetchError(f"{task.title}: the platform gives no link to its {task.kind}")
         doing = f"{task.title}: asking for the links of its images"
@@ -69,7 +78,8 @@ class MediaFetcher:
                 "have access to all of the group's files?"
             )
         doing = f"{task.title}: asking for the order of its images"
-        return _in_frame_order(images, self.project.caller.call(doing, lambda: self._image_titles(task), FetchError))
+        titles = self.project.caller.call(doing, lambda: self._image_titles(task), FetchError)
+        return "images", _in_frame_order(images, titles)
 
     def _image_titles(self, task: EncordTask) -> list[str]:
         """Returns the titles of an image group's images, in frame order."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 from uuid import UUID
 
-from prelabel.data.frames import Media, VideoInfo
+from prelabel.data.frames import Media, MediaLocation, VideoInfo
 from prelabel.data.ontology import Ontology
 from prelabel.encord.calls import Caller
 from prelabel.errors import AccountError, FetchError, PrelabelError, TakenError, did_you_mean
@@ -40,6 +40,7 @@ class EncordTask:
         item_uuid: of the storage item that holds the media.
         row: the label row's metadata, as the platform listed them.
         fetch: downloads the media.
+        find: returns the links of the media.
     """
 
     key: str
@@ -51,6 +52,7 @@ class EncordTask:
     item_uuid: UUID
     row: LabelRowV2 = field(repr=False, compare=False)
     fetch: Callable[[EncordTask], AbstractContextManager[Media]] = field(repr=False, compare=False)
+    find: Callable[[EncordTask], MediaLocation] = field(repr=False, compare=False)
 
     @property
     def identity(self) -> str:
@@ -78,6 +80,14 @@ class EncordTask:
             FetchError: not all files could be downloaded.
         """
         return self.fetch(self)
+
+    def locate(self) -> MediaLocation:
+        """Returns the signed links of the media, for a worker on another machine.
+
+        Raises:
+            FetchError: the platform does not give all links.
+        """
+        return self.find(self)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
@@ -19,7 +18,7 @@ from pydantic import Field, model_validator
 from prelabel.config.base import Name, OnFailureSection, make_router
 from prelabel.config.sections import Config
 from prelabel.config.source import CLOSED, SourceSection
-from prelabel.data.frames import Media
+from prelabel.data.frames import Media, MediaLocation
 from prelabel.data.label_map import LabelMap
 from prelabel.data.ontology import Ontology
 from prelabel.encord.connection import connect, project_uuid
@@ -76,11 +75,6 @@ class EncordSection(SourceSection):
     )
     fetch_workers: Annotated[int, Affects.NOTHING] = Field(
         4, ge=1, le=64, description="tasks whose media are downloaded at the same time"
-    )
-    order: Annotated[Literal["listed", "shuffled"], Affects.NOTHING] = Field(
-        "listed",
-        description="order of tasks: listed: as the platform lists them; shuffled: another in each run, for several "
-        "runs that share no output folder; each task is then looked up again before its media are fetched",
     )
     record: Annotated[bool, Affects.NOTHING] = Field(
         True, description="write model and version into the data's client metadata, key 'prelabel'"
@@ -140,7 +134,6 @@ class EncordSource(Source):
         self._on_failure = on_failure or OnFailureSection()
         self._reach = reach or (lambda: connect(section.project_hash, section.domain or None))
         self._cache = DiskCache(section.output / ".prelabel" / "cache", int(section.cache_gb * 1e9))
-        self._random = Random()  # seeded by the system, so that each process shuffles the tasks differently
         self._unsuitable: dict[UUID, SkippedTask] = {}
         self._issues: set[tuple[str, str]] = set()
         self.fetch_workers = section.fetch_workers
@@ -273,10 +266,7 @@ class EncordSource(Source):
                 raise
             _LOG.info("%s; going on with the %d tasks listed so far", error, len(found))
         seen.update(found)
-        listed = list(found.values())
-        if self._section.order == "shuffled":
-            self._random.shuffle(listed)
-        return listed
+        return list(found.values())
 
     def _with_rows(self, waiting: Sequence[AgentTask]) -> Iterator[WaitingTask]:
         keys = [f"{self.project.project_hash}/{task.data_hash}/{task.label_branch_name}" for task in waiting]
@@ -293,14 +283,16 @@ class EncordSource(Source):
                 kind = f"{row.data_type.value} without a storage item"
                 self._unsuitable.setdefault(task.uuid, SkippedTask(row.data_title, kind))
             else:
-                yield WaitingTask(**task_fields(key, row), fetch=self._fetch, stage=self._stage, waiting=task)
+                yield WaitingTask(
+                    **task_fields(key, row), fetch=self._fetch, find=self._locate, stage=self._stage, waiting=task
+                )
 
     def find_tasks(self, keys: Collection[str]) -> dict[str, Task]:
         """Returns the tasks with these keys, by key, at any stage of the workflow."""
         doing = f"listing the label rows of {len(keys)} tasks"
         rows = self.project.find_rows([key for key in keys if self.owns(key, "")], doing, FetchError)
         return {
-            key: EncordTask(**task_fields(key, row), fetch=self._media.fetch)
+            key: EncordTask(**task_fields(key, row), fetch=self._media.fetch, find=self._media.locate)
             for key, row in rows.items()
             if row.backing_item_uuid is not None
         }
@@ -312,18 +304,25 @@ class EncordSource(Source):
         return MediaFetcher(self.project, self._cache, self._limits)
 
     def _fetch(self, task: EncordTask) -> AbstractContextManager[Media]:
-        """Downloads a task's media, unless somebody else has the task. Several threads may call it.
+        """Downloads a task's media, unless its labels are to be left alone. Several threads may call it."""
+        self._refuse_if_begun(task)
+        return self._media.fetch(task)
+
+    def _locate(self, task: EncordTask) -> MediaLocation:
+        self._refuse_if_begun(task)
+        return self._media.locate(task)
+
+    def _refuse_if_begun(self, task: EncordTask) -> None:
+        """Raises a TakenError if somebody has begun the labels of a task and the config says to leave such tasks.
 
         The sink checks again before it saves. The check here avoids inference on tasks that cannot be saved.
         """
-        if self._section.order == "shuffled":
-            self.project.refuse_if_moved(as_waiting_task(task), FetchError)
-        if self._skips_begun:
-            doing = f"{task.title}: looking whether somebody has begun its labels"
-            row = self.project.caller.call(doing, lambda: self._current_labels(task), FetchError)
-            if row is not None:
-                refuse_begun(task.title, row)
-        return self._media.fetch(task)
+        if not self._skips_begun:
+            return
+        doing = f"{task.title}: looking whether somebody has begun its labels"
+        row = self.project.caller.call(doing, lambda: self._current_labels(task), FetchError)
+        if row is not None:
+            refuse_begun(task.title, row)
 
     def _current_labels(self, task: EncordTask) -> LabelRow | None:
         rows = self.project.label_rows([task.data_hash], task.branch)

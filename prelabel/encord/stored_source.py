@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
-from prelabel.data.frames import Media
 from prelabel.encord.project import ROWS_PER_REQUEST, EncordProject, EncordTask, StoredRow, task_fields
 from prelabel.errors import AccountError
 from prelabel.plugins.protocols import SkippedTask
@@ -84,8 +82,9 @@ def _why_not(row: LabelRowV2, untouched: set[UUID]) -> str:
 
 def _stored_row(task: StoredTask, row: LabelRowV2) -> StoredRow:
     fields = task_fields(task.key, row) | {"title": task.title}
-    return StoredRow(**fields, fetch=_refuse, stored_identity=task.identity, num_instances=task.num_instances)
+    identity, num_instances = task.identity, task.num_instances
+    return StoredRow(**fields, fetch=_refuse, find=_refuse, stored_identity=identity, num_instances=num_instances)
 
 
-def _refuse(task: EncordTask) -> AbstractContextManager[Media]:
+def _refuse(task: EncordTask) -> NoReturn:
     raise unreadable(task.title)

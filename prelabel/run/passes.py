@@ -12,6 +12,7 @@ from prelabel.assembly.assemble import Assembly
 from prelabel.run.finished import KnownReport, TaskFilter
 from prelabel.run.outputs import complete, write_stages_report
 from prelabel.run.runner import run_tasks
+from prelabel.run.workers import RayWorkers
 from prelabel.runtime.files import DRY_RUN
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
 from prelabel.runtime.progress import MultiProgress, NullProgress, Progress, Value, show_progress
@@ -39,14 +40,14 @@ class WatchProgress:
         self._known.clear()
         self._num_passes += 1
 
-    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+    def begin(self, title: str, num_frames: int, task_id: str = "", worker: str = "") -> None:
         """Passes on the start of a task."""
         self._tell_start()
-        self._told.begin(title, num_frames, task_id)
+        self._told.begin(title, num_frames, task_id, worker)
 
-    def frames(self, num_frames: int) -> None:
+    def frames(self, num_frames: int, worker: str = "") -> None:
         """Passes on the number of processed frames."""
-        self._told.frames(num_frames)
+        self._told.frames(num_frames, worker)
 
     def waiting(self, stage: str, num_items: int) -> None:
         """Passes on the length of a queue."""
@@ -90,17 +91,19 @@ class _Stage:
 
     Attributes:
         assembly: the components of the run.
+        workers: infer the stage's tasks; None: this process does.
         progress: notified of each pass.
         known: reports of finished tasks by task key.
     """
 
     assembly: Assembly
+    workers: RayWorkers | None = None
     progress: WatchProgress = field(default_factory=WatchProgress)
     known: dict[str, KnownReport] = field(default_factory=dict)
 
 
 def run_passes(
-    assemblies: Sequence[Assembly],
+    stages: Sequence[tuple[Assembly, RayWorkers | None]],
     stop: StopSignal,
     choose: TaskFilter,
     also: Sequence[Progress],
@@ -112,7 +115,7 @@ def run_passes(
     """Yields each stage's report: of the first pass, and of each later pass that worked on a task.
 
     Args:
-        assemblies: the components of each stage.
+        stages: the components of each stage, and the workers that infer its tasks; None: this process does.
         stop: checked between tasks and batches.
         choose: selects the waiting tasks to work on.
         also: notified of all events, in addition to the terminal.
@@ -123,12 +126,12 @@ def run_passes(
     first, left = True, limit
     latest: dict[str, tuple[Assembly, RunReport]] = {}
     with ExitStack() as stack:
-        for assembly in assemblies:
+        for assembly, _ in stages:
             stack.enter_context(assembly.store.hold())
-        stages = [_Stage(assembly) for assembly in assemblies]
+        states = [_Stage(assembly, workers) for assembly, workers in stages]
         while True:
             over, is_news = True, False
-            for stage in stages:
+            for stage in states:
                 report = _pass(stage, stop, choose=choose, also=also, limit=left, tell=first, page=page)
                 left = None if left is None else left - report.num_worked_on
                 over = over and bool(report.aborted) and not report.is_outage
@@ -137,8 +140,8 @@ def run_passes(
                     yield stage.assembly, report
                 if stop.is_set or left == 0:
                     break
-            if len(assemblies) > 1 and is_news:
-                write_stages_report(_folder_of_stages(assemblies[0]), list(latest.values()))
+            if len(stages) > 1 and is_news:
+                write_stages_report(_folder_of_stages(stages[0][0]), list(latest.values()))
             if rest is None or stop.is_set or left == 0 or over or not rest():
                 return
             first = False
@@ -157,7 +160,9 @@ def _pass(
     """Returns the report of one pass over one stage, and writes its outputs if it did something or `tell` is set."""
     with show_progress() as shown, stop_on_signals(stop, lambda text: shown.event("stopping", message=text)):
         stage.progress.begin_pass(MultiProgress(shown, *also))
-        report = run_tasks(stage.assembly, stage.progress, stop, limit, choose=choose, known=stage.known)
+        report = run_tasks(
+            stage.assembly, stage.progress, stop, limit, choose=choose, known=stage.known, workers=stage.workers
+        )
         if tell or _did_something(report):
             report = complete(stage.assembly, report, stage.progress, page=page)
         return report

@@ -20,6 +20,7 @@ from prelabel.run.agents.agent import Agent, make_agent
 from prelabel.run.finished import LONGEST_WAIT_SECONDS, FinishedTasks, KnownReport, TaskFilter, TaskRecords, every_task
 from prelabel.run.work import Failure, InferredTask, LabelledTask, TaskResult
 from prelabel.run.worker import Worker
+from prelabel.run.workers import RayWorkers
 from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import prefetch
@@ -35,6 +36,7 @@ def run_tasks(
     *,
     choose: TaskFilter = every_task,
     known: dict[str, KnownReport] | None = None,
+    workers: RayWorkers | None = None,
 ) -> RunReport:
     """Runs a config's agent on the waiting tasks and returns the report.
 
@@ -45,6 +47,7 @@ def run_tasks(
         limit: the most tasks to work on; finished tasks do not count.
         choose: selects the waiting tasks to work on.
         known: reports of finished tasks by task key, from earlier passes in this process; this pass adds to it.
+        workers: infer the tasks; None: this process does.
 
     Raises:
         MachineError: another run writes to the same output.
@@ -52,7 +55,7 @@ def run_tasks(
     with assembly.store.hold():
         agent = make_agent(assembly, progress, stop)
         finished = FinishedTasks(TaskRecords(assembly.store.ledger, agent), {} if known is None else known)
-        return Run(assembly, agent, finished, progress, stop, choose).report(limit)
+        return Run(assembly, agent, finished, progress, stop, choose, workers).report(limit)
 
 
 class _RunEndsError(Exception):
@@ -76,6 +79,7 @@ class Run:
         progress: notified of all events.
         stop: checked between tasks and between batches.
         choose: selects the waiting tasks to work on.
+        workers: infer the tasks; None: this process does.
     """
 
     assembly: Assembly
@@ -84,6 +88,7 @@ class Run:
     progress: Progress
     stop: StopSignal
     choose: TaskFilter = every_task
+    workers: RayWorkers | None = None
     _tasks: dict[str, Task] = field(default_factory=dict, init=False)  # tasks in flight, by key
 
     @property
@@ -137,6 +142,7 @@ class Run:
             is_outage=ending is not None and ending.effect == "outage",
             shapes=tuple(self.agent.shapes),
             device=self.agent.device,
+            workers=() if self.workers is None else self.workers.reports(),
         )
 
     def _ended(self, result: TaskResult) -> TaskReport:
@@ -176,11 +182,8 @@ class Run:
     def _attempt(self, tasks: Iterable[Task], limit: int | None) -> Generator[TaskResult, None, None]:
         """Yields the result of one attempt at each task."""
         source = self.assembly.source
-        worker: Worker[Any, Task] = Worker(
-            self.agent, lambda task: task.open(), source.fetch_workers, self.progress, self.stop
-        )
         inferred = prefetch(
-            self._store_each(worker.process(self._choose(tasks, limit))),
+            self._store_each(self._infer(self._choose(tasks, limit))),
             max_items=1,
             name="infer",
             tell_waiting=partial(self.progress.waiting, "infer"),
@@ -192,6 +195,17 @@ class Run:
             source.close()  # a fetch that waits for disk space would never end, since no task frees any now
             inferred.close()
             self._tasks.clear()
+
+    def _infer(
+        self, tasks: Iterator[Task | InferredTask[Any] | TaskResult]
+    ) -> Generator[InferredTask[Any] | TaskResult, None, None]:
+        """Returns the inference results of tasks, from workers if the run has some."""
+        if self.workers is not None:
+            return self.workers.process(tasks, self.progress, self.stop)
+        worker: Worker[Any, Task] = Worker(
+            self.agent, lambda task: task.open(), self.assembly.source.fetch_workers, self.progress, self.stop
+        )
+        return worker.process(tasks)
 
     def _choose(self, tasks: Iterable[Task], limit: int | None) -> Iterator[Task | InferredTask[Any] | TaskResult]:
         """Yields the tasks to work on, or their cached results. Runs on the thread that fetches."""
@@ -214,18 +228,19 @@ class Run:
                 return
 
     def _store_each(
-        self, results: Iterable[InferredTask[Any] | TaskResult]
+        self, results: Generator[InferredTask[Any] | TaskResult, None, None]
     ) -> Iterator[InferredTask[Any] | TaskResult]:
         """Stores each inference result before it is labelled. Runs on the inference thread."""
-        for item in results:
-            if isinstance(item, InferredTask) and item.failure is None and not item.is_cached:
-                try:
-                    self.agent.store(self._tasks[item.key], item.found)
-                except Exception as error:  # such as a full disk: a later task may need less space
-                    yield InferredTask.failed(item.key, error)
-                    continue
-                self._records.record(self._tasks[item.key], "inferred")
-            yield item
+        with closing(results):
+            for item in results:
+                if isinstance(item, InferredTask) and item.failure is None and not item.is_cached:
+                    try:
+                        self.agent.store(self._tasks[item.key], item.found)
+                    except Exception as error:  # such as a full disk: a later task may need less space
+                        yield InferredTask.failed(item.key, error)
+                        continue
+                    self._records.record(self._tasks[item.key], "inferred")
+                yield item
 
     # Labels, save, move
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, Self, TypeVar
 
-from prelabel.data.frames import Media
+from prelabel.data.frames import Media, MediaLocation
 from prelabel.errors import AccountError, OntologyError, OutageError, PrelabelError, TakenError, TaskError
 from prelabel.plugins.protocols import Task
 from prelabel.runtime.redact import redact
@@ -44,17 +44,18 @@ class TaskFacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The facts of a task as plain values, for a worker in another process."""
+    """The facts of a task and the location of its media as plain values, for a worker in another process."""
 
     key: str
     title: str
     identity: str
     num_frames: int | None
+    location: MediaLocation
 
     @classmethod
-    def of(cls, task: TaskFacts) -> Self:
-        """Returns the facts of a task."""
-        return cls(task.key, task.title, task.identity, task.num_frames)
+    def of(cls, task: TaskFacts, location: MediaLocation) -> Self:
+        """Returns the facts of a task whose media are at a location."""
+        return cls(task.key, task.title, task.identity, task.num_frames, location)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import IO, Protocol
@@ -23,11 +24,11 @@ Value = str | int | float | bool | None | list[str] | dict[str, int] | dict[str,
 class Progress(Protocol):
     """Receives the progress of a run, from several threads; must not block."""
 
-    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """A task is about to be inferred."""
+    def begin(self, title: str, num_frames: int, task_id: str = "", worker: str = "") -> None:
+        """A task is about to be inferred, by a worker if there are several."""
 
-    def frames(self, num_frames: int) -> None:
-        """`num_frames` more frames of the current task were inferred."""
+    def frames(self, num_frames: int, worker: str = "") -> None:
+        """`num_frames` more frames of the worker's current task were inferred."""
 
     def waiting(self, stage: str, num_items: int) -> None:
         """`num_items` items are queued after this step."""
@@ -39,10 +40,10 @@ class Progress(Protocol):
 class NullProgress:
     """A `Progress` that ignores everything."""
 
-    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+    def begin(self, title: str, num_frames: int, task_id: str = "", worker: str = "") -> None:
         """Ignored."""
 
-    def frames(self, num_frames: int) -> None:
+    def frames(self, num_frames: int, worker: str = "") -> None:
         """Ignored."""
 
     def waiting(self, stage: str, num_items: int) -> None:
@@ -58,15 +59,15 @@ class MultiProgress:
     def __init__(self, *told: Progress) -> None:
         self._told = told
 
-    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+    def begin(self, title: str, num_frames: int, task_id: str = "", worker: str = "") -> None:
         """Forwards to all receivers."""
         for one in self._told:
-            one.begin(title, num_frames, task_id)
+            one.begin(title, num_frames, task_id, worker)
 
-    def frames(self, num_frames: int) -> None:
+    def frames(self, num_frames: int, worker: str = "") -> None:
         """Forwards to all receivers."""
         for one in self._told:
-            one.frames(num_frames)
+            one.frames(num_frames, worker)
 
     def waiting(self, stage: str, num_items: int) -> None:
         """Forwards to all receivers."""
@@ -110,36 +111,54 @@ def reason_beside(title: str, reason: str) -> str:
     return reason
 
 
+@dataclass
+class _CurrentTask:
+    """The task that a worker infers: how many of its frames are done, and since when."""
+
+    title: str
+    task_id: str
+    num_frames: int
+    seen: int = 0
+    began: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
+
+    @property
+    def rate(self) -> float:
+        """Frames per second so far."""
+        return self.seen / max(time.monotonic() - self.began, 1e-9)
+
+
 class JsonLines:
-    """Writes JSON lines: every event, and every few seconds the progress of the task."""
+    """Writes JSON lines: every event, and every few seconds the progress of each current task."""
 
     def __init__(self, stream: IO[str], seconds_between: float = 5.0) -> None:
         self._stream, self._seconds_between = stream, seconds_between
         self._lock = threading.RLock()  # a signal handler can write while this thread holds the lock
-        self._title, self._task_id, self._num_frames, self._seen = "", "", 0, 0
-        self._began = self._told = time.monotonic()
+        self._current: dict[str, _CurrentTask] = {}  # by worker
 
-    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+    def begin(self, title: str, num_frames: int, task_id: str = "", worker: str = "") -> None:
         """Starts counting the task's frames."""
-        self._title, self._task_id, self._num_frames, self._seen = title, task_id, num_frames, 0
-        self._began = self._told = time.monotonic()
-        self.event("task_started", task=title, task_id=task_id, frames=num_frames)
+        self._current[worker] = _CurrentTask(title, task_id, num_frames)
+        self.event("task_started", task=title, task_id=task_id, frames=num_frames, **_named(worker))
 
-    def frames(self, num_frames: int) -> None:
+    def frames(self, num_frames: int, worker: str = "") -> None:
         """Counts frames and writes `progress` every few seconds."""
-        self._seen += num_frames
+        current = self._current.get(worker)
+        if current is None:
+            return
+        current.seen += num_frames
         now = time.monotonic()
-        if now - self._told >= self._seconds_between:
-            self._told = now
-            rate = self._seen / max(now - self._began, 1e-9)
+        if now - current.told >= self._seconds_between:
+            current.told = now
             self.event(
                 "progress",
-                task=self._title,
-                task_id=self._task_id,
-                frames_seen=self._seen,
-                frames=self._num_frames,
-                frames_per_second=round(rate, 1),
-                seconds_left=round((self._num_frames - self._seen) / max(rate, 1e-9), 1),
+                task=current.title,
+                task_id=current.task_id,
+                frames_seen=current.seen,
+                frames=current.num_frames,
+                frames_per_second=round(current.rate, 1),
+                seconds_left=round((current.num_frames - current.seen) / max(current.rate, 1e-9), 1),
+                **_named(worker),
             )
 
     def waiting(self, stage: str, num_items: int) -> None:
@@ -156,8 +175,13 @@ class JsonLines:
             self._stream.flush()
 
 
+def _named(worker: str) -> dict[str, str]:
+    """Returns the worker's name as a field of an event; nothing if this process is the only worker."""
+    return {"worker": worker} if worker else {}
+
+
 class Bars:
-    """Shows a bar for tasks and one for the frames of the current task, with frames per second and time left."""
+    """Shows a bar for tasks, and for each worker one for the frames of its task, with frames/s and time left."""
 
     def __init__(self, console: Console) -> None:
         columns = (
@@ -170,33 +194,36 @@ class Bars:
         self.console = console
         self._bars = RichBars(*columns, console=console, transient=True)
         self._tasks: TaskID | None = None
-        self._frames: TaskID | None = None
-        self._began = time.monotonic()
+        self._frames: dict[str, tuple[TaskID, float]] = {}  # by worker: its bar, and when its task began
 
     def __enter__(self) -> Bars:
         self._bars.start()
         self._tasks = self._bars.add_task("tasks", total=None, rate="")
-        self._frames = self._bars.add_task("", total=None, rate="", visible=False)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
-        """Restarts the bar of frames."""
-        self._began = time.monotonic()
-        if self._frames is not None:
-            self._bars.reset(self._frames, description=escape(title), total=num_frames, rate="", visible=True)
-
-    def frames(self, num_frames: int) -> None:
-        """Advances the bar of frames."""
-        if self._frames is None:
+    def begin(self, title: str, num_frames: int, task_id: str = "", worker: str = "") -> None:
+        """Restarts the worker's bar of frames."""
+        if self._tasks is None:
             return
-        self._bars.advance(self._frames, num_frames)
-        seen = self._bars.tasks[self._frames].completed
-        self._bars.update(
-            self._frames, rate=f"{seen / max(time.monotonic() - self._began, 1e-9):.1f} frames/s in this task"
-        )
+        described = escape(f"{worker}: {title}" if worker else title)
+        if worker in self._frames:
+            bar, _ = self._frames[worker]
+            self._bars.reset(bar, description=described, total=num_frames, rate="")
+        else:
+            bar = self._bars.add_task(described, total=num_frames, rate="")
+        self._frames[worker] = bar, time.monotonic()
+
+    def frames(self, num_frames: int, worker: str = "") -> None:
+        """Advances the worker's bar of frames."""
+        if worker not in self._frames:
+            return
+        bar, began = self._frames[worker]
+        self._bars.advance(bar, num_frames)
+        rate = self._bars.tasks[self._bars.task_ids.index(bar)].completed / max(time.monotonic() - began, 1e-9)
+        self._bars.update(bar, rate=f"{rate:.1f} frames/s in this task")
 
     def waiting(self, stage: str, num_items: int) -> None:
         """Ignored."""
@@ -206,9 +233,11 @@ class Bars:
         if self._tasks is not None and name == "run_started":
             num_tasks = values.get("tasks")
             self._bars.update(self._tasks, total=num_tasks if isinstance(num_tasks, int) else None)
-        elif name == "drawing" and self._frames is not None:
-            self._bars.remove_task(self._frames)
-            self._frames = self._bars.add_task(f"drawing {escape(str(values['task']))}", total=None, rate="")
+        elif name == "drawing":
+            for bar, _ in self._frames.values():
+                self._bars.remove_task(bar)
+            bar = self._bars.add_task(f"drawing {escape(str(values['task']))}", total=None, rate="")
+            self._frames = {"": (bar, time.monotonic())}
         if name in ("task_done", "task_failed", "task_skipped") and self._tasks is not None:
             self._bars.advance(self._tasks)
         if name == "task_failed":

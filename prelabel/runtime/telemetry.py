@@ -56,6 +56,9 @@ class Metrics:
         info.labels(version("prelabel")).set(1)
         self._tasks = Counter("prelabel_tasks", "Tasks that ended, by how", ["status"], registry=registry)
         self._frames = Counter("prelabel_frames", "Frames that were looked at", registry=registry)
+        self._worker_frames = Counter(
+            "prelabel_worker_frames", "Frames that were looked at, by worker", ["worker"], registry=registry
+        )
         self._task_frames = Gauge("prelabel_task_frames", "Frames of the task in hand", registry=registry)
         self._busy = Counter(
             "prelabel_stage_busy_seconds",
@@ -74,14 +77,16 @@ class Metrics:
             self._busy.labels(stage)
         registry.register(_GpuMemory())
 
-    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+    def begin(self, title: str, num_frames: int, task_id: str = "", worker: str = "") -> None:
         """Sets the number of frames of the current task."""
         self._task_frames.set(num_frames)
         self._last_sign.set_to_current_time()
 
-    def frames(self, num_frames: int) -> None:
+    def frames(self, num_frames: int, worker: str = "") -> None:
         """Counts frames."""
         self._frames.inc(num_frames)
+        if worker:
+            self._worker_frames.labels(worker).inc(num_frames)
         self._last_sign.set_to_current_time()
 
     def waiting(self, stage: str, num_items: int) -> None:
@@ -185,10 +190,10 @@ class Spans:
         self._lock = threading.Lock()  # events arrive from several threads
         self._stages: defaultdict[str, list[_Stage]] = defaultdict(list)
 
-    def begin(self, title: str, num_frames: int, task_id: str = "") -> None:
+    def begin(self, title: str, num_frames: int, task_id: str = "", worker: str = "") -> None:
         """Ignored."""
 
-    def frames(self, num_frames: int) -> None:
+    def frames(self, num_frames: int, worker: str = "") -> None:
         """Ignored."""
 
     def waiting(self, stage: str, num_items: int) -> None:

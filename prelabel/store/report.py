@@ -118,6 +118,28 @@ class TaskReport:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What one worker did.
+
+    Attributes:
+        name: the name in the progress.
+        host: its machine.
+        device: the model's device, such as `cuda:0`.
+        tasks: number of tasks that it inferred.
+        frames: number of frames that it inferred.
+        busy: share of the run's time in which it had a task in hand. If it is low, the run did not give out tasks fast
+            enough, or there were too few.
+    """
+
+    name: str
+    host: str
+    device: str
+    tasks: int
+    frames: int
+    busy: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunReport:
     """The result of a run.
 
@@ -141,6 +163,7 @@ class RunReport:
         score: against the ground truth, if one was given.
         unwritten: why the file about all tasks could not be written; else empty.
         outputs: files of the run itself.
+        workers: what each worker did; empty if the run had none.
     """
 
     prelabel: str
@@ -162,6 +185,7 @@ class RunReport:
     score: ScoreOfFigures | None = None
     unwritten: str = ""
     outputs: tuple[str, ...] = ()
+    workers: tuple[WorkerReport, ...] = ()
 
     @property
     def failed(self) -> list[TaskReport]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from prelabel.encord.project import WaitingTask
 from prelabel.encord.source import EncordSource
-from prelabel.errors import AccountError, FetchError, SaveError, TakenError
+from prelabel.errors import AccountError, FetchError, SaveError
 from prelabel.plugins.protocols import SkippedTask
 from tests.encord_fixtures import NUM_FRAMES
 from tests.encord_server import (
@@ -90,25 +90,6 @@ def test_tasks_that_stay_are_not_met_again_and_new_ones_are(platform: Platform, 
             platform.add_clips(2)
     assert titles == ["clip.mp4", "0.mp4", "1.mp4"]
     assert len(platform.project.tasks_at(AGENT)) == 3
-
-
-def test_shuffled_tasks_are_all_met_and_not_as_listed(platform: Platform, tmp_path: Path) -> None:
-    platform.add_clips(119)
-    sources = [encord_source(platform, tmp_path, order="shuffled") for _ in range(2)]
-    first, second = ([task.title for task in source.tasks()] for source in sources)
-    assert first != second
-    assert sorted(first) == sorted(second) == sorted(["clip.mp4", *(f"{number}.mp4" for number in range(119))])
-
-
-def test_a_task_that_another_has_done_is_not_fetched(platform: Platform, tmp_path: Path) -> None:
-    source = encord_source(platform, tmp_path, order="shuffled")
-    task = only_task(source)
-    with task.open() as media:
-        assert media.kind == "video"
-    source.proceed(task, "Annotate 1")
-    with pytest.raises(TakenError, match=r"clip\.mp4: no longer waits at stage 'Pre-Labeling Agent'"), task.open():
-        pass
-    assert len(platform.server.world.links) == 1
 
 
 def test_branches_of_one_video_are_tasks_of_their_own(platform: Platform, source: EncordSource) -> None:

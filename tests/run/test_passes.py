@@ -12,7 +12,7 @@ class Noting(NullProgress):
     def __init__(self) -> None:
         self.told: list[tuple[object, ...]] = []
 
-    def begin(self, title, num_frames, task_id=""):
+    def begin(self, title, num_frames, task_id="", worker=""):
         self.told.append(("begin", title))
 
     def event(self, name, **values):

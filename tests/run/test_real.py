@@ -33,7 +33,7 @@ def rows_of_run(clip: Path, weights: Path, output: Path, truth: dict) -> list[di
     """Detections of the run's coco.json, by the truth's own ids."""
     values = {
         "source": {"path": str(clip), "output": str(output)},
-        "detector": {"use": "ultralytics", "weights": str(weights), "conf": CONF},
+        "detector": {"use": "ultralytics", "weights": str(weights), "conf": CONF, "engine": "torch"},
         "labels": {"max_row_mb": 500},
     }
     assembly = assemble(check_config(values, "test"), Path())

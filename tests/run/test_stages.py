@@ -123,7 +123,9 @@ def test_a_watch_keeps_a_stage_in_the_report_of_all_when_only_another_has_work(
     configs = load_configs(write_config(project, tmp_path))
     stop = StopSignal()
     assemblies = [assemble(config, tmp_path) for config in configs]
-    passes = run_passes(assemblies, stop, every_task, (), rest=lambda: not stop.is_set)
+    passes = run_passes(
+        [(assembly, None) for assembly in assemblies], stop, every_task, (), rest=lambda: not stop.is_set
+    )
     assert [next(passes)[0].stage for _ in assemblies] == [SORT, AGENT]
     world = encord_server.world
     world.add_task(project.stage(AGENT), world.add_video(encord_clip, title="late.mp4"))

@@ -15,7 +15,7 @@ import pytest
 from prelabel.assembly.assemble import assemble
 from prelabel.config.load import check_config
 from prelabel.config.sections import Config
-from prelabel.data.frames import Media
+from prelabel.data.frames import Media, MediaLocation
 from prelabel.errors import AccountError, DetectError, OutageError, TakenError
 from prelabel.run.agents.agent import make_agent
 from prelabel.run.work import Failure, FetchedTask, InferredTask, Work
@@ -75,7 +75,7 @@ def test_a_model_infers_in_another_process_and_the_run_labels_and_saves_the_resu
     assembly = assemble(config, Path())
     (task,) = assembly.source.tasks()
     with task.open() as media:
-        sent = pickle.dumps(Work.of(task)), pickle.dumps(media)
+        sent = pickle.dumps(Work.of(task, MediaLocation("none"))), pickle.dumps(media)
         result: InferredTask = pickle.loads(pool.submit(infer, config, *sent).result())
     assert (result.key, result.failure) == ("a.mp4", None)
     assert result.seconds.keys() > {"fetch", "decode"}
@@ -101,7 +101,7 @@ def test_a_task_that_cannot_be_read_comes_back_as_a_record(folder: Path) -> None
     path = folder / "text.mp4"
     path.write_text("no video at all")
     agent = make_agent(assemble(config_of(folder, "detection"), Path()))
-    work = Work("text.mp4", "text.mp4", "", None)
+    work = Work("text.mp4", "text.mp4", "", None, MediaLocation("none"))
     (result,) = agent.infer([FetchedTask(work, Media("video", (path,)), ExitStack(), 0.0)])
     failure = pickle.loads(pickle.dumps(result)).failure
     assert (failure.kind, failure.effect, failure.retryable) == ("ReadError", "failed", True)

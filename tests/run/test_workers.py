@@ -1,35 +1,374 @@
-"""Several runs with outputs of their own on one stage: each task is labelled once and moved once, and none fails."""
+"""Runs whose model is in workers on a real Ray cluster: results, deaths, secrets, mistakes."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
+from prelabel.cli.commands import run_config
+from prelabel.config.load import check_config
+from prelabel.data.frames import MediaLocation
+from prelabel.errors import ConfigError, FetchError, PluginError
+from prelabel.run.actor import InferenceActor, Job, _plugin_folder
+from prelabel.run.work import Work
 from tests.encord_server import EncordServer
+from tests.encord_server.faults import Status
+from tests.kept import write_grey_clip
 from tests.killing import Scene
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+PLUGIN = '''
+import ctypes, importlib, os, signal, time
+from pathlib import Path
+import numpy as np
+from prelabel import Detections
+
+def once(flag):
+    """Returns whether the flag was there, and takes it away."""
+    try:
+        os.unlink(flag)
+    except FileNotFoundError:
+        return False
+    return True
+
+class Thing:
+    class_names = ("thing",)
+
+    def __init__(self, folder: str, die_at: str = "", seconds: float = 0.0):
+        self.folder, self.seconds = Path(folder), seconds
+        (self.folder / f"pid-{os.getpid()}").write_text(" ".join(os.environ))
+        if once(self.folder / "die at start"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if die_at:
+            module, _, name = die_at.partition(":")
+            owner, _, method = name.rpartition(".")
+            owner = getattr(importlib.import_module(module), owner)
+            original = getattr(owner, method)
+            def dies(*args, **kwargs):
+                if once(self.folder / "die"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*args, **kwargs)
+            setattr(owner, method, dies)
+
+    def detect(self, batch):
+        time.sleep(self.seconds)
+        brightness = [int(frame[0, 0, 0]) for frame in batch.data]
+        if max(brightness) > 200:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if once(self.folder / "die in a batch"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if once(self.folder / "hang"):
+            ctypes.PyDLL(None).sleep(60)  # keeps the interpreter's lock
+        return [Detections([(index, 2, 20 + index, 20)], [0.75], [0]) for index in batch.frame_indices.tolist()]
+
+class Shade:
+    class_names = ("dark", "bright")
+
+    def classify(self, images):
+        bright = [float(image.float().mean() > 127) for image in images]
+        return np.array([[1 - share, share] for share in bright], np.float32)
+
+class Broken:
+    class_names = ("thing",)
+
+    def __init__(self):
+        raise ValueError("the weights are torn")
+
+    def detect(self, batch):
+        return []
+'''
 
 
-def run_beside(scene: Scene, configs: list[Path]) -> Counter[str]:
-    """Runs every config in a process of its own at the same time; returns the tasks by how they ended."""
-    processes = [scene.start(config) for config in configs]
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0] * len(processes)
-    ended: Counter[str] = Counter()
-    for config in configs:
-        events = [json.loads(line) for line in config.with_suffix(".log").read_text().splitlines() if line[:1] == "{"]
-        ended.update(event["event"] for event in events if event["event"].startswith("task_"))
-    return ended
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ModuleType]:
+    """A Ray cluster with four cores and one GPU, as far as Ray is told."""
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    ray = pytest.importorskip("ray")
+    ray.init(
+        address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+    yield ray
+    ray.shutdown()
 
 
-def test_workers_with_outputs_of_their_own_do_no_harm(encord_server: EncordServer, tmp_path: Path) -> None:
-    scene = Scene(encord_server, tmp_path, num_tasks=16)
-    ended = run_beside(scene, [scene.config(f"worker-{number}", f"out-{number}") for number in range(3)])
-    scene.check()
-    assert len(encord_server.world.moves) == 16
-    assert ended["task_failed"] == 0
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    for number in range(6):
+        write_grey_clip(tmp_path / "clips" / f"{number}.mp4", 96, 64, 12)
+    return tmp_path
+
+
+def config_in(folder: Path, **changes: object) -> Path:
+    values = {
+        "source": {"path": str(folder / "clips"), "output": str(folder / "out")},
+        "detector": {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4},
+        "reader": {"isolate": "never"},
+        "retries": {"attempts": 1},
+        "workers": {"num": 2, "gpus": 0, "cpus": 1},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(values | changes))
+    return path
+
+
+def report_of(folder: Path) -> dict:
+    return json.loads((folder / "out" / "report.json").read_text())
+
+
+def rows_of(folder: Path) -> dict[str, list]:
+    """The boxes of each label row, by its file."""
+    rows = {}
+    for path in sorted((folder / "out").glob("*.labels.json")):
+        unit = next(iter(json.loads(path.read_text())["data_units"].values()))
+        rows[path.name] = [
+            (int(frame), one["boundingBox"], one["confidence"])
+            for frame, labels in unit["labels"].items()
+            for one in labels["objects"]
+        ]
+    return rows
+
+
+def test_workers_label_as_this_process_does_and_each_knows_what_the_other_has_done(cluster, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert run_config(config_in(folder)) == 0
+    rows, report = rows_of(folder), report_of(folder)
+    assert {len(boxes) for boxes in rows.values()} == {12}
+    assert len(rows) == 6
+    assert sum(worker["tasks"] for worker in report["workers"]) == 6
+    assert sum(worker["frames"] for worker in report["workers"]) == 72
+    assert {worker["name"] for worker in report["workers"]} == {"worker 1", "worker 2"}
+
+    assert run_config(config_in(folder, workers=None)) == 0
+    assert {task["status"] for task in report_of(folder)["tasks"]} == {"already done"}
+
+    assert run_config(config_in(folder, workers=None), ["source.output=plain"]) == 0
+    (folder / "out").rename(folder / "by workers")
+    (folder / "plain").rename(folder / "out")
+    assert rows_of(folder) == rows
+
+
+def test_images_of_many_tasks_are_classified_by_workers(cluster, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    images = folder / "images"
+    images.mkdir()
+    for number in range(9):
+        Image.fromarray(np.full((8, 8, 3), 20 * number + 40, np.uint8)).save(images / f"{number}.png")
+    config = config_in(
+        folder,
+        detector=None,
+        classifier={"use": "mine.py:Shade", "batch_size": 4},
+        source={"path": "images", "output": "out"},
+    )
+    config.write_text(config.read_text().replace("detector: null\n", ""))
+    assert run_config(config) == 0
+    answers = {task["title"]: task["instances"] for task in report_of(folder)["tasks"]}
+    assert answers == {f"{n}.png": {"bright" if 20 * n + 40 > 127 else "dark": 1} for n in range(9)}
+
+
+MOMENTS = {
+    "fetch": "prelabel.data.frames:Media.__post_init__",
+    "decode": "prelabel.inference.decoding:VideoDecoding._batches",
+    "result": "prelabel.run.agents.detection:DetectionAgent._result",
+}
+
+
+@pytest.mark.parametrize("moment", ["start", "batch", *MOMENTS])
+def test_what_a_dead_worker_had_in_hand_is_done_again(cluster, folder, monkeypatch, moment):
+    monkeypatch.chdir(folder)
+    flag = {"start": "die at start", "batch": "die in a batch"}.get(moment, "die")
+    (folder / flag).write_text("")
+    detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "die_at": MOMENTS.get(moment, "")}
+    assert run_config(config_in(folder, detector=detector)) == 0
+    assert not (folder / flag).exists()
+    assert {len(boxes) for boxes in rows_of(folder).values()} == {12}
+    assert len(rows_of(folder)) == 6
+
+
+def test_a_video_that_ends_each_worker_is_set_aside_and_all_others_are_done(cluster, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    Image.fromarray(np.full((64, 96, 3), 255, np.uint8)).save(folder / "clips" / "2b.png")
+    assert run_config(config_in(folder)) == 1
+    tasks = {task["title"]: task for task in report_of(folder)["tasks"]}
+    assert tasks["2b.png"]["status"] == "failed"
+    assert "3 workers ended while they had it in hand" in tasks["2b.png"]["reason"]
+    assert sum(task["status"] == "done" for task in tasks.values()) == 6
+
+
+def test_a_worker_that_keeps_the_interpreter_to_itself_is_restarted(cluster, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "hang").write_text("")
+    workers = {"num": 1, "gpus": 0, "cpus": 1, "stall_seconds": 3}
+    began = time.monotonic()
+    assert run_config(config_in(folder, workers=workers)) == 0
+    assert time.monotonic() - began < 55
+    assert len(rows_of(folder)) == 6
+
+
+def test_a_model_that_does_not_load_ends_the_run_with_its_reason(cluster, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(PluginError, match=r"'mine\.py:Broken' raised ValueError: the weights are torn$"):
+        run_config(config_in(folder, detector={"use": "mine.py:Broken"}))
+
+
+@pytest.mark.parametrize(
+    ("workers", "complaint"),
+    [
+        ({"num": 9, "gpus": 0, "cpus": 1}, "9 workers with 1 CPU cores each, the cluster has 4: lower num or cpus"),
+        ({"num": 2, "gpus": 1}, "2 workers with 1 GPUs each, the cluster has 1: lower num"),
+    ],
+)
+def test_more_than_the_cluster_has_is_refused(cluster, folder, monkeypatch, workers, complaint):
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match=complaint):
+        run_config(config_in(folder, workers=workers))
+
+
+def test_a_file_that_a_worker_cannot_see_is_named(tmp_path):
+    actor = InferenceActor(job_in(tmp_path))
+    work = Work("a.mp4", "a.mp4", "", None, MediaLocation("video", (tmp_path / "a.mp4",)))
+    with pytest.raises(FetchError, match=r"a\.mp4: worker on .* cannot see it"), actor._open(work):
+        pass
+
+
+def test_plug_in_files_travel_to_a_worker_on_another_machine(tmp_path):
+    job = job_in(tmp_path / "not here", {"parts/mine.py": b"content"})
+    assert (_plugin_folder(job) / "parts" / "mine.py").read_bytes() == b"content"
+
+
+def job_in(folder: Path, plugin_files: dict[str, bytes] | None = None) -> Job:
+    values = {"source": {"path": "clips"}, "detector": {"use": "mine.py:Thing", "folder": "."}}
+    return Job(check_config(values, "test"), folder, plugin_files or {}, None, 1, uses_gpu=False, cache_bytes=10**9)
+
+
+def test_a_cluster_that_is_not_there_is_named(folder):
+    ended = prelabel_run(config_in(folder, workers={"num": 2, "address": "127.0.0.1:1"}), folder).communicate()
+    assert "workers.address: 127.0.0.1:1: cannot be joined" in ended[1]
+    assert "Traceback" not in ended[1]
+
+
+def prelabel_run(config: Path, folder: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "prelabel", "run", str(config)],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def pids_in(folder: Path) -> set[int]:
+    return {int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")}
+
+
+def are_alive(pids: set[int]) -> list[int]:
+    return [
+        pid
+        for pid in pids
+        if Path(f"/proc/{pid}/cmdline").exists() and b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def test_workers_end_with_a_killed_run_and_the_next_run_goes_on(folder):
+    detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "seconds": 0.5}
+    process = prelabel_run(config_in(folder, detector=detector), folder)
+    for line in process.stdout:
+        if json.loads(line)["event"] == "task_done":
+            break
+    workers = pids_in(folder)
+    assert are_alive(workers)
+    process.kill()
+    process.communicate()
+    give_up = time.monotonic() + 30
+    while are_alive(workers):
+        assert time.monotonic() < give_up
+        time.sleep(0.2)
+    process = prelabel_run(config_in(folder, detector=detector, workers=None), folder)
+    process.communicate()
+    assert process.returncode == 0
+    assert {len(boxes) for boxes in rows_of(folder).values()} == {12}
+    statuses = [task["status"] for task in report_of(folder)["tasks"]]
+    assert "already done" in statuses
+    assert len(statuses) == 6
+
+
+def test_a_stop_request_ends_a_run_with_workers_after_what_is_in_hand(folder):
+    detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "seconds": 0.7}
+    process = prelabel_run(config_in(folder, detector=detector, workers={"num": 1, "gpus": 0, "cpus": 1}), folder)
+    for line in process.stdout:
+        if json.loads(line)["event"] == "task_done":
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert 1 <= len(rows_of(folder)) < 6
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short path, since Ray's sockets lie below it."""
+    with tempfile.TemporaryDirectory(prefix="r") as folder:
+        yield Path(folder)
+
+
+def test_the_key_and_links_stay_with_the_run(encord_server: EncordServer, tmp_path: Path, short: Path):
+    scene = Scene(encord_server, tmp_path, num_tasks=2)
+    (tmp_path / "mine.py").write_text(PLUGIN.replace('"thing",', '"Pedestrian",'))
+    config = scene.config()
+    detector = f"detector: {{use: 'mine.py:Thing', folder: '{tmp_path}'}}"
+    config.write_text(
+        config.read_text().replace("detector: {use: 'tests.killing:Fixed', batch_size: 5}", detector)
+        + "workers: {num: 1, gpus: 0, cpus: 1}\n"
+    )
+    process = prelabel_run(config, tmp_path, **scene.environment, RAY_TMPDIR=str(short))
+    told, said = process.communicate()
+    assert process.returncode == 0, said
+    (names,) = [path.read_text().split() for path in tmp_path.glob("pid-*")]
+    assert "PATH" in names
+    assert not [name for name in names if name.startswith("ENCORD_SSH")]
+    secrets = [scene.environment["ENCORD_SSH_KEY"].splitlines()[1], *(link.url for link in encord_server.world.links)]
+    kept = [path for place in (short, tmp_path / "out") for path in place.rglob("*") if path.is_file()]
+    assert any("raylet" in path.name for path in kept)
+    texts = [told, said, *(path.read_text(errors="replace") for path in kept)]
+    assert not [secret for secret in secrets for text in texts if secret in text]
+
+
+def test_each_video_of_a_stage_is_fetched_once_and_workers_have_no_key(
+    cluster, encord_server: EncordServer, tmp_path: Path, monkeypatch
+):
+    scene = Scene(encord_server, tmp_path, num_tasks=7)
+    for name, value in scene.environment.items():
+        monkeypatch.setenv(name, value)
+    config = scene.config()
+    config.write_text(config.read_text() + "workers: {num: 2, gpus: 0, cpus: 1}\n")
+    assert run_config(config) == 0
+    scene.check_done()
+    assert len(encord_server.world.downloads) == 7
+
+
+def test_a_refused_link_is_replaced(cluster, encord_server: EncordServer, tmp_path: Path, monkeypatch):
+    scene = Scene(encord_server, tmp_path, num_tasks=2)
+    for name, value in scene.environment.items():
+        monkeypatch.setenv(name, value)
+    config = scene.config()
+    once = config.read_text().replace("retries: {wait_seconds: 0}", "retries: {attempts: 1}")
+    config.write_text(once + "workers: {num: 1, gpus: 0, cpus: 1}\n")
+    encord_server.faults.add("download", Status(403))
+    assert run_config(config) == 0
+    scene.check_done()

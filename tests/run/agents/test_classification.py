@@ -87,7 +87,7 @@ def test_a_task_that_is_begun_is_told_by_title_and_key(photos):
     begun = []
 
     class Notes(NullProgress):
-        def begin(self, title, num_frames, task_id=""):
+        def begin(self, title, num_frames, task_id="", worker=""):
             begun.append((title, num_frames, task_id))
 
     run(assembly_of(photos), progress=Notes())

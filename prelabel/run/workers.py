@@ -1,0 +1,620 @@
+"""Workers on Ray: the run's side. It places the workers, gives them tasks, and goes on when one of them dies.
+
+Each task of the run waits on a thread of its own for its result, so there are twice as many threads as workers: one
+task is inferred while the next one is fetched. Whatever takes time on the workers' side, the run only waits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prelabel import errors
+from prelabel.assembly.assemble import Assembly
+from prelabel.assembly.classifier_parts import ClassifierParts
+from prelabel.assembly.detectors import LiveDetector
+from prelabel.config.sections import Config, WorkersSection
+from prelabel.data.detections import Detections
+from prelabel.data.frames import FrameBatch, MediaLocation
+from prelabel.data.ontology import Ontology
+from prelabel.errors import ConfigError, MachineError, SetupError
+from prelabel.files.folder_source import FolderSection
+from prelabel.plugins.protocols import Classifier, Detector, Task
+from prelabel.plugins.traits import ModelTraits
+from prelabel.run.actor import Begun, FramesDone, InferenceActor, Job, ModelDescription, Status
+from prelabel.run.work import Failure, InferredTask, TaskResult, Work
+from prelabel.runtime.interrupts import Stopped, StopSignal
+from prelabel.runtime.prefetch import map_ahead
+from prelabel.runtime.process_settings import usable_cores
+from prelabel.runtime.progress import Progress
+from prelabel.store.report import WorkerReport
+
+TASKS_IN_HAND = 2
+"""Per worker: one that is inferred, and one that is fetched meanwhile."""
+MAX_DEATHS = 3
+"""A task that was in hand at the death of this many workers is not tried again."""
+MAX_LINKS = 3
+"""Links that a task gets in one attempt. A link may expire while the task waits for its turn."""
+POLL_SECONDS = 0.5
+CONNECT_SECONDS = 10.0
+LOST_SECONDS = 600.0
+"""If no worker has answered for this long, the run ends."""
+SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE", "ENCORD_WEBHOOK_SECRET")
+"""Variables that workers must not inherit."""
+
+_LOG = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class WorkersModel:
+    """Stands for the model that the workers hold.
+
+    Attributes:
+        class_names: names by class id.
+        traits: the model's facts.
+        warnings: what a user should know of how the model was loaded.
+        workers: for the usage counters of a model behind a service.
+    """
+
+    class_names: tuple[str, ...]
+    traits: ModelTraits
+    warnings: tuple[str, ...]
+    workers: RayWorkers = field(repr=False)
+
+    @property
+    def usage(self) -> dict[str, float]:
+        """The sum of the workers' usage counters."""
+        return self.workers.usage()
+
+    def detect(self, batch: FrameBatch) -> list[Detections]:
+        """Raises a TypeError, since only the workers detect."""
+        raise TypeError("the workers detect")
+
+    def classify(self, images: Sequence[Any]) -> Any:
+        """Raises a TypeError, since only the workers classify."""
+        raise TypeError("the workers classify")
+
+
+@dataclass(frozen=True)
+class WorkersGeometryModel(WorkersModel):
+    """Stands for a detector whose masks, keypoints or rotated boxes must be requested."""
+
+    def with_geometry(self, class_ids: frozenset[int]) -> WorkersGeometryModel:
+        """Returns this: each worker requests what the labels need by itself."""
+        return self
+
+
+@dataclass(frozen=True)
+class WorkersDetector(LiveDetector):
+    """The detector that a config names, in workers."""
+
+    workers: RayWorkers = field(kw_only=True)
+
+    @cached_property
+    def detector(self) -> Detector:
+        """What the run knows of the workers' detector."""
+        return self.workers.model
+
+
+@dataclass(frozen=True)
+class WorkersClassifier(ClassifierParts):
+    """The components of a classification agent whose classifier is in workers."""
+
+    workers: RayWorkers = field(kw_only=True)
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """What the run knows of the workers' classifier."""
+        return self.workers.model
+
+
+def use_workers(assembly: Assembly) -> tuple[Assembly, RayWorkers | None]:
+    """Returns the components of a run whose model is in workers, and the workers; None if the config has none.
+
+    A function of the user's own runs in the process of the run, because it may use the platform.
+    """
+    config = assembly.config
+    if config.workers is None or config.agent_kind == "function":
+        return assembly, None
+    workers = RayWorkers(config.workers, config, assembly.folder, assembly.parts.find_ontology)
+    if config.agent_kind == "detection":
+        provider = WorkersDetector(config, assembly.folder, workers=workers)
+        return replace(assembly, detection=replace(assembly.detection, provider=provider)), workers
+    parts = WorkersClassifier(config, assembly.folder, assembly.classification.find_ontology, workers=workers)
+    return replace(assembly, classification=parts), workers
+
+
+class RayWorkers:
+    """Workers of one stage on a Ray cluster, which is started on this machine unless the config names one.
+
+    Ray is imported and the workers start when the model is first asked for.
+    """
+
+    def __init__(
+        self, section: WorkersSection, config: Config, folder: Path, find_ontology: Callable[[], Ontology | None]
+    ) -> None:
+        """Stores the settings; starts nothing.
+
+        Args:
+            section: the config's section `workers`.
+            config: of the run.
+            folder: the config's folder, which plug-in paths are relative to.
+            find_ontology: returns the source's ontology; None if it is made from the model's classes.
+        """
+        self._section, self._config, self._folder, self._find_ontology = section, config, folder, find_ontology
+        self._slots: list[_Slot] = []
+        self._changed = threading.Condition()
+        self._aborted = threading.Event()
+        self._has_connected = False
+        self._seconds = 0.0
+
+    @cached_property
+    def model(self) -> WorkersModel:
+        """The model; starts the workers, and waits until all of them have loaded it.
+
+        Raises:
+            SetupError: Ray cannot be started or joined, has too little for the workers, or the model does not load.
+        """
+        described = self._start()
+        kind = WorkersGeometryModel if described.waits_for_geometry else WorkersModel
+        return kind(described.class_names, described.traits, described.warnings, self)
+
+    def usage(self) -> dict[str, float]:
+        """Returns the sum of the workers' usage counters."""
+        total: dict[str, float] = {}
+        for slot in self._slots:
+            for name, number in slot.usage.items():
+                total[name] = total.get(name, 0) + number
+        return total
+
+    def reports(self) -> tuple[WorkerReport, ...]:
+        """Returns what each worker did so far."""
+        return tuple(slot.report(self._seconds) for slot in self._slots)
+
+    def process(
+        self, tasks: Iterable[Task | InferredTask[Any] | TaskResult], progress: Progress, stop: StopSignal
+    ) -> Generator[InferredTask[Any] | TaskResult, None, None]:
+        """Yields the result of each task as soon as it is there. Results among the input are passed on.
+
+        Args:
+            tasks: tasks or results; read on the caller's thread, only as far as workers are free.
+            progress: notified of what the workers do.
+            stop: checked while the run waits; a second stop request ends the workers.
+
+        Raises:
+            Stopped: a second stop request.
+        """
+        _ = self.model
+        self._aborted.clear()
+        began = time.monotonic()
+        infer = partial(self._infer, progress=progress, stop=stop)
+        most = TASKS_IN_HAND * len(self._slots)
+        with (
+            self._watching(progress),
+            closing(map_ahead(infer, self._chunks(tasks), num_workers=most, name="worker")) as answers,
+        ):
+            try:
+                for results in answers:
+                    yield from results
+            except BaseException:
+                self._abort()  # before the context waits for the threads, which wait for the workers
+                raise
+            finally:
+                self._seconds += time.monotonic() - began
+
+    def close(self) -> None:
+        """Ends the workers, and leaves or ends the cluster."""
+        if not self._slots:
+            return
+        import ray
+
+        for slot in self._slots:
+            ray.kill(slot.actor)
+        self._slots = []
+        if self._has_connected:
+            ray.shutdown()
+
+    # Start
+
+    def _start(self) -> ModelDescription:
+        ray = _import_ray()
+        self._has_connected = _connect(ray, self._section)
+        num, gpus, cores = _shares(ray, self._section)
+        job = Job(
+            config=self._config.model_copy(
+                update={"source": FolderSection(path=Path()), "sink": None, "workers": None, "routing": ()}
+            ),
+            folder=self._folder.absolute(),
+            plugin_files=_plugin_files(self._config, self._folder),
+            ontology=self._find_ontology(),
+            num_cores=cores,
+            uses_gpu=gpus > 0,
+            cache_bytes=int(getattr(self._config.source, "cache_gb", 20.0) * 1e9),
+        )
+        in_hand = TASKS_IN_HAND
+        actor = ray.remote(InferenceActor).options(
+            num_cpus=cores,
+            num_gpus=gpus,
+            max_restarts=-1,  # nothing is lost with a worker but the tasks in hand, which the run gives to others
+            max_task_retries=0,
+            # One more for the task that a restarted worker gets while Ray still counts the calls of the dead one.
+            max_concurrency=in_hand + 2,
+        )
+        self._slots = [_Slot(f"worker {number}", actor.remote(job)) for number in range(1, num + 1)]
+        asked = [slot.actor.describe.remote() for slot in self._slots]
+        described = [_describe(ray, slot, answer) for slot, answer in zip(self._slots, asked, strict=True)]
+        return described[0]
+
+    # Tasks
+
+    def _chunks(
+        self, tasks: Iterable[Task | InferredTask[Any] | TaskResult]
+    ) -> Iterator[list[Task] | InferredTask[Any] | TaskResult]:
+        """Yields the tasks that a worker gets at once. Images share batches, so they go by as many as fill one."""
+        size = 1
+        if self._config.classifier is not None:
+            asked = self._config.classifier.batch_size
+            size = (self.model.traits.batch_size or 32) if asked == "auto" else asked
+        chunk: list[Task] = []
+        for task in tasks:
+            if isinstance(task, InferredTask | TaskResult):
+                yield task
+                continue
+            chunk.append(task)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def _infer(
+        self, chunk: list[Task] | InferredTask[Any] | TaskResult, *, progress: Progress, stop: StopSignal
+    ) -> list[InferredTask[Any] | TaskResult]:
+        """Returns the results of a chunk's tasks. Runs on a thread of its own for each chunk in hand."""
+        if isinstance(chunk, InferredTask | TaskResult):
+            return [chunk]
+        results: list[InferredTask[Any] | TaskResult] = []
+        to_do = chunk
+        with ExitStack() as stack:  # some media are open in this process until the worker has read them
+            for _ in range(MAX_LINKS):
+                works = []
+                for task in to_do:
+                    try:
+                        works.append(Work.of(task, _locate(task, stack)))
+                    except Exception as error:
+                        results.append(InferredTask.failed(task.key, error))
+                found = self._run(works, progress, stop) if works else []
+                refused = {result.key for result in found if _lost_its_link(result)}
+                results += [result for result in found if result.key not in refused]
+                to_do = [task for task in to_do if task.key in refused]
+                if not to_do:
+                    return results
+        return [*results, *(result for result in found if result.key in refused)]
+
+    def _run(
+        self, works: Sequence[Work], progress: Progress, stop: StopSignal, deaths: int = 0
+    ) -> list[InferredTask[Any]]:
+        """Returns the results of works from some worker; from another one if it dies."""
+        import ray
+
+        while True:
+            with self._take(stop, alone=deaths > 0) as slot:
+                if slot is None:
+                    return [InferredTask(work.key, failure=_NOBODY_LEFT) for work in works]
+                try:
+                    answer: tuple[list[InferredTask[Any]], Status]
+                    answer = self._await(slot.actor.infer.remote(works), stop)
+                    self._tell(slot, answer[1], progress)
+                    slot.num_tasks += len(works)
+                    return answer[0]
+                except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
+                    slot.is_up = False
+                    reason = _first_line(error)
+                except ray.exceptions.RayError as error:  # a result that cannot travel, or a bug
+                    failure = Failure("WorkerError", f"the worker raised: {_first_line(error)}")
+                    return [InferredTask(work.key, failure=failure) for work in works]
+            deaths += 1
+            _LOG.info("%s ended: %s", slot.name, reason)
+            titles = ", ".join(work.title for work in works)
+            progress.event("warning", message=f"{slot.name} ended with {titles} in hand: {reason}", worker=slot.name)
+            if len(works) > 1:  # one of them may be what ends workers
+                return [result for work in works for result in self._run([work], progress, stop, deaths)]
+            if deaths >= MAX_DEATHS:
+                text = f"{titles}: {MAX_DEATHS} workers ended while they had it in hand, the last: {reason}"
+                failure = Failure("WorkerError", text, retryable=False)
+                return [InferredTask(works[0].key, failure=failure)]
+
+    def _await(self, answer: Any, stop: StopSignal) -> Any:
+        import ray
+
+        while True:
+            ready, _ = ray.wait([answer], timeout=POLL_SECONDS)
+            if ready:
+                return ray.get(answer)
+            if stop.is_now or self._aborted.is_set():
+                raise Stopped
+
+    @contextmanager
+    def _take(self, stop: StopSignal, *, alone: bool) -> Iterator[_Slot | None]:
+        """Waits for a place at the worker with the fewest tasks in hand; yields None if all workers are lost.
+
+        Args:
+            stop: a second stop request ends the waiting.
+            alone: wait for a worker without tasks, and keep others away: so that a task that ends workers takes no
+                other task with it.
+
+        Raises:
+            Stopped: a second stop request.
+        """
+        lost_at = time.monotonic() + LOST_SECONDS
+        slot: _Slot | None = None
+        with self._changed:
+            while slot is None:
+                if stop.is_now or self._aborted.is_set():
+                    raise Stopped
+                if any(slot.is_up for slot in self._slots):
+                    lost_at = time.monotonic() + LOST_SECONDS
+                elif time.monotonic() > lost_at:
+                    break
+                most = 0 if alone else TASKS_IN_HAND - 1
+                free = [each for each in self._slots if each.is_up and not each.is_alone and each.num_in_hand <= most]
+                slot = min(free, key=lambda each: each.num_in_hand, default=None)
+                if slot is None:
+                    self._changed.wait(POLL_SECONDS)
+            if slot is not None:
+                slot.begin(alone=alone)
+        try:
+            yield slot
+        finally:
+            if slot is not None:
+                with self._changed:
+                    slot.end(alone=alone)
+                    self._changed.notify_all()
+
+    def _abort(self) -> None:
+        """Ends the work in hand: restarts the workers that have some, since a call to the model cannot be ended."""
+        import ray
+
+        self._aborted.set()
+        for slot in self._slots:
+            if slot.num_in_hand:
+                ray.kill(slot.actor, no_restart=False)
+
+    # News
+
+    @contextmanager
+    def _watching(self, progress: Progress) -> Iterator[None]:
+        """Asks the workers for news on a thread of its own, and restarts those that do not answer."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(progress, ended), name="watch workers", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _watch(self, progress: Progress, ended: threading.Event) -> None:
+        import ray
+
+        asked: dict[_Slot, tuple[Any, float]] = {}
+        while not ended.wait(POLL_SECONDS):
+            for slot in self._slots:
+                answer, since = asked[slot] if slot in asked else (slot.actor.status.remote(), time.monotonic())
+                asked[slot] = answer, since
+                if ray.wait([answer], timeout=0)[0]:
+                    del asked[slot]
+                    self._hear(slot, answer, progress)
+                elif slot.is_up and time.monotonic() - since > self._section.stall_seconds:
+                    _LOG.warning("%s has not answered for %.0f s: it is restarted", slot.name, time.monotonic() - since)
+                    del asked[slot]
+                    slot.is_up = False
+                    ray.kill(slot.actor, no_restart=False)
+        for slot, (answer, _) in asked.items():  # the last answers may hold the last frames
+            if slot.is_up and ray.wait([answer], timeout=POLL_SECONDS)[0]:
+                self._hear(slot, answer, progress)
+
+    def _hear(self, slot: _Slot, answer: Any, progress: Progress) -> None:
+        """Passes on a worker's answer; a worker whose call failed is down until it answers again."""
+        import ray
+
+        try:
+            self._tell(slot, ray.get(answer), progress)
+            slot.is_up = True
+        except ray.exceptions.RayError:
+            slot.is_up = False
+
+    def _tell(self, slot: _Slot, status: Status, progress: Progress) -> None:
+        with slot.telling:
+            slot.usage = dict(status.usage) or slot.usage
+            for one in status.news:
+                if isinstance(one, Begun):
+                    progress.begin(one.title, one.num_frames, one.task_id, slot.name)
+                elif isinstance(one, FramesDone):
+                    slot.num_frames += one.num_frames
+                    progress.frames(one.num_frames, slot.name)
+                else:
+                    progress.event(one.name, **one.values)
+
+
+class _Slot:
+    """A worker as the run sees it."""
+
+    def __init__(self, name: str, actor: Any) -> None:
+        self.name, self.actor = name, actor
+        self.host = self.device = ""
+        self.is_up = True
+        self.is_alone = False
+        self.num_in_hand = self.num_tasks = self.num_frames = 0
+        self.usage: dict[str, float] = {}
+        self.telling = threading.Lock()  # news come by two threads, and have an order
+        self._busy_since, self._busy_seconds = 0.0, 0.0
+
+    def begin(self, *, alone: bool) -> None:
+        """Counts a call to the worker."""
+        if not self.num_in_hand:
+            self._busy_since = time.monotonic()
+        self.num_in_hand += 1
+        self.is_alone = alone
+
+    def end(self, *, alone: bool) -> None:
+        """Counts the end of a call."""
+        self.num_in_hand -= 1
+        self.is_alone = self.is_alone and not alone
+        if not self.num_in_hand:
+            self._busy_seconds += time.monotonic() - self._busy_since
+
+    def report(self, seconds: float) -> WorkerReport:
+        """Returns what the worker did in a run of so many seconds."""
+        share = round(min(1.0, self._busy_seconds / seconds), 3) if seconds else 0.0
+        return WorkerReport(self.name, self.host, self.device, self.num_tasks, self.num_frames, share)
+
+
+_NOBODY_LEFT = Failure(
+    "MachineError", f"workers: none has answered for {LOST_SECONDS:.0f} s", "run_ends", retryable=False
+)
+
+
+def _locate(task: Task, stack: ExitStack) -> MediaLocation:
+    """Returns where a worker finds a task's media. A task that cannot say is opened here, until `stack` closes."""
+    locate: Callable[[], MediaLocation] | None = getattr(task, "locate", None)
+    if locate is not None:
+        return locate()
+    media = stack.enter_context(task.open())
+    return MediaLocation(media.kind, tuple(path.absolute() for path in media.paths))
+
+
+def _lost_its_link(result: InferredTask[Any]) -> bool:
+    return result.failure is not None and result.failure.kind == "LinkExpiredError"
+
+
+def _plugin_files(config: Config, folder: Path) -> dict[str, bytes]:
+    """Returns the config's own plug-in files that workers need, by path relative to the folder."""
+    uses = [section.use for section in (config.reader, config.detector, config.classifier) if section is not None]
+    names = [use.rpartition(":")[0] for use in uses]
+    return {name: (folder / name).read_bytes() for name in names if name.endswith(".py") and (folder / name).is_file()}
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"\x1b\[\d+m", "", lines[0])[:300] if lines else type(error).__name__
+
+
+# Ray
+
+
+def _describe(ray: Any, slot: _Slot, answer: Any) -> ModelDescription:
+    """Returns a worker's description of its model; asks again if the worker dies meanwhile, a few times.
+
+    Raises:
+        SetupError: the model does not load.
+    """
+    for deaths in range(1, MAX_DEATHS + 1):
+        try:
+            described: ModelDescription | Failure = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            if deaths == MAX_DEATHS:
+                text = f"workers: {slot.name} ended {deaths} times while it loaded the model: {_first_line(error)}"
+                raise MachineError(text) from None
+            answer = slot.actor.describe.remote()
+            continue
+        if isinstance(described, Failure):
+            kind = getattr(errors, described.kind, MachineError)
+            raise (kind if issubclass(kind, SetupError) else MachineError)(described.reason)
+        slot.host, slot.device = described.host, described.traits.device or ""
+        return described
+    raise AssertionError("unreachable")
+
+
+def _import_ray() -> Any:
+    if importlib.util.find_spec("ray") is None:
+        raise MachineError("workers: Ray is not installed: uv sync --extra ray, or pip install 'prelabel[ray]'")
+    # If the run was started by `uv run`, Ray 2.47 and later would start each worker by it too, and upload the working
+    # directory. Ray also sends usage statistics home. Both are read when it is imported.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    return ray
+
+
+def _connect(ray: Any, section: WorkersSection) -> bool:
+    """Joins a cluster, or starts one on this machine; returns False if this process has joined one already.
+
+    Raises:
+        ConfigError: there is no cluster at the address, or it cannot be joined.
+        MachineError: Ray does not start here.
+    """
+    if ray.is_initialized():
+        return False
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
+    try:
+        with _without_secrets():
+            if section.address is None:
+                num = section.num if section.num != "auto" else 1
+                cores = max(usable_cores(), num * (section.cpus if section.cpus != "auto" else 1))
+                ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
+            else:
+                _check_answers(section.address)
+                ray.init(address=section.address, **options)
+        return True
+    except (OSError, RuntimeError, ValueError) as error:
+        if section.address is None:
+            raise MachineError(f"workers: Ray does not start on this machine: {_first_line(error)}") from error
+        raise ConfigError(
+            f"workers.address: {section.address}: cannot be joined: {_first_line(error)}: start the cluster first "
+            "(`ray start --head`), with the same versions of Ray and Python, or leave address out"
+        ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raises an OSError if nothing answers at `host:port`; Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Hides the key from what is started: Ray's processes and workers inherit the environment."""
+    hidden = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _shares(ray: Any, section: WorkersSection) -> tuple[int, float, int]:
+    """Returns the number of workers, and the GPUs and CPU cores of each.
+
+    Raises:
+        ConfigError: the cluster has less than the config asks for.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    num_gpus, num_cores = (sum(node.get(kind, 0) for node in nodes) for kind in ("GPU", "CPU"))
+    gpus = section.gpus if num_gpus else 0.0
+    most = max(1, int(num_gpus // gpus)) if gpus else 1
+    num = most if section.num == "auto" else section.num
+    if num * gpus > num_gpus:
+        raise ConfigError(f"workers: {num} workers with {gpus:g} GPUs each, the cluster has {num_gpus:g}: lower num")
+    cores = max(1, int(num_cores // num)) if section.cpus == "auto" else section.cpus
+    if section.cpus == "auto":  # an even share must also fit on the node
+        largest = max((int(node.get("CPU", 0)) for node in nodes), default=1)
+        cores = min(cores, max(1, largest))
+    if num * cores > num_cores:
+        raise ConfigError(
+            f"workers: {num} workers with {cores} CPU cores each, the cluster has {num_cores:g}: lower num or cpus"
+        )
+    return num, gpus, cores
