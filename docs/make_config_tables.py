@@ -33,6 +33,7 @@ TABLES: dict[str, Mapping[str, FieldInfo]] = {
     "detector": DetectorSection.model_fields,
     "detector: ultralytics": described_options("detector", "ultralytics"),
     "detector: torchvision": described_options("detector", "torchvision"),
+    "detector: transformers": described_options("detector", "transformers"),
     "classifier": ClassifierSection.model_fields,
     "classifier: torchvision": described_options("classifier", "torchvision"),
     "classifier: openai": described_options("classifier", "openai"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,7 +175,13 @@ class Assembly:
         return self.store.path(task, LABELS_ENDING) if self.writes_files else None
 
 
-def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared | None = None) -> Assembly:
+def assemble(
+    config: Config,
+    folder: Path,
+    dry_run: bool = False,
+    shared: Shared | None = None,
+    find_ontology: Callable[[], Ontology | None] | None = None,
+) -> Assembly:
     """Returns the components of a run.
 
     Args:
@@ -182,11 +189,12 @@ def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared
         folder: the config's folder, which plug-in paths are relative to.
         dry_run: write labels to files below the output, and change nothing on the platform.
         shared: components that other stages of the same run may use too.
+        find_ontology: returns the ontology, in place of the source's.
     """
     shared = Shared() if shared is None else shared
     store = RunFolder(output_of(config, dry_run))
     source = make_source(config, folder, shared)
-    find_ontology = partial(_find_ontology, source, config)
+    find_ontology = find_ontology or cache(partial(_find_ontology, source, config))
     return Assembly(
         config=config,
         folder=folder,
@@ -194,7 +202,7 @@ def assemble(config: Config, folder: Path, dry_run: bool = False, shared: Shared
         store=store,
         found_store=store,
         named_source=source,
-        detection=DetectorParts(config, folder, LiveDetector(config, folder, shared), find_ontology),
+        detection=DetectorParts(config, folder, LiveDetector(config, folder, find_ontology, shared), find_ontology),
         classification=ClassifierParts(config, folder, find_ontology, shared),
         function=FunctionParts(config, folder, find_ontology),
     )

@@ -15,6 +15,7 @@ from prelabel.data.frames import VideoInfo
 from prelabel.data.geometry import BOXES_ONLY, OutputSpec
 from prelabel.data.label_map import LabelMap, build_label_map
 from prelabel.data.ontology import BOX_SHAPES, Ontology
+from prelabel.data.words import objects_by_word
 from prelabel.errors import ConfigError
 from prelabel.labels.tracking import Linking
 from prelabel.models.replicas import count_streams, on_streams
@@ -114,7 +115,7 @@ class DetectorParts:
         given = self.find_ontology()
         if given is not None:
             return given
-        named = dict(self.config.labels.classes)
+        named = self._named_objects
         detector = self.provider.detector
         targets = [named.get(name, name) for name in detector.class_names]
         names = list(dict.fromkeys(target for target in targets if target is not None))
@@ -124,13 +125,29 @@ class DetectorParts:
         return Ontology.from_classes(names, shape=shape, point_names=points)
 
     @cached_property
+    def _named_objects(self) -> dict[str, str | None]:
+        """The ontology objects of the classes for which the config names one.
+
+        Raises:
+            ConfigError: stored detections lack a word in `labels.prompts`, since it was added later.
+        """
+        labels, class_names = self.config.labels, self.provider.detector.class_names
+        by_word = objects_by_word(labels.prompts)
+        if detector_section(self.config).options.get("words") is not None:
+            by_word = {word: name for word, name in by_word.items() if word in class_names}
+        added = next((word for word in by_word if word not in class_names), None)
+        if added is not None:
+            raise ConfigError(f"labels.prompts: nothing has looked for {added!r} yet: `prelabel run CONFIG` first")
+        return {**by_word, **labels.classes}
+
+    @cached_property
     def label_map(self) -> LabelMap:
         """The mapping from classes to ontology objects."""
         labels = self.config.labels
         return build_label_map(
             self.provider.detector.class_names,
             self.ontology,
-            labels.classes,
+            self._named_objects,
             unmapped=labels.unmapped,
             offer=traits_of(self.provider.detector).output,
             keypoints=labels.keypoints,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any, Protocol
 
 from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
 from prelabel.config.sections import Config, DetectorSection
+from prelabel.data.label_map import NAMES_IN_SHORT
+from prelabel.data.ontology import Ontology
+from prelabel.data.words import words_to_find
 from prelabel.errors import ConfigError
 from prelabel.models.weights import find_card, plugin_for
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin, load_plugin
 from prelabel.plugins.protocols import Detector, ModelRecord
-from prelabel.plugins.traits import traits_of
+from prelabel.plugins.traits import has_method, traits_of
 from prelabel.runtime.shared import Shared
 
 ULTRALYTICS_ENDINGS = (".pt", ".onnx", ".engine", ".torchscript", "_openvino_model", "_openvino_model/")
@@ -56,11 +60,13 @@ class LiveDetector:
     Attributes:
         config: a config with a detector.
         folder: the config's folder, which plug-in paths are relative to.
+        find_ontology: returns the source's ontology; None if it must be made from the model's classes.
         shared: components that other stages of the same run may use too.
     """
 
     config: Config
     folder: Path
+    find_ontology: Callable[[], Ontology | None]
     shared: Shared = field(default_factory=Shared)
 
     @cached_property
@@ -70,13 +76,27 @@ class LiveDetector:
 
     @cached_property
     def detector(self) -> Detector:
-        """The detector with its weights loaded."""
+        """The detector with its weights loaded and, if it finds what words name, with its words."""
         options = detector_section(self.config).options
         built = self.shared.once(("detector", self.plugin.use, options), lambda: self.plugin.build(options=options))
         if not isinstance(built, Detector):
             raise ConfigError(f"detector.use: {self.plugin.use!r} lacks `class_names` or `detect(batch)`")
-        self.plugin.check_class_names(built.class_names)
-        return built
+        detector = self._with_words(built)
+        self.plugin.check_class_names(detector.class_names)
+        return detector
+
+    def _with_words(self, detector: Detector) -> Detector:
+        """Returns the detector with the words of the config or the ontology, unless it has words or fixed classes."""
+        prompts, passes = self.config.labels.prompts, traits_of(detector).word_passes
+        if passes is None and prompts:
+            known = ", ".join(detector.class_names[:NAMES_IN_SHORT])
+            raise ConfigError(
+                f"labels.prompts: this detector has fixed classes ({known}, …), so it takes no words: leave prompts "
+                "out, and map the classes with labels.classes"
+            )
+        if passes is not None and not detector.class_names and has_method(detector, "with_words"):
+            return detector.with_words(words_to_find(prompts, self.find_ontology()))
+        return detector
 
     @cached_property
     def model(self) -> ModelRecord:
@@ -154,4 +174,4 @@ def detector_for(weights: object) -> str:
         ConfigError: neither names a detector.
     """
     endings = dict.fromkeys(ULTRALYTICS_ENDINGS, "ultralytics")
-    return plugin_for("detector", weights, "ultralytics, torchvision", endings)
+    return plugin_for("detector", weights, "ultralytics, torchvision, transformers", endings)

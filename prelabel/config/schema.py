@@ -23,7 +23,7 @@ Schema = dict[str, Any]
 SOURCES = ("folder", "demo", "encord")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 BUILT_IN: dict[PluginKind, tuple[str, ...]] = {
-    "detector": ("ultralytics", "torchvision"),
+    "detector": ("ultralytics", "torchvision", "transformers"),
     "classifier": ("torchvision", "ultralytics", "openai"),
 }
 

@@ -109,8 +109,8 @@ class DetectorSection(ModelSection):
 
     use: Annotated[str, Affects.DETECTIONS] = Field(
         "",
-        description="ultralytics | torchvision | module:Name | mine.py:Mine; default: the one that the weights' card"
-        " names",
+        description="ultralytics | torchvision | transformers | module:Name | mine.py:Mine; default: the one that the "
+        "weights' card names",
     )
     batch_size: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
         "auto",
@@ -215,6 +215,14 @@ class SinkSection(PluginSection):
     use: Annotated[str, Affects.PLACE] = Field(description="module:Name | mine.py:Mine")
 
 
+def _read_words(value: Any) -> Any:
+    """Returns one word as a list, and null as an empty one."""
+    return [] if value is None else value if isinstance(value, list | tuple) else [value]
+
+
+Words = Annotated[tuple[Name, ...], BeforeValidator(_read_words, json_schema_input_type=list[str] | str | None)]
+
+
 class LabelsSection(Section):
     """How raw detections, or classes, become labels."""
 
@@ -223,6 +231,12 @@ class LabelsSection(Section):
         description="ontology object, or option of the classification, by the model's class; several classes may "
         "share one; null: ignore; default: the same name",
         examples=[{"car": "Vehicle", "truck": "Vehicle", "bottle": None}],
+    )
+    prompts: Annotated[dict[Name, Words], Affects.LABELS] = Field(
+        {},
+        description="words for a detector that finds what words name, by ontology object; an object may have several; "
+        "[]: do not look for it; default: the object's name; after a change of the words, `prelabel run` looks again",
+        examples=[{"Forklift": ["forklift truck", "lift truck"]}],
     )
     classification: Annotated[Name | None, Affects.LABELS] = Field(
         None,
@@ -292,6 +306,17 @@ class LabelsSection(Section):
     def _keyframes_of_tracks(self) -> LabelsSection:
         if self.keyframes is not None and self.instances != "tracks":
             raise ValueError("keyframes: belong to tracks: add instances: tracks")
+        return self
+
+    @model_validator(mode="after")
+    def _each_word_once(self) -> LabelsSection:
+        objects: dict[str, str] = {}
+        for name, words in self.prompts.items():
+            for word in words:
+                if not word.strip():
+                    raise ValueError(f"prompts.{name}: got an empty word, expected words such as forklift truck")
+                if objects.setdefault(word, name) != name:
+                    raise ValueError(f"prompts: {word!r} stands for {objects[word]!r} and {name!r}: name it for one")
         return self
 
     @property
@@ -403,6 +428,7 @@ class Config(Section):
             "source.preview": self.source.preview_kind != "none",
             "source.truth": getattr(self.source, "truth", None) is not None,
             "source.use": self.source.truth_file is not None,
+            "labels.prompts": bool(self.labels.prompts),
         }.items():
             if is_for_boxes:
                 raise ValueError(f"{key}: is for boxes, and a classifier gives none: leave it out")

@@ -25,6 +25,8 @@ class ModelTraits:
         raw_conf: least confidence of the boxes that such a detector outputs. They are stored, so that `conf` can be
             lowered later without another run of the model.
         output: what a detector can output in addition to boxes.
+        word_passes: the words of each pass of a detector that finds what words name; empty if it has none yet; None:
+            its classes are fixed.
     """
 
     model: ModelRecord | None = None
@@ -33,6 +35,7 @@ class ModelTraits:
     conf: float | None = None
     raw_conf: float | None = None
     output: OutputSpec = BOXES_ONLY
+    word_passes: tuple[tuple[str, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         if (self.conf is None) != (self.raw_conf is None):
@@ -55,7 +58,7 @@ def traits_of(model: object) -> ModelTraits:
 
 
 def has_method(
-    detector: Detector, name: Literal["start", "fit_batch", "replicate", "with_geometry"]
+    detector: Detector, name: Literal["start", "fit_batch", "replicate", "with_geometry", "with_words"]
 ) -> TypeGuard[DetectorExtras]:
     """Returns whether a detector has this optional method. It may still lack the others that the type guard names."""
     return callable(getattr(detector, name, None))

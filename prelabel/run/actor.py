@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -260,16 +260,8 @@ class InferenceActor:
 def _make_agent(job: Job, progress: Progress, stop: StopSignal) -> Agent[Any, Any]:
     from prelabel.assembly.assemble import assemble
 
-    assembly = assemble(job.config, _plugin_folder(job))
-    return make_agent(
-        replace(
-            assembly,
-            detection=replace(assembly.detection, find_ontology=lambda: job.ontology),
-            classification=replace(assembly.classification, find_ontology=lambda: job.ontology),
-        ),
-        progress,
-        stop,
-    )
+    assembly = assemble(job.config, _plugin_folder(job), find_ontology=lambda: job.ontology)
+    return make_agent(assembly, progress, stop)
 
 
 def _plugin_folder(job: Job) -> Path:

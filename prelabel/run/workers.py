@@ -130,7 +130,7 @@ def use_workers(assembly: Assembly) -> tuple[Assembly, RayWorkers | None]:
         return assembly, None
     workers = RayWorkers(config.workers, config, assembly.folder, assembly.parts.find_ontology)
     if config.agent_kind == "detection":
-        provider = WorkersDetector(config, assembly.folder, workers=workers)
+        provider = WorkersDetector(config, assembly.folder, assembly.detection.find_ontology, workers=workers)
         return replace(assembly, detection=replace(assembly.detection, provider=provider)), workers
     parts = WorkersClassifier(config, assembly.folder, assembly.classification.find_ontology, workers=workers)
     return replace(assembly, classification=parts), workers

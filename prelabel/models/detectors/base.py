@@ -64,12 +64,14 @@ class ModelFacts:
         output: what the model can output in addition to boxes.
         licence: the licence that the weights state.
         engine: the runtime and its precision, in words.
+        word_passes: as in `ModelTraits`.
     """
 
     class_names: tuple[str, ...]
     output: OutputSpec = BOXES_ONLY
     licence: str | None = None
     engine: str | None = None
+    word_passes: tuple[tuple[str, ...], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class NetworkDetector(ABC):
             conf=self._options.conf,
             raw_conf=self._raw_conf,
             output=facts.output,
+            word_passes=facts.word_passes,
         )
 
     def _resolve_weights(self) -> Weights:

@@ -1,10 +1,13 @@
-"""Detectors from the Hugging Face hub or a folder: RT-DETR, D-FINE, RF-DETR, DETR, YOLOS and others."""
+"""Detectors from the Hugging Face hub or a folder: RT-DETR, D-FINE, DETR and others; by words Grounding DINO, OWLv2."""
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -14,8 +17,18 @@ from pydantic import Field
 from prelabel.errors import ConfigError, MachineError, WeightsError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
 from prelabel.models.detectors.postprocess import Rows
+from prelabel.models.detectors.words import (
+    EXAMPLE,
+    WORD_MODEL_TYPES,
+    BoxesOfFrame,
+    TextPass,
+    outputs_to_read,
+    read_words,
+    text_passes,
+)
 from prelabel.models.networks import replica_of
 from prelabel.models.weights import Weights, sha256_of
+from prelabel.runtime.files import read_json
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -31,20 +44,25 @@ class TransformersOptions(DetectorOptions):
     Attributes:
         weights: a folder as `save_pretrained` writes it, or a hub id such as PekingU/rtdetr_v2_r18vd
         revision: of a hub id, a commit, tag or branch; a commit gives every run the same weights
-        half: float16; auto: on a GPU
+        half: float16; auto: on a GPU, if the model has fixed classes
         classes: names or ids of the classes to find; a name stands for all classes that have it; null: all
+        words: what a model without fixed classes finds, such as [forklift, safety vest]; null: labels.prompts, or else
+            the names of the ontology's objects
     """
 
     revision: str | None = None
     half: bool | Literal["auto"] = "auto"
     classes: list[int | str] | None = Field(default=None, min_length=1)
+    words: list[str] | None = Field(default=None, min_length=1)
 
 
 class TransformersDetector(NetworkDetector):
-    """Runs any closed-set detector that `AutoModelForObjectDetection` loads. Code from the hub is never run.
+    """Runs any detector that `AutoModelForObjectDetection` loads, and the models of `WORD_MODEL_TYPES`.
 
     The processor that comes with the weights prepares the frames, for the whole batch and on the device. Its own
-    post-processing yields the boxes, in float32. This class clips them to the frame.
+    post-processing yields the boxes, in float32. This class clips them to the frame. Code from the hub is never run.
+
+    A model of `WORD_MODEL_TYPES` has no classes of its own. It finds the option `words`, or those of `with_words`.
     """
 
     Options: ClassVar[type[DetectorOptions]] = TransformersOptions
@@ -61,45 +79,99 @@ class TransformersDetector(NetworkDetector):
 
     def _load(self, weights: Weights) -> ModelFacts:
         library = _import()
-        self._processor = _load_processor(library, weights)
-        self._network, config = _load_network(library, weights)
-        half = self._device.type != "cpu" if self._options.half == "auto" else self._options.half
+        self._takes_words = _model_type(weights) in WORD_MODEL_TYPES
+        self._processor = _load_processor(library, weights, takes_words=self._takes_words)
+        self._network, self._config = _load_network(library, weights, takes_words=self._takes_words)
+        self._check_options(weights)
+        # Open-vocabulary models stay in float32: their published weights have not been tried in float16.
+        fits_half = self._device.type != "cpu" and not self._takes_words
+        half = fits_half if self._options.half == "auto" else self._options.half
         self._dtype = torch.float16 if half else torch.float32
         self._network.to(self._device, self._dtype).eval()
-        names = tuple(
-            str(config.id2label.get(class_id) or f"class {class_id}") for class_id in range(config.num_labels)
-        )
-        self._class_ids = class_ids_of(self._options.classes, names)
+        self._passes: Sequence[TextPass | None] = (None,)  # a network with fixed classes reads no text
+        self._class_ids: list[int] | None = None
         precision = str(self._dtype).removeprefix("torch.")
         engine = f"transformers {library.__version__}, torch {torch.__version__.split('+')[0]}, {precision}"
-        return ModelFacts(names, licence=_licence(weights.path), engine=engine)
+        licence = _licence(weights.path)
+        if self._takes_words:
+            words = tuple(self._options.words or ())
+            return ModelFacts(words, licence=licence, engine=engine, word_passes=self._plan_passes(words))
+        names = _class_names(self._config)
+        self._class_ids = class_ids_of(self._options.classes, names)
+        return ModelFacts(names, licence=licence, engine=engine)
+
+    def _check_options(self, weights: Weights) -> None:
+        if self._takes_words and self._options.classes is not None:
+            raise ConfigError(f"detector.classes: {weights.name} has no classes of its own: name them as words")
+        if self._options.words is not None and not self._takes_words:
+            raise ConfigError(
+                f"detector.words: {weights.name} has fixed classes: choose some by detector.classes, or take weights "
+                f"that find words, such as {EXAMPLE}"
+            )
+
+    def _plan_passes(self, words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """Sets the words to find, and returns those of each pass of the network."""
+        passes = text_passes(self._processor, self._config, words, self._device)
+        self._passes = passes
+        return tuple(each.words for each in passes)
+
+    def with_words(self, words: Sequence[str]) -> Self:
+        """Returns a detector on the same network that finds what these words name; its classes are the words.
+
+        Raises:
+            ConfigError: the model cannot read a word, or two words are the same to it.
+        """
+        detector = copy.copy(self)
+        detector.class_names, detector._batch_sizes = tuple(words), {}
+        detector.traits = replace(self.traits, word_passes=detector._plan_passes(words))
+        return detector
 
     def _start(self, frames: torch.Tensor) -> PendingBatch:
-        height, width = frames.shape[1:3]
-        inputs = self._processor(
+        inputs = self._processor_of_frames(
             images=list(frames.permute(0, 3, 1, 2)),
             input_data_format="channels_first",
             return_tensors="pt",
             device=self._device,
         )
         inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
-        outputs = self._network(**inputs)
-        # In float16 a corner is up to 2 pixels off at 1920, so boxes are computed in float32.
-        outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
-        return PendingBatch(lambda: self._rows(outputs, height, width))
+        sizes = [(frames.shape[1], frames.shape[2])] * len(frames)
+        passes = []
+        for text in self._passes:
+            # In float16 a corner is up to 2 pixels off at 1920, so boxes are computed in float32.
+            if text is None:
+                outputs = self._network(**inputs)
+                outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
+            else:
+                outputs = outputs_to_read(self._network(**inputs, **text.inputs_for(len(frames))))
+            passes.append((text, outputs))
+        return PendingBatch(lambda: self._rows([self._read(outputs, text, sizes) for text, outputs in passes], sizes))
 
-    def _rows(self, outputs: Any, height: int, width: int) -> list[Rows]:
-        found = self._processor.post_process_object_detection(
-            outputs, threshold=self._raw_conf, target_sizes=[(height, width)] * len(outputs.logits)
-        )
-        return [self._table(of["boxes"], of["scores"], of["labels"], height, width) for of in found]
+    @property
+    def _processor_of_frames(self) -> Any:
+        return self._processor.image_processor if self._takes_words else self._processor
+
+    def _read(self, outputs: Any, text: TextPass | None, sizes: Sequence[tuple[int, int]]) -> list[BoxesOfFrame]:
+        if text is not None:
+            return read_words(outputs, text, self._processor, self._raw_conf, sizes)
+        found = self._processor.post_process_object_detection(outputs, threshold=self._raw_conf, target_sizes=sizes)
+        return [(of["boxes"], of["scores"], of["labels"]) for of in found]
+
+    def _rows(self, passes: Sequence[list[BoxesOfFrame]], sizes: Sequence[tuple[int, int]]) -> list[Rows]:
+        """Returns the rows of each frame, with the boxes of all passes."""
+        rows = []
+        for of_frame, (height, width) in zip(zip(*passes, strict=True), sizes, strict=True):
+            boxes, scores, labels = (torch.cat(column) for column in zip(*of_frame, strict=True))
+            rows.append(self._table(boxes, scores, labels, height, width))
+        return rows
 
     def _table(self, boxes: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor, height: int, width: int) -> Rows:
         """Returns the best `max_det` boxes of a frame, highest confidence first, clipped to it."""
         table = torch.cat([boxes, scores[:, None], labels[:, None].to(boxes.dtype)], dim=1).cpu().numpy()
-        # transformers does not clip boxes, so the box of an object at the edge may extend beyond the frame.
+        # transformers does not clip boxes, so the box of an object at the edge may extend beyond the frame. A box of
+        # OWLv2 may lie outside, in the padding.
         table[:, 0:4:2] = table[:, 0:4:2].clip(0, width)
         table[:, 1:4:2] = table[:, 1:4:2].clip(0, height)
+        table = table[(table[:, 2] > table[:, 0]) & (table[:, 3] > table[:, 1])]
         if self._class_ids is not None:
             table = table[np.isin(table[:, 5], self._class_ids)]
         order = np.argsort(-table[:, 4], kind="stable")  # DETR and YOLOS return boxes in the order of their queries
@@ -131,7 +203,11 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    by_hand = "fetch it on a machine with network (`hf download`) and name the folder as weights"
+    folder = f"models/{hub_id.rpartition('/')[2]}"
+    by_hand = (
+        f"on a machine with network: hf download {hub_id} --local-dir {folder}; then copy that folder here and set "
+        f"weights: {folder}"
+    )
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=_FILES))
     except GatedRepoError as error:
@@ -139,35 +215,45 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
     except RepositoryNotFoundError as error:
         raise WeightsError(f"weights {hub_id!r}: the hub has no such model, or it is private: set HF_TOKEN") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise WeightsError(f"weights {hub_id!r}: the hub cannot be reached: {by_hand}") from error
+        raise WeightsError(f"weights {hub_id!r}: the hub cannot be reached: fetch it {by_hand}") from error
 
 
-def _load_processor(library: ModuleType, weights: Weights) -> Any:
+def _model_type(weights: Weights) -> str:
+    content = read_json(weights.path / "config.json", WeightsError)
+    return str(content.get("model_type")) if isinstance(content, dict) else ""
+
+
+def _load_processor(library: ModuleType, weights: Weights, *, takes_words: bool) -> Any:
     if (
         not (weights.path / "preprocessor_config.json").is_file()
         and not (weights.path / "processor_config.json").is_file()
     ):
         raise WeightsError(f"{weights.path}: preprocessor_config.json is missing: it says how frames are prepared")
+    tokenizers = ("tokenizer.json", "vocab.txt", "vocab.json")
+    if takes_words and not any((weights.path / name).is_file() for name in tokenizers):
+        # transformers would make a tokenizer that knows no word.
+        raise WeightsError(f"{weights.path}: tokenizer.json is missing: it says how words are read")
+    loader = library.AutoProcessor if takes_words else library.AutoImageProcessor
+    post_process = "post_process_grounded_object_detection" if takes_words else "post_process_object_detection"
     try:
-        processor = library.AutoImageProcessor.from_pretrained(
-            weights.path, local_files_only=True, trust_remote_code=False
-        )
+        processor = loader.from_pretrained(weights.path, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError, ImportError) as error:
         raise WeightsError(f"{weights.path}: preprocessor_config.json: {_first_line(error)}") from error
-    if not hasattr(processor, "post_process_object_detection"):
+    if not hasattr(processor, post_process):
         raise WeightsError(f"{weights.path}: {type(processor).__name__} is no processor of a detector")
     return processor
 
 
-def _load_network(library: ModuleType, weights: Weights) -> tuple[torch.nn.Module, Any]:
+def _load_network(library: ModuleType, weights: Weights, *, takes_words: bool) -> tuple[torch.nn.Module, Any]:
     """Returns the network and its config.
 
     Raises:
         WeightsError: the model is no detector, or some of its weights are missing and would be random.
         MachineError: the model needs a package that is not installed.
     """
+    loader = library.AutoModelForZeroShotObjectDetection if takes_words else library.AutoModelForObjectDetection
     try:
-        network, loading = library.AutoModelForObjectDetection.from_pretrained(
+        network, loading = loader.from_pretrained(
             weights.path,
             dtype=torch.float32,
             use_safetensors=True,  # the other format is a pickle, which can run code
@@ -183,10 +269,13 @@ def _load_network(library: ModuleType, weights: Weights) -> tuple[torch.nn.Modul
     absent = sorted(str(name) for key in ("missing_keys", "mismatched_keys") for name in loading[key])
     if absent:
         raise WeightsError(f"{weights.path}: {len(absent)} weights are missing ({absent[0]}, …): they would be random")
-    config = network.config
-    if config.num_labels < 1:
+    if not takes_words and network.config.num_labels < 1:
         raise ConfigError(f"{weights.path}: config.json names no classes")
-    return network, config
+    return network, network.config
+
+
+def _class_names(config: Any) -> tuple[str, ...]:
+    return tuple(str(config.id2label.get(class_id) or f"class {class_id}") for class_id in range(config.num_labels))
 
 
 def _licence(folder: Path) -> str | None:

@@ -8,7 +8,7 @@ from prelabel.data.geometry import GeometryKind
 from prelabel.data.label_map import NAMES_IN_SHORT, LabelMap
 from prelabel.errors import ConfigError
 from prelabel.labels.filter import class_thresholds
-from prelabel.plugins.traits import warnings_of
+from prelabel.plugins.traits import traits_of, warnings_of
 from prelabel.run.checks import describe_model
 
 _MADE_FROM: dict[GeometryKind, str] = {
@@ -73,7 +73,19 @@ def describe_detector(assembly: Assembly) -> str:
     parts = assembly.detection
     described = describe_model(parts.provider.model, len(parts.provider.detector.class_names), parts.batch_size)
     replicas = f" in {parts.num_replicas} replicas" if parts.num_replicas > 1 else ""
-    return "; ".join([described + replicas, *warnings_of(parts.provider.detector)])
+    return "; ".join([described + replicas, *_words_text(assembly), *warnings_of(parts.provider.detector)])
+
+
+def _words_text(assembly: Assembly) -> list[str]:
+    """Describes the words that an open-vocabulary detector looks for; empty for other detectors."""
+    passes = traits_of(assembly.detection.provider.detector).word_passes
+    if not passes:
+        return []
+    said = [f"looks in {len(passes)} pass{'es' if len(passes) > 1 else ''} for: {' | '.join(map(', '.join, passes))}"]
+    labels = assembly.config.labels
+    if labels.nms_iou is None and (len(passes) > 1 or any(len(words) > 1 for words in labels.prompts.values())):
+        said.append("several words may find one thing: labels.nms_iou: 0.7 keeps the most confident box")
+    return said
 
 
 def describe_label_map(assembly: Assembly) -> str:

@@ -147,6 +147,11 @@ def test_only_the_wanted_classes_are_detected_and_at_most_max_det(folders: dict[
         TransformersDetector(weights=str(folders["RT-DETR"]), classes=["dgo"])
 
 
+def test_words_belong_to_models_without_fixed_classes(folders: dict[str, Path]):
+    with pytest.raises(ConfigError, match=r"detector\.words: YOLOS has fixed classes"):
+        TransformersDetector(weights=str(folders["YOLOS"]), words=["cat"])
+
+
 def test_a_head_that_would_be_random_is_refused(folders: dict[str, Path], tmp_path: Path):
     from safetensors.torch import load_file, save_file
 
@@ -176,7 +181,7 @@ def test_a_folder_that_is_no_detector_says_what_is_wrong(folders: dict[str, Path
         (tmp_path / path.name).write_bytes(path.read_bytes())
     change(tmp_path)
     with pytest.raises(WeightsError, match=reason):
-        TransformersDetector(weights=str(tmp_path))
+        TransformersDetector(weights=str(tmp_path), words=["cat"])
 
 
 def test_weights_that_are_neither_folder_nor_hub_id_say_so():
@@ -187,5 +192,8 @@ def test_weights_that_are_neither_folder_nor_hub_id_say_so():
 def test_without_network_the_error_says_how_to_fetch_by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(WeightsError, match="cannot be reached: fetch it on a machine with network"):
+    by_hand = (
+        "hf download nobody/nothing --local-dir models/nothing; then copy that folder here and set weights: models/"
+    )
+    with pytest.raises(WeightsError, match=f"cannot be reached: fetch it on a machine with network: {by_hand}nothing"):
         TransformersDetector(weights="nobody/nothing")
