@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -53,6 +54,14 @@ Classes = Annotated[
         metavar="A,B,…", help="find these classes only, by name or id; sets detector.classes", rich_help_panel=MODEL
     ),
 ]
+Words = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,…",
+        help="find what these words name, by a model without fixed classes; sets detector.words",
+        rich_help_panel=MODEL,
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(help="auto | cpu | cuda | cuda:N; sets detector.device", rich_help_panel=MODEL)
 ]
@@ -83,6 +92,7 @@ def run(
     weights: Weights = None,
     conf: Conf = None,
     classes: Classes = None,
+    words: Words = None,
     device: Device = None,
     stride: Stride = None,
     *,
@@ -110,7 +120,7 @@ def run(
 
     config, media = commands.config_and_media(what)
     shorthands = dict[str, object](
-        weights=weights, conf=conf, classes=classes, device=device, tracks=tracks, stride=stride
+        weights=weights, conf=conf, classes=classes, words=words, device=device, tracks=tracks, stride=stride
     )
     run_it = partial(commands.run_media, what) if config is None else partial(commands.run_config, config)
     code = run_it(
@@ -239,6 +249,18 @@ class _ExportCommand(TyperCommand):
         return super().parse_args(ctx, spelled_out)
 
 
+class _InitCommand(TyperCommand):
+    """Reads `--words` without a value as `--words ''`, which means the names of the ontology's objects."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spelled_out = []
+        for word, following in pairwise([*args, "-"]):
+            spelled_out.append(word)
+            if word == "--words" and following.startswith("-"):
+                spelled_out.append("")
+        return super().parse_args(ctx, spelled_out)
+
+
 @app.command(cls=_ExportCommand, epilog="Example: prelabel export prelabel.yaml exported/ --format yolo --frames")
 def export(
     config: ConfigPath,
@@ -294,7 +316,7 @@ def evaluate(
     raise typer.Exit(code)
 
 
-@app.command(epilog="Example: prelabel init clips/ --weights yolo11n")
+@app.command(cls=_InitCommand, epilog="Example: prelabel init clips/ --weights yolo11n")
 def init(
     media: Annotated[
         list[Path] | None, typer.Argument(metavar="[VIDEO|FOLDER|GLOB]...", help="videos and images on this machine")
@@ -306,6 +328,15 @@ def init(
     weights: Weights = None,
     conf: Conf = None,
     classes: Classes = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[A,B,…]",
+            help="find what these words name, by a model without fixed classes; default with --project: the names of "
+            "the ontology's objects; sets detector.words or labels.prompts",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     device: Device = None,
     stride: Stride = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="the config to write")] = Path(
@@ -325,7 +356,9 @@ def init(
         project,
         stage,
         settings or (),
-        dict[str, object](weights=weights, conf=conf, classes=classes, device=device, tracks=tracks, stride=stride),
+        dict[str, object](
+            weights=weights, conf=conf, classes=classes, words=words, device=device, tracks=tracks, stride=stride
+        ),
         output=output,
         classify=classify,
     )

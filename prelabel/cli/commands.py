@@ -181,6 +181,7 @@ def _init_command(words: Sequence[Path], settings: Sequence[str], shorthands: Ma
     """Returns the `prelabel init` command that writes the settings of a run without a config as a config."""
     classifies = any(setting.startswith("classifier") for setting in settings)
     names_model = classifies or any(setting.startswith("detector.use=") for setting in settings)
+    names_model = names_model or shorthands.get("words") is not None
     given: dict[str, object] = {"classify": True} if classifies else {} if names_model else {"weights": USUAL_WEIGHTS}
     given |= {name: value for name, value in shorthands.items() if value is not None}
     for name, key in {"output": "source.output", "workers": "workers.num"}.items():
@@ -414,6 +415,11 @@ def write_config(
         raise ConfigError(f"init: got {got} of VIDEO|FOLDER|GLOB and --project HASH, expected one: what to label")
     if output.exists():
         raise ConfigError(f"{output}: exists already; name another file with --output")
+    words = (shorthands or {}).get("words")
+    if words is not None and classify:
+        raise ConfigError("--words and --classify: words are for boxes: leave one out")
+    if words == "" and project is None:
+        raise ConfigError("--words: files on this machine have no ontology: name words: --words 'forklift, pallet'")
     values: dict[str, Any] = {}
     lay_over(values, expand_shorthands(shorthands or {}, "classifier" if classify else "detector"))
     lay_over(values, parse_settings(settings))
@@ -424,7 +430,7 @@ def write_config(
         from prelabel.encord.connection import connect
 
         connected = connect(project, os.environ.get("ENCORD_DOMAIN"))
-        text = config_for_project(connected, values, output, stage=stage, classify=classify)
+        text = config_for_project(connected, values, output, stage=stage, classify=classify, by_words=words is not None)
     write_text_atomically(output, text)
     person().print(escape(f"wrote {output}; look it over, then: prelabel check {output}"))
     return ALL_DONE

@@ -22,6 +22,7 @@ SHORTHANDS = {
     "weights": "model.weights",
     "conf": "model.conf",
     "classes": "model.classes",
+    "words": "detector.words",
     "device": "model.device",
     "tracks": "labels.instances",
     "stride": "reader.stride",
@@ -31,28 +32,52 @@ SHORTHANDS = {
 }
 
 
-def expand_shorthands(given: Mapping[str, object], model_section: str) -> dict[str, Any]:
+WORDS_WEIGHTS = "IDEA-Research/grounding-dino-tiny"
+"""Weights for `--words`: Grounding DINO's smallest model."""
+WORDS_NMS_IOU = 0.7
+
+
+def expand_shorthands(
+    given: Mapping[str, object], model_section: str, config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Returns the config values that command-line options set, by dotted key.
 
     Args:
         given: values by the option's name; None: the option was not given.
         model_section: `detector` or `classifier`.
+        config: the sections in the file, if there is one.
 
     >>> expand_shorthands({"conf": 0.4, "tracks": True, "stride": None, "classes": "car,7"}, "detector")
     {'detector.conf': 0.4, 'labels.instances': 'tracks', 'detector.classes': ['car', 7]}
     """
-    settings: dict[str, Any] = {}
+    settings = {} if given.get("words") is None else _settings_of_words(config or {})
     for name, value in given.items():
-        if value is None or value is False:
+        if value is None or value is False or (name, value) == ("words", ""):  # then the ontology names the words
             continue
         key = SHORTHANDS[name].replace(MODEL, model_section)
         settings[key] = _value_of(name, value)
     return settings
 
 
+def _settings_of_words(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `--words` sets in addition to the words, unless the file says it: a model that takes words."""
+    detector, labels = config.get("detector") or {}, config.get("labels") or {}
+    settings: dict[str, Any] = {}
+    if detector.get("use") in (None, "ultralytics", "torchvision"):
+        settings |= {"detector.use": "transformers", "detector.weights": WORDS_WEIGHTS}
+    if "nms_iou" not in labels:  # different words may find one thing
+        settings["labels.nms_iou"] = WORDS_NMS_IOU
+    return settings
+
+
 def _value_of(name: str, value: object) -> object:
     if name == "tracks":
         return "tracks"
+    if name == "words":
+        words = [word.strip() for word in str(value).split(",") if word.strip()]
+        if not words:
+            raise ConfigError("--words: names nothing to look for, expected words: --words 'forklift, pallet'")
+        return words
     if name == "classes":  # numbers are ids, everything else is a name
         words = [word.strip() for word in str(value).split(",")]
         return [int(word) if word.isdigit() else word for word in words if word]
@@ -167,7 +192,7 @@ def load_configs(
     """
     values = _read_sections(path)
     model_section = "classifier" if "classifier" in values else "detector"
-    lay_over(values, expand_shorthands(shorthands or {}, model_section) | parse_settings(settings))
+    lay_over(values, expand_shorthands(shorthands or {}, model_section, values) | parse_settings(settings))
     try:
         stages = split_stages(values)
     except ConfigError as error:

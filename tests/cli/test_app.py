@@ -116,6 +116,9 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("status", "nowhere"), "no run has written here"),
         (("init",), "got neither of VIDEO|FOLDER|GLOB and --project HASH"),
         (("init", ".", "--project", "x"), "got both of"),
+        (("init", ".", "--words"), "files on this machine have no ontology: name words"),
+        (("init", ".", "--words", "cat", "--classify"), "--words and --classify"),
+        (("run", "clips", "--words", " , "), "--words: names nothing to look for"),
         (("init", "nowhere", "-o", "new.yaml"), "nowhere: there is no such config, file or folder"),
         (("check", "clips/a.mp4"), "is a video, expected a config; `prelabel init clips/a.mp4` writes one"),
         (("run", "nowhere.mp4"), "nowhere.mp4: there is no such config, file or folder"),
@@ -180,6 +183,16 @@ def test_init_writes_a_config_that_loads_and_never_over_another(folder, prelabel
     assert prelabel("check", "new.yaml") == 0
     assert prelabel("init", "clips", "-o", "new.yaml") == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_init_keeps_the_words_of_a_run_without_a_config(folder, prelabel):
+    assert prelabel("init", "clips", "--words", "fork lift, pallet", "--weights", "models/own") == 0
+    shorthands = {"words": "fork lift,pallet", "weights": "models/own"}
+    loaded, of_run = load_config(Path("prelabel.yaml")), config_of_media([Path("clips")], (), shorthands)
+    expected = {"weights": "models/own", "words": ["fork lift", "pallet"]}
+    assert of_run.detector.options == expected
+    assert loaded.detector.options == {**expected, "conf": 0.25}
+    assert (loaded.detector.use, loaded.labels) == ("transformers", of_run.labels)
 
 
 def test_a_video_is_labelled_without_a_config(folder, prelabel, capsys):

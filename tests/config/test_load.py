@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prelabel.config.load import load_config
+from prelabel.config.load import WORDS_WEIGHTS, load_config, load_configs
 from prelabel.errors import ConfigError
 
 SMALL = "source: {path: clips}\ndetector: {use: torchvision, weights: demo}\n"
@@ -141,6 +141,26 @@ def test_the_project_may_come_from_the_environment(write, monkeypatch):
     text = "source: {stage: Agent}\ndetector: {weights: demo}\npathway: Annotate 1\n"
     source = load_config(write(text)).source
     assert (source.use, source.project_hash, source.domain) == ("encord", "from-env", "http://127.0.0.1:1")
+
+
+def test_words_choose_a_model_that_takes_them(write):
+    config = load_configs(write(), (), {"words": "fork lift, pallet"})[0]
+    assert config.detector.use == "transformers"
+    assert config.detector.options["words"] == ["fork lift", "pallet"]
+    assert config.detector.options["weights"] == WORDS_WEIGHTS
+    assert config.labels.nms_iou == 0.7
+
+
+def test_words_leave_the_model_and_the_overlap_that_the_file_names(write):
+    text = "source: {path: a.mp4}\ndetector: {use: transformers, weights: here}\nlabels: {nms_iou: 0.9}\n"
+    config = load_configs(write(text), (), {"words": "pallet"})[0]
+    assert config.detector.options == {"weights": "here", "words": ["pallet"]}
+    assert config.labels.nms_iou == 0.9
+
+
+def test_prompts_may_be_one_word_several_or_none(write):
+    labels = load_config(write(), ["labels.prompts={Lorry: truck, Van: [van, delivery van], Sign: null}"]).labels
+    assert labels.prompts == {"Lorry": ("truck",), "Van": ("van", "delivery van"), "Sign": ()}
 
 
 def test_numbers_may_name_classes(write):

@@ -19,6 +19,7 @@ from prelabel.config.sections import (
 )
 from prelabel.data.classification import Classification, classifications_of
 from prelabel.data.ontology import BOX_SHAPES, Ontology, OntologyObject
+from prelabel.data.words import words_to_find
 from prelabel.encord.connection import DEFAULT_DOMAIN
 from prelabel.encord.source import EncordSection
 from prelabel.errors import AccountError, ConfigError, OntologyError, did_you_mean
@@ -102,7 +103,13 @@ def config_for_media(paths: Sequence[Path], values: Values, path: Path, *, class
 
 
 def config_for_project(
-    project: EncordProject, values: Values, path: Path, *, stage: str | None = None, classify: bool = False
+    project: EncordProject,
+    values: Values,
+    path: Path,
+    *,
+    stage: str | None = None,
+    classify: bool = False,
+    by_words: bool = False,
 ) -> str:
     """Returns a config for agent stages, with a proposed mapping from the model's classes to the ontology.
 
@@ -113,6 +120,7 @@ def config_for_project(
         stage: title or uuid of the agent stage; None: all stages of the project, one after the other.
         classify: answer a classification. This is the default if the ontology has a classification and no shapes that
             boxes fit.
+        by_words: find what words name; unless `values` has words, they are the names of the ontology's objects.
 
     Raises:
         AccountError: there is no such stage, or it has no pathway.
@@ -135,6 +143,8 @@ def config_for_project(
         "stages": pathways if len(stages) > 1 else [],
     }
     given: dict[str, Any] = {**values, "source": {**source, "output": "out", **values.get("source", {})}}
+    if by_words:
+        return _find_words_in_project(project, ontology, given, path, common)
     if classify or (not takes_boxes and classifications_of(ontology)):
         return _classify_project(project, ontology, stages, given, path, common)
     return _detect_in_project(project, ontology, given, path, common)
@@ -147,8 +157,7 @@ def _detect_in_project(
     wants_masks = shapes & {"polygon", "bitmask"} and "bounding_box" not in shapes
     card, model = _model_values("detector", values, "yolo11n-seg" if wants_masks else "yolo11n")
     names = known_classes(card)
-    notes = [f"objects of ontology '{one_line(ontology.title)}':"]
-    notes += [f"  {one_line(each.name)} ({_shape_text(each)})" for each in ontology.objects]
+    notes = _object_notes(ontology)
     if not names:
         notes.append(f"which classes {one_line(model.get('weights', model['use']))} has: prelabel check {path}")
     proposals = sorted(propose_map(names, ontology).items(), key=lambda each: each[1] is None)
@@ -163,6 +172,22 @@ def _detect_in_project(
         {**values, "detector": model},
         label_notes=notes,
         classes=classes,
+        **common,
+    )
+
+
+def _find_words_in_project(
+    project: EncordProject, ontology: Ontology, values: Values, path: Path, common: dict[str, Any]
+) -> str:
+    _, model = _model_values("detector", values, "")
+    names = () if "words" in model else words_to_find({}, ontology)
+    return _render(
+        f"Boxes for project '{one_line(project.title)}' by words, by {_model_text(model, None)}.",
+        path,
+        "detector",
+        {**values, "detector": model},
+        label_notes=_object_notes(ontology),
+        prompts=[(yaml_text(name), [name]) for name in names],
         **common,
     )
 
@@ -211,13 +236,17 @@ def _render(title: str, path: Path, agent: str, values: Values, **parts: object)
     top_values = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
     if "classes" in labels:
         parts["classes"] = ()
+    if "prompts" in labels:
+        parts["prompts"] = ()
     if top_values.keys() & {"pathway", "routing"}:
         parts |= {"pathway": None, "routing": {}}
     unused_labels = set(LabelsSection.model_fields) - _LABELS_OF[agent]
     if parts.get("classes") or "classes" in labels:
         unused_labels.add("classes")
     others = ["reader", *(["tracker"] if agent == "detector" else []), "sink", "retries"]
-    lists = ("source_notes", "label_notes", "pathway_notes", "classes", "stages")
+    if parts.get("prompts") or "prompts" in labels:
+        unused_labels.add("prompts")
+    lists = ("source_notes", "label_notes", "pathway_notes", "classes", "prompts", "stages")
     return render_config(
         **{**dict.fromkeys(lists, ()), "routing": {}, "pathway": None, **parts},
         title=title,
@@ -262,7 +291,7 @@ def _model_values(agent: str, values: Values, usual_weights: str) -> tuple[Model
     if "use" in given and "weights" not in given:  # a user's own detector may need no weights
         return None, given
     weights = str(given.pop("weights", usual_weights))
-    card = card_of(weights)
+    card = None if given.get("use") == "transformers" else card_of(weights)  # a hub id or a folder needs no card
     use = given.pop("use", card.use if card is not None else "ultralytics")
     conf = 0.5 if agent == "classifier" else 0.25
     return card, {"use": use, "weights": weights, "conf": conf, **given}
@@ -274,6 +303,13 @@ def _model_text(model: Values, card: ModelCard | None) -> str:
 
 
 # The ontology
+
+
+def _object_notes(ontology: Ontology) -> list[str]:
+    return [
+        f"objects of ontology '{one_line(ontology.title)}':",
+        *(f"  {one_line(each.name)} ({_shape_text(each)})" for each in ontology.objects),
+    ]
 
 
 def _shape_text(target: OntologyObject) -> str:

@@ -6,8 +6,9 @@ import pytest
 from pydantic import BaseModel
 
 from prelabel.assembly.assemble import assemble
+from prelabel.cli.commands import write_config
 from prelabel.cli.init.draft import config_for_media, config_for_project
-from prelabel.config.load import load_config, load_configs
+from prelabel.config.load import WORDS_WEIGHTS, load_config, load_configs
 from prelabel.config.sections import Config, LabelsSection, ReaderSection
 from prelabel.encord.connection import connect
 from prelabel.encord.project import EncordProject
@@ -188,6 +189,25 @@ def test_a_project_without_an_agent_stage_says_what_to_add(encord_server: Encord
     stages = {"Annotate 1": "ANNOTATION", "Complete": "DONE"}
     with pytest.raises(AccountError, match="no agent stage: add one"):
         for_project(connected(encord_server.world.add_project(stages=stages)))
+
+
+@pytest.mark.parametrize("given", ["", "crate,lift truck"])
+def test_a_project_config_by_words_names_each_object(
+    encord_server: EncordServer, encord_environment: None, tmp_path: Path, given: str
+) -> None:
+    objects = [ontology_object("Pallet: 'x'"), ontology_object("Lane", "polyline"), ontology_object("Lift truck")]
+    project = encord_server.world.add_project(ontology=encord_server.world.add_ontology(editor(objects)))
+    path = tmp_path / "new.yaml"
+    assert write_config([], project.uuid, shorthands={"words": given}, output=path) == 0
+    config = load_config(path)
+    assert (config.detector.use, config.detector.options["weights"]) == ("transformers", WORDS_WEIGHTS)
+    assert config.labels.nms_iou == 0.7
+    if given:
+        assert config.detector.options["words"] == ["crate", "lift truck"]
+        assert config.labels.prompts == {}
+    else:
+        assert "words" not in config.detector.options
+        assert config.labels.prompts == {"Pallet: 'x'": ("Pallet: 'x'",), "Lift truck": ("Lift truck",)}
 
 
 def test_an_ontology_that_meets_no_class_leaves_the_map_empty(
