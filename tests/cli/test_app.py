@@ -49,6 +49,7 @@ class Sure:
 CONFIG = """
 source: {path: clips, output: out}
 detector: {use: "mine.py:Steady", batch_size: 4}
+retries: {wait_seconds: 0}
 """
 
 

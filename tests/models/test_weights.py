@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from prelabel.errors import ConfigError, WeightsError
+from prelabel.models import weights
 from prelabel.models.weights import cache_folder, find_card, model_folders, read_card, resolve_weights, sha256_of
 
 BODY = b"weights " * 1000
@@ -38,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.num_requests = 0
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
     server.shutdown()
@@ -48,11 +50,13 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and cache."""
+    """An empty working directory and cache; what fails is tried again at once."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("PRELABEL_MODELS", raising=False)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
+    at_once = replace(weights._LIMITS.backoff, sleep=lambda seconds: None)
+    monkeypatch.setattr(weights, "_LIMITS", replace(weights._LIMITS, backoff=at_once))
     return tmp_path
 
 

@@ -47,7 +47,7 @@ def write_config(platform: Platform, folder: Path, rules: str = RULES, until: in
     config = folder / "config.yaml"
     config.write_text(
         f"source: {{stage: {AGENT}, project_hash: {platform.project.uuid}, output: {folder / 'out'}}}\n"
-        f"detector: {{use: by_frame.py:ByFrame, until: {until}}}\n{rules}"
+        f"detector: {{use: by_frame.py:ByFrame, until: {until}}}\nretries: {{wait_seconds: 0}}\n{rules}"
     )
     return config
 

@@ -86,6 +86,7 @@ def test_a_run_counts_its_tasks_frames_and_seconds(tmp_path: Path, monkeypatch: 
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
     (tmp_path / "config.yaml").write_text(
         f"source: {{path: '{tmp_path}/*.mp4', output: '{tmp_path}/out'}}\ndetector: {{use: 'blind.py:Blind'}}\n"
+        "retries: {wait_seconds: 0}\n"
     )
     (tmp_path / "blind.py").write_text(BLIND)
     port, seen = free_port(), {}

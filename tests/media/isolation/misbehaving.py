@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +21,7 @@ INFO = VideoInfo(width=8, height=4, num_frames=10, average_fps=10.0, duration_se
 def _grow() -> None:
     kept = []
     while True:
-        kept.append(np.ones(20_000_000, np.uint8))
+        kept.append(np.ones(40_000_000, np.uint8))
         time.sleep(0.05)  # else it would have taken far more than it may by the time that somebody looks
 
 
@@ -47,10 +48,13 @@ FRAMES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class Misbehaving:
-    """Frame i is filled with i; from frame `at` on it does what `how` says, while it is opened if `at` is -1."""
+    """Frame i is filled with i; from frame `at` on it does what `how` says, while it is opened if `at` is -1.
 
-    def __init__(self, media: Media, how: str = "", at: int = 4, device: str = "auto"):
-        self.how, self.at = how, at
+    Before that it writes the id of its process to the file `begun`.
+    """
+
+    def __init__(self, media: Media, how: str = "", at: int = 4, device: str = "auto", begun: str = os.devnull):
+        self.how, self.at, self.begun = how, at, Path(begun)
         self.info = INFO
 
     def __enter__(self) -> Self:
@@ -60,6 +64,7 @@ class Misbehaving:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         if self.how == "hang at the end":
+            self.begun.write_text(str(os.getpid()))
             time.sleep(600)
 
     def batches(self, frame_indices: np.ndarray, batch_size: int) -> Iterator[FrameBatch]:
@@ -72,6 +77,7 @@ class Misbehaving:
                 if self.how == "other size":
                     size = (8, 4)
                 if self.how in EVENTS:
+                    self.begun.write_text(str(os.getpid()))
                     EVENTS[self.how]()
                 indices = FRAMES.get(self.how, lambda asked: asked)(indices)
             data = np.broadcast_to(indices.astype(np.uint8)[:, None, None, None], (len(indices), *size, 3))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from prelabel.media.isolation.reader import IsolatedReader
 from prelabel.media.open import OpenFrames, open_frames
 from prelabel.testing import check_reader
 from tests.make_media import NUM_FRAMES, RECIPES, draw_number, read_number, write_clip
+from tests.media.isolation.clock import let_time_fly_for
 from tests.media.isolation.misbehaving import INFO
 
 pytestmark = pytest.mark.timeout(60)
@@ -139,15 +140,16 @@ def test_crash_is_an_error_of_the_file(how: str, at: int, where: str, reason: st
 
 
 @pytest.mark.parametrize("how", ["hang", "hang with the interpreter locked", "stop"])
-def test_hang_is_ended_and_is_an_error_of_the_file(how: str) -> None:
-    read(misbehaving(""))  # a process that has all imported is slow no more
-    with pytest.raises(ReadError, match=r"after frame 3: the process that decodes it hung for \d s .*stall_seconds"):
-        read(misbehaving(how, stall_seconds=2))
+def test_hang_is_ended_and_is_an_error_of_the_file(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_time_fly_for(tmp_path / "begun", monkeypatch)
+    with pytest.raises(ReadError, match=r"after frame 3: the process that decodes it hung for \d+ s .*stall_seconds"):
+        read(misbehaving(how, begun=str(tmp_path / "begun")))
 
 
-def test_hang_after_the_last_frame_costs_nothing_but_time() -> None:
-    read(misbehaving(""))
-    assert read(misbehaving("hang at the end", at=99, stall_seconds=2)) == list(range(INFO.num_frames))
+def test_hang_after_the_last_frame_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_time_fly_for(tmp_path / "begun", monkeypatch)
+    reader = misbehaving("hang at the end", at=99, begun=str(tmp_path / "begun"))
+    assert read(reader) == list(range(INFO.num_frames))
 
 
 def test_process_that_grows_is_ended() -> None:
@@ -266,7 +268,8 @@ from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import Media
 from prelabel.media.isolation.reader import IsolatedReader
 import numpy as np
-section = ReaderSection(use="tests.media.isolation.misbehaving:Misbehaving", how=sys.argv[1])
+use = "tests.media.isolation.misbehaving:Misbehaving"
+section = ReaderSection(use=use, how=sys.argv[1], at=0, begun=sys.argv[2])
 with IsolatedReader(Media("video", (Path("clip.mp4"),)), section, Path(), None) as reader:
     print(reader.process_id, flush=True)
     list(reader.batches(np.arange(10), 2))
@@ -274,15 +277,21 @@ with IsolatedReader(Media("video", (Path("clip.mp4"),)), section, Path(), None) 
 
 
 @pytest.mark.parametrize("how", ["hang", "hang with the interpreter locked"])
-def test_process_ends_with_a_run_that_is_killed(how: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", RUN, how], stdout=subprocess.PIPE, text=True) as run:
+def test_process_ends_with_a_run_that_is_killed(how: str, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    with subprocess.Popen([sys.executable, "-c", RUN, how, str(begun)], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         pid = int(run.stdout.readline())
-        time.sleep(0.3)
+        wait_until(begun.exists)
         os.kill(pid, 0)
         run.send_signal(signal.SIGKILL)
-    while is_running(pid):  # for as long as the test may take
-        time.sleep(0.05)
+    wait_until(lambda: not is_running(pid))
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Waits for another process, for as long as the test may take."""
+    while not holds():
+        time.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:
