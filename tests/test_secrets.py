@@ -101,6 +101,7 @@ def everything_in(folder: Path) -> Iterator[tuple[str, bytes]]:
                 yield f"{path} (unpacked)", repr((pq.read_schema(path).metadata, pq.read_table(path))).encode()
 
 
+@pytest.mark.slow
 def test_run_with_faults_leaves_and_shows_no_secret(platform: Platform, home: Path) -> None:
     platform.add_clips(2)
     faults = platform.server.faults
@@ -121,8 +122,14 @@ def test_run_with_faults_leaves_and_shows_no_secret(platform: Platform, home: Pa
             assert secret not in text, f"{where} holds {secret!r}"
 
 
-def test_plug_in_that_quotes_the_key_at_its_start_is_not_quoted(platform: Platform, home: Path) -> None:
-    said, _ = prelabel(home, "run", "config.yaml", "--set", "detector.fail=false")
+def test_plug_in_that_quotes_the_key_at_its_start_is_not_quoted(
+    platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "argv", ["prelabel", "run", "config.yaml", "--set", "detector.fail=false"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = "".join(capfd.readouterr())
     assert "'leaky.py:Leaky' raised RuntimeError" in said
     assert not any(secret in said.encode() for secret in secrets(platform))
 

@@ -10,33 +10,42 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prelabel.cli.app import app, main
 from prelabel.config.load import config_of_media, load_config
+from prelabel.runtime.interrupts import StopSignal
 from tests.make_media import NUM_FRAMES, RECIPES, write_clip
+from tests.processes import command
 
 pytestmark = pytest.mark.timeout(180)
 
 ROOT = Path(__file__).parents[2]
-DETECTOR = """
+DETECTOR = '''
 import time
+from pathlib import Path
 from prelabel import Detections
 
 class Steady:
     class_names = ("person", "car")
 
-    def __init__(self, seconds: float = 0.0, conf: float = 0.6):
-        self.seconds, self.score = seconds, conf
+    def __init__(self, conf: float = 0.6, stops_after: int = -1):
+        self.score, self.left = conf, stops_after
 
     def detect(self, batch):
-        time.sleep(self.seconds)
+        """From some batch on it waits for a file."""
+        while self.left == 0 and not Path("go on").exists():
+            time.sleep(0.01)
+        self.left -= self.left > 0
         with open("batches.log", "a") as log:
             log.write(f"{batch.frame_indices[0]}\\n")
         return [Detections([[10, 10, 40, 40]], [self.score], [0]) for _ in batch.frame_indices]
-"""
+'''
+BATCHES_OF_A_VIDEO = -(-NUM_FRAMES // 4)
 CLASSIFIER = """
 import torch
 
@@ -258,9 +267,9 @@ def test_help_teaches_every_command_and_the_readme_names_it():
     readme = (ROOT / "README.md").read_text()
     names = [command.name or command.callback.__name__ for command in app.registered_commands]
     assert "export-model" in names
-    for command, name in zip(app.registered_commands, names, strict=True):
-        assert command.callback.__doc__
-        assert command.epilog.startswith(f"Example: prelabel {name}")
+    for registered, name in zip(app.registered_commands, names, strict=True):
+        assert registered.callback.__doc__
+        assert registered.epilog.startswith(f"Example: prelabel {name}")
         assert f"`prelabel {name}" in readme
 
 
@@ -288,41 +297,54 @@ def end_of(process: subprocess.Popen) -> tuple[str, str]:
         raise
 
 
-def wait_for(process: subprocess.Popen, event: str) -> None:
-    for line in process.stdout:
-        if json.loads(line)["event"] == event:
-            return
-    pytest.fail(f"ended without {event}: {process.stderr.read()}")
+def wait_for_event(lines: Iterable[str], name: str) -> dict[str, Any]:
+    """Returns the next event of that name."""
+    said = []
+    for line in lines:
+        said.append(line)
+        if line.startswith("{") and json.loads(line)["event"] == name:
+            return json.loads(line)
+    pytest.fail(f"ended without {name} after {said}")
+
+
+def interrupt(process: subprocess.Popen) -> str:
+    """Presses Ctrl-C; returns what the process says to it, once it has seen it."""
+    process.send_signal(signal.SIGINT)
+    return wait_for_event(process.stdout, "stopping")["message"]
+
+
+def statuses_of(folder: Path) -> list[str]:
+    return [task["status"] for task in json.loads((folder / "out" / "report.json").read_text())["tasks"]]
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_after_the_task_at_work_and_the_next_run_continues(folder, prelabel):
     for name in ("b.mp4", "c.mp4", "d.mp4", "e.mp4"):
         write_clip(folder / "clips" / name, RECIPES["h264"])
-    process = start(folder, "--set", "detector.seconds=0.2")
-    wait_for(process, "task_done")
-    process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=60)
+    settings = ("--set", f"detector.stops_after={BATCHES_OF_A_VIDEO}")
+    process = start(folder, *settings)
+    wait_for_event(process.stdout, "task_done")
+    assert "stopping after what is in hand" in interrupt(process)
+    (folder / "go on").touch()
+    end_of(process)
     assert process.returncode == 130
-    assert "stopping after what is in hand" in told
     done = len(list((folder / "out").glob("*.labels.json")))
     assert 1 <= done < 5
-    assert prelabel("run", "config.yaml", "--set", "detector.seconds=0.2") == 0
+    assert prelabel("run", "config.yaml", *settings) == 0
     assert len(list((folder / "out").glob("*.labels.json"))) == 5
-    statuses = [task["status"] for task in json.loads((folder / "out" / "report.json").read_text())["tasks"]]
-    assert statuses.count("already done") == done
+    assert statuses_of(folder).count("already done") == done
 
 
 @pytest.mark.slow
 def test_ctrl_c_twice_ends_now_and_leaves_nothing_half_written(folder, prelabel):
-    process = start(folder, "--set", "detector.seconds=3")
-    wait_for(process, "task_started")
-    process.send_signal(signal.SIGINT)
-    wait_for(process, "stopping")  # two signals that come before the first is seen are one
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process = start(folder, "--set", "detector.stops_after=0")
+    wait_for_event(process.stdout, "task_started")
+    interrupt(process)  # two signals that come before the first is seen are one
+    interrupt(process)
+    (folder / "go on").touch()
+    end_of(process)
     assert process.returncode == 130
-    log = folder / "batches.log"  # of batches of 4, some were not begun
+    log = folder / "batches.log"  # some batches were not begun
     assert not log.exists() or len(log.read_text().splitlines()) < NUM_FRAMES // 4
     assert not list((folder / "out").rglob("*.labels.json"))
     assert not list((folder / "out").rglob("*.tmp"))
@@ -332,48 +354,46 @@ def test_ctrl_c_twice_ends_now_and_leaves_nothing_half_written(folder, prelabel)
 @pytest.mark.slow
 def test_the_next_run_continues_after_a_killed_one(folder, prelabel):
     write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
-    process = start(folder, "--set", "detector.seconds=0.3")
-    wait_for(process, "task_done")
-    process.kill()
-    process.communicate(timeout=60)
-    assert prelabel("run", "config.yaml", "--set", "detector.seconds=0.3") == 0
-    statuses = [task["status"] for task in json.loads((folder / "out" / "report.json").read_text())["tasks"]]
-    assert statuses == ["already done", "done"]
+    settings = ("--set", f"detector.stops_after={BATCHES_OF_A_VIDEO}")
+    with command(["run", "config.yaml", *settings], folder) as killed:
+        wait_for_event(killed.lines(), "task_done")
+    (folder / "go on").touch()
+    assert prelabel("run", "config.yaml", *settings) == 0
+    assert statuses_of(folder) == ["already done", "done"]
 
 
 @pytest.mark.slow
 def test_watching_takes_up_what_comes_later(folder):
-    process = start(folder, "--watch", "1")
-    wait_for(process, "run_done")
-    write_clip(folder / "later.mp4", RECIPES["h264"]).path.rename(folder / "clips" / "later.mp4")
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["event"] == "task_done" and event["task"] == "later.mp4":
-            break
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 0
+    with command(["run", "config.yaml", "--watch", "1"], folder) as watching:
+        wait_for_event(watching.lines(), "run_done")
+        write_clip(folder / "later.mp4", RECIPES["h264"]).path.rename(folder / "clips" / "later.mp4")
+        assert wait_for_event(watching.lines(), "task_done")["task"] == "later.mp4"
+        watching.process.terminate()
+        assert watching.end() == 0
     assert (folder / "out" / "later.labels.json").exists()
 
 
-@pytest.mark.slow
-def test_watching_is_silent_while_nothing_new_comes(folder):
-    process = start(folder, "--watch", "1")
-    wait_for(process, "run_done")
-    time.sleep(2.5)
-    process.send_signal(signal.SIGTERM)
-    told, said = end_of(process)
-    assert process.returncode == 0
-    assert told == ""
-    assert said.count("already done") == 0
+def test_watching_is_silent_while_nothing_new_comes(folder, prelabel, capsys, monkeypatch):
+    told = []
+
+    def rest(stop: StopSignal, seconds: float) -> bool:
+        """Stands for the time between two passes, and ends the run after the third."""
+        told.append(capsys.readouterr())
+        if len(told) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return not stop.is_set
+
+    monkeypatch.setattr("prelabel.cli.commands._rest", rest)
+    assert prelabel("run", "config.yaml", "--watch", "1") == 0
+    first, *later = told
+    assert "run_done" in first.out
+    assert [said.out for said in later] == ["", ""]
+    assert [said.err.count("already done") for said in later] == [0, 0]
 
 
-@pytest.mark.slow
-def test_a_limit_holds_for_all_the_time_of_watching(folder):
+def test_a_limit_holds_for_all_the_time_of_watching(folder, prelabel):
     write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
-    process = start(folder, "--watch", "1", "--limit", "1")
-    end_of(process)
-    assert process.returncode == 0
+    assert prelabel("run", "config.yaml", "--watch", "1", "--limit", "1") == 0
     assert len(list((folder / "out").glob("*.labels.json"))) == 1
 
 
@@ -390,6 +410,7 @@ class Slow:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_model_is_loaded_ends_at_once(folder):
     (folder / "slow.py").write_text(SLOW_TO_LOAD)
     process = start(folder, "--set", "detector={use: slow.py:Slow}")
@@ -404,11 +425,10 @@ def test_ctrl_c_while_the_model_is_loaded_ends_at_once(folder):
 
 @pytest.mark.slow
 def test_ctrl_c_a_third_time_does_not_wait_for_the_detector(folder):
-    process = start(folder, "--set", "detector.seconds=150")
-    wait_for(process, "task_started")
-    for _ in range(2):
-        process.send_signal(signal.SIGINT)
-        wait_for(process, "stopping")  # two signals that come before the first is seen are one
+    process = start(folder, "--set", "detector.stops_after=0")
+    wait_for_event(process.stdout, "task_started")
+    interrupt(process)
+    interrupt(process)
     process.send_signal(signal.SIGINT)
     _, said = end_of(process)
     assert process.returncode == 130

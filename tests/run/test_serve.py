@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +13,12 @@ from pathlib import Path
 import pytest
 import requests
 
+from prelabel.cli.app import main
 from prelabel.run.serve import WorkSignal
 from prelabel.runtime.interrupts import StopSignal
 from tests.encord_server import AGENT, ANNOTATE
 from tests.encord_server.populated import Platform
+from tests.processes import Command, command
 from tests.signed import SECRET, notification, signed
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("encord_environment")]
@@ -36,14 +35,17 @@ class Boxes:
 
 @dataclass
 class Served:
-    """A serving process and its address."""
+    """A command that serves, and its address."""
 
-    process: subprocess.Popen[str]
+    command: Command
     url: str
     platform: Platform
 
     def post(self, body: bytes, headers: dict[str, str]) -> int:
         return requests.post(self.url, data=body, headers=headers, timeout=20).status_code
+
+    def is_ready(self) -> bool:
+        return requests.get(f"{self.url}ready", timeout=20).status_code == 200
 
     def notify(self) -> int:
         stage = self.platform.project.stage(AGENT)
@@ -69,36 +71,27 @@ def serving(platform: Platform, folder: Path, *options: str) -> Iterator[Served]
         f"source: {{use: encord, project_hash: {platform.project.uuid}, stage: {AGENT}, output: out}}\n"
         "detector: {use: mine.py:Boxes}\npathway: Annotate 1\n"
     )
-    command = [sys.executable, "-m", "prelabel", "serve", str(config), "--host", "127.0.0.1", "--port", "0", *options]
-    log = (folder / "log.txt").open("w+")
-    environment = {**os.environ, "ENCORD_WEBHOOK_SECRET": SECRET}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True)
-    try:
-        address = re.compile(r"http://127\.0\.0\.1:\d+/")
-        wait_until(lambda: bool(address.search((folder / "log.txt").read_text())), "no address was printed")
-        url = address.search((folder / "log.txt").read_text())
-        assert url is not None
-        served = Served(process, url.group(0), platform)
-        wait_until(lambda: requests.get(f"{served.url}ready", timeout=20).status_code == 200, "never ready")
-        yield served
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
+    words = ["serve", str(config), "--host", "127.0.0.1", "--port", "0", *options]
+    with command(words, folder, ENCORD_WEBHOOK_SECRET=SECRET) as served:
+        addresses = (re.search(r"http://127\.0\.0\.1:\d+/", line) for line in served.lines())
+        yield Served(served, next(address.group() for address in addresses if address), platform)
 
 
+@pytest.mark.slow
 def test_what_waits_at_the_start_is_labelled_and_each_notification_leads_to_a_pass(platform: Platform, tmp_path: Path):
     with serving(platform, tmp_path) as served:
         wait_until(lambda: served.num_moved() == 1, "the waiting task was not labelled")
+        wait_until(served.is_ready, "never ready")
         platform.add_clips(3)
         assert [served.notify() for _ in range(3)] == [200, 200, 200]
         wait_until(lambda: served.num_moved() == 4, "the new tasks were not labelled")
         assert requests.get(f"{served.url}health", timeout=20).text == "ok"
-        served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(60) == 0
+        served.command.process.terminate()
+        assert served.command.end() == 0
     assert len(platform.server.world.moves) == len(platform.server.world.saves) == 4  # nothing is done twice
 
 
+@pytest.mark.slow
 def test_only_signed_notifications_of_the_configs_stage_lead_to_a_pass(platform: Platform, tmp_path: Path):
     stage = platform.project.stage(AGENT)
     body, foreign = (
@@ -120,6 +113,7 @@ def test_only_signed_notifications_of_the_configs_stage_lead_to_a_pass(platform:
         wait_until(lambda: served.num_moved() == 2, "the new task was not labelled")
 
 
+@pytest.mark.slow
 def test_a_lost_notification_is_made_up_for_by_the_poll(platform: Platform, tmp_path: Path):
     with serving(platform, tmp_path, "--poll", "1") as served:
         wait_until(lambda: served.num_moved() == 1, "the waiting task was not labelled")
@@ -127,12 +121,14 @@ def test_a_lost_notification_is_made_up_for_by_the_poll(platform: Platform, tmp_
         wait_until(lambda: served.num_moved() == 2, "the poll did not see the new task")
 
 
+@pytest.mark.slow
 def test_it_ends_by_itself_when_nothing_comes(platform: Platform, tmp_path: Path):
     with serving(platform, tmp_path, "--idle-exit", "1") as served:
-        assert served.process.wait(60) == 0
+        assert served.command.end() == 0
     assert len(platform.project.titles_at(ANNOTATE)) == 1
 
 
+@pytest.mark.slow
 def test_a_restart_goes_on_where_a_killed_process_was(platform: Platform, tmp_path: Path):
     with serving(platform, tmp_path) as served:
         wait_until(lambda: served.num_moved() == 1, "the waiting task was not labelled")
@@ -142,14 +138,17 @@ def test_a_restart_goes_on_where_a_killed_process_was(platform: Platform, tmp_pa
     assert len(platform.server.world.moves) == 3
 
 
-def test_without_a_secret_nothing_is_served(platform: Platform, tmp_path: Path):
+def test_without_a_secret_nothing_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     config = tmp_path / "prelabel.yaml"
     config.write_text("source: {use: encord, project_hash: x, stage: y}\ndetector: {weights: demo}\npathway: z\n")
-    environment = {name: value for name, value in os.environ.items() if name != "ENCORD_WEBHOOK_SECRET"}
-    command = [sys.executable, "-m", "prelabel", "serve", str(config)]
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert "ENCORD_WEBHOOK_SECRET is not set" in ended.stderr
+    monkeypatch.delenv("ENCORD_WEBHOOK_SECRET", raising=False)
+    monkeypatch.setattr(sys, "argv", ["prelabel", "serve", str(config)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "ENCORD_WEBHOOK_SECRET is not set" in capsys.readouterr().err
 
 
 def test_work_that_comes_during_a_pass_is_one_more_pass():
