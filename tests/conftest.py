@@ -46,6 +46,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else libraries complain about what they find alive at the end
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("needs_test_data") and not os.environ.get("PRELABEL_TEST_DATA"):
         pytest.skip("PRELABEL_TEST_DATA is not set: real weights and clips are not at hand")
