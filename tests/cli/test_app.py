@@ -273,6 +273,7 @@ def test_help_teaches_every_command_and_the_readme_names_it():
         assert f"`prelabel {name}" in readme
 
 
+@pytest.mark.slow
 def test_help_needs_none_of_the_heavy_packages():
     code = (
         "import sys; import prelabel.cli.app; print([m for m in ('torch','encord','av','decord') if m in sys.modules])"

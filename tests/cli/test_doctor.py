@@ -31,15 +31,18 @@ def findings() -> Iterator[dict[str, Finding]]:
         yield {finding.name: finding for finding in examine()}
 
 
+@pytest.mark.slow
 def test_this_machine_can_run_the_demo(findings: dict[str, Finding]) -> None:
     assert not has_blocking(findings.values()), [f for f in findings.values() if f.status == "missing"]
 
 
+@pytest.mark.slow
 def test_torch_and_torchvision_are_tried_together(findings: dict[str, Finding]) -> None:
     assert findings["torch"].status == "ok"
     assert "torchvision" in findings["torch"].detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["pyav", "decord", "torchcodec"])
 def test_every_reader_decodes_the_whole_clip_here(findings: dict[str, Finding], reader: str) -> None:
     if reader == "torchcodec" and (unavailable_reason := torchcodec.probe()):
@@ -48,26 +51,31 @@ def test_every_reader_decodes_the_whole_clip_here(findings: dict[str, Finding], 
     assert (found.status, found.detail) == ("ok", "decoded 24 of 24 frames, each the right one")
 
 
+@pytest.mark.slow
 def test_the_demo_detector_finds_boxes(findings: dict[str, Finding]) -> None:
     found = findings["demo detector, CPU"]
     assert found.status == "ok"
     assert int(found.detail.split()[0]) > 0
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_gpu_is_no_failure(findings: dict[str, Finding]) -> None:
     assert findings["GPU"].status in {"ok", "warn"}
 
 
+@pytest.mark.slow
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("part", ["GPU", "NVDEC", "demo detector, GPU", "torchcodec, GPU"])
 def test_what_a_gpu_brings_is_tried(findings: dict[str, Finding], part: str) -> None:
     assert findings[part].status == "ok", findings[part].detail
 
 
+@pytest.mark.slow
 def test_everything_that_is_not_in_order_says_what_to_do(findings: dict[str, Finding]) -> None:
     assert [f for f in findings.values() if f.status != "ok" and not f.mend] == []
 
 
+@pytest.mark.slow
 def test_ultralytics_licence_is_said(findings: dict[str, Finding]) -> None:
     assert "AGPL-3.0" in findings["ultralytics"].detail
 

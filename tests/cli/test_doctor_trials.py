@@ -46,24 +46,29 @@ def findings() -> dict[str, Finding]:
     return {found.name: found for found in run_trials(listed, 60)}
 
 
+@pytest.mark.slow
 def test_each_trial_gets_the_finding_of_its_own_attempt(findings: dict[str, Finding]) -> None:
     assert findings["good"] == Finding("good", "ok", "fine")
     assert findings["bad"] == Finding("bad", "missing", "ValueError: no good", "mend it")
 
 
+@pytest.mark.slow
 def test_an_error_of_the_project_speaks_for_itself(findings: dict[str, Finding]) -> None:
     assert (findings["known"].status, findings["known"].detail) == ("warn", "no GPU here")
 
 
+@pytest.mark.slow
 def test_a_crash_ends_only_its_own_trial(findings: dict[str, Finding]) -> None:
     assert (findings["crash"].status, findings["crash"].detail) == ("warn", "crashed the process: SIGSEGV")
     assert findings["after the crash"] == Finding("after the crash", "ok", "fine too")
 
 
+@pytest.mark.slow
 def test_a_trial_that_ends_its_process_says_with_which_code(findings: dict[str, Finding]) -> None:
     assert findings["leave"].detail == "ended the process, exit code 3"
 
 
+@pytest.mark.slow
 def test_a_trial_that_hangs_is_ended() -> None:
     began = time.monotonic()
     (found,) = run_trials([Trial("a", hang)], 1)

@@ -120,6 +120,7 @@ def test_faster_coco_eval_reads_it(tmp_path):
     assert len(coco.getAnnIds(imgIds=[1])) == 2
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_videos(tmp_path):
     def some(num_videos):
         info = VideoInfo(width=64, height=48, num_frames=500)

@@ -227,6 +227,7 @@ def matches(truth, found):
             overlap[row], overlap[:, column] = 0, 0
 
 
+@pytest.mark.slow
 def test_on_generated_scenes_few_tracks_switch_and_most_boxes_that_were_missed_are_there():
     num_objects = num_tracks = num_switches = num_boxes = num_matched = 0
     for seed in (0, 3, 5):

@@ -16,7 +16,7 @@ from prelabel.plugins.protocols import VideoReader
 from tests.make_media import Clip, build_clip, read_number
 
 BuildClip = Callable[[str], Clip]
-FFmpegFrames = Callable[[Path, int, int], NDArray[np.uint8]]
+FFmpegFrames = Callable[..., NDArray[np.uint8]]
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +34,14 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> BuildClip:
 
 @pytest.fixture(scope="session")
 def ffmpeg_frames() -> FFmpegFrames:
-    """Returns all frames of a video as `ffmpeg -pix_fmt rgb24` writes them; skips without the binary."""
+    """Returns the frames of a video as `ffmpeg -pix_fmt rgb24` writes them; skips without the binary."""
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         pytest.skip("no ffmpeg binary on PATH: its frames cannot be compared with")
 
-    def decode(path: Path, width: int, height: int) -> NDArray[np.uint8]:
+    def decode(path: Path, width: int, height: int, max_frames: int = 1000) -> NDArray[np.uint8]:
         command = [ffmpeg, "-v", "error", "-i", path, "-map", "0:v:0", "-fps_mode", "passthrough"]
+        command += ["-frames:v", str(max_frames)]
         done = subprocess.run(
             [*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=False, timeout=60
         )

@@ -184,6 +184,7 @@ def test_a_file_that_changes_is_indexed_anew(tmp_path: Path):
     assert index_video(path).info.num_frames == 9
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(100)
 def test_two_hundred_thousand_frames_take_seconds(tmp_path: Path):
     recipe = Recipe(suffix=".mkv", codec="mpeg4", options={"g": "1"}, width=16, height=16, num_frames=30)

@@ -23,20 +23,18 @@ pytestmark = [
 ]
 
 DETECTOR = """
-import time
 from prelabel import Detections
 
-class Slow:
+class Alternating:
     class_names = ("Pedestrian", "Vehicle")
 
     def detect(self, batch):
-        time.sleep(0.05)
         return [Detections(xyxy=[[2, 2, 20, 20]], confidence=[0.7], class_id=[i % 2]) for i in batch.frame_indices]
 """
 
 
 def run(platform: Platform, folder: Path, on_failure: dict[str, object] | None = None, **source: object) -> RunReport:
-    (folder / "slow.py").write_text(DETECTOR)
+    (folder / "mine.py").write_text(DETECTOR)
     values = {
         "source": {
             "use": "encord",
@@ -45,7 +43,7 @@ def run(platform: Platform, folder: Path, on_failure: dict[str, object] | None =
             "output": folder / "out",
             **source,
         },
-        "detector": {"use": "slow.py:Slow"},
+        "detector": {"use": "mine.py:Alternating"},
         "pathway": "Annotate 1",
         "retries": {"wait_seconds": 0},
         "on_failure": on_failure or {},
@@ -184,11 +182,11 @@ def test_ontology_that_loses_a_class_under_way_ends_the_run_and_names_it(platfor
 
 
 def test_run_whose_stage_cannot_be_listed_is_exit_2(platform: Platform, tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(DETECTOR)
+    (tmp_path / "mine.py").write_text(DETECTOR)
     config = tmp_path / "config.yaml"
     config.write_text(
         f"source: {{stage: {AGENT}, project_hash: {platform.project.uuid}, output: {tmp_path / 'out'}}}\n"
-        "detector: {use: slow.py:Slow}\npathway: Annotate 1\n"
+        "detector: {use: mine.py:Alternating}\npathway: Annotate 1\n"
     )
     platform.server.faults.add("list_tasks", Status(403), times=None)
     assert run_config(config) == 2
@@ -196,11 +194,11 @@ def test_run_whose_stage_cannot_be_listed_is_exit_2(platform: Platform, tmp_path
 
 def test_dry_run_asks_the_platform_for_nothing_that_changes_it(platform: Platform, tmp_path: Path) -> None:
     platform.add_clips(1)
-    (tmp_path / "slow.py").write_text(DETECTOR)
+    (tmp_path / "mine.py").write_text(DETECTOR)
     config = tmp_path / "config.yaml"
     config.write_text(
         f"source: {{stage: {AGENT}, project_hash: {platform.project.uuid}, output: {tmp_path / 'out'}}}\n"
-        "detector: {use: slow.py:Slow}\npathway: Annotate 1\n"
+        "detector: {use: mine.py:Alternating}\npathway: Annotate 1\n"
     )
     assert run_config(config, dry_run=True) == 0
     asked = {call.operation for call in platform.server.calls}

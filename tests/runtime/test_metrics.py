@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import socket
 from pathlib import Path
+from socketserver import BaseServer
 from urllib.request import urlopen
 
 import pytest
@@ -16,6 +17,12 @@ from prelabel.runtime.telemetry import serve_metrics
 from tests.make_media import NUM_FRAMES, RECIPES, write_clip
 
 pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(autouse=True)
+def servers_stop_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server looks every twentieth of a second whether it is to stop, not every half."""
+    monkeypatch.setattr(BaseServer.serve_forever, "__defaults__", (0.05,))
 
 
 def free_port() -> int:

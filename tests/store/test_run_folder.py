@@ -31,10 +31,11 @@ with RunFolder(Path(sys.argv[1])).hold():
 NAMES = """
 import sys
 from pathlib import Path
-from tests.store.test_run_folder import Named
+from types import SimpleNamespace
 from prelabel.store.run_folder import RunFolder
 store = RunFolder(Path(sys.argv[1]))
-print(*[store.name(Named(f"{sys.argv[2]}/{number}", f"{number % 10}.mp4")) for number in range(30)], sep="\\n")
+tasks = [SimpleNamespace(key=f"{sys.argv[2]}/{number}", title=f"{number % 10}.mp4") for number in range(30)]
+print(*map(store.name, tasks), sep="\\n")
 """
 PARTS = (
     *("..", ".", "/", "//", "\\", "\0", "\n", " ", "a", "A", "é", "e\u0301", "\ud800", "\u202e", "x" * 200),
@@ -125,6 +126,7 @@ def test_two_that_give_names_in_one_folder_agree(tmp_path):
     assert (names_of(two, "a.mp4"), names_of(one, "a.mov")) == (["a"], ["a.mov"])
 
 
+@pytest.mark.slow
 def test_processes_that_give_names_in_one_folder_give_each_once(tmp_path):
     command = [sys.executable, "-c", NAMES, str(tmp_path)]
     workers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "abcd"]

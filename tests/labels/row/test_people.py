@@ -43,7 +43,7 @@ DRAWN = st.lists(
 )
 BOOL = st.booleans()
 WEATHER = st.lists(st.integers(0, 39), max_size=3, unique=True)
-FEW = settings(max_examples=60)
+FEW = settings(max_examples=40)
 
 
 def as_detections(values, num_frames):

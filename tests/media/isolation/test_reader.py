@@ -152,6 +152,7 @@ def test_hang_after_the_last_frame_costs_nothing_but_time(tmp_path: Path, monkey
     assert read(reader) == list(range(INFO.num_frames))
 
 
+@pytest.mark.slow
 def test_process_that_grows_is_ended() -> None:
     with pytest.raises(
         ReadError, match=r"after frame 3: .* took \d\.\d GB of memory, reader\.max_memory_gb allows 0\.4"
@@ -276,6 +277,7 @@ with IsolatedReader(Media("video", (Path("clip.mp4"),)), section, Path(), None) 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["hang", "hang with the interpreter locked"])
 def test_process_ends_with_a_run_that_is_killed(how: str, tmp_path: Path) -> None:
     begun = tmp_path / "begun"

@@ -41,6 +41,7 @@ REASONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", ["strict", "warn"])
 def test_decoder_that_breaks_on_a_video_costs_that_video(
     frames: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

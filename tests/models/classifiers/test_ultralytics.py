@@ -13,7 +13,7 @@ os.environ.setdefault("YOLO_OFFLINE", "true")  # these tests import ultralytics 
 from prelabel.errors import WeightsError
 from prelabel.models.classifiers.ultralytics import UltralyticsClassifier
 from prelabel.testing import check_classifier
-from tests.models.detectors.checkpoints import blocky_frames, make_checkpoint
+from tests.models.detectors.checkpoints import blocky_frames
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def test_pictures_are_prepared_as_ultralytics_prepares_them(weights, size):
     assert (found - expected).abs().max() <= 1.01 / 255
 
 
-def test_weights_that_find_boxes_are_named(tmp_path):
+def test_weights_that_find_boxes_are_named(checkpoint):
     with pytest.raises(WeightsError, match="holds a model for 'detect', expected one for 'classify'"):
-        UltralyticsClassifier(weights=str(make_checkpoint("yolo11n", tmp_path)), device="cpu")
+        UltralyticsClassifier(weights=str(checkpoint("yolo11n")), device="cpu")
 
 
 def test_a_file_of_another_form_is_named(tmp_path):

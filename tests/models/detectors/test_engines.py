@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +17,10 @@ from prelabel.models.detectors.ultralytics import UltralyticsDetector
 from prelabel.models.detectors.ultralytics_engines import choose_engine
 from prelabel.models.engines import EngineKey, built_engine, engines_folder
 from prelabel.testing import check_detector
-from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_checkpoint
+from tests.models.detectors.checkpoints import as_batch, blocky_frames
 
 LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu", "engine": "torch"}
 KEY = EngineKey("0" * 64, "onnx", "Some GPU (80 GB)", "any", "float32", "nms", "runtime 1.0")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Callable[[str], Path]:
-    """Makes the checkpoint of an architecture, once."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return cache(lambda architecture: make_checkpoint(architecture, folder))
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +212,7 @@ def test_export_model_ends_with_1_where_torch_must_do(checkpoint):
     assert "torch instead" in ended.output
 
 
+@pytest.mark.slow
 @pytest.mark.needs_test_data
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_real_boxes_equal_those_of_torch(test_data, engine):

@@ -61,6 +61,7 @@ def test_boxes_come_best_first_and_no_more_than_asked(weights):
     assert (np.diff(found.confidence) <= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("builder", ["fcos_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"])
 def test_builders_of_every_kind_load_and_keep_low_scores(tmp_path, builder):
     network = get_model(builder, weights=None, weights_backbone=None, num_classes=3)
@@ -206,6 +207,7 @@ def outputs_of(detector, frames):
         return detector._network([torch.from_numpy(frame).permute(2, 0, 1) / 255 for frame in frames])
 
 
+@pytest.mark.slow
 def test_masks_are_the_networks_own_where_they_are_asked_for(weights_of):
     detector = with_heads(weights_of("maskrcnn_resnet50_fpn"))
     frames = blocky_frames(2, 90, 120)
@@ -228,6 +230,7 @@ def test_masks_are_the_networks_own_where_they_are_asked_for(weights_of):
     assert num_masks > 0
 
 
+@pytest.mark.slow
 def test_keypoints_are_the_networks_own_and_have_the_published_names(weights_of):
     detector = with_heads(weights_of("keypointrcnn_resnet50_fpn"))
     frames = blocky_frames(1, 90, 120)

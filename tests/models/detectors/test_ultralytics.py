@@ -5,10 +5,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +20,10 @@ from prelabel.data.boxes import iou_matrix
 from prelabel.errors import ConfigError, MachineError, WeightsError
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
 from prelabel.testing import check_detector
-from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_checkpoint
+from tests.models.detectors.checkpoints import as_batch, blocky_frames
 
 PREDICTS_MAP = 0.504  # of Ultralytics' predict on the pictures of coco_mini
 LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu", "engine": "torch"}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Callable[[str], Path]:
-    """Makes the checkpoint of an architecture, once."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return cache(lambda architecture: make_checkpoint(architecture, folder))
 
 
 def predict(weights: Path, frames: np.ndarray, **options: object) -> list[Detections]:
@@ -209,6 +201,7 @@ def test_half_is_refused_in_torch_on_a_cpu(checkpoint):
         UltralyticsDetector(weights=str(checkpoint("yolo11n")), half=True, engine="torch", device="cpu")
 
 
+@pytest.mark.slow
 def test_loading_leaves_environment_threads_pillow_and_home_alone(checkpoint, tmp_path):
     program = (
         "import os, torch\n"
@@ -251,6 +244,7 @@ def test_checkpoint_with_classes_of_its_own_loads_with_a_warning(checkpoint, tmp
     assert "runs code from the file" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.needs_test_data
 def test_real_boxes_equal_predict_at_every_frame_size(test_data):
     weights = test_data / "weights" / "yolo11n_coco.pt"
@@ -263,6 +257,7 @@ def test_real_boxes_equal_predict_at_every_frame_size(test_data):
         assert_same(found, predict(weights, frames))
 
 
+@pytest.mark.slow
 @pytest.mark.needs_test_data
 def test_map_equals_that_of_predict(test_data):
     weights = test_data / "weights" / "yolo11n_coco.pt"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +12,11 @@ from prelabel.data.boxes import iou_matrix
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
 from prelabel.models.ultralytics_models import keypoint_facts
 from prelabel.testing import check_detector
-from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_checkpoint
+from tests.models.detectors.checkpoints import as_batch, blocky_frames
 
 LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu", "engine": "torch"}
 ALL = frozenset(range(80))
 SIZES = [(180, 320), (250, 333), (500, 200)]  # each with a padding of its own
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Callable[[str], Path]:
-    """Makes the checkpoint of an architecture, once."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return cache(lambda architecture: make_checkpoint(architecture, folder))
 
 
 def predict(weights: Path, frames: np.ndarray, **options: object):
