@@ -17,6 +17,12 @@ from prelabel.runtime.disk_cache import DiskCache
 pytestmark = pytest.mark.timeout(60)
 
 
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks for room again soon, for quick tests."""
+    monkeypatch.setattr("prelabel.runtime.disk_cache._POLL_SECONDS", 0.02)
+
+
 def test_room_is_empty_and_gone_afterwards(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path / "cache", 100)
     with cache.room(60, "a") as folder:
@@ -34,9 +40,16 @@ def test_file_larger_than_the_cache_says_so(tmp_path: Path) -> None:
         pass
 
 
-def test_room_is_waited_for_and_shared_by_processes(tmp_path: Path) -> None:
+def test_room_is_waited_for_and_shared_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = DiskCache(tmp_path, 100), DiskCache(tmp_path, 100)
-    entered = threading.Event()
+    entered, looks = threading.Event(), threading.Semaphore(0)
+    count = second._sweep_and_count
+
+    def count_and_tell() -> int:
+        looks.release()
+        return count()
+
+    monkeypatch.setattr(second, "_sweep_and_count", count_and_tell)
 
     def enter() -> None:
         with second.room(60, "b"):
@@ -45,7 +58,8 @@ def test_room_is_waited_for_and_shared_by_processes(tmp_path: Path) -> None:
     thread = threading.Thread(target=enter)
     with first.room(60, "a") as folder:
         thread.start()
-        assert not entered.wait(0.5)
+        assert all(looks.acquire(timeout=50) for _ in range(3))
+        assert not entered.is_set()
         assert folder.exists()
     assert entered.wait(50)
     thread.join()
@@ -77,7 +91,7 @@ def test_closing_ends_the_wait_for_room(tmp_path: Path) -> None:
 
 
 def test_wait_for_room_that_never_comes_ends(tmp_path: Path) -> None:
-    cache = DiskCache(tmp_path, 100, patience_seconds=0.3)
+    cache = DiskCache(tmp_path, 100, patience_seconds=0.05)
     with (
         cache.room(60, "a"),
         pytest.raises(FetchError, match=r"b: waited .*raise source\.cache_gb"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -326,8 +326,22 @@ def test_file_that_cannot_be_written_names_the_folder(storage: Storage) -> None:
 
 def test_download_ends_when_its_folder_is_deleted(storage: Storage, tmp_path: Path) -> None:
     cache = DiskCache(tmp_path / "cache", SIZE)
-    storage.fault(Trickle(10_000))
-    threading.Timer(0.5, cache.close).start()
+
+    def close_under_way(carry_out: Callable[[], Answer], stopping: threading.Event) -> Answer:
+        answer = carry_out()
+        content = b"".join(answer.body)
+
+        def body() -> Iterator[bytes]:
+            yield content[: SIZE // 2]
+            while not any(path.stat().st_size for path in cache_folder.rglob("a.mp4*")):
+                stopping.wait(0.01)
+            cache.close()
+            yield content[SIZE // 2 :]
+
+        return replace(answer, body=body())
+
+    cache_folder = tmp_path / "cache"
+    storage.fault(close_under_way)
     with (
         cache.room(SIZE, "clip.mp4") as folder,
         pytest.raises(FetchError, match=r"clip\.mp4: download given up: .* is gone"),

@@ -38,34 +38,32 @@ def test_an_error_reaches_the_consumer_after_what_came_before_it():
 
 
 def test_a_slow_consumer_holds_the_producer_back():
-    made = []
+    made, waiting = [], []
 
     def upstream():
-        for number in range(100):
+        for number in range(20):
             made.append(number)
             yield number
 
-    stream = prefetch(upstream(), max_items=2)
-    next(stream)
-    time.sleep(0.2)
-    assert len(made) <= 4  # one handed on, two waiting, one in the producer's hand
-    stream.close()
+    for num_taken, _ in enumerate(prefetch(upstream(), max_items=2, tell_waiting=waiting.append), 1):
+        wait_until(lambda wanted=min(num_taken + 3, 20): len(made) == wanted)  # two waiting, one in the producer's hand
+    assert max(waiting) == 2
 
 
 def test_waiting_bytes_are_bounded_but_one_large_item_passes():
-    made = []
+    made, waiting = [], []
 
     def upstream():
-        for size in (10, 10, 500, 10):
+        for size in (15, 14, 500, 13):
             made.append(size)
             yield size
 
-    stream = prefetch(upstream(), max_items=100, max_bytes=20, num_bytes=lambda size: size)
-    assert next(stream) == 10
-    wait_until(lambda: made == [10, 10, 500])
-    time.sleep(0.1)
-    assert made == [10, 10, 500]
-    assert list(stream) == [10, 500, 10]
+    bounds = {"max_items": 100, "max_bytes": 20, "num_bytes": lambda size: size}
+    stream = prefetch(upstream(), **bounds, tell_waiting=waiting.append)
+    assert next(stream) == 15
+    wait_until(lambda: made == [15, 14, 500])
+    assert list(stream) == [14, 500, 13]
+    assert max(waiting) == 1
 
 
 def test_what_counts_as_no_item_waits_beside_the_others():
@@ -153,7 +151,7 @@ def test_the_next_one_is_made_while_the_last_is_in_use_and_no_more():
         return number if number < 3 else None
 
     for number in one_ahead(make, made.remove):
-        assert is_made[number + 1].wait(5)
+        assert is_made[number + 1].wait(50)
         assert made == list(range(number + 2))
 
 
@@ -181,7 +179,7 @@ def test_an_error_in_making_comes_in_its_turn():
 
 
 def test_streams_on_threads_of_their_own_begin_at_once_and_end_when_left():
-    together = threading.Barrier(3, timeout=5)  # breaks unless three streams meet
+    together = threading.Barrier(3, timeout=50)  # breaks unless three streams meet
 
     def stream(number):
         together.wait()

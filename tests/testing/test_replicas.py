@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 import pytest
 
@@ -11,19 +11,24 @@ from prelabel.testing import check_detector
 
 
 class Wide:
-    """Finds a box as wide as the frame, by way of what all of its twins, or it alone, note down."""
+    """Finds a box as wide as the frame, by way of what all of its twins, or it alone, note down.
+
+    A twin waits until another one has noted, too.
+    """
 
     class_names = ("frame",)
 
-    def __init__(self, notes: dict[str, int], shares_notes: bool):
-        self.notes, self.shares_notes = notes, shares_notes
+    def __init__(self, notes: dict[str, int], shares_notes: bool, have_noted: threading.Barrier | None = None):
+        self.notes, self.shares_notes, self.have_noted = notes, shares_notes, have_noted
+        self.twins_have_noted = threading.Barrier(2, timeout=50)
 
     def replicate(self):
-        return Wide(self.notes if self.shares_notes else {}, self.shares_notes)
+        return Wide(self.notes if self.shares_notes else {}, self.shares_notes, self.twins_have_noted)
 
     def detect(self, batch: FrameBatch) -> list[Detections]:
         self.notes["width"] = batch.data.shape[2]
-        time.sleep(0.05)
+        if self.have_noted is not None:
+            self.have_noted.wait()
         return [Detections([[0, 0, self.notes["width"], 9]], [0.5], [0]) for _ in batch.frame_indices]
 
 

@@ -36,7 +36,6 @@ SECTIONS: dict[str, Any] = {
     "classifier": {"use": "tests.answering:ColourClassifier", "conf": 0.6},
     "labels": {"classification": "Colour", "classes": {"red": "Warm", "blue": "Cold"}},
     "routing": {"Warm": "Annotate 1", "otherwise": "Annotate 2"},
-    "retries": {"wait_seconds": 0},
 }
 pytestmark = pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning")
 
