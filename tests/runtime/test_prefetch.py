@@ -45,8 +45,13 @@ def test_a_slow_consumer_holds_the_producer_back():
             made.append(number)
             yield number
 
-    for num_taken, _ in enumerate(prefetch(upstream(), max_items=2, tell_waiting=waiting.append), 1):
-        wait_until(lambda wanted=min(num_taken + 3, 20): len(made) == wanted)  # two waiting, one in the producer's hand
+    stream = prefetch(upstream(), max_items=2, tell_waiting=waiting.append)
+    for wanted in [*range(4, 21), 20, 20, 20]:  # the one that was taken, two waiting, one in the producer's hand
+        next(stream)
+        while len(made) < wanted:
+            time.sleep(0.001)
+        assert len(made) == wanted
+    assert list(stream) == []
     assert max(waiting) == 2
 
 
