@@ -36,8 +36,9 @@ def fill(polygons: Polygons, height: int, width: int, scale: int = 8) -> np.ndar
 @settings(max_examples=200)
 def test_mask_gives_its_pixels_back_and_the_run_lengths_of_encord_and_of_coco(data):
     height, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
-    bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
-    pixels = np.array(bits).reshape(height, width)
+    drawn = data.draw(st.binary(min_size=-(-height * width // 8), max_size=-(-height * width // 8)))
+    bits = np.unpackbits(np.frombuffer(drawn, np.uint8))[: height * width]
+    pixels = bits.reshape(height, width).astype(bool)
 
     mask = Mask.of(pixels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ def ffmpeg_frames() -> FFmpegFrames:
     if ffmpeg is None:
         pytest.skip("no ffmpeg binary on PATH: its frames cannot be compared with")
 
+    @cache
     def decode(path: Path, width: int, height: int, max_frames: int = 1000) -> NDArray[np.uint8]:
         command = [ffmpeg, "-v", "error", "-i", path, "-map", "0:v:0", "-fps_mode", "passthrough"]
         command += ["-frames:v", str(max_frames)]

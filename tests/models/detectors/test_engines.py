@@ -52,6 +52,7 @@ def no_room_for_engines(tmp_path, monkeypatch):
     (tmp_path / "prelabel" / "engines").write_text("")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_boxes_equal_those_of_torch_for_any_batch_and_frame_size(checkpoint, engine):
     options = {"weights": str(checkpoint("yolo11n")), **LOW}
@@ -66,6 +67,7 @@ def test_boxes_equal_those_of_torch_for_any_batch_and_frame_size(checkpoint, eng
         assert_same(detector.detect(as_batch(frames)), in_torch.detect(as_batch(frames)))
 
 
+@pytest.mark.slow
 def test_rtdetr_stays_in_float32_unless_asked(checkpoint):
     detector = UltralyticsDetector(weights=str(checkpoint("yolov8n-rtdetr")), **LOW | {"engine": "openvino"})
 

@@ -116,8 +116,8 @@ def test_other_number_of_classes_says_how_many_there_are(weights):
 
 
 def test_weights_of_another_network_name_the_first_tensor(weights):
-    with pytest.raises(WeightsError, match=r"scale_weight is missing"):
-        small(weights, builder="ssd300_vgg16", builder_args={})
+    with pytest.raises(WeightsError, match=r"backbone\.body\.0\.0\.weight is missing"):
+        small(weights, builder="fasterrcnn_mobilenet_v3_large_320_fpn", builder_args={})
 
 
 def test_other_width_names_tensor_and_shapes(weights):

@@ -109,6 +109,7 @@ def test_boxes_of_an_end_to_end_head_equal_predict(checkpoint, architecture):
     assert_same(found, predict(weights, frames, conf=0.02, imgsz=160, nms=False))
 
 
+@pytest.mark.slow
 def test_boxes_of_an_export_of_a_fixed_shape_equal_predict(checkpoint, tmp_path):
     from ultralytics import YOLO
 
@@ -145,7 +146,7 @@ def test_classes_by_name_and_by_id_keep_others_out(checkpoint):
     assert_same(named.detect(frames), detector.detect(frames))
 
 
-@pytest.mark.parametrize("architecture", ["yolo11n", "yolov8n-rtdetr"])
+@pytest.mark.parametrize("architecture", ["yolo11n", pytest.param("yolov8n-rtdetr", marks=pytest.mark.slow)])
 def test_detector_keeps_its_contract(checkpoint, architecture):
     check_detector(UltralyticsDetector(weights=str(checkpoint(architecture)), **LOW), blocky_frames(3))
 

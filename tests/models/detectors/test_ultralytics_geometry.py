@@ -71,6 +71,7 @@ def test_masks_of_the_way_of_gpus_equal_predict(checkpoint):
     assert_masks_are_those_of_predict(detector.detect(as_batch(frames)), predict(weights, frames, retina_masks=True))
 
 
+@pytest.mark.slow
 def test_masks_of_an_export_equal_predict(checkpoint, tmp_path):
     from ultralytics import YOLO
 
@@ -171,6 +172,7 @@ def test_points_without_confidence_count_as_seen():
     assert pose.confidence.tolist() == [1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_masks_of_an_engine_are_those_of_torch(checkpoint, engine):
     weights, frames = checkpoint("yolo11n-seg"), as_batch(blocky_frames(1))
