@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import multiprocessing
 import os
 import random
 import signal
@@ -31,7 +32,6 @@ from tests.encord_server.probe import probe_video
 from tests.encord_server.records import LabelRow, Project
 from tests.encord_server.wire import Answer, ConnectionCutError
 from tests.make_media import Recipe, write_clip
-from tests.processes import forking
 
 NUM_FRAMES = 12
 REQUESTS = (
@@ -54,6 +54,26 @@ STEPS = {
     "name": ("prelabel.store.ledger", "Ledger", "give_name"),
 }
 """Methods that part one state on disk from the next, by the name of the step."""
+
+PRELOADED = (
+    "tests.killing",
+    "encord",
+    "encord.objects",
+    "torch",
+    "av",
+    "pyarrow.parquet",
+    "prelabel.encord.project",
+    "prelabel.encord.connection",
+    "prelabel.encord.sink",
+    "prelabel.encord.source",
+    "prelabel.media.decord",
+    "prelabel.media.isolation.reader",
+    "prelabel.media.cuda",
+    "prelabel.media.pyav",
+    "prelabel.media.torchcodec",
+    "prelabel.run.agents.detection",
+)
+"""What a run imports: most of the time that it takes to start."""
 
 Moment = Literal["before", "inside", "after"]
 Found = list[tuple[int, str, float, float]]
@@ -172,6 +192,8 @@ class Scene:
             unit = server.world.add_video(clip, title=f"{number}.mp4", facts=facts)
             server.world.add_task(self.project.stage(AGENT), unit)
         self.environment = {"ENCORD_SSH_KEY": server.add_user(), "ENCORD_DOMAIN": server.url}
+        self._processes = multiprocessing.get_context("forkserver")  # each run a fork of one that has all imported
+        self._processes.set_forkserver_preload(list(PRELOADED))
 
     def config(self, name: str = "config", output: str = "out") -> Path:
         path = self.folder / f"{name}.yaml"
@@ -185,7 +207,7 @@ class Scene:
         return path
 
     def start(self, config: Path, step: KillPoint | None = None, limit: int | None = None) -> BaseProcess:
-        process = forking().Process(target=label, args=(str(config), self.environment, step, limit))
+        process = self._processes.Process(target=label, args=(str(config), self.environment, step, limit))
         process.start()
         return process
 

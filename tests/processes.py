@@ -14,27 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from prelabel.cli.app import main
-
-PRELOADED = (
-    "tests.killing",
-    "encord",
-    "encord.objects",
-    "torch",
-    "av",
-    "pyarrow.parquet",
-    "uvicorn",
-    "prelabel.encord.project",
-    "prelabel.encord.connection",
-    "prelabel.encord.sink",
-    "prelabel.encord.source",
-    "prelabel.media.decord",
-    "prelabel.media.isolation.reader",
-    "prelabel.media.cuda",
-    "prelabel.media.pyav",
-    "prelabel.media.torchcodec",
-    "prelabel.run.agents.detection",
-)
-"""What a run imports: most of the time that it takes to start."""
+from tests.killing import PRELOADED
 
 
 def forking() -> ForkServerContext:
