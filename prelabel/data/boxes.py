@@ -109,7 +109,7 @@ def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """The place of a frame that is scaled with its aspect ratio and centred in a network's input.
+    """The place of a scaled frame in a network's input.
 
     Attributes:
         height: of the network's input in pixels.
@@ -164,6 +164,24 @@ class Letterbox:
         """
         scaled_height, scaled_width = _scaled_size(height, width, input_height, input_width)
         return cls._centred(scaled_height, scaled_width, input_height - scaled_height, input_width - scaled_width)
+
+    @classmethod
+    def fit_top_left(cls, height: int, width: int, input_height: int, input_width: int) -> Letterbox:
+        """Returns the frame scaled into the top left corner of an input of a fixed shape, as in YOLOX's `preproc`.
+
+        Args:
+            height: of the frame in pixels.
+            width: of the frame in pixels.
+            input_height: of the network's input in pixels.
+            input_width: of the network's input in pixels.
+
+        >>> box = Letterbox.fit_top_left(1080, 1920, 416, 416)
+        >>> box.scaled_height, box.scaled_width, box.top
+        (234, 416, 0)
+        """
+        scale = min(input_height / height, input_width / width)
+        scaled_height, scaled_width = max(int(height * scale), 1), max(int(width * scale), 1)
+        return cls(input_height, input_width, scaled_height, scaled_width, top=0, left=0)
 
     @classmethod
     def _centred(cls, scaled_height: int, scaled_width: int, pad_height: int, pad_width: int) -> Letterbox:

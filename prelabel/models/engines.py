@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -18,7 +19,14 @@ import torch
 from prelabel.errors import MachineError
 
 _KEY_FILE = "key.json"
-_NUMPY_TYPES = {torch.float32: np.float32, torch.float16: np.float16}
+_NUMPY_TYPES = {
+    torch.float32: np.float32,
+    torch.float16: np.float16,
+    torch.uint8: np.uint8,
+    torch.int32: np.int32,
+    torch.int64: np.int64,
+    torch.bool: np.bool_,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +97,22 @@ def _is_built(folder: Path, key: EngineKey) -> bool:
         return False
 
 
+def package_version(package: str) -> str:
+    """Returns the installed version of a package, or else of its GPU build."""
+    for name in (package, f"{package}-gpu"):  # ONNX Runtime's GPU build has another name
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "of unknown version"
+
+
 Session = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 """Runs a graph of one input: takes (N, C, H, W) and returns its outputs, which the next call may overwrite."""
 
 
 class OnnxSession:
-    """Runs a graph of one input in ONNX Runtime.
+    """Runs a graph in ONNX Runtime.
 
     Inputs and outputs are bound in place, on the host or on a GPU, so nothing is copied.
 
@@ -118,15 +136,16 @@ class OnnxSession:
         # ONNX Runtime falls back to the CPU without an error.
         if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise MachineError(f"engine onnx on {device}: ONNX Runtime could not start its CUDA provider")
-        self._input = self._session.get_inputs()[0].name
+        self._inputs = [each.name for each in self._session.get_inputs()]
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def __call__(self, inputs: torch.Tensor) -> list[torch.Tensor]:
-        """Returns the outputs for (N, C, H, W), on the same device."""
-        inputs = inputs.contiguous()
+    def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the outputs in the graph's order, on the same device, for inputs in the graph's order."""
         place = (self._device.type, self._device.index or 0)
         binding = self._session.io_binding()
-        binding.bind_input(self._input, *place, _NUMPY_TYPES[inputs.dtype], tuple(inputs.shape), inputs.data_ptr())
+        tensors = [tensor.contiguous() for tensor in inputs]  # held until the run ends, since only addresses are bound
+        for name, tensor in zip(self._inputs, tensors, strict=True):
+            binding.bind_input(name, *place, _NUMPY_TYPES[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
         for name in self._outputs:
             binding.bind_output(name, *place)
         self._session.run_with_iobinding(binding)
@@ -141,7 +160,7 @@ def _onnx_providers(device: torch.device) -> list[str | tuple[str, dict[str, str
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise MachineError(
             f"engine onnx on {device}: the installed ONNX Runtime {onnxruntime.__version__} runs on the CPU only: "
-            "install onnxruntime-gpu in its place, or set engine: torch"
+            "install onnxruntime-gpu in its place, or set another engine or device: cpu"
         )
     # On torch's stream, the graph runs after the frames are prepared, so no synchronisation is needed.
     stream = str(torch.cuda.current_stream(device).cuda_stream)
@@ -180,14 +199,15 @@ def compile_for_cpu(path: Path, *, half: bool) -> Any:
 
 
 class OpenVinoSession:
-    """Runs a graph of one input on the CPU; the next call overwrites the outputs."""
+    """Runs a graph on the CPU; the next call overwrites the outputs."""
 
     def __init__(self, path: Path, *, half: bool) -> None:
         self._request = compile_for_cpu(path, half=half).create_infer_request()
 
-    def __call__(self, inputs: torch.Tensor) -> list[torch.Tensor]:
-        """Returns the outputs for float32 (N, C, H, W)."""
-        outputs = self._request.infer([inputs.contiguous().numpy()], share_inputs=True, share_outputs=True)
+    def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        """Returns the outputs in the graph's order, for inputs in the graph's order."""
+        arrays = [tensor.contiguous().numpy() for tensor in inputs]
+        outputs = self._request.infer(arrays, share_inputs=True, share_outputs=True)
         return [torch.from_numpy(output) for output in outputs.values()]
 
 

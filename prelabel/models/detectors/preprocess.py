@@ -22,10 +22,20 @@ def letterbox_frames(frames: torch.Tensor, box: Letterbox, dtype: torch.dtype = 
         box: letterbox made for H and W.
         dtype: type of the result.
     """
+    return _as_input(pad_frames(frames, box), dtype)
+
+
+def pad_frames(frames: torch.Tensor, box: Letterbox) -> torch.Tensor:
+    """Returns frames scaled and padded, uint8 (N, box.height, box.width, C), on the same device.
+
+    Args:
+        frames: uint8 (N, H, W, C).
+        box: letterbox made for H and W.
+    """
     pixels = frames.new_full((len(frames), box.height, box.width, frames.shape[3]), PAD_VALUE)
     rows, columns = slice(box.top, box.top + box.scaled_height), slice(box.left, box.left + box.scaled_width)
     pixels[:, rows, columns] = resize_frames(frames, box.scaled_height, box.scaled_width)
-    return _as_input(pixels, dtype)
+    return pixels
 
 
 def stretch_frames(frames: torch.Tensor, height: int, width: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -90,6 +100,23 @@ def resize_frames(frames: torch.Tensor, height: int, width: int) -> torch.Tensor
     if frames.device.type == "cpu":
         return _resize_with_opencv(frames, height, width)
     return resize_in_integers(frames, height, width)
+
+
+def resize_smoothly(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Returns frames scaled like Pillow's BILINEAR, uint8 (N, height, width, C): each pixel is a mean of all it covers.
+
+    Args:
+        frames: uint8 (N, H, W, C).
+        height: height of the result, in pixels.
+        width: width of the result, in pixels.
+    """
+    pixels = frames.permute(0, 3, 1, 2)
+    if frames.device.type != "cpu":  # torch 2.15 scales uint8 on the CPU only
+        pixels = pixels.float()
+    pixels = torch.nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    if pixels.is_floating_point():
+        pixels = pixels.round_().clamp_(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1)
 
 
 def resize_in_integers(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -5,7 +5,6 @@ A checkpoint is exported once and cached. It runs without Ultralytics' own backe
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import platform
@@ -29,6 +28,7 @@ from prelabel.models.engines import (
     build_tensorrt,
     built_engine,
     cpu_has_bfloat16,
+    package_version,
 )
 from prelabel.models.ultralytics_models import (
     LoadedModel,
@@ -137,7 +137,7 @@ def load_engine(request: EngineRequest) -> LoadedModel:
         forward_masks=(lambda inputs: _boxes_and_prototypes(session(inputs))) if facts.task == "segment" else None,
         dtype=request.dtype,
         input_size=None,
-        engine=f"{request.engine} {_version(_PACKAGES[request.engine][-1])}, "
+        engine=f"{request.engine} {package_version(_PACKAGES[request.engine][-1])}, "
         f"{'bfloat16' if half else _name_of(request.dtype)}",
     )
 
@@ -176,7 +176,7 @@ def _key(request: EngineRequest) -> EngineKey:
         input_shape=str(_input_shapes(request)) if request.engine == "tensorrt" else "any",
         precision=_name_of(request.dtype),  # on a CPU, bfloat16 uses the same float32 graph
         head="nms" if request.nms_head else "end2end",
-        versions=", ".join(f"{name} {_version(name)}" for name in packages),
+        versions=", ".join(f"{name} {package_version(name)}" for name in packages),
     )
 
 
@@ -230,12 +230,3 @@ def _missing(engine: EngineName) -> list[str]:
 
 def _name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _version(package: str) -> str:
-    for name in (package, f"{package}-gpu"):  # ONNX Runtime's GPU build has another name
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "of unknown version"

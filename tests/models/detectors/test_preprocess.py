@@ -11,6 +11,7 @@ from prelabel.models.detectors.preprocess import (
     letterbox_frames,
     resize_frames,
     resize_in_integers,
+    resize_smoothly,
     stretch_frames,
 )
 
@@ -118,3 +119,15 @@ def test_the_scaled_frame_comes_back_as_the_whole_frame(width, height):
     torch.testing.assert_close(
         boxes_from_letterbox(inside, box, height, width), torch.tensor([[0.0, 0.0, width, height]])
     )
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_smooth_scaling_is_pillows(width, height):
+    from PIL import Image
+
+    (frame,) = noise(width, height)
+    expected = np.asarray(Image.fromarray(frame).resize((320, 192), Image.Resampling.BILINEAR))
+
+    (found,) = resize_smoothly(torch.from_numpy(frame)[None], 192, 320).numpy()
+
+    assert np.abs(found.astype(int) - expected).max() <= 1
