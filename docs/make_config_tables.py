@@ -23,6 +23,7 @@ from prelabel.config.sections import (
 )
 from prelabel.encord.source import EncordSection
 from prelabel.files.folder_source import FolderSection
+from prelabel.models.detectors.onnx import InputOptions
 from prelabel.plugins.affects import Affects
 
 PAGE = Path(__file__).with_name("config.md")
@@ -34,6 +35,8 @@ TABLES: dict[str, Mapping[str, FieldInfo]] = {
     "detector: ultralytics": described_options("detector", "ultralytics"),
     "detector: torchvision": described_options("detector", "torchvision"),
     "detector: transformers": described_options("detector", "transformers"),
+    "detector: onnx": described_options("detector", "onnx"),
+    "detector: onnx input": InputOptions.model_fields,
     "classifier": ClassifierSection.model_fields,
     "classifier: torchvision": described_options("classifier", "torchvision"),
     "classifier: openai": described_options("classifier", "openai"),

@@ -174,4 +174,4 @@ def detector_for(weights: object) -> str:
         ConfigError: neither names a detector.
     """
     endings = dict.fromkeys(ULTRALYTICS_ENDINGS, "ultralytics")
-    return plugin_for("detector", weights, "ultralytics, torchvision, transformers", endings)
+    return plugin_for("detector", weights, "ultralytics, torchvision, transformers, onnx", endings)

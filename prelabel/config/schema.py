@@ -23,7 +23,7 @@ Schema = dict[str, Any]
 SOURCES = ("folder", "demo", "encord")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 BUILT_IN: dict[PluginKind, tuple[str, ...]] = {
-    "detector": ("ultralytics", "torchvision", "transformers"),
+    "detector": ("ultralytics", "torchvision", "transformers", "onnx"),
     "classifier": ("torchvision", "ultralytics", "openai"),
 }
 
@@ -55,7 +55,9 @@ def config_schema() -> Schema:
     sections["source-demo"]["required"] = ["use"]  # without it, a source is a folder or Encord
     for kind, names in BUILT_IN.items():
         sections[f"{kind.capitalize()}Section"] |= _options_by_use(kind, names)
-        sections |= {f"{kind}-{name}": _options_schema(kind, name) for name in names}
+        for name in names:
+            options = _options_schema(kind, name)
+            sections |= options.pop("$defs", {}) | {f"{kind}-{name}": options}
     own = {key: value for key, value in schema["properties"].items() if key != "source"}
     own |= {name: own[name]["anyOf"][0] for name in AGENT_SECTIONS}  # absent, not null
     return {

@@ -109,8 +109,8 @@ class DetectorSection(ModelSection):
 
     use: Annotated[str, Affects.DETECTIONS] = Field(
         "",
-        description="ultralytics | torchvision | transformers | module:Name | mine.py:Mine; default: the one that the "
-        "weights' card names",
+        description="ultralytics | torchvision | transformers | onnx | module:Name | mine.py:Mine; default: the one "
+        "that the weights' card names",
     )
     batch_size: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
         "auto",

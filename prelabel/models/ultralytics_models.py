@@ -315,8 +315,9 @@ def _check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     missing = [key for key in _REQUIRED_METADATA if not metadata.get(key)]
     if missing:
         raise WeightsError(
-            f"{path}: lacks the metadata {', '.join(missing)}, which Ultralytics writes into its exports and some "
-            "tools drop: export the checkpoint again with Ultralytics, or name the checkpoint itself as weights"
+            f"{path}: lacks the metadata {', '.join(missing)}, which Ultralytics writes into its exports: for an .onnx "
+            "file of another tool set use: onnx; otherwise export the checkpoint again with Ultralytics, or name the "
+            "checkpoint itself as weights"
         )
 
 

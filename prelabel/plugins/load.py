@@ -197,6 +197,8 @@ def describe_first(error: ValidationError, prefix: str = "") -> str:
     where = ".".join(str(part) for part in _keys((prefix, *first["loc"])))
     if first["type"] == "missing":
         return f"{where}: is missing: add it"
+    if first["type"] == "extra_forbidden":
+        return f"{where}: there is no such key: remove or correct it"
     if first["type"] == "value_error":
         return f"{where}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
     choices = [entry for entry in same_key if _keys(entry["loc"]) == _keys(first["loc"])]

@@ -1,0 +1,366 @@
+"""Detectors that other tools exported to ONNX. `onnx_formats.py` has the formats of their outputs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from prelabel.data.boxes import Letterbox
+from prelabel.errors import ConfigError, MachineError, WeightsError
+from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch
+from prelabel.models.detectors.onnx_formats import (
+    FORMATS,
+    BoxUnits,
+    Form,
+    FormatName,
+    Outputs,
+    Preparation,
+    Reading,
+    count_classes,
+    find_form,
+    guess_box_units,
+    guess_format,
+    is_raw_yolox,
+    read_boxes,
+    settle_detr,
+)
+from prelabel.models.detectors.onnx_graph import SIZES_INPUT, Graph, GraphInput, Layout, class_names_of, read_graph
+from prelabel.models.detectors.postprocess import (
+    HostCopy,
+    NmsConfig,
+    Rows,
+    filter_rows,
+    nms_batched,
+    nms_per_image,
+    rows_of_table,
+    sort_rows,
+)
+from prelabel.models.detectors.preprocess import boxes_from_letterbox, grey_frames, pad_frames, resize_smoothly
+from prelabel.models.engines import OnnxSession, OpenVinoSession, package_version
+from prelabel.models.weights import Weights, sha256_of
+
+EngineName = Literal["onnx", "openvino"]
+
+_PACKAGES: dict[EngineName, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
+_TRIAL_FRAMES = 2
+_log = logging.getLogger(__name__)
+
+
+class InputOptions(BaseModel):
+    """How frames become the graph's input. What is not set is as the format's own tool does it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="height and width in pixels, for a graph that takes any size"
+    )
+    resize: Literal["letterbox", "stretch"] | None = Field(
+        None, description="letterbox (keeps the aspect ratio, pads with grey) | stretch"
+    )
+    align: Literal["centre", "top_left"] | None = Field(
+        None, description="place of the frame in a letterbox: centre | top_left"
+    )
+    channels: Literal["rgb", "bgr"] | None = Field(None, description="order of the channels: rgb | bgr")
+    layout: Layout | None = Field(
+        None, description="order of the dimensions: nchw | nhwc; by default as the graph's shape tells"
+    )
+    scale: float | None = Field(None, gt=0, description="pixels, 0 to 255, are divided by this, such as 255 or 1")
+    mean: float | tuple[float, float, float] | None = Field(
+        None, description="subtracted after that; one number, or one for each channel in its order"
+    )
+    std: float | tuple[float, float, float] | None = Field(
+        None, description="divisor after that; one number, or one for each channel in its order"
+    )
+    antialias: bool | None = Field(None, description="scale frames as Pillow does, not as OpenCV does")
+
+
+class OnnxOptions(DetectorOptions):
+    """What an exported graph does not say by itself has to be set.
+
+    Attributes:
+        weights: an .onnx file: a path, a card's name or an address
+        format: the tool's form of outputs; auto: told from their names and shapes, where that is safe
+        classes: names in the order of the class ids, or a file: a name on each line, or YAML with `names`; by default
+            from the graph's metadata
+        input: how frames are prepared: size, resize, align, channels, layout, scale, mean, std, antialias; by default
+            as the format's tool does it
+        iou: of two boxes of one class that overlap more than this, the more confident one stays; by default 0.45 for
+            yolov5 and yolox, 0.7 for yolov8; the other formats need no such step
+        first_label: label of the first class, in outputs with labels; by default 1 for ssd, otherwise 0
+        box_units: pixels or fractions of the input, in outputs with labels; auto: told from the outputs
+        engine: auto: OpenVINO on a CPU, ONNX Runtime on a GPU
+    """
+
+    format: FormatName | Literal["auto"] = "auto"
+    classes: tuple[str, ...] | str | None = Field(default=None, min_length=1)
+    input: InputOptions = Field(default_factory=InputOptions)
+    iou: float | None = Field(default=None, ge=0, le=1)
+    first_label: Literal[0, 1] | None = None
+    box_units: BoxUnits | Literal["auto"] = "auto"
+    engine: EngineName | Literal["auto"] = "auto"
+
+
+class OnnxDetector(NetworkDetector):
+    """Runs a detector that any tool exported to ONNX, if its outputs have one of the known formats."""
+
+    Options: ClassVar[type[DetectorOptions]] = OnnxOptions
+    _options: OnnxOptions
+
+    def _resolve_weights(self) -> Weights:
+        weights = super()._resolve_weights()
+        self._graph = read_graph(weights.path, self._options.input.layout)
+        if not self._graph.data_files:
+            return weights
+        digests = [weights.sha256, *(sha256_of(path) for path in self._graph.data_files)]
+        return replace(weights, sha256=hashlib.sha256(" ".join(digests).encode()).hexdigest())
+
+    def _load(self, weights: Weights) -> ModelFacts:
+        options, graph = self._options, self._graph
+        self._size = _choose_size(graph, options.input.size)
+        self._batch = graph.batch
+        engine, outputs = self._start_engine(weights.path)
+        form = find_form(outputs)
+        if form.has_one_frame:
+            self._batch = 1
+        names, origin = class_names_of(options.classes, weights, graph.metadata)
+        name = self._choose_format(form, outputs, None if names is None else len(names))
+        names = _check_names(names, origin, count_classes(name, form, outputs))
+        first_label = int(name == "ssd") if options.first_label is None else options.first_label
+        if first_label == 1 and names[0].strip("_").lower() == "background":
+            names = names[1:]
+        box_units = options.box_units
+        if box_units == "auto":
+            box_units = guess_box_units(form, outputs) if name == "ssd" else "pixels"
+        is_raw = name == "yolox" and is_raw_yolox(form, outputs, self._size)
+        self._reading = Reading(name, form, *self._size, len(names), first_label, box_units, is_raw)
+        self._preparation = _choose_preparation(name, graph, options.input)
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=self._device)
+            for values in (self._preparation.mean, self._preparation.std)
+        )
+        self._needs_nms = FORMATS[name].iou is not None
+        iou = options.iou if options.iou is not None else FORMATS[name].iou or 1.0
+        self._nms = NmsConfig(self._raw_conf, iou, options.max_det)
+        return ModelFacts(names, licence=graph.metadata.get("license"), engine=engine)
+
+    def _choose_format(self, form: Form, outputs: Outputs, num_classes: int | None) -> FormatName:
+        """Returns the format that is set, or else the one that the graph shows, with a warning."""
+        if self._options.format != "auto":
+            return settle_detr(self._options.format, form, num_classes)
+        inputs = [each.name for each in self._graph.inputs]
+        name, reason = guess_format(form, outputs, self._graph.metadata, inputs, num_classes, self._size)
+        self._warn(f"detector.format: assumed {name}, because of {reason}: set format: {name} if this is right")
+        return name
+
+    def _warn(self, warning: str) -> None:
+        self.warnings = (*self.warnings, warning)
+        _log.warning("%s", warning)
+
+    def _start_engine(self, path: Path) -> tuple[str, Outputs]:
+        """Starts a runtime and returns it in words, and its outputs for noise.
+
+        Raises:
+            WeightsError: no runtime can run the graph.
+            MachineError: the runtime is not installed.
+        """
+        failures: list[str] = []
+        for engine in _choose_engines(self._options.engine, self._device):
+            try:
+                is_openvino = engine == "openvino"
+                self._session = OpenVinoSession(path, half=False) if is_openvino else OnnxSession(path, self._device)
+                outputs = self._try_noise()
+            except MachineError:
+                raise
+            except Exception as error:  # ONNX Runtime's errors have no other base class in common
+                failures.append(f"{engine}: {_first_line(error)}")
+                continue
+            for failure in failures:
+                self._warn(f"detector.engine: {failure}: the graph runs in {engine} instead")
+            return f"{engine} {package_version(_PACKAGES[engine])}, float32", outputs
+        raise WeightsError(
+            f"{path}: cannot be run with {' x '.join(map(str, self._size))} pixels: {'; '.join(failures)}"
+        )
+
+    def _try_noise(self) -> Outputs:
+        """Returns the outputs for noise, and finds out whether the graph takes a batch."""
+        shape, generator = (_TRIAL_FRAMES, *self._size, self._graph.channels), torch.Generator().manual_seed(0)
+        noise = torch.rand(shape, generator=generator).to(self._device)
+        if self._graph.image.dtype == torch.uint8:
+            noise *= 255
+        if self._batch is not None:
+            return self._call(noise[:1].expand(self._batch, -1, -1, -1))
+        # Some graphs declare any batch size, but contain the one that they were exported with.
+        try:
+            outputs = self._call(noise)
+            if all(len(output) == _TRIAL_FRAMES for output in outputs.values() if output.ndim >= 2):
+                return outputs
+        except Exception as error:  # as in `_start_engine`
+            _log.info("the graph runs frame by frame: %s", _first_line(error))
+        self._batch = 1
+        return self._call(noise[:1])
+
+    def _start(self, frames: torch.Tensor) -> PendingBatch:
+        num_frames = len(frames)
+        # On a GPU, NMS image by image would wait for the device once per image.
+        table, is_exact = self._table(frames, is_batched=self._device.type != "cpu")
+        if is_exact is not None:  # appended as one more image, so that one copy brings both to the host
+            table = torch.cat([table, is_exact.float().expand(1, *table.shape[1:])])
+        copied = HostCopy(table)
+
+        def rows() -> list[Rows]:
+            table, flag = np.split(copied.wait(), [num_frames])
+            if not flag.all():  # batched NMS was not exact
+                table = self._table(frames, is_batched=False)[0].cpu().numpy()
+            found = rows_of_table(table)
+            self._check_class_ids(np.concatenate([of[:, 5] for of in found]))
+            return found
+
+        return PendingBatch(rows)
+
+    def _table(self, frames: torch.Tensor, *, is_batched: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns the table of kept boxes in pixels of the frame and, after batched NMS, whether it is exact."""
+        height, width = frames.shape[1:3]
+        box = self._letterbox(height, width)
+        tables, flags = [], []
+        for part in frames.split(self._batch or len(frames)):
+            found = read_boxes(self._outputs(part, box), self._reading)
+            if not self._needs_nms:
+                tables.append(filter_rows(sort_rows(found), self._nms))
+            elif is_batched:
+                table, is_exact = nms_batched(found, self._reading.num_classes, self._nms)
+                tables.append(table)
+                flags.append(is_exact)
+            else:
+                tables.append(nms_per_image(found, self._reading.num_classes, self._nms))
+        table = boxes_from_letterbox(torch.cat(tables), box, height, width)
+        return table, torch.stack(flags).all() if flags else None
+
+    def _letterbox(self, height: int, width: int) -> Letterbox:
+        if self._preparation.resize == "stretch":
+            return Letterbox(*self._size, *self._size, top=0, left=0)
+        fit = Letterbox.fit_fixed if self._preparation.align == "centre" else Letterbox.fit_top_left
+        return fit(height, width, *self._size)
+
+    def _outputs(self, frames: torch.Tensor, box: Letterbox) -> Outputs:
+        """Returns the graph's outputs for frames (N, H, W, 3), at most as many as one call takes."""
+        num_frames = len(frames)
+        num_missing = (self._batch or num_frames) - num_frames
+        if not num_missing:
+            return self._call(self._prepare(frames, box))
+        padded = torch.cat([frames, frames[:1].expand(num_missing, -1, -1, -1)])
+        return {name: output[:num_frames] for name, output in self._call(self._prepare(padded, box)).items()}
+
+    def _prepare(self, frames: torch.Tensor, box: Letterbox) -> torch.Tensor:
+        """Returns frames in the graph's size and values, (N, H, W, C)."""
+        preparation = self._preparation
+        if self._graph.channels == 1:
+            frames = grey_frames(frames)
+        if preparation.antialias:
+            frames = resize_smoothly(frames, box.scaled_height, box.scaled_width)
+        pixels = pad_frames(frames, box)
+        if preparation.channels == "bgr":
+            pixels = pixels.flip(-1)
+        if self._graph.image.dtype == torch.uint8:
+            return pixels
+        values = pixels.float()
+        if preparation.scale != 1:
+            values.div_(preparation.scale)
+        if (preparation.mean, preparation.std) != (0.0, 1.0):
+            values.sub_(self._mean).div_(self._std)
+        return values
+
+    def _call(self, values: torch.Tensor) -> Outputs:
+        """Returns the graph's outputs for (N, H, W, C). On a CPU, the next call may overwrite them."""
+        graph = self._graph
+        image = values.permute(0, 3, 1, 2) if graph.layout == "nchw" else values
+        if len(graph.image.shape) == 3:
+            image = image[0]
+        inputs = [
+            image.to(each.dtype) if each is graph.image else self._further_input(each, len(values))
+            for each in graph.inputs
+        ]
+        return dict(zip(graph.output_names, self._session(*inputs), strict=True))
+
+    def _further_input(self, wanted: GraphInput, num_frames: int) -> torch.Tensor:
+        """Returns RT-DETR's sizes, which scale its boxes to pixels of the input, or DETR's mask, all ones."""
+        if wanted.name == SIZES_INPUT:
+            sides = [torch.full((num_frames,), side, device=self._device) for side in reversed(self._size)]
+            return torch.stack(sides, dim=1).to(wanted.dtype)
+        height, width = (own or side for own, side in zip(wanted.shape[-2:], self._size, strict=True))
+        return torch.ones((num_frames, height, width), dtype=wanted.dtype, device=self._device)
+
+    def _check_class_ids(self, class_ids: np.ndarray) -> None:
+        num, first = self._reading.num_classes, self._reading.first_label
+        wrong = class_ids[(class_ids < 0) | (class_ids >= num)]
+        if len(wrong):
+            raise ConfigError(
+                f"detector.classes: the graph gives the label {int(wrong[0]) + first}, but {num} names are for the "
+                f"labels {first} to {num - 1 + first}: give a name for each label, and set first_label to the label of "
+                "the first name"
+            )
+
+
+def _choose_engines(asked: EngineName | Literal["auto"], device: torch.device) -> list[EngineName]:
+    """Returns the runtimes to try, in order.
+
+    Raises:
+        ConfigError: the runtime does not run on the device.
+        MachineError: the runtime is not installed.
+    """
+    if asked == "openvino" and device.type != "cpu":
+        raise ConfigError(f"detector.engine: openvino does not run on {device}: leave engine out, or set device: cpu")
+    has_onnx = importlib.util.find_spec("onnxruntime") is not None
+    if device.type == "cpu" and asked != "onnx":
+        return ["openvino", "onnx"] if asked == "auto" and has_onnx else ["openvino"]
+    if not has_onnx:
+        raise MachineError(f"detector.engine: onnx on {device} needs the package onnxruntime, or set device: cpu")
+    return ["onnx"]
+
+
+def _choose_size(graph: Graph, asked: tuple[int, int] | None) -> tuple[int, int]:
+    """Returns the height and width of the input: the graph's own, or else those that are set."""
+    height, width = graph.size
+    if asked is not None and (height or asked[0], width or asked[1]) != asked:
+        raise ConfigError(f"detector.input.size: got {list(asked)}, the graph takes {height} x {width} only")
+    found = asked or graph.metadata_size
+    if found is None and (height is None or width is None):
+        raise ConfigError(
+            "detector.input.size: is missing, and the graph takes any size: set height and width to those of the "
+            "training, such as size: [640, 640]"
+        )
+    wanted_height, wanted_width = found or (0, 0)
+    return height or wanted_height, width or wanted_width
+
+
+def _choose_preparation(name: FormatName, graph: Graph, options: InputOptions) -> Preparation:
+    """Returns the preparation of the format with the changes of the config."""
+    changes = options.model_dump(exclude_none=True, exclude={"size", "layout"})
+    unfit = [key for key in ("scale", "mean", "std") if key in changes]
+    if graph.image.dtype == torch.uint8 and unfit:
+        raise ConfigError(f"detector.input.{unfit[0]}: the graph takes uint8 pixels, 0 to 255: leave {unfit[0]} out")
+    return replace(FORMATS[name].preparation, **changes)
+
+
+def _check_names(names: tuple[str, ...] | None, origin: str, count: int | None) -> tuple[str, ...]:
+    """Returns the class names, checked against the graph's number of classes if that is known."""
+    if not names:
+        wanted = "the names" if count is None else f"{count} names"
+        raise ConfigError(
+            f"detector.classes: is missing, and the graph's metadata has no names: give {wanted} in the order of the "
+            "class ids, as a list, or as a file with a name on each line"
+        )
+    if count is not None and len(names) != count:
+        raise ConfigError(f"detector.classes: {origin} has {len(names)} names, the graph has {count} classes")
+    return names
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
