@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from prelabel.data.boxes import GRID
 from prelabel.errors import LabelError
-from prelabel.labels.row.shapes import geometry_text
+from prelabel.labels.row.shapes import geometry_texts
 
 LabelRow: TypeAlias = dict[str, Any]
 """A label row as JSON, in the form that `LabelRowV2.to_encord_dict` returns."""
@@ -91,6 +92,11 @@ def object_hash(content: str, nonce: int) -> str:
     return base64.b64encode(digest[:6]).decode()
 
 
+def is_hash_of(key: str, content: str) -> bool:
+    """Returns whether an instance of this content can have this hash; nearly always, it has the first one."""
+    return key == object_hash(content, 0) or any(key == object_hash(content, n) for n in range(1, NUM_NONCES))
+
+
 def check_kind(row: LabelRow) -> None:
     """Checks that a row is of a video, an image or an image group.
 
@@ -134,36 +140,39 @@ def iterate_frames(row: LabelRow) -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 def find_own(row: LabelRow) -> dict[str, Placed]:
     """Returns prelabel's own untouched instances, by object hash; each has its frames in order."""
-    placed: dict[str, dict[Place, dict[str, Any]]] = {}
     answers, actions = row.get("object_answers") or {}, row.get("object_actions") or {}
     touched = {key for key, entry in answers.items() if entry.get("classifications")}
     touched |= {key for key, entry in actions.items() if entry.get("actions")}
-    for unit_hash, frame_index, labels in sorted(iterate_frames(row), key=lambda frame: (frame[1], frame[0])):
-        place = unit_hash, frame_index
-        for label in labels.get("objects") or ():
-            key = label.get("objectHash")
-            on_frames = placed.setdefault(key, {})
-            if place in on_frames:
-                touched.add(key)
-            on_frames[place] = label
-    return {
-        key: on_frames for key, on_frames in placed.items() if key not in touched and _is_as_written(key, on_frames)
-    }
+    places: list[Place] = []
+    labels: list[dict[str, Any]] = []
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for unit_hash, frame_index, on_frame in sorted(iterate_frames(row), key=lambda frame: (frame[1], frame[0])):
+        for label in on_frame.get("objects") or ():
+            rows_of[label.get("objectHash")].append(len(labels))
+            places.append((unit_hash, frame_index))
+            labels.append(label)
+    contents = _contents(places, labels)
+    own: dict[str, Placed] = {}
+    for key, rows in rows_of.items():
+        written = [contents[row] for row in rows]
+        if key in touched or "" in written or not is_hash_of(key, "".join(written)):
+            continue
+        placed = {places[row]: labels[row] for row in rows}
+        if len(placed) == len(rows):
+            own[key] = placed
+    return own
 
 
-def _is_as_written(key: str, placed: Placed) -> bool:
-    contents = []
-    for place, label in placed.items():
-        geometry = geometry_text(label)
-        if geometry is None or label.get("manualAnnotation") is not False or label.get("isDeleted"):
-            return False
+def _contents(places: Sequence[Place], labels: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the text to hash for each object; empty if prelabel does not write such objects."""
+    contents = [""] * len(labels)
+    for row, (place, label, geometry) in enumerate(zip(places, labels, geometry_texts(labels), strict=True)):
         try:
-            confidence = round(label["confidence"] * GRID)
-            contents.append(content_text(*place, label["featureHash"], geometry, confidence))
+            if geometry and label["manualAnnotation"] is False and not label.get("isDeleted"):
+                contents[row] = content_text(*place, label["featureHash"], geometry, round(label["confidence"] * GRID))
         except (ArithmeticError, KeyError, TypeError, ValueError):
-            return False
-    content = "".join(contents)
-    return any(key == object_hash(content, nonce) for nonce in range(NUM_NONCES))
+            continue
+    return contents
 
 
 def remove_own(row: LabelRow) -> LabelRow:

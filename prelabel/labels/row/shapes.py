@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,26 @@ def geometry_text(label: Mapping[str, Any]) -> str | None:
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError):
         pass
     return None
+
+
+def geometry_texts(labels: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """Returns `geometry_text` of each object; for boxes, this takes a third of the time."""
+    texts: list[str | None] = [None] * len(labels)
+    rows, corners = [], []
+    for row, label in enumerate(labels):
+        try:
+            box = label["boundingBox"]
+            corners.append(_FOUR_NUMBERS.pack(box["h"], box["w"], box["x"], box["y"]))
+            rows.append(row)
+        except (KeyError, TypeError, struct.error):
+            texts[row] = geometry_text(label)
+    hwxy = np.rint(np.frombuffer(b"".join(corners)).reshape(-1, 4) * GRID).astype(np.int64)
+    for row, text in zip(rows, box_texts(hwxy), strict=True):
+        texts[row] = text
+    return texts
+
+
+_FOUR_NUMBERS = struct.Struct("4d")
 
 
 def box_texts(hwxy: NDArray[np.int64]) -> list[str]:

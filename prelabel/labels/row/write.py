@@ -70,9 +70,10 @@ def write_detections(
         own = find_own(row)
         base = without_objects(row, own)
         held, num_kept = _held_hashes(base)
-        new = _new_objects(row, detections, info, label_map, as_row_time(now))
+        new = _new_objects(row, detections, info, label_map)
         hashes = _choose_hashes(new, held)
-        written = _with_labels(base, _objects_by_place(new, hashes, own), _answers(row, filter(None, hashes)))
+        on_frames = _objects_by_place(new, hashes, own, as_row_time(now))
+        written = _with_labels(base, on_frames, _answers(row, filter(None, hashes)))
     num_taken_over = hashes.count(None)
     return WrittenRow(
         row=written,
@@ -90,7 +91,7 @@ class _NewObjects:
     Attributes:
         instance: number of the object's instance.
         places: where the object is.
-        bases: JSON that is the same for all objects of a class.
+        styles: JSON that all objects of the class share.
         geometries: JSON of the geometry.
         confidences: 0..1.
         contents: text to hash.
@@ -98,22 +99,20 @@ class _NewObjects:
 
     instance: list[int]
     places: list[Place]
-    bases: list[dict[str, Any]]
+    styles: list[dict[str, Any]]
     geometries: list[dict[str, Any]]
     confidences: list[float]
     contents: list[str]
 
 
-def _new_objects(
-    row: LabelRow, detections: VideoDetections, info: VideoInfo, label_map: LabelMap, made_at: str
-) -> _NewObjects:
+def _new_objects(row: LabelRow, detections: VideoDetections, info: VideoInfo, label_map: LabelMap) -> _NewObjects:
     instance = detections.instance
     order = np.lexsort((instance, detections.frame_index))
     detections, instance = detections.take(order), instance[order]
     category_index = _checked_categories(detections, instance, label_map)
     units = _units_by_frame(row, detections.frame_index, info)
     places = [units[frame][0] for frame in detections.frame_index.tolist()]
-    bases = [_base_label(category, made_at) for category in label_map.categories]
+    styles = [_style(category) for category in label_map.categories]
     # With this confidence, the editor interpolates a box again when somebody moves the boxes around it.
     confidence = np.where(detections.interpolated, INTERPOLATED_CONFIDENCE, detections.confidence.astype(np.float64))
     confidence = np.rint(confidence * GRID).astype(np.int64)
@@ -126,7 +125,7 @@ def _new_objects(
     return _NewObjects(
         instance=instance.tolist(),
         places=places,
-        bases=[bases[number] for number in category_index.tolist()],
+        styles=[styles[number] for number in category_index.tolist()],
         geometries=geometries,
         confidences=(confidence / GRID).tolist(),
         contents=contents,
@@ -187,27 +186,28 @@ def _choose_hashes(new: _NewObjects, held: Mapping[str, set[Place]]) -> list[str
                 hashes.append(key)
                 break
         else:
-            frame_index, name = new.places[rows[0]][1], new.bases[rows[0]]["name"]
+            frame_index, name = new.places[rows[0]][1], new.styles[rows[0]]["name"]
             raise LabelError(f"frame {frame_index}: {name!r} is there {NUM_NONCES} times in the same place")
     return hashes
 
 
 def _objects_by_place(
-    new: _NewObjects, hashes: Sequence[str | None], own: Mapping[str, Placed]
+    new: _NewObjects, hashes: Sequence[str | None], own: Mapping[str, Placed], made_at: str
 ) -> dict[Place, list[dict[str, Any]]]:
     """Returns the JSON of the new objects by place.
 
     An object that was there before and would be written again unchanged stays as it is, with its dates and authors.
     """
     on_frames: dict[Place, list[dict[str, Any]]] = defaultdict(list)
-    columns = (new.instance, new.places, new.bases, new.geometries, new.confidences)
-    for instance, place, base, geometry, confidence in zip(*columns, strict=True):
+    dates = {"createdAt": made_at, "createdBy": None, "lastEditedAt": made_at}
+    columns = (new.instance, new.places, new.styles, new.geometries, new.confidences)
+    for instance, place, style, geometry, confidence in zip(*columns, strict=True):
         key = hashes[instance]
         if key is None:
             continue
         label = own[key].get(place) if key in own else None
-        if label is None or any(label.get(name) != base[name] for name in ("name", "color", "shape", "value")):
-            label = {**base, "confidence": confidence, "objectHash": key, **geometry}
+        if label is None or not style.items() <= label.items():
+            label = {**style, **dates, "confidence": confidence, "objectHash": key, **geometry}
         on_frames[place].append(label)
     return on_frames
 
@@ -280,20 +280,14 @@ def _checked_corners(row: LabelRow, detections: VideoDetections, info: VideoInfo
     return grid
 
 
-def _base_label(category: OntologyObject, made_at: str) -> dict[str, Any]:
-    """Returns the JSON of an object on a frame, without its hash, confidence and geometry."""
+def _style(category: OntologyObject) -> dict[str, Any]:
     return {
         "name": category.name,
         "color": category.color,
         "shape": category.shape,
         "value": category.value,
-        "createdAt": made_at,
-        "createdBy": None,
-        "confidence": None,
-        "objectHash": None,
         "featureHash": category.feature_hash,
         "manualAnnotation": False,
-        "lastEditedAt": made_at,
     }
 
 
