@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,14 +12,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from prelabel.data.boxes import Letterbox
-from prelabel.errors import ConfigError, MachineError, WeightsError
+from prelabel.errors import ConfigError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch
 from prelabel.models.detectors.onnx_formats import (
     FORMATS,
     BoxUnits,
     Form,
     FormatName,
-    Outputs,
     Preparation,
     Reading,
     count_classes,
@@ -32,7 +29,15 @@ from prelabel.models.detectors.onnx_formats import (
     read_boxes,
     settle_detr,
 )
-from prelabel.models.detectors.onnx_graph import SIZES_INPUT, Graph, GraphInput, Layout, class_names_of, read_graph
+from prelabel.models.detectors.onnx_graph import (
+    EngineName,
+    Graph,
+    GraphRunner,
+    Layout,
+    Outputs,
+    class_names_of,
+    read_graph,
+)
 from prelabel.models.detectors.postprocess import (
     HostCopy,
     NmsConfig,
@@ -44,13 +49,8 @@ from prelabel.models.detectors.postprocess import (
     sort_rows,
 )
 from prelabel.models.detectors.preprocess import boxes_from_letterbox, grey_frames, pad_frames, resize_smoothly
-from prelabel.models.engines import OnnxSession, OpenVinoSession, package_version
 from prelabel.models.weights import Weights, sha256_of
 
-EngineName = Literal["onnx", "openvino"]
-
-_PACKAGES: dict[EngineName, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
-_TRIAL_FRAMES = 2
 _log = logging.getLogger(__name__)
 
 
@@ -125,11 +125,11 @@ class OnnxDetector(NetworkDetector):
     def _load(self, weights: Weights) -> ModelFacts:
         options, graph = self._options, self._graph
         self._size = _choose_size(graph, options.input.size)
-        self._batch = graph.batch
-        engine, outputs = self._start_engine(weights.path)
+        self._runner = GraphRunner(graph, weights.path, self._size, self._device, options.engine)
+        for warning in self._runner.warnings:
+            self._warn(warning)
+        outputs = self._runner.try_noise()
         form = find_form(outputs)
-        if form.has_one_frame:
-            self._batch = 1
         names, origin = class_names_of(options.classes, weights, graph.metadata)
         name = self._choose_format(form, outputs, None if names is None else len(names))
         names = _check_names(names, origin, count_classes(name, form, outputs))
@@ -149,7 +149,7 @@ class OnnxDetector(NetworkDetector):
         self._needs_nms = FORMATS[name].iou is not None
         iou = options.iou if options.iou is not None else FORMATS[name].iou or 1.0
         self._nms = NmsConfig(self._raw_conf, iou, options.max_det)
-        return ModelFacts(names, licence=graph.metadata.get("license"), engine=engine)
+        return ModelFacts(names, licence=graph.metadata.get("license"), engine=self._runner.engine)
 
     def _choose_format(self, form: Form, outputs: Outputs, num_classes: int | None) -> FormatName:
         """Returns the format that is set, or else the one that the graph shows, with a warning."""
@@ -163,49 +163,6 @@ class OnnxDetector(NetworkDetector):
     def _warn(self, warning: str) -> None:
         self.warnings = (*self.warnings, warning)
         _log.warning("%s", warning)
-
-    def _start_engine(self, path: Path) -> tuple[str, Outputs]:
-        """Starts a runtime and returns it in words, and its outputs for noise.
-
-        Raises:
-            WeightsError: no runtime can run the graph.
-            MachineError: the runtime is not installed.
-        """
-        failures: list[str] = []
-        for engine in _choose_engines(self._options.engine, self._device):
-            try:
-                is_openvino = engine == "openvino"
-                self._session = OpenVinoSession(path, half=False) if is_openvino else OnnxSession(path, self._device)
-                outputs = self._try_noise()
-            except MachineError:
-                raise
-            except Exception as error:  # ONNX Runtime's errors have no other base class in common
-                failures.append(f"{engine}: {_first_line(error)}")
-                continue
-            for failure in failures:
-                self._warn(f"detector.engine: {failure}: the graph runs in {engine} instead")
-            return f"{engine} {package_version(_PACKAGES[engine])}, float32", outputs
-        raise WeightsError(
-            f"{path}: cannot be run with {' x '.join(map(str, self._size))} pixels: {'; '.join(failures)}"
-        )
-
-    def _try_noise(self) -> Outputs:
-        """Returns the outputs for noise, and finds out whether the graph takes a batch."""
-        shape, generator = (_TRIAL_FRAMES, *self._size, self._graph.channels), torch.Generator().manual_seed(0)
-        noise = torch.rand(shape, generator=generator).to(self._device)
-        if self._graph.image.dtype == torch.uint8:
-            noise *= 255
-        if self._batch is not None:
-            return self._call(noise[:1].expand(self._batch, -1, -1, -1))
-        # Some graphs declare any batch size, but contain the one that they were exported with.
-        try:
-            outputs = self._call(noise)
-            if all(len(output) == _TRIAL_FRAMES for output in outputs.values() if output.ndim >= 2):
-                return outputs
-        except Exception as error:  # as in `_start_engine`
-            _log.info("the graph runs frame by frame: %s", _first_line(error))
-        self._batch = 1
-        return self._call(noise[:1])
 
     def _start(self, frames: torch.Tensor) -> PendingBatch:
         num_frames = len(frames)
@@ -230,8 +187,8 @@ class OnnxDetector(NetworkDetector):
         height, width = frames.shape[1:3]
         box = self._letterbox(height, width)
         tables, flags = [], []
-        for part in frames.split(self._batch or len(frames)):
-            found = read_boxes(self._outputs(part, box), self._reading)
+        for part in frames.split(self._runner.batch or len(frames)):
+            found = read_boxes(self._runner(self._prepare(part, box)), self._reading)
             if not self._needs_nms:
                 tables.append(filter_rows(sort_rows(found), self._nms))
             elif is_batched:
@@ -248,15 +205,6 @@ class OnnxDetector(NetworkDetector):
             return Letterbox(*self._size, *self._size, top=0, left=0)
         fit = Letterbox.fit_fixed if self._preparation.align == "centre" else Letterbox.fit_top_left
         return fit(height, width, *self._size)
-
-    def _outputs(self, frames: torch.Tensor, box: Letterbox) -> Outputs:
-        """Returns the graph's outputs for frames (N, H, W, 3), at most as many as one call takes."""
-        num_frames = len(frames)
-        num_missing = (self._batch or num_frames) - num_frames
-        if not num_missing:
-            return self._call(self._prepare(frames, box))
-        padded = torch.cat([frames, frames[:1].expand(num_missing, -1, -1, -1)])
-        return {name: output[:num_frames] for name, output in self._call(self._prepare(padded, box)).items()}
 
     def _prepare(self, frames: torch.Tensor, box: Letterbox) -> torch.Tensor:
         """Returns frames in the graph's size and values, (N, H, W, C)."""
@@ -277,26 +225,6 @@ class OnnxDetector(NetworkDetector):
             values.sub_(self._mean).div_(self._std)
         return values
 
-    def _call(self, values: torch.Tensor) -> Outputs:
-        """Returns the graph's outputs for (N, H, W, C). On a CPU, the next call may overwrite them."""
-        graph = self._graph
-        image = values.permute(0, 3, 1, 2) if graph.layout == "nchw" else values
-        if len(graph.image.shape) == 3:
-            image = image[0]
-        inputs = [
-            image.to(each.dtype) if each is graph.image else self._further_input(each, len(values))
-            for each in graph.inputs
-        ]
-        return dict(zip(graph.output_names, self._session(*inputs), strict=True))
-
-    def _further_input(self, wanted: GraphInput, num_frames: int) -> torch.Tensor:
-        """Returns RT-DETR's sizes, which scale its boxes to pixels of the input, or DETR's mask, all ones."""
-        if wanted.name == SIZES_INPUT:
-            sides = [torch.full((num_frames,), side, device=self._device) for side in reversed(self._size)]
-            return torch.stack(sides, dim=1).to(wanted.dtype)
-        height, width = (own or side for own, side in zip(wanted.shape[-2:], self._size, strict=True))
-        return torch.ones((num_frames, height, width), dtype=wanted.dtype, device=self._device)
-
     def _check_class_ids(self, class_ids: np.ndarray) -> None:
         num, first = self._reading.num_classes, self._reading.first_label
         wrong = class_ids[(class_ids < 0) | (class_ids >= num)]
@@ -306,23 +234,6 @@ class OnnxDetector(NetworkDetector):
                 f"labels {first} to {num - 1 + first}: give a name for each label, and set first_label to the label of "
                 "the first name"
             )
-
-
-def _choose_engines(asked: EngineName | Literal["auto"], device: torch.device) -> list[EngineName]:
-    """Returns the runtimes to try, in order.
-
-    Raises:
-        ConfigError: the runtime does not run on the device.
-        MachineError: the runtime is not installed.
-    """
-    if asked == "openvino" and device.type != "cpu":
-        raise ConfigError(f"detector.engine: openvino does not run on {device}: leave engine out, or set device: cpu")
-    has_onnx = importlib.util.find_spec("onnxruntime") is not None
-    if device.type == "cpu" and asked != "onnx":
-        return ["openvino", "onnx"] if asked == "auto" and has_onnx else ["openvino"]
-    if not has_onnx:
-        raise MachineError(f"detector.engine: onnx on {device} needs the package onnxruntime, or set device: cpu")
-    return ["onnx"]
 
 
 def _choose_size(graph: Graph, asked: tuple[int, int] | None) -> tuple[int, int]:
@@ -360,7 +271,3 @@ def _check_names(names: tuple[str, ...] | None, origin: str, count: int | None) 
     if count is not None and len(names) != count:
         raise ConfigError(f"detector.classes: {origin} has {len(names)} names, the graph has {count} classes")
     return names
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

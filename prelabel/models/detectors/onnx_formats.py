@@ -10,12 +10,10 @@ from typing import Literal
 import torch
 
 from prelabel.errors import ConfigError
-from prelabel.models.detectors.onnx_graph import SIZES_INPUT
+from prelabel.models.detectors.onnx_graph import SIZES_INPUT, Outputs
 
 FormatName = Literal["yolov5", "yolov8", "yolov10", "yolox", "rtdetr", "rfdetr", "detr", "ssd"]
 BoxUnits = Literal["pixels", "fractions"]
-Outputs = Mapping[str, torch.Tensor]
-"""A graph's outputs by name."""
 
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32))  # of the usual heads, of those for large inputs, of tiny ones
 _LARGEST_LOGARITHM = 12.0  # of a side in strides: exp(12) * 8 pixels are more than a million

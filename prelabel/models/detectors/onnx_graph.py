@@ -1,7 +1,9 @@
-"""Reads what an ONNX file says about its graph: inputs, outputs, metadata, class names."""
+"""Reads what an ONNX file says about its graph, and runs the graph."""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +11,24 @@ from typing import Any, Literal
 
 import torch
 
-from prelabel.errors import ConfigError, WeightsError
+from prelabel.errors import ConfigError, MachineError, WeightsError
+from prelabel.models.engines import OnnxSession, OpenVinoSession, package_version
 from prelabel.models.weights import Weights
 from prelabel.runtime.yaml_files import parse_yaml, read_yaml
 
+EngineName = Literal["onnx", "openvino"]
 Layout = Literal["nchw", "nhwc"]
+Outputs = Mapping[str, torch.Tensor]
+"""A graph's outputs by name."""
 
 SIZES_INPUT = "orig_target_sizes"
 """RT-DETR's second input: the width and height, in pixels, to which its boxes are scaled."""
 MASK_INPUT = "pixel_mask"
 """DETR's second input: which pixels belong to the frame."""
+_PACKAGES: dict[EngineName, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
+_TRIAL_FRAMES = 2
 _NAME_KEYS = ("names", "classes", "class_names", "labels")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +188,122 @@ def _data_files(path: Path, model: Any) -> tuple[Path, ...]:
         if not file.is_file():
             raise WeightsError(f"{file}: no such file, but {path.name} has its weights there: copy it to this place")
     return tuple(files)
+
+
+class GraphRunner:
+    """Runs a graph on frames of one size.
+
+    Args:
+        graph: what the file says about it.
+        path: the file.
+        size: height and width of the frames, in pixels.
+        device: where it runs.
+        engine: the runtime; auto: OpenVINO on a CPU, or else ONNX Runtime.
+
+    Attributes:
+        engine: the runtime and its precision, in words.
+        batch: frames per call; None if any number is accepted.
+        warnings: why another runtime is used than the first choice.
+
+    Raises:
+        WeightsError: no runtime can run the graph.
+        ConfigError: the runtime does not run on the device.
+        MachineError: the runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        path: Path,
+        size: tuple[int, int],
+        device: torch.device,
+        engine: EngineName | Literal["auto"],
+    ) -> None:
+        self._graph, self._size, self._device = graph, size, device
+        self.batch = graph.batch
+        failures: list[str] = []
+        for name in _choose_engines(engine, device):
+            try:
+                self._session = OpenVinoSession(path, half=False) if name == "openvino" else OnnxSession(path, device)
+                self._find_batch()
+            except MachineError:
+                raise
+            except Exception as error:  # ONNX Runtime's errors have no other base class in common
+                failures.append(f"{name}: {_first_line(error)}")
+                continue
+            self.engine = f"{name} {package_version(_PACKAGES[name])}, float32"
+            self.warnings = [f"detector.engine: {failure}: the graph runs in {name} instead" for failure in failures]
+            return
+        raise WeightsError(f"{path}: cannot be run with {size[0]} x {size[1]} pixels: {'; '.join(failures)}")
+
+    def _find_batch(self) -> None:
+        """Runs the graph, and finds out whether it takes a batch.
+
+        Some graphs declare any batch size, but contain the one that they were exported with.
+        """
+        if self.batch is None:
+            try:
+                outputs = self(self._noise(_TRIAL_FRAMES)).values()
+                lengths = {len(output) for output in outputs if output.ndim >= 3}  # torchvision's boxes have 2
+                if lengths == {_TRIAL_FRAMES}:
+                    return
+            except Exception as error:  # as in `__init__`
+                _log.info("the graph runs frame by frame: %s", _first_line(error))
+            self.batch = 1
+        self(self._noise(1))
+
+    def try_noise(self) -> Outputs:
+        """Returns the outputs for one frame of noise."""
+        return self(self._noise(1))
+
+    def _noise(self, num_frames: int) -> torch.Tensor:
+        shape, generator = (num_frames, *self._size, self._graph.channels), torch.Generator().manual_seed(0)
+        noise = torch.rand(shape, generator=generator).to(self._device)
+        return noise * 255 if self._graph.image.dtype == torch.uint8 else noise
+
+    def __call__(self, values: torch.Tensor) -> Outputs:
+        """Returns the graph's outputs. On a CPU, the next call may overwrite them.
+
+        Args:
+            values: frames as the graph wants them, but always (N, H, W, C), and at most as many as one call takes.
+        """
+        graph, num_frames = self._graph, len(values)
+        num_missing = (self.batch or num_frames) - num_frames
+        if num_missing:
+            values = torch.cat([values, values[:1].expand(num_missing, -1, -1, -1)])
+        image = values.permute(0, 3, 1, 2) if graph.layout == "nchw" else values
+        if len(graph.image.shape) == 3:
+            image = image[0]
+        inputs = [
+            image.to(each.dtype) if each is graph.image else self._further_input(each, len(values))
+            for each in graph.inputs
+        ]
+        outputs = dict(zip(graph.output_names, self._session(*inputs), strict=True))
+        return {name: output[:num_frames] for name, output in outputs.items()} if num_missing else outputs
+
+    def _further_input(self, wanted: GraphInput, num_frames: int) -> torch.Tensor:
+        """Returns RT-DETR's sizes, which scale its boxes to pixels of the input, or DETR's mask, all ones."""
+        if wanted.name == SIZES_INPUT:
+            sides = [torch.full((num_frames,), side, device=self._device) for side in reversed(self._size)]
+            return torch.stack(sides, dim=1).to(wanted.dtype)
+        height, width = (own or side for own, side in zip(wanted.shape[-2:], self._size, strict=True))
+        return torch.ones((num_frames, height, width), dtype=wanted.dtype, device=self._device)
+
+
+def _choose_engines(asked: EngineName | Literal["auto"], device: torch.device) -> list[EngineName]:
+    """Returns the runtimes to try, in order."""
+    if asked == "openvino" and device.type != "cpu":
+        raise ConfigError(f"detector.engine: openvino does not run on {device}: leave engine out, or set device: cpu")
+    has_onnx = importlib.util.find_spec("onnxruntime") is not None
+    if device.type == "cpu" and asked != "onnx":
+        return ["openvino", "onnx"] if asked == "auto" and has_onnx else ["openvino"]
+    if not has_onnx:
+        raise MachineError(f"detector.engine: onnx on {device} needs the package onnxruntime, or set device: cpu")
+    return ["onnx"]
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def class_names_of(
