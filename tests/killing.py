@@ -181,10 +181,10 @@ def _die_at(step: KillPoint) -> None:
 
 
 class Scene:
-    """A stage with tasks, and a config that labels them."""
+    """A stage with tasks, and a config that labels them, with so many workers on Ray."""
 
-    def __init__(self, server: EncordServer, folder: Path, num_tasks: int) -> None:
-        self.server, self.folder = server, folder
+    def __init__(self, server: EncordServer, folder: Path, num_tasks: int, workers: int = 0) -> None:
+        self.server, self.folder, self.workers = server, folder, workers
         clip = write_clip(folder / "clip.mp4", Recipe(num_frames=NUM_FRAMES)).path
         facts = probe_video(clip)
         self.project: Project = server.world.add_project()
@@ -202,7 +202,7 @@ class Scene:
             "detector: {use: 'tests.killing:Fixed', batch_size: 5}\n"
             "reader: {isolate: never}\n"
             "retries: {wait_seconds: 0}\n"
-            "pathway: Annotate 1\n"
+            "pathway: Annotate 1\n" + (f"workers: {{num: {self.workers}, gpus: 0, cpus: 1}}\n" if self.workers else "")
         )
         return path
 

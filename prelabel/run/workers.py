@@ -136,6 +136,28 @@ def use_workers(assembly: Assembly) -> tuple[Assembly, RayWorkers | None]:
     return replace(assembly, classification=parts), workers
 
 
+def describe_workers(config: Config) -> str:
+    """Describes where the model of a config with workers will run.
+
+    Raises:
+        MachineError: Ray is not installed.
+        ConfigError: no cluster answers at the address.
+    """
+    section = config.workers
+    assert section is not None
+    if config.agent_kind == "function":
+        return "none: a function of your own runs in the process of the run, because it may use the platform"
+    _require_ray()
+    if section.address is not None:
+        try:
+            _check_answers(section.address)
+        except OSError as error:
+            raise _cannot_join(section.address, error) from error
+    num = "one per GPU" if section.num == "auto" else f"{section.num}"
+    place = "Ray, started on this machine" if section.address is None else f"the Ray cluster at {section.address}"
+    return f"{num}, on {place}"
+
+
 class RayWorkers:
     """Workers of one stage on a Ray cluster, which is started on this machine unless the config names one.
 
@@ -538,9 +560,13 @@ def _describe(ray: Any, slot: _Slot, answer: Any) -> ModelDescription:
     raise AssertionError("unreachable")
 
 
-def _import_ray() -> Any:
+def _require_ray() -> None:
     if importlib.util.find_spec("ray") is None:
         raise MachineError("workers: Ray is not installed: uv sync --extra ray, or pip install 'prelabel[ray]'")
+
+
+def _import_ray() -> Any:
+    _require_ray()
     # If the run was started by `uv run`, Ray 2.47 and later would start each worker by it too, and upload the working
     # directory. Ray also sends usage statistics home. Both are read when it is imported.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -573,10 +599,14 @@ def _connect(ray: Any, section: WorkersSection) -> bool:
     except (OSError, RuntimeError, ValueError) as error:
         if section.address is None:
             raise MachineError(f"workers: Ray does not start on this machine: {_first_line(error)}") from error
-        raise ConfigError(
-            f"workers.address: {section.address}: cannot be joined: {_first_line(error)}: start the cluster first "
-            "(`ray start --head`), with the same versions of Ray and Python, or leave address out"
-        ) from error
+        raise _cannot_join(section.address, error) from error
+
+
+def _cannot_join(address: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"workers.address: {address}: cannot be joined: {_first_line(error)}: start the cluster first "
+        "(`ray start --head`), with the same versions of Ray and Python, or leave address out"
+    )
 
 
 def _check_answers(address: str) -> None:

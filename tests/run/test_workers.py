@@ -24,10 +24,11 @@ from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, FetchError, PluginError
 from prelabel.run.actor import InferenceActor, Job, _plugin_folder
 from prelabel.run.work import Work
+from prelabel.run.workers import describe_workers
 from tests.encord_server import EncordServer
 from tests.encord_server.faults import Status
 from tests.kept import write_grey_clip
-from tests.killing import Scene
+from tests.killing import KillPoint, Scene
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -320,6 +321,38 @@ def test_a_stop_request_ends_a_run_with_workers_after_what_is_in_hand(folder):
     assert 1 <= len(rows_of(folder)) < 6
 
 
+def test_what_a_removed_machine_had_in_hand_is_done_again(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "seconds": 0.4}
+        workers = {"num": 2, "gpus": 0, "cpus": 1, "address": cluster.address}
+        process = prelabel_run(config_in(folder, detector=detector, workers=workers), folder)
+        for line in process.stdout:
+            if json.loads(line)["event"] == "task_done":
+                break
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        _, said = process.communicate(timeout=200)
+    finally:
+        cluster.shutdown()
+    assert process.returncode == 0, said
+    assert {len(boxes) for boxes in rows_of(folder).values()} == {12}
+    assert len(rows_of(folder)) == 6
+
+
+def test_a_stage_whose_run_is_killed_is_labelled_once(encord_server: EncordServer, tmp_path: Path):
+    scene = Scene(encord_server, tmp_path, num_tasks=5, workers=1)
+    assert scene.run(KillPoint("save_label_rows", "after")) == -signal.SIGKILL
+    scene.check()
+    scene.workers = 0
+    assert scene.run() == 0
+    scene.check_done()
+
+
 @pytest.fixture
 def short() -> Iterator[Path]:
     """A folder with a short path, since Ray's sockets lie below it."""
@@ -328,14 +361,11 @@ def short() -> Iterator[Path]:
 
 
 def test_the_key_and_links_stay_with_the_run(encord_server: EncordServer, tmp_path: Path, short: Path):
-    scene = Scene(encord_server, tmp_path, num_tasks=2)
+    scene = Scene(encord_server, tmp_path, num_tasks=2, workers=1)
     (tmp_path / "mine.py").write_text(PLUGIN.replace('"thing",', '"Pedestrian",'))
     config = scene.config()
     detector = f"detector: {{use: 'mine.py:Thing', folder: '{tmp_path}'}}"
-    config.write_text(
-        config.read_text().replace("detector: {use: 'tests.killing:Fixed', batch_size: 5}", detector)
-        + "workers: {num: 1, gpus: 0, cpus: 1}\n"
-    )
+    config.write_text(config.read_text().replace("detector: {use: 'tests.killing:Fixed', batch_size: 5}", detector))
     process = prelabel_run(config, tmp_path, **scene.environment, RAY_TMPDIR=str(short))
     told, said = process.communicate()
     assert process.returncode == 0, said
@@ -352,23 +382,35 @@ def test_the_key_and_links_stay_with_the_run(encord_server: EncordServer, tmp_pa
 def test_each_video_of_a_stage_is_fetched_once_and_workers_have_no_key(
     cluster, encord_server: EncordServer, tmp_path: Path, monkeypatch
 ):
-    scene = Scene(encord_server, tmp_path, num_tasks=7)
+    scene = Scene(encord_server, tmp_path, num_tasks=7, workers=2)
     for name, value in scene.environment.items():
         monkeypatch.setenv(name, value)
-    config = scene.config()
-    config.write_text(config.read_text() + "workers: {num: 2, gpus: 0, cpus: 1}\n")
-    assert run_config(config) == 0
+    assert run_config(scene.config()) == 0
     scene.check_done()
     assert len(encord_server.world.downloads) == 7
 
 
 def test_a_refused_link_is_replaced(cluster, encord_server: EncordServer, tmp_path: Path, monkeypatch):
-    scene = Scene(encord_server, tmp_path, num_tasks=2)
+    scene = Scene(encord_server, tmp_path, num_tasks=2, workers=1)
     for name, value in scene.environment.items():
         monkeypatch.setenv(name, value)
     config = scene.config()
-    once = config.read_text().replace("retries: {wait_seconds: 0}", "retries: {attempts: 1}")
-    config.write_text(once + "workers: {num: 1, gpus: 0, cpus: 1}\n")
+    config.write_text(config.read_text().replace("retries: {wait_seconds: 0}", "retries: {attempts: 1}"))
     encord_server.faults.add("download", Status(403))
     assert run_config(config) == 0
     scene.check_done()
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({}, "2, on Ray, started on this machine"),
+        ({"workers": {}}, "one per GPU, on Ray, started on this machine"),
+        ({"workers": {"address": "auto"}}, "one per GPU, on the Ray cluster at auto"),
+        ({"agent": {"use": "mine.py:Thing"}, "detector": None}, "none: a function of your own runs in the process"),
+    ],
+)
+def test_check_says_where_the_model_will_run(folder, sections, said):
+    values = yaml.safe_load(config_in(folder, **sections).read_text())
+    config = check_config({key: value for key, value in values.items() if value is not None}, "test")
+    assert describe_workers(config).startswith(said)
