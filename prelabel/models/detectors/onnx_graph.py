@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,7 +304,10 @@ def _choose_engines(asked: EngineName | Literal["auto"], device: torch.device) -
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Returns the first line of an error, without the places in OpenVINO's sources that it begins with."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = (line for line in lines if not re.match(r"Exception from|Check '|FrontEnd API", line))
+    return next(told, type(error).__name__)
 
 
 def class_names_of(
