@@ -36,6 +36,7 @@ SECTIONS: dict[str, Any] = {
     "classifier": {"use": "tests.answering:ColourClassifier", "conf": 0.6},
     "labels": {"classification": "Colour", "classes": {"red": "Warm", "blue": "Cold"}},
     "routing": {"Warm": "Annotate 1", "otherwise": "Annotate 2"},
+    "retries": {"wait_seconds": 0},
 }
 pytestmark = pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning")
 
@@ -161,7 +162,7 @@ def test_the_classifier_goes_on_while_what_it_found_is_kept(photos):
     media = [(task, Media("images", (task.path,))) for task in assembly.source.tasks() if task.title.endswith(".png")]
     inferred = agent.infer([FetchedTask(task, pictures, ExitStack(), 0.0) for task, pictures in media])
     assert next(inferred).key == "a.png"
-    assert classifier.second.wait(10)
+    assert classifier.second.wait(50)
     inferred.close()
     assert not {"classify", "decode"} & {thread.name for thread in threading.enumerate()}
 
