@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -282,20 +282,26 @@ def test_help_needs_none_of_the_heavy_packages():
     assert told.stdout.strip() == "[]"
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "prelabel", "run", "config.yaml", *words]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts Python with `prelabel run config.yaml` and more words, as a person does."""
+    started = []
+
+    def start(*words: str) -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "prelabel", "run", "config.yaml", *words]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def end_of(process: subprocess.Popen) -> tuple[str, str]:
-    try:
-        return process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
+    return process.communicate(timeout=60)
 
 
 def wait_for_event(lines: Iterable[str], name: str) -> dict[str, Any]:
@@ -319,11 +325,11 @@ def statuses_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_after_the_task_at_work_and_the_next_run_continues(folder, prelabel):
+def test_ctrl_c_ends_after_the_task_at_work_and_the_next_run_continues(folder, start, prelabel):
     for name in ("b.mp4", "c.mp4", "d.mp4", "e.mp4"):
         write_clip(folder / "clips" / name, RECIPES["h264"])
     settings = ("--set", f"detector.stops_after={BATCHES_OF_A_VIDEO}")
-    process = start(folder, *settings)
+    process = start(*settings)
     wait_for_event(process.stdout, "task_done")
     assert "stopping after what is in hand" in interrupt(process)
     (folder / "go on").touch()
@@ -337,8 +343,8 @@ def test_ctrl_c_ends_after_the_task_at_work_and_the_next_run_continues(folder, p
 
 
 @pytest.mark.slow
-def test_ctrl_c_twice_ends_now_and_leaves_nothing_half_written(folder, prelabel):
-    process = start(folder, "--set", "detector.stops_after=0")
+def test_ctrl_c_twice_ends_now_and_leaves_nothing_half_written(folder, start, prelabel):
+    process = start("--set", "detector.stops_after=0")
     wait_for_event(process.stdout, "task_started")
     interrupt(process)  # two signals that come before the first is seen are one
     interrupt(process)
@@ -412,9 +418,9 @@ class Slow:
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_the_model_is_loaded_ends_at_once(folder):
+def test_ctrl_c_while_the_model_is_loaded_ends_at_once(folder, start):
     (folder / "slow.py").write_text(SLOW_TO_LOAD)
-    process = start(folder, "--set", "detector={use: slow.py:Slow}")
+    process = start("--set", "detector={use: slow.py:Slow}")
     while not (folder / "loading").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
@@ -425,8 +431,8 @@ def test_ctrl_c_while_the_model_is_loaded_ends_at_once(folder):
 
 
 @pytest.mark.slow
-def test_ctrl_c_a_third_time_does_not_wait_for_the_detector(folder):
-    process = start(folder, "--set", "detector.stops_after=0")
+def test_ctrl_c_a_third_time_does_not_wait_for_the_detector(folder, start):
+    process = start("--set", "detector.stops_after=0")
     wait_for_event(process.stdout, "task_started")
     interrupt(process)
     interrupt(process)

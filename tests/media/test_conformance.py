@@ -110,6 +110,7 @@ def test_frames_show_their_numbers_or_the_file_is_refused(name: str, reader: str
     assert len(frames) == len(built.numbers) or name in REFUSED[reader]
 
 
+@pytest.mark.parametrize("sessions", [1, pytest.param(3, marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.parametrize(("reader", "name"), READ, indirect=["reader"])
 def test_pixels_are_those_of_ffmpeg(
     name: str, reader: str, sessions: int, clip: BuildClip, ffmpeg_frames: FFmpegFrames
