@@ -60,9 +60,7 @@ class ClassifierParts:
     @cached_property
     def plugin(self) -> Plugin:
         """The plug-in that the config or the model card names."""
-        use = self.section.use or plugin_for(
-            "classifier", self.section.options.get("weights"), "torchvision, ultralytics, openai"
-        )
+        use = self.section.use or plugin_for("classifier", self.section.options, "torchvision, ultralytics, openai")
         return load_plugin("classifier", use, self.folder, self.section.own_keys)
 
     @cached_property

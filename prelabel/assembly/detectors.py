@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -163,15 +163,15 @@ def detector_plugin(config: Config, folder: Path) -> Plugin:
         PluginError: the plug-in cannot be loaded.
     """
     section = detector_section(config)
-    use = section.use or detector_for(section.options.get("weights"))
+    use = section.use or detector_for(section.options)
     return load_plugin("detector", use, folder, section.own_keys)
 
 
-def detector_for(weights: object) -> str:
-    """Returns the name of the detector that loads the weights: the card's, or the one for the file's ending.
+def detector_for(options: Mapping[str, object]) -> str:
+    """Returns the name of the detector that loads `weights`: the card's, or the one for the file's ending.
 
     Raises:
         ConfigError: neither names a detector.
     """
     endings = dict.fromkeys(ULTRALYTICS_ENDINGS, "ultralytics")
-    return plugin_for("detector", weights, "ultralytics, torchvision, transformers, onnx", endings)
+    return plugin_for("detector", options, "ultralytics, torchvision, transformers, onnx", endings)

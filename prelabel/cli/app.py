@@ -46,7 +46,9 @@ Weights = Annotated[
 ]
 Conf = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="least confidence of a label; sets detector.conf", rich_help_panel=MODEL),
+    typer.Option(
+        min=0, max=1, metavar="0…1", help="least confidence of a label; sets detector.conf", rich_help_panel=MODEL
+    ),
 ]
 Classes = Annotated[
     str | None,
@@ -63,7 +65,8 @@ Words = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="auto | cpu | cuda | cuda:N; sets detector.device", rich_help_panel=MODEL)
+    str | None,
+    typer.Option(metavar="DEVICE", help="auto | cpu | cuda | cuda:N; sets detector.device", rich_help_panel=MODEL),
 ]
 Tracks = Annotated[
     bool,
@@ -105,10 +108,10 @@ def run(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="work on at most N tasks")] = None,
     dry_run: DryRun = False,
     watch: Annotated[
-        float | None, typer.Option(min=1, metavar="SECONDS", help="when no task waits, look again every so often")
+        float | None, typer.Option(min=1, metavar="SECONDS", help="keep running: look for new tasks this often")
     ] = None,
     metrics_port: MetricsPort = None,
-    report: Annotated[bool, typer.Option("--report", help="write report.html beside report.json")] = False,
+    report: Annotated[bool, typer.Option("--report", help="write report.html next to report.json")] = False,
 ) -> None:
     """Label videos and images: tasks of an Encord stage, or files on this machine.
 
@@ -147,7 +150,7 @@ def serve(
         float, typer.Option(min=1, metavar="SECONDS", help="also look this often, since a notification may be lost")
     ] = 600,
     idle_exit: Annotated[
-        float | None, typer.Option(min=1, metavar="SECONDS", help="end after so long without a notification")
+        float | None, typer.Option(min=1, metavar="SECONDS", help="end after this long without a notification")
     ] = None,
     metrics_port: MetricsPort = None,
 ) -> None:
@@ -227,7 +230,7 @@ def preview(
     config: ConfigPath,
     titles: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="which tasks; default: all")] = None,
     settings: Settings = None,
-    kind: Annotated[str, typer.Option(help="clip | sheet | both | report | all")] = "all",
+    kind: Annotated[str, typer.Option(metavar="KIND", help="clip | sheet | both | report | all")] = "all",
     *,
     dry_run: OfDryRun = False,
 ) -> None:
@@ -267,7 +270,12 @@ def export(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="file or folder to write to")],
     format: Annotated[
         str,
-        typer.Option("--format", "-f", help="coco, yolo, mot … as docs/export.md lists them, or file.py:function"),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="coco, yolo, mot … as docs/export.md lists them, or file.py:function",
+        ),
     ] = "coco",
     frames: Annotated[
         str | None,
@@ -298,13 +306,19 @@ def evaluate(
     ] = None,
     stage: Annotated[
         list[str] | None,
-        typer.Option(help="compare tasks at this stage; repeatable; default: where the workflow ends"),
+        typer.Option(metavar="TITLE", help="compare tasks at this stage; repeatable; default: where the workflow ends"),
     ] = None,
     min_iou: Annotated[
-        float, typer.Option(min=0.01, max=1, help="least overlap at which boxes of two instances are the same thing")
+        float,
+        typer.Option(
+            min=0.01, max=1, metavar="IOU", help="least overlap at which boxes of two instances are the same thing"
+        ),
     ] = 0.5,
     accept_iou: Annotated[
-        float, typer.Option(min=0.01, max=1, help="least overlap with the truth at which nobody would move a box")
+        float,
+        typer.Option(
+            min=0.01, max=1, metavar="IOU", help="least overlap with the truth at which nobody would move a box"
+        ),
     ] = 0.8,
 ) -> None:
     """Compare the labels that runs wrote with the labels after people's corrections, and suggest thresholds."""
@@ -323,7 +337,9 @@ def init(
     ] = None,
     folder: Annotated[Path | None, typer.Option(metavar="FOLDER", help="the same as FOLDER", hidden=True)] = None,
     project: Annotated[str | None, typer.Option(metavar="HASH", help="label an Encord project's agent stage")] = None,
-    stage: Annotated[str | None, typer.Option(help="title or uuid of the agent stage; default: all")] = None,
+    stage: Annotated[
+        str | None, typer.Option(metavar="TITLE", help="title or uuid of the agent stage; default: all")
+    ] = None,
     settings: Settings = None,
     weights: Weights = None,
     conf: Conf = None,
@@ -368,12 +384,14 @@ def init(
 @app.command(name="export-model", epilog="Example: prelabel export-model yolo11n --engine openvino")
 def export_model(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="model card, path or URL")],
-    engine: Annotated[str, typer.Option(help="auto | onnx | openvino | tensorrt; auto: OpenVINO on a CPU")] = "auto",
-    imgsz: Annotated[int, typer.Option(help="longest side of the network's input, in pixels")] = 640,
+    engine: Annotated[
+        str, typer.Option(metavar="ENGINE", help="auto | onnx | openvino | tensorrt; auto: OpenVINO on a CPU")
+    ] = "auto",
+    imgsz: Annotated[int, typer.Option(metavar="PIXELS", help="longest side of the network's input, in pixels")] = 640,
     half: Annotated[
         bool | None, typer.Option(help="16 bits; default: on a GPU, and on a CPU that has bfloat16")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:N")] = "auto",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto | cpu | cuda | cuda:N")] = "auto",
 ) -> None:
     """Export a model to a faster engine, before the run that uses it.
 

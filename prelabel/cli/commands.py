@@ -83,6 +83,7 @@ def run_media(
     media: Sequence[Path], settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None, **options: Any
 ) -> int:
     """Labels videos and images without a config, and prints the command that writes the settings as a config."""
+    _refuse_unnamed_words(shorthands)
     config = config_of_media(media, settings, shorthands)
     try:
         code = _run_configs([config], Path(), **options)
@@ -207,8 +208,8 @@ def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) ->
     chosen = [entry for entry in failed if not named or {entry.title, entry.key} & set(named)]
     for name in named:
         if not any(name in (entry.title, entry.key) for entry in chosen):
-            hint = did_you_mean(name, [entry.title for entry in failed])
-            raise ConfigError(f"{name}: is not a failed task, {hint}")
+            hint = did_you_mean(name, [entry.title for entry in failed]) if failed else "no task has failed"
+            raise ConfigError(f"{name}: is not a failed task: {hint}")
     if not chosen:
         person().print("no task has failed")
         return ALL_DONE
@@ -397,6 +398,12 @@ def evaluate_labels(
     return ALL_DONE
 
 
+def _refuse_unnamed_words(shorthands: Mapping[str, object] | None) -> None:
+    """Raises an error for `--words` without a word: only an ontology could name them."""
+    if (shorthands or {}).get("words") == "":
+        raise ConfigError("--words: files on this machine have no ontology: name words: --words 'forklift, pallet'")
+
+
 def write_config(
     media: Sequence[Path],
     project: str | None = None,
@@ -418,8 +425,8 @@ def write_config(
     words = (shorthands or {}).get("words")
     if words is not None and classify:
         raise ConfigError("--words and --classify: words are for boxes: leave one out")
-    if words == "" and project is None:
-        raise ConfigError("--words: files on this machine have no ontology: name words: --words 'forklift, pallet'")
+    if project is None:
+        _refuse_unnamed_words(shorthands)
     values: dict[str, Any] = {}
     lay_over(values, expand_shorthands(shorthands or {}, "classifier" if classify else "detector"))
     lay_over(values, parse_settings(settings))
@@ -440,7 +447,7 @@ def build_engine(weights: str, options: Mapping[str, object]) -> int:
     """Builds an engine for a model, unless it is cached. The exit code is 1 if the model would run in torch."""
     from prelabel.models.engines import engines_folder
 
-    plugin = load_plugin("detector", detector_for(weights), Path())
+    plugin = load_plugin("detector", detector_for({"weights": weights}), Path())
     with waiting("building the engine; TensorRT takes minutes …"):
         detector = plugin.build(options={"weights": weights, **options})
     for warning in detector.warnings:

@@ -258,7 +258,7 @@ def _read_sections(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is {kind}, expected a config; `prelabel init {path}` writes one")
     values = read_yaml(path, ConfigError)
     if not isinstance(values, dict):
-        got = "nothing" if values is None else type(values).__name__
+        got = "nothing" if values is None else "a list" if isinstance(values, list) else "text without a key"
         raise ConfigError(f"{path}: got {got}, expected sections: source, detector, …")
     return {key: value for key, value in values.items() if value is not None or key not in _MAY_BE_EMPTY}
 

@@ -26,7 +26,7 @@ from prelabel.runtime.files import PREVIEW_SUFFIXES
 from prelabel.runtime.shared import Shared
 from prelabel.store.source import Source
 
-NAME_YOURS = "; to label others: prelabel run CONFIG VIDEO|FOLDER|GLOB"
+NAME_YOURS = "; correct the path, or name the files in the command: prelabel run CONFIG VIDEO|FOLDER|GLOB"
 NAMED_AT_MOST = 3
 """The largest number of files to name in a sentence; it gives only the number of the others."""
 

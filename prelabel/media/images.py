@@ -45,7 +45,7 @@ class ImageReader:
         sizes = [_displayed_size(path) for path in self._paths]
         known = [size for size in sizes if size is not None]
         if not known:
-            raise ReadError(f"{self._paths[0].name}: not a picture that Pillow can open ({len(sizes)} files, none can)")
+            raise ReadError(f"{self._paths[0].name}: not an image that Pillow can open ({len(sizes)} files, none can)")
         # An image that cannot be opened is never returned, so it may borrow the first one's size.
         frame_sizes = tuple(size or known[0] for size in sizes)
         self._info = VideoInfo(
@@ -81,7 +81,7 @@ class ImageReader:
         size = min(batch_size, max(len(wanted), 1))  # do not allocate a whole batch for a single image
         yield from stack_batches(pictures, np.zeros(num_frames), size, self.pool)
         if failures:
-            raise ReadError(f"{len(failures)} of {num_frames} pictures could not be read: {'; '.join(failures[:8])}")
+            raise ReadError(f"{len(failures)} of {num_frames} images could not be read: {'; '.join(failures[:8])}")
 
     def _read(self, wanted: NDArray[np.int64], failures: list[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for number in wanted.tolist():

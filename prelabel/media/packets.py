@@ -82,7 +82,7 @@ def _pick_stream(container: InputContainer, name: str) -> VideoStream:
         raise ReadError(f"{name}: its video is of no codec that FFmpeg knows, or its head is damaged")
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        cover = " (its only picture is cover art)" if container.streams.video else ""
+        cover = " (its only image is cover art)" if container.streams.video else ""
         raise ReadError(f"{name}: no video stream{cover}: the file holds {kinds}")
     return max(known, key=_rank)
 

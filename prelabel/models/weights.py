@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag, urlsplit
@@ -80,12 +81,14 @@ def card_names(folders: Sequence[Path] | None = None) -> list[str]:
     return sorted({path.stem for folder in folders or model_folders() for path in folder.glob("*.yaml")})
 
 
-def plugin_for(section: str, weights: object, built_in: str, by_ending: Mapping[str, str] | None = None) -> str:
+def plugin_for(
+    section: str, options: Mapping[str, object], built_in: str, by_ending: Mapping[str, str] | None = None
+) -> str:
     """Returns the plug-in that loads the weights: the card's, or the one for the file's ending.
 
     Args:
         section: section of the config: detector or classifier.
-        weights: the config's `weights`.
+        options: the section's keys; `weights` says which weights.
         built_in: built-in plug-ins, in words, for the error message.
         by_ending: plug-ins by the ending of the files or URLs that they load.
 
@@ -93,8 +96,12 @@ def plugin_for(section: str, weights: object, built_in: str, by_ending: Mapping[
         ConfigError: neither a card nor the ending names a plug-in.
     """
     known = f"{built_in}, module:Name or mine.py:Mine"
+    weights = options.get("weights")
     if not isinstance(weights, str):
-        raise ConfigError(f"{section}: names neither weights nor a {section}: add weights: CARD, or use: {known}")
+        for key in options:
+            if get_close_matches(key.lower(), ["weights"], cutoff=0.7):
+                raise ConfigError(f"{section}.{key}: is not a key of the config: did you mean 'weights'?")
+        raise ConfigError(f"{section}: has no weights: add weights: NAME_OR_PATH, or use: {known}")
     card = find_card(weights)
     if card is not None:
         return card.use
@@ -103,7 +110,8 @@ def plugin_for(section: str, weights: object, built_in: str, by_ending: Mapping[
             return use
     hint = did_you_mean(weights, card_names())
     raise ConfigError(
-        f"{section}.weights: {redact(weights)!r} is no model card, {hint}; for a file or address add use: {known}"
+        f"{section}.weights: {redact(weights)!r} is not a model card ({hint}); "
+        f"a file or an address also needs use: {known}"
     )
 
 
@@ -115,7 +123,7 @@ def read_card(path: Path) -> ModelCard:
     """
     content = read_yaml(path, WeightsError)
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: is no model card: expected keys such as file, licence and use")
+        raise WeightsError(f"{path}: is not a model card: expected keys such as file, licence and use")
     try:
         return ModelCard.model_validate({"name": path.stem, **content})
     except ValidationError as error:

@@ -219,6 +219,7 @@ def _expected(message: str) -> str:
     text = re.sub(r"a valid dictionary or instance of \w+", "a section with keys", text)
     text = text.replace("a valid dictionary", "a mapping: {NAME: …}")
     text = re.sub(r"String should match pattern '\^\(?(.*?)\)?\$'", r"text of the form \1", text)
+    text = text.replace(r"cuda(:\d+)?", "cuda|cuda:N")
     text = re.sub(r"greater than or equal to (\S+)", r"\1 or more", text)
     return re.sub(r"less than or equal to (\S+)", r"\1 or less", text)
 

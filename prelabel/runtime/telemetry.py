@@ -59,7 +59,7 @@ class Metrics:
         self._worker_frames = Counter(
             "prelabel_worker_frames", "Frames that were looked at, by worker", ["worker"], registry=registry
         )
-        self._task_frames = Gauge("prelabel_task_frames", "Frames of the task in hand", registry=registry)
+        self._task_frames = Gauge("prelabel_task_frames", "Frames of the current task", registry=registry)
         self._busy = Counter(
             "prelabel_stage_busy_seconds",
             "Seconds that a stage worked, of tasks that ended",

@@ -45,12 +45,24 @@ def parse_yaml(text: str) -> object:
     try:
         values: object = yaml.load(text, Loader=_PlainLoader)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(_describe(error)) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not _is_bounded(values):
         raise ValueError(f"its aliases unfold to more than {MAX_VALUES} values")
     return values
+
+
+def _describe(error: yaml.YAMLError) -> str:
+    """Describes an error in one line, with its place first."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem is None or error.problem_mark is None:
+        return " ".join(str(error).split())
+    place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    if r"'\t'" in error.problem:
+        return f"{place}: a tab, expected spaces"
+    began = error.context_mark
+    since = f" {error.context} that begins in line {began.line + 1}" if error.context and began else ""
+    return f"{place}: {' '.join(error.problem.split())}{since}"
 
 
 def _is_bounded(values: object) -> bool:
@@ -113,7 +125,7 @@ class _PlainLoader(yaml.SafeLoader):
         for key in (self.construct_object(key, deep=True) for key in own):
             if isinstance(key, Hashable) and key in seen:
                 line = node.start_mark.line + 1
-                raise yaml.YAMLError(f"the key {key!r} stands twice in the mapping that begins in line {line}")
+                raise yaml.YAMLError(f"the key {key!r} occurs twice in the mapping that begins in line {line}")
             if isinstance(key, Hashable):
                 seen.add(key)
         return super().construct_mapping(node, deep)

@@ -118,9 +118,9 @@ def test_a_mistake_is_one_line_that_names_the_key(write, settings, complaint, mo
     ("text", "complaint"),
     [
         ("a: [", "is not YAML"),
-        ("- 1", "got list, expected sections"),
+        ("- 1", "got a list, expected sections"),
         ("", "got nothing, expected sections"),
-        ("source: {path: a, path: b}", "the key 'path' stands twice"),
+        ("source: {path: a, path: b}", "the key 'path' occurs twice"),
         ("source: !!python/object/apply:os.system ['true']", "is not YAML"),
         ("source: {path: a}", "detector: is missing"),
     ],

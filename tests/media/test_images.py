@@ -88,12 +88,12 @@ def test_a_picture_that_cannot_be_read_is_named_after_all_others(damage: str, tm
         path.unlink()
     frames, error = read_until_error(ImageReader(media), batch_size=3)
     assert frames == [(0, 0), (1, 1), (3, 3), (4, 4)]
-    assert error.startswith("1 of 5 pictures could not be read: 002.jpg: ")
+    assert error.startswith("1 of 5 images could not be read: 002.jpg: ")
 
 
 def test_files_none_of_which_is_a_picture_are_refused(tmp_path: Path):
     (tmp_path / "a.jpg").write_text("no picture")
-    with pytest.raises(ReadError, match=r"^a.jpg: not a picture that Pillow can open \(1 files, none can\)"):
+    with pytest.raises(ReadError, match=r"^a.jpg: not an image that Pillow can open \(1 files, none can\)"):
         ImageReader(Media("images", (tmp_path / "a.jpg",))).__enter__()
 
 

@@ -249,7 +249,7 @@ def test_yaml_that_is_no_card_is_named(home):
     path = write_card(home / "cards")
     path.write_text("just text")
 
-    with pytest.raises(WeightsError, match="is no model card"):
+    with pytest.raises(WeightsError, match="is not a model card"):
         read_card(path)
 
 

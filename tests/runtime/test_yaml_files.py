@@ -26,7 +26,7 @@ MERGES = "m0: &m0 {a: 1, b: 2}\n" + "".join(
         (MERGES, "merges too many keys"),
         ("a: &a [*a]", "unfold to more than 100000 values"),
         ("[" * 5000, "nested too deeply"),
-        ("a: {b: 1, b: 2}", "the key 'b' stands twice"),
+        ("a: {b: 1, b: 2}", "the key 'b' occurs twice"),
         ("? [a, b]\n: 1\n", "unhashable key"),
         ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
     ],
@@ -61,5 +61,5 @@ def test_large_file_given_as_config_is_not_read_whole(tmp_path: Path):
 def test_setting_is_read_in_the_same_way(tmp_path: Path):
     path = tmp_path / "config.yaml"
     path.write_text("source: {path: .}\ndetector: {weights: demo}\n")
-    with pytest.raises(ConfigError, match=r"--set labels=.*: the value is not YAML: the key 'a' stands twice"):
+    with pytest.raises(ConfigError, match=r"--set labels=.*: the value is not YAML: the key 'a' occurs twice"):
         load_config(path, ["labels={a: 1, a: 2}"])

@@ -69,6 +69,4 @@ def forward(
             inputs = torch.stack([preparation.crop(image.to(device)) for image in images])
             return network(preparation.normalise(inputs))
         except torch.OutOfMemoryError as error:
-            raise ClassifyError(
-                f"{len(images)} pictures do not fit on {device}: lower classifier.batch_size"
-            ) from error
+            raise ClassifyError(f"{len(images)} images do not fit on {device}: lower classifier.batch_size") from error

@@ -241,20 +241,20 @@ class OpenAIClassifier:
         """What a config may say.
 
         Attributes:
-            model: the service's name for it, such as `gpt-4o-mini`; it must take pictures and structured output.
-            classes: what is to be told apart; by default the keys of `labels.classes`, else the ontology's options.
-            prompt: asked of each picture; the options are part of the form that the answer has to have.
-            detail: low, high or auto; what the service makes of a picture's size, and of its price.
-            imgsz: pixels of the longer side of what is sent.
-            jpeg_quality: of what is sent, 1 to 95.
-            temperature: null leaves it out, for models that take none.
-            logprobs: ask for log-probabilities: the confidence is measured by them, and 1 without them.
-            workers: requests at the same time.
-            requests_per_minute: sent at most; null: as many as the workers make.
-            attempts: tries at each picture, while the service is busy or fails.
-            timeout_seconds: for an answer.
-            price_in: for 10^6 tokens sent, in the currency that the report is to count.
-            price_out: for 10^6 tokens received.
+            model: the service's name for it, such as `gpt-4o-mini`; it must accept images and give structured output.
+            classes: the options to choose from; by default the keys of `labels.classes`, else the ontology's options.
+            prompt: the question about each image; the options are sent as the schema of the answer.
+            detail: low, high or auto; how closely the service looks at an image, which sets its price.
+            imgsz: longer side of the image that is sent, in pixels.
+            jpeg_quality: quality of the image that is sent, 1 to 95.
+            temperature: sent with each request; null: not sent, for models that take none.
+            logprobs: ask for log-probabilities, which give the confidence; without them it is 1.
+            workers: number of requests at the same time.
+            requests_per_minute: most requests per minute; null: no limit.
+            attempts: attempts for each image, if the service is busy or fails.
+            timeout_seconds: longest wait for an answer.
+            price_in: price of 10^6 tokens sent, in any currency; the report shows the cost.
+            price_out: price of 10^6 tokens received.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -303,9 +303,7 @@ class OpenAIClassifier:
         unmeasured = int(usage.get("unmeasured_answers", 0))
         if not unmeasured:
             return []
-        return [
-            f"{unmeasured} answers came without log-probabilities: their confidence stands at 1 and is not measured"
-        ]
+        return [f"{unmeasured} answers came without log-probabilities: their confidence is set to 1"]
 
     def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         """Returns probabilities, float32 (N, C): the confidence of the chosen option, 0 for all others.

@@ -119,8 +119,8 @@ class TorchvisionClassifier:
         Attributes:
             weights: a card's name, a path or an address: a state dict of the builder's network.
             builder: a function of `torchvision.models`, such as `resnet50`; by default the card's.
-            published: published weights of the builder, such as `IMAGENET1K_V1`, whose preparation of pictures and
-                class names hold; by default those whose file this is, else the builder's first.
+            published: published weights of the builder, such as `IMAGENET1K_V1`: images are prepared as for these, and
+                class names are theirs; by default those of the same file name, else the builder's first.
             classes: names in the order of the network's outputs; by default the card's, or the published ones.
             imgsz: side in pixels of the square that the network sees; by default as published.
             device: auto, cpu, cuda or cuda:N.

@@ -264,7 +264,7 @@ def test_a_dry_run_changes_nothing_and_tells_the_pathways(stage, encord_server):
             r"none of the classifier's classes \(red, green, blue, …\) is mapped to an option of 'Colour'",
         ),
         ({"classifier": {"use": "tests.answering:ANIMALS"}}, r"'ANIMALS' is a Ontology, expected a class"),
-        ({"classifier": {"weights": "mobilenet_v3"}}, r"is no model card, did you mean 'mobilenet_v2'"),
+        ({"classifier": {"weights": "mobilenet_v3"}}, r"is not a model card \(did you mean 'mobilenet_v2'"),
     ],
 )
 def test_what_cannot_work_is_told_before_the_first_task(stage, encord_server, change, complaint):
