@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,13 +15,13 @@ from prelabel.data.boxes import GRID, corners_on_grid, iou_matrix, paired_iou
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import LabelError
 from prelabel.labels.row.own import LabelRow, iterate_frames
-from prelabel.labels.row.shapes import geometry_text
+from prelabel.labels.row.shapes import box_texts, geometry_text, plain_boxes
 
 UNKNOWN_GEOMETRY = 0
 COLUMNS = ("corners", "class_name", "instance", "confidence", "geometry", "created_at")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Boxes:
     """The boxes of one video's labels, one row for each object on a frame, in frame order.
 
@@ -61,14 +60,18 @@ class Boxes:
         """Returns the rows for which `keep`, bool (N,), is true."""
         return replace(self, **{name: getattr(self, name)[keep] for name in ("frame_index", *COLUMNS)})
 
-    @property
+    @cached_property
     def instance_number(self) -> NDArray[np.int64]:
         """The number of each box's instance, int64 (N,), from 0.
 
         Each object hash is an instance, and so is each box without a hash.
         """
-        names = np.where(self.instance == "", np.char.add("box ", np.arange(len(self)).astype(np.str_)), self.instance)
-        return np.unique(names, return_inverse=True)[1].reshape(-1)
+        names, number = np.unique(self.instance, return_inverse=True)
+        is_unknown = self.instance == ""
+        if not is_unknown.any():
+            return number
+        # The empty name is the first, so the known instances move down by one.
+        return np.where(is_unknown, len(names) - 2 + np.cumsum(is_unknown), number - 1)
 
 
 def boxes_of_row(row: LabelRow) -> Boxes:
@@ -80,31 +83,48 @@ def boxes_of_row(row: LabelRow) -> Boxes:
     Raises:
         LabelError: the row is not of a video, an image or an image group, or an object has no known form.
     """
-    boxes: list[tuple[Any, ...]] = []
-    for unit_hash, frame_index, labels in iterate_frames(row):
-        unit = row["data_units"][unit_hash]
-        width, height = unit.get("width"), unit.get("height")
-        aspect = width / height if width and height else 1.0
-        for label in labels.get("objects") or ():
-            try:
-                if not label.get("isDeleted") and (corners := _corners(label, aspect)) is not None:
-                    boxes.append((frame_index, corners, *_known(label)))
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                raise LabelError(
-                    f"label row {row.get('data_title')!r}: frame {frame_index}: an object is of no known form: "
-                    f"{error!r}"
-                ) from error
-    boxes.sort(key=lambda box: box[0])
-    columns = list(zip(*boxes, strict=True)) or [()] * 7
-    return Boxes(
-        frame_index=np.array(columns[0], np.int64),
-        corners=np.array(columns[1], np.int64).reshape(-1, 4),
-        class_name=np.array(columns[2], np.str_),
-        instance=np.array(columns[3], np.str_),
-        confidence=np.array(columns[4], np.float64),
-        geometry=np.array(columns[5], np.uint64),
-        created_at=np.array(columns[6], np.float64),
+    frames: list[int] = []
+    units: list[Mapping[str, Any]] = []
+    labels: list[Mapping[str, Any]] = []
+    for unit_hash, frame_index, on_frame in sorted(iterate_frames(row), key=lambda frame: frame[1]):
+        for label in on_frame.get("objects") or ():
+            if not label.get("isDeleted"):
+                frames.append(frame_index)
+                units.append(row["data_units"][unit_hash])
+                labels.append(label)
+    corners, has_box = np.zeros((len(labels), 4), np.int64), np.zeros(len(labels), np.bool_)
+    geometry = np.full(len(labels), UNKNOWN_GEOMETRY, np.uint64)
+    plain, hwxy = plain_boxes(labels)
+    ends = hwxy[:, 2:], hwxy[:, 2:] + hwxy[:, 1::-1]
+    corners[plain] = np.rint(np.concatenate([np.minimum(*ends), np.maximum(*ends)], axis=1) * GRID)
+    has_box[plain] = True
+    geometry[plain] = [_digest(text) for text in box_texts(np.rint(hwxy * GRID).astype(np.int64))]
+    known: list[tuple[str, str, float, float]] = []
+    row_number = 0
+    try:
+        for row_number in np.flatnonzero(~has_box).tolist():
+            label = labels[row_number]
+            if (found := _corners(label, units[row_number])) is not None:
+                corners[row_number], has_box[row_number] = found, True
+                geometry[row_number] = _digest(geometry_text(label))
+        for label in labels:
+            row_number = len(known)
+            known.append(_known(label))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise LabelError(
+            f"label row {row.get('data_title')!r}: frame {frames[row_number]}: an object is of no known form: {error!r}"
+        ) from error
+    names, hashes, confidences, created_at = zip(*known, strict=True) if known else ((),) * 4
+    boxes = Boxes(
+        frame_index=np.array(frames, np.int64),
+        corners=corners,
+        class_name=np.array(names, np.str_),
+        instance=np.array(hashes, np.str_),
+        confidence=np.array(confidences, np.float64),
+        geometry=geometry,
+        created_at=np.array(created_at, np.float64),
     )
+    return boxes.where(has_box)
 
 
 def boxes_of_corners(
@@ -138,13 +158,15 @@ def boxes_of_corners(
     )
 
 
-def _known(label: Mapping[str, Any]) -> tuple[str, str, float, int, float]:
-    """Returns an object's class name, instance, confidence, digest of the geometry, and creation time."""
-    text = geometry_text(label)
-    # 0 is `UNKNOWN_GEOMETRY`, so a digest of 0 becomes 1.
-    digest = UNKNOWN_GEOMETRY if text is None else int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) or 1
+def _known(label: Mapping[str, Any]) -> tuple[str, str, float, float]:
+    """Returns an object's class name, instance, confidence and creation time."""
     made_at = _seconds(str(label.get("createdAt")))
-    return label["name"], label["objectHash"], float(label.get("confidence", 1.0)), digest, made_at
+    return label["name"], label["objectHash"], float(label.get("confidence", 1.0)), made_at
+
+
+def _digest(text: str | None) -> int:
+    # `hash` differs between processes, so digests must not be stored. It may be 0, which is `UNKNOWN_GEOMETRY`.
+    return UNKNOWN_GEOMETRY if text is None else hash(text) % 2**64 or 1
 
 
 @lru_cache(maxsize=1024)
@@ -160,17 +182,18 @@ def _seconds(time: str) -> float:
         return float("nan")
 
 
-def _corners(label: Mapping[str, Any], aspect: float) -> tuple[int, int, int, int] | None:
+def _corners(label: Mapping[str, Any], unit: Mapping[str, Any]) -> tuple[int, int, int, int] | None:
     """Returns the corners of the box around an object; None if it has none.
 
     Args:
-        label: the object on a frame.
-        aspect: width by height of the frame.
+        label: the object on a frame, other than a plain box.
+        unit: the frame's data unit.
     """
     if box := label.get("boundingBox"):
         return _on_grid([box["x"], box["x"] + box["w"]], [box["y"], box["y"] + box["h"]])
     if box := label.get("rotatableBoundingBox"):
-        return _on_grid(*_turned(box, aspect))
+        width, height = unit.get("width"), unit.get("height")
+        return _on_grid(*_turned(box, width / height if width and height else 1.0))
     if mask := label.get("bitmask"):
         return _mask_corners(mask)
     points = list(_points(label))
@@ -310,6 +333,8 @@ def link_unknown_instances(compared: Compared) -> Compared:
     joins written instances.
     """
     current, row = compared.current, compared.current_row
+    if not (current.instance == "").any():
+        return compared
     names = current.instance.astype(object)
     is_there = row >= 0
     names[row[is_there]] = compared.written.instance[is_there]

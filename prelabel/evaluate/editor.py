@@ -61,8 +61,8 @@ def count_corrections(compared: Compared, frames: NDArray[np.int64], accept_iou:
         change == DELETED and number in became and (became[number], frame) not in drawn
         for change, number, frame in zip(compared.change, instance.tolist(), written.frame_index.tolist(), strict=True)
     ]
-    for stretch in _stretches(instance, written.frame_index, frames, np.flatnonzero(is_gone)):
-        actions[class_of[instance[stretch[0]]]] += 1
+    order, bounds = _stretches(instance, written.frame_index, frames, np.flatnonzero(is_gone))
+    actions.update(class_of[number] for number in instance[order[bounds[:-1]]].tolist())
     return actions
 
 
@@ -133,28 +133,30 @@ def _boxes_to_draw(
     current: Boxes, shown: NDArray[np.int64], is_right: NDArray[np.bool_], frames: NDArray[np.int64], accept_iou: float
 ) -> Counter[str]:
     """Returns the number of boxes to draw by class, summed over all stretches."""
-    actions: Counter[str] = Counter()
-    rows = np.arange(len(current))
-    for stretch in _stretches(current.instance_number, current.frame_index, frames, rows):
-        columns = (current.frame_index[stretch], current.corners[stretch], shown[stretch], is_right[stretch])
-        if num := fewest_drawn(*columns, accept_iou):
-            actions[str(current.class_name[stretch[0]])] += num
+    order, bounds = _stretches(current.instance_number, current.frame_index, frames, np.arange(len(current)))
+    num_boxes, class_name = np.diff(bounds), current.class_name[order[bounds[:-1]]]
+    num_right = np.diff(np.append(0, np.cumsum(is_right[order]))[bounds])
+    # Most stretches are one box if each box is an instance.
+    actions = Counter(class_name[(num_boxes == 1) & (num_right == 0)].tolist())
+    for n in np.flatnonzero((num_boxes > 1) & (num_right < num_boxes)).tolist():
+        rows = order[bounds[n] : bounds[n + 1]]
+        columns = (current.frame_index[rows], current.corners[rows], shown[rows], is_right[rows])
+        actions[str(class_name[n])] += fewest_drawn(*columns, accept_iou)
     return actions
 
 
 def _stretches(
     instance: NDArray[np.int64], frame_index: NDArray[np.int64], frames: NDArray[np.int64], rows: NDArray[np.int64]
-) -> list[NDArray[np.int64]]:
-    """Returns the given rows split into stretches.
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the given rows ordered by stretch, and where each of the S stretches begins and ends, int64 (S + 1,).
 
     A stretch ends where the instance changes, and where a compared frame lies between two rows.
     """
     order = rows[np.lexsort((frame_index[rows], instance[rows]))]
-    if not len(order):
-        return []
     place = np.searchsorted(frames, frame_index[order])
     ends = (np.diff(instance[order]) != 0) | (np.diff(place) != 1)
-    return np.split(order, np.flatnonzero(ends) + 1)
+    begins = np.append(np.zeros(min(len(order), 1), np.int64), np.flatnonzero(ends) + 1)
+    return order, np.append(begins, len(order))
 
 
 def _class_of_instances(boxes: Boxes) -> list[str]:

@@ -49,6 +49,7 @@ from prelabel.labels.filter import class_thresholds
 from prelabel.labels.row.offline import encord_ontology, new_label_row
 from prelabel.labels.row.own import LabelRow
 from prelabel.labels.row.write import write_detections
+from prelabel.runtime.process_settings import paused_garbage_collection
 from prelabel.store.ledger import Entry
 from prelabel.store.raw_detections import read_raw
 from prelabel.store.report import Score
@@ -99,7 +100,8 @@ def evaluate_run(assembly: Assembly, options: EvaluateOptions) -> Evaluation:
     skipped: list[Skipped] = []
     for entry in entries:
         try:
-            results.append(_compare(assembly, options, entry, titles[entry.key], labels))
+            with paused_garbage_collection():  # label rows are many objects without cycles
+                results.append(_compare(assembly, options, entry, titles[entry.key], labels))
         except TaskError as error:
             skipped.append(Skipped(titles[entry.key], str(error)))
     if not results:

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import orjson
+
 from prelabel.errors import PrelabelError
+from prelabel.runtime.process_settings import paused_garbage_collection
 
 MAX_SEGMENT_BYTES = 160
 """File systems allow 255. Suffixes, a digest and the suffix of an unfinished file are added to this."""
@@ -72,11 +75,19 @@ def read_json(path: Path, failure: type[PrelabelError]) -> Any:
         PrelabelError: the file cannot be read or is not JSON; the class is `failure`.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with paused_garbage_collection():  # large files make many objects without cycles
+            return _parse_json(path.read_bytes())
     except OSError as error:
         raise failure(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise failure(f"{path}: is not JSON: {error}") from error
+
+
+def _parse_json(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return json.loads(content.decode())  # it also reads NaN, which is no JSON, but which some tools write
 
 
 def candidate_names(task_key: str, task_title: str) -> tuple[str, str, str]:

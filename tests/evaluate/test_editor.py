@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_boxes_that_are_redrawn_elsewhere_are_not_deleted_first():
 
 def test_a_truth_without_tracks_neither_splits_nor_joins():
     truth = labels(track())
-    unknown = Boxes(**{**{name: getattr(truth, name) for name in Boxes.__slots__}, "instance": np.full(60, "")})
+    unknown = replace(truth, instance=np.full(60, ""))
     assert corrections(labels(track()), unknown) == {}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,7 +88,7 @@ def test_what_was_never_found_costs_the_same_at_every_threshold():
 @pytest.mark.parametrize("filled_in", [0.0, 0.99])
 def test_a_box_that_was_filled_in_goes_with_its_instance(filled_in: float):
     written = boxes((1, 0.9, "car"), (2, filled_in, "car"))
-    track = Boxes(**{**{name: getattr(written, name) for name in Boxes.__slots__}, "instance": np.array(["a", "a"])})
+    track = replace(written, instance=np.array(["a", "a"]))
     curve = curve_of(track, NOTHING)
     assert curve.actions_at(0.25) == pytest.approx(1)  # one deletion for the whole instance
     assert curve.actions_at(0.95) == 0

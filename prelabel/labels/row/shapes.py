@@ -150,19 +150,27 @@ def geometry_text(label: Mapping[str, Any]) -> str | None:
 
 def geometry_texts(labels: Sequence[Mapping[str, Any]]) -> list[str | None]:
     """Returns `geometry_text` of each object; for boxes, this takes a third of the time."""
+    rows, hwxy = plain_boxes(labels)
     texts: list[str | None] = [None] * len(labels)
-    rows, corners = [], []
+    for row, text in zip(rows, box_texts(np.rint(hwxy * GRID).astype(np.int64)), strict=True):
+        texts[row] = text
+    return [geometry_text(label) if text is None else text for label, text in zip(labels, texts, strict=True)]
+
+
+def plain_boxes(labels: Sequence[Mapping[str, Any]]) -> tuple[list[int], NDArray[np.float64]]:
+    """Returns the rows of the objects that are bounding boxes, and these boxes, (N, 4).
+
+    A box is height, width, left and top in fractions of the frame.
+    """
+    rows, packed = [], []
     for row, label in enumerate(labels):
         try:
             box = label["boundingBox"]
-            corners.append(_FOUR_NUMBERS.pack(box["h"], box["w"], box["x"], box["y"]))
+            packed.append(_FOUR_NUMBERS.pack(box["h"], box["w"], box["x"], box["y"]))
             rows.append(row)
         except (KeyError, TypeError, struct.error):
-            texts[row] = geometry_text(label)
-    hwxy = np.rint(np.frombuffer(b"".join(corners)).reshape(-1, 4) * GRID).astype(np.int64)
-    for row, text in zip(rows, box_texts(hwxy), strict=True):
-        texts[row] = text
-    return texts
+            continue
+    return rows, np.frombuffer(b"".join(packed)).reshape(-1, 4)
 
 
 _FOUR_NUMBERS = struct.Struct("4d")
