@@ -288,7 +288,9 @@ def load_probabilities(assembly: Assembly, task: Keyed) -> ClassRecord | None:
     return read_classes(path) if path.exists() else None
 
 
-def load_labelled(assembly: Assembly, task: Keyed, raw: RawRecord | None = None) -> LabelledDetections:
+def load_labelled(
+    assembly: Assembly, task: Keyed, raw: RawRecord | None = None, filtered: FilteredDetections | None = None
+) -> LabelledDetections:
     """Returns the detections of a task that become labels under the current config.
 
     The first call caches the result, which is valid until the config or the raw detections change.
@@ -297,6 +299,7 @@ def load_labelled(assembly: Assembly, task: Keyed, raw: RawRecord | None = None)
         assembly: the components for the config.
         task: a task with stored detections.
         raw: the task's raw detections, if the caller has read them.
+        filtered: what `label_detections` makes of them, if a worker has computed it.
 
     Raises:
         LabelError: the raw detections are missing or damaged.
@@ -310,7 +313,8 @@ def load_labelled(assembly: Assembly, task: Keyed, raw: RawRecord | None = None)
     if known is not None and (known.fingerprint, known.raw_stamp) == (fingerprint, stamp):
         return known
     raw = read_raw(raw_path) if raw is None else raw
-    labelled = LabelledDetections(raw.info, label_detections(parts, raw), fingerprint, stamp)
+    filtered = label_detections(parts, raw) if filtered is None else filtered
+    labelled = LabelledDetections(raw.info, filtered, fingerprint, stamp)
     with suppress(OSError):  # the folder may be read-only; then the next call computes the result again
         write_labelled(path, labelled)
     return labelled

@@ -12,24 +12,29 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.assembly.stored import label_detections
 from prelabel.config.sections import Config
 from prelabel.data.frames import FileLink, Media
 from prelabel.data.ontology import Ontology
 from prelabel.errors import FetchError, LinkExpiredError
+from prelabel.plugins.protocols import Classifier, Detector
 from prelabel.plugins.traits import ModelTraits, traits_of, usage_of, warnings_of
 from prelabel.run.agents.agent import Agent, make_agent
+from prelabel.run.agents.detection import Detected
 from prelabel.run.work import Failure, InferredTask, TaskResult, Work
 from prelabel.run.worker import Worker
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.download import download, session_for_links
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.process_settings import set_up_process
-from prelabel.runtime.progress import Progress, Value
+from prelabel.runtime.progress import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +157,9 @@ class InferenceActor:
     """The Ray actor. Ray calls its methods on several threads: `infer` for several works at a time, and `status`."""
 
     def __init__(self, job: Job) -> None:
-        # Before torch is imported. Ray shows all GPUs to an actor that has asked for none.
-        if not job.uses_gpu:
+        if not job.uses_gpu:  # Ray shows all GPUs to an actor that has asked for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        os.environ["OMP_NUM_THREADS"] = str(job.num_cores)
+        os.environ["OMP_NUM_THREADS"] = str(job.num_cores)  # for the decoding process
         set_up_process()
         self._job = job
         self._news, self._stop = NewsLog(), StopSignal()
@@ -168,11 +172,14 @@ class InferenceActor:
     def describe(self) -> ModelDescription | Failure:
         """Loads the model and returns what the run must know of it, or why it cannot be loaded."""
         try:
-            agent = self._loaded_agent()
-            parts = agent.assembly.parts  # type: ignore[attr-defined]  # every agent of a model has an assembly
-            kind = self._job.config.agent_kind
-            model = parts.provider.detector if kind == "detection" else parts.classifier
-            warnings = warnings_of(parts.asked_detector if kind == "detection" else model)
+            self._loaded_agent()
+            assembly = self._assembly
+            if self._job.config.agent_kind == "detection":
+                model: Detector | Classifier = assembly.detection.provider.detector
+                warnings = warnings_of(assembly.detection.asked_detector)
+            else:
+                model = assembly.classification.classifier
+                warnings = warnings_of(model)
             waits = callable(getattr(model, "with_geometry", None))
             names = tuple(map(str, model.class_names))
             return ModelDescription(names, traits_of(model), tuple(warnings), waits, socket.gethostname())
@@ -190,17 +197,25 @@ class InferenceActor:
             self._works.put(work)
         if self._job.config.agent_kind == "classification":
             self._works.put(_FLUSH)
-        return [future.result() for future in awaited], self.status()
+        # On this thread, so that the model goes on with the next task meanwhile.
+        return [self._label(future.result()) for future in awaited], self.status()
 
     def status(self) -> Status:
         """Returns what happened since the last call. An answer also shows that the worker is alive."""
         usage = {} if self._agent is None else usage_of(self._agent)
         return Status(self._news.take(), usage)
 
+    @cached_property
+    def _assembly(self) -> Assembly:
+        import torch
+
+        torch.set_num_threads(self._job.num_cores)
+        return assemble(self._job.config, _plugin_folder(self._job), find_ontology=lambda: self._job.ontology)
+
     def _loaded_agent(self) -> Agent[Any, Any]:
         with self._loading:
             if self._agent is None:
-                agent = _make_agent(self._job, self._news, self._stop)
+                agent = make_agent(self._assembly, self._news, self._stop)
                 # A daemon, because Ray waits for other threads before it ends the process.
                 threading.Thread(target=self._infer_all, args=(agent,), name="infer", daemon=True).start()
                 self._agent = agent
@@ -219,6 +234,17 @@ class InferenceActor:
                 failure = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
                 for key in list(self._results):
                     self._results.pop(key).set_result(InferredTask.failed(key, failure))
+
+    def _label(self, result: InferredTask[Any]) -> InferredTask[Any]:
+        """Adds the detections that become labels. Tracking takes time, and the run would do it for all workers."""
+        if not isinstance(result.found, Detected):
+            return result
+        try:
+            filtered = label_detections(self._assembly.detection, result.found.raw)
+        except Exception:  # the run meets the same error, and handles it
+            return result
+        labelled: InferredTask[Any] = replace(result, found=replace(result.found, filtered=filtered))
+        return labelled
 
     def _arriving(self) -> Iterator[Work]:
         """Yields works as they arrive. It ends at a flush after which none has arrived yet, so that batches end too."""
@@ -255,13 +281,6 @@ class InferenceActor:
                     download(_once(link, title), path, link.num_bytes, title, max_bytes=max_bytes, session=session)
                     paths.append(path)
             yield Media(location.kind, tuple(paths))
-
-
-def _make_agent(job: Job, progress: Progress, stop: StopSignal) -> Agent[Any, Any]:
-    from prelabel.assembly.assemble import assemble
-
-    assembly = assemble(job.config, _plugin_folder(job), find_ontology=lambda: job.ontology)
-    return make_agent(assembly, progress, stop)
 
 
 def _plugin_folder(job: Job) -> Path:

@@ -18,7 +18,6 @@ from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import ModelRecord
 from prelabel.plugins.traits import unavailable_reason
 from prelabel.run.agents.agent import Agent, make_agent
-from prelabel.run.workers import describe_workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,8 @@ def run_checks(assembly: Assembly) -> list[Check]:
     agent = make_agent(assembly)
     described = dict(agent.checks())
     if assembly.config.workers is not None:
+        from prelabel.run.workers import describe_workers  # it imports the agents, which import this module
+
         described["workers"] = partial(describe_workers, assembly.config)
     if assembly.config.source.has_workflow:
         described["pathway"] = partial(check_pathways, assembly)

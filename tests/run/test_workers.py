@@ -22,7 +22,7 @@ from prelabel.cli.commands import run_config
 from prelabel.config.load import check_config
 from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, FetchError, PluginError
-from prelabel.run.actor import InferenceActor, Job, _plugin_folder
+from prelabel.run.actor import Begun, InferenceActor, Job, _plugin_folder
 from prelabel.run.work import Work
 from prelabel.run.workers import describe_workers
 from tests.encord_server import EncordServer
@@ -244,6 +244,16 @@ def test_a_file_that_a_worker_cannot_see_is_named(tmp_path):
     work = Work("a.mp4", "a.mp4", "", None, MediaLocation("video", (tmp_path / "a.mp4",)))
     with pytest.raises(FetchError, match=r"a\.mp4: worker on .* cannot see it"), actor._open(work):
         pass
+
+
+def test_a_worker_labels_what_it_has_detected_so_that_the_run_need_not(folder):
+    values = yaml.safe_load(config_in(folder, labels={"instances": "tracks"}).read_text())
+    actor = InferenceActor(Job(check_config(values, "test"), folder, {}, None, 1, uses_gpu=False, cache_bytes=10**9))
+    (path,) = (folder / "clips").glob("0.mp4")
+    ((result,), status) = actor.infer([Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (path,)))])
+    assert len(result.found.raw.detections) == 12
+    assert len(set(result.found.filtered.detections.instance)) == 1
+    assert Begun("0.mp4", 12, "0.mp4") in status.news
 
 
 def test_plug_in_files_travel_to_a_worker_on_another_machine(tmp_path):

@@ -44,10 +44,12 @@ class Detected:
     Attributes:
         raw: the raw detections as they are stored.
         reader: which reader read the media, and why; empty if an earlier run read them.
+        filtered: the detections that become labels, if a worker has computed them; else the run does.
     """
 
     raw: RawRecord
     reader: str = ""
+    filtered: FilteredDetections | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class DetectionAgent:
 
     def build_labels(self, task: Task, found: Detected) -> LabelledTask[BoxLabels]:
         """Returns the detections that become labels."""
-        info, filtered = found.raw.info, load_labelled(self.assembly, task, found.raw).filtered
+        info, filtered = found.raw.info, load_labelled(self.assembly, task, found.raw, found.filtered).filtered
         facts = Facts.of_labels(task.title, info, filtered.detections, self.parts.label_map, metadata_of(task))
         return LabelledTask(self._report(task, found, filtered, facts), BoxLabels(info, filtered.detections))
 
