@@ -234,7 +234,7 @@ def _run(
     ready: Callable[[], None] = lambda: None,
 ) -> int:
     codes = [ALL_DONE]
-    stages = [use_workers(assembly) for assembly in assemblies]
+    stages = [use_workers(assembly, len(assemblies)) for assembly in assemblies]
     with ExitStack() as stack:
         also = stack.enter_context(observers(metrics_port))
         for _, workers in stages:

@@ -120,15 +120,19 @@ class WorkersClassifier(ClassifierParts):
         return self.workers.model
 
 
-def use_workers(assembly: Assembly) -> tuple[Assembly, RayWorkers | None]:
+def use_workers(assembly: Assembly, num_stages: int = 1) -> tuple[Assembly, RayWorkers | None]:
     """Returns the components of a run whose model is in workers, and the workers; None if the config has none.
 
     A function of the user's own runs in the process of the run, because it may use the platform.
+
+    Args:
+        assembly: the components of a run.
+        num_stages: number of stages that take turns on the same GPUs and cores, each with its own workers.
     """
     config = assembly.config
     if config.workers is None or config.agent_kind == "function":
         return assembly, None
-    workers = RayWorkers(config.workers, config, assembly.folder, assembly.parts.find_ontology)
+    workers = RayWorkers(config.workers, config, assembly.folder, assembly.parts.find_ontology, num_stages)
     if config.agent_kind == "detection":
         provider = WorkersDetector(config, assembly.folder, assembly.detection.find_ontology, workers=workers)
         return replace(assembly, detection=replace(assembly.detection, provider=provider)), workers
@@ -165,7 +169,12 @@ class RayWorkers:
     """
 
     def __init__(
-        self, section: WorkersSection, config: Config, folder: Path, find_ontology: Callable[[], Ontology | None]
+        self,
+        section: WorkersSection,
+        config: Config,
+        folder: Path,
+        find_ontology: Callable[[], Ontology | None],
+        num_stages: int = 1,
     ) -> None:
         """Stores the settings; starts nothing.
 
@@ -174,7 +183,9 @@ class RayWorkers:
             config: of the run.
             folder: the config's folder, which plug-in paths are relative to.
             find_ontology: returns the source's ontology; None if it is made from the model's classes.
+            num_stages: number of stages that take turns on the same GPUs and cores.
         """
+        self._num_stages = num_stages
         self._section, self._config, self._folder, self._find_ontology = section, config, folder, find_ontology
         self._slots: list[_Slot] = []
         self._changed = threading.Condition()
@@ -267,8 +278,8 @@ class RayWorkers:
         )
         in_hand = TASKS_IN_HAND
         actor = ray.remote(InferenceActor).options(
-            num_cpus=cores,
-            num_gpus=gpus,
+            num_cpus=_part_of(cores, self._num_stages),
+            num_gpus=_part_of(gpus, self._num_stages),
             max_restarts=-1,  # nothing is lost with a worker but the tasks in hand, which the run gives to others
             max_task_retries=0,
             # One more for the task that a restarted worker gets while Ray still counts the calls of the dead one.
@@ -536,6 +547,16 @@ def _first_line(error: Exception) -> str:
 
 
 # Ray
+
+
+def _part_of(resource: float, num_stages: int) -> float:
+    """Returns what each of several stages asks Ray for, so that all get it; Ray takes fractions below 1 only.
+
+    >>> _part_of(1.0, 2), _part_of(3, 2), _part_of(4, 1)
+    (0.5, 1, 4)
+    """
+    part = resource / num_stages
+    return part if part < 1 else int(part)
 
 
 def _describe(ray: Any, slot: _Slot, answer: Any) -> ModelDescription:

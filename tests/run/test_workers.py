@@ -24,7 +24,7 @@ from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, FetchError, PluginError
 from prelabel.run.actor import Begun, InferenceActor, Job, _plugin_folder
 from prelabel.run.work import Work
-from prelabel.run.workers import describe_workers
+from prelabel.run.workers import RayWorkers, describe_workers
 from tests.encord_server import EncordServer
 from tests.encord_server.faults import Status
 from tests.kept import write_grey_clip
@@ -237,6 +237,16 @@ def test_more_than_the_cluster_has_is_refused(cluster, folder, monkeypatch, work
     monkeypatch.chdir(folder)
     with pytest.raises(ConfigError, match=complaint):
         run_config(config_in(folder, workers=workers))
+
+
+def test_workers_of_two_stages_share_the_cluster(cluster, folder):
+    values = yaml.safe_load(config_in(folder).read_text())
+    config = check_config(values, "test")
+    section = config.workers.model_copy(update={"num": 1, "cpus": 4})
+    stages = [RayWorkers(section, config, folder, lambda: None, num_stages=2) for _ in range(2)]
+    assert [stage.model.class_names for stage in stages] == [("thing",)] * 2
+    for stage in stages:
+        stage.close()
 
 
 def test_a_file_that_a_worker_cannot_see_is_named(tmp_path):
