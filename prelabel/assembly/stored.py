@@ -137,7 +137,10 @@ class StoredDetector:
             return None
         conf = _configured_conf(detector_plugin(self.config, self.folder), detector_section(self.config).options)
         if conf < lowest:
-            raise ConfigError(f"detector.conf: got {conf:g}, detections are stored from {lowest:g} on: {NEXT_STEP}")
+            raise ConfigError(
+                f"detector.conf: got {conf:g}, detections are stored from {lowest:g} on: "
+                "`prelabel run CONFIG` with this conf first"
+            )
         return conf
 
     @property

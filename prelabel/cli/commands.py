@@ -418,8 +418,8 @@ def write_config(
     from prelabel.cli.init.draft import config_for_media, config_for_project
 
     if bool(media) == (project is not None):
-        got = "both" if media else "neither"
-        raise ConfigError(f"init: got {got} of VIDEO|FOLDER|GLOB and --project HASH, expected one: what to label")
+        got = "got both" if media else "name what to label"
+        raise ConfigError(f"init: {got}: VIDEO|FOLDER|GLOB or --project HASH, expected one of them")
     if output.exists():
         raise ConfigError(f"{output}: exists already; name another file with --output")
     words = (shorthands or {}).get("words")

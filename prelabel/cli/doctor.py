@@ -32,7 +32,7 @@ ENCORD_VARIABLES = (KEY_TEXT, KEY_FILE, "ENCORD_DOMAIN", "ENCORD_PROJECT_HASH")
 
 _REINSTALL = "set the environment up again: uv sync"
 _USE_GPU = "torch cannot use a GPU that the driver shows: compare the CUDA version in nvidia-smi with that of torch"
-_GIVE_GPU = "; a container gets the host's by docker run --gpus all, in Kubernetes by limits: nvidia.com/gpu: 1"
+_GIVE_GPU = ". To use the host's GPU in a container: docker run --gpus all; in Kubernetes limits: nvidia.com/gpu: 1"
 _GET_DEMO = "models/demo.yaml and its weights come with prelabel: restore them, or set the environment up again"
 _GET_FFMPEG = "only torchcodec needs FFmpeg's libraries, version 4 to 9: apt-get install ffmpeg"
 _USE_PYAV = "reader.use: auto reads with PyAV on a CPU; for decord: uv pip install decord (Linux on x86_64)"
@@ -265,7 +265,7 @@ def gpu_mend(with_gpu: bool, *, in_container: bool) -> str:
     """
     if with_gpu:
         return _USE_GPU
-    return f"none needed: everything runs on the CPU too{_GIVE_GPU if in_container else ''}"
+    return f"a GPU is not required: everything runs on the CPU too{_GIVE_GPU if in_container else ''}"
 
 
 def is_container() -> bool:

@@ -239,9 +239,10 @@ def explain_skipped(reasons: Sequence[str]) -> str:
     """Returns the reasons with their counts, the most frequent first.
 
     >>> explain_skipped(["is at stage 'A'", "is gone", "is at stage 'A'"])
-    "2: is at stage 'A'; 1: is gone"
+    "2 tasks: is at stage 'A'; 1 task: is gone"
     """
-    return "; ".join(f"{num}: {reason}" for reason, num in Counter(reasons).most_common())
+    counts = Counter(reasons).most_common()
+    return "; ".join(f"{num} task{'s' * (num != 1)}: {reason}" for reason, num in counts)
 
 
 def _json_files_below(folder: Path) -> Iterator[Path]:

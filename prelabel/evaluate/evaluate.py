@@ -106,7 +106,7 @@ def evaluate_run(assembly: Assembly, options: EvaluateOptions) -> Evaluation:
             skipped.append(Skipped(titles[entry.key], str(error)))
     if not results:
         reasons = explain_skipped([task.reason for task in skipped])
-        raise ConfigError(f"nothing to compare with {labels.describe()}: {reasons}")
+        raise ConfigError(f"no task can be compared with {labels.describe()}; {reasons}")
     videos = tuple(task.edits for task in results)
     other_classes: Counter[str] = Counter()
     for task in results:
@@ -156,7 +156,9 @@ def _current_labels(
     if against is None:
         return OutputRows(assembly.store)
     if not against.exists():
-        raise ConfigError(f"{against}: there is nothing: name label rows, a file or a folder, or a COCO ground truth")
+        raise ConfigError(
+            f"{against}: there is no such file or folder: name label rows, a file or a folder, or a COCO ground truth"
+        )
     if is_coco(against):
         has_tracks = assembly.config.labels.instances == "tracks"
         return CocoTruth(CocoFile.read(against), _class_names(assembly.detection), has_tracks)

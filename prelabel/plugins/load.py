@@ -23,7 +23,15 @@ from prelabel.errors import ConfigError, PluginError, PrelabelError, did_you_mea
 from prelabel.plugins.protocols import ModelRecord
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-_UNION_TAG = r"[\[(-]|^(int|str|float|dict|literal)$"
+_UNION_TAG = r"[\[(-]|^(int|str|float|bool|dict|literal)$"
+_PLAIN_TYPES = {
+    "boolean": "true or false",
+    "integer": "an integer",
+    "list": "a list",
+    "number": "a number",
+    "string": "text",
+    "tuple": "a list",
+}
 PluginKind = Literal["detector", "reader", "tracker", "classifier", "source", "sink", "agent", "export"]
 
 
@@ -192,7 +200,7 @@ def installed_names(kind: PluginKind) -> list[str]:
 def describe_first(error: ValidationError, prefix: str = "") -> str:
     """Describes pydantic's first error as `where: got …, expected …`."""
     errors = error.errors(include_url=False)
-    same_key = [entry for entry in errors if entry["loc"][:2] == errors[0]["loc"][:2]]
+    same_key = [entry for entry in errors if _keys(entry["loc"])[:2] == _keys(errors[0]["loc"])[:2]]
     first = max(same_key, key=lambda entry: len(_keys(entry["loc"])))  # the deepest error, if a union has several
     where = ".".join(str(part) for part in _keys((prefix, *first["loc"])))
     if first["type"] == "missing":
@@ -215,7 +223,8 @@ def _keys(location: tuple[int | str, ...]) -> list[int | str]:
 def _expected(message: str) -> str:
     text = message.removeprefix("Input should be ").split(", unable to")[0]
     text = text.replace("a valid dictionary or object to extract fields from", "a section with keys")
-    text = text.replace("a valid tuple", "a list")
+    for pydantic, plain in _PLAIN_TYPES.items():
+        text = text.replace(f"a valid {pydantic}", plain)
     text = re.sub(r"a valid dictionary or instance of \w+", "a section with keys", text)
     text = text.replace("a valid dictionary", "a mapping: {NAME: …}")
     text = re.sub(r"String should match pattern '\^\(?(.*?)\)?\$'", r"text of the form \1", text)

@@ -116,11 +116,13 @@ def check_reader(assembly: Assembly) -> str:
         if section.options:
             key = next(iter(section.options))
             hint = did_you_mean(key, section.own_keys)
-            raise ConfigError(f"reader.{key}: is no key of the section: {hint}; a reader's own options need reader.use")
+            raise ConfigError(
+                f"reader.{key}: is not a key of the section: {hint}; a reader's own options need reader.use"
+            )
         from prelabel.media.choose import check_device
 
         check_device(section.device)
-        return f"chosen by file; device {section.device}"
+        return f"chosen for each file; device {section.device}"
     plugin = load_plugin("reader", section.use, assembly.folder, section.own_keys)
     plugin.check_options(section.options, num_positional=1)
     reason = unavailable_reason(plugin.factory, section.device)

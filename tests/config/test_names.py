@@ -88,7 +88,7 @@ def test_values_that_are_no_names_stay_numbers_and_truth_values(tmp_path: Path) 
 
 
 def test_an_error_shows_a_number_as_it_was_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"detector\.use: got 01234567, expected a valid string; quote it"):
+    with pytest.raises(ConfigError, match=r"detector\.use: got 01234567, expected text; quote it"):
         load(START + "detector: {use: 01234567}", tmp_path)
 
 

@@ -116,7 +116,7 @@ def test_labels_from_before_the_run_are_left_out_of_the_corrections(platform: Pl
 def test_a_task_that_is_still_being_worked_on_is_not_compared(platform: Platform, on_platform: Assembly):
     correct(platform)
     with pytest.raises(
-        ConfigError, match=r"nothing to compare with project .* at 'Complete': 1: is at stage 'Annotate"
+        ConfigError, match=r"no task can be compared with project .* at 'Complete'; 1 task: is at stage 'Annotate"
     ):
         evaluate_run(on_platform, EvaluateOptions())
     assert evaluate_run(on_platform, EvaluateOptions(stages=(ANNOTATE,))).total.actions == 3
@@ -322,7 +322,9 @@ def test_it_is_written_as_json_with_what_follows_from_the_counts(in_files: Assem
     assert evaluation.total == sum((video.total for video in evaluation.videos), Edits())
 
 
-@pytest.mark.parametrize(("name", "complaint"), [("none", "there is nothing"), ("empty", "got no Encord label row")])
+@pytest.mark.parametrize(
+    ("name", "complaint"), [("none", "there is no such file or folder"), ("empty", "got no Encord label row")]
+)
 def test_what_cannot_be_compared_with_is_named(in_files: Assembly, tmp_path: Path, name: str, complaint: str):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=complaint):

@@ -8,6 +8,8 @@ from prelabel.errors import ConfigError, PluginError
 from prelabel.plugins.load import installed_names, load_plugin
 
 MINE = """
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 class Plain:
@@ -18,6 +20,8 @@ class Checked:
     class Options(BaseModel):
         model_config = ConfigDict(extra="forbid")
         conf: float = Field(0.5, le=1)
+        engine: Literal["auto"] | Literal["torch", "onnx"] = "auto"
+        half: bool | Literal["auto"] = "auto"
     def __init__(self, conf: float = 0.1): self.conf = conf
 
 class Raises:
@@ -97,8 +101,20 @@ def test_a_missing_option_is_named(folder):
 def test_options_are_of_the_kind_that_the_signature_says(folder):
     plugin = load_plugin("detector", "mine.py:Annotated", folder)
     assert plugin.build(options={"size": 3, "names": ["a"], "limit": None}).got == (3, ("a",), None)
-    with pytest.raises(ConfigError, match=r"detector\.size: got 'high', expected a valid integer"):
+    with pytest.raises(ConfigError, match=r"detector\.size: got 'high', expected an integer"):
         plugin.build(options={"size": "high"})
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("engine", r"detector\.engine: got 'maybe', expected 'auto' or 'torch' or 'onnx'"),
+        ("half", r"detector\.half: got 'maybe', expected true or false or 'auto'"),
+    ],
+)
+def test_all_values_of_an_option_with_several_types_are_named(folder, option, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        load_plugin("detector", "mine.py:Checked", folder).build(options={option: "maybe"})
 
 
 def test_an_annotation_that_is_not_there_at_run_time_checks_nothing(folder):

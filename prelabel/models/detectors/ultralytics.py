@@ -76,7 +76,7 @@ class UltralyticsDetector(NetworkDetector):
 
         iou: float = Field(default=0.7, ge=0, le=1)
         imgsz: int = Field(default=640, ge=32)
-        engine: EngineName | Literal["auto"] = "auto"
+        engine: Literal["auto"] | EngineName = "auto"
         half: bool | Literal["auto"] = "auto"
         classes: tuple[int | str, ...] | None = None
         agnostic_nms: bool = False
