@@ -6,8 +6,11 @@ id, then those of the head, such as mask coefficients or keypoints. Unused rows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -76,8 +79,7 @@ def nms_per_image(prediction: torch.Tensor, num_classes: int, config: NmsConfig)
         num_classes: number of classes in the prediction.
         config: which boxes are kept.
     """
-    from torchvision.ops import nms
-
+    nms = _torchvision_nms()
     confidence, class_id = _best_class(prediction, num_classes)
     is_candidate = _is_candidate(confidence, class_id, config)
     kept = []
@@ -88,6 +90,22 @@ def nms_per_image(prediction: torch.Tensor, num_classes: int, config: NmsConfig)
             rows = rows[rows[:, 4].argsort(descending=True)[:MAX_CANDIDATES]]
         kept.append(rows[nms(_move_apart(rows, config), rows[:, 4], config.iou)[: config.max_det]])
     return table_of_frames(kept, config.max_det)
+
+
+@cache
+def _torchvision_nms() -> Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]:
+    """Returns torchvision's NMS from its library of operators.
+
+    `import torchvision` (0.29) also imports torch's compiler, which takes longer than all else that a run imports.
+    """
+    package = importlib.util.find_spec("torchvision")
+    libraries = [] if package is None or package.origin is None else list(Path(package.origin).parent.glob("_C*.so"))
+    if not libraries:
+        from torchvision.ops import nms
+
+        return nms  # type: ignore[no-any-return]
+    torch.ops.load_library(libraries[0])
+    return torch.ops.torchvision.nms  # type: ignore[no-any-return]
 
 
 def nms_batched(

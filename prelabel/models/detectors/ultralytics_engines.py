@@ -123,11 +123,10 @@ def load_engine(request: EngineRequest) -> LoadedModel:
         MachineError: the engine cannot be built or started here.
     """
     try:
-        with contained():
-            folder = built_engine(_key(request), lambda folder: _build(request, folder))
-            facts = _read_facts(folder / _FACTS)
-            half = request.uses_bfloat16(facts)
-            session = _start_session(request, folder, half=half)
+        folder = built_engine(_key(request), lambda folder: _build(request, folder))
+        facts = _read_facts(folder / _FACTS)
+        half = request.uses_bfloat16(facts)
+        session = _start_session(request, folder, half=half)
     except (ImportError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MachineError(f"engine {request.engine}: {reason}") from error
@@ -182,7 +181,8 @@ def _key(request: EngineRequest) -> EngineKey:
 
 def _build(request: EngineRequest, folder: Path) -> None:
     """Writes the graph, the facts about the model and, for TensorRT, the engine into a folder."""
-    facts = _export_graph(request, folder / _GRAPH)
+    with contained():
+        facts = _export_graph(request, folder / _GRAPH)
     (folder / _FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
     if request.engine == "tensorrt":
         build_tensorrt(folder / _GRAPH, folder / _PLAN, _input_shapes(request, facts.channels), request.device)
