@@ -120,7 +120,8 @@ class VideoDetections:
     @property
     def frames_looked_at(self) -> NDArray[np.int64]:
         """The frames that the detector has seen or that have a row, int64, rising."""
-        return np.union1d(self.inferred_frames, self.frame_index)
+        is_first = np.diff(self.frame_index, prepend=-1) != 0  # many rows have few frames, so this is quicker
+        return np.union1d(self.inferred_frames, self.frame_index[is_first])
 
     @property
     def instance(self) -> NDArray[np.int64]:

@@ -5,7 +5,6 @@ Format: https://cocodataset.org/#format-data.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from prelabel.data.boxes import box_areas
@@ -67,18 +67,16 @@ def write_coco(path: Path, videos: Iterable[LabelledVideo]) -> None:
         path: of the JSON file; replaced once the new file is complete.
         videos: read one at a time.
     """
-    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         # The document lists all images before all annotations. So the annotations go to a temporary file first, which
         # needs little memory.
-        with tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as annotations:
-            file.write('{"images": [')
+        with tempfile.TemporaryFile(dir=path.parent) as annotations:
+            file.write(b'{"images": [')
             categories = _write_lists(videos, file, annotations)
-            file.write('],\n"annotations": [')
+            file.write(b'],\n"annotations": [')
             annotations.seek(0)
             shutil.copyfileobj(annotations, file)
-        file.write('],\n"categories": ')
-        json.dump(categories, file)
-        file.write("}\n")
+        file.write(b'],\n"categories": ' + orjson.dumps(categories) + b"}\n")
 
 
 def coco_keys(geometry: Geometry, size: Size) -> dict[str, Any]:
@@ -145,7 +143,7 @@ def _fill(rings: Sequence[NDArray[np.float32]], size: Size) -> NDArray[np.bool_]
     return filled
 
 
-def _write_lists(videos: Iterable[LabelledVideo], images: IO[str], annotations: IO[str]) -> list[dict[str, Any]]:
+def _write_lists(videos: Iterable[LabelledVideo], images: IO[bytes], annotations: IO[bytes]) -> list[dict[str, Any]]:
     category_ids: dict[OntologyObject, int] = {}
     num_images = num_annotations = 0
     for video in videos:
@@ -153,10 +151,10 @@ def _write_lists(videos: Iterable[LabelledVideo], images: IO[str], annotations: 
             category_ids.setdefault(category, len(category_ids) + 1)
         first_image_id = num_images + 1
         for image in _images(video, first_image_id):
-            images.write((",\n" if num_images else "\n") + json.dumps(image))
+            images.write((b",\n" if num_images else b"\n") + orjson.dumps(image))
             num_images += 1
         for annotation in _annotations(video, category_ids, first_image_id, num_annotations + 1):
-            annotations.write((",\n" if num_annotations else "\n") + json.dumps(annotation))
+            annotations.write((b",\n" if num_annotations else b"\n") + orjson.dumps(annotation))
             num_annotations += 1
     return [_category(category, number) for category, number in category_ids.items()]
 
@@ -187,27 +185,28 @@ def _annotations(
 ) -> Iterator[dict[str, Any]]:
     found = video.detections
     ids = np.array([0 if obj is None else category_ids[obj] for obj in video.label_map.objects], np.int64)
+    corners = found.xyxy.astype(np.float64)
     columns = (
         (np.searchsorted(found.frames_looked_at, found.frame_index) + first_image_id).tolist(),
         ids[found.class_id].tolist(),
-        found.xyxy.astype(np.float64).tolist(),
-        box_areas(found.xyxy).astype(np.float64).tolist(),
-        found.confidence.astype(np.float64).tolist(),
+        np.round(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1), 3).tolist(),
+        np.round(box_areas(found.xyxy).astype(np.float64), 3).tolist(),
+        np.round(found.confidence.astype(np.float64), 5).tolist(),
         found.track_id.tolist(),
         found.frame_index.tolist(),
         found.geometry.tolist(),
     )
-    for number, (image_id, category_id, (x1, y1, x2, y2), area, score, track_id, frame_index, known) in enumerate(
+    for number, (image_id, category_id, bbox, area, score, track_id, frame_index, known) in enumerate(
         zip(*columns, strict=True)
     ):
         annotation: dict[str, Any] = {
             "id": first_id + number,
             "image_id": image_id,
             "category_id": category_id,
-            "bbox": [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)],
-            "area": round(area, 3),
+            "bbox": bbox,
+            "area": area,
             "iscrowd": 0,
-            "score": round(score, 5),
+            "score": score,
         }
         if known is not None:
             annotation |= coco_keys(known, video.info.size_of(frame_index))

@@ -5,12 +5,12 @@ Format: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. CVAT 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints, Mask, Polygons, RotatedBox
 from prelabel.data.label_map import LabelledVideo
@@ -36,9 +36,10 @@ def export_cvat(export: Export) -> list[Path]:
         paths.append(export.target / f"{name}.xml")
         with atomic_write(paths[-1]) as unfinished, unfinished.open("w", encoding="utf-8") as file:
             file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
-            for element in (_meta(video), *_tracks(video)):
-                ElementTree.indent(element)
-                file.write(ElementTree.tostring(element, "unicode") + "\n")
+            meta = _meta(video)
+            ElementTree.indent(meta)
+            file.write(ElementTree.tostring(meta, "unicode") + "\n")
+            file.writelines(_tracks(video))
             file.write("</annotations>\n")
         folder = export.target / "images" / name
         export.save_frames(video, (folder / f"frame_{index:06d}.jpg" for index in video.detections.frames_looked_at))
@@ -67,60 +68,57 @@ def _meta(video: LabelledVideo) -> ElementTree.Element:
     return meta
 
 
-def _tracks(video: LabelledVideo) -> Iterator[ElementTree.Element]:
-    found = video.detections
-    is_mask = np.array([isinstance(geometry, Mask) for geometry in found.geometry], np.bool_)
+def _tracks(video: LabelledVideo) -> Iterator[str]:
+    found, objects = video.detections, video.label_map.objects
+    class_ids, frames, boxes = found.class_id.tolist(), found.frame_index.tolist(), found.xyxy.tolist()
+    geometries, is_interpolated = found.geometry.tolist(), found.interpolated.tolist()
     # CVAT reads only the first shape of a mask's track, so each mask gets its own.
+    is_mask = np.array([isinstance(geometry, Mask) for geometry in geometries], np.bool_)
     for number, (rows, leaves) in enumerate(object_instances(video, single=is_mask)):
-        category = video.label_map.objects[found.class_id[rows[0]]]
+        category = objects[class_ids[rows[0]]]
         assert category is not None
-        track = ElementTree.Element("track", id=str(number), label=category.name, source="file")
-        for row, is_last in zip(rows.tolist(), leaves.tolist(), strict=True):
-            index, box, geometry = int(found.frame_index[row]), found.xyxy[row].astype(np.float64), found.geometry[row]
-            shape = _shape(category, box, geometry)
-            track.append(_in_state(shape, index, is_keyframe=not found.interpolated[row]))
-            if is_last and index + 1 < video.info.num_frames:
-                end = _shape(category, box, geometry)
-                track.append(_in_state(end, index + 1, is_keyframe=True, is_outside=True))
-        yield track
+        yield f'<track id="{number}" label={quoteattr(category.name)} source="file">\n'
+        for row, is_last in zip(rows, leaves, strict=True):
+            yield _shape(category, boxes[row], geometries[row], frames[row], is_keyframe=not is_interpolated[row])
+            if is_last and frames[row] + 1 < video.info.num_frames:
+                yield _shape(category, boxes[row], geometries[row], frames[row] + 1, is_keyframe=True, is_outside=True)
+        yield "</track>\n"
 
 
-def _in_state(
-    shape: ElementTree.Element, frame: int, *, is_keyframe: bool, is_outside: bool = False
-) -> ElementTree.Element:
-    shape.set("frame", str(frame))
-    shape.set("z_order", "0")
-    for element in shape.iter():  # each point of a skeleton has a state of its own
-        element.set("keyframe", str(int(is_keyframe)))
-        element.set("outside", str(int(is_outside)))
-        element.set("occluded", element.get("occluded", "0"))
-    return shape
-
-
-def _shape(category: OntologyObject, xyxy: NDArray[np.float64], geometry: Geometry | None) -> ElementTree.Element:
+def _shape(
+    category: OntologyObject,
+    xyxy: list[float],
+    geometry: Geometry | None,
+    frame: int,
+    *,
+    is_keyframe: bool,
+    is_outside: bool = False,
+) -> str:
+    """Returns the XML element of a label."""
+    x1, y1, x2, y2 = xyxy
+    state = f'keyframe="{is_keyframe:d}" outside="{is_outside:d}"'
+    start, end = f'frame="{frame}" z_order="0" {state} occluded="0"', "/>\n"
     match geometry:
         case Mask():
-            window = {key: str(getattr(geometry, key)) for key in ("left", "top", "width", "height")}
-            return ElementTree.Element("mask", {"rle": ", ".join(map(str, geometry.counts.tolist())), **window})
+            runs = ", ".join(map(str, geometry.counts.tolist()))
+            window = " ".join(f'{key}="{getattr(geometry, key)}"' for key in ("left", "top", "width", "height"))
+            return f'  <mask {start} rle="{runs}" {window}{end}'
         case Polygons(parts=parts):
             ring = join_rings([rings[0].astype(np.float64) for rings in parts])
-            return ElementTree.Element("polygon", points=";".join(f"{x:.2f},{y:.2f}" for x, y in ring.tolist()))
+            points = ";".join(f"{x:.2f},{y:.2f}" for x, y in ring.tolist())
+            return f'  <polygon {start} points="{points}"{end}'
         case Keypoints():
-            skeleton = ElementTree.Element("skeleton")
-            points = zip(category.skeleton, geometry.xy.tolist(), geometry.confidence >= SEEN_FROM, strict=True)
-            for point, (x, y), is_seen in points:
-                values = {"label": point.name, "points": f"{x:.2f},{y:.2f}", "occluded": str(int(not is_seen))}
-                ElementTree.SubElement(skeleton, "points", values)
-            return skeleton
-        case RotatedBox():
-            half = np.array([geometry.width, geometry.height]) / 2
-            centre = np.array([geometry.centre_x, geometry.centre_y])
-            xyxy = np.concatenate([centre - half, centre + half])
-    corners = zip(("xtl", "ytl", "xbr", "ybr"), xyxy.tolist(), strict=True)
-    box = ElementTree.Element("box", {key: f"{value:.2f}" for key, value in corners})
-    if isinstance(geometry, RotatedBox):
-        box.set("rotation", f"{geometry.angle_degrees % 360:.2f}")
-    return box
+            columns = zip(category.skeleton, geometry.xy.tolist(), geometry.confidence >= SEEN_FROM, strict=True)
+            points = "".join(  # each point has a state of its own
+                f'    <points label={quoteattr(point.name)} points="{x:.2f},{y:.2f}" {state} '
+                f'occluded="{not is_seen:d}"{end}'
+                for point, (x, y), is_seen in columns
+            )
+            return f"  <skeleton {start}>\n{points}  </skeleton>\n"
+        case RotatedBox(centre_x=x, centre_y=y, width=width, height=height, angle_degrees=degrees):
+            x1, y1, x2, y2 = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+            end = f' rotation="{degrees % 360:.2f}"{end}'
+    return f'  <box {start} xtl="{x1:.2f}" ytl="{y1:.2f}" xbr="{x2:.2f}" ybr="{y2:.2f}"{end}'
 
 
 def export_voc(export: Export) -> list[Path]:
@@ -138,9 +136,12 @@ def export_voc(export: Export) -> list[Path]:
             stem = safe_name(video.title).replace("/", "_")  # the layout has no subfolders
             names = [f"{stem}_{index:06d}" for index in frames]
             export.save_frames(video, (export.target / "JPEGImages" / f"{name}.jpg" for name in names))
+            objects = _voc_objects(video)
             for name, index in zip(names, frames, strict=True):
-                with atomic_write(export.target / "Annotations" / f"{name}.xml") as path:
-                    ElementTree.ElementTree(_annotation(video, name, index)).write(path, "utf-8")
+                text = _annotation(video, name, index, objects[video.detections.rows_on(index)])
+                # To wait for the disk after each file would take most of the time, and an export can be made again.
+                with atomic_write(export.target / "Annotations" / f"{name}.xml", durable=False) as path:
+                    path.write_text(text, encoding="utf-8")
             names_file.writelines(f"{name}\n" for name in names)
             for category in video.label_map.categories:
                 colours[category.name] = ",".join(map(str, category.rgb))
@@ -151,26 +152,27 @@ def export_voc(export: Export) -> list[Path]:
     return [export.target / "Annotations", names_path]
 
 
-def _annotation(video: LabelledVideo, name: str, frame_index: int) -> ElementTree.Element:
-    found = video.detections
+def _annotation(video: LabelledVideo, name: str, frame_index: int, objects: list[str]) -> str:
     width, height = video.info.size_of(frame_index)
-    root = ElementTree.Element("annotation")
-    _add(root, {"folder": "JPEGImages", "filename": f"{name}.jpg"})
-    _add(ElementTree.SubElement(root, "source"), {"database": video.title})
-    _add(ElementTree.SubElement(root, "size"), {"width": width, "height": height, "depth": 3})
-    _add(root, {"segmented": 0})
-    for row in range(len(found))[found.rows_on(frame_index)]:
-        category = video.label_map.objects[found.class_id[row]]
-        thing = ElementTree.SubElement(root, "object")
-        _add(thing, {"name": "" if category is None else category.name, "pose": "Unspecified", "truncated": 0})
-        x1, y1, x2, y2 = np.round(found.xyxy[row]).astype(int).tolist()
-        box = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": max(x2, x1 + 1), "ymax": max(y2, y1 + 1)}
-        _add(ElementTree.SubElement(thing, "bndbox"), box)
-        _add(thing, {"difficult": 0})
-    ElementTree.indent(root)
-    return root
+    return (
+        f"<annotation>\n  <folder>JPEGImages</folder>\n  <filename>{escape(name)}.jpg</filename>\n"
+        f"  <source>\n    <database>{escape(video.title)}</database>\n  </source>\n"
+        f"  <size>\n    <width>{width}</width>\n    <height>{height}</height>\n    <depth>3</depth>\n  </size>\n"
+        f"  <segmented>0</segmented>\n{''.join(objects)}</annotation>\n"
+    )
 
 
-def _add(element: ElementTree.Element, values: Mapping[str, object]) -> None:
-    for key, value in values.items():
-        ElementTree.SubElement(element, key).text = str(value)
+def _voc_objects(video: LabelledVideo) -> list[str]:
+    """Returns the XML element of each label."""
+    found = video.detections
+    names = ["" if category is None else escape(category.name) for category in video.label_map.objects]
+    corners = np.round(found.xyxy).astype(np.int64)
+    corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
+    corners[:, :2] += 1
+    return [
+        f"  <object>\n    <name>{names[class_id]}</name>\n    <pose>Unspecified</pose>\n"
+        f"    <truncated>0</truncated>\n    <bndbox>\n      <xmin>{x1}</xmin>\n      <ymin>{y1}</ymin>\n"
+        f"      <xmax>{x2}</xmax>\n      <ymax>{y2}</ymax>\n    </bndbox>\n    <difficult>0</difficult>\n"
+        "  </object>\n"
+        for class_id, (x1, y1, x2, y2) in zip(found.class_id.tolist(), corners.tolist(), strict=True)
+    ]

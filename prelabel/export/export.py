@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from prelabel.store.raw_detections import RawRecord
 
 def object_instances(
     video: LabelledVideo, single: NDArray[np.bool_] | None = None
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """Yields the rows of each object instance, int64 (K,), and whether the object leaves after each, bool (K,).
+) -> Iterator[tuple[list[int], list[bool]]]:
+    """Yields the K rows of each object instance, and whether the object leaves after each of them.
 
     Rows are in frame order. An object leaves if the next inferred frame has no label of it. Frames that the detector
     has not seen are no gap.
@@ -40,10 +41,12 @@ def object_instances(
     if single is not None:
         instance = np.where(single, len(found) + np.arange(len(found)), instance)
     order = np.argsort(instance, kind="stable")  # rows of one instance stay in frame order
-    for rows in np.split(order, np.flatnonzero(np.diff(instance[order])) + 1):
-        if len(rows):  # a video without labels has one empty part
-            place = np.searchsorted(found.frames_looked_at, found.frame_index[rows])
-            yield rows, np.append(np.diff(place) > 1, True)
+    place = np.searchsorted(found.frames_looked_at, found.frame_index[order])
+    is_last = np.diff(instance[order], append=-1) != 0
+    leaves = (is_last | (np.diff(place, append=0) > 1)).tolist()
+    rows = order.tolist()
+    for start, end in pairwise([0, *(np.flatnonzero(is_last) + 1).tolist()]):
+        yield rows[start:end], leaves[start:end]
 
 
 BATCH_SIZE = 4

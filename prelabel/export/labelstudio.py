@@ -5,17 +5,19 @@ Format: https://labelstud.io/guide/predictions and https://labelstud.io/tags/vid
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+import orjson
 
 from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import ConfigError
 from prelabel.export.export import Export, object_instances, refuse_file
 from prelabel.runtime.files import atomic_write, write_text_atomically
+from prelabel.runtime.process_settings import paused_garbage_collection
 
 
 def export_labelstudio(export: Export) -> list[Path]:
@@ -29,15 +31,16 @@ def export_labelstudio(export: Export) -> list[Path]:
     """
     refuse_file(export.target)
     path, config_path, colours = export.target / "tasks.json", export.target / "config.xml", dict[str, str]()
-    with atomic_write(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        separator = "["
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
+        separator = b"["
         for video in export.videos:
             if video.info.average_fps <= 0:
                 raise ConfigError(f"{video.title}: holds images, and labelstudio is for videos: use -f coco")
             colours |= {category.name: category.color for category in video.label_map.categories}
-            file.write(separator + json.dumps(_task(video)))
-            separator = ",\n"
-        file.write("]\n" if separator != "[" else "[]\n")
+            with paused_garbage_collection():  # a task is many objects without cycles
+                file.write(separator + orjson.dumps(_task(video)))
+            separator = b",\n"
+        file.write(b"]\n" if separator != b"[" else b"[]\n")
     labels = "".join(
         f"    <Label value={quoteattr(name)} background={quoteattr(colour)}/>\n" for name, colour in colours.items()
     )
@@ -54,25 +57,27 @@ def export_labelstudio(export: Export) -> list[Path]:
 
 def _task(video: LabelledVideo) -> dict[str, Any]:
     found = video.detections
+    names = ["" if category is None else category.name for category in video.label_map.objects]
+    confidence, is_interpolated = found.confidence.astype(np.float64).tolist(), found.interpolated.tolist()
+    boxes = _boxes(video)
     result = []
     for number, (rows, leaves) in enumerate(object_instances(video), 1):
-        category = video.label_map.objects[found.class_id[rows[0]]]
-        measured = rows[~found.interpolated[rows]]
+        measured = [confidence[row] for row in rows if not is_interpolated[row]]
         result.append(
             {
                 "id": f"{number}",
                 "type": "videorectangle",
                 "from_name": "box",
                 "to_name": "video",
-                "score": round(float(found.confidence[measured].mean()), 5) if len(measured) else 0.0,
+                "score": round(fmean(measured), 5) if measured else 0.0,
                 "value": {
                     "framesCount": video.info.num_frames,
                     "duration": video.info.duration_seconds,
-                    "labels": ["" if category is None else category.name],
+                    "labels": [names[found.class_id[rows[0]]]],
                     "sequence": [
-                        _keyframe(video, row, goes_on=not is_last)
-                        for row, is_last in zip(rows.tolist(), leaves.tolist(), strict=True)
-                        if not found.interpolated[row]  # Label Studio interpolates these boxes itself
+                        {**boxes[row], "enabled": not is_last}
+                        for row, is_last in zip(rows, leaves, strict=True)
+                        if not is_interpolated[row]  # Label Studio interpolates these boxes itself
                     ],
                 },
             }
@@ -81,20 +86,17 @@ def _task(video: LabelledVideo) -> dict[str, Any]:
     return {"data": data, "predictions": [{"model_version": "prelabel", "result": result}]}
 
 
-def _keyframe(video: LabelledVideo, row: int, *, goes_on: bool) -> dict[str, Any]:
-    """Returns a kept box in percent of the frame.
+def _boxes(video: LabelledVideo) -> list[dict[str, float]]:
+    """Returns the boxes in percent of the frame.
 
     Frames count from 1. Label Studio shows an `enabled` box until the next kept box.
     """
-    index = int(video.detections.frame_index[row])
-    x1, y1, x2, y2 = (video.detections.xyxy[row] / np.tile(video.info.size_of(index), 2) * 100).round(4).tolist()
-    return {
-        "frame": index + 1,
-        "time": round(index / video.info.average_fps, 4),
-        "enabled": goes_on,
-        "rotation": 0,
-        "x": x1,
-        "y": y1,
-        "width": round(x2 - x1, 4),
-        "height": round(y2 - y1, 4),
-    }
+    found = video.detections
+    percent = np.round(found.xyxy / np.tile(video.info.sizes(found.frame_index), 2) * 100, 4)
+    xywh = np.concatenate([percent[:, :2], np.round(percent[:, 2:] - percent[:, :2], 4)], axis=1)
+    seconds = np.round(found.frame_index / video.info.average_fps, 4)
+    columns = zip((found.frame_index + 1).tolist(), seconds.tolist(), xywh.tolist(), strict=True)
+    return [
+        {"frame": frame, "time": time, "rotation": 0, "x": x, "y": y, "width": width, "height": height}
+        for frame, time, (x, y, width, height) in columns
+    ]

@@ -6,7 +6,6 @@ Format: https://docs.ultralytics.com/datasets/detect/, and the pages segment, ob
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -82,14 +81,15 @@ def _write_labels(export: Export, video: LabelledVideo, stem: str, class_ids: di
     found = video.detections
     ids = np.array([-1 if obj is None else class_ids[obj] for obj in video.label_map.objects], np.int64)[found.class_id]
     lines = [
-        f"{class_id} " + " ".join(f"{value:.6f}" for value in values.tolist()) + "\n"
+        f"{class_id} {' '.join([f'{value:.6f}' for value in values])}\n"
         for class_id, values in zip(ids.tolist(), label_lines(video), strict=True)
     ]
     # An image without labels gets an empty file, which replaces the file of an earlier export.
     frames = found.frames_looked_at if export.media else np.unique(found.frame_index)
     ends = pairwise([*np.searchsorted(found.frame_index, frames).tolist(), len(lines)])
     for frame_index, (start, end) in zip(frames.tolist(), ends, strict=True):
-        with atomic_write(export.target / "labels" / f"{stem}_{frame_index:06d}.txt") as unfinished:
+        # To wait for the disk after each file would take most of the time, and an export can be made again.
+        with atomic_write(export.target / "labels" / f"{stem}_{frame_index:06d}.txt", durable=False) as unfinished:
             unfinished.write_text("".join(lines[start:end]), encoding="utf-8")
 
 
@@ -101,22 +101,22 @@ def keypoints_per_line(label_map: LabelMap) -> int:
     return numbers.pop() if len(numbers) == 1 else 0
 
 
-def label_lines(video: LabelledVideo) -> Iterator[Values]:
-    """Yields the values of each label, all in one form.
+def label_lines(video: LabelledVideo) -> list[list[float]]:
+    """Returns the values of each label, all in one form.
 
     Ultralytics ignores a file that has both boxes and polygons.
     """
     found, label_map = video.detections, video.label_map
     sizes = video.info.sizes(found.frame_index)
     xywh = xyxy_to_xywh_norm(found.xyxy, sizes)
-    boxes = np.concatenate([xywh[:, :2] + xywh[:, 2:] / 2, xywh[:, 2:]], axis=1)
-    num_points = keypoints_per_line(label_map)
-    has_rings = bool(label_map.wants_geometry) and label_map.offer.kind != "keypoints"
-    for box, geometry, xyxy, size in zip(boxes, found.geometry, found.xyxy.astype(np.float64), sizes, strict=True):
-        if num_points:
-            yield np.concatenate([box, _points(geometry, num_points, size)])
-        else:
-            yield (_ring(geometry, xyxy) / size).clip(0, 1).reshape(-1) if has_rings else box
+    boxes: list[list[float]] = np.concatenate([xywh[:, :2] + xywh[:, 2:] / 2, xywh[:, 2:]], axis=1).tolist()
+    if num_points := keypoints_per_line(label_map):
+        columns = zip(boxes, found.geometry, sizes, strict=True)
+        return [[*box, *_points(geometry, num_points, size).tolist()] for box, geometry, size in columns]
+    if label_map.wants_geometry and label_map.offer.kind != "keypoints":
+        rings = zip(found.geometry, found.xyxy.astype(np.float64), sizes, strict=True)
+        return [(_ring(geometry, xyxy) / size).clip(0, 1).reshape(-1).tolist() for geometry, xyxy, size in rings]
+    return boxes
 
 
 def _points(geometry: Geometry | None, num_points: int, size: NDArray[np.int64]) -> Values:

@@ -32,8 +32,8 @@ def test_a_video_has_results_ground_truth_and_a_description(tmp_path):
 def test_results_count_frames_and_pixels_from_one_and_have_no_class(tmp_path):
     export_mot(export_of(tmp_path, video("a.mp4", (0, (10, 10, 30, 20), 0.75, 1), (9, (0, 0, 100, 50), 0.5, 0))))
     assert lines(tmp_path / "a.mp4" / "det" / "det.txt") == [
-        "1,-1,11.000,11.000,20.000,10.000,0.75000,-1,-1,-1",
-        "10,-1,1.000,1.000,100.000,50.000,0.50000,-1,-1,-1",
+        "1,-1,11.0,11.0,20.0,10.0,0.75,-1,-1,-1",
+        "10,-1,1.0,1.0,100.0,50.0,0.5,-1,-1,-1",
     ]
 
 
@@ -41,8 +41,8 @@ def test_ground_truth_has_tracked_labels_with_their_class(tmp_path):
     rows = [(0, (10, 10, 30, 20), 0.75, 1), (9, (0, 0, 100, 50), 0.5, 0), (9, (0, 0, 9, 9), 0.5, 0)]
     export_mot(export_of(tmp_path, video("a.mp4", *rows, track_id=[4, 7, -1])))
     assert lines(tmp_path / "a.mp4" / "gt" / "gt.txt") == [
-        "1,4,11.000,11.000,20.000,10.000,1,1,1,-1",
-        "10,7,1.000,1.000,100.000,50.000,1,2,1,-1",
+        "1,4,11.0,11.0,20.0,10.0,1,1,1,-1",
+        "10,7,1.0,1.0,100.0,50.0,1,2,1,-1",
     ]
     assert lines(tmp_path / "a.mp4" / "gt" / "labels.txt") == ["Vehicle: any", "person"]
     assert [line.split(",")[1] for line in lines(tmp_path / "a.mp4" / "det" / "det.txt")] == ["4", "7", "-1"]
