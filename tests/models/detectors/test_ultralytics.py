@@ -146,6 +146,37 @@ def test_classes_by_name_and_by_id_keep_others_out(checkpoint):
     assert_same(named.detect(frames), detector.detect(frames))
 
 
+def test_a_name_of_several_classes_stands_for_all_of_them(checkpoint, tmp_path):
+    from ultralytics import YOLO
+
+    model = YOLO(checkpoint("yolo11n"))
+    model.model.names = {index: f"class {index % 40}" for index in range(80)}
+    model.save(tmp_path / "shared.pt")
+    options = {"weights": str(tmp_path / "shared.pt"), **LOW}
+    frames = as_batch(blocky_frames(1))
+
+    (by_name,) = UltralyticsDetector(classes=("class 3",), **options).detect(frames)
+
+    assert_same([by_name], UltralyticsDetector(classes=(3, 43), **options).detect(frames))
+
+
+def test_weights_of_one_channel_get_grey_frames(tmp_path):
+    from ultralytics.nn.tasks import DetectionModel
+
+    torch.manual_seed(0)
+    network = DetectionModel("yolo11n.yaml", ch=1, nc=2, verbose=False)
+    for branch in network.model[-1].cv3:
+        torch.nn.init.normal_(branch[-1].weight, std=0.3)
+        torch.nn.init.constant_(branch[-1].bias, -1.0)
+    network.names, network.args, network.task = {0: "a", 1: "b"}, {}, "detect"
+    torch.save({"model": network, "train_args": {}}, tmp_path / "grey.pt")
+    colour = blocky_frames(1)
+    grey = np.asarray(Image.fromarray(colour[0]).convert("L"))[None, ..., None].repeat(3, axis=-1)
+    detector = UltralyticsDetector(weights=str(tmp_path / "grey.pt"), **LOW)
+
+    assert_same(detector.detect(as_batch(colour)), detector.detect(as_batch(grey)))
+
+
 @pytest.mark.parametrize("architecture", ["yolo11n", pytest.param("yolov8n-rtdetr", marks=pytest.mark.slow)])
 def test_detector_keeps_its_contract(checkpoint, architecture):
     check_detector(UltralyticsDetector(weights=str(checkpoint(architecture)), **LOW), blocky_frames(3))
