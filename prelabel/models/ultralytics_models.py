@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,11 +153,23 @@ def load_checkpoint(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
 def _read_checkpoint(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     from ultralytics.nn import tasks
 
+    if not _is_torch_file(path):
+        raise WeightsError(
+            f"{path}: is no Ultralytics checkpoint: it is another kind of file, or cut off: get it again"
+        )
     try:
         model, checkpoint = tasks.load_checkpoint(str(path.absolute()))
         return model, checkpoint
-    except (RuntimeError, TypeError, AttributeError, ModuleNotFoundError, KeyError, EOFError) as error:
-        raise WeightsError(f"{path}: is no Ultralytics checkpoint that this version can load: {error}") from error
+    except (RuntimeError, TypeError, AttributeError, ModuleNotFoundError, LookupError, EOFError) as error:
+        reason = str(error).removeprefix("ERROR ❌️ ").removeprefix(f"{path.absolute()} ")
+        reason = reason.splitlines()[0].partition(". ")[0] if reason else type(error).__name__
+        raise WeightsError(f"{path}: is no Ultralytics checkpoint that this version can load: {reason}") from error
+
+
+def _is_torch_file(path: Path) -> bool:
+    """Returns whether a file is a whole zip archive, as `torch.save` writes it, or begins like a pickle."""
+    with path.open("rb") as file:
+        return zipfile.is_zipfile(path) or file.read(1) == b"\x80"
 
 
 def names_in_order(names: Mapping[int, str]) -> tuple[str, ...]:

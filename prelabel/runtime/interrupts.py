@@ -62,7 +62,7 @@ def stop_on_signals(stop: StopSignal, tell: Callable[[str], None]) -> Iterator[N
             raise KeyboardInterrupt
         again = stop.is_set
         stop.ask()
-        tell("stopping now" if again else "stopping after the current work; once more stops now")
+        tell("stopping now" if again else "stopping after the current tasks; once more stops now")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -331,7 +331,7 @@ def test_ctrl_c_ends_after_the_task_at_work_and_the_next_run_continues(folder, s
     settings = ("--set", f"detector.stops_after={BATCHES_OF_A_VIDEO}")
     process = start(*settings)
     wait_for_event(process.stdout, "task_done")
-    assert "stopping after the current work" in interrupt(process)
+    assert "stopping after the current tasks" in interrupt(process)
     (folder / "go on").touch()
     end_of(process)
     assert process.returncode == 130

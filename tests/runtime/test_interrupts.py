@@ -18,7 +18,7 @@ def test_the_first_signal_stops_soon_and_the_second_now():
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Stopped):
             stop.check()
-    assert told == ["stopping after the current work; once more stops now", "stopping now"]
+    assert told == ["stopping after the current tasks; once more stops now", "stopping now"]
 
 
 def test_the_handlers_from_before_come_back():

@@ -44,7 +44,7 @@ def check_tracker(assembly: Assembly) -> str:
         return "none: each detection is an instance of its own"
     linking.new_tracker(VideoInfo(width=64, height=64, num_frames=1, average_fps=25.0, duration_seconds=0.04))
     return (
-        f"{parts.tracker_plugin.use}, of {linking.limits.min_length} detections or more, "
+        f"{parts.tracker_plugin.use}; tracks of {linking.limits.min_length} detections or more; "
         f"gaps of up to {linking.max_gap_seconds:g} s filled in"
     )
 

@@ -197,13 +197,18 @@ def test_weights_of_another_task_are_refused(checkpoint):
         UltralyticsDetector(weights=str(checkpoint("yolo11n-cls")), **LOW)
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut short"])
-def test_damaged_weights_are_named(tmp_path, content):
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no checkpoint", b"PK\x03\x04 cut short", b"version https://git-lfs.github.com/spec/v1\n", b"\x80\x02."],
+)
+def test_damaged_weights_are_named_in_one_line(tmp_path, content, caplog):
     path = tmp_path / "best.pt"
     path.write_bytes(content)
 
-    with pytest.raises(WeightsError, match=f"{path}: is no Ultralytics checkpoint"):
+    with pytest.raises(WeightsError, match=f"{path}: is no Ultralytics checkpoint") as refused:
         UltralyticsDetector(weights=str(path), **LOW)
+    assert "\n" not in str(refused.value)
+    assert "runs code" not in caplog.text
 
 
 @pytest.mark.parametrize(("name", "package"), [("net.onnx", "onnxruntime"), ("net.engine", "tensorrt")])
