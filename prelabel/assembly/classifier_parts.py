@@ -54,7 +54,9 @@ class ClassifierParts:
             ConfigError: the config has no such section.
         """
         if self.config.classifier is None:
-            raise ConfigError("classifier: is missing: answers come from a classifier, and this config has none")
+            raise ConfigError(
+                "classifier: is missing: this command needs the answers of a classifier, and the config has none"
+            )
         return self.config.classifier
 
     @cached_property

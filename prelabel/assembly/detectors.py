@@ -76,7 +76,7 @@ class LiveDetector:
 
     @cached_property
     def detector(self) -> Detector:
-        """The detector with its weights loaded and, if it finds what words name, with its words."""
+        """The detector with its weights loaded and, if it is an open-vocabulary one, with its words."""
         options = detector_section(self.config).options
         built = self.shared.once(("detector", self.plugin.use, options), lambda: self.plugin.build(options=options))
         if not isinstance(built, Detector):
@@ -151,7 +151,7 @@ def detector_section(config: Config) -> DetectorSection:
         ConfigError: the config has no detector.
     """
     if config.detector is None:
-        raise ConfigError("detector: is missing: boxes come from a detector, and this config has none")
+        raise ConfigError("detector: is missing: this command needs the boxes of a detector, and the config has none")
     return config.detector
 
 

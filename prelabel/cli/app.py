@@ -60,7 +60,7 @@ Words = Annotated[
     str | None,
     typer.Option(
         metavar="A,B,…",
-        help="find what these words name, by a model without fixed classes; sets detector.words",
+        help="look for these words with an open-vocabulary model; sets detector.words",
         rich_help_panel=MODEL,
     ),
 ]
@@ -348,7 +348,7 @@ def init(
         str | None,
         typer.Option(
             metavar="[A,B,…]",
-            help="find what these words name, by a model without fixed classes; default with --project: the names of "
+            help="look for these words with an open-vocabulary model; default with --project: the names of "
             "the ontology's objects; sets detector.words or labels.prompts",
             rich_help_panel=MODEL,
         ),

@@ -235,8 +235,8 @@ def _label_counts(report: RunReport) -> Iterator[str]:
         tracks = f"{counted(num_tracks, 'track')} of {counted(report.num_boxes, one, many)}"
         yield f"{tracks}, {report.num_interpolated:,} of them filled in"
     if (thinning := report.thinning) is not None:
-        kept = f"{thinning.num_kept:,} of {counted(thinning.num_found, one, many)} kept as keyframes"
-        yield f"{kept}, overlap with those found {thinning.mean_iou:.3f} (least {thinning.min_iou:.2f})"
+        kept = f"{thinning.num_kept:,} of {counted(thinning.num_found, one, many)} kept"
+        yield f"{kept}; mean overlap with the detected boxes {thinning.mean_iou:.3f}, least {thinning.min_iou:.2f}"
     if report.dropped:
         dropped = (f"{number:,} {reason.replace('_', ' ')}" for reason, number in report.dropped.items())
         yield f"detections dropped: {', '.join(dropped)}"

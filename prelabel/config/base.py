@@ -90,9 +90,11 @@ class OnFailureSection(Section):
     """What happens to a failed task."""
 
     pathway: Annotated[Name | None, Affects.PLACE] = Field(
-        None, description="name or uuid of the pathway that it takes; default: it stays at the stage"
+        None, description="pathway of failed tasks, by name or uuid; default: they stay at the stage"
     )
-    issue: Annotated[bool, Affects.PLACE] = Field(False, description="open an issue on it, with the reason")
+    issue: Annotated[bool, Affects.PLACE] = Field(
+        False, description="open an issue on each failed task, with the reason"
+    )
 
     @property
     def asks_something(self) -> bool:

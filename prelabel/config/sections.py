@@ -54,10 +54,10 @@ class ReaderSection(PluginSection):
         "frames are decoded on the CPU",
     )
     stall_seconds: Annotated[float, Affects.NOTHING] = Field(
-        60.0, gt=0, description="end that process when it has neither read nor decoded anything for this long"
+        60.0, gt=0, description="end the decoding process when it has read and decoded nothing for this long"
     )
     max_memory_gb: Annotated[float, Affects.NOTHING] = Field(
-        8.0, gt=0, description="end that process when it takes more memory than this, in 10^9 bytes"
+        8.0, gt=0, description="end the decoding process when it takes more memory than this, in 10^9 bytes"
     )
     decode_workers: Annotated[OneOrMore | Literal["auto"], Affects.NOTHING] = Field(
         "auto",
@@ -234,8 +234,8 @@ class LabelsSection(Section):
     )
     prompts: Annotated[dict[Name, Words], Affects.LABELS] = Field(
         {},
-        description="words for a detector that finds what words name, by ontology object; an object may have several; "
-        "[]: do not look for it; default: the object's name; after a change of the words, `prelabel run` looks again",
+        description="words for an open-vocabulary detector, by ontology object; an object may have several; []: do not "
+        "look for it; default: the object's name; a change of the words detects again",
         examples=[{"Forklift": ["forklift truck", "lift truck"]}],
     )
     classification: Annotated[Name | None, Affects.LABELS] = Field(
@@ -248,11 +248,13 @@ class LabelsSection(Section):
     )
     if_begun: Annotated[Literal["merge", "skip"], Affects.NOTHING] = Field(
         "merge",
-        description="what to do with a row that holds labels of other origin, or changed ones: merge: add to them; "
-        "skip: leave the row and its task as they are",
+        description="what to do with a row that has labels which prelabel did not write, or which people changed: "
+        "merge: add to them; skip: leave the row and its task as they are",
     )
     unmapped: Annotated[Literal["ignore", "error"], Affects.LABELS] = Field(
-        "ignore", description="what to do with classes that the ontology does not have: ignore and count them, or error"
+        "ignore",
+        description="what to do with classes that the ontology does not have: ignore: drop and count them; error: "
+        "nothing runs",
     )
     conf: Annotated[Fraction | dict[Name, Fraction], Affects.LABELS] = Field(
         {},
@@ -284,7 +286,7 @@ class LabelsSection(Section):
     )
     keyframes: Annotated[Keyframes | None, Affects.LABELS] = Field(
         None,
-        description="of each track, keep only the boxes between which a straight line reproduces the others",
+        description="keep few boxes of each track, so that straight lines between them reproduce the others",
         examples=[{"min_iou": 0.9}],
     )
     instances: Annotated[Literal["per_frame", "tracks"], Affects.LABELS] = Field(

@@ -30,8 +30,8 @@ def words_to_find(prompts: Prompts, ontology: Ontology | None) -> tuple[str, ...
         words = [word for of_object in prompts.values() for word in of_object]
         if not words:
             raise ConfigError(
-                "detector.words: is missing: this model finds what words name, and there is no ontology to take them "
-                "from: words: [forklift, pallet], or --words 'forklift, pallet'"
+                "detector.words: is missing: this model looks for words, and there is no ontology to take them from: "
+                "add words: [forklift, pallet], or --words 'forklift, pallet'"
             )
         return tuple(words)
     objects = [each for each in ontology.objects if each.shape in BOX_SHAPES]

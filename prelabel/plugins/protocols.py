@@ -105,7 +105,7 @@ class DetectorExtras(Detector, Protocol):
         """
 
     def with_words(self, words: Sequence[str]) -> Detector:
-        """Returns a detector with the same model that finds what these words name; its `class_names` are the words.
+        """Returns a detector with the same model that looks for these words; its `class_names` are the words.
 
         It is called if the detector has `traits.word_passes`, and no `class_names` yet. The words come from
         `labels.prompts`, or else they are the names of the ontology's objects. The original detector does not change.

@@ -219,7 +219,9 @@ def _figures(report: RunReport, tasks: Sequence[TaskView]) -> Iterator[Figure]:
         yield Figure(_unit(report), f"{sum(report.instances.values()):,}", note)
     if (thinning := report.thinning) is not None:
         kept = f"{thinning.num_kept:,} of {thinning.num_found:,}"
-        yield Figure(f"{report.noun[1]} kept of tracks", kept, f"overlap with those found {thinning.mean_iou:.3f}")
+        yield Figure(
+            f"{report.noun[1]} kept of tracks", kept, f"mean overlap with the detected ones {thinning.mean_iou:.3f}"
+        )
     if (score := report.score) is not None:
         yield Figure("mAP", f"{score.map_50_95:.3f}", f"AP50 {score.map_50:.3f}")
     yield Figure("took", duration(report.seconds))

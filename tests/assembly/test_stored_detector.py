@@ -231,7 +231,7 @@ def test_a_config_without_a_detector_is_not_told_to_run_first(tmp_path):
         lambda: export_labels(path, (), "coco", tmp_path / "all.json"),
         lambda: evaluate_labels(path, (), against=None, stages=(), min_iou=0.5, accept_iou=0.8),
     ):
-        with pytest.raises(ConfigError, match=r"^detector: is missing: boxes come from a detector"):
+        with pytest.raises(ConfigError, match=r"^detector: is missing: this command needs the boxes of a detector"):
             command()
 
 

@@ -1,4 +1,4 @@
-"""Detectors that find what words name get their words from the config or the ontology."""
+"""Open-vocabulary detectors get their words from the config or the ontology."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_an_object_without_words_is_left_out() -> None:
 
 def test_without_an_ontology_the_words_are_those_of_the_prompts() -> None:
     assert words_to_find({"Forklift": ["lift truck"], "Pallet": ["pallet"]}, None) == ("lift truck", "pallet")
-    with pytest.raises(ConfigError, match="there is no ontology to take them from: words: "):
+    with pytest.raises(ConfigError, match="there is no ontology to take them from: add words: "):
         words_to_find({}, None)
 
 

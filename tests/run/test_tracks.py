@@ -163,7 +163,7 @@ def test_kept_boxes_and_what_they_cost_are_in_the_report_and_filled_ones_marked_
     texts = [box.text for shown in page.tasks[0].thumbnails for box in shown.outlines if box.style == "interpolated"]
     assert "thing #1 interpolated" in texts
     show_report(report)
-    assert "4 of 12 boxes kept as keyframes, overlap with those found 1.000" in "".join(capsys.readouterr())
+    assert "4 of 12 boxes kept; mean overlap with the detected boxes 1.000" in "".join(capsys.readouterr())
 
 
 def test_with_nothing_between_other_keyframes_replace_the_earlier_ones(clips):

@@ -120,7 +120,7 @@ def config_for_project(
         stage: title or uuid of the agent stage; None: all stages of the project, one after the other.
         classify: answer a classification. This is the default if the ontology has a classification and no shapes that
             boxes fit.
-        by_words: find what words name; unless `values` has words, they are the names of the ontology's objects.
+        by_words: use an open-vocabulary model; unless `values` has words, they are the names of the ontology's objects.
 
     Raises:
         AccountError: there is no such stage, or it has no pathway.

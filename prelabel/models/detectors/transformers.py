@@ -45,8 +45,8 @@ class TransformersOptions(DetectorOptions):
         weights: a folder as `save_pretrained` writes it, or a hub id such as PekingU/rtdetr_v2_r18vd
         revision: of a hub id, a commit, tag or branch; a commit gives every run the same weights
         half: float16; auto: on a GPU, if the model has fixed classes
-        classes: names or ids of the classes to find; a name stands for all classes that have it; null: all
-        words: what a model without fixed classes finds, such as [forklift, safety vest]; null: labels.prompts, or else
+        classes: names or ids of the classes to find; a name means all classes with that name; null: all
+        words: what an open-vocabulary model looks for, such as [forklift, safety vest]; null: labels.prompts, or else
             the names of the ontology's objects
     """
 
@@ -116,7 +116,7 @@ class TransformersDetector(NetworkDetector):
         return tuple(each.words for each in passes)
 
     def with_words(self, words: Sequence[str]) -> Self:
-        """Returns a detector on the same network that finds what these words name; its classes are the words.
+        """Returns a detector on the same network that looks for these words; its classes are the words.
 
         Raises:
             ConfigError: the model cannot read a word, or two words are the same to it.

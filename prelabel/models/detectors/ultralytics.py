@@ -69,7 +69,7 @@ class UltralyticsDetector(NetworkDetector):
             engine: what runs the network; the model is exported once for others than torch; auto: OpenVINO on a CPU,
                 torch on a GPU; torch gives the boxes of `predict`
             half: float16 on a GPU, bfloat16 with OpenVINO on a CPU; auto: both, where the processor has it
-            classes: names or ids of the classes to find; a name stands for all classes that have it; null: all
+            classes: names or ids of the classes to find; a name means all classes with that name; null: all
             agnostic_nms: boxes of different classes suppress each other too
             nms: false runs the head that needs no NMS, in models that have one
         """
