@@ -107,6 +107,29 @@ def paired_iou(a: NDArray[np.floating | np.integer], b: NDArray[np.floating | np
     return ious
 
 
+def overlapping_pairs(frame_index: NDArray[np.int64], xyxy: NDArray[np.float32], min_iou: float) -> NDArray[np.int64]:
+    """Returns the pairs of boxes on the same frame that overlap, int64 (K, 2), in order; the lower row comes first.
+
+    Args:
+        frame_index: (N,), not falling.
+        xyxy: (N, 4) corners.
+        min_iou: overlap from which a pair counts.
+
+    >>> boxes = np.array([[0, 0, 2, 2], [9, 9, 10, 10], [0, 0, 2, 2], [0, 0, 2, 2]], np.float32)
+    >>> overlapping_pairs(np.array([0, 0, 0, 1]), boxes, 0.5).tolist()
+    [[0, 2]]
+    """
+    pairs = [np.zeros((0, 2), np.int64)]
+    for shift in range(1, len(frame_index)):
+        first = np.flatnonzero(frame_index[shift:] == frame_index[:-shift])
+        if not len(first):
+            break
+        first = first[paired_iou(xyxy[first], xyxy[first + shift]) >= min_iou]
+        pairs.append(np.column_stack([first, first + shift]))
+    found = np.concatenate(pairs)
+    return found[np.lexsort(found.T[::-1])]
+
+
 @dataclass(frozen=True, slots=True)
 class Letterbox:
     """The place of a scaled frame in a network's input.

@@ -213,9 +213,9 @@ def _ask(tracker: Tracker, boxes: Detections, frame_index: int) -> NDArray[np.in
             f"frame {frame_index}: the tracker returned {given.dtype} {given.shape}, expected whole numbers "
             f"({len(boxes)},): one a box"
         )
-    named = given[given >= 0]
-    if len(np.unique(named)) < len(named):
-        raise TrackError(f"frame {frame_index}: the tracker gave two boxes the same track: {sorted(named.tolist())}")
+    named = given[given >= 0].tolist()
+    if len(set(named)) < len(named):
+        raise TrackError(f"frame {frame_index}: the tracker gave two boxes the same track: {sorted(named)}")
     return given
 
 

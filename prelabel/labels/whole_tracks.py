@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.data.boxes import iou_matrix, paired_iou
+from prelabel.data.boxes import overlapping_pairs, paired_iou
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 
@@ -91,12 +90,10 @@ def merge_duplicates(detections: VideoDetections, min_iou: float) -> tuple[NDArr
     track_id = detections.track_id.copy()
     is_dropped = np.zeros(len(detections), np.bool_)
     shared: dict[int, Counter[int]] = defaultdict(Counter)
-    bounds = np.append(np.unique(detections.frame_index, return_index=True)[1], len(detections)).tolist()
-    for start, end in pairwise(bounds):
-        boxes = detections.xyxy[start:end]
-        for a, b in np.argwhere(np.triu(iou_matrix(boxes, boxes) >= min_iou, 1)).tolist():
-            shared[int(track_id[start + a])][int(track_id[start + b])] += 1
-            shared[int(track_id[start + b])][int(track_id[start + a])] += 1
+    pairs = overlapping_pairs(detections.frame_index, detections.xyxy, min_iou)
+    for one, other in track_id[pairs].tolist():
+        shared[one][other] += 1
+        shared[other][one] += 1
     by_weight = dict(_by_weight(track_id, detections.confidence))
     rank = {number: n for n, number in enumerate(by_weight)}
     for number in reversed(list(by_weight)):  # the least sure first
