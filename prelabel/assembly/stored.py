@@ -27,6 +27,7 @@ from prelabel.labels.tracking import track_detections
 from prelabel.plugins.load import Plugin
 from prelabel.plugins.protocols import ModelRecord, SkippedTask
 from prelabel.plugins.traits import ModelTraits
+from prelabel.runtime.files import DRY_RUN
 from prelabel.store.labelled import (
     ClassRecord,
     LabelledDetections,
@@ -269,7 +270,8 @@ def stored_entries(store: RunFolder, source: Source) -> StoredEntries:
     of_source = [entry for entry in stored if source.owns(entry.key, entry.title)]
     if not of_source:
         others = ", only those of another source" if stored else ""
-        raise ConfigError(f"{store.output}: holds no detections yet{others}: {NEXT_STEP}")
+        next_step = "`prelabel run CONFIG --dry-run` first" if store.output.name == DRY_RUN else NEXT_STEP
+        raise ConfigError(f"{store.output}: holds no detections yet{others}: {next_step}")
     return StoredEntries(of_source, len(stored) - len(of_source), store.output)
 
 

@@ -139,7 +139,7 @@ def show_report(report: RunReport) -> None:
 
 def _describe_worker(worker: WorkerReport) -> str:
     place = ", ".join(filter(None, (worker.host, worker.device)))
-    did = f"{worker.tasks:,} tasks, {worker.frames:,} frames, busy {worker.busy:.0%} of the time"
+    did = f"{counted(worker.tasks, 'task')}, {counted(worker.frames, 'frame')}, busy {worker.busy:.0%} of the time"
     return f"{worker.name} ({place}): {did}"
 
 

@@ -79,8 +79,10 @@ def _value_of(name: str, value: object) -> object:
             raise ConfigError("--words: names nothing to look for, expected words: --words 'forklift, pallet'")
         return words
     if name == "classes":  # numbers are ids, everything else is a name
-        words = [word.strip() for word in str(value).split(",")]
-        return [int(word) if word.isdigit() else word for word in words if word]
+        words = [word.strip() for word in str(value).split(",") if word.strip()]
+        if not words:
+            raise ConfigError("--classes: names no class, expected names or ids: --classes person,car")
+        return [int(word) if word.isdigit() else word for word in words]
     if name == "path" and isinstance(value, list):
         return str(value[0]) if len(value) == 1 else [str(each) for each in value]
     return str(value) if name == "output" else value
