@@ -226,8 +226,9 @@ def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> Lo
         network = AutoBackend(
             source, device=device, fp16=half and device.type != "cpu", verbose=False, end2end=not nms_head
         )
-    except (RuntimeError, ValueError, TypeError, OSError) as error:
-        raise WeightsError(f"{path}: Ultralytics cannot load it on {device}: {error}") from error
+    except Exception as error:  # each runtime has its own; those of ONNX Runtime derive from Exception alone
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{path}: Ultralytics cannot load it on {device}: {reason}") from error
     network.eval()
     if not checkpoint:
         _check_metadata(path, network.metadata)

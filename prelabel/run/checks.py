@@ -87,6 +87,7 @@ def prepare(assembly: Assembly) -> None:
     check_output(assembly.output)
     check_reader(assembly)
     assembly.source.prepare()
+    check_truth(assembly)
     check_pathways(assembly)
     check_routing(assembly, agent)
     agent.prepare()
@@ -103,6 +104,17 @@ def check_output(folder: Path) -> None:
         raise ConfigError(f"source.output: {folder}: {nearest} is a file, expected a folder: name another")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ConfigError(f"source.output: {folder}: {nearest} may not be written by this user: name another folder")
+
+
+def check_truth(assembly: Assembly) -> None:
+    """Checks that the ground truth exists; the demo's is there after `prepare`.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    truth = assembly.config.source.truth_file
+    if truth is not None and not truth.exists():
+        raise ConfigError(f"source.truth: {truth}: there is no such file: correct the path, or remove the key")
 
 
 def check_reader(assembly: Assembly) -> str:
@@ -172,6 +184,7 @@ def describe_sink(assembly: Assembly) -> str:
         SetupError: labels cannot be saved there.
     """
     check_output(assembly.output)
+    check_truth(assembly)
     own, _ = assembly.config.sink, assembly.sink
     if own is None or assembly.dry_run:
         return assembly.rows.describe()

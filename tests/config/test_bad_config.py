@@ -109,6 +109,7 @@ VALUES = [
     ("source.ontology=mine.py", "mine.py: is not JSON"),
     ("source.ontology=list.json", "list.json"),
     ("source.ontology=clips", "clips: cannot be read"),
+    ("source.truth=nowhere.json", "source.truth: nowhere.json: there is no such file"),
     ("source.output=mine.py", "mine.py is a file, expected a folder"),
     ("source.output=mine.py/out", "mine.py is a file, expected a folder"),
     ("source.preview=film", "source.preview: got 'film'"),

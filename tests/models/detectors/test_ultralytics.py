@@ -211,6 +211,15 @@ def test_damaged_weights_are_named_in_one_line(tmp_path, content, caplog):
     assert "runs code" not in caplog.text
 
 
+def test_damaged_onnx_file_is_named(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"graph")
+
+    with pytest.raises(WeightsError, match=f"{path}: Ultralytics cannot load it on cpu: "):
+        UltralyticsDetector(weights=str(path), **LOW)
+
+
 @pytest.mark.parametrize(("name", "package"), [("net.onnx", "onnxruntime"), ("net.engine", "tensorrt")])
 def test_missing_runtime_of_a_format_is_named_and_not_installed(tmp_path, name, package):
     if importlib.util.find_spec(package):
