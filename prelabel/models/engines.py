@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,22 @@ def _onnx_providers(device: torch.device) -> list[str | tuple[str, dict[str, str
     return [("CUDAExecutionProvider", {"device_id": str(device.index or 0), "user_compute_stream": stream})]
 
 
-def cpu_has_bfloat16() -> bool:
-    """Returns whether OpenVINO computes in bfloat16 on this processor (AVX512-BF16, AMX)."""
+@cache
+def _openvino_core() -> Any:
+    """Returns the only `openvino.Core` of this process, which lives as long as the process.
+
+    The CPU plugin of a Core (OpenVINO 2026.4) gives its thread an alternative signal stack, and puts the one from
+    before back when it is destroyed. If two Cores are not destroyed in reverse order, the thread is left with a stack
+    that is gone, and the next signal, such as Ctrl-C, ends the process with a segmentation fault.
+    """
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino.Core()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Returns whether OpenVINO computes in bfloat16 on this processor (AVX512-BF16, AMX)."""
+    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def compile_for_cpu(path: Path, *, half: bool) -> Any:
@@ -185,11 +197,9 @@ def compile_for_cpu(path: Path, *, half: bool) -> Any:
     Raises:
         MachineError: the processor does not support bfloat16.
     """
-    import openvino
-
     if half and not cpu_has_bfloat16():
         raise MachineError("detector.half: this processor does not compute in bfloat16: leave half out")
-    core = openvino.Core()
+    core = _openvino_core()
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
