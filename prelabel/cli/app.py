@@ -47,7 +47,7 @@ Weights = Annotated[
 Conf = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1, metavar="0…1", help="least confidence of a label; sets detector.conf", rich_help_panel=MODEL
+        min=0, max=1, metavar="NUMBER", help="least confidence of a label; sets detector.conf", rich_help_panel=MODEL
     ),
 ]
 Classes = Annotated[
