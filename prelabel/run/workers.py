@@ -48,6 +48,8 @@ MAX_LINKS = 3
 """Links that a task gets in one attempt. A link may expire while the task waits for its turn."""
 POLL_SECONDS = 0.5
 CONNECT_SECONDS = 10.0
+START_SECONDS = 1800.0
+"""A worker may have to fetch weights or to build an engine before its model is loaded."""
 LOST_SECONDS = 600.0
 """If no worker has answered for this long, the run ends."""
 SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE", "ENCORD_WEBHOOK_SECRET")
@@ -567,7 +569,10 @@ def _describe(ray: Any, slot: _Slot, answer: Any) -> ModelDescription:
     """
     for deaths in range(1, MAX_DEATHS + 1):
         try:
-            described: ModelDescription | Failure = ray.get(answer)
+            described: ModelDescription | Failure = ray.get(answer, timeout=START_SECONDS)
+        except ray.exceptions.GetTimeoutError:
+            text = f"workers: {slot.name} has not loaded the model within {START_SECONDS:.0f} s"
+            raise MachineError(text) from None
         except ray.exceptions.RayError as error:
             if deaths == MAX_DEATHS:
                 text = f"workers: {slot.name} ended {deaths} times while it loaded the model: {_first_line(error)}"
@@ -590,11 +595,14 @@ def _require_ray() -> None:
 def _import_ray() -> Any:
     _require_ray()
     # If the run was started by `uv run`, Ray 2.47 and later would start each worker by it too, and upload the working
-    # directory. Ray also sends usage statistics home. Both are read when it is imported.
+    # directory. Ray also sends usage statistics home.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
+    from ray._private import ray_constants
 
+    # Ray reads the variable when it is imported, and another package may have imported it before: Ultralytics does.
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
     return ray
 
 

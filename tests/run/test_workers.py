@@ -24,7 +24,7 @@ from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, FetchError, PluginError
 from prelabel.run.actor import Begun, InferenceActor, Job, _plugin_folder
 from prelabel.run.work import Work
-from prelabel.run.workers import RayWorkers, describe_workers
+from prelabel.run.workers import RayWorkers, _import_ray, describe_workers
 from tests.encord_server import EncordServer
 from tests.encord_server.faults import Status
 from tests.kept import write_grey_clip
@@ -97,8 +97,8 @@ class Broken:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ModuleType]:
     """A Ray cluster with four cores and one GPU, as far as Ray is told."""
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    ray = pytest.importorskip("ray")
+    pytest.importorskip("ray")
+    ray = _import_ray()
     ray.init(
         address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )
