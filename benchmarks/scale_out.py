@@ -42,7 +42,7 @@ from prelabel.run.actor import ModelDescription, Status
 from prelabel.run.agents.detection import Detected
 from prelabel.run.runner import run_tasks
 from prelabel.run.work import InferredTask, Work
-from prelabel.run.workers import RayWorkers, WorkersDetector, _import_ray, _Slot
+from prelabel.run.workers import RayWorkers, WorkersDetector, _import_ray, _WorkerHandle
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 from prelabel.store.raw_detections import DetectionProvenance, RawRecord
@@ -145,7 +145,7 @@ class Canned:
         return [InferredTask(work.key, Detected(self._raw, "none"), seconds=seconds) for work in works], Status(())
 
     def status(self) -> Status:
-        """Returns no news."""
+        """Returns no events."""
         return Status(())
 
 
@@ -160,7 +160,7 @@ class CannedWorkers(RayWorkers):
         ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         self._has_connected = True
         actor = ray.remote(Canned).options(num_cpus=0, max_concurrency=self.num).remote(self.boxes_per_frame)
-        self._slots = [_Slot(f"worker {number}", actor) for number in range(self.num)]
+        self._handles = [_WorkerHandle(f"worker {number}", actor) for number in range(self.num)]
         ray.get(actor.status.remote())
         return ModelDescription(("thing",), ModelTraits(), (), waits_for_geometry=False, host="here")
 

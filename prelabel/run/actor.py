@@ -80,7 +80,7 @@ class ModelDescription:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class TaskStarted:
     """A worker began to infer a task."""
 
     title: str
@@ -89,7 +89,7 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class FramesDone:
+class FramesInferred:
     """A worker inferred more frames of its current task."""
 
     num_frames: int
@@ -108,28 +108,28 @@ class Status:
     """What a worker did since it was last asked.
 
     Attributes:
-        news: what happened, in order.
+        events: what happened, in order.
         usage: counters of a model behind a service, since the worker began.
     """
 
-    news: tuple[Begun | FramesDone | Event, ...]
+    events: tuple[TaskStarted | FramesInferred | Event, ...]
     usage: Mapping[str, float] = field(default_factory=dict)
 
 
-class NewsLog:
-    """A `Progress` that keeps what it is told until the run asks for it."""
+class EventLog:
+    """A `Progress` that stores everything until the run asks for it."""
 
     def __init__(self) -> None:
-        self._news: list[Begun | FramesDone | Event] = []
+        self._events: list[TaskStarted | FramesInferred | Event] = []
         self._lock = threading.Lock()
 
     def begin(self, title: str, num_frames: int, task_id: str = "", worker: str = "") -> None:
         """Keeps the start of a task."""
-        self._add(Begun(title, num_frames, task_id))
+        self._add(TaskStarted(title, num_frames, task_id))
 
     def frames(self, num_frames: int, worker: str = "") -> None:
         """Keeps the number of frames."""
-        self._add(FramesDone(num_frames))
+        self._add(FramesInferred(num_frames))
 
     def waiting(self, stage: str, num_items: int) -> None:
         """Ignored: changes too often."""
@@ -138,15 +138,15 @@ class NewsLog:
         """Keeps an event."""
         self._add(Event(name, values))
 
-    def take(self) -> tuple[Begun | FramesDone | Event, ...]:
+    def take(self) -> tuple[TaskStarted | FramesInferred | Event, ...]:
         """Returns what was kept since the last call."""
         with self._lock:
-            news, self._news = self._news, []
-        return tuple(news)
+            events, self._events = self._events, []
+        return tuple(events)
 
-    def _add(self, one: Begun | FramesDone | Event) -> None:
+    def _add(self, one: TaskStarted | FramesInferred | Event) -> None:
         with self._lock:
-            self._news.append(one)
+            self._events.append(one)
 
 
 _FLUSH = None
@@ -162,7 +162,7 @@ class InferenceActor:
         os.environ["OMP_NUM_THREADS"] = str(job.num_cores)  # for the decoding process
         set_up_process()
         self._job = job
-        self._news, self._stop = NewsLog(), StopSignal()
+        self._events, self._stop = EventLog(), StopSignal()
         self._cache = DiskCache(Path(tempfile.gettempdir()) / f"prelabel-{os.getuid()}" / "cache", job.cache_bytes)
         self._agent: Agent[Any, Any] | None = None
         self._works: SimpleQueue[Work | None] = SimpleQueue()
@@ -203,7 +203,7 @@ class InferenceActor:
     def status(self) -> Status:
         """Returns what happened since the last call. An answer also shows that the worker is alive."""
         usage = {} if self._agent is None else usage_of(self._agent)
-        return Status(self._news.take(), usage)
+        return Status(self._events.take(), usage)
 
     @cached_property
     def _assembly(self) -> Assembly:
@@ -215,7 +215,7 @@ class InferenceActor:
     def _loaded_agent(self) -> Agent[Any, Any]:
         with self._loading:
             if self._agent is None:
-                agent = make_agent(self._assembly, self._news, self._stop)
+                agent = make_agent(self._assembly, self._events, self._stop)
                 # A daemon, because Ray waits for other threads before it ends the process.
                 threading.Thread(target=self._infer_all, args=(agent,), name="infer", daemon=True).start()
                 self._agent = agent
@@ -223,7 +223,7 @@ class InferenceActor:
 
     def _infer_all(self, agent: Agent[Any, Any]) -> None:
         # One fetcher: with several, the worker would wait for as many works before it passes on the first.
-        worker: Worker[Any, Work] = Worker(agent, self._open, 1, self._news, self._stop)
+        worker: Worker[Any, Work] = Worker(agent, self._open, 1, self._events, self._stop)
         while True:
             try:
                 with closing(worker.process(self._arriving())) as results:

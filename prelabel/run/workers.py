@@ -18,7 +18,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from prelabel import errors
 from prelabel.assembly.assemble import Assembly
@@ -32,7 +32,7 @@ from prelabel.errors import ConfigError, MachineError, SetupError
 from prelabel.files.folder_source import FolderSection
 from prelabel.plugins.protocols import Classifier, Detector, Task
 from prelabel.plugins.traits import ModelTraits
-from prelabel.run.actor import Begun, FramesDone, InferenceActor, Job, ModelDescription, Status
+from prelabel.run.actor import FramesInferred, InferenceActor, Job, ModelDescription, Status, TaskStarted
 from prelabel.run.work import Failure, InferredTask, TaskResult, Work
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import map_ahead
@@ -40,10 +40,10 @@ from prelabel.runtime.process_settings import usable_cores
 from prelabel.runtime.progress import Progress
 from prelabel.store.report import WorkerReport
 
-TASKS_IN_HAND = 2
+TASKS_PER_WORKER = 2
 """Per worker: one that is inferred, and one that is fetched meanwhile."""
 MAX_DEATHS = 3
-"""A task that was in hand at the death of this many workers is not tried again."""
+"""A task is not tried again if this many workers have ended while they had it."""
 MAX_LINKS = 3
 """Links that a task gets in one attempt. A link may expire while the task waits for its turn."""
 POLL_SECONDS = 0.5
@@ -56,7 +56,6 @@ SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE", "ENCORD_WEBHOOK_SECRET")
 """Variables that workers must not inherit."""
 
 _LOG = logging.getLogger(__name__)
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ class RayWorkers:
         """
         self._num_stages = num_stages
         self._section, self._config, self._folder, self._find_ontology = section, config, folder, find_ontology
-        self._slots: list[_Slot] = []
+        self._handles: list[_WorkerHandle] = []
         self._changed = threading.Condition()
         self._aborted = threading.Event()
         self._has_connected = False
@@ -209,14 +208,14 @@ class RayWorkers:
     def usage(self) -> dict[str, float]:
         """Returns the sum of the workers' usage counters."""
         total: dict[str, float] = {}
-        for slot in self._slots:
-            for name, number in slot.usage.items():
+        for handle in self._handles:
+            for name, number in handle.usage.items():
                 total[name] = total.get(name, 0) + number
         return total
 
     def reports(self) -> tuple[WorkerReport, ...]:
         """Returns what each worker did so far."""
-        return tuple(slot.report(self._seconds) for slot in self._slots)
+        return tuple(handle.report(self._seconds) for handle in self._handles)
 
     def process(
         self, tasks: Iterable[Task | InferredTask[Any] | TaskResult], progress: Progress, stop: StopSignal
@@ -235,7 +234,7 @@ class RayWorkers:
         self._aborted.clear()
         began = time.monotonic()
         infer = partial(self._infer, progress=progress, stop=stop)
-        most = TASKS_IN_HAND * len(self._slots)
+        most = TASKS_PER_WORKER * len(self._handles)
         with (
             self._watching(progress),
             closing(map_ahead(infer, self._chunks(tasks), num_workers=most, name="worker")) as answers,
@@ -251,13 +250,13 @@ class RayWorkers:
 
     def close(self) -> None:
         """Ends the workers, and leaves or ends the cluster."""
-        if not self._slots:
+        if not self._handles:
             return
         import ray
 
-        for slot in self._slots:
-            ray.kill(slot.actor)
-        self._slots = []
+        for handle in self._handles:
+            ray.kill(handle.actor)
+        self._handles = []
         if self._has_connected:
             ray.shutdown()
 
@@ -278,18 +277,18 @@ class RayWorkers:
             uses_gpu=gpus > 0,
             cache_bytes=int(getattr(self._config.source, "cache_gb", 20.0) * 1e9),
         )
-        in_hand = TASKS_IN_HAND
+        per_worker = TASKS_PER_WORKER
         actor = ray.remote(InferenceActor).options(
             num_cpus=_part_of(cores, self._num_stages),
             num_gpus=_part_of(gpus, self._num_stages),
-            max_restarts=-1,  # nothing is lost with a worker but the tasks in hand, which the run gives to others
+            max_restarts=-1,  # only its tasks are lost with a worker, and the run gives them to others
             max_task_retries=0,
             # One more for the task that a restarted worker gets while Ray still counts the calls of the dead one.
-            max_concurrency=in_hand + 2,
+            max_concurrency=per_worker + 2,
         )
-        self._slots = [_Slot(f"worker {number}", actor.remote(job)) for number in range(1, num + 1)]
-        asked = [slot.actor.describe.remote() for slot in self._slots]
-        described = [_describe(ray, slot, answer) for slot, answer in zip(self._slots, asked, strict=True)]
+        self._handles = [_WorkerHandle(f"worker {number}", actor.remote(job)) for number in range(1, num + 1)]
+        asked = [handle.actor.describe.remote() for handle in self._handles]
+        described = [_describe(ray, handle, answer) for handle, answer in zip(self._handles, asked, strict=True)]
         return described[0]
 
     # Tasks
@@ -317,7 +316,7 @@ class RayWorkers:
     def _infer(
         self, chunk: list[Task] | InferredTask[Any] | TaskResult, *, progress: Progress, stop: StopSignal
     ) -> list[InferredTask[Any] | TaskResult]:
-        """Returns the results of a chunk's tasks. Runs on a thread of its own for each chunk in hand."""
+        """Returns the results of a chunk's tasks. Runs on one thread per chunk."""
         if isinstance(chunk, InferredTask | TaskResult):
             return [chunk]
         results: list[InferredTask[Any] | TaskResult] = []
@@ -345,29 +344,31 @@ class RayWorkers:
         import ray
 
         while True:
-            with self._take(stop, alone=deaths > 0) as slot:
-                if slot is None:
+            with self._take(stop, alone=deaths > 0) as handle:
+                if handle is None:
                     return [InferredTask(work.key, failure=_NOBODY_LEFT) for work in works]
                 try:
                     answer: tuple[list[InferredTask[Any]], Status]
-                    answer = self._await(slot.actor.infer.remote(works), stop)
-                    self._tell(slot, answer[1], progress)
-                    slot.num_tasks += len(works)
+                    answer = self._await(handle.actor.infer.remote(works), stop)
+                    self._forward(handle, answer[1], progress)
+                    handle.num_tasks += len(works)
                     return answer[0]
                 except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
-                    slot.is_up = False
+                    handle.is_up = False
                     reason = _first_line(error)
                 except ray.exceptions.RayError as error:  # a result that cannot travel, or a bug
                     failure = Failure("WorkerError", f"the worker raised: {_first_line(error)}")
                     return [InferredTask(work.key, failure=failure) for work in works]
             deaths += 1
-            _LOG.info("%s ended: %s", slot.name, reason)
+            _LOG.info("%s ended: %s", handle.name, reason)
             titles = ", ".join(work.title for work in works)
-            progress.event("warning", message=f"{slot.name} ended with {titles} in hand: {reason}", worker=slot.name)
+            progress.event(
+                "warning", message=f"{handle.name} ended while it had {titles}: {reason}", worker=handle.name
+            )
             if len(works) > 1:  # one of them may be what ends workers
                 return [result for work in works for result in self._run([work], progress, stop, deaths)]
             if deaths >= MAX_DEATHS:
-                text = f"{titles}: {MAX_DEATHS} workers ended while they had it in hand, the last: {reason}"
+                text = f"{titles}: {MAX_DEATHS} workers ended while they had it, the last one: {reason}"
                 failure = Failure("WorkerError", text, retryable=False)
                 return [InferredTask(works[0].key, failure=failure)]
 
@@ -382,8 +383,8 @@ class RayWorkers:
                 raise Stopped
 
     @contextmanager
-    def _take(self, stop: StopSignal, *, alone: bool) -> Iterator[_Slot | None]:
-        """Waits for a place at the worker with the fewest tasks in hand; yields None if all workers are lost.
+    def _take(self, stop: StopSignal, *, alone: bool) -> Iterator[_WorkerHandle | None]:
+        """Waits for a place at the worker with the fewest tasks; yields None if all workers are lost.
 
         Args:
             stop: a second stop request ends the waiting.
@@ -394,44 +395,44 @@ class RayWorkers:
             Stopped: a second stop request.
         """
         lost_at = time.monotonic() + LOST_SECONDS
-        slot: _Slot | None = None
+        handle: _WorkerHandle | None = None
         with self._changed:
-            while slot is None:
+            while handle is None:
                 if stop.is_now or self._aborted.is_set():
                     raise Stopped
-                if any(slot.is_up for slot in self._slots):
+                if any(handle.is_up for handle in self._handles):
                     lost_at = time.monotonic() + LOST_SECONDS
                 elif time.monotonic() > lost_at:
                     break
-                most = 0 if alone else TASKS_IN_HAND - 1
-                free = [each for each in self._slots if each.is_up and not each.is_alone and each.num_in_hand <= most]
-                slot = min(free, key=lambda each: each.num_in_hand, default=None)
-                if slot is None:
+                most = 0 if alone else TASKS_PER_WORKER - 1
+                free = [each for each in self._handles if each.is_up and not each.is_alone and each.num_current <= most]
+                handle = min(free, key=lambda each: each.num_current, default=None)
+                if handle is None:
                     self._changed.wait(POLL_SECONDS)
-            if slot is not None:
-                slot.begin(alone=alone)
+            if handle is not None:
+                handle.begin(alone=alone)
         try:
-            yield slot
+            yield handle
         finally:
-            if slot is not None:
+            if handle is not None:
                 with self._changed:
-                    slot.end(alone=alone)
+                    handle.end(alone=alone)
                     self._changed.notify_all()
 
     def _abort(self) -> None:
-        """Ends the work in hand: restarts the workers that have some, since a call to the model cannot be ended."""
+        """Restarts the workers that have tasks, since a call to the model cannot be ended otherwise."""
         import ray
 
         self._aborted.set()
-        for slot in self._slots:
-            if slot.num_in_hand:
-                ray.kill(slot.actor, no_restart=False)
+        for handle in self._handles:
+            if handle.num_current:
+                ray.kill(handle.actor, no_restart=False)
 
-    # News
+    # Progress
 
     @contextmanager
     def _watching(self, progress: Progress) -> Iterator[None]:
-        """Asks the workers for news on a thread of its own, and restarts those that do not answer."""
+        """Polls the workers on a separate thread, and restarts those that do not answer."""
         ended = threading.Event()
         thread = threading.Thread(target=self._watch, args=(progress, ended), name="watch workers", daemon=True)
         thread.start()
@@ -444,47 +445,49 @@ class RayWorkers:
     def _watch(self, progress: Progress, ended: threading.Event) -> None:
         import ray
 
-        asked: dict[_Slot, tuple[Any, float]] = {}
+        asked: dict[_WorkerHandle, tuple[Any, float]] = {}
         while not ended.wait(POLL_SECONDS):
-            for slot in self._slots:
-                answer, since = asked[slot] if slot in asked else (slot.actor.status.remote(), time.monotonic())
-                asked[slot] = answer, since
+            for handle in self._handles:
+                answer, since = asked[handle] if handle in asked else (handle.actor.status.remote(), time.monotonic())
+                asked[handle] = answer, since
                 if ray.wait([answer], timeout=0)[0]:
-                    del asked[slot]
-                    self._hear(slot, answer, progress)
-                elif slot.is_up and time.monotonic() - since > self._section.stall_seconds:
-                    _LOG.warning("%s has not answered for %.0f s: it is restarted", slot.name, time.monotonic() - since)
-                    del asked[slot]
-                    slot.is_up = False
-                    ray.kill(slot.actor, no_restart=False)
-        for slot, (answer, _) in asked.items():  # the last answers may hold the last frames
-            if slot.is_up and ray.wait([answer], timeout=POLL_SECONDS)[0]:
-                self._hear(slot, answer, progress)
+                    del asked[handle]
+                    self._receive(handle, answer, progress)
+                elif handle.is_up and time.monotonic() - since > self._section.stall_seconds:
+                    _LOG.warning(
+                        "%s has not answered for %.0f s: it is restarted", handle.name, time.monotonic() - since
+                    )
+                    del asked[handle]
+                    handle.is_up = False
+                    ray.kill(handle.actor, no_restart=False)
+        for handle, (answer, _) in asked.items():  # the last answers may hold the last frames
+            if handle.is_up and ray.wait([answer], timeout=POLL_SECONDS)[0]:
+                self._receive(handle, answer, progress)
 
-    def _hear(self, slot: _Slot, answer: Any, progress: Progress) -> None:
+    def _receive(self, handle: _WorkerHandle, answer: Any, progress: Progress) -> None:
         """Passes on a worker's answer; a worker whose call failed is down until it answers again."""
         import ray
 
         try:
-            self._tell(slot, ray.get(answer), progress)
-            slot.is_up = True
+            self._forward(handle, ray.get(answer), progress)
+            handle.is_up = True
         except ray.exceptions.RayError:
-            slot.is_up = False
+            handle.is_up = False
 
-    def _tell(self, slot: _Slot, status: Status, progress: Progress) -> None:
-        with slot.telling:
-            slot.usage = dict(status.usage) or slot.usage
-            for one in status.news:
-                if isinstance(one, Begun):
-                    progress.begin(one.title, one.num_frames, one.task_id, slot.name)
-                elif isinstance(one, FramesDone):
-                    slot.num_frames += one.num_frames
-                    progress.frames(one.num_frames, slot.name)
+    def _forward(self, handle: _WorkerHandle, status: Status, progress: Progress) -> None:
+        with handle.forwarding:
+            handle.usage = dict(status.usage) or handle.usage
+            for one in status.events:
+                if isinstance(one, TaskStarted):
+                    progress.begin(one.title, one.num_frames, one.task_id, handle.name)
+                elif isinstance(one, FramesInferred):
+                    handle.num_frames += one.num_frames
+                    progress.frames(one.num_frames, handle.name)
                 else:
                     progress.event(one.name, **one.values)
 
 
-class _Slot:
+class _WorkerHandle:
     """A worker as the run sees it."""
 
     def __init__(self, name: str, actor: Any) -> None:
@@ -492,23 +495,23 @@ class _Slot:
         self.host = self.device = ""
         self.is_up = True
         self.is_alone = False
-        self.num_in_hand = self.num_tasks = self.num_frames = 0
+        self.num_current = self.num_tasks = self.num_frames = 0
         self.usage: dict[str, float] = {}
-        self.telling = threading.Lock()  # news come by two threads, and have an order
+        self.forwarding = threading.Lock()  # two threads forward events, and events have an order
         self._busy_since, self._busy_seconds = 0.0, 0.0
 
     def begin(self, *, alone: bool) -> None:
         """Counts a call to the worker."""
-        if not self.num_in_hand:
+        if not self.num_current:
             self._busy_since = time.monotonic()
-        self.num_in_hand += 1
+        self.num_current += 1
         self.is_alone = alone
 
     def end(self, *, alone: bool) -> None:
         """Counts the end of a call."""
-        self.num_in_hand -= 1
+        self.num_current -= 1
         self.is_alone = self.is_alone and not alone
-        if not self.num_in_hand:
+        if not self.num_current:
             self._busy_seconds += time.monotonic() - self._busy_since
 
     def report(self, seconds: float) -> WorkerReport:
@@ -561,7 +564,7 @@ def _part_of(resource: float, num_stages: int) -> float:
     return part if part < 1 else int(part)
 
 
-def _describe(ray: Any, slot: _Slot, answer: Any) -> ModelDescription:
+def _describe(ray: Any, handle: _WorkerHandle, answer: Any) -> ModelDescription:
     """Returns a worker's description of its model; asks again if the worker dies meanwhile, a few times.
 
     Raises:
@@ -571,18 +574,18 @@ def _describe(ray: Any, slot: _Slot, answer: Any) -> ModelDescription:
         try:
             described: ModelDescription | Failure = ray.get(answer, timeout=START_SECONDS)
         except ray.exceptions.GetTimeoutError:
-            text = f"workers: {slot.name} has not loaded the model within {START_SECONDS:.0f} s"
+            text = f"workers: {handle.name} has not loaded the model within {START_SECONDS:.0f} s"
             raise MachineError(text) from None
         except ray.exceptions.RayError as error:
             if deaths == MAX_DEATHS:
-                text = f"workers: {slot.name} ended {deaths} times while it loaded the model: {_first_line(error)}"
+                text = f"workers: {handle.name} ended {deaths} times while it loaded the model: {_first_line(error)}"
                 raise MachineError(text) from None
-            answer = slot.actor.describe.remote()
+            answer = handle.actor.describe.remote()
             continue
         if isinstance(described, Failure):
             kind = getattr(errors, described.kind, MachineError)
             raise (kind if issubclass(kind, SetupError) else MachineError)(described.reason)
-        slot.host, slot.device = described.host, described.traits.device or ""
+        handle.host, handle.device = described.host, described.traits.device or ""
         return described
     raise AssertionError("unreachable")
 

@@ -22,7 +22,7 @@ from prelabel.cli.commands import run_config
 from prelabel.config.load import check_config
 from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, FetchError, PluginError
-from prelabel.run.actor import Begun, InferenceActor, Job, _plugin_folder
+from prelabel.run.actor import InferenceActor, Job, TaskStarted, _plugin_folder
 from prelabel.run.work import Work
 from prelabel.run.workers import RayWorkers, _import_ray, describe_workers
 from tests.encord_server import EncordServer
@@ -96,7 +96,7 @@ class Broken:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ModuleType]:
-    """A Ray cluster with four cores and one GPU, as far as Ray is told."""
+    """A Ray cluster with four cores and one GPU, according to Ray."""
     pytest.importorskip("ray")
     ray = _import_ray()
     ray.init(
@@ -189,7 +189,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", ["start", "batch", *MOMENTS])
-def test_what_a_dead_worker_had_in_hand_is_done_again(cluster, folder, monkeypatch, moment):
+def test_what_a_dead_worker_had_per_worker_is_done_again(cluster, folder, monkeypatch, moment):
     monkeypatch.chdir(folder)
     flag = {"start": "die at start", "batch": "die in a batch"}.get(moment, "die")
     (folder / flag).write_text("")
@@ -206,7 +206,7 @@ def test_a_video_that_ends_each_worker_is_set_aside_and_all_others_are_done(clus
     assert run_config(config_in(folder)) == 1
     tasks = {task["title"]: task for task in report_of(folder)["tasks"]}
     assert tasks["2b.png"]["status"] == "failed"
-    assert "3 workers ended while they had it in hand" in tasks["2b.png"]["reason"]
+    assert "3 workers ended while they had it" in tasks["2b.png"]["reason"]
     assert sum(task["status"] == "done" for task in tasks.values()) == 6
 
 
@@ -263,7 +263,7 @@ def test_a_worker_labels_what_it_has_detected_so_that_the_run_need_not(folder):
     ((result,), status) = actor.infer([Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (path,)))])
     assert len(result.found.raw.detections) == 12
     assert len(set(result.found.filtered.detections.instance)) == 1
-    assert Begun("0.mp4", 12, "0.mp4") in status.news
+    assert TaskStarted("0.mp4", 12, "0.mp4") in status.events
 
 
 def test_plug_in_files_travel_to_a_worker_on_another_machine(tmp_path):
@@ -329,7 +329,7 @@ def test_workers_end_with_a_killed_run_and_the_next_run_goes_on(folder):
     assert len(statuses) == 6
 
 
-def test_a_stop_request_ends_a_run_with_workers_after_what_is_in_hand(folder):
+def test_a_stop_request_ends_a_run_with_workers_after_what_is_per_worker(folder):
     detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "seconds": 0.7}
     process = prelabel_run(config_in(folder, detector=detector, workers={"num": 1, "gpus": 0, "cpus": 1}), folder)
     for line in process.stdout:
@@ -341,7 +341,7 @@ def test_a_stop_request_ends_a_run_with_workers_after_what_is_in_hand(folder):
     assert 1 <= len(rows_of(folder)) < 6
 
 
-def test_what_a_removed_machine_had_in_hand_is_done_again(folder, monkeypatch):
+def test_what_a_removed_machine_had_per_worker_is_done_again(folder, monkeypatch):
     monkeypatch.chdir(folder)
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
