@@ -167,7 +167,7 @@ def _no_frames(path: Path) -> None:
         (_without_moov, "clip.mp4", r"no index \(moov\)"),
         (_no_frames, "clip.mp4", "no frames"),
         (write_audio, "song.mp4", "no video stream: the file holds audio"),
-        (lambda path: write_audio(path, cover=True), "song.mp4", r"no video stream \(its only picture is cover art\)"),
+        (lambda path: write_audio(path, cover=True), "song.mp4", r"no video stream \(its only image is cover art\)"),
     ],
 )
 def test_what_is_no_video_is_named_for_what_it_is(write, name: str, complaint: str, tmp_path: Path):

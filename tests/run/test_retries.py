@@ -132,7 +132,7 @@ def test_retry_takes_up_what_was_set_aside_and_nothing_else(folder, capsys):
     assert show_status(config) == 1
     assert "out of luck" in capsys.readouterr().out
     write_grey_clip(folder / "clips" / "b.mp4", 64, 48, 6)
-    with pytest.raises(ConfigError, match=r"b\.mp4: is not a failed task, did you mean 'a\.mp4'"):
+    with pytest.raises(ConfigError, match=r"b\.mp4: is not a failed task: did you mean 'a\.mp4'"):
         retry_failed(config, (), ["b.mp4"])
     assert retry_failed(config, (), ["a.mp4"]) == 0
     with Ledger(folder / "out" / LEDGER) as ledger:

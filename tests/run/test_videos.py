@@ -77,7 +77,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "text.mp4": (lambda path: path.write_text("called a video\n"), "the file is text, expected a video"),
     "empty.mp4": (Path.touch, "the file is empty: fetch it again"),
     "audio.mp4": (write_audio, "no video stream: the file holds audio"),
-    "cover.mp4": (lambda path: write_audio(path, cover=True), "its only picture is cover art"),
+    "cover.mp4": (lambda path: write_audio(path, cover=True), "its only image is cover art"),
     "loop.mp4": (_write_loop, "cannot be opened: Too many levels of symbolic links"),
     "around.mp4": (Path, "cannot be opened: Too many levels of symbolic links"),
     "no frames.mp4": (_write_no_frames, "no frames: "),
