@@ -35,14 +35,14 @@ from prelabel.models.replicas import count_streams, on_streams
 from prelabel.plugins.protocols import Detector
 
 ENGINES: dict[str, dict[str, object]] = {
-    "torch": {},
+    "torch": {"engine": "torch"},
     "onnx": {"engine": "onnx"},
-    "openvino": {"engine": "openvino"},
+    "openvino": {"engine": "openvino", "half": False},
     "openvino, bfloat16": {"engine": "openvino", "half": True},
 }
 ENGINES_ON_A_GPU: dict[str, dict[str, object]] = {
-    "torch": {},
-    "torch, float32": {"half": False},
+    "torch": {"engine": "torch"},
+    "torch, float32": {"engine": "torch", "half": False},
     "onnx": {"engine": "onnx"},
     "tensorrt": {"engine": "tensorrt"},
 }

@@ -102,7 +102,7 @@ def detector_steps(weights: str) -> dict[str, Step]:
 
     frames = np.random.default_rng(2).integers(0, 256, (4, 27, 48, 3), np.uint8).repeat(40, axis=1).repeat(40, axis=2)
     batch = FrameBatch(torch.from_numpy(frames), np.arange(4), np.arange(4) / 25)
-    detector = UltralyticsDetector(weights=weights, device="cpu")
+    detector = UltralyticsDetector(weights=weights, device="cpu", engine="torch")
     asked = detector.with_geometry(frozenset(range(len(detector.class_names))))
     print(f"{sum(map(len, asked.detect(batch)))} masks on 4 frames", flush=True)
     bgr = [np.ascontiguousarray(frame[..., ::-1]) for frame in frames]

@@ -95,7 +95,7 @@ def _parse() -> argparse.Namespace:
 def _assembly(clip: Path, weights: str, output: Path, last_frame: int | None = None) -> Assembly:
     values = {
         "source": {"use": "folder", "path": str(clip), "output": str(output)},
-        "detector": {"use": "ultralytics", "weights": weights},
+        "detector": {"use": "ultralytics", "weights": weights, "engine": "torch"},
         "reader": {} if last_frame is None else {"frame_ranges": [[0, last_frame]]},
     }
     return assemble(check_config(values, "benchmark"), Path())

@@ -102,6 +102,7 @@ def overhead(rounds: int, _: int) -> dict[str, float]:
 
 def scene(folder: Path, num_videos: int, num_frames: int) -> Path:
     """Writes videos, a detector and a config."""
+    (folder / "clips").mkdir()
     first = write_clip(folder / "clips" / "0.mp4", Recipe(num_frames=num_frames)).path
     for number in range(1, num_videos):
         os.link(first, first.with_name(f"{number}.mp4"))
