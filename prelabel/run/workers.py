@@ -277,14 +277,13 @@ class RayWorkers:
             uses_gpu=gpus > 0,
             cache_bytes=int(getattr(self._config.source, "cache_gb", 20.0) * 1e9),
         )
-        per_worker = TASKS_PER_WORKER
         actor = ray.remote(InferenceActor).options(
             num_cpus=_part_of(cores, self._num_stages),
             num_gpus=_part_of(gpus, self._num_stages),
             max_restarts=-1,  # only its tasks are lost with a worker, and the run gives them to others
             max_task_retries=0,
             # One more for the task that a restarted worker gets while Ray still counts the calls of the dead one.
-            max_concurrency=per_worker + 2,
+            max_concurrency=TASKS_PER_WORKER + 2,
         )
         self._handles = [_WorkerHandle(f"worker {number}", actor.remote(job)) for number in range(1, num + 1)]
         asked = [handle.actor.describe.remote() for handle in self._handles]
@@ -354,7 +353,7 @@ class RayWorkers:
                     handle.num_tasks += len(works)
                     return answer[0]
                 except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
-                    handle.is_up = False
+                    handle.set_down()
                     reason = _first_line(error)
                 except ray.exceptions.RayError as error:  # a result that cannot travel, or a bug
                     failure = Failure("WorkerError", f"the worker raised: {_first_line(error)}")
@@ -452,27 +451,28 @@ class RayWorkers:
                 asked[handle] = answer, since
                 if ray.wait([answer], timeout=0)[0]:
                     del asked[handle]
-                    self._receive(handle, answer, progress)
+                    self._receive(handle, answer, since, progress)
                 elif handle.is_up and time.monotonic() - since > self._section.stall_seconds:
                     _LOG.warning(
                         "%s has not answered for %.0f s: it is restarted", handle.name, time.monotonic() - since
                     )
                     del asked[handle]
-                    handle.is_up = False
+                    handle.set_down()
                     ray.kill(handle.actor, no_restart=False)
-        for handle, (answer, _) in asked.items():  # the last answers may hold the last frames
+        for handle, (answer, since) in asked.items():  # the last answers may hold the last frames
             if handle.is_up and ray.wait([answer], timeout=POLL_SECONDS)[0]:
-                self._receive(handle, answer, progress)
+                self._receive(handle, answer, since, progress)
 
-    def _receive(self, handle: _WorkerHandle, answer: Any, progress: Progress) -> None:
-        """Passes on a worker's answer; a worker whose call failed is down until it answers again."""
+    def _receive(self, handle: _WorkerHandle, answer: Any, since: float, progress: Progress) -> None:
+        """Passes on a worker's answer; a worker whose call failed is down until it answers a later one."""
         import ray
 
         try:
             self._forward(handle, ray.get(answer), progress)
-            handle.is_up = True
+            if since > handle.down_since:  # an older answer may come from the process that has ended
+                handle.is_up = True
         except ray.exceptions.RayError:
-            handle.is_up = False
+            handle.set_down()
 
     def _forward(self, handle: _WorkerHandle, status: Status, progress: Progress) -> None:
         with handle.forwarding:
@@ -494,11 +494,16 @@ class _WorkerHandle:
         self.name, self.actor = name, actor
         self.host = self.device = ""
         self.is_up = True
+        self.down_since = 0.0
         self.is_alone = False
         self.num_current = self.num_tasks = self.num_frames = 0
         self.usage: dict[str, float] = {}
         self.forwarding = threading.Lock()  # two threads forward events, and events have an order
         self._busy_since, self._busy_seconds = 0.0, 0.0
+
+    def set_down(self) -> None:
+        """Keeps tasks away from the worker until it answers a call that is made from now on."""
+        self.is_up, self.down_since = False, time.monotonic()
 
     def begin(self, *, alone: bool) -> None:
         """Counts a call to the worker."""
@@ -580,6 +585,7 @@ def _describe(ray: Any, handle: _WorkerHandle, answer: Any) -> ModelDescription:
             if deaths == MAX_DEATHS:
                 text = f"workers: {handle.name} ended {deaths} times while it loaded the model: {_first_line(error)}"
                 raise MachineError(text) from None
+            _wait_until_up(ray, handle)
             answer = handle.actor.describe.remote()
             continue
         if isinstance(described, Failure):
@@ -588,6 +594,17 @@ def _describe(ray: Any, handle: _WorkerHandle, answer: Any) -> ModelDescription:
         handle.host, handle.device = described.host, described.traits.device or ""
         return described
     raise AssertionError("unreachable")
+
+
+def _wait_until_up(ray: Any, handle: _WorkerHandle) -> None:
+    """Waits until Ray has restarted a worker; meanwhile, each call to it fails at once."""
+    give_up = time.monotonic() + LOST_SECONDS
+    while time.monotonic() < give_up:
+        try:
+            ray.get(handle.actor.status.remote(), timeout=LOST_SECONDS)
+            return
+        except ray.exceptions.RayError:
+            time.sleep(POLL_SECONDS)
 
 
 def _require_ray() -> None:

@@ -189,7 +189,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", ["start", "batch", *MOMENTS])
-def test_what_a_dead_worker_had_per_worker_is_done_again(cluster, folder, monkeypatch, moment):
+def test_the_tasks_of_a_dead_worker_are_done_again(cluster, folder, monkeypatch, moment):
     monkeypatch.chdir(folder)
     flag = {"start": "die at start", "batch": "die in a batch"}.get(moment, "die")
     (folder / flag).write_text("")
@@ -329,7 +329,7 @@ def test_workers_end_with_a_killed_run_and_the_next_run_goes_on(folder):
     assert len(statuses) == 6
 
 
-def test_a_stop_request_ends_a_run_with_workers_after_what_is_per_worker(folder):
+def test_a_stop_request_ends_a_run_with_workers_after_their_tasks(folder):
     detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "seconds": 0.7}
     process = prelabel_run(config_in(folder, detector=detector, workers={"num": 1, "gpus": 0, "cpus": 1}), folder)
     for line in process.stdout:
@@ -341,7 +341,7 @@ def test_a_stop_request_ends_a_run_with_workers_after_what_is_per_worker(folder)
     assert 1 <= len(rows_of(folder)) < 6
 
 
-def test_what_a_removed_machine_had_per_worker_is_done_again(folder, monkeypatch):
+def test_the_tasks_of_a_removed_machine_are_done_again(folder, monkeypatch):
     monkeypatch.chdir(folder)
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
