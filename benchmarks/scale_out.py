@@ -35,14 +35,14 @@ import yaml
 from prelabel import Detections, ModelTraits
 from prelabel.assembly.assemble import assemble
 from prelabel.config.load import check_config
-from prelabel.config.sections import WorkersSection
 from prelabel.data.detections import concatenate
 from prelabel.data.frames import VideoInfo
 from prelabel.run.actor import ModelDescription, Status
 from prelabel.run.agents.detection import Detected
+from prelabel.run.ray_cluster import import_ray
 from prelabel.run.runner import run_tasks
 from prelabel.run.work import InferredTask, Work
-from prelabel.run.workers import RayWorkers, WorkersDetector, _import_ray, _WorkerHandle
+from prelabel.run.workers import RayWorkers, WorkersDetector, _WorkerHandle
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 from prelabel.store.raw_detections import DetectionProvenance, RawRecord
@@ -157,13 +157,13 @@ class CannedWorkers(RayWorkers):
     boxes_per_frame = 200
 
     def _start(self) -> ModelDescription:
-        ray = _import_ray()
+        ray = import_ray()
         ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         self._has_connected = True
         actor = ray.remote(Canned).options(num_cpus=0, max_concurrency=self.num).remote(self.boxes_per_frame)
         self._handles = [_WorkerHandle(f"worker {number}", actor) for number in range(self.num)]
         ray.get(actor.status.remote())
-        return ModelDescription(("thing",), ModelTraits(), (), waits_for_geometry=False, host="here")
+        return ModelDescription(("thing",), ModelTraits(), (), tasks_per_call=1, waits_for_geometry=False, host="here")
 
 
 def canned_run(num_tasks: int, num: int, boxes_per_frame: int) -> tuple[float, int]:
@@ -177,9 +177,9 @@ def canned_run(num_tasks: int, num: int, boxes_per_frame: int) -> tuple[float, i
             "source": {"path": str(clips), "output": f"{folder}/out"},
             "detector": {"use": "torchvision", "weights": "ssdlite320_mobilenet_v3_large"},
         }
-        config = check_config(values, "benchmark")
+        config = check_config(values | {"workers": {}}, "benchmark")
         assembly = assemble(config, Path())
-        workers = CannedWorkers(WorkersSection(), config, Path(), lambda: None)
+        workers = CannedWorkers(config, Path(), lambda: None)
         workers.num, workers.boxes_per_frame = num, boxes_per_frame
         provider = WorkersDetector(config, Path(), lambda: None, workers=workers)
         assembly = replace(assembly, detection=replace(assembly.detection, provider=provider))

@@ -68,6 +68,7 @@ class ModelDescription:
         class_names: names by class id.
         traits: the model's facts.
         warnings: what a user should know of how the model was loaded.
+        tasks_per_call: number of tasks that a worker should get at a time: for images, as many as fill a batch.
         waits_for_geometry: whether masks, keypoints or rotated boxes must be requested (`with_geometry`).
         host: name of the worker's machine.
     """
@@ -75,6 +76,7 @@ class ModelDescription:
     class_names: tuple[str, ...]
     traits: ModelTraits
     warnings: tuple[str, ...]
+    tasks_per_call: int
     waits_for_geometry: bool
     host: str
 
@@ -176,13 +178,18 @@ class InferenceActor:
             assembly = self._assembly
             if self._job.config.agent_kind == "detection":
                 model: Detector | Classifier = assembly.detection.provider.detector
-                warnings = warnings_of(assembly.detection.asked_detector)
+                warnings, tasks_per_call = warnings_of(assembly.detection.asked_detector), 1
             else:
                 model = assembly.classification.classifier
-                warnings = warnings_of(model)
-            waits = callable(getattr(model, "with_geometry", None))
-            names = tuple(map(str, model.class_names))
-            return ModelDescription(names, traits_of(model), tuple(warnings), waits, socket.gethostname())
+                warnings, tasks_per_call = warnings_of(model), assembly.classification.batch_size
+            return ModelDescription(
+                class_names=tuple(map(str, model.class_names)),
+                traits=traits_of(model),
+                warnings=tuple(warnings),
+                tasks_per_call=tasks_per_call,
+                waits_for_geometry=callable(getattr(model, "with_geometry", None)),
+                host=socket.gethostname(),
+            )
         except Exception as error:
             return Failure.of(error)
 

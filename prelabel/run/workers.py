@@ -6,11 +6,7 @@ task is inferred while the next one is fetched. Whatever takes time on the worke
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
-import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -24,19 +20,19 @@ from prelabel import errors
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.assembly.detectors import LiveDetector
-from prelabel.config.sections import Config, WorkersSection
+from prelabel.config.sections import Config
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch, MediaLocation
 from prelabel.data.ontology import Ontology
-from prelabel.errors import ConfigError, MachineError, SetupError
+from prelabel.errors import MachineError, SetupError
 from prelabel.files.folder_source import FolderSection
 from prelabel.plugins.protocols import Classifier, Detector, Task
 from prelabel.plugins.traits import ModelTraits
 from prelabel.run.actor import FramesInferred, InferenceActor, Job, ModelDescription, Status, TaskStarted
+from prelabel.run.ray_cluster import check_answers, connect, divide, first_line, import_ray, part_of, require_ray
 from prelabel.run.work import Failure, InferredTask, TaskResult, Work
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import map_ahead
-from prelabel.runtime.process_settings import usable_cores
 from prelabel.runtime.progress import Progress
 from prelabel.store.report import WorkerReport
 
@@ -47,13 +43,10 @@ MAX_DEATHS = 3
 MAX_LINKS = 3
 """Links that a task gets in one attempt. A link may expire while the task waits for its turn."""
 POLL_SECONDS = 0.5
-CONNECT_SECONDS = 10.0
 START_SECONDS = 1800.0
 """A worker may have to fetch weights or to build an engine before its model is loaded."""
 LOST_SECONDS = 600.0
 """If no worker has answered for this long, the run ends."""
-SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE", "ENCORD_WEBHOOK_SECRET")
-"""Variables that workers must not inherit."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,12 +59,14 @@ class WorkersModel:
         class_names: names by class id.
         traits: the model's facts.
         warnings: what a user should know of how the model was loaded.
+        tasks_per_call: number of tasks to send to a worker at a time.
         workers: for the usage counters of a model behind a service.
     """
 
     class_names: tuple[str, ...]
     traits: ModelTraits
     warnings: tuple[str, ...]
+    tasks_per_call: int
     workers: RayWorkers = field(repr=False)
 
     @property
@@ -133,7 +128,7 @@ def use_workers(assembly: Assembly, num_stages: int = 1) -> tuple[Assembly, RayW
     config = assembly.config
     if config.workers is None or config.agent_kind == "function":
         return assembly, None
-    workers = RayWorkers(config.workers, config, assembly.folder, assembly.parts.find_ontology, num_stages)
+    workers = RayWorkers(config, assembly.folder, assembly.parts.find_ontology, num_stages)
     if config.agent_kind == "detection":
         provider = WorkersDetector(config, assembly.folder, assembly.detection.find_ontology, workers=workers)
         return replace(assembly, detection=replace(assembly.detection, provider=provider)), workers
@@ -152,12 +147,9 @@ def describe_workers(config: Config) -> str:
     assert section is not None
     if config.agent_kind == "function":
         return "none: a function of your own runs in the process of the run, because it may use the platform"
-    _require_ray()
+    require_ray()
     if section.address is not None:
-        try:
-            _check_answers(section.address)
-        except OSError as error:
-            raise _cannot_join(section.address, error) from error
+        check_answers(section.address)
     num = "one per GPU" if section.num == "auto" else f"{section.num}"
     place = "Ray, started on this machine" if section.address is None else f"the Ray cluster at {section.address}"
     return f"{num}, on {place}"
@@ -170,24 +162,19 @@ class RayWorkers:
     """
 
     def __init__(
-        self,
-        section: WorkersSection,
-        config: Config,
-        folder: Path,
-        find_ontology: Callable[[], Ontology | None],
-        num_stages: int = 1,
+        self, config: Config, folder: Path, find_ontology: Callable[[], Ontology | None], num_stages: int = 1
     ) -> None:
         """Stores the settings; starts nothing.
 
         Args:
-            section: the config's section `workers`.
-            config: of the run.
+            config: a config with a section `workers`.
             folder: the config's folder, which plug-in paths are relative to.
             find_ontology: returns the source's ontology; None if it is made from the model's classes.
             num_stages: number of stages that take turns on the same GPUs and cores.
         """
-        self._num_stages = num_stages
-        self._section, self._config, self._folder, self._find_ontology = section, config, folder, find_ontology
+        assert config.workers is not None
+        self._section, self._num_stages = config.workers, num_stages
+        self._config, self._folder, self._find_ontology = config, folder, find_ontology
         self._handles: list[_WorkerHandle] = []
         self._changed = threading.Condition()
         self._aborted = threading.Event()
@@ -203,7 +190,7 @@ class RayWorkers:
         """
         described = self._start()
         kind = WorkersGeometryModel if described.waits_for_geometry else WorkersModel
-        return kind(described.class_names, described.traits, described.warnings, self)
+        return kind(described.class_names, described.traits, described.warnings, described.tasks_per_call, self)
 
     def usage(self) -> dict[str, float]:
         """Returns the sum of the workers' usage counters."""
@@ -263,9 +250,10 @@ class RayWorkers:
     # Start
 
     def _start(self) -> ModelDescription:
-        ray = _import_ray()
-        self._has_connected = _connect(ray, self._section)
-        num, gpus, cores = _shares(ray, self._section)
+        ray = import_ray()
+        self._has_connected = connect(ray, self._section)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        num, gpus, cores = divide(nodes, self._section)
         job = Job(
             config=self._config.model_copy(
                 update={"source": FolderSection(path=Path()), "sink": None, "workers": None, "routing": ()}
@@ -278,11 +266,11 @@ class RayWorkers:
             cache_bytes=int(getattr(self._config.source, "cache_gb", 20.0) * 1e9),
         )
         actor = ray.remote(InferenceActor).options(
-            num_cpus=_part_of(cores, self._num_stages),
-            num_gpus=_part_of(gpus, self._num_stages),
+            num_cpus=part_of(cores, self._num_stages),
+            num_gpus=part_of(gpus, self._num_stages),
             max_restarts=-1,  # only its tasks are lost with a worker, and the run gives them to others
             max_task_retries=0,
-            # One more for the task that a restarted worker gets while Ray still counts the calls of the dead one.
+            # One thread for `status`, and one for a task that comes before Ray has ended the last call.
             max_concurrency=TASKS_PER_WORKER + 2,
         )
         self._handles = [_WorkerHandle(f"worker {number}", actor.remote(job)) for number in range(1, num + 1)]
@@ -296,17 +284,13 @@ class RayWorkers:
         self, tasks: Iterable[Task | InferredTask[Any] | TaskResult]
     ) -> Iterator[list[Task] | InferredTask[Any] | TaskResult]:
         """Yields the tasks that a worker gets at once. Images share batches, so they go by as many as fill one."""
-        size = 1
-        if self._config.classifier is not None:
-            asked = self._config.classifier.batch_size
-            size = (self.model.traits.batch_size or 32) if asked == "auto" else asked
         chunk: list[Task] = []
         for task in tasks:
             if isinstance(task, InferredTask | TaskResult):
                 yield task
                 continue
             chunk.append(task)
-            if len(chunk) == size:
+            if len(chunk) == self.model.tasks_per_call:
                 yield chunk
                 chunk = []
         if chunk:
@@ -354,9 +338,9 @@ class RayWorkers:
                     return answer[0]
                 except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
                     handle.set_down()
-                    reason = _first_line(error)
+                    reason = first_line(error)
                 except ray.exceptions.RayError as error:  # a result that cannot travel, or a bug
-                    failure = Failure("WorkerError", f"the worker raised: {_first_line(error)}")
+                    failure = Failure("WorkerError", f"the worker raised: {first_line(error)}")
                     return [InferredTask(work.key, failure=failure) for work in works]
             deaths += 1
             _LOG.info("%s ended: %s", handle.name, reason)
@@ -551,24 +535,6 @@ def _plugin_files(config: Config, folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names if name.endswith(".py") and (folder / name).is_file()}
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"\x1b\[\d+m", "", lines[0])[:300] if lines else type(error).__name__
-
-
-# Ray
-
-
-def _part_of(resource: float, num_stages: int) -> float:
-    """Returns what each of several stages asks Ray for, so that all get it; Ray takes fractions below 1 only.
-
-    >>> _part_of(1.0, 2), _part_of(3, 2), _part_of(4, 1)
-    (0.5, 1, 4)
-    """
-    part = resource / num_stages
-    return part if part < 1 else int(part)
-
-
 def _describe(ray: Any, handle: _WorkerHandle, answer: Any) -> ModelDescription:
     """Returns a worker's description of its model; asks again if the worker dies meanwhile, a few times.
 
@@ -583,7 +549,7 @@ def _describe(ray: Any, handle: _WorkerHandle, answer: Any) -> ModelDescription:
             raise MachineError(text) from None
         except ray.exceptions.RayError as error:
             if deaths == MAX_DEATHS:
-                text = f"workers: {handle.name} ended {deaths} times while it loaded the model: {_first_line(error)}"
+                text = f"workers: {handle.name} ended {deaths} times while it loaded the model: {first_line(error)}"
                 raise MachineError(text) from None
             _wait_until_up(ray, handle)
             answer = handle.actor.describe.remote()
@@ -605,96 +571,3 @@ def _wait_until_up(ray: Any, handle: _WorkerHandle) -> None:
             return
         except ray.exceptions.RayError:
             time.sleep(POLL_SECONDS)
-
-
-def _require_ray() -> None:
-    if importlib.util.find_spec("ray") is None:
-        raise MachineError("workers: Ray is not installed: uv sync --extra ray, or pip install 'prelabel[ray]'")
-
-
-def _import_ray() -> Any:
-    _require_ray()
-    # If the run was started by `uv run`, Ray 2.47 and later would start each worker by it too, and upload the working
-    # directory. Ray also sends usage statistics home.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-    from ray._private import ray_constants
-
-    # Ray reads the variable when it is imported, and another package may have imported it before: Ultralytics does.
-    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
-    return ray
-
-
-def _connect(ray: Any, section: WorkersSection) -> bool:
-    """Joins a cluster, or starts one on this machine; returns False if this process has joined one already.
-
-    Raises:
-        ConfigError: there is no cluster at the address, or it cannot be joined.
-        MachineError: Ray does not start here.
-    """
-    if ray.is_initialized():
-        return False
-    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
-    try:
-        with _without_secrets():
-            if section.address is None:
-                num = section.num if section.num != "auto" else 1
-                cores = max(usable_cores(), num * (section.cpus if section.cpus != "auto" else 1))
-                ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
-            else:
-                _check_answers(section.address)
-                ray.init(address=section.address, **options)
-        return True
-    except (OSError, RuntimeError, ValueError) as error:
-        if section.address is None:
-            raise MachineError(f"workers: Ray does not start on this machine: {_first_line(error)}") from error
-        raise _cannot_join(section.address, error) from error
-
-
-def _cannot_join(address: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"workers.address: {address}: cannot be joined: {_first_line(error)}: start the cluster first "
-        "(`ray start --head`), with the same versions of Ray and Python, or leave address out"
-    )
-
-
-def _check_answers(address: str) -> None:
-    """Raises an OSError if nothing answers at `host:port`; Ray would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-
-
-@contextmanager
-def _without_secrets() -> Iterator[None]:
-    """Hides the key from what is started: Ray's processes and workers inherit the environment."""
-    hidden = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-def _shares(ray: Any, section: WorkersSection) -> tuple[int, float, int]:
-    """Returns the number of workers, and the GPUs and CPU cores of each.
-
-    Raises:
-        ConfigError: the cluster has less than the config asks for.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    num_gpus, num_cores = (sum(node.get(kind, 0) for node in nodes) for kind in ("GPU", "CPU"))
-    gpus = section.gpus if num_gpus else 0.0
-    most = max(1, int(num_gpus // gpus)) if gpus else 1
-    num = most if section.num == "auto" else section.num
-    if num * gpus > num_gpus:
-        raise ConfigError(f"workers: {num} workers with {gpus:g} GPUs each, the cluster has {num_gpus:g}: lower num")
-    cores = max(1, int(num_cores // num)) if section.cpus == "auto" else section.cpus
-    if section.cpus == "auto":  # an even share must also fit on the node
-        largest = max((int(node.get("CPU", 0)) for node in nodes), default=1)
-        cores = min(cores, max(1, largest))
-    if num * cores > num_cores:
-        raise ConfigError(
-            f"workers: {num} workers with {cores} CPU cores each, the cluster has {num_cores:g}: lower num or cpus"
-        )
-    return num, gpus, cores

@@ -20,11 +20,13 @@ from PIL import Image
 
 from prelabel.cli.commands import run_config
 from prelabel.config.load import check_config
+from prelabel.config.sections import WorkersSection
 from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, FetchError, PluginError
 from prelabel.run.actor import InferenceActor, Job, TaskStarted, _plugin_folder
+from prelabel.run.ray_cluster import divide, import_ray
 from prelabel.run.work import Work
-from prelabel.run.workers import RayWorkers, _import_ray, describe_workers
+from prelabel.run.workers import RayWorkers, describe_workers
 from tests.encord_server import EncordServer
 from tests.encord_server.faults import Status
 from tests.kept import write_grey_clip
@@ -98,7 +100,7 @@ class Broken:
 def cluster() -> Iterator[ModuleType]:
     """A Ray cluster with four cores and one GPU, according to Ray."""
     pytest.importorskip("ray")
-    ray = _import_ray()
+    ray = import_ray()
     ray.init(
         address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )
@@ -229,8 +231,11 @@ def test_a_model_that_does_not_load_ends_the_run_with_its_reason(cluster, folder
 @pytest.mark.parametrize(
     ("workers", "complaint"),
     [
-        ({"num": 9, "gpus": 0, "cpus": 1}, "9 workers with 1 CPU cores each, the cluster has 4: lower num or cpus"),
-        ({"num": 2, "gpus": 1}, "2 workers with 1 GPUs each, the cluster has 1: lower num"),
+        (
+            {"num": 9, "gpus": 0, "cpus": 1},
+            "9 workers with 1 CPU each do not fit: the cluster has 4 CPU and 1 GPU",
+        ),
+        ({"num": 2, "gpus": 1, "cpus": 1}, "2 workers with 1 CPU and 1 GPU each do not fit"),
     ],
 )
 def test_more_than_the_cluster_has_is_refused(cluster, folder, monkeypatch, workers, complaint):
@@ -242,8 +247,8 @@ def test_more_than_the_cluster_has_is_refused(cluster, folder, monkeypatch, work
 def test_workers_of_two_stages_share_the_cluster(cluster, folder):
     values = yaml.safe_load(config_in(folder).read_text())
     config = check_config(values, "test")
-    section = config.workers.model_copy(update={"num": 1, "cpus": 4})
-    stages = [RayWorkers(section, config, folder, lambda: None, num_stages=2) for _ in range(2)]
+    config = config.model_copy(update={"workers": config.workers.model_copy(update={"num": 1, "cpus": 4})})
+    stages = [RayWorkers(config, folder, lambda: None, num_stages=2) for _ in range(2)]
     assert [stage.model.class_names for stage in stages] == [("thing",)] * 2
     for stage in stages:
         stage.close()
@@ -278,7 +283,7 @@ def job_in(folder: Path, plugin_files: dict[str, bytes] | None = None) -> Job:
 
 def test_a_cluster_that_is_not_there_is_named(folder):
     ended = prelabel_run(config_in(folder, workers={"num": 2, "address": "127.0.0.1:1"}), folder).communicate()
-    assert "workers.address: 127.0.0.1:1: cannot be joined" in ended[1]
+    assert "workers.address: cannot join 127.0.0.1:1" in ended[1]
     assert "Traceback" not in ended[1]
 
 
@@ -434,3 +439,17 @@ def test_check_says_where_the_model_will_run(folder, sections, said):
     values = yaml.safe_load(config_in(folder, **sections).read_text())
     config = check_config({key: value for key, value in values.items() if value is not None}, "test")
     assert describe_workers(config).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "section", "expected"),
+    [
+        ([{"CPU": 8}], {}, (1, 0.0, 8)),
+        ([{"CPU": 8, "GPU": 4}], {}, (4, 1.0, 2)),
+        ([{"CPU": 0}, {"CPU": 16, "GPU": 2}, {"CPU": 4, "GPU": 2}], {}, (4, 1.0, 2)),  # a head without work
+        ([{"CPU": 8, "GPU": 1}], {"gpus": 0.5}, (2, 0.5, 4)),
+        ([{"CPU": 8}, {"CPU": 8}], {"num": 3}, (3, 0.0, 4)),
+    ],
+)
+def test_a_cluster_is_divided_so_that_each_worker_fits_on_a_machine(nodes, section, expected):
+    assert divide(nodes, WorkersSection(**section)) == expected
