@@ -51,8 +51,8 @@ def once(flag):
 class Thing:
     class_names = ("thing",)
 
-    def __init__(self, folder: str, die_at: str = "", seconds: float = 0.0):
-        self.folder, self.seconds = Path(folder), seconds
+    def __init__(self, folder: str, die_at: str = "", seconds: float = 0.0, hold_after: int = 0):
+        self.folder, self.seconds, self.hold_after, self.calls = Path(folder), seconds, hold_after, 0
         (self.folder / f"pid-{os.getpid()}").write_text(" ".join(os.environ))
         if once(self.folder / "die at start"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -69,13 +69,16 @@ class Thing:
 
     def detect(self, batch):
         time.sleep(self.seconds)
+        self.calls += 1
+        while self.calls > self.hold_after > 0 and not (self.folder / "go on").exists():
+            time.sleep(0.05)
         brightness = [int(frame[0, 0, 0]) for frame in batch.data]
         if max(brightness) > 200:
             os.kill(os.getpid(), signal.SIGKILL)
         if once(self.folder / "die in a batch"):
             os.kill(os.getpid(), signal.SIGKILL)
         if once(self.folder / "hang"):
-            ctypes.PyDLL(None).sleep(60)  # keeps the interpreter's lock
+            ctypes.PyDLL(None).sleep(600)  # keeps the interpreter's lock
         return [Detections([(index, 2, 20 + index, 20)], [0.75], [0]) for index in batch.frame_indices.tolist()]
 
 class Shade:
@@ -216,9 +219,7 @@ def test_a_worker_that_keeps_the_interpreter_to_itself_is_restarted(cluster, fol
     monkeypatch.chdir(folder)
     (folder / "hang").write_text("")
     workers = {"num": 1, "gpus": 0, "cpus": 1, "stall_seconds": 3}
-    began = time.monotonic()
     assert run_config(config_in(folder, workers=workers)) == 0
-    assert time.monotonic() - began < 55
     assert len(rows_of(folder)) == 6
 
 
@@ -299,6 +300,14 @@ def prelabel_run(config: Path, folder: Path, **environment: str) -> subprocess.P
     )
 
 
+def wait_for(process: subprocess.Popen[str], event: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == event:
+            return
+    pytest.fail(f"ended without {event}")
+
+
 def pids_in(folder: Path) -> set[int]:
     return {int(path.name.removeprefix("pid-")) for path in folder.glob("pid-*")}
 
@@ -312,19 +321,18 @@ def are_alive(pids: set[int]) -> list[int]:
 
 
 def test_workers_end_with_a_killed_run_and_the_next_run_goes_on(folder):
-    detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "seconds": 0.5}
+    detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "hold_after": 3}
     process = prelabel_run(config_in(folder, detector=detector), folder)
-    for line in process.stdout:
-        if json.loads(line)["event"] == "task_done":
-            break
+    wait_for(process, "task_done")
     workers = pids_in(folder)
     assert are_alive(workers)
     process.kill()
     process.communicate()
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 120
     while are_alive(workers):
         assert time.monotonic() < give_up
         time.sleep(0.2)
+    (folder / "go on").touch()
     process = prelabel_run(config_in(folder, detector=detector, workers=None), folder)
     process.communicate()
     assert process.returncode == 0
@@ -335,15 +343,15 @@ def test_workers_end_with_a_killed_run_and_the_next_run_goes_on(folder):
 
 
 def test_a_stop_request_ends_a_run_with_workers_after_their_tasks(folder):
-    detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "seconds": 0.7}
+    detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "hold_after": 3}
     process = prelabel_run(config_in(folder, detector=detector, workers={"num": 1, "gpus": 0, "cpus": 1}), folder)
-    for line in process.stdout:
-        if json.loads(line)["event"] == "task_done":
-            break
+    wait_for(process, "task_done")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=100)
+    wait_for(process, "stopping")
+    (folder / "go on").touch()
+    process.communicate()
     assert process.returncode == 130
-    assert 1 <= len(rows_of(folder)) < 6
+    assert 2 <= len(rows_of(folder)) <= 3  # the worker has two tasks, and may have got a third before the signal
 
 
 def test_the_tasks_of_a_removed_machine_are_done_again(folder, monkeypatch):
@@ -361,7 +369,7 @@ def test_the_tasks_of_a_removed_machine_are_done_again(folder, monkeypatch):
             if json.loads(line)["event"] == "task_done":
                 break
         cluster.remove_node(nodes[0], allow_graceful=False)
-        _, said = process.communicate(timeout=200)
+        _, said = process.communicate()
     finally:
         cluster.shutdown()
     assert process.returncode == 0, said
