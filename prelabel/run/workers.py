@@ -1,7 +1,7 @@
-"""Workers on Ray: the run's side. It places the workers, gives them tasks, and goes on when one of them dies.
+"""The run's side of workers on Ray: it starts them, gives them tasks, and goes on when one of them dies.
 
-Each task of the run waits on a thread of its own for its result, so there are twice as many threads as workers: one
-task is inferred while the next one is fetched. Whatever takes time on the workers' side, the run only waits.
+Each worker has two tasks at a time: it infers one and fetches the next. For each of these tasks, a thread of the run
+waits for the result.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from prelabel.runtime.progress import Progress
 from prelabel.store.report import WorkerReport
 
 TASKS_PER_WORKER = 2
-"""Per worker: one that is inferred, and one that is fetched meanwhile."""
+"""One task is inferred while the next one is fetched."""
 MAX_DEATHS = 3
 """A task is not tried again if this many workers have ended while they had it."""
 MAX_LINKS = 3
@@ -53,7 +53,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WorkersModel:
-    """Stands for the model that the workers hold.
+    """Facts about the model that the workers hold. It cannot infer by itself.
 
     Attributes:
         class_names: names by class id.
@@ -85,22 +85,22 @@ class WorkersModel:
 
 @dataclass(frozen=True)
 class WorkersGeometryModel(WorkersModel):
-    """Stands for a detector whose masks, keypoints or rotated boxes must be requested."""
+    """Facts about a detector whose masks, keypoints or rotated boxes must be requested."""
 
     def with_geometry(self, class_ids: frozenset[int]) -> WorkersGeometryModel:
-        """Returns this: each worker requests what the labels need by itself."""
+        """Returns this object, since each worker requests by itself what the labels need."""
         return self
 
 
 @dataclass(frozen=True)
 class WorkersDetector(LiveDetector):
-    """The detector that a config names, in workers."""
+    """The detector that a config names, if it runs in workers."""
 
     workers: RayWorkers = field(kw_only=True)
 
     @cached_property
     def detector(self) -> Detector:
-        """What the run knows of the workers' detector."""
+        """The facts about the workers' detector."""
         return self.workers.model
 
 
@@ -112,7 +112,7 @@ class WorkersClassifier(ClassifierParts):
 
     @cached_property
     def classifier(self) -> Classifier:
-        """What the run knows of the workers' classifier."""
+        """The facts about the workers' classifier."""
         return self.workers.model
 
 
@@ -283,7 +283,7 @@ class RayWorkers:
     def _chunks(
         self, tasks: Iterable[Task | InferredTask[Any] | TaskResult]
     ) -> Iterator[list[Task] | InferredTask[Any] | TaskResult]:
-        """Yields the tasks that a worker gets at once. Images share batches, so they go by as many as fill one."""
+        """Yields the tasks that a worker gets at once. Images of several tasks share a batch."""
         chunk: list[Task] = []
         for task in tasks:
             if isinstance(task, InferredTask | TaskResult):
@@ -371,8 +371,8 @@ class RayWorkers:
 
         Args:
             stop: a second stop request ends the waiting.
-            alone: wait for a worker without tasks, and keep others away: so that a task that ends workers takes no
-                other task with it.
+            alone: wait for a worker without tasks, and give it no other task meanwhile. So a task that ends workers
+                harms no other task.
 
         Raises:
             Stopped: a second stop request.

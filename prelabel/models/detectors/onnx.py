@@ -39,9 +39,9 @@ from prelabel.models.detectors.onnx_graph import (
     read_graph,
 )
 from prelabel.models.detectors.postprocess import (
-    HostCopy,
     NmsConfig,
     Rows,
+    copy_table,
     filter_rows,
     nms_batched,
     nms_per_image,
@@ -165,18 +165,12 @@ class OnnxDetector(NetworkDetector):
         _log.warning("%s", warning)
 
     def _start(self, frames: torch.Tensor) -> PendingBatch:
-        num_frames = len(frames)
         # On a GPU, NMS image by image would wait for the device once per image.
         table, is_exact = self._table(frames, is_batched=self._device.type != "cpu")
-        if is_exact is not None:  # appended as one more image, so that one copy brings both to the host
-            table = torch.cat([table, is_exact.float().expand(1, *table.shape[1:])])
-        copied = HostCopy(table)
+        wait = copy_table(table, is_exact, lambda: self._table(frames, is_batched=False)[0])
 
         def rows() -> list[Rows]:
-            table, flag = np.split(copied.wait(), [num_frames])
-            if not flag.all():  # batched NMS was not exact
-                table = self._table(frames, is_batched=False)[0].cpu().numpy()
-            found = rows_of_table(table)
+            found = rows_of_table(wait())
             self._check_class_ids(np.concatenate([of[:, 5] for of in found]))
             return found
 

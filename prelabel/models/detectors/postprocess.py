@@ -249,6 +249,28 @@ class HostCopy:
         return values
 
 
+def copy_table(
+    table: torch.Tensor, is_exact: torch.Tensor | None, compute_exactly: Callable[[], torch.Tensor]
+) -> Callable[[], NDArray[np.float32]]:
+    """Starts the copy of a table to the host, and returns a function that waits for it.
+
+    Args:
+        table: (N, max_det, 6 or more).
+        is_exact: a bool scalar of `nms_batched`; None if the table is known to be exact.
+        compute_exactly: returns the table by `nms_per_image`; called if the table is not exact.
+    """
+    num_frames = len(table)
+    if is_exact is not None:  # appended as one more image, so that one copy brings both to the host
+        table = torch.cat([table, is_exact.float().expand(1, *table.shape[1:])])
+    copied = HostCopy(table)
+
+    def wait() -> NDArray[np.float32]:
+        rows, flag = np.split(copied.wait(), [num_frames])
+        return rows if flag.all() else compute_exactly().cpu().numpy()
+
+    return wait
+
+
 def rows_of_table(table: NDArray[np.float32]) -> list[Rows]:
     """Returns each frame's rows of a table on the host, without unused rows and boxes without area.
 

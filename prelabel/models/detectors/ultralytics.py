@@ -17,9 +17,9 @@ from prelabel.data.geometry import GeometryKind, OutputSpec
 from prelabel.errors import ConfigError, MachineError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
 from prelabel.models.detectors.postprocess import (
-    HostCopy,
     NmsConfig,
     Rows,
+    copy_table,
     filter_rows,
     nms_batched,
     nms_per_image,
@@ -128,19 +128,14 @@ class UltralyticsDetector(NetworkDetector):
         return True
 
     def _start(self, frames: torch.Tensor) -> PendingBatch:
-        num_frames, height, width = frames.shape[:3]
+        height, width = frames.shape[1:3]
         inputs, to_frame = self._prepare(frames)
         prediction, prototypes = self._forward(inputs)
         table, is_exact = self._keep(prediction)
-        table = to_frame(table)
-        if is_exact is not None:  # appended as one more image, so that one copy brings both to the host
-            table = torch.cat([table, is_exact.float().expand(1, *table.shape[1:])])
-        copied = HostCopy(table)
+        wait = copy_table(to_frame(table), is_exact, lambda: to_frame(self._keep_exactly(prediction)))
 
         def rows() -> list[Rows]:
-            table, flag = np.split(copied.wait(), [num_frames])
-            if not flag.all():  # batched NMS was not exact, so NMS runs again and waits for the GPU
-                table = to_frame(self._keep_exactly(prediction)).cpu().numpy()
+            table = wait()
             return rows_of_table(upright_table(table, height, width) if self._kind == "rotated_box" else table)
 
         def geometry(frames: list[Rows]) -> list[NDArray[np.object_]]:
