@@ -17,6 +17,7 @@ from prelabel.errors import ConfigError, MachineError
 from prelabel.runtime.process_settings import usable_cores
 
 CONNECT_SECONDS = 10.0
+MAX_WORKERS_PER_CORE = 4
 SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE", "ENCORD_WEBHOOK_SECRET")
 """Variables that workers must not inherit."""
 
@@ -61,7 +62,9 @@ def connect(ray: Any, section: WorkersSection) -> bool:
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
     if section.address is None:
         num, cpus = (1 if value == "auto" else value for value in (section.num, section.cpus))
-        options |= {"num_cpus": max(usable_cores(), num * cpus), "include_dashboard": False}
+        # Workers that mostly wait may be more than there are cores, but not any number of them: each takes memory.
+        cores = min(max(usable_cores(), num * cpus), MAX_WORKERS_PER_CORE * usable_cores())
+        options |= {"num_cpus": cores, "include_dashboard": False}
     try:
         with _without_secrets():
             ray.init(address=section.address or "local", **options)

@@ -461,3 +461,10 @@ def test_check_says_where_the_model_will_run(folder, sections, said):
 )
 def test_a_cluster_is_divided_so_that_each_worker_fits_on_a_machine(nodes, section, expected):
     assert divide(nodes, WorkersSection(**section)) == expected
+
+
+def test_any_number_of_workers_on_one_machine_is_refused(folder):
+    process = prelabel_run(config_in(folder, workers={"num": 9999}), folder)
+    _, said = process.communicate()
+    assert process.returncode == 2
+    assert "workers: 9999 workers with 1 CPU each do not fit: the cluster has" in said
