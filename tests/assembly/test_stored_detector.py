@@ -14,9 +14,9 @@ from prelabel.config.load import check_config
 from prelabel.errors import ConfigError
 from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
+from prelabel.testing.encord_server import AGENT, ANNOTATE, REVIEW
+from prelabel.testing.encord_server.populated import Platform
 from tests.encord_fixtures import NUM_FRAMES
-from tests.encord_server import AGENT, ANNOTATE, REVIEW
-from tests.encord_server.populated import Platform
 from tests.kept import write_grey_clip
 from tests.running import run
 

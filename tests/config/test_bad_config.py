@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from prelabel.cli import app as cli
-from tests.encord_server import AGENT, ANNOTATE
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import AGENT, ANNOTATE
+from prelabel.testing.encord_server.populated import Platform
 from tests.kept import write_grey_clip
 
 pytestmark = pytest.mark.timeout(120)

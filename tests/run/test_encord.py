@@ -12,9 +12,9 @@ from prelabel.cli.commands import run_config
 from prelabel.config.load import check_config
 from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
+from prelabel.testing.encord_server import AGENT, ANNOTATE, REVIEW, LostAnswer, MalformedJson, Status, Truncated
+from prelabel.testing.encord_server.populated import Platform
 from tests.encord_fixtures import NUM_FRAMES
-from tests.encord_server import AGENT, ANNOTATE, REVIEW, LostAnswer, MalformedJson, Status, Truncated
-from tests.encord_server.populated import Platform
 from tests.running import run_whole
 
 pytestmark = [

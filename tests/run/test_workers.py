@@ -27,8 +27,8 @@ from prelabel.run.actor import InferenceActor, Job, TaskStarted, _plugin_folder
 from prelabel.run.ray_cluster import divide, import_ray
 from prelabel.run.work import Work
 from prelabel.run.workers import RayWorkers, describe_workers
-from tests.encord_server import EncordServer
-from tests.encord_server.faults import Status
+from prelabel.testing.encord_server import EncordServer
+from prelabel.testing.encord_server.faults import Status
 from tests.kept import write_grey_clip
 from tests.killing import KillPoint, Scene
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from prelabel.cli.commands import run_config
 from prelabel.errors import SetupError
-from tests.encord_server.ontologies import editor, ontology_object
+from prelabel.testing.encord_server.ontologies import editor, ontology_object
 from tests.kept import write_grey_clip
 from tests.run.agents.platforms import text_classification
 
