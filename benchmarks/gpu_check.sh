@@ -17,7 +17,7 @@ python=${PYTHON:-python3}
 
 # Not carried: what machines with torch have, decord's build without CUDA, polars (Ultralytics reads CSV files with it).
 CARRIED="annotated-types av cffi cryptography defusedxml encord faster-coco-eval hypothesis iniconfig orjson packaging
-  pluggy prometheus-client pycparser pydantic pydantic-core pydeprecate pygments pytest pytest-timeout sortedcontainers supervision
+  pluggy prometheus-client pycparser pydantic pydantic-core pydeprecate pygments pynvvideocodec pytest pytest-timeout sortedcontainers supervision
   torchcodec trackers typing-inspection ultralytics ultralytics-platform ultralytics-thop"
 
 gather() {

@@ -28,7 +28,7 @@ from prelabel.labels.whole_tracks import TrackLimits
 from prelabel.models.tiling import Tiles
 from prelabel.plugins.affects import Affects
 
-VIDEO_READERS = ("decord", "pyav", "torchcodec")
+VIDEO_READERS = ("decord", "nvdec", "pyav", "torchcodec")
 """The built-in video readers. Each can start at any keyframe."""
 
 
@@ -36,7 +36,7 @@ class ReaderSection(PluginSection):
     """How media are decoded."""
 
     use: Annotated[str, Affects.DETECTIONS] = Field(
-        "auto", description="auto | decord | torchcodec | pyav | mine.py:Mine"
+        "auto", description="auto | decord | torchcodec | nvdec | pyav | mine.py:Mine"
     )
     device: Annotated[str, BeforeValidator(read_device), Affects.DETECTIONS] = Field(
         "auto", description="auto | cpu | cuda | cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$"

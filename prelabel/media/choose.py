@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from prelabel.config.sections import VIDEO_READERS, ReaderSection
 from prelabel.data.frames import Media
 from prelabel.errors import MachineError
-from prelabel.media import decord, torchcodec
+from prelabel.media import decord, nvdec, torchcodec
 from prelabel.media.cuda import count_engines
 from prelabel.media.index import VideoIndex, index_video
 from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import VideoReader
 
 CPU_READERS = ("images", "pyav")
-GPU_READERS = ("decord", "torchcodec")
+GPU_READERS = ("decord", "nvdec", "torchcodec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,21 @@ class MachineFacts:
         num_gpus: CUDA devices that torch sees.
         no_decord: why decord cannot decode on a GPU; None if it can.
         no_torchcodec: why torchcodec cannot decode on a GPU; None if it can.
+        no_nvdec: why PyNvVideoCodec cannot decode on a GPU; None if it can.
     """
 
     num_gpus: int
     no_decord: str | None
     no_torchcodec: str | None
+    no_nvdec: str | None
 
 
 def probe_machine() -> MachineFacts:
-    """Returns the decoders of this machine. Loads decord and torchcodec only if there is a GPU."""
+    """Returns the decoders of this machine. Loads GPU decoders only if there is a GPU."""
     num_gpus = count_gpus()
     if not num_gpus:
-        return MachineFacts(0, "there is no GPU", "there is no GPU")
-    return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"))
+        return MachineFacts(0, *["there is no GPU"] * 3)
+    return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"), nvdec.probe())
 
 
 @functools.cache  # torch loads NVML again on every call
@@ -143,7 +145,11 @@ def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts |
     no_torchcodec = machine.no_torchcodec or torchcodec.refuse(index, on_gpu=True) or _no_nvdec(index)
     if no_torchcodec is None:
         return ReaderChoice("torchcodec", gpu, f"torchcodec decodes on the GPU; decord does not: {no_decord}.")
-    return ReaderChoice("pyav", "cpu", f"No GPU decoder takes it: decord: {no_decord}; torchcodec: {no_torchcodec}.")
+    no_nvdec = machine.no_nvdec or nvdec.refuse(index)
+    if no_nvdec is None:
+        return ReaderChoice("nvdec", gpu, f"PyNvVideoCodec decodes on the GPU; torchcodec does not: {no_torchcodec}.")
+    reasons = f"decord: {no_decord}; torchcodec: {no_torchcodec}; nvdec: {no_nvdec}"
+    return ReaderChoice("pyav", "cpu", f"No GPU decoder takes it: {reasons}.")
 
 
 def gpu_of(choice: ReaderChoice) -> str | None:
@@ -152,7 +158,7 @@ def gpu_of(choice: ReaderChoice) -> str | None:
         return None
     if choice.device.startswith("cuda"):
         return choice.device
-    return "cuda:0" if choice.use == "torchcodec" or decord.probe(0) is None else None
+    return "cuda:0" if choice.use != "decord" or decord.probe(0) is None else None
 
 
 def build_reader(choice: ReaderChoice, media: Media, section: ReaderSection, folder: Path) -> VideoReader:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -70,6 +71,28 @@ def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Vid
             return
         if packet.size or packet.dts is None:  # an empty packet in mid-file would end decoding
             yield packet
+
+
+def packets_from(path: Path, first: int, first_pts: int) -> Generator[Packet[VideoStream], None, None]:
+    """Yields the packets with content from a closed GOP start on. If seeking misses it, reads from the file's start.
+
+    Args:
+        path: of the file.
+        first: number of the frame at which the GOP starts.
+        first_pts: its time in units of the stream.
+    """
+    if first:
+        with open_video(path) as (container, stream):
+            container.seek(first_pts, stream=stream)
+            packets = (packet for packet in demux(container, stream) if packet.size)
+            packet = next(packets, None)
+            if packet is not None and packet.pts == first_pts:
+                yield packet
+                yield from packets
+                return
+    with open_video(path) as (container, stream):
+        # No frame crosses this keyframe, so `first` packets come before it.
+        yield from islice((packet for packet in demux(container, stream) if packet.size), first, None)
 
 
 def _pick_stream(container: InputContainer, name: str) -> VideoStream:
