@@ -43,6 +43,8 @@ PY
     python3 -m zipfile --extract "$wheel" "$wheels/packages/$(basename "$wheel" | cut -d- -f1)"
   done
   rm -r "$wheels"/packages/prelabel/prelabel # only what names its readers and detectors; the code is the repository's
+  # PyNvVideoCodec's wheel holds its samples, and each of FFmpeg's libraries three times. Only the middle name is loaded.
+  rm -r "$wheels"/packages/pynvvideocodec/{samples,benchmarks,PyNvVideoCodec/libav*.so,PyNvVideoCodec/libav*.so.*.*}
   rm -rf "$carried" && mkdir "$carried"
   tar --create --xz --file "$carried/packages.tar.xz" --directory "$wheels" packages
   cp "$weights" "$carried/yolo11n.pt"
