@@ -88,7 +88,7 @@ def read_images(
     """
     with task.open() as media:
         for batch in read_frames(assembly, task, media, record, frame_indices):
-            yield from zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True)
+            yield from zip(batch.frame_indices.tolist(), batch.array, strict=True)
 
 
 JPEG_QUALITY = 95

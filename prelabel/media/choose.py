@@ -17,6 +17,7 @@ from prelabel.media.cuda import count_engines
 from prelabel.media.index import VideoIndex, index_video
 from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import VideoReader
+from prelabel.runtime.gpus import has_driver
 
 CPU_READERS = ("images", "pyav")
 GPU_READERS = ("decord", "nvdec", "torchcodec")
@@ -67,6 +68,8 @@ def probe_machine() -> MachineFacts:
 @functools.cache  # torch loads NVML again on every call
 def count_gpus() -> int:
     """Returns how many CUDA devices torch sees."""
+    if not has_driver():
+        return 0
     import torch
 
     return int(torch.cuda.device_count())

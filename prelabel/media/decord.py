@@ -229,7 +229,7 @@ class DecordReader:
             for number, frame in frames:
                 if frame is not None:
                     batch = next(batches, None)
-                    right = None if batch is None else batch.data.numpy()[0][::4, ::4].astype(np.int16)
+                    right = None if batch is None else batch.array[0][::4, ::4].astype(np.int16)
                     if right is None or np.abs(right - frame[::4, ::4]).mean() > MAX_DIFFERENCE:
                         raise FrameCountError(
                             f"{self._path.name}: decord gave another frame as frame {number}: set reader.use: auto"

@@ -274,7 +274,7 @@ def _read_frames(
         for batch in reader.batches(wanted, batch_size):
             where = f"batch of frames {batch.frame_indices.tolist()}"
             assert 1 <= len(batch) <= batch_size, f"{where}: got {len(batch)}, expected 1 to {batch_size}"
-            height, width = batch.data.shape[1:3]
+            height, width = batch.shape[1:3]
             sizes = reader.info.sizes(batch.frame_indices)
             assert (sizes == (width, height)).all(), f"{where}: got {width} x {height}, info says {sizes.tolist()}"
             full = len(batch) == batch_size or bool(reader.info.frame_sizes)
@@ -283,7 +283,7 @@ def _read_frames(
             assert (np.diff(batch.pts_seconds) >= 0).all(), f"{where}: pts_seconds goes back"
             last_seconds = batch.pts_seconds[-1]
             numbers += batch.frame_indices.tolist()
-            frames |= zip(batch.frame_indices.tolist(), batch.data.cpu().numpy().copy(), strict=True)
+            frames |= zip(batch.frame_indices.tolist(), batch.array.copy(), strict=True)
     assert numbers == wanted.tolist(), f"asked for frames {wanted.tolist()}, got {numbers}: a stream must not end short"
     return frames
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from prelabel.data.boxes import Letterbox
 from prelabel.errors import ConfigError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch
+from prelabel.models.detectors.host import NmsConfig, Rows, move_to_frame
 from prelabel.models.detectors.onnx_formats import (
     FORMATS,
     BoxUnits,
@@ -39,8 +40,6 @@ from prelabel.models.detectors.onnx_graph import (
     read_graph,
 )
 from prelabel.models.detectors.postprocess import (
-    NmsConfig,
-    Rows,
     copy_table,
     filter_rows,
     nms_batched,
@@ -48,7 +47,7 @@ from prelabel.models.detectors.postprocess import (
     rows_of_table,
     sort_rows,
 )
-from prelabel.models.detectors.preprocess import boxes_from_letterbox, grey_frames, pad_frames, resize_smoothly
+from prelabel.models.detectors.preprocess import grey_frames, pad_frames, resize_smoothly
 from prelabel.models.weights import Weights, sha256_of
 
 _log = logging.getLogger(__name__)
@@ -191,7 +190,7 @@ class OnnxDetector(NetworkDetector):
                 flags.append(is_exact)
             else:
                 tables.append(nms_per_image(found, self._reading.num_classes, self._nms))
-        table = boxes_from_letterbox(torch.cat(tables), box, height, width)
+        table = move_to_frame(torch.cat(tables), box, height, width)
         return table, torch.stack(flags).all() if flags else None
 
     def _letterbox(self, height: int, width: int) -> Letterbox:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from prelabel.errors import ConfigError, MachineError, WeightsError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
-from prelabel.models.detectors.postprocess import Rows
+from prelabel.models.detectors.host import Rows
 from prelabel.models.detectors.words import (
     EXAMPLE,
     WORD_MODEL_TYPES,

@@ -133,7 +133,7 @@ class TaskMedia:
             with closing(opened.batches(wanted, FRAMES_A_BATCH)) as batches:
                 for batch in batches:
                     self.stop.check()
-                    arrays = batch.data.cpu().numpy()
+                    arrays = batch.array
                     for number, index in enumerate(batch.frame_indices.tolist()):
                         yield Frame(index, float(batch.pts_seconds[number]), arrays[number].copy())
                     self.progress.frames(len(batch))
