@@ -50,7 +50,7 @@ def expand_shorthands(
     >>> expand_shorthands({"conf": 0.4, "tracks": True, "stride": None, "classes": "car,7"}, "detector")
     {'detector.conf': 0.4, 'labels.instances': 'tracks', 'detector.classes': ['car', 7]}
     """
-    settings = {} if given.get("words") is None else _settings_of_words(config or {})
+    settings = {} if given.get("words") is None else _settings_of_words(config or {}, given.get("weights"))
     for name, value in given.items():
         if value is None or value is False or (name, value) == ("words", ""):  # then the ontology names the words
             continue
@@ -59,11 +59,16 @@ def expand_shorthands(
     return settings
 
 
-def _settings_of_words(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what `--words` sets in addition to the words, unless the file says it: a model that takes words."""
+def _settings_of_words(config: Mapping[str, Any], weights: object) -> dict[str, Any]:
+    """Returns what `--words` sets in addition to the words, unless the file or `--weights` says it: a model for words.
+
+    A .pt file that the command line names may be YOLOE or YOLO-World, which Ultralytics loads.
+    """
     detector, labels = config.get("detector") or {}, config.get("labels") or {}
     settings: dict[str, Any] = {}
-    if detector.get("use") in (None, "ultralytics", "torchvision"):
+    if str(weights).endswith(".pt"):
+        settings["detector.use"] = "ultralytics"
+    elif detector.get("use") in (None, "ultralytics", "torchvision") and "words" not in detector:
         settings |= {"detector.use": "transformers", "detector.weights": WORDS_WEIGHTS}
     if "nms_iou" not in labels:  # different words may find one thing
         settings["labels.nms_iou"] = WORDS_NMS_IOU

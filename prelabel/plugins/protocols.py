@@ -107,8 +107,9 @@ class DetectorExtras(Detector, Protocol):
     def with_words(self, words: Sequence[str]) -> Detector:
         """Returns a detector with the same model that looks for these words; its `class_names` are the words.
 
-        It is called if the detector has `traits.word_passes`, and no `class_names` yet. The words come from
-        `labels.prompts`, or else they are the names of the ontology's objects. The original detector does not change.
+        It is called if the detector has `traits.word_passes` without words, and either no `class_names` or the config
+        has `labels.prompts`. The words come from `labels.prompts`, or else they are the names of the ontology's
+        objects. The original detector does not change.
         """
 
 

@@ -1,11 +1,11 @@
-"""Detectors that Ultralytics loads: all YOLO generations, end-to-end heads, RT-DETR, and their exports."""
+"""Detectors that Ultralytics loads: all YOLO generations, RT-DETR, their exports, and by words YOLO-World and YOLOE."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from prelabel.models.detectors.host import (
     with_area,
 )
 from prelabel.models.detectors.ultralytics_engines import EngineName, EngineRequest, choose_engine, load_engine
+from prelabel.models.detectors.ultralytics_words import vocabulary_of, weights_for_words
 from prelabel.models.ultralytics_models import LoadedModel, load_model
 from prelabel.models.weights import Weights
 
@@ -61,6 +62,8 @@ class UltralyticsDetector(NetworkDetector):
             classes: names or ids of the classes to find; a name means all classes with that name; null: all
             agnostic_nms: boxes of different classes suppress each other too
             nms: false runs the head that needs no NMS, in models that have one
+            words: what YOLO-World or YOLOE looks for, such as [forklift, safety vest]; null: labels.prompts, or else
+                the model's own classes, or else the names of the ontology's objects
         """
 
         iou: float = Field(default=0.7, ge=0, le=1)
@@ -70,11 +73,18 @@ class UltralyticsDetector(NetworkDetector):
         classes: tuple[int | str, ...] | None = None
         agnostic_nms: bool = False
         nms: bool = True
+        words: tuple[str, ...] | None = Field(default=None, min_length=1)
 
     _options: Options
 
     def _load(self, weights: Weights) -> ModelFacts:
-        options = self._options
+        options, vocabulary = self._options, vocabulary_of(weights.path)
+        if options.words is not None:
+            if vocabulary == "fixed":
+                raise ConfigError(f"detector.words: {weights.name} has fixed classes: choose some by detector.classes")
+            weights = weights_for_words(weights, options.words)
+        elif vocabulary == "none":
+            return ModelFacts((), word_passes=())
         self._weights = weights
         self._loaded = self._load_in_engine()
         facts = self._loaded.facts
@@ -90,7 +100,12 @@ class UltralyticsDetector(NetworkDetector):
             agnostic=options.agnostic_nms,
         )
         output = OutputSpec(self._kind, facts.keypoint_names)
-        return ModelFacts(facts.class_names, output, facts.licence, self._loaded.engine)
+        passes = None if vocabulary == "fixed" else () if options.words is None else (options.words,)
+        return ModelFacts(facts.class_names, output, facts.licence, self._loaded.engine, passes)
+
+    def with_words(self, words: Sequence[str]) -> Self:
+        """Returns a detector that looks for these words; only for YOLO-World and YOLOE."""
+        return type(self)(**{**self._options.model_dump(exclude_unset=True), "words": tuple(words)})
 
     def _load_in_engine(self) -> LoadedModel:
         """Returns the model in the requested engine. If that fails, warns and returns it in torch."""

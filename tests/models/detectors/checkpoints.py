@@ -60,3 +60,21 @@ def blocky_frames(num: int, height: int = 180, width: int = 320) -> np.ndarray:
 def as_batch(frames: np.ndarray) -> FrameBatch:
     indices = np.arange(len(frames))
     return FrameBatch(torch.from_numpy(frames), indices, indices / 25.0)
+
+
+def make_word_checkpoint(architecture: str, folder: Path) -> Path:
+    """Writes a YOLO-World or YOLOE checkpoint whose random head finds boxes of any word."""
+    from ultralytics import YOLO
+
+    torch.manual_seed(0)
+    model = YOLO(f"{architecture}.yaml")
+    network = model.model
+    _settle_statistics(network)
+    for branch in ("cv4", "one2one_cv4"):
+        for contrast in getattr(network.model[-1], branch, None) or ():
+            torch.nn.init.constant_(contrast.bias, -2.0)
+            torch.nn.init.constant_(contrast.logit_scale, -5.0)
+    network.names, network.task = {index: f"class {index}" for index in range(80)}, model.task
+    path = folder / f"{architecture}.pt"
+    model.save(path)
+    return path
