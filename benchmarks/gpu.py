@@ -220,7 +220,8 @@ def _decode_ways(args: argparse.Namespace, clip: Path) -> dict[str, Way]:
 @torch.inference_mode()
 def _stage_ways(detector: UltralyticsDetector, batches: list[FrameBatch], name: str) -> dict[str, Way]:
     num_frames = sum(len(batch) for batch in batches)
-    inputs = [detector._prepare(batch.data)[0] for batch in batches[:1]]
+    path = detector._torch_path
+    inputs = [path._prepare(batch.data)[0] for batch in batches[:1]]
     prediction = detector._loaded.forward(inputs[0]).clone()
 
     @torch.inference_mode()
@@ -233,9 +234,9 @@ def _stage_ways(detector: UltralyticsDetector, batches: list[FrameBatch], name: 
         return sum(len(found) for found in BatchRunner(detector).run(iter(batches), "benchmark"))
 
     return {
-        f"prepare, {name}": partial(each, lambda batch: detector._prepare(batch.data)),
+        f"prepare, {name}": partial(each, lambda batch: path._prepare(batch.data)),
         f"forward, {name}": partial(each, lambda batch: detector._loaded.forward(inputs[0][: len(batch)])),
-        f"suppress, {name}": partial(each, lambda batch: detector._keep(prediction[: len(batch)])),
+        f"suppress, {name}": partial(each, lambda batch: path._keep(prediction[: len(batch)])),
         f"detect, {name}": detect,
     }
 

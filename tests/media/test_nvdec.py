@@ -85,7 +85,7 @@ def test_nvdec_frames_are_pyavs_within_two_grey_levels_or_the_file_is_refused(
     make = partial(NvdecReader, media)
     reader = make() if sessions == 1 else ParallelReader(media, make, sessions, 1e9, None)
     if name == "h264 size changes" or refuse(index_video(media.paths[0])) is not None:
-        with pytest.raises(ReadError, match="nvdec does not read this file exactly|which scales it"):
+        with pytest.raises(ReadError, match=r"nvdec does not read this file exactly|which scales it"):
             _frames(reader)
         return
     numbers, frames = _frames(reader)

@@ -35,6 +35,8 @@ from prelabel.models.weights import Weights
 if TYPE_CHECKING:
     import torch
 
+    from prelabel.models.detectors.ultralytics_torch import TorchPath
+
 _LARGEST_STRIDE = 64
 _GEOMETRY: dict[str, GeometryKind] = {"segment": "mask", "obb": "rotated_box", "pose": "keypoints"}
 _log = logging.getLogger(__name__)
@@ -161,10 +163,13 @@ class UltralyticsDetector(NetworkDetector):
         return nms_rows(prediction[: 4 + num_classes], num_classes, self._nms)
 
     def _start(self, frames: torch.Tensor) -> PendingBatch:
+        return self._torch_path.start(frames)
+
+    @property
+    def _torch_path(self) -> TorchPath:
         from prelabel.models.detectors.ultralytics_torch import TorchPath
 
-        path = TorchPath(self._loaded, self._nms, self._imgsz, self._kind, bool(self._geometry_ids), self._is_batched)
-        return path.start(frames)
+        return TorchPath(self._loaded, self._nms, self._imgsz, self._kind, bool(self._geometry_ids), self._is_batched)
 
     @property
     def _imgsz(self) -> int:
