@@ -17,6 +17,7 @@ from docs.make_config_tables import PAGE, fill_tables
 from prelabel.assembly.assemble import assemble
 from prelabel.config.base import (
     OnFailureSection,
+    ReportSection,
     RetriesSection,
     RuleSection,
 )
@@ -108,6 +109,7 @@ def test_links_lead_somewhere(page):
         TrackerSection,
         LabelsSection,
         OnFailureSection,
+        ReportSection,
         RuleSection,
     ],
 )

@@ -102,6 +102,25 @@ class OnFailureSection(Section):
         return self.issue or self.pathway is not None
 
 
+class ReportSection(Section):
+    """What the report of a run shows."""
+
+    gpu_hour_price: Annotated[float | None, Affects.NOTHING] = Field(
+        None,
+        ge=0,
+        description="price of one GPU for an hour; the report shows the cost: wall time of the run x its GPUs x this; "
+        "without GPUs, a machine counts as one",
+        examples=[2.5],
+    )
+    currency: Annotated[Name, Affects.NOTHING] = Field("USD", description="currency of the price")
+    pictures: Annotated[int | None, Affects.NOTHING] = Field(
+        100,
+        ge=0,
+        description="number of tasks with pictures in report.html, those to look at first; their media are fetched and "
+        "decoded again; null: all",
+    )
+
+
 class RuleSection(Section):
     """The pathway of tasks that meet a condition, or, in the last rule, of all other tasks."""
 

@@ -305,7 +305,7 @@ def lay_over(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
         place[last] = value
 
 
-_MAY_BE_EMPTY = ("reader", "labels", "tracker", "retries", "on_failure")
+_MAY_BE_EMPTY = ("reader", "labels", "tracker", "retries", "on_failure", "report")
 """These sections may have only commented-out keys, and then count as missing."""
 _PATH_KEYS = (
     ("source", "path"),

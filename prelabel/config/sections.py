@@ -13,6 +13,7 @@ from prelabel.config.base import (
     OneOrMore,
     OnFailureSection,
     PluginSection,
+    ReportSection,
     RetriesSection,
     Rules,
     Section,
@@ -397,6 +398,7 @@ class Config(Section):
     workers: WorkersSection | None = None
     retries: RetriesSection = RetriesSection()
     on_failure: OnFailureSection = OnFailureSection()
+    report: ReportSection = ReportSection()
 
     @model_validator(mode="after")
     def _one_agent(self) -> Config:

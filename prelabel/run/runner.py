@@ -25,7 +25,7 @@ from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time
-from prelabel.store.report import RunReport, TaskReport
+from prelabel.store.report import Price, RunReport, TaskReport, count_devices
 
 
 def run_tasks(
@@ -125,24 +125,28 @@ class Run:
         if self.assembly.writes_files:
             reports, notes = self.finished.add_to(reports, source.tasks())
         usage = _since(usage_before, usage_of(self.agent))
+        config = self.assembly.config
+        workers = () if self.workers is None else self.workers.reports()
         return RunReport(
             prelabel=prelabel.__version__,
             started_at=started_at.isoformat(timespec="seconds"),
-            config_sha256=config_fingerprint(self.assembly.config),
+            config_sha256=config_fingerprint(config),
             model=asdict(self.agent.model),
             dry_run=self.assembly.dry_run,
             seconds=seconds,
             tasks=tuple(reports),
             skipped=tuple(source.skipped),
             warnings=(*self.agent.warnings, *usage_warnings(self.agent, usage), *source.warnings, *notes),
-            instances_are=self.assembly.config.labels.instances,
+            instances_are=config.labels.instances,
             usage=usage,
             stopped=stopped or self.stop.is_set,
             aborted=ending.reason if ending else "",
             is_outage=ending is not None and ending.effect == "outage",
             shapes=tuple(self.agent.shapes),
             device=self.agent.device,
-            workers=() if self.workers is None else self.workers.reports(),
+            workers=workers,
+            num_devices=count_devices(workers, 1.0 if config.workers is None else config.workers.gpus),
+            price=Price.of(config.report),
         )
 
     def _ended(self, result: TaskResult) -> TaskReport:

@@ -162,6 +162,10 @@ VALUES = [
     ("sink.use=mine.py:NoDetect", "lacks `write(task, info, detections)`"),
     ("classifier={use: 'mine.py:Fine'}", "detector and classifier"),
     ("on_failure.pathway=Trouble", "on_failure: "),
+    ("report.gpu_hour_price=-1", "report.gpu_hour_price: got -1"),
+    ("report.gpu_hour_price=2.50 USD", "report.gpu_hour_price: got '2.50 USD'"),
+    ("report.price=2.5", "report.price: is not a key of the config: did you mean "),
+    ("report.pictures=-1", "report.pictures: got -1"),
     ("retries.atempts=3", "retries.atempts: is not a key of the config: did you mean 'attempts'"),
     ("labels.size.min_sid_px=3", "labels.size.min_sid_px: is not a key of the config: did you mean 'min_side_px'"),
 ]

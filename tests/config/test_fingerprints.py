@@ -35,7 +35,7 @@ def config_of(**sections: object) -> Config:
 def test_every_key_of_every_section_says_what_it_affects() -> None:
     sections = [each for base in (Section, PluginSection) for each in base.__subclasses__()]
     nested = {"source", "reader", "detector", "classifier", "agent", "labels", "tracker", "sink", "workers"}
-    nested |= {"retries", "on_failure", "when", "pathway", "otherwise"}  # the last three: keys of a rule
+    nested |= {"retries", "on_failure", "report", "when", "pathway", "otherwise"}  # the last three: keys of a rule
     silent = [
         f"{section.__name__}.{key}"
         for section in sections
@@ -52,6 +52,7 @@ SAME = [
     {"detector": {"weights": "demo", "batch_size": 2, "replicas": 3}},
     {"labels": {"if_begun": "skip", "max_row_mb": 1}},
     {"retries": {"attempts": 5}},
+    {"report": {"gpu_hour_price": 2.5, "pictures": 0}},
     {"pathway": "Annotate"},
 ]
 OTHER = [

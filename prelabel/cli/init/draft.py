@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prelabel.cli.init.class_guess import classes_of_options, known_classes, propose_map
 from prelabel.cli.init.template import one_line, quoted, render_config, yaml_text
-from prelabel.config.base import OnFailureSection, RetriesSection
+from prelabel.config.base import OnFailureSection, ReportSection, RetriesSection
 from prelabel.config.sections import (
     ClassifierSection,
     DetectorSection,
@@ -50,6 +50,7 @@ _SECTIONS = {
     "sink": SinkSection,
     "retries": RetriesSection,
     "on_failure": OnFailureSection,
+    "report": ReportSection,
 }
 _LABELS_OF = {
     "classifier": {"classification", "classes", "answers", "unmapped", "if_begun", "conf", "max_row_mb"},
@@ -243,7 +244,7 @@ def _render(title: str, path: Path, agent: str, values: Values, **parts: object)
     unused_labels = set(LabelsSection.model_fields) - _LABELS_OF[agent]
     if parts.get("classes") or "classes" in labels:
         unused_labels.add("classes")
-    others = ["reader", *(["tracker"] if agent == "detector" else []), "sink", "retries"]
+    others = ["reader", *(["tracker"] if agent == "detector" else []), "sink", "retries", "report"]
     if parts.get("prompts") or "prompts" in labels:
         unused_labels.add("prompts")
     lists = ("source_notes", "label_notes", "pathway_notes", "classes", "prompts", "stages")
