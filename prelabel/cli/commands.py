@@ -342,7 +342,8 @@ def draw_previews(
             paths += preview_run(assembly, titles, _PICTURES[wanted], progress)
     if wanted in ("report", "all"):
         paths.append(page := assembly.output / "report.html")
-        write_run_report(assembly, RunReport.read(assembly.output / "report.json"), page)
+        with show_progress() as progress:
+            write_run_report(assembly, RunReport.read(assembly.output / "report.json"), page, progress)
     show_paths(paths)
     return ALL_DONE
 

@@ -63,7 +63,7 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
         if page:
             from prelabel.reports.run_page import write_run_report
 
-            write_run_report(assembly, finished, outputs[-1])
+            write_run_report(assembly, finished, outputs[-1], progress)
     _emit_run_done(progress, finished)
     return finished
 
