@@ -141,6 +141,7 @@ class RunPage:
     states: Mapping[str, int]
     is_open: bool
     num_pictured: int
+    is_cut: bool
 
 
 def write_run_report(assembly: Assembly, report: RunReport, path: Path, progress: Progress | None = None) -> None:
@@ -198,6 +199,7 @@ def page_of(
     busy = report.busy_seconds
     steps = [*(name for name in STEPS if name in busy), *(name for name in busy if name not in STEPS)]
     states = Counter(view.state for view in views)
+    num_pictured, limit = sum(bool(view.thumbnails) for view in views), assembly.config.report.pictures
     return RunPage(
         report=report,
         state=_state(report),
@@ -212,7 +214,8 @@ def page_of(
         tasks=tuple(views),
         states={state: states[state] for state in STATES if states[state]},
         is_open=len(views) <= MAX_OPEN_TASKS,
-        num_pictured=sum(bool(view.thumbnails) for view in views),
+        num_pictured=num_pictured,
+        is_cut=limit is not None and num_pictured == limit < sum(task.is_done for task in report.tasks),
     )
 
 

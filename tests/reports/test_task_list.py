@@ -170,8 +170,9 @@ def test_pictures_are_of_the_first_tasks_and_those_of_an_earlier_page_are_delete
     few = replace(assembly, config=config)
     write_run_report(few, report, tmp_path / "report.html")
     assert len(list(pictures.iterdir())) == 8
-    views = page_of(few, report).tasks
-    assert [view.task.title for view in views if view.thumbnails] == [NAMES[0], NAMES[9]]
+    page = page_of(few, report)
+    assert [view.task.title for view in page.tasks if view.thumbnails] == [NAMES[0], NAMES[9]]
+    assert (page.is_cut, page_of(assembly, report).is_cut) == (True, False)
 
 
 def test_a_page_of_many_tasks_groups_their_failures(assembly: Assembly):
