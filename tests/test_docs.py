@@ -130,5 +130,12 @@ def test_examples_in_docstrings_hold(path: Path):
     assert doctest.testmod(module).failed == 0
 
 
+def test_the_install_page_explains_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (ROOT / "docs/install.md").read_text()
+    assert [extra for extra in extras if f"\n| `{extra}` | " not in page] == []
+    assert set(re.findall(r"[a-z]+", extras["all"][0].partition("[")[2])) == {*extras} - {"all"}
+
+
 def test_pyproject_and_package_tell_one_version():
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == prelabel.__version__

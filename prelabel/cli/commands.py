@@ -30,6 +30,7 @@ from prelabel.cli.show import (
 )
 from prelabel.config.load import (
     USUAL_WEIGHTS,
+    config_of_demo,
     config_of_media,
     expand_shorthands,
     lay_over,
@@ -96,6 +97,11 @@ def run_media(
     return code
 
 
+def run_demo(settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None, **options: Any) -> int:
+    """Labels the video that comes with prelabel."""
+    return _run_configs([config_of_demo(settings, shorthands)], Path(), **options)
+
+
 def _run_configs(
     configs: Sequence[Config],
     folder: Path,
@@ -159,8 +165,10 @@ def config_and_media(words: Sequence[Path]) -> tuple[Path | None, list[Path]]:
     """Splits the arguments of a command into the config, if there is one, and media.
 
     Raises:
-        ConfigError: there are several configs.
+        ConfigError: there is nothing, or several configs.
     """
+    if not words:
+        raise ConfigError("nothing to label: name a config, a video or a folder; `prelabel run --demo` needs neither")
     configs = [word for word in words if _is_config(word)]
     if len(configs) > 1:
         raise ConfigError(f"{configs[0]}, {configs[1]}: are two configs: run one after the other")

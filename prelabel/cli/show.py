@@ -87,7 +87,7 @@ def _verdict(findings: Sequence[Finding]) -> str:
         return f"[red]not ready[/]: nothing runs here without: {escape(', '.join(missing))}"
     notes = sum(finding.status == "warn" for finding in findings)
     kept_out = "; see the notes above for what does not" if notes else ""
-    return f"[green]ready[/]: prelabel run configs/demo.yaml works here{kept_out}"
+    return f"[green]ready[/]: prelabel run --demo works here{kept_out}"
 
 
 def show_entries(output: Path, entries: Sequence[Entry]) -> None:

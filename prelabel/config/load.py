@@ -238,6 +238,13 @@ def config_of_media(
     return check_config(values, "command line")
 
 
+def config_of_demo(settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None) -> Config:
+    """Returns the config of the demo, changed by the options; see `config_of_media`."""
+    values: dict[str, Any] = {"source": {"use": "demo"}, "detector": {"weights": "demo"}}
+    lay_over(values, expand_shorthands(shorthands or {}, "detector") | parse_settings(settings))
+    return check_config(values, "command line")
+
+
 def check_config(values: Mapping[str, Any], name: str, folder: Path = Path()) -> Config:
     """Returns the config for plain values.
 

@@ -143,7 +143,11 @@ def select_reader(  # noqa: PLR0911  (one for each decoder)
         return ReaderChoice("images", "cpu", "Pillow reads images.")
     if not machine.num_gpus:
         return ReaderChoice("pyav", "cpu", "This machine has no GPU, and PyAV reads every file in bounded memory.")
-    gpu = "cuda:0" if device in {"auto", "cuda"} else device
+    return _gpu_reader(index, "cuda:0" if device in {"auto", "cuda"} else device, machine)
+
+
+def _gpu_reader(index: VideoIndex, gpu: str, machine: MachineFacts) -> ReaderChoice:
+    """Returns the reader that decodes on a GPU; PyAV on the CPU if none takes the file."""
     no_decord = machine.no_decord or decord.refuse(index, on_gpu=True)
     if no_decord is None:
         return ReaderChoice("decord", gpu, f"decord decodes {index.codec} on the GPU.")

@@ -139,6 +139,8 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("run", "empty"), "at empty"),
         (("run", "rtsp://cam/1"), "rtsp://cam/1 is a live stream: record it first"),
         (("run", "config.yaml", "other.yaml"), "config.yaml, other.yaml: are two configs"),
+        (("run",), "nothing to label: name a config, a video or a folder; `prelabel run --demo` needs neither"),
+        (("run", "--demo", "clips"), "--demo: labels a video of its own: leave out clips, or --demo"),
         (("run", "clips", "--weights", "yolo1n"), "did you mean 'yolo11n'"),
     ],
 )
@@ -213,6 +215,14 @@ def test_a_video_is_labelled_without_a_config(folder, prelabel, capsys):
     report = json.loads((folder / "there" / "report.json").read_text())
     assert [task["title"] for task in report["tasks"]] == ["a.mp4"]
     assert report["model"]["name"] == "demo"
+
+
+@pytest.mark.slow
+def test_the_demo_needs_no_file(folder, prelabel):
+    assert prelabel("run", "--demo", "--stride", "10", "--output", "shown") == 0
+    report = json.loads((folder / "shown" / "report.json").read_text())
+    assert [task["title"] for task in report["tasks"]] == ["demo.mp4"]
+    assert (folder / "shown" / "demo.labels.json").exists()
 
 
 def test_the_command_that_a_run_without_a_config_prints_writes_the_same_as_a_config(folder, prelabel, capsys):

@@ -138,7 +138,7 @@ def test_a_run_that_got_nowhere_has_no_empty_table(capsys):
 @pytest.mark.parametrize(
     ("statuses", "verdict"),
     [
-        (("ok", "ok"), "ready: prelabel run configs/demo.yaml works here\n"),
+        (("ok", "ok"), "ready: prelabel run --demo works here\n"),
         (("ok", "warn"), "works here; see the notes above for what does not"),
         (("missing", "warn"), "not ready: nothing runs here without: part 0"),
     ],
