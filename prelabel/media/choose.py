@@ -122,9 +122,7 @@ def choose_reader(
     return choice, index.keyframes if index is not None and section.only_keyframes else None
 
 
-def select_reader(  # noqa: PLR0911  (one for each decoder)
-    index: VideoIndex | None, device: str, machine: MachineFacts | None = None
-) -> ReaderChoice:
+def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts | None = None) -> ReaderChoice:
     """Returns the reader for `use: auto`.
 
     Args:
