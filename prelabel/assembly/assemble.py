@@ -20,7 +20,7 @@ from prelabel.encord.source import EncordSource
 from prelabel.errors import ConfigError
 from prelabel.files.folder_sink import LABELS_ENDING, FolderSink
 from prelabel.plugins.load import load_plugin
-from prelabel.plugins.protocols import LabelSink, ModelRecord, TaskSource
+from prelabel.plugins.protocols import LabelSink, ModelRecord, Task, TaskSource
 from prelabel.routing.rules import Router
 from prelabel.runtime.files import DRY_RUN
 from prelabel.runtime.shared import Shared
@@ -159,6 +159,11 @@ class Assembly:
     def file_rows(self) -> FolderSink:
         """The sink that writes label rows to files below the output."""
         return FolderSink(self.store, self.ontology, self.parts.label_map, self.row_options)
+
+    def expected_row(self, task: Task) -> bytes:
+        """Returns the label row for which a worker makes a task's labels; empty if it makes none."""
+        has_own_sink = self.config.sink is not None and not self.dry_run
+        return b"" if has_own_sink or self.config.agent_kind != "detection" else self.rows.expected_row(task)
 
     @property
     def row_options(self) -> RowOptions:

@@ -31,9 +31,9 @@ from prelabel.runtime.files import DRY_RUN
 from prelabel.store.labelled import (
     ClassRecord,
     LabelledDetections,
+    digest_of,
     read_classes,
     read_labelled,
-    stamp_of,
     write_labelled,
 )
 from prelabel.store.ledger import Entry
@@ -293,9 +293,7 @@ def load_probabilities(assembly: Assembly, task: Keyed) -> ClassRecord | None:
     return read_classes(path) if path.exists() else None
 
 
-def load_labelled(
-    assembly: Assembly, task: Keyed, raw: RawRecord | None = None, filtered: FilteredDetections | None = None
-) -> LabelledDetections:
+def load_labelled(assembly: Assembly, task: Keyed, raw: RawRecord | None = None) -> LabelledDetections:
     """Returns the detections of a task that become labels under the current config.
 
     The first call caches the result, which is valid until the config or the raw detections change.
@@ -304,25 +302,36 @@ def load_labelled(
         assembly: the components for the config.
         task: a task with stored detections.
         raw: the task's raw detections, if the caller has read them.
-        filtered: what `label_detections` makes of them, if a worker has computed it.
 
     Raises:
         LabelError: the raw detections are missing or damaged.
     """
-    parts = assembly.detection
     raw_path, path = assembly.found_store.detections_path(task), assembly.store.labelled_path(task)
-    origin = read_origin(raw_path) if raw is None else raw.origin
-    of_config = parts.label_fingerprint_of(origin.detector_fingerprint)
-    fingerprint, stamp = f"{of_config}:{origin.media_identity}", stamp_of(raw_path)
-    known = read_labelled(path)
-    if known is not None and (known.fingerprint, known.raw_stamp) == (fingerprint, stamp):
+    fingerprint = _labelled_fingerprint(assembly.detection, read_origin(raw_path) if raw is None else raw.origin)
+    digest, known = digest_of(raw_path.read_bytes()), read_labelled(path)
+    if known is not None and (known.fingerprint, known.raw_digest) == (fingerprint, digest):
         return known
-    raw = read_raw(raw_path) if raw is None else raw
-    filtered = label_detections(parts, raw) if filtered is None else filtered
-    labelled = LabelledDetections(raw.info, filtered, fingerprint, stamp)
+    labelled = make_labelled(assembly.detection, read_raw(raw_path) if raw is None else raw, digest)
     with suppress(OSError):  # the folder may be read-only; then the next call computes the result again
         write_labelled(path, labelled)
     return labelled
+
+
+def make_labelled(parts: DetectorParts, raw: RawRecord, raw_digest: str) -> LabelledDetections:
+    """Returns the detections that become labels, as they are cached.
+
+    Args:
+        parts: the components for the config.
+        raw: the raw detections.
+        raw_digest: digest of their file.
+    """
+    return LabelledDetections(
+        raw.info, label_detections(parts, raw), _labelled_fingerprint(parts, raw.origin), raw_digest
+    )
+
+
+def _labelled_fingerprint(parts: DetectorParts, origin: DetectionProvenance) -> str:
+    return f"{parts.label_fingerprint_of(origin.detector_fingerprint)}:{origin.media_identity}"
 
 
 def labelled_video(assembly: Assembly, task: Keyed, title: str) -> LabelledVideo:

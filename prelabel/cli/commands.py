@@ -46,6 +46,7 @@ from prelabel.run.agents.agent import make_agent
 from prelabel.run.checks import prepare_stages, run_checks
 from prelabel.run.finished import OnlyFailed, RetryBackoff, TaskFilter, every_task
 from prelabel.run.passes import run_passes
+from prelabel.run.placement import use_workers
 from prelabel.run.serve import (
     SECRET_VARIABLE,
     NotificationReader,
@@ -55,7 +56,6 @@ from prelabel.run.serve import (
     served_stage,
     serving,
 )
-from prelabel.run.workers import use_workers
 from prelabel.runtime.files import DRY_RUN, write_text_atomically
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
 from prelabel.runtime.progress import show_progress, stdout_to_stderr

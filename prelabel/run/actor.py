@@ -19,7 +19,6 @@ from queue import SimpleQueue
 from typing import Any
 
 from prelabel.assembly.assemble import Assembly, assemble
-from prelabel.assembly.stored import label_detections
 from prelabel.config.sections import Config
 from prelabel.data.frames import FileLink, Media
 from prelabel.data.ontology import Ontology
@@ -27,7 +26,7 @@ from prelabel.errors import FetchError, LinkExpiredError
 from prelabel.plugins.protocols import Classifier, Detector
 from prelabel.plugins.traits import ModelTraits, traits_of, usage_of, warnings_of
 from prelabel.run.agents.agent import Agent, make_agent
-from prelabel.run.agents.detection import Detected
+from prelabel.run.agents.box_labels import Detected, label_in_worker
 from prelabel.run.work import Failure, InferredTask, TaskResult, Work
 from prelabel.run.worker import Worker
 from prelabel.runtime.disk_cache import DiskCache
@@ -205,7 +204,8 @@ class InferenceActor:
         if self._job.config.agent_kind == "classification":
             self._works.put(_FLUSH)
         # On this thread, so that the model goes on with the next task meanwhile.
-        return [self._label(future.result()) for future in awaited], self.status()
+        results = [self._label(work, future.result()) for work, future in zip(works, awaited, strict=True)]
+        return results, self.status()
 
     def status(self) -> Status:
         """Returns what happened since the last call. An answer also shows that the worker is alive."""
@@ -242,16 +242,14 @@ class InferenceActor:
                 for key in list(self._results):
                     self._results.pop(key).set_result(InferredTask.failed(key, failure))
 
-    def _label(self, result: InferredTask[Any]) -> InferredTask[Any]:
-        """Adds the detections that become labels. Tracking takes time, and the run would do it for all workers."""
+    def _label(self, work: Work, result: InferredTask[Any]) -> InferredTask[Any]:
+        """Turns detections into labels. This takes time, and the run would do it for all workers."""
         if not isinstance(result.found, Detected):
             return result
         try:
-            filtered = label_detections(self._assembly.detection, result.found.raw)
+            return replace(result, found=label_in_worker(self._assembly.detection, work, result.found))
         except Exception:  # the run meets the same error, and handles it
             return result
-        labelled: InferredTask[Any] = replace(result, found=replace(result.found, filtered=filtered))
-        return labelled
 
     def _arriving(self) -> Iterator[Work]:
         """Yields works as they arrive. It ends at a flush after which none has arrived yet, so that batches end too."""

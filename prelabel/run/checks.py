@@ -40,7 +40,7 @@ def run_checks(assembly: Assembly) -> list[Check]:
     agent = make_agent(assembly)
     described = dict(agent.checks())
     if assembly.config.workers is not None:
-        from prelabel.run.workers import describe_workers  # it imports the agents, which import this module
+        from prelabel.run.placement import describe_workers  # it imports the agents, which import this module
 
         described["workers"] = partial(describe_workers, assembly.config)
     if assembly.config.source.has_workflow:

@@ -205,7 +205,7 @@ class Run:
     ) -> Generator[InferredTask[Any] | TaskResult, None, None]:
         """Returns the inference results of tasks, from workers if the run has some."""
         if self.workers is not None:
-            return self.workers.process(tasks, self.progress, self.stop)
+            return self.workers.process(tasks, self.assembly.expected_row, self.progress, self.stop)
         worker: Worker[Any, Task] = Worker(
             self.agent, lambda task: task.open(), self.assembly.source.fetch_workers, self.progress, self.stop
         )

@@ -44,18 +44,28 @@ class TaskFacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The facts of a task and the location of its media as plain values, for a worker in another process."""
+    """What a worker in another process gets for a task, as plain values.
+
+    Attributes:
+        key: of the task, like the next three attributes.
+        title: see `TaskFacts`.
+        identity: see `TaskFacts`.
+        num_frames: see `TaskFacts`.
+        location: of its media.
+        expected_row: the task's label row as JSON, as the run expects it; empty if the labels go elsewhere.
+    """
 
     key: str
     title: str
     identity: str
     num_frames: int | None
     location: MediaLocation
+    expected_row: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def of(cls, task: TaskFacts, location: MediaLocation) -> Self:
+    def of(cls, task: TaskFacts, location: MediaLocation, expected_row: bytes = b"") -> Self:
         """Returns the facts of a task whose media are at a location."""
-        return cls(task.key, task.title, task.identity, task.num_frames, location)
+        return cls(task.key, task.title, task.identity, task.num_frames, location, expected_row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,13 @@ from prelabel.config.load import check_config
 from prelabel.config.sections import WorkersSection
 from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, FetchError, PluginError
+from prelabel.labels.row.ready import unlabelled_video
 from prelabel.run.actor import InferenceActor, Job, TaskStarted, _plugin_folder
+from prelabel.run.placement import describe_workers
 from prelabel.run.ray_cluster import divide, import_ray
 from prelabel.run.work import Work
-from prelabel.run.workers import RayWorkers, describe_workers
+from prelabel.run.workers import RayWorkers
+from prelabel.store.raw_detections import read_raw
 from prelabel.testing.encord_server import EncordServer
 from prelabel.testing.encord_server.faults import Status
 from tests.kept import write_grey_clip
@@ -151,7 +154,9 @@ def rows_of(folder: Path) -> dict[str, list]:
 
 def test_workers_label_as_this_process_does_and_each_knows_what_the_other_has_done(cluster, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert run_config(config_in(folder)) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("prelabel.run.agents.box_labels.write_detections", labels_nothing)
+        assert run_config(config_in(folder)) == 0
     rows, report = rows_of(folder), report_of(folder)
     assert {len(boxes) for boxes in rows.values()} == {12}
     assert len(rows) == 6
@@ -266,9 +271,12 @@ def test_a_worker_labels_what_it_has_detected_so_that_the_run_need_not(folder):
     values = yaml.safe_load(config_in(folder, labels={"instances": "tracks"}).read_text())
     actor = InferenceActor(Job(check_config(values, "test"), folder, {}, None, 1, uses_gpu=False, cache_bytes=10**9))
     (path,) = (folder / "clips").glob("0.mp4")
-    ((result,), status) = actor.infer([Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (path,)))])
-    assert len(result.found.raw.detections) == 12
-    assert len(set(result.found.filtered.detections.instance)) == 1
+    row = unlabelled_video("data")
+    ((result,), status) = actor.infer([Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (path,)), row)])
+    assert len(read_raw(result.found.raw_file).detections) == 12
+    assert len(set(result.found.read_detections().instance)) == 1
+    assert result.found.report.instances == {"thing": 1}
+    assert result.found.row.written.num_instances == 1
     assert TaskStarted("0.mp4", 12, "0.mp4") in status.events
 
 
@@ -412,10 +420,16 @@ def test_the_key_and_links_stay_with_the_run(encord_server: EncordServer, tmp_pa
     assert not [secret for secret in secrets for text in texts if secret in text]
 
 
-def test_each_video_of_a_stage_is_fetched_once_and_workers_have_no_key(
+def labels_nothing(*_: object, **__: object) -> None:
+    pytest.fail("the run makes labels that a worker should have made")
+
+
+def test_each_video_of_a_stage_is_fetched_once_and_its_row_is_made_by_a_worker(
     cluster, encord_server: EncordServer, tmp_path: Path, monkeypatch
 ):
     scene = Scene(encord_server, tmp_path, num_tasks=7, workers=2)
+    monkeypatch.setattr("prelabel.run.agents.box_labels.write_detections", labels_nothing)
+    monkeypatch.setattr("prelabel.run.agents.detection.load_labelled", labels_nothing)
     for name, value in scene.environment.items():
         monkeypatch.setenv(name, value)
     assert run_config(scene.config()) == 0

@@ -5,64 +5,32 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-
-import numpy as np
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.assembly.stored import labelled_videos, load_labelled
-from prelabel.data.detections import VideoDetections
-from prelabel.data.frames import VideoInfo
 from prelabel.errors import PrelabelError, SaveError
 from prelabel.export.coco import write_coco
 from prelabel.inference.batch_runner import BatchRunner
 from prelabel.inference.decoding import Video
 from prelabel.inference.pipeline import Inference, Pipeline
-from prelabel.labels.filter import FilteredDetections
 from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import warnings_of
-from prelabel.routing.facts import Facts
+from prelabel.run.agents.box_labels import BoxLabels, Detected, LabelledByWorker, report_of
 from prelabel.run.agents.detection_checks import check_labels, check_tracker, describe_detector, describe_label_map
 from prelabel.run.checks import check_reader, describe_sink, describe_source
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask, TaskFacts
+from prelabel.runtime.files import write_bytes_atomically
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import Progress, emit_stage_time
 from prelabel.store.ledger import Step
 from prelabel.store.raw_detections import DetectionProvenance, RawRecord, read_raw, write_raw
-from prelabel.store.report import RunReport, TaskReport
+from prelabel.store.report import RunReport
 from prelabel.store.run_folder import RunFolder
-
-
-@dataclass(frozen=True, slots=True)
-class Detected:
-    """The raw detections of a task.
-
-    Attributes:
-        raw: the raw detections as they are stored.
-        reader: which reader read the media, and why; empty if an earlier run read them.
-        filtered: the detections that become labels, if a worker has computed them; else the run does.
-    """
-
-    raw: RawRecord
-    reader: str = ""
-    filtered: FilteredDetections | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BoxLabels:
-    """The detections of a task that become labels.
-
-    Attributes:
-        info: size, length and frame rate of the media, as displayed.
-        detections: the detections, one row per box.
-    """
-
-    info: VideoInfo
-    detections: VideoDetections
 
 
 @dataclass(frozen=True)
@@ -156,20 +124,42 @@ class DetectionAgent:
             for result in results:
                 yield self._result(begun.popleft(), result)  # results have the order of the tasks
 
-    def store(self, task: Task, found: Detected) -> None:
-        """Writes the raw detections to the run's folder."""
-        write_raw(self.assembly.found_store.detections_path(task), found.raw)
+    def store(self, task: Task, found: Detected | LabelledByWorker) -> None:
+        """Writes the raw detections to the run's folder, and the labelled ones if a worker has made them."""
+        path = self.assembly.found_store.detections_path(task)
+        if isinstance(found, Detected):
+            write_raw(path, found.raw)
+            return
+        write_bytes_atomically(path, found.raw_file)
+        with suppress(OSError):  # a cache
+            write_bytes_atomically(self.assembly.store.labelled_path(task), found.labelled_file, durable=False)
 
-    def build_labels(self, task: Task, found: Detected) -> LabelledTask[BoxLabels]:
+    def build_labels(self, task: Task, found: Detected | LabelledByWorker) -> LabelledTask[BoxLabels]:
         """Returns the detections that become labels."""
-        info, filtered = found.raw.info, load_labelled(self.assembly, task, found.raw, found.filtered).filtered
-        facts = Facts.of_labels(task.title, info, filtered.detections, self.parts.label_map, metadata_of(task))
-        return LabelledTask(self._report(task, found, filtered, facts), BoxLabels(info, filtered.detections))
+        if isinstance(found, Detected):
+            filtered = load_labelled(self.assembly, task, found.raw).filtered
+            report, facts = report_of(self.parts.label_map, task, found, filtered)
+            labels = BoxLabels(found.raw.info, lambda: filtered.detections)
+        else:
+            report, facts = found.report, found.facts
+            labels = BoxLabels(found.info, found.read_detections, found.row)
+        facts, router = replace(facts, metadata=metadata_of(task)), self.assembly.router
+        outputs = [self.assembly.found_store.detections_path(task), self.assembly.label_path(task)]
+        report = replace(
+            report,
+            pathway=router.pathway(facts),
+            priority=router.priority_of(facts),
+            outputs=tuple(str(path) for path in outputs if path is not None),
+        )
+        return LabelledTask(report, labels)
 
     def save(self, task: Task, labelled: LabelledTask[BoxLabels]) -> int | None:
         """Writes the labels to the sink. A user's sink may raise and return anything."""
+        labels = labelled.labels
+        if labels.row is not None:
+            return self.assembly.rows.edit(task, labels.info, labels.change(self.parts.label_map))
         try:
-            num_bytes = self.assembly.sink.write(task, labelled.labels.info, labelled.labels.detections)
+            num_bytes = self.assembly.sink.write(task, labels.info, labels.read_detections())
         except PrelabelError:
             raise
         except Exception as error:
@@ -235,32 +225,6 @@ class DetectionAgent:
         except PrelabelError:  # a damaged file counts as missing, so it is written again
             return None
         return raw if raw is not None and raw.origin.fingerprint == self._raw_fingerprint(task) else None
-
-    def _report(self, task: Task, found: Detected, filtered: FilteredDetections, facts: Facts) -> TaskReport:
-        label_map, detections, raw = self.parts.label_map, filtered.detections, found.raw
-        _, first_rows = np.unique(detections.instance, return_index=True)
-        category = label_map.category_index[detections.class_id[first_rows]]
-        counts = np.bincount(category, minlength=len(label_map.categories))
-        outputs = [self.assembly.found_store.detections_path(task), self.assembly.label_path(task)]
-        return TaskReport(
-            title=task.title,
-            key=task.key,
-            status="done",
-            partial=raw.partial,
-            num_frames=raw.info.num_frames,
-            num_inferred=len(raw.detections.inferred_frames),
-            instances={
-                category.name: int(num) for category, num in zip(label_map.categories, counts, strict=True) if num
-            },
-            num_boxes=len(detections),
-            num_interpolated=int(detections.interpolated.sum()),
-            thinning=filtered.thinning,
-            dropped={reason: sum(by_class.values()) for reason, by_class in filtered.dropped.items()},
-            pathway=self.assembly.router.pathway(facts),
-            priority=self.assembly.router.priority_of(facts),
-            reader=found.reader,
-            outputs=tuple(str(path) for path in outputs if path is not None),
-        )
 
     def _raw_fingerprint(self, task: TaskFacts) -> str:
         return f"{self.parts.raw_fingerprint}:{task.identity}"
