@@ -74,9 +74,10 @@ def _figures(evaluation: Evaluation) -> Iterator[Figure]:
         yield Figure("saved in an editor", f"{total.saved_in_editor:.0%}", note)
     if total.written:
         yield Figure("left untouched", f"{total.untouched / total.written:.0%}", f"of {total.written:,} boxes")
-    for name, value in (("precision", total.precision), ("recall", total.recall), ("F1", total.f1)):
-        if value is not None:
-            yield Figure(name, f"{value:.3f}")
+    if total.f1 is not None:
+        parts = {"precision": total.precision, "recall": total.recall}
+        note = ", ".join(f"{name} {value:.3f}" for name, value in parts.items() if value is not None)
+        yield Figure("F1", f"{total.f1:.3f}", note)
     if (score := evaluation.score) is not None:
         yield Figure("mAP", f"{score.map_50_95:.3f}", f"AP50 {score.map_50:.3f}")
     if evaluation.instances_are == "tracks":
