@@ -124,8 +124,8 @@ CONCATENABLE = (".ts", ".mpg", ".vob", ".es", ".m2ts", ".dv", ".mjpg")
 def run_ffmpeg(*arguments: str | Path, data: bytes | None = None) -> bytes | None:
     """Returns FFmpeg's standard output; None if it fails."""
     command = ["ffmpeg", "-y", "-v", "error", *map(str, arguments)]
-    stdin = {"input": data} if data else {"stdin": subprocess.DEVNULL}
-    done = subprocess.run(command, check=False, capture_output=True, timeout=60, **stdin)  # type: ignore[call-overload]
+    stdin = None if data else subprocess.DEVNULL
+    done = subprocess.run(command, check=False, input=data, stdin=stdin, capture_output=True, timeout=60)
     return done.stdout if done.returncode == 0 else None
 
 
@@ -158,8 +158,8 @@ def _concat(source: Path, target: Path, cut: str = "", end: str = "") -> bool:
             return False
     listing = target.with_suffix(".txt")
     listing.write_text(f"file '{part if end else source}'\nfile '{source if end else part}'\n")
-    options = ["-f", "concat", "-safe", "0", "-i", listing, "-map", "0:v", "-c", "copy", *_muxer(target)]
-    return run_ffmpeg(*options, target) is not None
+    read, copy = ["-f", "concat", "-safe", "0"], ["-map", "0:v", "-c", "copy", *_muxer(target)]
+    return run_ffmpeg(*read, "-i", listing, *copy, target) is not None
 
 
 def _joined_with(other: str, source: Path, target: Path) -> bool:

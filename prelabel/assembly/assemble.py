@@ -76,6 +76,13 @@ class Assembly:
         return make_router(config.routing, pathway, config.priority)
 
     @property
+    def notes(self) -> list[str]:
+        """Keys of the config that have no effect, in words."""
+        if self.config.pathway is None or self.named_source.moves_tasks:
+            return []
+        return [f"pathway: {self.config.pathway!r} has no effect: files are at no stage, so tasks stay where they are"]
+
+    @property
     def stage(self) -> str:
         """The title or uuid of the agent stage, as in the config; empty without a workflow."""
         return self.config.source.stage_name

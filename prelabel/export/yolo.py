@@ -74,7 +74,8 @@ def export_yolo(export: Export) -> list[Path]:
     text += "".join(f"  {number}: {json.dumps(category.name)}\n" for category, number in class_ids.items())
     with atomic_write(export.target / "data.yaml") as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-    return [export.target / "data.yaml", export.target / "labels"]
+    images = export.written_images(export.target / "images")
+    return [export.target / "data.yaml", export.target / "labels", *images]
 
 
 def _write_labels(export: Export, video: LabelledVideo, stem: str, class_ids: dict[OntologyObject, int]) -> None:

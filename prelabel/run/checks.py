@@ -14,6 +14,7 @@ from typing import Any
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
+from prelabel.evaluate.coco import CocoFile
 from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import ModelRecord
 from prelabel.plugins.traits import unavailable_reason
@@ -43,7 +44,7 @@ def run_checks(assembly: Assembly) -> list[Check]:
         from prelabel.run.placement import describe_workers  # it imports the agents, which import this module
 
         described["workers"] = partial(describe_workers, assembly.config)
-    if assembly.config.source.has_workflow:
+    if assembly.config.source.has_workflow or assembly.config.pathway is not None:
         described["pathway"] = partial(check_pathways, assembly)
     if assembly.config.routing or assembly.router.priority is not None:
         described["routing"] = partial(check_routing, assembly, agent)
@@ -107,14 +108,20 @@ def check_output(folder: Path) -> None:
 
 
 def check_truth(assembly: Assembly) -> None:
-    """Checks that the ground truth exists; the demo's is there after `prepare`.
+    """Checks that the ground truth exists and is COCO; the demo's is there after `prepare`.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or it is not COCO.
     """
     truth = assembly.config.source.truth_file
-    if truth is not None and not truth.exists():
+    if truth is None:
+        return
+    if not truth.exists():
         raise ConfigError(f"source.truth: {truth}: there is no such file: correct the path, or remove the key")
+    try:
+        CocoFile.read(truth)
+    except ConfigError as error:
+        raise ConfigError(f"source.truth: {error}") from error
 
 
 def check_reader(assembly: Assembly) -> str:
@@ -151,7 +158,7 @@ def check_pathways(assembly: Assembly) -> str:
     """
     source, failed = assembly.source, assembly.config.on_failure.pathway
     if not source.moves_tasks:
-        return "none: tasks stay where they are"
+        return "; ".join(assembly.notes) or "none: tasks stay where they are"
     pathways = [source.check_pathway(pathway) for pathway in assembly.router.pathways]
     if not pathways:
         pathways = ["the one that the function returns"]

@@ -29,7 +29,7 @@ def check_labels(assembly: Assembly) -> None:
     check_tracker(assembly)
     check_keyframes(assembly)
     class_thresholds(assembly.config.labels.conf, assembly.detection.label_map)
-    _ = assembly.sink
+    _ = assembly.detection.provider.threshold, assembly.sink
 
 
 def check_tracker(assembly: Assembly) -> str:

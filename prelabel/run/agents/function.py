@@ -41,6 +41,7 @@ class CallRecord:
         changed: whether the function changed the label row.
         added: instances that the function added to the row: names by object or classification hash.
         num_frames: number of frames of the media; 0 if it is not known.
+        partial: which frames the function did not get, under `frames: warn`; None if it got all it asked for.
     """
 
     fingerprint: str
@@ -48,6 +49,7 @@ class CallRecord:
     changed: bool = False
     added: Mapping[str, str] = field(default_factory=dict)
     num_frames: int = 0
+    partial: str | None = None
 
 
 def write_call(path: Path, record: CallRecord) -> None:
@@ -167,6 +169,7 @@ class FunctionAgent:
             key=task.key,
             status="done",
             num_frames=record.num_frames,
+            partial=record.partial,
             instances=count_names(record.added),
             pathway=pathway,
             priority=answer.priority if answer.priority is not None else router.priority_of(facts),
@@ -235,7 +238,7 @@ class FunctionAgent:
         if call.row is not None and changed is not None:
             edited, added = EditedRow(call.row.sent, call.row.before, changed), added_labels(call.row.before, changed)
         num_frames = task.num_frames or (media.known_info.num_frames if media.known_info is not None else 0)
-        record = CallRecord(self.fingerprint(task), answer, edited is not None, added or {}, num_frames)
+        record = CallRecord(self.fingerprint(task), answer, edited is not None, added or {}, num_frames, media.partial)
         return CalledTask(record, media.known_info, edited)
 
     def _media(self, task: Task, item: FetchedTask) -> TaskMedia:
