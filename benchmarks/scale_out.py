@@ -186,7 +186,7 @@ class CannedWorkers(RayWorkers):
         self.actor = ray.remote(Canned).options(num_cpus=0, max_concurrency=self.num)
         self.actor = self.actor.remote(self._config, self.boxes_per_frame)
         self._handles = [WorkerHandle(f"worker {number}", self.actor) for number in range(self.num)]
-        return ModelDescription(("thing",), ModelTraits(), (), tasks_per_call=1, waits_for_geometry=False, host="here")
+        return ModelDescription("here", ("thing",))
 
 
 def canned_run(num_tasks: int, num: int, boxes_per_frame: int) -> tuple[float, int]:

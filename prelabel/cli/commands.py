@@ -46,7 +46,7 @@ from prelabel.run.agents.agent import make_agent
 from prelabel.run.checks import prepare_stages, run_checks
 from prelabel.run.finished import OnlyFailed, RetryBackoff, TaskFilter, every_task
 from prelabel.run.passes import run_passes
-from prelabel.run.placement import use_workers
+from prelabel.run.placement import start_workers, use_workers
 from prelabel.run.serve import (
     SECRET_VARIABLE,
     NotificationReader,
@@ -250,6 +250,8 @@ def _run(
                 stack.callback(workers.close)
         with waiting("loading the model, listing tasks …"), stdout_to_stderr():
             prepare_stages([assembly for assembly, _ in stages])
+            for assembly, workers in stages:
+                start_workers(assembly, workers)
         ready()
         with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
             passes = run_passes(stages, stop, choose, also, limit=limit, rest=rest, page=page)

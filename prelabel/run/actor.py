@@ -64,20 +64,20 @@ class ModelDescription:
     """What the run must know of a worker's model.
 
     Attributes:
-        class_names: names by class id.
+        host: name of the worker's machine.
+        class_names: names by class id; empty for a function of the user's own.
         traits: the model's facts.
         warnings: what a user should know of how the model was loaded.
         tasks_per_call: number of tasks that a worker should get at a time: for images, as many as fill a batch.
         waits_for_geometry: whether masks, keypoints or rotated boxes must be requested (`with_geometry`).
-        host: name of the worker's machine.
     """
 
-    class_names: tuple[str, ...]
-    traits: ModelTraits
-    warnings: tuple[str, ...]
-    tasks_per_call: int
-    waits_for_geometry: bool
     host: str
+    class_names: tuple[str, ...] = ()
+    traits: ModelTraits = ModelTraits()  # noqa: RUF009
+    warnings: tuple[str, ...] = ()
+    tasks_per_call: int = 1
+    waits_for_geometry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +173,18 @@ class InferenceActor:
     def describe(self) -> ModelDescription | Failure:
         """Loads the model and returns what the run must know of it, or why it cannot be loaded."""
         try:
-            self._loaded_agent()
-            assembly = self._assembly
-            if self._job.config.agent_kind == "detection":
-                model: Detector | Classifier = assembly.detection.provider.detector
-                warnings, tasks_per_call = warnings_of(assembly.detection.asked_detector), 1
-            else:
-                model = assembly.classification.classifier
-                warnings, tasks_per_call = warnings_of(model), assembly.classification.batch_size
+            agent, assembly = self._loaded_agent(), self._assembly
+            model: Detector | Classifier
+            match self._job.config.agent_kind:
+                case "detection":
+                    model = assembly.detection.provider.detector
+                    warnings, tasks_per_call = warnings_of(assembly.detection.asked_detector), 1
+                case "classification":
+                    model = assembly.classification.classifier
+                    warnings, tasks_per_call = warnings_of(model), assembly.classification.batch_size
+                case "function":
+                    agent.prepare()
+                    return ModelDescription(host=socket.gethostname())
             return ModelDescription(
                 class_names=tuple(map(str, model.class_names)),
                 traits=traits_of(model),

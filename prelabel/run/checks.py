@@ -43,7 +43,7 @@ def run_checks(assembly: Assembly) -> list[Check]:
     if assembly.config.workers is not None:
         from prelabel.run.placement import describe_workers  # it imports the agents, which import this module
 
-        described["workers"] = partial(describe_workers, assembly.config)
+        described["workers"] = partial(describe_workers, assembly)
     if assembly.config.source.has_workflow or assembly.config.pathway is not None:
         described["pathway"] = partial(check_pathways, assembly)
     if assembly.config.routing or assembly.router.priority is not None:

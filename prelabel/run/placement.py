@@ -10,11 +10,11 @@ from typing import Any
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.assembly.detectors import LiveDetector
-from prelabel.config.sections import Config
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.plugins.protocols import Classifier, Detector
 from prelabel.plugins.traits import ModelTraits
+from prelabel.run.agents.agent import make_agent
 from prelabel.run.ray_cluster import check_answers, require_ray
 from prelabel.run.workers import RayWorkers
 
@@ -96,16 +96,16 @@ class WorkersClassifier(ClassifierParts):
 def use_workers(assembly: Assembly, num_stages: int = 1) -> tuple[Assembly, RayWorkers | None]:
     """Returns the components of a run whose model is in workers, and the workers; None if the config has none.
 
-    A function of the user's own runs in the process of the run, because it may use the platform.
-
     Args:
         assembly: the components of a run.
         num_stages: number of stages that take turns on the same GPUs and cores, each with its own workers.
     """
     config = assembly.config
-    if config.workers is None or config.agent_kind == "function":
+    if config.workers is None:
         return assembly, None
     workers = RayWorkers(config, assembly.folder, assembly.parts.find_ontology, num_stages)
+    if config.agent_kind == "function":  # the run finds out whether the function can run in workers
+        return assembly, workers
     if config.agent_kind == "detection":
         provider = WorkersDetector(config, assembly.folder, assembly.detection.find_ontology, workers=workers)
         return replace(assembly, detection=replace(assembly.detection, provider=provider)), workers
@@ -113,17 +113,27 @@ def use_workers(assembly: Assembly, num_stages: int = 1) -> tuple[Assembly, RayW
     return replace(assembly, classification=parts), workers
 
 
-def describe_workers(config: Config) -> str:
-    """Describes where the model of a config with workers will run.
+def start_workers(assembly: Assembly, workers: RayWorkers | None) -> None:
+    """Starts the workers of a run, if it has some and its agent can run there.
+
+    Raises:
+        SetupError: they do not start.
+    """
+    if workers is not None and not make_agent(assembly).stays_because:
+        _ = workers.model
+
+
+def describe_workers(assembly: Assembly) -> str:
+    """Describes where the model or function of a config with workers will run.
 
     Raises:
         MachineError: Ray is not installed.
         ConfigError: no cluster answers at the address.
     """
-    section = config.workers
+    section = assembly.config.workers
     assert section is not None
-    if config.agent_kind == "function":
-        return "none: a function of your own runs in the process of the run, because it may use the platform"
+    if reason := make_agent(assembly).stays_because:
+        return f"none: this process calls the function, because {reason}"
     require_ray()
     if section.address is not None:
         check_answers(section.address)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,12 +13,13 @@ from typing import Any
 import prelabel
 from prelabel.assembly.assemble import Assembly
 from prelabel.config.fingerprints import config_fingerprint
+from prelabel.data.frames import MediaLocation
 from prelabel.errors import AccountError, OntologyError
 from prelabel.plugins.protocols import Task
 from prelabel.plugins.traits import usage_of, usage_warnings
 from prelabel.run.agents.agent import Agent, make_agent
 from prelabel.run.finished import LONGEST_WAIT_SECONDS, FinishedTasks, KnownReport, TaskFilter, TaskRecords, every_task
-from prelabel.run.work import Failure, InferredTask, LabelledTask, TaskResult
+from prelabel.run.work import Failure, InferredTask, LabelledTask, TaskResult, Work
 from prelabel.run.worker import Worker
 from prelabel.run.workers import RayWorkers
 from prelabel.runtime.backoff import Backoff
@@ -210,12 +211,28 @@ class Run:
         self, tasks: Iterator[Task | InferredTask[Any] | TaskResult]
     ) -> Generator[InferredTask[Any] | TaskResult, None, None]:
         """Returns the inference results of tasks, from workers if the run has some."""
-        if self.workers is not None:
-            return self.workers.process(tasks, self.assembly.expected_row, self.progress, self.stop)
+        if self.workers is not None and not self.agent.stays_because:
+            return self.workers.process(tasks, self._work, self.progress, self.stop)
         worker: Worker[Any, Task] = Worker(
             self.agent, lambda task: task.open(), self.assembly.source.fetch_workers, self.progress, self.stop
         )
         return worker.process(tasks)
+
+    def _work(self, task: Task, stack: ExitStack) -> Work:
+        """Returns what a worker gets for a task. The media of a task without `locate` are opened until `stack` closes.
+
+        Raises:
+            FetchError: the media cannot be found.
+        """
+        locate: Callable[[], MediaLocation] | None = getattr(task, "locate", None)
+        if not self.agent.reads_media:
+            location = MediaLocation("none")
+        elif locate is not None:
+            location = locate()
+        else:
+            media = stack.enter_context(task.open())
+            location = MediaLocation(media.kind, tuple(path.absolute() for path in media.paths))
+        return Work.of(task, location, self.assembly.expected_row(task))
 
     def _choose(self, tasks: Iterable[Task], limit: int | None) -> Iterator[Task | InferredTask[Any] | TaskResult]:
         """Yields the tasks to work on, or their cached results. Runs on the thread that fetches."""

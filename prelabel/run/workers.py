@@ -17,7 +17,6 @@ from typing import Any
 
 from prelabel import errors
 from prelabel.config.sections import Config
-from prelabel.data.frames import MediaLocation
 from prelabel.data.ontology import Ontology
 from prelabel.errors import MachineError, SetupError
 from prelabel.files.folder_source import FolderSection
@@ -96,7 +95,7 @@ class RayWorkers:
     def process(
         self,
         tasks: Iterable[Task | InferredTask[Any] | TaskResult],
-        expected_row: Callable[[Task], bytes],
+        make_work: Callable[[Task, ExitStack], Work],
         progress: Progress,
         stop: StopSignal,
     ) -> Generator[InferredTask[Any] | TaskResult, None, None]:
@@ -104,7 +103,7 @@ class RayWorkers:
 
         Args:
             tasks: tasks or results; read on the caller's thread, only as far as workers are free.
-            expected_row: returns the `expected_row` of a task's `Work`.
+            make_work: returns what a worker gets for a task; may open files until the stack closes.
             progress: notified of what the workers do.
             stop: checked while the run waits; a second stop request ends the workers.
 
@@ -114,7 +113,7 @@ class RayWorkers:
         _ = self.model
         self._aborted.clear()
         began = time.monotonic()
-        infer = partial(self._infer, expected_row=expected_row, progress=progress, stop=stop)
+        infer = partial(self._infer, make_work=make_work, progress=progress, stop=stop)
         most = TASKS_PER_WORKER * len(self._handles)
         with (
             self._watching(progress),
@@ -194,7 +193,7 @@ class RayWorkers:
         self,
         chunk: list[Task] | InferredTask[Any] | TaskResult,
         *,
-        expected_row: Callable[[Task], bytes],
+        make_work: Callable[[Task, ExitStack], Work],
         progress: Progress,
         stop: StopSignal,
     ) -> list[InferredTask[Any] | TaskResult]:
@@ -203,12 +202,12 @@ class RayWorkers:
             return [chunk]
         results: list[InferredTask[Any] | TaskResult] = []
         to_do = chunk
-        with ExitStack() as stack:  # some media are open in this process until the worker has read them
+        with ExitStack() as stack:
             for _ in range(MAX_LINKS):
                 works = []
                 for task in to_do:
                     try:
-                        works.append(Work.of(task, _locate(task, stack), expected_row(task)))
+                        works.append(make_work(task, stack))
                     except Exception as error:
                         results.append(InferredTask.failed(task.key, error))
                 found = self._run(works, progress, stop) if works else []
@@ -375,22 +374,13 @@ _NOBODY_LEFT = Failure(
 )
 
 
-def _locate(task: Task, stack: ExitStack) -> MediaLocation:
-    """Returns where a worker finds a task's media. A task that cannot say is opened here, until `stack` closes."""
-    locate: Callable[[], MediaLocation] | None = getattr(task, "locate", None)
-    if locate is not None:
-        return locate()
-    media = stack.enter_context(task.open())
-    return MediaLocation(media.kind, tuple(path.absolute() for path in media.paths))
-
-
 def _lost_its_link(result: InferredTask[Any]) -> bool:
     return result.failure is not None and result.failure.kind == "LinkExpiredError"
 
 
 def _plugin_files(config: Config, folder: Path) -> dict[str, bytes]:
     """Returns the config's own plug-in files that workers need, by path relative to the folder."""
-    sections = (config.reader, config.detector, config.classifier, config.tracker)
+    sections = (config.reader, config.detector, config.classifier, config.tracker, config.agent)
     uses = [section.use for section in sections if section is not None]
     names = [use.rpartition(":")[0] for use in uses]
     return {name: (folder / name).read_bytes() for name in names if name.endswith(".py") and (folder / name).is_file()}

@@ -18,8 +18,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import run_config
-from prelabel.config.load import check_config
+from prelabel.config.load import check_config, load_config
 from prelabel.config.sections import WorkersSection
 from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, FetchError, PluginError
@@ -189,6 +190,56 @@ def test_images_of_many_tasks_are_classified_by_workers(cluster, folder, monkeyp
     assert run_config(config) == 0
     answers = {task["title"]: task["instances"] for task in report_of(folder)["tasks"]}
     assert answers == {f"{n}.png": {"bright" if 20 * n + 40 > 127 else "dark": 1} for n in range(9)}
+
+
+FUNCTIONS = """
+import os
+from pathlib import Path
+
+def count(task, media, folder):
+    (Path(folder) / f"pid-{os.getpid()}").touch()
+    return f"{task.title}: {media.info.num_frames}"
+
+def look(task, label_row):
+    return None
+
+def by_kind(task):
+    return "Annotate 1" if (task.kind, task.metadata) == ("video", {}) and task.uuid else None
+"""
+
+
+def config_of_function(here: Path, **agent: str) -> Path:
+    (here / "functions.py").write_text(FUNCTIONS)
+    config = config_in(here, detector=None, agent=agent)
+    config.write_text(config.read_text().replace("detector: null\n", ""))
+    return config
+
+
+def test_a_function_that_gets_nothing_of_the_sdk_runs_in_workers(cluster, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert run_config(config_of_function(folder, use="functions.py:count", folder=str(folder))) == 0
+    report = report_of(folder)
+    assert {task["pathway"] for task in report["tasks"]} == {f"{number}.mp4: 12" for number in range(6)}
+    assert sum(worker["tasks"] for worker in report["workers"]) == 6
+    assert pids_in(folder).isdisjoint({os.getpid()})
+
+
+def test_a_function_in_a_worker_knows_what_the_platform_says_of_its_task(
+    cluster, encord_server: EncordServer, tmp_path: Path, monkeypatch
+):
+    scene = Scene(encord_server, tmp_path, num_tasks=2, workers=1)
+    for name, value in scene.environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "functions.py").write_text(FUNCTIONS)
+    config = scene.config()
+    text = config.read_text().replace(
+        "detector: {use: 'tests.killing:Fixed', batch_size: 5}", "agent: {use: 'functions.py:by_kind'}"
+    )
+    config.write_text(text.replace("pathway: Annotate 1\n", ""))
+    assert run_config(config) == 0
+    assert len(encord_server.world.moves) == 2
+    assert not encord_server.world.downloads
+    assert sum(worker["tasks"] for worker in report_of(tmp_path)["workers"]) == 2
 
 
 MOMENTS = {
@@ -449,18 +500,26 @@ def test_a_refused_link_is_replaced(cluster, encord_server: EncordServer, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("sections", "said"),
+    ("workers", "said"),
     [
-        ({}, "2, on Ray, started on this machine"),
-        ({"workers": {}}, "one per GPU, on Ray, started on this machine"),
-        ({"workers": {"address": "auto"}}, "one per GPU, on the Ray cluster at auto"),
-        ({"agent": {"use": "mine.py:Thing"}, "detector": None}, "none: a function of your own runs in the process"),
+        ({"num": 2}, "2, on Ray, started on this machine"),
+        ({}, "one per GPU, on Ray, started on this machine"),
+        ({"address": "auto"}, "one per GPU, on the Ray cluster at auto"),
     ],
 )
-def test_check_says_where_the_model_will_run(folder, sections, said):
-    values = yaml.safe_load(config_in(folder, **sections).read_text())
-    config = check_config({key: value for key, value in values.items() if value is not None}, "test")
-    assert describe_workers(config).startswith(said)
+def test_check_says_where_the_model_will_run(folder, workers, said):
+    assert checked(config_in(folder, workers=workers)).startswith(said)
+
+
+def test_check_says_why_a_function_stays_in_the_run(folder):
+    assert checked(config_of_function(folder, use="functions.py:count", folder="x")).startswith("2, on Ray")
+    said = checked(config_of_function(folder, use="functions.py:look"))
+    assert said == "none: this process calls the function, because it gets label_row"
+
+
+def checked(config: Path) -> str:
+    """What `prelabel check` says of workers."""
+    return describe_workers(assemble(load_config(config), config.parent))
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ class DetectionAgent:
     progress: Progress
     stop: StopSignal
     reads_media = True
+    stays_because = ""
 
     @property
     def parts(self) -> DetectorParts:

@@ -20,7 +20,7 @@ from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin
 from prelabel.plugins.protocols import ListedTask, ModelRecord, Task, metadata_of
 from prelabel.routing.facts import Facts
-from prelabel.run.agents.calls import NEEDS_MEDIA, PLATFORM_ONLY, Answer, Call, UserFunction, read_signature
+from prelabel.run.agents.calls import NEEDS_MEDIA, PLATFORM_ONLY, TRAVELS, Answer, Call, UserFunction, read_signature
 from prelabel.run.agents.task_media import EditedRow, FunctionRows, TaskMedia
 from prelabel.run.checks import check_reader, describe_source
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask
@@ -130,6 +130,12 @@ class FunctionAgent:
         arguments = self._function.signature.all_arguments()
         return bool(arguments & NEEDS_MEDIA) or ("label_row" in arguments and not self.assembly.on_platform)
 
+    @property
+    def stays_because(self) -> str:
+        """Which objects of the SDK the function gets; empty if none, so that it does not need the platform."""
+        bound = sorted(self._function.signature.all_arguments() - TRAVELS)
+        return f"it gets {', '.join(bound)}" if bound else ""
+
     def fingerprint(self, task: Task) -> str:
         """Returns the hash of the function, its options and the media."""
         return f"{self._fingerprint}:{task.identity}"
@@ -217,7 +223,7 @@ class FunctionAgent:
         return f"{function.use}, called with {', '.join([*arguments, *function.options]) or 'nothing'}"
 
     def _infer(self, item: FetchedTask) -> InferredTask[CalledTask]:
-        # A function gets the task itself, since it always runs in the process that lists the tasks.
+        # In the process that lists the tasks, a function gets the task itself; in another one, its `Work`.
         task, began = cast(Task, item.task), time.perf_counter()
         try:
             with item.release:
