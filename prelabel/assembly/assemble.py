@@ -78,9 +78,14 @@ class Assembly:
     @property
     def notes(self) -> list[str]:
         """Keys of the config that have no effect, in words."""
-        if self.config.pathway is None or self.named_source.moves_tasks:
-            return []
-        return [f"pathway: {self.config.pathway!r} has no effect: files are at no stage, so tasks stay where they are"]
+        notes, config = [], self.config
+        if config.pathway is not None and not self.named_source.moves_tasks:
+            notes.append(
+                f"pathway: {config.pathway!r} has no effect: files are at no stage, so tasks stay where they are"
+            )
+        if config.tracker.model_fields_set and config.labels.instances != "tracks":
+            notes.append("tracker: has no effect: it links boxes only with labels.instances: tracks")
+        return notes
 
     @property
     def stage(self) -> str:

@@ -20,8 +20,10 @@ def read_name(value: object) -> object:
     """Returns a name as it was written, even if YAML reads it as a number or a boolean, such as `01234567` or `Yes`.
 
     Raises:
-        ValueError: the value is null, true or false, so its spelling is lost.
+        ValueError: the value is null, true or false, so its spelling is lost, or it is empty.
     """
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty, expected a name")
     if value is None or isinstance(value, bool):
         read = "null" if value is None else str(value).lower()
         raise ValueError(f'got {read}, expected a name: if that is one, quote it: "{read}"')

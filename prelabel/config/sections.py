@@ -316,8 +316,6 @@ class LabelsSection(Section):
         objects: dict[str, str] = {}
         for name, words in self.prompts.items():
             for word in words:
-                if not word.strip():
-                    raise ValueError(f"prompts.{name}: got an empty word, expected words such as forklift truck")
                 if objects.setdefault(word, name) != name:
                     raise ValueError(f"prompts: {word!r} stands for {objects[word]!r} and {name!r}: name it for one")
         return self

@@ -20,7 +20,7 @@ from prelabel.config.sections import Config
 from prelabel.config.source import CLOSED, FileLabelsSection, SourceSection
 from prelabel.data.frames import Media
 from prelabel.errors import ConfigError, FetchError
-from prelabel.files.media_files import UNREADABLE_SUFFIXES, is_animated, media_kind
+from prelabel.files.media_files import UNREADABLE_SUFFIXES, kind_to_read, media_kind
 from prelabel.plugins.affects import Affects
 from prelabel.runtime.files import PREVIEW_SUFFIXES
 from prelabel.runtime.shared import Shared
@@ -82,6 +82,7 @@ class FolderTask:
 
         Raises:
             FetchError: the file is gone, or cannot be opened.
+            ReadError: it holds several images, and no reader shows more than one.
         """
         try:
             is_file = stat.S_ISREG(self.path.stat().st_mode)
@@ -91,8 +92,7 @@ class FolderTask:
             raise FetchError(f"{self.path}: cannot be opened: {error.strerror}") from error
         if not is_file:
             raise FetchError(f"{self.path}: is not a file any more")
-        is_image = media_kind(self.path) == "images" and not is_animated(self.path)
-        yield Media("images" if is_image else "video", (self.path,))
+        yield Media(kind_to_read(self.path), (self.path,))
 
 
 class FolderSource(Source):

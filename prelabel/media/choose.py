@@ -111,8 +111,9 @@ def choose_reader(
             return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads images."), None
         choice = select_reader(None, section.device, machine) if section.use == "auto" else _named(section)
         return choice, None
-    # A named reader may read files that FFmpeg cannot, so index only for `auto` and `only_keyframes`.
-    index = index_video(media.paths[0]) if section.use == "auto" or section.only_keyframes else None
+    # A reader of the user's may read files that FFmpeg cannot, so index only where that is needed.
+    is_indexed = section.only_keyframes or section.use in ("auto", *VIDEO_READERS)
+    index = index_video(media.paths[0]) if is_indexed else None
     choice = _named(section) if section.use != "auto" else select_reader(index, section.device, machine)
     if index is not None and index.other_streams:
         others = ", ".join(map(str, index.other_streams))

@@ -229,6 +229,8 @@ def _expected(message: str) -> str:
     text = text.replace("a valid dictionary", "a mapping: {NAME: …}")
     text = re.sub(r"String should match pattern '\^\(?(.*?)\)?\$'", r"text of the form \1", text)
     text = text.replace(r"cuda(:\d+)?", "cuda|cuda:N")
+    text = re.sub(r"\w+ should have at least (\d+) items? after validation.*", r"\1 or more", text)
+    text = re.sub(r"\w+ should have at most (\d+) items? after validation.*", r"\1 or fewer", text)
     text = re.sub(r"greater than or equal to (\S+)", r"\1 or more", text)
     return re.sub(r"less than or equal to (\S+)", r"\1 or less", text)
 

@@ -73,6 +73,12 @@ def assembly_of(folder: Path, *, dry_run: bool = False, **sections: dict) -> Ass
     return assemble(check_config(values, "test.yaml"), folder, dry_run)
 
 
+def test_a_tracker_without_tracks_is_said_to_have_no_effect(folder: Path):
+    add_clip(folder)
+    said = "tracker: has no effect: it links boxes only with labels.instances: tracks"
+    assert run(assembly_of(folder, tracker={"use": "bytetrack"})).warnings == (said,)
+
+
 def test_a_pathway_of_files_is_said_to_have_no_effect(folder: Path):
     add_clip(folder)
     assembly = assembly_of(folder, pathway="Annotate 1")
