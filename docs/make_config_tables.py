@@ -18,6 +18,7 @@ from prelabel.config.sections import (
     DetectorSection,
     LabelsSection,
     ReaderSection,
+    RefineSection,
     TrackerSection,
     WorkersSection,
 )
@@ -42,6 +43,8 @@ TABLES: dict[str, Mapping[str, FieldInfo]] = {
     "classifier: openai": described_options("classifier", "openai"),
     "labels": LabelsSection.model_fields,
     "tracker": TrackerSection.model_fields,
+    "refine": RefineSection.model_fields,
+    "refine: sam2": described_options("refine", "sam2"),
     "workers": WorkersSection.model_fields,
     "retries": RetriesSection.model_fields,
     "on_failure": OnFailureSection.model_fields,

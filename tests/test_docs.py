@@ -29,6 +29,7 @@ from prelabel.config.sections import (
     DetectorSection,
     LabelsSection,
     ReaderSection,
+    RefineSection,
     TrackerSection,
 )
 from prelabel.encord.source import EncordSection
@@ -107,6 +108,7 @@ def test_links_lead_somewhere(page):
         AgentSection,
         ClassifierSection,
         TrackerSection,
+        RefineSection,
         LabelsSection,
         OnFailureSection,
         ReportSection,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from prelabel.assembly.stored import StoredDetector
 from prelabel.config.base import make_router
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.config.sections import Config
+from prelabel.data.frames import Media
 from prelabel.data.ontology import Ontology
 from prelabel.encord.source import EncordSource
 from prelabel.errors import ConfigError
@@ -107,6 +109,21 @@ class Assembly:
         if not isinstance(self.named_source, EncordSource):
             raise ConfigError(f"source.use: got {self.config.source.use!r}, expected encord")
         return self.named_source.project
+
+    def open_media(self, task: Task) -> AbstractContextManager[Media]:
+        """Returns a context with the media of a task on this machine, also if the task is a stored one.
+
+        Raises:
+            FetchError: the media cannot be fetched.
+        """
+        if self.stored is None:
+            return task.open()
+        found = self._tasks_with_media.get(task.key)
+        return task.open() if found is None else found.open()  # a stored task says that it cannot be read
+
+    @cached_property
+    def _tasks_with_media(self) -> Mapping[str, Task]:
+        return self.named_source.find_tasks({task.key for task in self.source.tasks()})
 
     # Agent
 

@@ -158,6 +158,21 @@ class AgentSection(PluginSection):
     )
 
 
+class RefineSection(PluginSection):
+    """The model that makes masks from the boxes of labels."""
+
+    options_affect: ClassVar[Affects] = Affects.LABELS
+
+    use: Annotated[str, Affects.LABELS] = Field("sam2", description="sam2 | module:Name | mine.py:Mine")
+    objects: Annotated[tuple[Name, ...] | None, Affects.LABELS] = Field(
+        None,
+        min_length=1,
+        description="ontology objects that get masks, by name or feature hash; null: all polygons and bitmasks",
+        examples=[["Pedestrian"]],
+    )
+    batch_size: Annotated[OneOrMore, Affects.NOTHING] = Field(4, description="frames per batch")
+
+
 class TrackerSection(PluginSection):
     """How boxes are linked into tracks, when labels.instances is tracks."""
 
@@ -373,6 +388,7 @@ class Config(Section):
     agent: AgentSection | None = None
     labels: LabelsSection = LabelsSection()
     tracker: TrackerSection = TrackerSection()
+    refine: RefineSection | None = None
     sink: SinkSection | None = None
     pathway: Annotated[Name | None, Affects.PLACE] = Field(
         None, description="name or uuid of the pathway that finished tasks take"
@@ -418,6 +434,12 @@ class Config(Section):
     def _functions_see_the_row(self) -> Config:
         if self.agent_kind == "function" and self.labels.skips_begun:
             raise ValueError("labels.if_begun: a function of your own sees the row and decides: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_are_made_from_boxes(self) -> Config:
+        if self.refine is not None and self.agent_kind != "detection":
+            raise ValueError("refine: makes masks from a detector's boxes: leave it out")
         return self
 
     @model_validator(mode="after")

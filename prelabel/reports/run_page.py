@@ -38,7 +38,7 @@ MAX_OPEN_TASKS = 5
 the pictures are files of their own, which the browser loads when they come into view."""
 THUMBNAILS_PER_TASK = 4
 MAX_NOTICES = 8
-STEPS = ("fetch", "decode", "detect", "save")
+STEPS = ("fetch", "decode", "detect", "refine", "save")
 STATES = ("failed", "in part", "without labels", "no answer", "done", "already done", "skipped")
 """The states of tasks on the page, those to look at first. `done` and `already done` rank alike."""
 PICTURE_ENDING = ".preview.jpg"

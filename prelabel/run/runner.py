@@ -286,7 +286,8 @@ class Run:
         self._records.record(task, "done", sum(report.instances.values()), report.partial or "")
         save_seconds = time.perf_counter() - began
         emit_stage_time(self.progress, task.key, task.title, "save", save_seconds, save_seconds)
-        seconds = {stage: round(value, 3) for stage, value in {**item.seconds, "save": save_seconds}.items()}
+        busy = {**item.seconds, **report.seconds, "save": save_seconds - sum(report.seconds.values())}
+        seconds = {stage: round(value, 3) for stage, value in busy.items()}
         return TaskResult(task, replace(report, seconds=seconds, row_bytes=row_bytes))
 
     def _save(self, task: Task, labelled: LabelledTask[Any]) -> int | None:

@@ -380,7 +380,7 @@ def _lost_its_link(result: InferredTask[Any]) -> bool:
 
 def _plugin_files(config: Config, folder: Path) -> dict[str, bytes]:
     """Returns the config's own plug-in files that workers need, by path relative to the folder."""
-    sections = (config.reader, config.detector, config.classifier, config.tracker, config.agent)
+    sections = (config.reader, config.detector, config.classifier, config.tracker, config.refine, config.agent)
     uses = [section.use for section in sections if section is not None]
     names = [use.rpartition(":")[0] for use in uses]
     return {name: (folder / name).read_bytes() for name in names if name.endswith(".py") and (folder / name).is_file()}

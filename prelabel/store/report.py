@@ -84,7 +84,7 @@ class TaskReport:
         pathway: where the task went, or would go in a dry run or without a workflow.
         priority: the new priority, 0 to 1; None if the task keeps its own.
         reader: which reader read the media, and why.
-        seconds: busy time by step: fetch, decode, detect or classify, save.
+        seconds: busy time by step: fetch, decode, detect or classify, refine (filters, tracks and masks), save.
         outputs: files written for the task.
         row_bytes: size of its label row; None if nothing was written, or if the sink does not say.
     """

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.stored import make_labelled
+from prelabel.assembly.stored import label_detections, make_labelled
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
@@ -36,10 +36,12 @@ class Detected:
     Attributes:
         raw: the raw detections as they are stored.
         reader: which reader read the media, and why; empty if an earlier run read them.
+        filtered: the detections that become labels, if masks were made for them while the media were there.
     """
 
     raw: RawRecord
     reader: str = ""
+    filtered: FilteredDetections | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,10 @@ def label_in_worker(parts: DetectorParts, work: Work, found: Detected) -> Labell
         PrelabelError: the labels cannot be made; the run raises the same error for the task.
     """
     raw_file = raw_content(found.raw).to_bytes()
-    labelled = make_labelled(parts, found.raw, digest_of(raw_file))
-    report, facts = report_of(parts.label_map, work, found, labelled.filtered)
-    row = _ready_row(parts.label_map, work, found.raw.info, labelled.filtered.detections)
+    filtered = label_detections(parts, found.raw, work.title, None) if found.filtered is None else found.filtered
+    labelled = make_labelled(parts, found.raw, digest_of(raw_file), filtered)
+    report, facts = report_of(parts.label_map, work, found, filtered)
+    row = _ready_row(parts.label_map, work, found.raw.info, filtered.detections)
     return LabelledByWorker(raw_file, labelled_content(labelled).to_bytes(), report, facts, row)
 
 

@@ -5,27 +5,34 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.stored import labelled_videos, load_labelled
+from prelabel.assembly.stored import label_detections, labelled_videos, load_labelled
 from prelabel.errors import PrelabelError, SaveError
 from prelabel.export.coco import write_coco
 from prelabel.inference.batch_runner import BatchRunner
 from prelabel.inference.decoding import Video
 from prelabel.inference.pipeline import Inference, Pipeline
+from prelabel.inference.refine import MediaAccess
 from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import warnings_of
 from prelabel.run.agents.box_labels import BoxLabels, Detected, LabelledByWorker, report_of
-from prelabel.run.agents.detection_checks import check_labels, check_tracker, describe_detector, describe_label_map
+from prelabel.run.agents.detection_checks import (
+    check_labels,
+    check_refiner,
+    check_tracker,
+    describe_detector,
+    describe_label_map,
+)
 from prelabel.run.checks import check_reader, describe_sink, describe_source
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask, TaskFacts
 from prelabel.runtime.files import write_bytes_atomically
-from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.progress import Progress, emit_stage_time
 from prelabel.store.ledger import Step
 from prelabel.store.raw_detections import DetectionProvenance, RawRecord, read_raw, write_raw
@@ -65,6 +72,8 @@ class DetectionAgent:
         }
         if self.parts.linking is not None:
             checks["tracks"] = check_tracker
+        if self.assembly.config.refine is not None:
+            checks["masks"] = check_refiner
         return {name: partial(check, self.assembly) for name, check in checks.items()}
 
     def prepare(self) -> None:
@@ -121,9 +130,17 @@ class DetectionAgent:
     def infer(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[Detected]]:
         """Yields the raw detections of each task. A separate thread decodes ahead."""
         begun: deque[FetchedTask] = deque()
-        with closing(self._pipeline.infer(_videos(fetched, begun))) as results:
-            for result in results:
-                yield self._result(begun.popleft(), result)  # results have the order of the tasks
+        keep = self.parts.refinement is not None  # it reads the media once more
+        try:
+            with closing(self._pipeline.infer(_videos(fetched, begun, keep=keep))) as results:
+                for result in results:
+                    item = begun[0]  # results have the order of the tasks
+                    inferred = self._refined(item, self._result(item, result)) if keep else self._result(item, result)
+                    begun.popleft().release.close()
+                    yield inferred
+        finally:
+            for item in begun:
+                item.release.close()
 
     def store(self, task: Task, found: Detected | LabelledByWorker) -> None:
         """Writes the raw detections to the run's folder, and the labelled ones if a worker has made them."""
@@ -138,8 +155,12 @@ class DetectionAgent:
     def build_labels(self, task: Task, found: Detected | LabelledByWorker) -> LabelledTask[BoxLabels]:
         """Returns the detections that become labels."""
         if isinstance(found, Detected):
-            filtered = load_labelled(self.assembly, task, found.raw).filtered
+            media = MediaAccess(partial(self.assembly.open_media, task), self.stop.check)
+            began, makes_masks = time.perf_counter(), self.parts.refinement is not None and found.filtered is None
+            filtered = load_labelled(self.assembly, task, found.raw, found.filtered, media).filtered
+            seconds = {"refine": time.perf_counter() - began} if makes_masks else {}
             report, facts = report_of(self.parts.label_map, task, found, filtered)
+            report = replace(report, seconds=seconds)
             labels = BoxLabels(found.raw.info, lambda: filtered.detections)
         else:
             report, facts = found.report, found.facts
@@ -216,6 +237,26 @@ class DetectionAgent:
         reader = f"{result.reader.use} ({result.reader.reason})"
         return InferredTask(task.key, Detected(raw, reader), seconds={"fetch": item.seconds, **result.seconds})
 
+    def _refined(self, item: FetchedTask, inferred: InferredTask[Detected]) -> InferredTask[Detected]:
+        """Adds the labels with their masks, made while the media are on this machine.
+
+        An error is not reported here: `build_labels` meets it again, after the raw detections are stored.
+        """
+        if inferred.found is None:
+            return inferred
+        began, title = time.perf_counter(), item.task.title
+        media = MediaAccess(lambda: nullcontext(item.media), self.stop.check)
+        try:
+            filtered = label_detections(self.parts, inferred.found.raw, title, media)
+        except Stopped:
+            raise
+        except Exception:
+            return inferred
+        seconds = time.perf_counter() - began
+        emit_stage_time(self.progress, item.task.key, title, "refine", seconds, seconds)
+        found = replace(inferred.found, filtered=filtered)
+        return replace(inferred, found=found, seconds={**inferred.seconds, "refine": seconds})
+
     def _read(self, store: RunFolder, task: Task) -> RawRecord | None:
         """Returns the raw detections in a folder; None if there are none for this config and these media."""
         if not store.has_ledger:
@@ -231,8 +272,15 @@ class DetectionAgent:
         return f"{self.parts.raw_fingerprint}:{task.identity}"
 
 
-def _videos(fetched: Iterable[FetchedTask], begun: deque[FetchedTask]) -> Iterator[Video]:
-    """Yields the videos of tasks. It appends each task to `begun` first."""
+def _videos(fetched: Iterable[FetchedTask], begun: deque[FetchedTask], *, keep: bool) -> Iterator[Video]:
+    """Yields the videos of tasks. It appends each task to `begun` first.
+
+    Args:
+        fetched: the tasks.
+        begun: filled with the tasks.
+        keep: whether the media stay on this machine after a video is read.
+    """
     for item in fetched:
         begun.append(item)
-        yield Video(item.media, item.task.title, item.task.num_frames, item.task.key, item.release)
+        release = nullcontext() if keep else item.release
+        yield Video(item.media, item.task.title, item.task.num_frames, item.task.key, release)
