@@ -240,6 +240,15 @@ def test_the_command_that_a_run_without_a_config_prints_writes_the_same_as_a_con
     assert "already done" in capsys.readouterr().err
 
 
+def test_a_config_that_names_what_a_run_chose_itself_does_not_detect_again(folder, prelabel, capsys):
+    assert prelabel("run", "clips", "--weights", "demo", "--stride", "10") == 0
+    (printed,) = re.findall(r"to keep this as a config: prelabel (.*)", capsys.readouterr().err)
+    assert prelabel(*shlex.split(printed)) == 0
+    assert load_config(Path("prelabel.yaml")).detector.use == "torchvision"
+    assert prelabel("run", "prelabel.yaml") == 0
+    assert "already done" in capsys.readouterr().err
+
+
 def test_the_command_keeps_a_classifier(folder, prelabel, capsys):
     (folder / "mine.py").write_text(CLASSIFIER)
     assert prelabel("run", "clips", "--set", "classifier.use=mine.py:Sure") == 0

@@ -99,6 +99,22 @@ def test_a_plugin_s_own_options_say_what_they_affect() -> None:
     assert values_affecting(section, Affects.LABELS, plugin=plugin) == {"conf": 0.4}
 
 
+@pytest.mark.parametrize(
+    "detector",
+    [
+        {"weights": "yolo11n"},
+        {"weights": "yolo11n", "use": "ultralytics"},
+        {"weights": "yolo11n", "imgsz": 640, "iou": 0.7, "half": "auto", "classes": None},
+    ],
+)
+def test_a_config_that_names_defaults_has_the_same_values(detector: dict[str, object]) -> None:
+    config = config_of(detector=detector)
+    values = values_affecting(config.detector, Affects.DETECTIONS, plugin=detector_plugin(config, Path()))
+    assert values.pop("use") == "ultralytics"
+    assert values.pop("weights") == "yolo11n"
+    assert not values.keys() & {"imgsz", "iou", "half", "classes"}
+
+
 def test_prices_and_pace_of_a_service_ask_it_nothing_again() -> None:
     section = ClassifierSection.model_validate({"use": "openai", "model": "m", "price_in": 1, "workers": 2})
     plugin = load_plugin("classifier", "openai", Path())
