@@ -34,7 +34,7 @@ def config_of(**sections: object) -> Config:
 
 def test_every_key_of_every_section_says_what_it_affects() -> None:
     sections = [each for base in (Section, PluginSection) for each in base.__subclasses__()]
-    nested = {"source", "reader", "detector", "classifier", "agent", "labels", "tracker", "sink", "workers"}
+    nested = {"source", "reader", "detector", "classifier", "agent", "labels", "tracker", "refine", "sink", "workers"}
     nested |= {"retries", "on_failure", "report", "when", "pathway", "otherwise"}  # the last three: keys of a rule
     silent = [
         f"{section.__name__}.{key}"
