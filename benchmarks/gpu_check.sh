@@ -141,7 +141,7 @@ check() {
   step doctor 40 "$python" -m prelabel doctor
   step tests 100 bash -c test_cuda_paths
   rm -rf "$out/demo"
-  step run 40 "$python" -m prelabel run configs/demo.yaml --set "source.output=$out/demo" --set "reader.frame_ranges=[[0, $((demo_frames - 1))]]"
+  step run 40 "$python" -m prelabel run configs/demo.yaml --set detector.weights=demo_shapes --set "source.output=$out/demo" --set "reader.frame_ranges=[[0, $((demo_frames - 1))]]"
   step gpu 170 bash -c "benchmark gpu --weights yolo11n --seconds 120 --json $out/gpu.json $stages"
   step pipeline 40 bash -c "benchmark pipeline --clip $out/demo/demo.mp4 --weights yolo11n --no-peers $size"
   printf '\n'

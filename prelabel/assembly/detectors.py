@@ -143,7 +143,11 @@ class LiveDetector:
         """The values of the model card that affect the detections in addition to the weights."""
         weights = detector_section(self.config).options.get("weights")
         card = find_card(weights) if isinstance(weights, str) else None
-        return card.model_dump(mode="json", include={"use", "builder", "builder_args"}) if card is not None else None
+        return (
+            card.model_dump(mode="json", include={"use", "format", "builder", "builder_args"})
+            if card is not None
+            else None
+        )
 
 
 def detector_section(config: Config) -> DetectorSection:

@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prelabel.errors import MachineError
-from prelabel.models.openvino import compile_for_cpu
 
 if TYPE_CHECKING:
     import torch
@@ -120,14 +120,8 @@ class OnnxSession:
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        import onnxruntime
-
         self._device = device
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        # Its waiting threads would spin, and take CPU time from the decoder.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(path, options, providers=_onnx_providers(device))
+        self._session = _onnx_session(path, _onnx_providers(device))
         # ONNX Runtime falls back to the CPU without an error.
         if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise MachineError(f"engine onnx on {device}: ONNX Runtime could not start its CUDA provider")
@@ -147,6 +141,29 @@ class OnnxSession:
             binding.bind_output(name, *place)
         self._session.run_with_iobinding(binding)
         return [torch.from_dlpack(output) for output in binding.get_outputs()]
+
+
+class OnnxHostSession:
+    """Runs a graph in ONNX Runtime on the CPU, on arrays, without torch."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = _onnx_session(path, ["CPUExecutionProvider"])
+        self._inputs = [each.name for each in self._session.get_inputs()]
+
+    def __call__(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """Returns the outputs in the graph's order, for inputs in the graph's order."""
+        outputs: list[NDArray[Any]] = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
+        return outputs
+
+
+def _onnx_session(path: Path, providers: Sequence[object]) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    # Its waiting threads would spin, and take CPU time from the decoder.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=providers)
 
 
 def _numpy_type(dtype: torch.dtype) -> type[np.generic]:
@@ -169,21 +186,6 @@ def _onnx_providers(device: torch.device) -> list[str | tuple[str, dict[str, str
     # On torch's stream, the graph runs after the frames are prepared, so no synchronisation is needed.
     stream = str(torch.cuda.current_stream(device).cuda_stream)
     return [("CUDAExecutionProvider", {"device_id": str(device.index or 0), "user_compute_stream": stream})]
-
-
-class OpenVinoSession:
-    """Runs a graph on the CPU; the next call overwrites the outputs."""
-
-    def __init__(self, path: Path, *, half: bool) -> None:
-        self._request = compile_for_cpu(path, half=half).create_infer_request()
-
-    def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
-        """Returns the outputs in the graph's order, for inputs in the graph's order."""
-        import torch
-
-        arrays = [tensor.contiguous().numpy() for tensor in inputs]
-        outputs = self._request.infer(arrays, share_inputs=True, share_outputs=True)
-        return [torch.from_numpy(output) for output in outputs.values()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class ModelCard(BaseModel):
         url: address of the published file.
         licence: SPDX identifier of the weights' licence.
         use: the detector or classifier that loads the weights.
+        format: form of an ONNX graph's outputs, as in `detector.format`; None: as they show.
         classes: names by class id; None if the weights have their own.
         builder: torchvision's function that builds the network.
         builder_args: keyword arguments for the builder.
@@ -49,6 +50,7 @@ class ModelCard(BaseModel):
     url: str | None = Field(default=None, pattern=r"^https?://")
     licence: str
     use: str
+    format: str | None = None
     classes: tuple[str, ...] | None = None
     builder: str | None = None
     builder_args: dict[str, Any] = Field(default_factory=dict)

@@ -105,11 +105,11 @@ class NetworkDetector(ABC):
 
     def __init__(self, **options: object) -> None:
         self._options = self.Options.model_validate(options)
-        self._device_name = name_device(self._options.device)
+        self.warnings: tuple[str, ...] = ()
+        self._device_name = self._choose_device()
         self._raw_conf = min(self._options.conf, self._options.raw_conf)
         self._geometry_ids: frozenset[int] = frozenset()
         self._batch_sizes: dict[tuple[int, int], int] = {}
-        self.warnings: tuple[str, ...] = ()
         weights = self._resolve_weights()
         facts = self._load(weights)
         self.class_names: Sequence[str] = facts.class_names
@@ -122,6 +122,10 @@ class NetworkDetector(ABC):
             output=facts.output,
             word_passes=facts.word_passes,
         )
+
+    def _choose_device(self) -> str:
+        """Returns the device on which the network runs, `cpu` or `cuda:N`."""
+        return name_device(self._options.device)
 
     @property
     def _is_on_cpu(self) -> bool:

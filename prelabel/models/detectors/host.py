@@ -6,15 +6,21 @@ Nothing here needs torch, whose import takes longer than labelling a short video
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from prelabel.data.boxes import Letterbox
 from prelabel.data.detections import Detections
 
+if TYPE_CHECKING:
+    import torch
+
 Pixels = NDArray[np.uint8]
+Array: TypeAlias = "NDArray[Any] | torch.Tensor"
+"""An array on the host, or a tensor on any device."""
 Rows = NDArray[np.float32]
 """The boxes of one frame: (n, 6 or more): x1, y1, x2, y2, confidence, class id, then columns of the head."""
 Table = TypeVar("Table", bound=Any)
@@ -51,19 +57,26 @@ class NmsConfig:
         return passes if self.class_ids is None else passes & np.isin(class_id, self.class_ids)
 
 
+def on_host(array: Array) -> NDArray[Any]:
+    """Returns the values as an array on the host."""
+    return array if isinstance(array, np.ndarray) else array.numpy(force=True)
+
+
 # Before the network
 
 
-def letterbox_pixels(frames: Pixels, box: Letterbox) -> Pixels:
+def letterbox_pixels(frames: Pixels, box: Letterbox, *, smooth: bool = False) -> Pixels:
     """Returns frames scaled and padded, uint8 (N, box.height, box.width, C).
 
     Args:
         frames: uint8 (N, H, W, C).
         box: letterbox made for H and W.
+        smooth: scale like Pillow, where each pixel is a mean of all it covers; otherwise like OpenCV.
     """
     pixels = np.full((len(frames), box.height, box.width, frames.shape[3]), PAD_VALUE, np.uint8)
     rows, columns = slice(box.top, box.top + box.scaled_height), slice(box.left, box.left + box.scaled_width)
-    pixels[:, rows, columns] = resize_pixels(frames, box.scaled_height, box.scaled_width)
+    resize = resize_pixels_smoothly if smooth else resize_pixels
+    pixels[:, rows, columns] = resize(frames, box.scaled_height, box.scaled_width)
     return pixels
 
 
@@ -77,6 +90,13 @@ def resize_pixels(frames: Pixels, height: int, width: int) -> Pixels:
     for frame, target in zip(np.ascontiguousarray(frames), scaled, strict=True):
         cv2.resize(frame, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
     return scaled
+
+
+def resize_pixels_smoothly(frames: Pixels, height: int, width: int) -> Pixels:
+    """Returns frames scaled by Pillow's BILINEAR, uint8 (N, height, width, C)."""
+    images = (Image.fromarray(frame.squeeze(-1) if frame.shape[2] == 1 else frame) for frame in frames)
+    scaled = [np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images]
+    return np.stack(scaled).reshape(len(frames), height, width, frames.shape[3])
 
 
 def grey_pixels(frames: Pixels) -> Pixels:

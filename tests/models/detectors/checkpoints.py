@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +81,21 @@ def make_word_checkpoint(architecture: str, folder: Path) -> Path:
     path = folder / f"{architecture}.pt"
     model.save(path)
     return path
+
+
+_TELL_IMPORTS = """
+import json, sys
+from prelabel.cli.app import main
+try:
+    main()
+finally:
+    print(json.dumps([name for name in ("torch", "torchvision", "ultralytics", "supervision") if name in sys.modules]))
+"""
+
+
+def heavy_imports(*arguments: object) -> list[str]:
+    """Runs a command in a new process; returns which packages it imported, of those that take seconds."""
+    command = [sys.executable, "-c", _TELL_IMPORTS, *map(str, arguments)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True)
+    imported: list[str] = json.loads(told.stdout.splitlines()[-1])
+    return imported

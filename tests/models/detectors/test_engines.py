@@ -3,8 +3,6 @@ from __future__ import annotations
 import gc
 import importlib.util
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from prelabel.models.engines import EngineKey, built_engine, engines_folder
 from prelabel.models.openvino import compile_for_cpu, cpu_has_bfloat16
 from prelabel.testing import check_detector
 from tests.make_media import RECIPES, write_clip
-from tests.models.detectors.checkpoints import as_batch, blocky_frames
+from tests.models.detectors.checkpoints import as_batch, blocky_frames, heavy_imports
 
 LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu", "engine": "torch"}
 KEY = EngineKey("0" * 64, "onnx", "Some GPU (80 GB)", "any", "float32", "nms", "runtime 1.0")
@@ -111,26 +109,15 @@ def test_by_default_a_cpu_computes_in_bfloat16_and_detects_much_the_same(checkpo
     assert np.median(iou_matrix(sure, found.xyxy).max(axis=1)) > 0.9
 
 
-WITHOUT_TORCH = """
-import sys
-from prelabel.cli.app import main
-try:
-    main()
-finally:
-    print([name for name in ("torch", "torchvision", "ultralytics", "supervision") if name in sys.modules])
-"""
-
-
 @pytest.mark.slow
 def test_a_run_of_a_cached_openvino_engine_imports_no_torch(checkpoint, tmp_path):
     weights, clip = checkpoint("yolo11n"), write_clip(tmp_path / "clip.mp4", RECIPES["h264"]).path
     UltralyticsDetector(weights=str(weights), device="cpu")
-    command = [sys.executable, "-c", WITHOUT_TORCH, "run", str(clip), "--weights", str(weights), "--device", "cpu"]
 
-    told = subprocess.run([*command, "--output", str(tmp_path / "out")], check=True, capture_output=True, text=True)
+    imported = heavy_imports("run", clip, "--weights", weights, "--device", "cpu", "--output", tmp_path / "out")
 
     assert (tmp_path / "out" / "clip.labels.json").exists()
-    assert told.stdout.splitlines()[-1] == "[]"
+    assert imported == []
 
 
 @pytest.mark.usefixtures("no_room_for_engines")
