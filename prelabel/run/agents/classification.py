@@ -80,7 +80,6 @@ class ClassificationAgent:
     progress: Progress
     stop: StopSignal
     reads_media = True
-    stays_because = ""
     shapes = ()
     device = ""
 
