@@ -1,4 +1,4 @@
-.PHONY: demo test lint format bench ci
+.PHONY: demo test lint format docs bench ci
 
 demo:    ## the main job on a generated clip
 	uv run prelabel run configs/demo.yaml
@@ -15,6 +15,12 @@ lint:
 format:
 	uv run ruff format .
 	uv run ruff check --fix .
+
+docs:    ## the docs site, in site/; `uv run zensical serve` shows it while you write
+	uv run python docs/make_config_tables.py
+	uv run python docs/make_cli_page.py
+	uv run zensical build --strict --clean
+	cp docs/*.md docs/llms.txt site/
 
 bench:   ## make bench CLIP=street.mp4; takes minutes, wants a quiet machine and YOLO11n's weights
 	uv run python -m benchmarks.pipeline --clip $(CLIP)

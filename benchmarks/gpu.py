@@ -44,7 +44,7 @@ from prelabel.assembly.assemble import assemble
 from prelabel.config.load import check_config
 from prelabel.data.frames import FrameBatch, Media
 from prelabel.inference.batch_runner import BatchRunner
-from prelabel.media import decord, torchcodec
+from prelabel.media import decord, nvdec, torchcodec
 from prelabel.media.choose import select_reader
 from prelabel.media.cuda import count_engines
 from prelabel.media.index import index_video
@@ -197,6 +197,8 @@ def _decode_ways(args: argparse.Namespace, clip: Path) -> dict[str, Way]:
     makers: dict[str, Callable[[], VideoReader]] = {"pyav, cpu": partial(PyAVReader, media)}
     if decord.probe(0) is None and decord.refuse(index, on_gpu=True) is None:
         makers["decord, cuda"] = partial(DecordReader, media, device="cuda")
+    if nvdec.probe() is None and nvdec.refuse(index) is None:
+        makers["nvdec, cuda"] = partial(nvdec.NvdecReader, media)
     device = "cuda" if ON_GPU else "cpu"
     if torchcodec.probe(device) is None and torchcodec.refuse(index, on_gpu=ON_GPU) is None:
         makers[f"torchcodec, {device}"] = partial(TorchCodecReader, media, device=device)
@@ -218,7 +220,8 @@ def _decode_ways(args: argparse.Namespace, clip: Path) -> dict[str, Way]:
 @torch.inference_mode()
 def _stage_ways(detector: UltralyticsDetector, batches: list[FrameBatch], name: str) -> dict[str, Way]:
     num_frames = sum(len(batch) for batch in batches)
-    inputs = [detector._prepare(batch.data)[0] for batch in batches[:1]]
+    path = detector._torch_path
+    inputs = [path._prepare(batch.data)[0] for batch in batches[:1]]
     prediction = detector._loaded.forward(inputs[0]).clone()
 
     @torch.inference_mode()
@@ -231,9 +234,9 @@ def _stage_ways(detector: UltralyticsDetector, batches: list[FrameBatch], name: 
         return sum(len(found) for found in BatchRunner(detector).run(iter(batches), "benchmark"))
 
     return {
-        f"prepare, {name}": partial(each, lambda batch: detector._prepare(batch.data)),
+        f"prepare, {name}": partial(each, lambda batch: path._prepare(batch.data)),
         f"forward, {name}": partial(each, lambda batch: detector._loaded.forward(inputs[0][: len(batch)])),
-        f"suppress, {name}": partial(each, lambda batch: detector._keep(prediction[: len(batch)])),
+        f"suppress, {name}": partial(each, lambda batch: path._keep(prediction[: len(batch)])),
         f"detect, {name}": detect,
     }
 

@@ -17,7 +17,7 @@ python=${PYTHON:-python3}
 
 # Not carried: what machines with torch have, decord's build without CUDA, polars (Ultralytics reads CSV files with it).
 CARRIED="annotated-types av cffi cryptography defusedxml encord faster-coco-eval hypothesis iniconfig orjson packaging
-  pluggy prometheus-client pycparser pydantic pydantic-core pydeprecate pygments pytest pytest-timeout sortedcontainers supervision
+  pluggy prometheus-client pycparser pydantic pydantic-core pydeprecate pygments pynvvideocodec pytest pytest-timeout sortedcontainers supervision
   torchcodec trackers typing-inspection ultralytics ultralytics-platform ultralytics-thop"
 
 gather() {
@@ -43,6 +43,8 @@ PY
     python3 -m zipfile --extract "$wheel" "$wheels/packages/$(basename "$wheel" | cut -d- -f1)"
   done
   rm -r "$wheels"/packages/prelabel/prelabel # only what names its readers and detectors; the code is the repository's
+  # PyNvVideoCodec's wheel holds its samples, and each of FFmpeg's libraries three times. Only the middle name is loaded.
+  rm -r "$wheels"/packages/pynvvideocodec/{samples,benchmarks,PyNvVideoCodec/libav*.so,PyNvVideoCodec/libav*.so.*.*}
   rm -rf "$carried" && mkdir "$carried"
   tar --create --xz --file "$carried/packages.tar.xz" --directory "$wheels" packages
   cp "$weights" "$carried/yolo11n.pt"
@@ -139,7 +141,7 @@ check() {
   step doctor 40 "$python" -m prelabel doctor
   step tests 100 bash -c test_cuda_paths
   rm -rf "$out/demo"
-  step run 40 "$python" -m prelabel run configs/demo.yaml --set "source.output=$out/demo" --set "reader.frame_ranges=[[0, $((demo_frames - 1))]]"
+  step run 40 "$python" -m prelabel run configs/demo.yaml --set detector.weights=demo_shapes --set "source.output=$out/demo" --set "reader.frame_ranges=[[0, $((demo_frames - 1))]]"
   step gpu 170 bash -c "benchmark gpu --weights yolo11n --seconds 120 --json $out/gpu.json $stages"
   step pipeline 40 bash -c "benchmark pipeline --clip $out/demo/demo.mp4 --weights yolo11n --no-peers $size"
   printf '\n'

@@ -30,7 +30,7 @@ from prelabel.encord.connection import connect
 from prelabel.encord.sink import EncordSink
 from prelabel.encord.source import EncordSection, EncordSource
 from prelabel.store.source import RowOptions
-from tests.encord_server import AGENT, EncordServer
+from prelabel.testing.encord_server import AGENT, EncordServer
 from tests.killing import NUM_FRAMES, Scene
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from prelabel.cli.commands import run_config
-from tests.encord_server import EncordServer
+from prelabel.testing.encord_server import EncordServer
 from tests.mixed_tasks import MixedTasks
 
 

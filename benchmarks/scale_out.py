@@ -8,8 +8,8 @@ Lines:
     scaling    videos of 150 small frames and a detector that waits 8 ms a frame, as a device would: frames/s of one,
                two and four workers, in turn
     overhead   40 videos of 25 frames, the same detector: seconds of one worker and of a run without workers, in turn
-    ceiling    64 workers that answer at once with 4,000 boxes a task: processor seconds of the run for each task, and
-               for how many GPUs of 1,800 frames/s on videos of 1,000 frames that is enough
+    ceiling    64 workers that answer at once with the labels of 4,000 boxes a task: processor seconds of the run for
+               each task, and for how many GPUs of 1,800 frames/s on videos of 1,000 frames that is enough
     memory     10,000 tasks through 8 such workers, 40 boxes a task: growth of the run's memory
 """
 
@@ -34,15 +34,21 @@ import yaml
 
 from prelabel import Detections, ModelTraits
 from prelabel.assembly.assemble import assemble
+from prelabel.assembly.detectors import LiveDetector
+from prelabel.assembly.stored import ReplayDetector
 from prelabel.config.load import check_config
+from prelabel.config.sections import Config
 from prelabel.data.detections import concatenate
-from prelabel.data.frames import VideoInfo
+from prelabel.data.frames import MediaLocation, VideoInfo
 from prelabel.run.actor import ModelDescription, Status
-from prelabel.run.agents.detection import Detected
+from prelabel.run.agents.box_labels import Detected, LabelledByWorker, label_in_worker
+from prelabel.run.checks import prepare
+from prelabel.run.placement import WorkersDetector
 from prelabel.run.ray_cluster import import_ray
 from prelabel.run.runner import run_tasks
 from prelabel.run.work import InferredTask, Work
-from prelabel.run.workers import RayWorkers, WorkersDetector, _WorkerHandle
+from prelabel.run.worker_handle import WorkerHandle
+from prelabel.run.workers import RayWorkers
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 from prelabel.store.raw_detections import DetectionProvenance, RawRecord
@@ -68,7 +74,7 @@ def main() -> None:
     lines = {"scaling": scaling, "overhead": overhead, "ceiling": ceiling, "memory": memory}
     parser.add_argument("--only", nargs="+", choices=lines, default=list(lines))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tasks", type=int, default=0, help="of ceiling and memory; default: 600 and 10,000")
+    parser.add_argument("--tasks", type=int, default=0, help="of ceiling and memory; default: 300 and 10,000")
     options = parser.parse_args()
     for name in options.only:
         print(name, json.dumps(lines[name](options.rounds, options.tasks)), flush=True)
@@ -124,10 +130,19 @@ def run(config: Path, folder: Path, num_workers: int) -> dict[str, Any]:
     return report
 
 
-class Canned:
-    """An actor in the place of many workers: it answers each task at once with the same boxes."""
+class CannedDetector(LiveDetector):
+    """The facts about a detector that is not there."""
 
-    def __init__(self, boxes_per_frame: int) -> None:
+    detector = ReplayDetector(("thing",), ModelTraits())
+
+
+class Canned:
+    """An actor in the place of many workers. It makes the labels of all tasks before the run asks for them."""
+
+    def __init__(self, config: Config, boxes_per_frame: int) -> None:
+        assembly = assemble(config, Path())
+        provider = CannedDetector(config, Path(), lambda: None)
+        self._parts = replace(assembly.detection, provider=provider)
         rng = np.random.default_rng(0)
         corners = rng.uniform(0, 300, (boxes_per_frame, 2))
         xyxy = np.concatenate([corners, corners + 40], axis=1).astype(np.float32)
@@ -140,10 +155,17 @@ class Canned:
             origin=DetectionProvenance(class_names=("thing",), model=None, fingerprint="", lowest_conf=None),
         )
 
-    def infer(self, works: list[Work]) -> tuple[list[InferredTask[Detected]], Status]:
-        """Returns the boxes for each work."""
+        self._made: dict[str, LabelledByWorker] = {}
+
+    def prepare(self, works: list[Work]) -> None:
+        """Makes the labels for each work, of the same boxes."""
+        for work in works:
+            self._made[work.key] = label_in_worker(self._parts, work, Detected(self._raw, "none"))
+
+    def infer(self, works: list[Work]) -> tuple[list[InferredTask[LabelledByWorker]], Status]:
+        """Returns the labels for each work."""
         seconds = {"fetch": 0.0, "detect": 0.0}
-        return [InferredTask(work.key, Detected(self._raw, "none"), seconds=seconds) for work in works], Status(())
+        return [InferredTask(work.key, self._made.pop(work.key), seconds=seconds) for work in works], Status(())
 
     def status(self) -> Status:
         """Returns no events."""
@@ -155,15 +177,16 @@ class CannedWorkers(RayWorkers):
 
     num = 64
     boxes_per_frame = 200
+    actor: Any = None
 
     def _start(self) -> ModelDescription:
         ray = import_ray()
         ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         self._has_connected = True
-        actor = ray.remote(Canned).options(num_cpus=0, max_concurrency=self.num).remote(self.boxes_per_frame)
-        self._handles = [_WorkerHandle(f"worker {number}", actor) for number in range(self.num)]
-        ray.get(actor.status.remote())
-        return ModelDescription(("thing",), ModelTraits(), (), tasks_per_call=1, waits_for_geometry=False, host="here")
+        self.actor = ray.remote(Canned).options(num_cpus=0, max_concurrency=self.num)
+        self.actor = self.actor.remote(self._config, self.boxes_per_frame)
+        self._handles = [WorkerHandle(f"worker {number}", self.actor) for number in range(self.num)]
+        return ModelDescription("here", ("thing",))
 
 
 def canned_run(num_tasks: int, num: int, boxes_per_frame: int) -> tuple[float, int]:
@@ -183,7 +206,11 @@ def canned_run(num_tasks: int, num: int, boxes_per_frame: int) -> tuple[float, i
         workers.num, workers.boxes_per_frame = num, boxes_per_frame
         provider = WorkersDetector(config, Path(), lambda: None, workers=workers)
         assembly = replace(assembly, detection=replace(assembly.detection, provider=provider))
-        _ = workers.model
+        prepare(assembly)
+        nowhere = MediaLocation("video", ())
+        works = [Work.of(task, nowhere, assembly.expected_row(task)) for task in assembly.source.tasks()]
+        _ = assembly.detection.label_fingerprint  # it imports the detector's module
+        import_ray().get(workers.actor.prepare.remote(works))
         growth = Growth(num_tasks // 10)
         began = time.process_time()
         report = run_tasks(assembly, growth, StopSignal(), workers=workers)
@@ -213,7 +240,7 @@ class Growth(NullProgress):
 
 
 def ceiling(_: int, asked: int) -> dict[str, float]:
-    num_tasks: int = asked or 600
+    num_tasks: int = asked or 300
     per_task = canned_run(num_tasks, num=64, boxes_per_frame=200)[0] / num_tasks
     gpus = FRAMES_PER_VIDEO / GPU_FRAMES_PER_SECOND / per_task
     return {"boxes a task": 200 * NUM_FRAMES, "processor ms a task": round(per_task * 1000, 1), "GPUs": round(gpus)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from prelabel.config.base import OnFailureSection, RetriesSection
+from prelabel.config.base import OnFailureSection, ReportSection, RetriesSection
 from prelabel.config.schema import describe_values, described_options
 from prelabel.config.sections import (
     ClassifierSection,
@@ -18,6 +18,7 @@ from prelabel.config.sections import (
     DetectorSection,
     LabelsSection,
     ReaderSection,
+    RefineSection,
     TrackerSection,
     WorkersSection,
 )
@@ -42,9 +43,12 @@ TABLES: dict[str, Mapping[str, FieldInfo]] = {
     "classifier: openai": described_options("classifier", "openai"),
     "labels": LabelsSection.model_fields,
     "tracker": TrackerSection.model_fields,
+    "refine": RefineSection.model_fields,
+    "refine: sam2": described_options("refine", "sam2"),
     "workers": WorkersSection.model_fields,
     "retries": RetriesSection.model_fields,
     "on_failure": OnFailureSection.model_fields,
+    "report": ReportSection.model_fields,
     "top": {name: Config.model_fields[name] for name in ("pathway", "routing", "priority", "frames")},
 }
 

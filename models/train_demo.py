@@ -1,7 +1,8 @@
 """Train the project's own small detector on generated scenes, from random weights, on a CPU.
 
-    uv run python -m models.train_demo             # renders, trains, measures, writes demo_shapes.pth and demo.yaml
+    uv run python -m models.train_demo             # renders, trains, measures, writes weights, graph and cards
     uv run python -m models.train_demo --evaluate  # measures the weights that are there
+    uv run python -m models.train_demo --export    # writes the graph and the cards of the weights that are there
 
 About 40 minutes on two busy cores. Another machine rounds differently, so it ends at other weights with a like score.
 """
@@ -13,13 +14,16 @@ import hashlib
 import math
 import multiprocessing
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 import yaml
+from onnx import helper, numpy_helper
 from torch import nn
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
@@ -27,7 +31,8 @@ from models.scene_art import CLASS_NAMES, SceneFrame
 from models.scenes import SceneSpec, coco_truth, random_frames
 
 HERE = Path(__file__).resolve().parent
-WEIGHTS, CARD = HERE / "demo_shapes.pth", HERE / "demo.yaml"
+WEIGHTS, GRAPH = HERE / "demo_shapes.pth", HERE / "demo.onnx"
+LEAST_HALVED = 1000  # numbers in a tensor of the graph from which it is stored in half precision
 BUILDER_ARGS = {"width_mult": 0.5}
 INPUT_SIDE = 320
 MOMENTS_PER_SCENE = 4
@@ -82,15 +87,15 @@ class Pool:
 
 
 def main() -> None:
-    """Train and measure, or measure alone."""
+    """Train and measure, measure alone, or export alone."""
     options = parse_options()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(options.seed)
     model = build_model()
-    if options.evaluate or options.from_phase:
+    if options.evaluate or options.export or options.from_phase:
         model.load_state_dict(load_weights(WEIGHTS))
-    if not options.evaluate:
+    if not (options.evaluate or options.export):
         for phase in PHASES[options.from_phase :]:
             train(model, render_pool(phase.scene_seeds, options.threads), phase, options.seed)
             save_weights(model)
@@ -98,13 +103,15 @@ def main() -> None:
     score = evaluate(model, options.unseen_scenes)
     print(score)
     if not options.evaluate:
-        write_card(score)
+        write_graph(model)
+        write_cards(score)
 
 
 def parse_options() -> argparse.Namespace:
     """Read the command line; its defaults are how the shipped weights were made."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluate", action="store_true", help="measure the weights that are there, train nothing")
+    parser.add_argument("--export", action="store_true", help="write the graph of the weights that are there")
     parser.add_argument("--from-phase", type=int, default=0, help="go on from the weights that are there")
     parser.add_argument("--unseen-scenes", type=int, default=300, help="how many to measure on")
     parser.add_argument("--seed", type=int, default=0)
@@ -242,22 +249,43 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
-def write_card(score: dict[str, float | int]) -> None:
-    """Write the model card beside the weights."""
-    card = {
-        "name": "demo",
-        "file": WEIGHTS.name,
-        "sha256": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest(),
-        "licence": "Apache-2.0",
-        "use": "torchvision",
-        "builder": "ssdlite320_mobilenet_v3_large",
-        "builder_args": BUILDER_ARGS,
-        "classes": list(CLASS_NAMES),
-        "source": "generated scenes (models/scenes.py), trained from random weights by train_demo.py",
-        "training": "uv run python -m models.train_demo",
-        "score": score,
-    }
-    CARD.write_text(yaml.safe_dump(card, sort_keys=False, default_flow_style=None, width=110))
+def write_graph(model: nn.Module) -> None:
+    """Write the model with its NMS as an ONNX graph for one picture, with large weights in half precision."""
+    example = ([torch.rand(3, INPUT_SIDE, INPUT_SIDE)],)
+    names = {"input_names": ["image"], "output_names": ["boxes", "scores", "labels"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter that traces warns about its newer replacement
+        torch.onnx.export(model.eval(), example, GRAPH, dynamo=False, opset_version=17, **names)
+    graph = onnx.load(GRAPH)
+    for tensor in list(graph.graph.initializer):
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < LEAST_HALVED:
+            continue
+        halved = numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}.half")
+        cast = helper.make_node("Cast", [halved.name], [tensor.name], to=onnx.TensorProto.FLOAT)
+        graph.graph.initializer.remove(tensor)
+        graph.graph.initializer.append(halved)
+        graph.graph.node.insert(0, cast)
+    onnx.save(graph, GRAPH)
+
+
+def write_cards(score: dict[str, float | int]) -> None:
+    """Write the model cards of the graph, which runs without torch, and of the weights."""
+    torchvision = {"use": "torchvision", "builder": "ssdlite320_mobilenet_v3_large", "builder_args": BUILDER_ARGS}
+    for path, more in ((GRAPH, {"use": "onnx", "format": "ssd"}), (WEIGHTS, torchvision)):
+        card = {
+            "name": path.stem,
+            "file": path.name,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "licence": "Apache-2.0",
+            **more,
+            "classes": list(CLASS_NAMES),
+            "source": "generated scenes (models/scenes.py), trained from random weights by train_demo.py",
+            "training": "uv run python -m models.train_demo",
+            "score": score,
+        }
+        text = yaml.safe_dump(card, sort_keys=False, default_flow_style=None, width=110)
+        path.with_suffix(".yaml").write_text(text)
 
 
 if __name__ == "__main__":

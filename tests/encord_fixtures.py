@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.encord_server import EncordServer, connect
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import EncordServer, connect
+from prelabel.testing.encord_server.populated import Platform
 from tests.make_media import Recipe, write_clip
 
 if TYPE_CHECKING:

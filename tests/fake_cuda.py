@@ -19,6 +19,8 @@ from prelabel.media import cuda as device_stream
 
 
 class FakeStream:
+    cuda_stream = 0  # its handle in CUDA
+
     def __init__(self, device: object = None) -> None:
         self.kernels: set[int] = set()
 

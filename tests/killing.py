@@ -26,11 +26,11 @@ from typing import Literal
 from prelabel import Detections, FrameBatch
 from prelabel.cli.commands import run_config
 from prelabel.store.ledger import LEDGER, Ledger
-from tests.encord_server import AGENT, EncordServer
-from tests.encord_server.faults import TROUBLE, AnyOf, CarryOut
-from tests.encord_server.probe import probe_video
-from tests.encord_server.records import LabelRow, Project
-from tests.encord_server.wire import Answer, ConnectionCutError
+from prelabel.testing.encord_server import AGENT, EncordServer
+from prelabel.testing.encord_server.faults import TROUBLE, AnyOf, CarryOut
+from prelabel.testing.encord_server.probe import probe_video
+from prelabel.testing.encord_server.records import LabelRow, Project
+from prelabel.testing.encord_server.wire import Answer, ConnectionCutError
 from tests.make_media import Recipe, write_clip
 
 NUM_FRAMES = 12

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.encord_server import AGENT, ANNOTATE, COMPLETE, EncordServer
-from tests.encord_server.records import DataUnit, Project
+from prelabel.testing.encord_server import AGENT, ANNOTATE, COMPLETE, EncordServer
+from prelabel.testing.encord_server.records import DataUnit, Project
 from tests.make_media import Recipe, write_clip
 
 SORT = "Sort"

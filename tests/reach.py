@@ -13,8 +13,8 @@ from prelabel.encord.project import EncordProject
 from prelabel.encord.source import EncordSection, EncordSource
 from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.download import DownloadLimits
-from tests.encord_server import AGENT
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import AGENT
+from prelabel.testing.encord_server.populated import Platform
 
 
 def reach(platform: Platform) -> EncordProject:

@@ -17,6 +17,7 @@ from docs.make_config_tables import PAGE, fill_tables
 from prelabel.assembly.assemble import assemble
 from prelabel.config.base import (
     OnFailureSection,
+    ReportSection,
     RetriesSection,
     RuleSection,
 )
@@ -28,6 +29,7 @@ from prelabel.config.sections import (
     DetectorSection,
     LabelsSection,
     ReaderSection,
+    RefineSection,
     TrackerSection,
 )
 from prelabel.encord.source import EncordSection
@@ -106,8 +108,10 @@ def test_links_lead_somewhere(page):
         AgentSection,
         ClassifierSection,
         TrackerSection,
+        RefineSection,
         LabelsSection,
         OnFailureSection,
+        ReportSection,
         RuleSection,
     ],
 )
@@ -126,6 +130,13 @@ def test_the_tables_of_the_config_page_are_made_from_its_fields() -> None:
 def test_examples_in_docstrings_hold(path: Path):
     module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
     assert doctest.testmod(module).failed == 0
+
+
+def test_the_install_page_explains_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (ROOT / "docs/install.md").read_text()
+    assert [extra for extra in extras if f"\n| `{extra}` | " not in page] == []
+    assert set(re.findall(r"[a-z]+", extras["all"][0].partition("[")[2])) == {*extras} - {"all"}
 
 
 def test_pyproject_and_package_tell_one_version():

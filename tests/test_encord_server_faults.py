@@ -18,8 +18,7 @@ from encord import EncordUserClient
 from encord.exceptions import InvalidArgumentsError, OperationNotAllowed, RateLimitExceededError, RequestException
 from encord.project import Project as SdkProject
 
-from tests.encord_fixtures import connect
-from tests.encord_server import (
+from prelabel.testing.encord_server import (
     AGENT,
     ANNOTATE,
     Delay,
@@ -35,7 +34,8 @@ from tests.encord_server import (
     WrongBytes,
     download_of,
 )
-from tests.encord_server.records import DataUnit, Project
+from prelabel.testing.encord_server.records import DataUnit, Project
+from tests.encord_fixtures import connect
 from tests.make_media import Recipe, write_clip
 
 
@@ -189,7 +189,15 @@ def test_server_closes_while_a_client_still_reads(tmp_path: Path) -> None:
 @pytest.mark.timeout(60)
 def test_server_runs_by_hand(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", Recipe())
-    command = [sys.executable, "-m", "tests.encord_server", "--videos", str(tmp_path), "--tasks-per-video", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "prelabel.testing.encord_server",
+        "--videos",
+        str(tmp_path),
+        "--tasks-per-video",
+        "2",
+    ]
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
         lines = [process.stdout.readline() for _ in range(4)]

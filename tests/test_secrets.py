@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from prelabel.cli import app as cli
-from tests.encord_server import AGENT, LostAnswer, MalformedJson, Status, Truncated
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import AGENT, LostAnswer, MalformedJson, Status, Truncated
+from prelabel.testing.encord_server.populated import Platform
 
 pytestmark = [pytest.mark.usefixtures("encord_environment"), pytest.mark.timeout(120)]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -15,12 +16,13 @@ from prelabel.assembly.stored import StoredDetector
 from prelabel.config.base import make_router
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.config.sections import Config
+from prelabel.data.frames import Media
 from prelabel.data.ontology import Ontology
 from prelabel.encord.source import EncordSource
 from prelabel.errors import ConfigError
 from prelabel.files.folder_sink import LABELS_ENDING, FolderSink
 from prelabel.plugins.load import load_plugin
-from prelabel.plugins.protocols import LabelSink, ModelRecord, TaskSource
+from prelabel.plugins.protocols import LabelSink, ModelRecord, Task, TaskSource
 from prelabel.routing.rules import Router
 from prelabel.runtime.files import DRY_RUN
 from prelabel.runtime.shared import Shared
@@ -76,6 +78,18 @@ class Assembly:
         return make_router(config.routing, pathway, config.priority)
 
     @property
+    def notes(self) -> list[str]:
+        """Keys of the config that have no effect, in words."""
+        notes, config = [], self.config
+        if config.pathway is not None and not self.named_source.moves_tasks:
+            notes.append(
+                f"pathway: {config.pathway!r} has no effect: files are at no stage, so tasks stay where they are"
+            )
+        if config.tracker.model_fields_set and config.labels.instances != "tracks":
+            notes.append("tracker: has no effect: it links boxes only with labels.instances: tracks")
+        return notes
+
+    @property
     def stage(self) -> str:
         """The title or uuid of the agent stage, as in the config; empty without a workflow."""
         return self.config.source.stage_name
@@ -95,6 +109,21 @@ class Assembly:
         if not isinstance(self.named_source, EncordSource):
             raise ConfigError(f"source.use: got {self.config.source.use!r}, expected encord")
         return self.named_source.project
+
+    def open_media(self, task: Task) -> AbstractContextManager[Media]:
+        """Returns a context with the media of a task on this machine, also if the task is a stored one.
+
+        Raises:
+            FetchError: the media cannot be fetched.
+        """
+        if self.stored is None:
+            return task.open()
+        found = self._tasks_with_media.get(task.key)
+        return task.open() if found is None else found.open()  # a stored task says that it cannot be read
+
+    @cached_property
+    def _tasks_with_media(self) -> Mapping[str, Task]:
+        return self.named_source.find_tasks({task.key for task in self.source.tasks()})
 
     # Agent
 
@@ -160,6 +189,11 @@ class Assembly:
         """The sink that writes label rows to files below the output."""
         return FolderSink(self.store, self.ontology, self.parts.label_map, self.row_options)
 
+    def expected_row(self, task: Task) -> bytes:
+        """Returns the label row for which a worker makes a task's labels; empty if it makes none."""
+        has_own_sink = self.config.sink is not None and not self.dry_run
+        return b"" if has_own_sink or self.config.agent_kind != "detection" else self.rows.expected_row(task)
+
     @property
     def row_options(self) -> RowOptions:
         """The options for writing label rows."""
@@ -192,7 +226,7 @@ def assemble(
         find_ontology: returns the ontology, in place of the source's.
     """
     shared = Shared() if shared is None else shared
-    store = RunFolder(output_of(config, dry_run), None if dry_run else config.source.bucket)
+    store = RunFolder(output_of(config, dry_run))
     source = make_source(config, folder, shared)
     find_ontology = find_ontology or cache(partial(_find_ontology, source, config))
     return Assembly(
@@ -221,7 +255,7 @@ def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Asse
     A dry run uses the raw detections of real runs. Only if there are none, it uses those of dry runs.
     """
     live = assemble(config, folder, dry_run)
-    whole = RunFolder(config.source.run_folder)
+    whole = RunFolder(config.source.output)
     found_store = whole if dry_run and whole.has_ledger else live.store
     stored = StoredDetector(config, folder, found_store, live.named_source)
     return replace(live, found_store=found_store, stored=stored, detection=replace(live.detection, provider=stored))
@@ -255,5 +289,5 @@ def _find_ontology(source: Source, config: Config) -> Ontology | None:
 
 
 def output_of(config: Config, dry_run: bool) -> Path:
-    """Returns the folder on this machine that a run of a config writes to."""
-    return config.source.run_folder / DRY_RUN if dry_run else config.source.run_folder
+    """Returns the folder that a run of a config writes to."""
+    return config.source.output / DRY_RUN if dry_run else config.source.output

@@ -13,16 +13,17 @@ from prelabel.config.fingerprints import detection_key_hashes, fingerprint, valu
 from prelabel.config.sections import Config
 from prelabel.data.frames import VideoInfo
 from prelabel.data.geometry import BOXES_ONLY, OutputSpec
-from prelabel.data.label_map import LabelMap, build_label_map
+from prelabel.data.label_map import MASK_SHAPES, LabelMap, build_label_map
 from prelabel.data.ontology import BOX_SHAPES, Ontology
 from prelabel.data.words import objects_by_word
 from prelabel.errors import ConfigError
+from prelabel.inference.refine import Refinement
 from prelabel.labels.tracking import Linking
 from prelabel.models.replicas import count_streams, on_streams
 from prelabel.models.tiling import TiledDetector
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin, load_plugin
-from prelabel.plugins.protocols import Detector, ModelRecord, Tracker
+from prelabel.plugins.protocols import Detector, ModelRecord, Refiner, Tracker
 from prelabel.plugins.traits import has_method, traits_of
 
 DEFAULT_BATCH_SIZE = 8
@@ -121,6 +122,8 @@ class DetectorParts:
         names = list(dict.fromkeys(target for target in targets if target is not None))
         offer, renamed = traits_of(detector).output, self.config.labels.keypoints
         points = [renamed.get(name, name) for name in offer.keypoint_names]
+        if self.config.refine is not None:
+            return Ontology.from_classes(names, shape=MASK_SHAPES[0])
         shape = offer.shapes[0] if offer.kind is not None and (points or offer.kind != "keypoints") else BOX_SHAPES[0]
         return Ontology.from_classes(names, shape=shape, point_names=points)
 
@@ -151,7 +154,31 @@ class DetectorParts:
             unmapped=labels.unmapped,
             offer=traits_of(self.provider.detector).output,
             keypoints=labels.keypoints,
+            refine=None if self.config.refine is None else self.config.refine.objects or "all",
         )
+
+    @cached_property
+    def _refine_plugin(self) -> Plugin | None:
+        section = self.config.refine
+        return None if section is None else load_plugin("refine", section.use, self.folder, section.own_keys)
+
+    @cached_property
+    def refinement(self) -> Refinement | None:
+        """How the boxes of labels become masks; None if the config has no section `refine`."""
+        section, plugin = self.config.refine, self._refine_plugin
+        if section is None or plugin is None:
+            return None
+        built = plugin.build(options=section.options)
+        if not isinstance(built, Refiner):
+            raise ConfigError(f"refine.use: {plugin.use!r} lacks `refine(batch, boxes)`")
+        return Refinement(built, self.config.reader, self.folder, self.config.frames, section.batch_size)
+
+    @property
+    def refine_model(self) -> ModelRecord | None:
+        """The model that makes the masks; None if none does."""
+        if self.refinement is None or self._refine_plugin is None:
+            return None
+        return traits_of(self.refinement.refiner).model or self._refine_plugin.model
 
     @cached_property
     def tracker_plugin(self) -> Plugin:
@@ -198,4 +225,7 @@ class DetectorParts:
         if self.linking is not None:
             decides["tracker"] = values_affecting(self.config.tracker, Affects.LABELS, plugin=self.tracker_plugin)
             decides["tracker_sha256"] = self.tracker_plugin.source_sha256
+        if self.config.refine is not None and self.refine_model is not None:
+            decides["refine"] = values_affecting(self.config.refine, Affects.LABELS, plugin=self._refine_plugin)
+            decides["refine_sha256"] = self.refine_model.weights_sha256
         return fingerprint(decides)

@@ -94,7 +94,9 @@ class LiveDetector:
                 f"labels.prompts: this detector has fixed classes ({known}, …), so it takes no words: leave prompts "
                 "out, and map the classes with labels.classes"
             )
-        if passes is not None and not detector.class_names and has_method(detector, "with_words"):
+        given = detector_section(self.config).options.get("words") is not None
+        is_replaced = prompts and not given and not passes  # prompts replace the model's own classes
+        if passes is not None and (is_replaced or not detector.class_names) and has_method(detector, "with_words"):
             return detector.with_words(words_to_find(prompts, self.find_ontology()))
         return detector
 
@@ -141,7 +143,11 @@ class LiveDetector:
         """The values of the model card that affect the detections in addition to the weights."""
         weights = detector_section(self.config).options.get("weights")
         card = find_card(weights) if isinstance(weights, str) else None
-        return card.model_dump(mode="json", include={"use", "builder", "builder_args"}) if card is not None else None
+        return (
+            card.model_dump(mode="json", include={"use", "format", "builder", "builder_args"})
+            if card is not None
+            else None
+        )
 
 
 def detector_section(config: Config) -> DetectorSection:

@@ -20,7 +20,8 @@ from prelabel.config.sections import Config
 from prelabel.data.detections import Detections, VideoDetections
 from prelabel.data.frames import FrameBatch
 from prelabel.data.label_map import LabelledVideo
-from prelabel.errors import ConfigError, DetectError
+from prelabel.errors import ConfigError, DetectError, LabelError
+from prelabel.inference.refine import MediaAccess
 from prelabel.labels.filter import FilteredDetections, class_thresholds, filter_detections
 from prelabel.labels.fit import fit_geometry
 from prelabel.labels.tracking import track_detections
@@ -31,9 +32,9 @@ from prelabel.runtime.files import DRY_RUN
 from prelabel.store.labelled import (
     ClassRecord,
     LabelledDetections,
+    digest_of,
     read_classes,
     read_labelled,
-    stamp_of,
     write_labelled,
 )
 from prelabel.store.ledger import Entry
@@ -202,14 +203,36 @@ def _configured_conf(plugin: Plugin, options: Mapping[str, Any]) -> float:
 NEXT_STEP = "`prelabel run CONFIG` first"
 
 
-def label_detections(parts: DetectorParts, raw: RawRecord) -> FilteredDetections:
-    """Returns the detections that become labels: those above the detector's threshold, filtered and tracked."""
+def label_detections(parts: DetectorParts, raw: RawRecord, title: str, media: MediaAccess | None) -> FilteredDetections:
+    """Returns the detections that become labels: those above the detector's threshold, filtered, tracked and refined.
+
+    Args:
+        parts: the components for the config.
+        raw: the task's raw detections.
+        title: the task's title, for errors.
+        media: the task's media, which a refiner reads; None: they cannot be read here.
+
+    Raises:
+        LabelError: a refiner needs the media, and they cannot be read here.
+    """
     found = raw.detections.where(raw.detections.confidence >= np.float32(parts.provider.threshold or 0.0))
     filtered = filter_detections(found, raw.info, parts.label_map, parts.config.labels.rules)
     if parts.linking is not None:
         filtered = track_detections(filtered, raw.info, parts.label_map, raw.cuts, parts.linking)
+    if parts.refinement is not None:
+        filtered = replace(filtered, detections=_refine(parts, filtered.detections, title, media))
     tolerance_px = parts.config.labels.polygon_tolerance_px
     return replace(filtered, detections=fit_geometry(filtered.detections, raw.info, parts.label_map, tolerance_px))
+
+
+def _refine(parts: DetectorParts, found: VideoDetections, title: str, media: MediaAccess | None) -> VideoDetections:
+    """Returns the detections with masks for the objects that the config's section `refine` means."""
+    rows = np.flatnonzero(np.isin(found.class_id, list(parts.label_map.refined)))
+    if parts.refinement is None or not len(rows):
+        return found
+    if media is None:
+        raise LabelError(f"{title}: has no masks yet, and they need the frames: `prelabel relabel CONFIG` first")
+    return parts.refinement.refine(found, rows, media, title)
 
 
 def unlabelled_detections(parts: DetectorParts, raw: RawRecord) -> VideoDetections:
@@ -294,7 +317,11 @@ def load_probabilities(assembly: Assembly, task: Keyed) -> ClassRecord | None:
 
 
 def load_labelled(
-    assembly: Assembly, task: Keyed, raw: RawRecord | None = None, filtered: FilteredDetections | None = None
+    assembly: Assembly,
+    task: Keyed,
+    raw: RawRecord | None = None,
+    filtered: FilteredDetections | None = None,
+    media: MediaAccess | None = None,
 ) -> LabelledDetections:
     """Returns the detections of a task that become labels under the current config.
 
@@ -304,25 +331,42 @@ def load_labelled(
         assembly: the components for the config.
         task: a task with stored detections.
         raw: the task's raw detections, if the caller has read them.
-        filtered: what `label_detections` makes of them, if a worker has computed it.
+        filtered: what `label_detections` makes of them, if it is known.
+        media: as in `label_detections`.
 
     Raises:
-        LabelError: the raw detections are missing or damaged.
+        LabelError: the raw detections are missing or damaged, or a refiner needs the media.
     """
-    parts = assembly.detection
     raw_path, path = assembly.found_store.detections_path(task), assembly.store.labelled_path(task)
-    origin = read_origin(raw_path) if raw is None else raw.origin
-    of_config = parts.label_fingerprint_of(origin.detector_fingerprint)
-    fingerprint, stamp = f"{of_config}:{origin.media_identity}", stamp_of(raw_path)
-    known = read_labelled(path)
-    if known is not None and (known.fingerprint, known.raw_stamp) == (fingerprint, stamp):
+    fingerprint = _labelled_fingerprint(assembly.detection, read_origin(raw_path) if raw is None else raw.origin)
+    digest, known = digest_of(raw_path.read_bytes()), read_labelled(path)
+    if known is not None and (known.fingerprint, known.raw_digest) == (fingerprint, digest):
         return known
     raw = read_raw(raw_path) if raw is None else raw
-    filtered = label_detections(parts, raw) if filtered is None else filtered
-    labelled = LabelledDetections(raw.info, filtered, fingerprint, stamp)
+    if filtered is None:
+        filtered = label_detections(assembly.detection, raw, task.title, media)
+    labelled = make_labelled(assembly.detection, raw, digest, filtered)
     with suppress(OSError):  # the folder may be read-only; then the next call computes the result again
         write_labelled(path, labelled)
     return labelled
+
+
+def make_labelled(
+    parts: DetectorParts, raw: RawRecord, raw_digest: str, filtered: FilteredDetections
+) -> LabelledDetections:
+    """Returns the detections that become labels, as they are cached.
+
+    Args:
+        parts: the components for the config.
+        raw: the raw detections.
+        raw_digest: digest of their file.
+        filtered: what `label_detections` makes of them.
+    """
+    return LabelledDetections(raw.info, filtered, _labelled_fingerprint(parts, raw.origin), raw_digest)
+
+
+def _labelled_fingerprint(parts: DetectorParts, origin: DetectionProvenance) -> str:
+    return f"{parts.label_fingerprint_of(origin.detector_fingerprint)}:{origin.media_identity}"
 
 
 def labelled_video(assembly: Assembly, task: Keyed, title: str) -> LabelledVideo:

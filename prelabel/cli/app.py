@@ -15,14 +15,14 @@ from typer.core import TyperCommand
 
 from prelabel import __version__
 from prelabel.cli.show import waiting
-from prelabel.errors import PrelabelError, SetupError
+from prelabel.errors import ConfigError, PrelabelError, SetupError
 from prelabel.runtime.process_settings import set_up_process
 from prelabel.runtime.redact import hide_secrets, redact
 
 app = typer.Typer(
     name="prelabel",
     help="Labels videos and images before annotators do: files on this machine, or tasks of an Encord workflow.",
-    epilog="Start here: prelabel run configs/demo.yaml needs no account, no GPU and no videos.",
+    epilog="Start here: prelabel run --demo needs no account, no GPU and no videos.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -88,9 +88,9 @@ OfDryRun = Annotated[bool, typer.Option("--dry-run", help="use the results of th
 @app.command(epilog="Example: prelabel run clips/ --weights yolo11n --tracks")
 def run(
     what: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(metavar="CONFIG|VIDEO|FOLDER|GLOB", help="a YAML config, or the videos and images themselves"),
-    ],
+    ] = None,
     settings: Settings = None,
     weights: Weights = None,
     conf: Conf = None,
@@ -112,6 +112,7 @@ def run(
     ] = None,
     metrics_port: MetricsPort = None,
     report: Annotated[bool, typer.Option("--report", help="write report.html next to report.json")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="label the video that comes with prelabel")] = False,
 ) -> None:
     """Label videos and images: tasks of an Encord stage, or files on this machine.
 
@@ -121,11 +122,16 @@ def run(
     with waiting("starting …"):
         from prelabel.cli import commands
 
-    config, media = commands.config_and_media(what)
+    if demo and what:
+        raise ConfigError(f"--demo: labels a video of its own: leave out {what[0]}, or --demo")
+    config, media = (None, []) if demo else commands.config_and_media(what or [])
     shorthands = dict[str, object](
         weights=weights, conf=conf, classes=classes, words=words, device=device, tracks=tracks, stride=stride
     )
-    run_it = partial(commands.run_media, what) if config is None else partial(commands.run_config, config)
+    if demo:
+        run_it = commands.run_demo
+    else:
+        run_it = partial(commands.run_config, config) if config is not None else partial(commands.run_media, media)
     code = run_it(
         settings or (),
         {**shorthands, "output": output, "workers": workers}

@@ -30,6 +30,7 @@ from prelabel.cli.show import (
 )
 from prelabel.config.load import (
     USUAL_WEIGHTS,
+    config_of_demo,
     config_of_media,
     expand_shorthands,
     lay_over,
@@ -45,6 +46,7 @@ from prelabel.run.agents.agent import make_agent
 from prelabel.run.checks import prepare_stages, run_checks
 from prelabel.run.finished import OnlyFailed, RetryBackoff, TaskFilter, every_task
 from prelabel.run.passes import run_passes
+from prelabel.run.placement import start_workers, use_workers
 from prelabel.run.serve import (
     SECRET_VARIABLE,
     NotificationReader,
@@ -54,12 +56,9 @@ from prelabel.run.serve import (
     served_stage,
     serving,
 )
-from prelabel.run.workers import use_workers
-from prelabel.runtime.buckets import as_written
 from prelabel.runtime.files import DRY_RUN, write_text_atomically
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
 from prelabel.runtime.progress import show_progress, stdout_to_stderr
-from prelabel.runtime.redact import hide_secrets
 from prelabel.runtime.shared import Shared
 from prelabel.runtime.telemetry import observers
 from prelabel.store.ledger import LEDGER, Entry
@@ -96,6 +95,11 @@ def run_media(
     if config.agent is None:  # `prelabel init` cannot write the config of a function
         person().print(escape(f"to keep this as a config: {_init_command(media, settings, shorthands or {})}"))
     return code
+
+
+def run_demo(settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None, **options: Any) -> int:
+    """Labels the video that comes with prelabel."""
+    return _run_configs([config_of_demo(settings, shorthands)], Path(), **options)
 
 
 def _run_configs(
@@ -161,8 +165,10 @@ def config_and_media(words: Sequence[Path]) -> tuple[Path | None, list[Path]]:
     """Splits the arguments of a command into the config, if there is one, and media.
 
     Raises:
-        ConfigError: there are several configs.
+        ConfigError: there is nothing, or several configs.
     """
+    if not words:
+        raise ConfigError("nothing to label: name a config, a video or a folder; `prelabel run --demo` needs neither")
     configs = [word for word in words if _is_config(word)]
     if len(configs) > 1:
         raise ConfigError(f"{configs[0]}, {configs[1]}: are two configs: run one after the other")
@@ -189,8 +195,8 @@ def _init_command(words: Sequence[Path], settings: Sequence[str], shorthands: Ma
     given |= {name: value for name, value in shorthands.items() if value is not None}
     for name, key in {"output": "source.output", "workers": "workers.num"}.items():
         if (value := given.pop(name, None)) is not None:
-            settings = [f"{key}={as_written(Path(str(value)))}", *settings]
-    command = ["prelabel", "init", *(hide_secrets(word) if "http" in word else word for word in map(as_written, words))]
+            settings = [f"{key}={value}", *settings]
+    command = ["prelabel", "init", *map(str, words)]
     for name, value in given.items():
         command += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
     for setting in settings:
@@ -244,6 +250,8 @@ def _run(
                 stack.callback(workers.close)
         with waiting("loading the model, listing tasks …"), stdout_to_stderr():
             prepare_stages([assembly for assembly, _ in stages])
+            for assembly, workers in stages:
+                start_workers(assembly, workers)
         ready()
         with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
             passes = run_passes(stages, stop, choose, also, limit=limit, rest=rest, page=page)
@@ -251,7 +259,6 @@ def _run(
                 if len(assemblies) > 1:
                     show_stage(assembly.stage)
                 show_report(report)
-                _show_bucket(assembly, report)
                 codes.append(_exit_code(report))
     return INTERRUPTED if stop.is_set and rest is None else max(codes)
 
@@ -268,14 +275,8 @@ def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False
     stop = StopSignal()
     ((_, report),) = run_passes([(assembly, None)], stop, every_task, ())
     show_report(report)
-    _show_bucket(assembly, report)
     show_idle_keys(assembly.ignored_keys)
     return INTERRUPTED if stop.is_set else _exit_code(report)
-
-
-def _show_bucket(assembly: Assembly, report: RunReport) -> None:
-    if assembly.store.bucket is not None and not report.unwritten:
-        person().print(escape(f"uploaded to {assembly.store.bucket}"))
 
 
 def _exit_code(report: RunReport) -> int:
@@ -310,7 +311,7 @@ def examine_machine() -> int:
 
 def show_status(where: Path) -> int:
     """Shows the tasks of a config's runs, or of all runs below a folder. The exit code is 1 if a task failed."""
-    roots = [config.source.run_folder for config in load_configs(where)] if where.is_file() else [where]
+    roots = [config.source.output for config in load_configs(where)] if where.is_file() else [where]
     paths = (path for root in roots if root.is_dir() for path in root.rglob(str(LEDGER)))
     outputs = sorted(path.parent.parent for path in paths if path.parent.parent.name != DRY_RUN)
     if not outputs:
@@ -351,8 +352,8 @@ def draw_previews(
             paths += preview_run(assembly, titles, _PICTURES[wanted], progress)
     if wanted in ("report", "all"):
         paths.append(page := assembly.output / "report.html")
-        write_run_report(assembly, RunReport.read(assembly.output / "report.json"), page)
-    assembly.store.publish(paths)
+        with show_progress() as progress:
+            write_run_report(assembly, RunReport.read(assembly.output / "report.json"), page, progress)
     show_paths(paths)
     return ALL_DONE
 
@@ -403,7 +404,6 @@ def evaluate_labels(
         path, page = assembly.output / "evaluation.json", assembly.output / "evaluation.html"
         evaluation.write(path)
         write_evaluation_page(assembly, evaluation, page)
-        assembly.store.publish([path, page])
     show_evaluation(evaluation)
     show_paths([path, page])
     return ALL_DONE

@@ -35,6 +35,7 @@ _USE_GPU = "torch cannot use a GPU that the driver shows: compare the CUDA versi
 _GIVE_GPU = ". To use the host's GPU in a container: docker run --gpus all; in Kubernetes limits: nvidia.com/gpu: 1"
 _GET_DEMO = "models/demo.yaml and its weights come with prelabel: restore them, or set the environment up again"
 _GET_FFMPEG = "only torchcodec needs FFmpeg's libraries, version 4 to 9: apt-get install ffmpeg"
+_GET_NVDEC = "only files that torchcodec does not read need it: uv sync --extra nvdec"
 _USE_PYAV = "reader.use: auto reads with PyAV on a CPU; for decord: uv pip install decord (Linux on x86_64)"
 _GPU_DECORD = "decord from PyPI has no GPU support: build it with -DUSE_CUDA=ON, or leave reader.use at auto"
 _VIDEO_CAPABILITY = "in a container: docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,utility,video …"
@@ -251,6 +252,7 @@ def _trials(clip: Path, *, with_gpu: bool) -> list[Trial]:
             Trial("NVDEC", trials.load_nvcuvid, (), "warn", _VIDEO_CAPABILITY),
             Trial("demo detector, GPU", trials.detect_on_gpus, (), "warn", _USE_GPU),
             Trial("torchcodec, GPU", trials.decode, ("torchcodec", "cuda", clip), "warn", _VIDEO_CAPABILITY),
+            Trial("nvdec, GPU", trials.decode, ("nvdec", "cuda", clip), "warn", _GET_NVDEC),
             Trial("decord, GPU", trials.decode, ("decord", "cuda", clip), "warn", _GPU_DECORD),
         ]
     return listed

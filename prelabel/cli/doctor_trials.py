@@ -136,7 +136,8 @@ def detect_on_gpus() -> str:
 
 def detect(device: str) -> str:
     """Runs the demo's detector on one batch of the demo's clip."""
-    config = check_config({"source": {"use": "demo"}, "detector": {"weights": "demo", "device": device}}, "demo")
+    weights = "demo" if device == "cpu" else "demo_shapes"  # the same network, for torch
+    config = check_config({"source": {"use": "demo"}, "detector": {"weights": weights, "device": device}}, "demo")
     detector = assemble(config, Path()).detection.detector
     with _open("pyav", "cpu", demo.FOLDER / demo.CLIP_NAME) as video:
         batch: FrameBatch = next(iter(video.batches(np.arange(BATCH_SIZE, dtype=np.int64), BATCH_SIZE)))

@@ -87,7 +87,7 @@ def _verdict(findings: Sequence[Finding]) -> str:
         return f"[red]not ready[/]: nothing runs here without: {escape(', '.join(missing))}"
     notes = sum(finding.status == "warn" for finding in findings)
     kept_out = "; see the notes above for what does not" if notes else ""
-    return f"[green]ready[/]: prelabel run configs/demo.yaml works here{kept_out}"
+    return f"[green]ready[/]: prelabel run --demo works here{kept_out}"
 
 
 def show_entries(output: Path, entries: Sequence[Entry]) -> None:
@@ -205,7 +205,14 @@ def _pathway_table(report: RunReport) -> Table:
 
 def _summary(report: RunReport) -> str:
     return "; ".join(
-        [*_task_counts(report), *_pace(report), *_label_counts(report), *_usage(report), *_score_and_pathway(report)]
+        [
+            *_task_counts(report),
+            *_pace(report),
+            *_label_counts(report),
+            *_usage(report),
+            *_cost(report),
+            *_score_and_pathway(report),
+        ]
     )
 
 
@@ -216,9 +223,7 @@ def _task_counts(report: RunReport) -> Iterator[str]:
         yield "stopped early: the same command continues"
     elif not report.tasks and not report.aborted:
         yield "no task waits"
-    if num_bare := sum(
-        task.status == "done" and bool(task.num_inferred) and not task.instances for task in report.tasks
-    ):
+    if num_bare := sum(task.status == "done" and task.is_bare for task in report.tasks):
         yield f"{num_bare} without a label"
 
 
@@ -246,6 +251,12 @@ def _usage(report: RunReport) -> Iterator[str]:
     used = {name.replace("_", " "): number for name, number in report.usage.items() if number}
     if used:
         yield ", ".join(f"{num:,.4f} {name}" if num % 1 else f"{num:,.0f} {name}" for name, num in used.items())
+
+
+def _cost(report: RunReport) -> Iterator[str]:
+    if (price := report.price) is not None:
+        spent = f"{report.device_hours:.3f} {report.device_noun} at {price.per_hour:,.2f}"
+        yield f"cost {report.cost:,.2f} {price.currency}: {spent}"
 
 
 def _score_and_pathway(report: RunReport) -> Iterator[str]:

@@ -20,8 +20,10 @@ def read_name(value: object) -> object:
     """Returns a name as it was written, even if YAML reads it as a number or a boolean, such as `01234567` or `Yes`.
 
     Raises:
-        ValueError: the value is null, true or false, so its spelling is lost.
+        ValueError: the value is null, true or false, so its spelling is lost, or it is empty.
     """
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty, expected a name")
     if value is None or isinstance(value, bool):
         read = "null" if value is None else str(value).lower()
         raise ValueError(f'got {read}, expected a name: if that is one, quote it: "{read}"')
@@ -100,6 +102,25 @@ class OnFailureSection(Section):
     def asks_something(self) -> bool:
         """Whether a failed task is moved or gets an issue."""
         return self.issue or self.pathway is not None
+
+
+class ReportSection(Section):
+    """What the report of a run shows."""
+
+    gpu_hour_price: Annotated[float | None, Affects.NOTHING] = Field(
+        None,
+        ge=0,
+        description="price of one GPU for an hour; the report shows the cost: wall time of the run x its GPUs x this; "
+        "without GPUs, a machine counts as one",
+        examples=[2.5],
+    )
+    currency: Annotated[Name, Affects.NOTHING] = Field("USD", description="currency of the price")
+    pictures: Annotated[int | None, Affects.NOTHING] = Field(
+        100,
+        ge=0,
+        description="number of tasks with pictures in report.html, those to look at first; their media are fetched and "
+        "decoded again; null: all",
+    )
 
 
 class RuleSection(Section):

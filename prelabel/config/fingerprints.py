@@ -26,23 +26,31 @@ def values_affecting(
 ) -> dict[str, Any]:
     """Returns the values of a section whose keys affect one of `effects`.
 
+    A config that names what prelabel would choose anyway gives the same values: `use` is the name of the plug-in, and
+    options with their default are left out.
+
     Args:
         section: a section of a config.
         effects: the effects to select.
         plugin: the plug-in that the section names. Its `Options` state what its options affect. For other options, the
             section's `options_affect` applies.
     """
-    own = type(section)
-    options = getattr(plugin.factory, "Options", None) if plugin is not None else None
-    default = section.options_affect if isinstance(section, PluginSection) else None
+    own, values = type(section), section.model_dump(mode="json")
+    model = getattr(plugin.factory, "Options", None) if plugin is not None else None
+    options = model if isinstance(model, type) and issubclass(model, BaseModel) else None
+    by_default = section.options_affect if isinstance(section, PluginSection) else None
+    if plugin is not None and "use" in values:
+        values["use"] = plugin.use
 
     def affects(key: str) -> Affects | None:
         if key in own.model_fields:
             return affects_of(own, key)
-        said = affects_of(options, key) if isinstance(options, type) and issubclass(options, BaseModel) else None
-        return said or default
+        field = None if options is None else options.model_fields.get(key)
+        if options is None or field is None:
+            return by_default
+        return None if values[key] == field.default else affects_of(options, key) or by_default
 
-    return {key: value for key, value in section.model_dump(mode="json").items() if affects(key) in effects}
+    return {key: value for key, value in values.items() if affects(key) in effects}
 
 
 def config_fingerprint(config: Config) -> str:

@@ -50,7 +50,7 @@ def expand_shorthands(
     >>> expand_shorthands({"conf": 0.4, "tracks": True, "stride": None, "classes": "car,7"}, "detector")
     {'detector.conf': 0.4, 'labels.instances': 'tracks', 'detector.classes': ['car', 7]}
     """
-    settings = {} if given.get("words") is None else _settings_of_words(config or {})
+    settings = {} if given.get("words") is None else _settings_of_words(config or {}, given.get("weights"))
     for name, value in given.items():
         if value is None or value is False or (name, value) == ("words", ""):  # then the ontology names the words
             continue
@@ -59,11 +59,16 @@ def expand_shorthands(
     return settings
 
 
-def _settings_of_words(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what `--words` sets in addition to the words, unless the file says it: a model that takes words."""
+def _settings_of_words(config: Mapping[str, Any], weights: object) -> dict[str, Any]:
+    """Returns what `--words` sets in addition to the words, unless the file or `--weights` says it: a model for words.
+
+    A .pt file that the command line names may be YOLOE or YOLO-World, which Ultralytics loads.
+    """
     detector, labels = config.get("detector") or {}, config.get("labels") or {}
     settings: dict[str, Any] = {}
-    if detector.get("use") in (None, "ultralytics", "torchvision"):
+    if str(weights).endswith(".pt"):
+        settings["detector.use"] = "ultralytics"
+    elif detector.get("use") in (None, "ultralytics", "torchvision") and "words" not in detector:
         settings |= {"detector.use": "transformers", "detector.weights": WORDS_WEIGHTS}
     if "nms_iou" not in labels:  # different words may find one thing
         settings["labels.nms_iou"] = WORDS_NMS_IOU
@@ -233,6 +238,13 @@ def config_of_media(
     return check_config(values, "command line")
 
 
+def config_of_demo(settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None) -> Config:
+    """Returns the config of the demo, changed by the options; see `config_of_media`."""
+    values: dict[str, Any] = {"source": {"use": "demo"}, "detector": {"weights": "demo"}}
+    lay_over(values, expand_shorthands(shorthands or {}, "detector") | parse_settings(settings))
+    return check_config(values, "command line")
+
+
 def check_config(values: Mapping[str, Any], name: str, folder: Path = Path()) -> Config:
     """Returns the config for plain values.
 
@@ -300,7 +312,7 @@ def lay_over(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
         place[last] = value
 
 
-_MAY_BE_EMPTY = ("reader", "labels", "tracker", "retries", "on_failure")
+_MAY_BE_EMPTY = ("reader", "labels", "tracker", "retries", "on_failure", "report")
 """These sections may have only commented-out keys, and then count as missing."""
 _PATH_KEYS = (
     ("source", "path"),

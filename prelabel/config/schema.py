@@ -25,6 +25,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 BUILT_IN: dict[PluginKind, tuple[str, ...]] = {
     "detector": ("ultralytics", "torchvision", "transformers", "onnx"),
     "classifier": ("torchvision", "ultralytics", "openai"),
+    "refine": ("sam2",),
 }
 
 
@@ -75,6 +76,7 @@ def config_schema() -> Schema:
             "oneOf": [{"required": [name]} for name in AGENT_SECTIONS],
             "if": {"properties": {"source": {"required": ["stage"]}}},
             "then": {"anyOf": [{"required": [name]} for name in ("pathway", "routing", "agent")]},
+            "dependentRequired": {"refine": ["detector"]},
         },
         "$defs": sections | {"source-encord-of-stages": _without_stage(sections["source-encord"])},
     }

@@ -13,6 +13,7 @@ from prelabel.config.base import (
     OneOrMore,
     OnFailureSection,
     PluginSection,
+    ReportSection,
     RetriesSection,
     Rules,
     Section,
@@ -28,7 +29,7 @@ from prelabel.labels.whole_tracks import TrackLimits
 from prelabel.models.tiling import Tiles
 from prelabel.plugins.affects import Affects
 
-VIDEO_READERS = ("decord", "pyav", "torchcodec")
+VIDEO_READERS = ("decord", "nvdec", "pyav", "torchcodec")
 """The built-in video readers. Each can start at any keyframe."""
 
 
@@ -36,7 +37,7 @@ class ReaderSection(PluginSection):
     """How media are decoded."""
 
     use: Annotated[str, Affects.DETECTIONS] = Field(
-        "auto", description="auto | decord | torchcodec | pyav | mine.py:Mine"
+        "auto", description="auto | decord | torchcodec | nvdec | pyav | mine.py:Mine"
     )
     device: Annotated[str, BeforeValidator(read_device), Affects.DETECTIONS] = Field(
         "auto", description="auto | cpu | cuda | cuda:N", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
@@ -155,6 +156,21 @@ class AgentSection(PluginSection):
     use: Annotated[str, Affects.LABELS] = Field(
         description="mine.py:function | module:function, or a class whose objects can be called"
     )
+
+
+class RefineSection(PluginSection):
+    """The model that makes masks from the boxes of labels."""
+
+    options_affect: ClassVar[Affects] = Affects.LABELS
+
+    use: Annotated[str, Affects.LABELS] = Field("sam2", description="sam2 | module:Name | mine.py:Mine")
+    objects: Annotated[tuple[Name, ...] | None, Affects.LABELS] = Field(
+        None,
+        min_length=1,
+        description="ontology objects that get masks, by name or feature hash; null: all polygons and bitmasks",
+        examples=[["Pedestrian"]],
+    )
+    batch_size: Annotated[OneOrMore, Affects.NOTHING] = Field(4, description="frames per batch")
 
 
 class TrackerSection(PluginSection):
@@ -315,8 +331,6 @@ class LabelsSection(Section):
         objects: dict[str, str] = {}
         for name, words in self.prompts.items():
             for word in words:
-                if not word.strip():
-                    raise ValueError(f"prompts.{name}: got an empty word, expected words such as forklift truck")
                 if objects.setdefault(word, name) != name:
                     raise ValueError(f"prompts: {word!r} stands for {objects[word]!r} and {name!r}: name it for one")
         return self
@@ -374,6 +388,7 @@ class Config(Section):
     agent: AgentSection | None = None
     labels: LabelsSection = LabelsSection()
     tracker: TrackerSection = TrackerSection()
+    refine: RefineSection | None = None
     sink: SinkSection | None = None
     pathway: Annotated[Name | None, Affects.PLACE] = Field(
         None, description="name or uuid of the pathway that finished tasks take"
@@ -397,6 +412,7 @@ class Config(Section):
     workers: WorkersSection | None = None
     retries: RetriesSection = RetriesSection()
     on_failure: OnFailureSection = OnFailureSection()
+    report: ReportSection = ReportSection()
 
     @model_validator(mode="after")
     def _one_agent(self) -> Config:
@@ -418,6 +434,12 @@ class Config(Section):
     def _functions_see_the_row(self) -> Config:
         if self.agent_kind == "function" and self.labels.skips_begun:
             raise ValueError("labels.if_begun: a function of your own sees the row and decides: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_are_made_from_boxes(self) -> Config:
+        if self.refine is not None and self.agent_kind != "detection":
+            raise ValueError("refine: makes masks from a detector's boxes: leave it out")
         return self
 
     @model_validator(mode="after")

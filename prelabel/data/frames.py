@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-
-from prelabel.runtime.buckets import BucketFile
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     import torch
 
-
+Frames: TypeAlias = "NDArray[Any] | torch.Tensor"
+"""Frames as an array on the host, or as a tensor on any device."""
 MediaKind = Literal["video", "images", "file", "none"]
 
 
@@ -57,14 +58,14 @@ class MediaLocation:
     """Where the media of a task are, as plain values, so that a worker on another machine can open them.
 
     Attributes:
-        kind: as in `Media`; None if only the content of the file says it.
+        kind: as in `Media`.
         paths: files that every worker sees at the same path.
         links: files to download, in frame order, if there are no paths.
     """
 
-    kind: MediaKind | None
+    kind: MediaKind
     paths: tuple[Path, ...] = ()
-    links: tuple[FileLink | BucketFile, ...] = ()
+    links: tuple[FileLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,40 +115,61 @@ class VideoInfo:
         return self.frame_sizes[frame_index] if self.frame_sizes else (self.width, self.height)
 
 
-@dataclass(frozen=True, slots=True)
 class FrameBatch:
     """Frames that a detector processes together.
 
     A detector may read the batch but not write to it. The reader may reuse the batch's memory once the detector has
-    returned. The class converts lists to arrays.
+    returned. `data` and `array` show the same memory: torch is imported only if somebody asks for a tensor.
 
     Attributes:
-        data: uint8 tensor (N, H, W, 3), RGB, displayed orientation, on the host or on a device.
+        frames: uint8 (N, H, W, 3), RGB, displayed orientation: an array, or a tensor on the host or on a device.
         frame_indices: int64 (N,), 0-based, presentation order, rising.
         pts_seconds: float64 (N,), time at which each frame is shown, from the first shown frame.
         ready: on a GPU, the event after which the data may be read; None if they may be read now. A detector can ignore
             it, because the current stream of its thread already waits for the event.
     """
 
-    data: torch.Tensor
-    frame_indices: NDArray[np.int64]
-    pts_seconds: NDArray[np.float64]
-    ready: torch.cuda.Event | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "frame_indices", np.asarray(self.frame_indices, np.int64))
-        object.__setattr__(self, "pts_seconds", np.asarray(self.pts_seconds, np.float64))
+    def __init__(
+        self,
+        data: torch.Tensor | NDArray[np.uint8],
+        frame_indices: ArrayLike,
+        pts_seconds: ArrayLike,
+        ready: torch.cuda.Event | None = None,
+    ) -> None:
+        self.frames: Frames = data
+        self.frame_indices: NDArray[np.int64] = np.asarray(frame_indices, np.int64)
+        self.pts_seconds: NDArray[np.float64] = np.asarray(pts_seconds, np.float64)
+        self.ready = ready
         num = len(self.frame_indices)
-        shape = tuple(self.data.shape)
-        if len(shape) != 4 or shape[0] != num or shape[3] != 3:
-            raise ValueError(f"data: got shape {shape}, expected ({num}, H, W, 3)")
-        if not str(self.data.dtype).endswith("uint8"):
-            raise ValueError(f"data: got {self.data.dtype}, expected uint8")
+        if len(self.shape) != 4 or self.shape[0] != num or self.shape[3] != 3:
+            raise ValueError(f"data: got shape {self.shape}, expected ({num}, H, W, 3)")
+        if not str(data.dtype).endswith("uint8"):
+            raise ValueError(f"data: got {data.dtype}, expected uint8")
         if len(self.pts_seconds) != num:
             raise ValueError(f"pts_seconds: got {len(self.pts_seconds)} values for {num} frames")
 
     def __len__(self) -> int:
         return len(self.frame_indices)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number, height, width and channels of the frames."""
+        return tuple(self.frames.shape)
+
+    @property
+    def data(self) -> torch.Tensor:
+        """The frames as a tensor, uint8 (N, H, W, 3), RGB, on the host or on a device."""
+        if not isinstance(self.frames, np.ndarray):
+            return self.frames
+        import torch
+
+        return torch.from_numpy(self.frames)
+
+    @property
+    def array(self) -> NDArray[np.uint8]:
+        """The frames as an array on the host, uint8 (N, H, W, 3), RGB; copied only if they are on a device."""
+        frames = self.frames
+        return frames if isinstance(frames, np.ndarray) else frames.numpy(force=True)
 
     def part(self, start: int, stop: int) -> FrameBatch:
         """Returns the frames from `start` up to but not including `stop`, without copying them.
@@ -155,13 +177,12 @@ class FrameBatch:
         Both count within the batch.
         """
         place = slice(start, stop)
-        return FrameBatch(self.data[place], self.frame_indices[place], self.pts_seconds[place], self.ready)
+        return FrameBatch(self.frames[place], self.frame_indices[place], self.pts_seconds[place], self.ready)
 
     @property
     def num_bytes(self) -> int:
         """The size of the frames in bytes."""
-        num, height, width, channels = self.data.shape
-        return int(num * height * width * channels)
+        return math.prod(self.shape)
 
 
 THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, SAMPLES = 18, 32, 2
@@ -181,48 +202,64 @@ class SceneCutDetector:
 
     def __init__(self) -> None:
         self._indices: list[NDArray[np.int64]] = []
-        self._changes: list[torch.Tensor] = []
-        self._last: torch.Tensor | None = None
+        self._changes: list[Frames] = []
+        self._last: Frames | None = None
 
-    def add(self, data: torch.Tensor, frame_indices: NDArray[np.int64]) -> None:
+    def add(self, data: Frames, frame_indices: NDArray[np.int64]) -> None:
         """Stores how much each frame differs from the one before it.
 
         Args:
-            data: uint8 (N, H, W, 3), on any device.
+            data: uint8 (N, H, W, 3), an array, or a tensor on any device.
             frame_indices: int64 (N,), rising from batch to batch.
         """
         small = thumbnails(data)
-        before = small.roll(1, dims=0)
-        before[0] = small[0] if self._last is None else self._last
+        last = small[:1] if self._last is None else self._last
         self._indices.append(frame_indices)
-        self._changes.append((small - before).abs().mean(dim=(1, 2)))
-        self._last = small[-1]
+        self._changes += [abs(small[:1] - last).mean((1, 2)), abs(small[1:] - small[:-1]).mean((1, 2))]
+        self._last = small[-1:]
 
     def cuts(self) -> NDArray[np.int64]:
         """Returns the first frame of each new shot, int64 (K,)."""
         if not self._changes:
             return np.zeros(0, np.int64)
-        import torch
+        if isinstance(self._changes[0], np.ndarray):
+            changes = np.concatenate(self._changes)
+        else:
+            import torch
 
-        return find_cuts(np.concatenate(self._indices), torch.cat(self._changes).cpu().numpy())
+            changes = torch.cat(self._changes).cpu().numpy()
+        return find_cuts(np.concatenate(self._indices), changes)
 
 
-def thumbnails(data: torch.Tensor) -> torch.Tensor:
+def thumbnails(data: Frames) -> Frames:
     """Returns small images of frames, float32 (N, height, width), 0..255, on the frames' device.
 
     They show green only, which contributes most to brightness. Each of their pixels averages about 2 by 2 pixels of the
     frame, so the cost does not grow with the frame's size.
 
     Args:
-        data: uint8 (N, H, W, 3), on any device.
+        data: uint8 (N, H, W, 3), an array, or a tensor on any device.
     """
-    import torch
-
     step_y = max(1, data.shape[1] // (THUMBNAIL_HEIGHT * SAMPLES))
     step_x = max(1, data.shape[2] // (THUMBNAIL_WIDTH * SAMPLES))
-    green = data[:, ::step_y, ::step_x, 1].to(torch.float32)
-    size = (min(THUMBNAIL_HEIGHT, green.shape[1]), min(THUMBNAIL_WIDTH, green.shape[2]))
-    return torch.nn.functional.adaptive_avg_pool2d(green, size)
+    green = data[:, ::step_y, ::step_x, 1]
+    down, across = _sums(green.shape[1], THUMBNAIL_HEIGHT), _sums(green.shape[2], THUMBNAIL_WIDTH)
+    areas = np.outer(down.sum(axis=1), across.sum(axis=1))
+    if isinstance(green, np.ndarray):
+        return down @ green.astype(np.float32) @ across.T / areas
+    import torch
+
+    down, across, areas = (torch.from_numpy(values).to(green.device) for values in (down, across, areas))
+    return down @ green.float() @ across.T / areas
+
+
+@lru_cache(maxsize=16)  # frames of a run have few different sizes
+def _sums(num_in: int, max_out: int) -> NDArray[np.float32]:
+    """Returns the matrix that sums `num_in` values in at most `max_out` groups, float32 (out, in)."""
+    num_out = min(num_in, max_out)
+    place, columns = np.arange(num_out)[:, None], np.arange(num_in)
+    first, stop = place * num_in // num_out, -(-(place + 1) * num_in // num_out)
+    return ((columns >= first) & (columns < stop)).astype(np.float32)
 
 
 def find_cuts(frame_indices: NDArray[np.int64], changes: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
-from prelabel.data.geometry import BOXES_ONLY, OutputSpec
+from prelabel.data.geometry import BOXES_ONLY, SHAPES_OF, OutputSpec
 from prelabel.data.ontology import BOX_SHAPES, Ontology, OntologyObject, noun_of
 from prelabel.data.skeletons import match_keypoints
 from prelabel.errors import OntologyError, did_you_mean
 
 NAMES_IN_SHORT = 8
+MASK_SHAPES = SHAPES_OF["mask"]
+Refine = Literal["all"] | Sequence[str]
+"""Objects whose boxes become masks: all of a fitting shape, or those with these names or feature hashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class LabelMap:
         offer: what the detector gives in addition to boxes.
         keypoints: by `class_id`, the number of the detector's keypoint for each point of the object's skeleton; an
             empty tuple if the object is no skeleton. Empty if no object is a skeleton.
+        refined: class ids whose boxes a refiner turns into masks. Masks of the detector are not used for them.
     """
 
     class_names: tuple[str, ...]
@@ -41,6 +45,7 @@ class LabelMap:
     categories: tuple[OntologyObject, ...]
     offer: OutputSpec = BOXES_ONLY
     keypoints: tuple[tuple[int, ...], ...] = ()
+    refined: frozenset[int] = frozenset()
 
     @property
     def wants_geometry(self) -> frozenset[int]:
@@ -48,7 +53,7 @@ class LabelMap:
         return frozenset(
             class_id
             for class_id, found in enumerate(self.objects)
-            if found is not None and found.shape in self.offer.shapes
+            if found is not None and found.shape in self.offer.shapes and class_id not in self.refined
         )
 
     @property
@@ -89,6 +94,7 @@ def build_label_map(
     unmapped: Literal["ignore", "error"] = "ignore",
     offer: OutputSpec = BOXES_ONLY,
     keypoints: Mapping[str, str] | None = None,
+    refine: Refine | None = None,
 ) -> LabelMap:
     """Returns the map from a detector's classes to an ontology's objects.
 
@@ -103,16 +109,19 @@ def build_label_map(
         offer: what the detector gives in addition to boxes. If several objects have one name, the class is mapped to
             the object whose shape can hold this.
         keypoints: from the detector's keypoint to the skeleton's point; by default to the point with its name.
+        refine: objects whose boxes a refiner turns into masks; `all`: every polygon and bitmask; None: there is no
+            refiner.
 
     Raises:
-        OntologyError: a class, object or point is missing or ambiguous, or no class is mapped.
+        OntologyError: a class, object or point is missing or ambiguous, no class is mapped, or no mapped object can
+            hold a mask.
     """
     for name in classes:
         if name not in class_names:
             raise OntologyError(
                 f"labels.classes: the detector has no class {name!r}: {did_you_mean(name, class_names)}"
             )
-    shapes = tuple(dict.fromkeys([*offer.shapes, *BOX_SHAPES]))
+    shapes = tuple(dict.fromkeys([*offer.shapes, *(MASK_SHAPES if refine is not None else ()), *BOX_SHAPES]))
     objects = [_object_for(name, ontology, classes, shapes) for name in class_names]
     missing = [
         name
@@ -131,7 +140,32 @@ def build_label_map(
         categories=tuple(found for found in ontology.objects if found in objects),
         offer=offer,
         keypoints=_keypoints_of(objects, offer, keypoints or {}),
+        refined=frozenset() if refine is None else _refined(objects, refine, ontology),
     )
+
+
+def _refined(objects: Sequence[OntologyObject | None], refine: Refine, ontology: Ontology) -> frozenset[int]:
+    """Returns the class ids whose objects get masks.
+
+    Raises:
+        OntologyError: no class is mapped to such an object, or to one that `refine` names.
+    """
+    fitting = {i: found for i, found in enumerate(objects) if found is not None and found.shape in MASK_SHAPES}
+    if refine == "all":
+        if not fitting:
+            raise OntologyError(
+                f"refine: makes masks, and no class is mapped to a {' or '.join(MASK_SHAPES)} of ontology "
+                f"{ontology.title!r}: add such an object there, or leave refine out"
+            )
+        return frozenset(fitting)
+    for name in refine:
+        if not any(name in (found.name, found.feature_hash) for found in fitting.values()):
+            hint = did_you_mean(name, [found.name for found in fitting.values()])
+            raise OntologyError(
+                f"refine.objects: no class is mapped to a {' or '.join(MASK_SHAPES)} {name!r} of ontology "
+                f"{ontology.title!r}: {hint}"
+            )
+    return frozenset(i for i, found in fitting.items() if {found.name, found.feature_hash} & set(refine))
 
 
 def _keypoints_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from prelabel.data.ontology import BOX_SHAPES, Ontology, OntologyObject
@@ -63,6 +65,31 @@ def objects_by_word(prompts: Prompts) -> dict[str, str]:
     {'forklift truck': 'Forklift', 'lift truck': 'Forklift'}
     """
     return {word: name for name, words in prompts.items() for word in words}
+
+
+def plain_text(word: str) -> str:
+    """Returns a word as the model reads it.
+
+    Full stops and question marks become spaces, since Grounding DINO ends a word at them. So do underscores, which are
+    common in names of ontology objects.
+
+    >>> plain_text("St._Bernard"), plain_text("...")
+    ('St Bernard', '')
+    """
+    return " ".join(re.sub(r"[._?]", " ", word).split())
+
+
+def refuse_repeated(words: Sequence[str], texts: Sequence[str]) -> None:
+    """Raises a ConfigError if two words are the same to the model.
+
+    Args:
+        words: as the user wrote them.
+        texts: as `plain_text` returns them.
+    """
+    text, times = Counter(text.casefold() for text in texts).most_common(1)[0]
+    if times > 1:
+        same = [word for word, each in zip(words, texts, strict=True) if each.casefold() == text]
+        raise ConfigError(f"words: {' and '.join(map(repr, same))} are the same to the model: leave one out")
 
 
 def _hashes_of(key: str, objects: Sequence[OntologyObject], title: str) -> list[str]:

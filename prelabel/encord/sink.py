@@ -24,7 +24,8 @@ from prelabel.encord.project import (
 from prelabel.errors import LabelError, OntologyError, PrelabelError, SaveError, TakenError
 from prelabel.labels.row.offline import EditableRow, blank_labels, labels_of
 from prelabel.labels.row.own import LabelRow, RowChange, WrittenRow, find_own
-from prelabel.labels.row.size import check_row_size, row_num_bytes, save_request
+from prelabel.labels.row.ready import unlabelled_video
+from prelabel.labels.row.size import check_row_size, row_num_bytes, save_request, without_fragments
 from prelabel.labels.row.write import unless_begun, write_detections
 from prelabel.plugins.protocols import Task
 from prelabel.store.source import RowOptions
@@ -89,6 +90,10 @@ class EncordSink:
                 f"{num_frames - 1}: nothing was saved"
             )
         return self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
+
+    def expected_row(self, task: Task) -> bytes:
+        """Returns the row of a video without labels, since most tasks that wait at an agent stage have one."""
+        return unlabelled_video(as_encord_task(task).data_hash)
 
     def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
         """Saves a task's row after a change; everything else on the row goes back bit for bit.
@@ -243,7 +248,7 @@ class EncordSink:
         try:
             if not _send_labels(self._project.sdk, labels):
                 # This parses every label, which takes seconds for many labels.
-                row.from_labels_dict(labels)
+                row.from_labels_dict(without_fragments(labels))
                 row.save(validate_before_saving=True)
         except FeatureDoesNotExistError:
             self._refuse_if_ontology_lacks_ours()

@@ -47,7 +47,7 @@ def export_coco(export: Export) -> list[Path]:
         raise ConfigError(f"{export.target}: is a {'folder' if is_file else 'file'}: name another target")
     path = export.target if is_file else export.target / "coco.json"
     write_coco(path, _saving_frames(export, path.parent / "images"))
-    return [path]
+    return [path, *export.written_images(path.parent / "images")]
 
 
 def _saving_frames(export: Export, folder: Path) -> Iterator[LabelledVideo]:

@@ -43,7 +43,7 @@ def export_cvat(export: Export) -> list[Path]:
             file.write("</annotations>\n")
         folder = export.target / "images" / name
         export.save_frames(video, (folder / f"frame_{index:06d}.jpg" for index in video.detections.frames_looked_at))
-    return paths
+    return [*paths, *export.written_images(export.target / "images")]
 
 
 def _meta(video: LabelledVideo) -> ElementTree.Element:
@@ -149,7 +149,7 @@ def export_voc(export: Export) -> list[Path]:
     write_text_atomically(
         export.target / "labelmap.txt", f"# label:color_rgb:parts:actions\nbackground:0,0,0::\n{labels}"
     )
-    return [export.target / "Annotations", names_path]
+    return [export.target / "Annotations", names_path, *export.written_images(export.target / "JPEGImages")]
 
 
 def _annotation(video: LabelledVideo, name: str, frame_index: int, objects: list[str]) -> str:

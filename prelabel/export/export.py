@@ -88,7 +88,7 @@ def read_images(
     """
     with task.open() as media:
         for batch in read_frames(assembly, task, media, record, frame_indices):
-            yield from zip(batch.frame_indices.tolist(), batch.data.cpu().numpy(), strict=True)
+            yield from zip(batch.frame_indices.tolist(), batch.array, strict=True)
 
 
 JPEG_QUALITY = 95
@@ -156,6 +156,14 @@ class Export:
             path_of[index].parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(frame).save(path_of[index], "JPEG", quality=JPEG_QUALITY)
 
+    def written_images(self, folder: Path) -> list[Path]:
+        """Returns the folder of the images, to show to the user; empty if there are none."""
+        return [folder] if self.media is not None and folder.exists() else []
+
+
+WITHOUT_IMAGES = ("encord", "labelstudio")
+"""Formats that write no images."""
+
 
 def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | None = None) -> list[Path]:
     """Exports every video with stored detections; returns the files and folders to show to the user.
@@ -177,6 +185,8 @@ def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | N
     plugin = load_plugin("export", format, Path.cwd())
     videos, media = stored_videos(assembly), None
     if frames is not None:
+        if format in WITHOUT_IMAGES:
+            raise ConfigError(f"--frames: {format} writes no images: leave it out, or add an export such as -f coco")
         step = 0 if frames == "labelled" else _step(frames)
         videos = (_choose_frames(video, step) for video in videos)
         titles = distinct_titles(stored_entries(assembly.found_store, assembly.named_source).of_source)

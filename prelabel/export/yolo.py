@@ -74,7 +74,8 @@ def export_yolo(export: Export) -> list[Path]:
     text += "".join(f"  {number}: {json.dumps(category.name)}\n" for category, number in class_ids.items())
     with atomic_write(export.target / "data.yaml") as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-    return [export.target / "data.yaml", export.target / "labels"]
+    images = export.written_images(export.target / "images")
+    return [export.target / "data.yaml", export.target / "labels", *images]
 
 
 def _write_labels(export: Export, video: LabelledVideo, stem: str, class_ids: dict[OntologyObject, int]) -> None:
@@ -113,7 +114,7 @@ def label_lines(video: LabelledVideo) -> list[list[float]]:
     if num_points := keypoints_per_line(label_map):
         columns = zip(boxes, found.geometry, sizes, strict=True)
         return [[*box, *_points(geometry, num_points, size).tolist()] for box, geometry, size in columns]
-    if label_map.wants_geometry and label_map.offer.kind != "keypoints":
+    if label_map.refined or (label_map.wants_geometry and label_map.offer.kind != "keypoints"):
         rings = zip(found.geometry, found.xyxy.astype(np.float64), sizes, strict=True)
         return [(_ring(geometry, xyxy) / size).clip(0, 1).reshape(-1).tolist() for geometry, xyxy, size in rings]
     return boxes

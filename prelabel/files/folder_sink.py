@@ -16,6 +16,7 @@ from prelabel.errors import LabelError
 from prelabel.labels.row.answers import remove_own_answers
 from prelabel.labels.row.offline import EditableRow, data_hash_of, detached_row, encord_ontology, new_label_row
 from prelabel.labels.row.own import LabelRow, RowChange, remove_own
+from prelabel.labels.row.ready import unlabelled_video
 from prelabel.labels.row.size import check_row_size, json_pieces
 from prelabel.labels.row.write import unless_begun, write_detections
 from prelabel.plugins.protocols import Task
@@ -61,7 +62,7 @@ class FolderSink:
 
     def describe(self) -> str:
         """Returns the place to which labels go, in words."""
-        return f"into {self._store.described}: NAME{LABELS_ENDING}, one file per task"
+        return f"into {self._store.output}: NAME{LABELS_ENDING}, one file per task"
 
     def path_of(self, task: Task) -> Path:
         """Returns the path of the task's label row; it may not exist yet."""
@@ -70,6 +71,11 @@ class FolderSink:
     def write(self, task: Task, info: VideoInfo, detections: VideoDetections) -> int:
         """Writes detections onto the task's label row; returns and raises the same as `edit`."""
         return self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
+
+    def expected_row(self, task: Task) -> bytes:
+        """Returns the task's row; that of a video without labels if it does not exist yet."""
+        path = self.path_of(task)
+        return path.read_bytes() if path.exists() else unlabelled_video(data_hash_of(task.key))
 
     def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
         """Writes the task's label row after a change, completely or not at all.
@@ -107,7 +113,6 @@ class FolderSink:
 
     def _read_or_make(self, task: Task, info: VideoInfo, now: datetime) -> LabelRow:
         path = self.path_of(task)
-        self._store.refresh(path)
         row = _read_row(path, task) if path.exists() else None
         if row is not None and not _is_of(row, info):
             _refuse_work_of_others(path, row, info)

@@ -8,8 +8,9 @@ from typing import Literal
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
-from prelabel.data.frames import Media
+from prelabel.errors import ReadError
 
 MediaKind = Literal["video", "images"]
 
@@ -22,7 +23,8 @@ VIDEO_SUFFIXES = frozenset(
     " .h264 .264 .h265 .265 .hevc .obu".split()
 )
 UNREADABLE_SUFFIXES = frozenset(
-    ".heic .heif .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .psd .exr .dcm .braw .r3d .insp".split()
+    ".heic .heif .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .psd .exr .dcm .braw .r3d .insp"
+    " .jxl .ico .svg .yuv .m3u8 .mpd".split()
 )
 """Suffixes of images and videos that no reader can decode."""
 
@@ -53,36 +55,19 @@ _OTHER_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"M4A ", b"M4B ", b"crx ")
 def media_kind(path: Path) -> MediaKind | None:
     """Returns whether a file is a video or an image; None if no reader can decode it.
 
-    An animated GIF or PNG counts as an image here. `is_animated` distinguishes them when a task is opened.
+    An animated GIF or PNG counts as an image here. `kind_to_read` distinguishes them when a task is opened.
 
     Args:
         path: of a file. It is opened only if its suffix is unknown.
     """
     suffix = path.suffix.lower()
-    kind = suffix_kind(suffix)
-    if kind is not None or suffix in NO_MEDIA_SUFFIXES or suffix in UNREADABLE_SUFFIXES:
-        return kind
-    try:
-        with path.open("rb") as file:
-            return kind_of_bytes(file.read(HEAD_BYTES))
-    except OSError:  # the file is gone, or this user may not read it
+    if suffix in IMAGE_SUFFIXES:
+        return "images"
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    if suffix in NO_MEDIA_SUFFIXES or suffix in UNREADABLE_SUFFIXES:
         return None
-
-
-def suffix_kind(suffix: str) -> MediaKind | None:
-    """Returns the kind of the files with a suffix; None if the suffix does not say it.
-
-    >>> suffix_kind(".MP4"), suffix_kind(".jpg"), suffix_kind(".0001")
-    ('video', 'images', None)
-    """
-    suffix = suffix.lower()
-    return "images" if suffix in IMAGE_SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else None
-
-
-def media_at(path: Path) -> Media:
-    """Returns a file that a user named as media: one image, or else a video."""
-    is_image = media_kind(path) == "images" and not is_animated(path)
-    return Media("images" if is_image else "video", (path,))
+    return kind_of_bytes(_read_head(path))
 
 
 def kind_of_bytes(head: bytes) -> MediaKind | None:
@@ -105,17 +90,60 @@ def kind_of_bytes(head: bytes) -> MediaKind | None:
     return "video" if is_stream else None
 
 
-def is_animated(path: Path) -> bool:
-    """Returns whether a GIF or PNG has more than one frame; False for any other file."""
-    # This does not use `Image.open`, because ultralytics 8.4 replaces it with a function that tries to install
-    # `pi-heif` at each damaged image.
-    opens: dict[bytes, type[ImageFile]] = {b"GIF8": GifImageFile, b"\x89PNG": PngImageFile}
+# These classes are used in place of `Image.open`, because ultralytics 8.4 replaces that with a function that tries to
+# install `pi-heif` at each damaged image.
+_ANIMATIONS: dict[bytes, type[ImageFile]] = {b"GIF8": GifImageFile, b"\x89PNG": PngImageFile}
+_TIFF = (b"II*\x00", b"MM\x00*")
+_NEW_SUBFILE_TYPE = 254
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError)
+"""What Pillow raises for a damaged image. The reader then reports the damage."""
+
+
+def kind_to_read(path: Path) -> MediaKind:
+    """Returns how to read a file: as a video or as an image. Its content decides, whatever its suffix.
+
+    A GIF or PNG with several frames is read as a video.
+
+    Raises:
+        ReadError: it holds images that no reader would show, so that it would look whole with some of them missing.
+    """
+    head = _read_head(path)
+    if kind_of_bytes(head) == "video" or (head[:4] in _ANIMATIONS and _is_animated(path)):
+        return "video"
+    is_animated_webp = head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(int.from_bytes(head[20:21]) & 2)
+    if is_animated_webp or head[4:12] == b"ftypavis":
+        raise ReadError(
+            f"{path.name}: is an animation, and no reader shows more than its first frame: convert it to MP4"
+        )
+    if head[:4] in _TIFF and (num_pages := _num_pages(path)) > 1:
+        raise ReadError(f"{path.name}: holds {num_pages} images, and no reader shows more than the first: split it")
+    return "images" if media_kind(path) == "images" else "video"
+
+
+def _read_head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            kind = opens.get(file.read(4))
-        if kind is None:
-            return False
-        with kind(path) as image:
+            return file.read(HEAD_BYTES)
+    except OSError:  # the file is gone, or this user may not read it
+        return b""
+
+
+def _is_animated(path: Path) -> bool:
+    try:
+        with path.open("rb") as file, _ANIMATIONS[file.read(4)](path) as image:
             return bool(getattr(image, "is_animated", False))
-    except (OSError, ValueError, SyntaxError, EOFError):  # the image is damaged, and the reader reports how
+    except _DAMAGE:
         return False
+
+
+def _num_pages(path: Path) -> int:
+    """Returns how many images a TIFF holds, without those that are a smaller version of another (TIFF 6.0, 254)."""
+    num_pages = 0
+    try:
+        with TiffImageFile(path) as image:
+            for page in range(image.n_frames):
+                image.seek(page)
+                num_pages += not int(image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)) & 1
+    except _DAMAGE:
+        return 0
+    return num_pages

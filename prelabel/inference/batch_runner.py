@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -148,7 +149,7 @@ class BatchRunner:
     def _in_halves(self, batch: FrameBatch, title: str, where: str) -> Callable[[], Found]:
         """Detects in halves of the batch, and limits later batches to that size. Call after its memory is freed."""
         if len(batch) == 1:
-            height, width = batch.data.shape[1:3]
+            height, width = batch.shape[1:3]
             raise DeviceMemoryError(
                 f"{where}: not even one frame of {width} x {height} fits into the device's memory: lower "
                 "detector.imgsz, end what else uses the device, or set detector.device: cpu"
@@ -195,13 +196,11 @@ def _listed(found: object) -> list[Detections]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError)
+    torch = sys.modules.get("torch")  # without it, the error is not torch's
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _empty_cache() -> None:
-    import torch
-
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

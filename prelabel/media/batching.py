@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.data.frames import FrameBatch
 from prelabel.errors import ReadError
-
-if TYPE_CHECKING:
-    import torch
-
 
 Picture = NDArray[np.uint8]
 Frame = TypeVar("Frame")
@@ -30,9 +27,6 @@ class BatchMemory(Protocol):
     def take(self, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
         """Returns a uint8 array of this shape, contents undefined."""
 
-    def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
-        """Returns the `FrameBatch` data of an array from `take`. The result keeps the array alive."""
-
 
 @runtime_checkable
 class PooledReader(Protocol):
@@ -42,7 +36,7 @@ class PooledReader(Protocol):
 
 
 class FramePool:
-    """Memory for batches, reused once no tensor refers to it. Safe to use from any thread."""
+    """Memory for batches, reused once no array or tensor refers to it. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._free: deque[NDArray[np.uint8]] = deque()
@@ -53,22 +47,22 @@ class FramePool:
         memory = self._take_free()
         if memory is None or memory.nbytes < num_bytes:
             memory = np.empty(num_bytes, np.uint8)
-        array = memory[:num_bytes].reshape(shape)
-        # Every tensor and view of `array` keeps it alive, so the memory is freed when the last of them is deleted.
-        weakref.finalize(array, self._free.append, memory).atexit = False
-        return array
-
-    def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
-        """Returns the array as a tensor."""
-        import torch
-
-        return torch.from_numpy(array)
+        return lend(memory, shape, partial(self._free.append, memory))
 
     def _take_free(self) -> NDArray[np.uint8] | None:
         try:
             return self._free.popleft()  # atomic, so threads need no lock
         except IndexError:
             return None
+
+
+def lend(memory: NDArray[np.uint8], shape: tuple[int, int, int, int], give_back: Callable[[], None]) -> Picture:
+    """Returns the beginning of some memory as an array, and calls `give_back` once nothing refers to it any more."""
+    # numpy makes each view refer to the array at the end of the chain of views. A memoryview ends that chain, so every
+    # view and tensor of the result keeps `base` alive.
+    base = np.frombuffer(memory.data, np.uint8, math.prod(shape))
+    weakref.finalize(base, give_back).atexit = False
+    return base.reshape(shape)
 
 
 def check_request(frame_indices: NDArray[np.int64], batch_size: int, num_frames: int) -> NDArray[np.int64]:
@@ -120,21 +114,19 @@ def stack_batches(
         if picture is None:
             continue
         if indices and (len(indices) == batch_size or picture.shape != array.shape[1:]):
-            yield _batch(array, indices, pts_seconds, pool)
+            yield _batch(array, indices, pts_seconds)
             indices = []
         if not indices:
             array = pool.take((batch_size, picture.shape[0], picture.shape[1], 3))
         array[len(indices)] = picture
         indices.append(index)
     if indices:
-        yield _batch(array, indices, pts_seconds, pool)
+        yield _batch(array, indices, pts_seconds)
 
 
-def _batch(
-    array: NDArray[np.uint8], indices: list[int], pts_seconds: NDArray[np.float64], pool: BatchMemory
-) -> FrameBatch:
+def _batch(array: NDArray[np.uint8], indices: list[int], pts_seconds: NDArray[np.float64]) -> FrameBatch:
     frame_indices = np.array(indices, np.int64)
-    return FrameBatch(pool.as_tensor(array)[: len(indices)], frame_indices, pts_seconds[frame_indices])
+    return FrameBatch(array[: len(indices)], frame_indices, pts_seconds[frame_indices])
 
 
 class MissingFrames:

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from prelabel.config.sections import VIDEO_READERS, ReaderSection
 from prelabel.data.frames import Media
 from prelabel.errors import MachineError
-from prelabel.media import decord, torchcodec
+from prelabel.media import decord, nvdec, torchcodec
 from prelabel.media.cuda import count_engines
 from prelabel.media.index import VideoIndex, index_video
 from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import VideoReader
+from prelabel.runtime.gpus import has_driver
 
 CPU_READERS = ("images", "pyav")
-GPU_READERS = ("decord", "torchcodec")
+GPU_READERS = ("decord", "nvdec", "torchcodec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +48,28 @@ class MachineFacts:
         num_gpus: CUDA devices that torch sees.
         no_decord: why decord cannot decode on a GPU; None if it can.
         no_torchcodec: why torchcodec cannot decode on a GPU; None if it can.
+        no_nvdec: why PyNvVideoCodec cannot decode on a GPU; None if it can.
     """
 
     num_gpus: int
     no_decord: str | None
     no_torchcodec: str | None
+    no_nvdec: str | None
 
 
 def probe_machine() -> MachineFacts:
-    """Returns the decoders of this machine. Loads decord and torchcodec only if there is a GPU."""
+    """Returns the decoders of this machine. Loads GPU decoders only if there is a GPU."""
     num_gpus = count_gpus()
     if not num_gpus:
-        return MachineFacts(0, "there is no GPU", "there is no GPU")
-    return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"))
+        return MachineFacts(0, *["there is no GPU"] * 3)
+    return MachineFacts(num_gpus, decord.probe(0), torchcodec.probe("cuda"), nvdec.probe())
 
 
 @functools.cache  # torch loads NVML again on every call
 def count_gpus() -> int:
     """Returns how many CUDA devices torch sees."""
+    if not has_driver():
+        return 0
     import torch
 
     return int(torch.cuda.device_count())
@@ -106,8 +111,9 @@ def choose_reader(
             return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads images."), None
         choice = select_reader(None, section.device, machine) if section.use == "auto" else _named(section)
         return choice, None
-    # A named reader may read files that FFmpeg cannot, so index only for `auto` and `only_keyframes`.
-    index = index_video(media.paths[0]) if section.use == "auto" or section.only_keyframes else None
+    # A reader of the user's may read files that FFmpeg cannot, so index only where that is needed.
+    is_indexed = section.only_keyframes or section.use in ("auto", *VIDEO_READERS)
+    index = index_video(media.paths[0]) if is_indexed else None
     choice = _named(section) if section.use != "auto" else select_reader(index, section.device, machine)
     if index is not None and index.other_streams:
         others = ", ".join(map(str, index.other_streams))
@@ -136,14 +142,22 @@ def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts |
         return ReaderChoice("images", "cpu", "Pillow reads images.")
     if not machine.num_gpus:
         return ReaderChoice("pyav", "cpu", "This machine has no GPU, and PyAV reads every file in bounded memory.")
-    gpu = "cuda:0" if device in {"auto", "cuda"} else device
+    return _gpu_reader(index, "cuda:0" if device in {"auto", "cuda"} else device, machine)
+
+
+def _gpu_reader(index: VideoIndex, gpu: str, machine: MachineFacts) -> ReaderChoice:
+    """Returns the reader that decodes on a GPU; PyAV on the CPU if none takes the file."""
     no_decord = machine.no_decord or decord.refuse(index, on_gpu=True)
     if no_decord is None:
         return ReaderChoice("decord", gpu, f"decord decodes {index.codec} on the GPU.")
     no_torchcodec = machine.no_torchcodec or torchcodec.refuse(index, on_gpu=True) or _no_nvdec(index)
     if no_torchcodec is None:
         return ReaderChoice("torchcodec", gpu, f"torchcodec decodes on the GPU; decord does not: {no_decord}.")
-    return ReaderChoice("pyav", "cpu", f"No GPU decoder takes it: decord: {no_decord}; torchcodec: {no_torchcodec}.")
+    no_nvdec = machine.no_nvdec or nvdec.refuse(index)
+    if no_nvdec is None:
+        return ReaderChoice("nvdec", gpu, f"PyNvVideoCodec decodes on the GPU; torchcodec does not: {no_torchcodec}.")
+    reasons = f"decord: {no_decord}; torchcodec: {no_torchcodec}; nvdec: {no_nvdec}"
+    return ReaderChoice("pyav", "cpu", f"No GPU decoder takes it: {reasons}.")
 
 
 def gpu_of(choice: ReaderChoice) -> str | None:
@@ -152,7 +166,7 @@ def gpu_of(choice: ReaderChoice) -> str | None:
         return None
     if choice.device.startswith("cuda"):
         return choice.device
-    return "cuda:0" if choice.use == "torchcodec" or decord.probe(0) is None else None
+    return "cuda:0" if choice.use != "decord" or decord.probe(0) is None else None
 
 
 def build_reader(choice: ReaderChoice, media: Media, section: ReaderSection, folder: Path) -> VideoReader:

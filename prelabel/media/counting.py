@@ -13,6 +13,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from prelabel.media.nal_units import lost_references
 from prelabel.media.packets import MAX_REORDERED, NO_TIME, Packets, Timeline, demux, open_video, packet_clock
 from prelabel.runtime.process_settings import usable_cores
 
@@ -71,13 +72,20 @@ def times_tell_frames(
         return False
     if codec.intra_only:
         return True
-    if _keyframes_overlap(times, packets.is_key[shown]):
-        return False
     if codec.canonical_name not in ONE_FRAME_PER_PACKET or not format_name.startswith(STORE_TIMES):
         return False
-    if first.interlaced_frame:  # each field may be a packet of its own
+    fields_may_be_packets = first.interlaced_frame
+    if fields_may_be_packets or _times_ignore_order(stream, times) or _keyframes_overlap(times, packets.is_key[shown]):
+        return False
+    if codec.canonical_name == "h264" and _has_gap(packets) and _lacks_references(path):
         return False
     return format_name != "mpegts" or _stores_all_times(path)
+
+
+def _times_ignore_order(stream: VideoStream, times: NDArray[np.int64]) -> bool:
+    """Returns whether the times rise in stored order although the decoder reorders: somebody took them for others."""
+    num_back = np.count_nonzero((np.diff(times[:, 0]) == 0) & (np.diff(times[:, 1]) < 0))
+    return bool(stream.codec_context.has_b_frames) and num_back == 0
 
 
 def _keyframes_overlap(times: NDArray[np.int64], is_key: NDArray[np.bool_]) -> bool:
@@ -144,6 +152,18 @@ def lay_out_counted(packets: Packets, counted: CountedFrames) -> Timeline:
     if counted.times_rise and num_frames == len(counted.pts):
         seconds = (counted.pts - counted.pts[0]) * float(packets.time_base)
     return Timeline(packet=np.arange(num_sure), pts=pts, seconds=seconds)
+
+
+def _has_gap(packets: Packets) -> bool:
+    """Returns whether a frame is decoded much later than the one before: packets were lost, or the rate varies."""
+    steps = np.diff(packets.dts[packets.dts != NO_TIME]) * float(packets.time_base)
+    return bool((steps > 1.5 * packets.frame_seconds).any())
+
+
+def _lacks_references(path: Path) -> bool:
+    with open_video(path) as (container, stream):
+        packets = (bytes(packet) for packet in demux(container, stream) if packet.size)
+        return lost_references(packets, stream.codec_context.extradata)
 
 
 def _stores_all_times(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice, pairwise
 from types import TracebackType
@@ -21,7 +21,7 @@ from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.errors import FrameCountError, MachineError, ReadError
 from prelabel.media.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
 from prelabel.media.index import VideoIndex, index_video
-from prelabel.media.packets import demux, open_video
+from prelabel.media.packets import packets_from
 from prelabel.media.pyav import PyAVReader
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def cut_pieces(index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[i
         return
     first = index.seek_point(wanted)
     edges = [*index.closed_gop_starts[index.closed_gop_starts >= first].tolist(), index.info.num_frames]
-    with closing(_packets_from(index, first)) as packets:
+    with closing(packets_from(index.path, first, int(index.pts[first]))) as packets:
         for start, end in pairwise(edges):
             if start > wanted[-1]:
                 return
@@ -57,7 +57,7 @@ def from_seek_point(index: VideoIndex, wanted: NDArray[np.int64]) -> tuple[int, 
     if first:
         behind = index.closed_gop_starts[index.closed_gop_starts > wanted[-1]]
         end = int(behind[0]) if len(behind) else index.info.num_frames
-        with closing(_packets_from(index, first)) as packets:
+        with closing(packets_from(index.path, first, int(index.pts[first]))) as packets:
             piece = _take_small(islice(packets, end - first))
             if piece:
                 return first, _copy_packets(index, first, piece)
@@ -74,21 +74,6 @@ def _take_small(packets: Iterable[Packet[VideoStream]]) -> list[Packet[VideoStre
             return []
         taken.append(packet)
     return taken
-
-
-def _packets_from(index: VideoIndex, first: int) -> Generator[Packet[VideoStream], None, None]:
-    """Yields the packets from a closed GOP start on. If seeking misses it, reads from the file's start."""
-    if first:
-        with open_video(index.path) as (container, stream):
-            container.seek(int(index.pts[first]), stream=stream)
-            packets = (packet for packet in demux(container, stream) if packet.size)
-            packet = next(packets, None)
-            if packet is not None and packet.pts == index.pts[first]:
-                yield packet
-                yield from packets
-                return
-    with open_video(index.path) as (container, stream):
-        yield from islice((packet for packet in demux(container, stream) if packet.size), first, None)
 
 
 def _copy_packets(index: VideoIndex, start: int, packets: Sequence[Packet[VideoStream]]) -> io.BytesIO:
@@ -140,8 +125,7 @@ def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
         "it is cut off at its end": index.num_present < index.info.num_frames,
         f"its components have {index.bits} bits": index.bits != 8,
         "it is mirrored": index.orientation.is_mirrored,
-        "its packets carry no times": not index.has_timestamps,
-        "its frames had to be counted": index.is_counted,
+        "its times do not tell its frames, which had to be counted": index.is_counted,
         "it does not begin with a keyframe": not on_gpu and not (index.closed_gop_starts[:1] == 0).any(),
         f"its codec is {index.codec}": index.codec not in (GPU_CODECS if on_gpu else CPU_CODECS),
         "its width or height is odd": any(side % 2 for side in index.coded_size),
@@ -244,7 +228,7 @@ class DecordReader:
             for number, frame in frames:
                 if frame is not None:
                     batch = next(batches, None)
-                    right = None if batch is None else batch.data.numpy()[0][::4, ::4].astype(np.int16)
+                    right = None if batch is None else batch.array[0][::4, ::4].astype(np.int16)
                     if right is None or np.abs(right - frame[::4, ::4]).mean() > MAX_DIFFERENCE:
                         raise FrameCountError(
                             f"{self._path.name}: decord gave another frame as frame {number}: set reader.use: auto"

@@ -19,6 +19,8 @@ from prelabel.media.batching import BatchMemory, FramePool, check_request, stack
 TURNED = (5, 6, 7, 8)
 # ImportError: ultralytics replaces `Image.open`. For a file that is no image, its version imports another package.
 UNREADABLE = (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError)
+NAMED_AT_MOST = 8
+"""The largest number of unreadable images to name."""
 
 
 class ImageReader:
@@ -45,7 +47,8 @@ class ImageReader:
         sizes = [_displayed_size(path) for path in self._paths]
         known = [size for size in sizes if size is not None]
         if not known:
-            raise ReadError(f"{self._paths[0].name}: not an image that Pillow can open ({len(sizes)} files, none can)")
+            others = f", nor are the other {len(sizes) - 1}" if len(sizes) > 1 else ""
+            raise ReadError(f"{self._paths[0].name}: not an image that Pillow can open{others}")
         # An image that cannot be opened is never returned, so it may borrow the first one's size.
         frame_sizes = tuple(size or known[0] for size in sizes)
         self._info = VideoInfo(
@@ -81,7 +84,9 @@ class ImageReader:
         size = min(batch_size, max(len(wanted), 1))  # do not allocate a whole batch for a single image
         yield from stack_batches(pictures, np.zeros(num_frames), size, self.pool)
         if failures:
-            raise ReadError(f"{len(failures)} of {num_frames} images could not be read: {'; '.join(failures[:8])}")
+            more = f"; and {len(failures) - NAMED_AT_MOST} more" if len(failures) > NAMED_AT_MOST else ""
+            named = "; ".join(failures[:NAMED_AT_MOST]) + more
+            raise ReadError(f"{len(failures)} of {num_frames} images could not be read: {named}")
 
     def _read(self, wanted: NDArray[np.int64], failures: list[str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for number in wanted.tolist():

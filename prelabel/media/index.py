@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ReadError
-from prelabel.media.counting import begins_as_indexed, count_by_decoding, lay_out_counted, times_tell_frames
+from prelabel.media.counting import (
+    CountedFrames,
+    begins_as_indexed,
+    count_by_decoding,
+    lay_out_counted,
+    times_tell_frames,
+)
 from prelabel.media.packets import (
     NO_TIME,
     Packets,
@@ -67,6 +73,7 @@ class VideoIndex:
         orientation: how a stored frame is rotated and mirrored for display.
         is_interlaced: the first frame holds two fields.
         has_timestamps: frame times rise and can be trusted; otherwise frames are counted from the start.
+        has_true_keyframes: the file marks its first frame as a keyframe, and no frame that does not decode alone.
         is_counted: the file was decoded once to number its frames, so reading must also begin at the start.
         has_unshown_packets: there are frames that an edit list discards, that VP8 hides, or that refer to frames
             missing from the file.
@@ -93,6 +100,7 @@ class VideoIndex:
     orientation: Orientation
     is_interlaced: bool
     has_timestamps: bool
+    has_true_keyframes: bool
     is_counted: bool
     has_unshown_packets: bool
     has_duration: bool
@@ -180,6 +188,7 @@ def _build_index(
         orientation=orientation,
         is_interlaced=first.interlaced_frame,
         has_timestamps=numbering.has_timestamps,
+        has_true_keyframes=numbering.has_true_keyframes,
         is_counted=numbering.is_counted,
         has_unshown_packets=numbering.has_unshown_packets,
         has_duration=stream.duration is not None or container.duration is not None,
@@ -194,6 +203,7 @@ class _Numbering:
     keyframes: NDArray[np.int64]
     closed_gop_starts: NDArray[np.int64]
     has_timestamps: bool
+    has_true_keyframes: bool
     is_counted: bool
     has_unshown_packets: bool
 
@@ -214,12 +224,11 @@ def _number_frames(
     if by_packets is not None and counted.times_rise:
         damaged = counted.is_damaged or len(packets.missing_dts) > 0
         if damaged and np.isin(counted.pts, packets.pts).all():
-            return by_packets
+            return _with_decoded_keyframes(by_packets, counted)
         if np.array_equal(counted.pts, by_packets.timeline.pts):
             # In other containers, a decoder that skips frames or starts in mid-file returns different times.
             is_seekable = container.format.name.startswith(SEEKABLE)
-            keyframes = np.flatnonzero(counted.is_key)
-            return replace(by_packets, keyframes=keyframes, is_counted=not is_seekable)
+            return replace(_with_decoded_keyframes(by_packets, counted), is_counted=not is_seekable)
     timeline = lay_out_counted(packets, counted)
     num_present = len(timeline.packet)
     return _Numbering(
@@ -227,6 +236,7 @@ def _number_frames(
         keyframes=np.flatnonzero(counted.is_key[:num_present]),
         closed_gop_starts=np.zeros(min(1, num_present), np.int64),
         has_timestamps=counted.times_rise and not counted.is_damaged and not len(packets.missing_dts),
+        has_true_keyframes=False,
         is_counted=True,
         has_unshown_packets=len(counted.pts) != len(packets.pts),
     )
@@ -235,7 +245,27 @@ def _number_frames(
 def _number_by_packets(packets: Packets) -> _Numbering:
     timeline = lay_out(packets)
     keyframes, closed_gop_starts = find_keyframes(packets, timeline)
-    return _Numbering(timeline, keyframes, closed_gop_starts, True, False, not bool(packets.is_shown.all()))
+    return _Numbering(
+        timeline=timeline,
+        keyframes=keyframes,
+        closed_gop_starts=closed_gop_starts,
+        has_timestamps=True,
+        has_true_keyframes=bool(packets.is_key[0]) and not packets.is_false_key.any(),
+        is_counted=False,
+        has_unshown_packets=not packets.is_shown.all(),
+    )
+
+
+def _with_decoded_keyframes(numbering: _Numbering, counted: CountedFrames) -> _Numbering:
+    """Returns the numbering with the keyframes that the decoder found, since a file may mark others."""
+    present = numbering.timeline.pts[: len(numbering.timeline.packet)]
+    keyframes = np.flatnonzero(np.isin(present, counted.pts[counted.is_key]))
+    return replace(
+        numbering,
+        keyframes=keyframes,
+        closed_gop_starts=np.intersect1d(numbering.closed_gop_starts, keyframes),
+        has_true_keyframes=numbering.has_true_keyframes and bool(np.isin(numbering.keyframes, keyframes).all()),
+    )
 
 
 def _info(width: int, height: int, timeline: Timeline, frame_seconds: float, rotation_degrees: int) -> VideoInfo:

@@ -109,7 +109,7 @@ class OpenFrames:
                     f"{self.title}: after frame {last} the reader gave {got}, expected wanted frames in order"
                 )
             last = int(batch.frame_indices[-1])
-            size, expected = batch.data.shape[2:0:-1], self.info.sizes(batch.frame_indices)
+            size, expected = batch.shape[2:0:-1], self.info.sizes(batch.frame_indices)
             if (expected != size).any():
                 raise ReadError(
                     f"{self.title}: frame {last} has {tuple(size)} pixels, the reader promised {expected[-1].tolist()}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -16,6 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from prelabel.errors import ReadError
+from prelabel.media.nal_units import needs_others
 
 # FFmpeg would open text files as a video of a terminal.
 TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}
@@ -70,6 +72,28 @@ def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Vid
             return
         if packet.size or packet.dts is None:  # an empty packet in mid-file would end decoding
             yield packet
+
+
+def packets_from(path: Path, first: int, first_pts: int) -> Generator[Packet[VideoStream], None, None]:
+    """Yields the packets with content from a closed GOP start on. If seeking misses it, reads from the file's start.
+
+    Args:
+        path: of the file.
+        first: number of the frame at which the GOP starts.
+        first_pts: its time in units of the stream.
+    """
+    if first:
+        with open_video(path) as (container, stream):
+            container.seek(first_pts, stream=stream)
+            packets = (packet for packet in demux(container, stream) if packet.size)
+            packet = next(packets, None)
+            if packet is not None and packet.pts == first_pts:
+                yield packet
+                yield from packets
+                return
+    with open_video(path) as (container, stream):
+        # No frame crosses this keyframe, so `first` packets come before it.
+        yield from islice((packet for packet in demux(container, stream) if packet.size), first, None)
 
 
 def _pick_stream(container: InputContainer, name: str) -> VideoStream:
@@ -143,57 +167,6 @@ def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
     return (None if value == (1 << 7 * length) - 1 else value), at + length
 
 
-SLICE, PARTITION_A, IDR_SLICE = 1, 2, 5  # nal_unit_type, table 7-1
-INTRA = (2, 4, 7, 9)  # slice_type I and SI, table 7-6
-
-
-def has_inter_slice(packet: bytes, extradata: bytes | None) -> bool:
-    """Returns whether the first slice of an H.264 frame refers to other frames.
-
-    An encoder with column-wise refresh (x264's `intra-refresh`) marks the first frame of each refresh as a keyframe. Of
-    these, only the first of the file decodes alone.
-
-    Args:
-        packet: one frame.
-        extradata: of the stream; says whether NAL units have length prefixes or start codes.
-    """
-    for unit in _units(packet, extradata):
-        kind = unit[0] & 31
-        if kind in (SLICE, PARTITION_A):
-            return _slice_type(unit[1:17]) not in INTRA
-        if kind == IDR_SLICE:
-            return False
-    return False
-
-
-def _units(packet: bytes, extradata: bytes | None) -> Iterator[bytes]:
-    if extradata is None or len(extradata) < 5 or extradata[0] != 1:
-        yield from (unit for unit in packet.split(b"\0\0\1")[1:] if unit)
-        return
-    num_length_bytes = (extradata[4] & 3) + 1  # ISO/IEC 14496-15, 5.3.3.1
-    at = 0
-    while at + num_length_bytes < len(packet):
-        length = int.from_bytes(packet[at : at + num_length_bytes])
-        at += num_length_bytes
-        if length:
-            yield packet[at : at + length]
-        at += length
-
-
-def _slice_type(header: bytes) -> int:
-    """Returns `slice_type`, the Exp-Golomb number (9.1) after `first_mb_in_slice`; -1 if it is cut off."""
-    bits = "".join(f"{byte:08b}" for byte in header)
-    value = at = 0
-    for _ in range(2):
-        num_zeros = bits.find("1", at) - at
-        if num_zeros < 0:
-            return -1
-        at += num_zeros
-        value = int(bits[at : at + num_zeros + 1], 2) - 1
-        at += num_zeros + 1
-    return value
-
-
 NO_TIME = np.iinfo(np.int64).min
 # Most frames that H.264 and HEVC may buffer for reordering (max_dec_frame_buffering, A.3.1 of H.264).
 MAX_REORDERED = 16
@@ -211,7 +184,7 @@ class Packets:
         pts: int64 (P,), display times in units of `time_base`; NO_TIME if unknown.
         dts: int64 (P,), decoding times in the same units.
         is_key: bool (P,), is marked as a keyframe.
-        is_refresh: bool (P,), is marked as a keyframe but does not decode alone: H.264 with intra refresh.
+        is_false_key: bool (P,), is marked as a keyframe but does not decode alone, e.g. H.264 with intra refresh.
         is_shown: bool (P,), contains a frame that is displayed.
         time_base: seconds per unit.
         frame_seconds: usual duration of a frame.
@@ -221,7 +194,7 @@ class Packets:
     pts: NDArray[np.int64]
     dts: NDArray[np.int64]
     is_key: NDArray[np.bool_]
-    is_refresh: NDArray[np.bool_]
+    is_false_key: NDArray[np.bool_]
     is_shown: NDArray[np.bool_]
     time_base: Fraction
     frame_seconds: float
@@ -237,15 +210,15 @@ def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
         # In MP4, FFmpeg marks a packet corrupt only if the end of the file cuts it.
         if packet.size and not (is_mov and packet.is_corrupt):
             shown = not packet.is_discard and not (codec == "vp8" and _is_hidden_vp8(packet))
-            refresh = packet.is_keyframe and codec == "h264" and has_inter_slice(bytes(packet), extradata)
+            false_key = packet.is_keyframe and needs_others(codec, bytes(packet), extradata)
             times = _time(packet.pts), _time(packet.dts), packet.duration or 0
-            rows.append((*times, packet.is_keyframe, refresh, shown))
+            rows.append((*times, packet.is_keyframe, false_key, shown))
     pts, dts, durations = (np.array([row[at] for row in rows], np.int64) for at in range(3))
-    is_key, is_refresh, is_shown = (np.array([row[at] for row in rows], bool) for at in range(3, 6))
+    is_key, is_false_key, is_shown = (np.array([row[at] for row in rows], bool) for at in range(3, 6))
     time_base = stream.time_base or Fraction(1)
     frame_seconds = _frame_seconds(stream, durations, time_base)
     missing = _missing_dts(container, stream, dts, frame_seconds)
-    return Packets(pts, dts, is_key, is_refresh, is_shown, time_base, frame_seconds, missing)
+    return Packets(pts, dts, is_key, is_false_key, is_shown, time_base, frame_seconds, missing)
 
 
 def _time(value: int | None) -> int:
@@ -379,7 +352,7 @@ def find_keyframes(packets: Packets, timeline: Timeline) -> tuple[NDArray[np.int
 
     A frame crosses a keyframe (open GOP) if it is stored after the keyframe and shown before it.
     """
-    is_key = (packets.is_key & ~packets.is_refresh)[timeline.packet]
+    is_key = (packets.is_key & ~packets.is_false_key)[timeline.packet]
     keyframes = np.flatnonzero(is_key)
     if not len(keyframes):
         return keyframes, keyframes

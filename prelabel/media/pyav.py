@@ -50,7 +50,7 @@ class PyAVReader:
     @staticmethod
     def unavailable_reason(device: str) -> str | None:
         """Returns why PyAV cannot use this device; None if it can."""
-        return None if device in {"auto", "cpu"} else "it decodes on the CPU: use torchcodec or decord there"
+        return None if device in {"auto", "cpu"} else "it decodes on the CPU: use auto there"
 
     def __enter__(self) -> Self:
         self._index = index_video(self._path)

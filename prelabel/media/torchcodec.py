@@ -45,11 +45,12 @@ def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
     says_colours = index.codec == "h264" and (index.color_space, index.color_range) != ("unknown", "unknown")
     reasons = {
         f"its container is {index.container}": not index.container.startswith(("mov", "matroska")),
-        "its packets carry no times": not index.has_timestamps,
-        "its frames had to be counted": index.is_counted,
+        "its times do not tell its frames, which had to be counted": index.is_counted,
         "it is cut off at its end": index.num_present < index.info.num_frames,
         # torchcodec applies MP4 edit lists, but counts other frames that are not shown.
         "it holds frames that are not shown": index.has_unshown_packets and not index.container.startswith("mov"),
+        # torchcodec starts to decode at whatever frame the file marks.
+        "it marks other frames as keyframes than those that decode alone": not index.has_true_keyframes,
         "it is mirrored": index.orientation.is_mirrored,
         # Seen with 0.17 on an H100: in both such H.264 files of the tests, one frame was replaced by the one two later.
         "it names its colours, and a GPU gave a wrong frame of such files": on_gpu and says_colours,

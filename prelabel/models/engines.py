@@ -10,24 +10,18 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from prelabel.errors import MachineError
 
+if TYPE_CHECKING:
+    import torch
+
 _KEY_FILE = "key.json"
-_NUMPY_TYPES = {
-    torch.float32: np.float32,
-    torch.float16: np.float16,
-    torch.uint8: np.uint8,
-    torch.int32: np.int32,
-    torch.int64: np.int64,
-    torch.bool: np.bool_,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +102,7 @@ def package_version(package: str) -> str:
     return "of unknown version"
 
 
-Session = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+Session = Callable[["torch.Tensor"], Sequence["torch.Tensor"]]
 """Runs a graph of one input: takes (N, C, H, W) and returns its outputs, which the next call may overwrite."""
 
 
@@ -126,14 +120,8 @@ class OnnxSession:
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        import onnxruntime
-
         self._device = device
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        # Its waiting threads would spin, and take CPU time from the decoder.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(path, options, providers=_onnx_providers(device))
+        self._session = _onnx_session(path, _onnx_providers(device))
         # ONNX Runtime falls back to the CPU without an error.
         if device.type == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise MachineError(f"engine onnx on {device}: ONNX Runtime could not start its CUDA provider")
@@ -142,15 +130,45 @@ class OnnxSession:
 
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         """Returns the outputs in the graph's order, on the same device, for inputs in the graph's order."""
+        import torch
+
         place = (self._device.type, self._device.index or 0)
         binding = self._session.io_binding()
         tensors = [tensor.contiguous() for tensor in inputs]  # held until the run ends, since only addresses are bound
         for name, tensor in zip(self._inputs, tensors, strict=True):
-            binding.bind_input(name, *place, _NUMPY_TYPES[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
+            binding.bind_input(name, *place, _numpy_type(tensor.dtype), tuple(tensor.shape), tensor.data_ptr())
         for name in self._outputs:
             binding.bind_output(name, *place)
         self._session.run_with_iobinding(binding)
         return [torch.from_dlpack(output) for output in binding.get_outputs()]
+
+
+class OnnxHostSession:
+    """Runs a graph in ONNX Runtime on the CPU, on arrays, without torch."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = _onnx_session(path, ["CPUExecutionProvider"])
+        self._inputs = [each.name for each in self._session.get_inputs()]
+
+    def __call__(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
+        """Returns the outputs in the graph's order, for inputs in the graph's order."""
+        outputs: list[NDArray[Any]] = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
+        return outputs
+
+
+def _onnx_session(path: Path, providers: Sequence[object]) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    # Its waiting threads would spin, and take CPU time from the decoder.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=providers)
+
+
+def _numpy_type(dtype: torch.dtype) -> type[np.generic]:
+    name = str(dtype).removeprefix("torch.")
+    return np.dtype(name).type
 
 
 def _onnx_providers(device: torch.device) -> list[str | tuple[str, dict[str, str]]]:
@@ -163,62 +181,11 @@ def _onnx_providers(device: torch.device) -> list[str | tuple[str, dict[str, str
             f"engine onnx on {device}: the installed ONNX Runtime {onnxruntime.__version__} runs on the CPU only: "
             "install onnxruntime-gpu in its place, or set another engine or device: cpu"
         )
+    import torch
+
     # On torch's stream, the graph runs after the frames are prepared, so no synchronisation is needed.
     stream = str(torch.cuda.current_stream(device).cuda_stream)
     return [("CUDAExecutionProvider", {"device_id": str(device.index or 0), "user_compute_stream": stream})]
-
-
-@cache
-def _openvino_core() -> Any:
-    """Returns the only `openvino.Core` of this process, which lives as long as the process.
-
-    The CPU plugin of a Core (OpenVINO 2026.4) gives its thread an alternative signal stack, and puts the one from
-    before back when it is destroyed. If two Cores are not destroyed in reverse order, the thread is left with a stack
-    that is gone, and the next signal, such as Ctrl-C, ends the process with a segmentation fault.
-    """
-    import openvino
-
-    return openvino.Core()
-
-
-def cpu_has_bfloat16() -> bool:
-    """Returns whether OpenVINO computes in bfloat16 on this processor (AVX512-BF16, AMX)."""
-    return "BF16" in _openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def compile_for_cpu(path: Path, *, half: bool) -> Any:
-    """Returns OpenVINO's compiled model of a graph.
-
-    Args:
-        path: .onnx, or OpenVINO's own .xml.
-        half: compute in bfloat16, otherwise in float32. Without a hint, OpenVINO uses bfloat16 if the processor
-            supports it.
-
-    Raises:
-        MachineError: the processor does not support bfloat16.
-    """
-    if half and not cpu_has_bfloat16():
-        raise MachineError("detector.half: this processor does not compute in bfloat16: leave half out")
-    core = _openvino_core()
-    options = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
-    return core.compile_model(core.read_model(path), "CPU", options)
-
-
-class OpenVinoSession:
-    """Runs a graph on the CPU; the next call overwrites the outputs."""
-
-    def __init__(self, path: Path, *, half: bool) -> None:
-        self._request = compile_for_cpu(path, half=half).create_infer_request()
-
-    def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
-        """Returns the outputs in the graph's order, for inputs in the graph's order."""
-        arrays = [tensor.contiguous().numpy() for tensor in inputs]
-        outputs = self._request.infer(arrays, share_inputs=True, share_outputs=True)
-        return [torch.from_numpy(output) for output in outputs.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +220,7 @@ def build_tensorrt(graph: Path, target: Path, shapes: InputShapes, device: torch
         MachineError: TensorRT does not accept the graph, or cannot build it here.
     """
     import tensorrt as trt
+    import torch
 
     with torch.cuda.device(device):
         builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
@@ -292,6 +260,7 @@ class TensorRtSession:
 
     def __init__(self, path: Path, device: torch.device, max_frames: int) -> None:
         import tensorrt as trt
+        import torch
 
         self._device, self._max_frames = device, max_frames
         with torch.cuda.device(device):
@@ -312,10 +281,14 @@ class TensorRtSession:
 
     def __call__(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         """Returns the outputs for (N, C, H, W)."""
+        import torch
+
         parts = [self._run(part.contiguous()) for part in inputs.split(self._max_frames)]
         return parts[0] if len(parts) == 1 else [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
 
     def _run(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        import torch
+
         if not self._context.set_input_shape(self._input, tuple(inputs.shape)):
             raise ValueError(f"got {tuple(inputs.shape)}, the engine was built for other shapes")
         self._context.set_tensor_address(self._input, inputs.data_ptr())

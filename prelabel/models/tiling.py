@@ -58,7 +58,7 @@ class TiledDetector:
 
         Each view is started before the function waits for the view before it.
         """
-        num_frames, (height, width) = len(batch), batch.data.shape[1:3]
+        num_frames, (height, width) = len(batch), batch.shape[1:3]
         views: list[_View] = []
         awaited: Callable[[], _View] | None = None
         for x1, y1, x2, y2 in [(0, 0, width, height), *windows(width, height, self._tiles)]:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from PIL import Image
-
+from prelabel.data.boxes import Letterbox
 from prelabel.errors import MachineError, WeightsError
-from prelabel.models.engines import compile_for_cpu
-from prelabel.models.networks import replica_of
+from prelabel.models.openvino import PixelSession, compile_for_cpu
+
+if TYPE_CHECKING:
+    import torch
 
 # Packages that a format needs in addition to torch: (module, what to install). Ultralytics installs them unasked.
 _REQUIRED_MODULES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -64,6 +64,15 @@ class NetworkFacts:
     keypoint_names: tuple[str, ...] = ()
     keypoint_values: int = 3
 
+    def has_boxes(self, shape: Sequence[int]) -> bool:
+        """Returns whether one frame's predictions of this shape are boxes that need no NMS."""
+        # Whether a head is end-to-end depends on the weights and on Ultralytics' version. The output's shape shows it.
+        return self.end2end or shape[-1] == 6
+
+    def count_classes(self, shape: Sequence[int]) -> int:
+        """Returns the number of classes in one frame's predictions of this shape, which need NMS."""
+        return shape[0] - 4 if self.task == "detect" else len(self.class_names)
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -71,28 +80,38 @@ class LoadedModel:
 
     Attributes:
         facts: facts about the model.
-        forward: takes `dtype` (N, C, H, W) in 0..1 and returns the raw predictions. On a CPU the next call may
-            overwrite them.
-        dtype: type of the input.
+        forward: takes the input and returns the raw predictions. On a CPU the next call may overwrite them.
+        dtype: type of the input, (N, C, H, W) in 0..1; if it is uint8, the input is (N, H, W, C) in 0..255.
         input_size: (height, width) of an export with a fixed shape; None if any multiple of the stride is accepted.
         engine: the runtime and its precision, in words.
         forward_masks: like `forward`, but also returns the mask prototypes, (N, C, H / 4, W / 4); None if the engine or
             the model has none.
         replicate: returns a model with the same weights for another thread; None if the engine cannot do that.
+        pixels: runs the model without torch; None if the engine cannot do that.
     """
 
     facts: NetworkFacts
     forward: Callable[[torch.Tensor], torch.Tensor]
-    dtype: torch.dtype
+    dtype: str
     input_size: tuple[int, int] | None
     engine: str
     forward_masks: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None
     replicate: Callable[[], LoadedModel] | None = None
+    pixels: PixelSession | None = None
+
+    def letterbox(self, height: int, width: int, imgsz: int) -> Letterbox:
+        """Returns how a frame of this size, in pixels, becomes the input."""
+        if self.input_size is not None:
+            return Letterbox.fit_fixed(height, width, *self.input_size)
+        return Letterbox.fit(height, width, imgsz, self.facts.stride)
 
 
 @contextmanager
 def contained() -> Iterator[None]:
     """Runs Ultralytics offline and without the user's settings. Restores environment, threads and Pillow afterwards."""
+    import torch
+    from PIL import Image
+
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "ultralytics"
     wanted = {
         "YOLO_OFFLINE": "true",  # without it, Ultralytics uses the network when it is imported
@@ -215,6 +234,7 @@ def load_model(path: Path, device: torch.device, *, half: bool, nms_head: bool) 
 
 
 def _load(path: Path, device: torch.device, *, half: bool, nms_head: bool) -> LoadedModel:
+    import torch
     from ultralytics.nn.autobackend import AutoBackend
 
     checkpoint: dict[str, Any] = {}
@@ -266,12 +286,14 @@ def _set_openvino_precision(backend: Any, folder: Path, *, half: bool) -> str:
 
 
 def _ready(network: Any, facts: NetworkFacts, engine: str) -> LoadedModel:
+    from prelabel.models.networks import replica_of
+
     is_checkpoint, has_masks = network.format == "pt", facts.task == "segment"
     return LoadedModel(
         facts=facts,
         forward=lambda inputs: _own(_boxes_of(network(inputs)), network.format),
         forward_masks=(lambda inputs: _with_prototypes(network(inputs), network.format)) if has_masks else None,
-        dtype=torch.float16 if network.fp16 else torch.float32,
+        dtype="float16" if network.fp16 else "float32",
         input_size=None if is_checkpoint or network.dynamic else _height_and_width(network.imgsz),
         engine=engine,
         replicate=(lambda: _ready(replica_of(network), facts, engine)) if is_checkpoint else None,
@@ -285,7 +307,7 @@ def _own(tensor: torch.Tensor, format: str) -> torch.Tensor:
 
 def _boxes_of(output: Any) -> torch.Tensor:
     """Returns the boxes of an output: its first tensor, however deeply nested."""
-    return output if isinstance(output, torch.Tensor) else _boxes_of(output[0])
+    return _boxes_of(output[0]) if isinstance(output, (list, tuple)) else output
 
 
 def _with_prototypes(output: Any, format: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -347,7 +369,7 @@ def check_task(path: Path, task: str | None) -> None:
 
 
 def _head_name(source: Any, network: Any) -> str:
-    if isinstance(source, torch.nn.Module):
+    if not isinstance(source, str):
         return type(source.model[-1]).__name__
     # Exports name their head since ultralytics 8.4. Older exports only name the architecture.
     description = str(network.metadata.get("description", "")).lower()

@@ -35,6 +35,7 @@ class ModelCard(BaseModel):
         url: address of the published file.
         licence: SPDX identifier of the weights' licence.
         use: the detector or classifier that loads the weights.
+        format: form of an ONNX graph's outputs, as in `detector.format`; None: as they show.
         classes: names by class id; None if the weights have their own.
         builder: torchvision's function that builds the network.
         builder_args: keyword arguments for the builder.
@@ -49,6 +50,7 @@ class ModelCard(BaseModel):
     url: str | None = Field(default=None, pattern=r"^https?://")
     licence: str
     use: str
+    format: str | None = None
     classes: tuple[str, ...] | None = None
     builder: str | None = None
     builder_args: dict[str, Any] = Field(default_factory=dict)
@@ -198,10 +200,20 @@ def resolve_weights(weights: str, *, folders: Sequence[Path] | None = None) -> W
     card = find_card(weights, folders)
     if card is not None:
         return _from_card(card, folders)
-    path = _find_file(weights, [Path(), *folders])
+    path = find_file(weights, [Path(), *folders])
     if path is None:
         raise WeightsError(_not_found(weights, folders))
     return Weights(path=path, sha256=sha256_of(path), name=path.stem)
+
+
+def find_file(name: str, folders: Sequence[Path] | None = None) -> Path | None:
+    """Returns the file of this name, or the OpenVINO folder, in the folders; by default in all model folders."""
+    folders = [*model_folders(), cache_folder()] if folders is None else folders
+    for path in (folder / name for folder in folders):
+        # OpenVINO's format is a folder with the graph as an .xml file.
+        if path.is_file() or any(path.glob("*.xml")):
+            return path.absolute()
+    return None
 
 
 def cache_folder() -> Path:
@@ -266,8 +278,8 @@ def shown(url: str) -> str:
 
 def _from_card(card: ModelCard, folders: Sequence[Path]) -> Weights:
     """Returns a card's weights. A file in a models folder is used even if its sha256 differs, with a warning."""
-    placed = _find_file(card.file, folders)
-    path = placed or _find_file(card.file, [cache_folder()]) or _fetch_card(card)
+    placed = find_file(card.file, folders)
+    path = placed or find_file(card.file, [cache_folder()]) or _fetch_card(card)
     found = sha256_of(path)
     if card.sha256 is None or found == card.sha256:
         return Weights(path=path, sha256=found, name=card.name, card=card)
@@ -310,14 +322,6 @@ def _from_address(address: str) -> Weights:
     if target.is_file() and (not sha256 or sha256_of(target) == sha256):
         return Weights(path=target, sha256=sha256_of(target), name=target.stem)
     return Weights(path=target, sha256=fetch(url, target, sha256 or None), name=target.stem)
-
-
-def _find_file(name: str, folders: Sequence[Path]) -> Path | None:
-    for path in (folder / name for folder in folders):
-        # OpenVINO's format is a folder with the graph as an .xml file.
-        if path.is_file() or any(path.glob("*.xml")):
-            return path.absolute()
-    return None
 
 
 def _is_inert(name: str) -> bool:

@@ -32,7 +32,7 @@ _PLAIN_TYPES = {
     "string": "text",
     "tuple": "a list",
 }
-PluginKind = Literal["detector", "reader", "tracker", "classifier", "source", "sink", "agent", "export"]
+PluginKind = Literal["detector", "refine", "reader", "tracker", "classifier", "source", "sink", "agent", "export"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def load_plugin(kind: PluginKind, use: str, folder: Path, section_keys: Collecti
 
 def installed_names(kind: PluginKind) -> list[str]:
     """Returns the names of the built-ins and of entry points in installed packages, sorted."""
-    return sorted({point.name for point in entry_points(group=f"prelabel.{kind}s")})
+    return sorted({point.name for point in entry_points(group=_group(kind))})
 
 
 def describe_first(error: ValidationError, prefix: str = "") -> str:
@@ -229,13 +229,19 @@ def _expected(message: str) -> str:
     text = text.replace("a valid dictionary", "a mapping: {NAME: …}")
     text = re.sub(r"String should match pattern '\^\(?(.*?)\)?\$'", r"text of the form \1", text)
     text = text.replace(r"cuda(:\d+)?", "cuda|cuda:N")
+    text = re.sub(r"\w+ should have at least (\d+) items? after validation.*", r"\1 or more", text)
+    text = re.sub(r"\w+ should have at most (\d+) items? after validation.*", r"\1 or fewer", text)
     text = re.sub(r"greater than or equal to (\S+)", r"\1 or more", text)
     return re.sub(r"less than or equal to (\S+)", r"\1 or less", text)
 
 
+def _group(kind: PluginKind) -> str:
+    return f"prelabel.{'refiner' if kind == 'refine' else kind}s"
+
+
 @functools.cache  # a scan of all installed packages takes milliseconds, and every task loads a reader
 def _installed(kind: PluginKind, name: str) -> Callable[..., Any]:
-    for point in entry_points(group=f"prelabel.{kind}s"):
+    for point in entry_points(group=_group(kind)):
         if point.name == name:
             try:
                 return point.load()  # type: ignore[no-any-return]

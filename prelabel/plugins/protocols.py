@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from prelabel.data.detections import Detections, VideoDetections
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.data.geometry import Mask
 
 if TYPE_CHECKING:
     import torch
@@ -107,8 +108,25 @@ class DetectorExtras(Detector, Protocol):
     def with_words(self, words: Sequence[str]) -> Detector:
         """Returns a detector with the same model that looks for these words; its `class_names` are the words.
 
-        It is called if the detector has `traits.word_passes`, and no `class_names` yet. The words come from
-        `labels.prompts`, or else they are the names of the ontology's objects. The original detector does not change.
+        It is called if the detector has `traits.word_passes` without words, and either no `class_names` or the config
+        has `labels.prompts`. The words come from `labels.prompts`, or else they are the names of the ontology's
+        objects. The original detector does not change.
+        """
+
+
+@runtime_checkable
+class Refiner(Protocol):
+    """Makes masks from boxes.
+
+    It is called from one thread. It may have `traits`: `model` goes on record, and frames are brought to `device`.
+    """
+
+    def refine(self, batch: FrameBatch, boxes: Sequence[NDArray[np.float32]]) -> Sequence[Sequence[Mask | None]]:
+        """Returns a mask for each box of each frame, in the same order; None keeps the box alone.
+
+        Args:
+            batch: frames of one video. It must not be changed.
+            boxes: float32 (n, 4) for each frame, corners in pixels of the displayed frame.
         """
 
 

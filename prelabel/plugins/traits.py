@@ -25,8 +25,8 @@ class ModelTraits:
         raw_conf: least confidence of the boxes that such a detector outputs. They are stored, so that `conf` can be
             lowered later without another run of the model.
         output: what a detector can output in addition to boxes.
-        word_passes: the words of each pass of an open-vocabulary detector; empty if it has none yet; None:
-            its classes are fixed.
+        word_passes: the words of each pass of an open-vocabulary detector; empty if it has none yet, or only
+            `class_names` of its own; None: its classes are fixed.
     """
 
     model: ModelRecord | None = None

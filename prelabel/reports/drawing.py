@@ -1,7 +1,4 @@
-"""Draws detections on frames.
-
-The package supervision draws the shapes. Labels go to the places where they hide the least.
-"""
+"""Draws detections on frames. Labels go to the places where they hide the least."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from prelabel.data.detections import Detections
 from prelabel.data.geometry import SEEN_FROM, Geometry, Keypoints, Mask, Polygons, RotatedBox
 from prelabel.data.label_map import LabelMap
 from prelabel.data.masks import trace_mask
+from prelabel.data.ontology import OntologyObject
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0..255."""
@@ -226,61 +224,69 @@ def _draw_shapes(image: Image.Image, found: Detections, label_map: LabelMap, sca
 
     A detection without geometry gets its box. Keypoints get a thin box around them.
     """
-    import supervision as sv
-    from supervision.config import ORIENTED_BOX_COORDINATES
-
     line_px = max(2, round(math.sqrt(image.width * image.height) / 360))
-    palette = sv.ColorPalette([sv.Color(*category.rgb) for category in label_map.categories])
-    scene = np.asarray(image)[..., ::-1].copy()  # supervision draws on BGR images
-    order = np.argsort(found.confidence, kind="stable")
-    geometry = found.geometry[order]
-    shapes = sv.Detections(
-        xyxy=found.xyxy[order] * np.tile(scale, 2), class_id=label_map.category_index[found.class_id[order]]
-    )
-    has_area, is_rotated, is_pose = (
-        np.array([isinstance(one, kind) for one in geometry], np.bool_)
-        for kind in ((Mask, Polygons), RotatedBox, Keypoints)
-    )
-    if has_area.any():
-        areas = shapes[has_area]
-        areas.mask = np.array([_fill_rings(geometry_rings(one), scale, image.size) for one in geometry[has_area]])
-        scene = sv.MaskAnnotator(palette, opacity=MASK_OPACITY).annotate(scene, areas)
-        scene = sv.PolygonAnnotator(palette, thickness=line_px).annotate(scene, areas)
-    if is_rotated.any():
-        rotated = shapes[is_rotated]
-        rotated.data[ORIENTED_BOX_COORDINATES] = np.array([one.corners * scale for one in geometry[is_rotated]])
-        scene = sv.OrientedBoxAnnotator(palette, thickness=line_px).annotate(scene, rotated)
-    for row in np.flatnonzero(is_pose).tolist():  # one at a time, because skeletons differ in points, edges and colour
-        category = label_map.categories[shapes.class_id[row]]
-        pose = sv.KeyPoints(xy=geometry[row].xy[None] * scale, visible=geometry[row].confidence[None] >= SEEN_FROM)
-        edges = [(one + 1, other + 1) for one, other in category.skeleton_edges]
-        colour = palette.by_idx(shapes.class_id[row])
-        if edges:  # without edges, supervision would guess a skeleton from the number of points
-            scene = sv.EdgeAnnotator(colour, thickness=line_px, edges=edges).annotate(scene, pose)
-        scene = sv.VertexAnnotator(colour, radius=2 * line_px).annotate(scene, pose)
-    for chosen, thickness in ((is_pose, 1), (~(has_area | is_rotated | is_pose), line_px)):
-        if chosen.any():
-            boxes = shapes[chosen]
-            # OpenCV draws a line centred on its coordinates. So move it inwards, to stay within the box and the image.
-            boxes.xyxy = boxes.xyxy + np.array([1, 1, -1, -1]) * (thickness // 2) - [0, 0, 1, 1]
-            scene = sv.BoxAnnotator(palette, thickness=thickness).annotate(scene, boxes)
-    return Image.fromarray(scene[..., ::-1])
+    scene = np.array(image)
+    for row in np.argsort(found.confidence, kind="stable").tolist():
+        category = label_map.categories[label_map.category_index[found.class_id[row]]]
+        box, geometry = found.xyxy[row] * np.tile(scale, 2), found.geometry[row]
+        match geometry:
+            case Mask() | Polygons():
+                _draw_area(scene, geometry_rings(geometry), scale, category.rgb, line_px)
+            case RotatedBox():
+                _draw_ring(scene, geometry.corners * scale, category.rgb, line_px)
+            case Keypoints():
+                _draw_skeleton(scene, geometry, scale, category, line_px)
+                _draw_box(scene, box, category.rgb, 1)
+            case _:
+                _draw_box(scene, box, category.rgb, line_px)
+    return Image.fromarray(scene)
 
 
-def _fill_rings(
-    rings: Sequence[NDArray[np.float32]], scale: NDArray[np.float64], size: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """Returns the pixels that lie within an odd number of rings, bool (H, W); so holes stay empty."""
-    import supervision as sv
+def _draw_box(scene: NDArray[np.uint8], box: NDArray[np.float64], colour: Colour, line_px: int) -> None:
+    import cv2
 
-    filled = np.zeros(size[::-1], np.bool_)
+    # OpenCV draws a line centred on its coordinates. So move it inwards, to stay within the box and the image.
+    x1, y1, x2, y2 = (box + np.array([1, 1, -1, -1]) * (line_px // 2) - [0, 0, 1, 1]).astype(int).tolist()
+    cv2.rectangle(scene, (x1, y1), (x2, y2), colour, line_px)
+
+
+def _draw_ring(scene: NDArray[np.uint8], ring: NDArray[np.float64], colour: Colour, line_px: int) -> None:
+    import cv2
+
+    cv2.polylines(scene, [np.round(ring).astype(np.int32)], isClosed=True, color=colour, thickness=line_px)
+
+
+def _draw_area(
+    scene: NDArray[np.uint8],
+    rings: Sequence[NDArray[np.float32]],
+    scale: NDArray[np.float64],
+    colour: Colour,
+    line_px: int,
+) -> None:
+    """Draws the rings, and tints the pixels that lie within an odd number of them; so holes stay as they are."""
+    import cv2
+
+    filled = np.zeros(scene.shape[:2], np.bool_)
     for ring in rings:
-        filled ^= sv.polygon_to_mask(np.round(ring * scale).astype(np.int32), size).astype(np.bool_)
-    return filled
+        inside = cv2.fillPoly(np.zeros(scene.shape[:2], np.uint8), [np.round(ring * scale).astype(np.int32)], 1)
+        filled ^= inside.astype(np.bool_)
+    scene[filled] = np.round(scene[filled] * (1 - MASK_OPACITY) + np.array(colour) * MASK_OPACITY)
+    for ring in rings:
+        _draw_ring(scene, ring * scale, colour, line_px)
 
 
-# supervision 0.31 can move labels apart too (`smart_position`). On a frame with 27 boxes, this took 20 ms instead of
-# 1 ms. Labels overlapped at the image's edge, and all names had to use the same font.
+def _draw_skeleton(
+    scene: NDArray[np.uint8], pose: Keypoints, scale: NDArray[np.float64], category: OntologyObject, line_px: int
+) -> None:
+    """Draws the points that are seen, and the edges between them."""
+    import cv2
+
+    points, is_seen = (pose.xy * scale).astype(int).tolist(), pose.confidence >= SEEN_FROM
+    for one, other in category.skeleton_edges:
+        if is_seen[one] and is_seen[other]:
+            cv2.line(scene, points[one], points[other], category.rgb, line_px)
+    for row in np.flatnonzero(is_seen).tolist():
+        cv2.circle(scene, points[row], 2 * line_px, category.rgb, thickness=-1)
 
 
 def _places_at_box(box: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from prelabel.assembly.assemble import Assembly
 from prelabel.evaluate.edits import Edits
 from prelabel.evaluate.result import Evaluation, Mark, WorstFrame
 from prelabel.reports.render import Bar, Figure, counted, curve, render_page, stack
-from prelabel.reports.thumbnails import FrameKey, Outline, Thumbnail, ThumbnailReader, svg_box
+from prelabel.reports.thumbnails import FrameKey, Outline, Thumbnail, ThumbnailReader, data_url, svg_box
 from prelabel.runtime.files import write_text_atomically
 
 OUTCOMES = ("kept", "moved", "reclassed", "deleted", "added")
@@ -40,7 +41,11 @@ def write_evaluation_page(assembly: Assembly, evaluation: Evaluation, path: Path
     frames: dict[str, list[int]] = {}
     for frame in evaluation.worst_frames:
         frames.setdefault(frame.key, []).append(frame.frame_index)
-    sources = {key: url for task_key, of_task in frames.items() for key, url in reader.read(task_key, of_task).items()}
+    sources = {
+        key: data_url(jpeg)
+        for task_key, of_task in frames.items()
+        for key, jpeg in reader.read(task_key, of_task).items()
+    }
     moved = evaluation.total.moved_iou
     page = render_page(
         "evaluation.html.j2",
@@ -48,6 +53,7 @@ def write_evaluation_page(assembly: Assembly, evaluation: Evaluation, path: Path
         figures=list(_figures(evaluation)),
         models=[(model.model, _class_lines(model.by_class, model.total)) for model in evaluation.models],
         outcomes=OUTCOMES,
+        tasks=sorted(evaluation.videos, key=lambda video: (_saved(video.total), video.title)),
         moved=stack([np.array(moved, np.float64)], max(*moved, 1))[0] if any(moved) else "",
         curves=[
             (name, found, curve(found.thresholds, found.actions, max(*found.actions, 1.0) * CURVE_MARGIN))
@@ -68,14 +74,20 @@ def _figures(evaluation: Evaluation) -> Iterator[Figure]:
         yield Figure("saved in an editor", f"{total.saved_in_editor:.0%}", note)
     if total.written:
         yield Figure("left untouched", f"{total.untouched / total.written:.0%}", f"of {total.written:,} boxes")
-    for name, value in (("precision", total.precision), ("recall", total.recall), ("F1", total.f1)):
-        if value is not None:
-            yield Figure(name, f"{value:.3f}")
+    if total.f1 is not None:
+        parts = {"precision": total.precision, "recall": total.recall}
+        note = ", ".join(f"{name} {value:.3f}" for name, value in parts.items() if value is not None)
+        yield Figure("F1", f"{total.f1:.3f}", note)
     if (score := evaluation.score) is not None:
         yield Figure("mAP", f"{score.map_50_95:.3f}", f"AP50 {score.map_50:.3f}")
     if evaluation.instances_are == "tracks":
         num = total.instances_untouched + total.instances_edited + total.instances_deleted
         yield Figure("tracks untouched", f"{total.instances_untouched:,}", f"of {num:,}")
+
+
+def _saved(edits: Edits) -> float:
+    """Returns the share of actions saved; infinity if there were none, so that such tasks come last."""
+    return math.inf if edits.saved_in_editor is None else edits.saved_in_editor
 
 
 def _class_lines(by_class: Mapping[str, Edits], total: Edits) -> list[tuple[str, Edits, list[Bar]]]:

@@ -252,7 +252,7 @@ def _annotated_frames(
     found = video.detections
     annotator = FrameAnnotator(video.label_map, width, height)
     for batch in batches:
-        frames = batch.data.cpu().numpy()
+        frames = batch.array
         for frame, index, seconds in zip(frames, batch.frame_indices.tolist(), batch.pts_seconds.tolist(), strict=True):
             if only is None or index in only:
                 rows = found.rows_on(index)

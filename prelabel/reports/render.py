@@ -158,12 +158,19 @@ def stack(heights: Sequence[Series], top: float) -> list[str]:
 
 
 def band(low: Series, high: Series) -> str:
-    """Returns an SVG path of bars from `low` to `high`, both 0..1; without a bar where `low` is NaN."""
-    step = WIDTH / max(len(low), 1)
-    bars = []
-    for number in np.flatnonzero(~np.isnan(low)).tolist():
-        y, height = HEIGHT * (1 - high[number]), HEIGHT * (high[number] - low[number])
-        bars.append(f"M{_num(number * step)} {_num(y)}h{_num(step)}v{_num(height)}h{_num(-step)}z")
+    """Returns an SVG path of bars from `low` to `high`, both 0..1; without a bar where `low` is NaN.
+
+    Equal neighbours become one bar.
+
+    >>> band(np.array([0.0, 0.0, np.nan, 0.5]), np.array([1.0, 1.0, np.nan, 1.0]))
+    'M0 0h500v100h-500zM750 0h250v50h-250z'
+    """
+    step, bars = WIDTH / max(len(low), 1), []
+    is_new = (np.diff(low, prepend=np.nan) != 0) | (np.diff(high, prepend=np.nan) != 0)
+    for start, end in pairwise([*np.flatnonzero(is_new).tolist(), len(low)]):
+        if not np.isnan(low[start]):
+            y, height, width = HEIGHT * (1 - high[start]), HEIGHT * (high[start] - low[start]), (end - start) * step
+            bars.append(f"M{_num(start * step)} {_num(y)}h{_num(width)}v{_num(height)}h{_num(-width)}z")
     return "".join(bars)
 
 

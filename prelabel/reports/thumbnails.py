@@ -1,4 +1,4 @@
-"""Makes the frames of a page: small JPEGs in data URLs, with outlines that the browser draws over them."""
+"""Makes the frames of a page: small JPEGs, with outlines that the browser draws over them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Thumbnail:
     """A small image of a frame, with outlines.
 
     Attributes:
-        source: data URL of the JPEG; empty if the frame cannot be read, and only the outlines are shown.
+        source: URL of the JPEG; empty if the frame cannot be read, and only the outlines are shown.
         width: of the frame, in pixels.
         height: of the frame, in pixels.
         caption: which frame it is.
@@ -77,8 +77,8 @@ class ThumbnailReader:
 
     assembly: Assembly
 
-    def read(self, key: str, frames: Sequence[int]) -> dict[FrameKey, str]:
-        """Returns the data URLs of a task's frames; empty if the frames cannot be read.
+    def read(self, key: str, frames: Sequence[int]) -> dict[FrameKey, bytes]:
+        """Returns the JPEGs of a task's frames; empty if the frames cannot be read.
 
         This is no error, because the page is useful without images.
         """
@@ -86,17 +86,17 @@ class ThumbnailReader:
             return {}
         load = load_probabilities if self.assembly.config.agent_kind == "classification" else load_detections
         wanted = np.array(sorted(set(frames)), np.int64)
-        urls = {}
+        jpegs = {}
         try:
             task = self._find(key)
             record = None if task is None else load(self.assembly, task)
             if task is None or record is None:
                 return {}
             for index, frame in read_images(self.assembly, task, record, wanted):
-                urls[key, index] = _data_url(Image.fromarray(frame))
+                jpegs[key, index] = _jpeg_of(Image.fromarray(frame))
         except PrelabelError:
             return {}
-        return urls
+        return jpegs
 
     def _find(self, key: str) -> Task | None:
         source = self.assembly.named_source
@@ -165,8 +165,13 @@ def svg_edges(pose: Keypoints, edges: Sequence[Edge]) -> str:
     return "".join("M{} {}L{} {}".format(*points[a], *points[b]) for a, b in edges if visible[a] and visible[b])
 
 
-def _data_url(image: Image.Image) -> str:
+def data_url(jpeg: bytes) -> str:
+    """Returns a URL that contains the JPEG itself."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def _jpeg_of(image: Image.Image) -> bytes:
     image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     jpeg = io.BytesIO()
     image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+    return jpeg.getvalue()

@@ -19,19 +19,16 @@ from queue import SimpleQueue
 from typing import Any
 
 from prelabel.assembly.assemble import Assembly, assemble
-from prelabel.assembly.stored import label_detections
 from prelabel.config.sections import Config
-from prelabel.data.frames import FileLink, Media, MediaKind
+from prelabel.data.frames import FileLink, Media
 from prelabel.data.ontology import Ontology
 from prelabel.errors import FetchError, LinkExpiredError
-from prelabel.files.media_files import media_at
 from prelabel.plugins.protocols import Classifier, Detector
 from prelabel.plugins.traits import ModelTraits, traits_of, usage_of, warnings_of
 from prelabel.run.agents.agent import Agent, make_agent
-from prelabel.run.agents.detection import Detected
+from prelabel.run.agents.box_labels import Detected, label_in_worker
 from prelabel.run.work import Failure, InferredTask, TaskResult, Work
 from prelabel.run.worker import Worker
-from prelabel.runtime.buckets import BucketFile
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.download import download, session_for_links
 from prelabel.runtime.interrupts import StopSignal
@@ -67,20 +64,20 @@ class ModelDescription:
     """What the run must know of a worker's model.
 
     Attributes:
-        class_names: names by class id.
+        host: name of the worker's machine.
+        class_names: names by class id; empty for a function of the user's own.
         traits: the model's facts.
         warnings: what a user should know of how the model was loaded.
         tasks_per_call: number of tasks that a worker should get at a time: for images, as many as fill a batch.
         waits_for_geometry: whether masks, keypoints or rotated boxes must be requested (`with_geometry`).
-        host: name of the worker's machine.
     """
 
-    class_names: tuple[str, ...]
-    traits: ModelTraits
-    warnings: tuple[str, ...]
-    tasks_per_call: int
-    waits_for_geometry: bool
     host: str
+    class_names: tuple[str, ...] = ()
+    traits: ModelTraits = ModelTraits()  # noqa: RUF009
+    warnings: tuple[str, ...] = ()
+    tasks_per_call: int = 1
+    waits_for_geometry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +173,18 @@ class InferenceActor:
     def describe(self) -> ModelDescription | Failure:
         """Loads the model and returns what the run must know of it, or why it cannot be loaded."""
         try:
-            self._loaded_agent()
-            assembly = self._assembly
-            if self._job.config.agent_kind == "detection":
-                model: Detector | Classifier = assembly.detection.provider.detector
-                warnings, tasks_per_call = warnings_of(assembly.detection.asked_detector), 1
-            else:
-                model = assembly.classification.classifier
-                warnings, tasks_per_call = warnings_of(model), assembly.classification.batch_size
+            agent, assembly = self._loaded_agent(), self._assembly
+            model: Detector | Classifier
+            match self._job.config.agent_kind:
+                case "detection":
+                    model = assembly.detection.provider.detector
+                    warnings, tasks_per_call = warnings_of(assembly.detection.asked_detector), 1
+                case "classification":
+                    model = assembly.classification.classifier
+                    warnings, tasks_per_call = warnings_of(model), assembly.classification.batch_size
+                case "function":
+                    agent.prepare()
+                    return ModelDescription(host=socket.gethostname())
             return ModelDescription(
                 class_names=tuple(map(str, model.class_names)),
                 traits=traits_of(model),
@@ -207,7 +208,8 @@ class InferenceActor:
         if self._job.config.agent_kind == "classification":
             self._works.put(_FLUSH)
         # On this thread, so that the model goes on with the next task meanwhile.
-        return [self._label(future.result()) for future in awaited], self.status()
+        results = [self._label(work, future.result()) for work, future in zip(works, awaited, strict=True)]
+        return results, self.status()
 
     def status(self) -> Status:
         """Returns what happened since the last call. An answer also shows that the worker is alive."""
@@ -244,16 +246,14 @@ class InferenceActor:
                 for key in list(self._results):
                     self._results.pop(key).set_result(InferredTask.failed(key, failure))
 
-    def _label(self, result: InferredTask[Any]) -> InferredTask[Any]:
-        """Adds the detections that become labels. Tracking takes time, and the run would do it for all workers."""
+    def _label(self, work: Work, result: InferredTask[Any]) -> InferredTask[Any]:
+        """Turns detections into labels. This takes time, and the run would do it for all workers."""
         if not isinstance(result.found, Detected):
             return result
         try:
-            filtered = label_detections(self._assembly.detection, result.found.raw)
+            return replace(result, found=label_in_worker(self._assembly.detection, work, result.found))
         except Exception:  # the run meets the same error, and handles it
             return result
-        labelled: InferredTask[Any] = replace(result, found=replace(result.found, filtered=filtered))
-        return labelled
 
     def _arriving(self) -> Iterator[Work]:
         """Yields works as they arrive. It ends at a flush after which none has arrived yet, so that batches end too."""
@@ -279,24 +279,17 @@ class InferenceActor:
                     raise FetchError(
                         f"{path}: worker on {host} cannot see it: put videos on storage that all workers mount there"
                     )
-            yield _media(location.kind, location.paths)
+            yield Media(location.kind, location.paths)
             return
         with self._cache.room(sum(link.num_bytes or 0 for link in location.links), title) as folder:
             paths = []
             with session_for_links() as session:
                 for number, link in enumerate(location.links):
                     path = folder / f"{number:06d}{link.suffix}"
-                    if isinstance(link, BucketFile):
-                        link.download(path, title)
-                    else:
-                        max_bytes = self._cache.max_bytes
-                        download(_once(link, title), path, link.num_bytes, title, max_bytes=max_bytes, session=session)
+                    max_bytes = self._cache.max_bytes
+                    download(_once(link, title), path, link.num_bytes, title, max_bytes=max_bytes, session=session)
                     paths.append(path)
-            yield _media(location.kind, tuple(paths))
-
-
-def _media(kind: MediaKind | None, paths: tuple[Path, ...]) -> Media:
-    return media_at(paths[0]) if kind is None else Media(kind, paths)
+            yield Media(location.kind, tuple(paths))
 
 
 def _plugin_folder(job: Job) -> Path:

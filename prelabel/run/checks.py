@@ -9,15 +9,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prelabel.assembly.assemble import Assembly
 from prelabel.errors import ConfigError, MachineError, SetupError, did_you_mean
+from prelabel.evaluate.coco import CocoFile
 from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import ModelRecord
 from prelabel.plugins.traits import unavailable_reason
 from prelabel.run.agents.agent import Agent, make_agent
-from prelabel.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,10 @@ def run_checks(assembly: Assembly) -> list[Check]:
     agent = make_agent(assembly)
     described = dict(agent.checks())
     if assembly.config.workers is not None:
-        from prelabel.run.workers import describe_workers  # it imports the agents, which import this module
+        from prelabel.run.placement import describe_workers  # it imports the agents, which import this module
 
-        described["workers"] = partial(describe_workers, assembly.config)
-    if assembly.config.source.has_workflow:
+        described["workers"] = partial(describe_workers, assembly)
+    if assembly.config.source.has_workflow or assembly.config.pathway is not None:
         described["pathway"] = partial(check_pathways, assembly)
     if assembly.config.routing or assembly.router.priority is not None:
         described["routing"] = partial(check_routing, assembly, agent)
@@ -84,7 +85,7 @@ def prepare(assembly: Assembly) -> None:
         SetupError: the first misconfigured component.
     """
     agent = make_agent(assembly)
-    check_output(assembly.store)
+    check_output(assembly.output)
     check_reader(assembly)
     assembly.source.prepare()
     check_truth(assembly)
@@ -93,30 +94,34 @@ def prepare(assembly: Assembly) -> None:
     agent.prepare()
 
 
-def check_output(store: RunFolder) -> None:
-    """Checks that a run can write to its folder, which may not exist yet, and to its bucket.
+def check_output(folder: Path) -> None:
+    """Checks that a run can write to a folder, which may not exist yet.
 
     Raises:
-        ConfigError: the folder is a file, or one of them is not writable.
+        ConfigError: the folder is a file or is not writable.
     """
-    folder = store.output
     nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise ConfigError(f"source.output: {folder}: {nearest} is a file, expected a folder: name another")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ConfigError(f"source.output: {folder}: {nearest} may not be written by this user: name another folder")
-    store.claim_bucket()
 
 
 def check_truth(assembly: Assembly) -> None:
-    """Checks that the ground truth exists; the demo's is there after `prepare`.
+    """Checks that the ground truth exists and is COCO; the demo's is there after `prepare`.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: there is no such file, or it is not COCO.
     """
     truth = assembly.config.source.truth_file
-    if truth is not None and not truth.exists():
+    if truth is None:
+        return
+    if not truth.exists():
         raise ConfigError(f"source.truth: {truth}: there is no such file: correct the path, or remove the key")
+    try:
+        CocoFile.read(truth)
+    except ConfigError as error:
+        raise ConfigError(f"source.truth: {error}") from error
 
 
 def check_reader(assembly: Assembly) -> str:
@@ -153,7 +158,7 @@ def check_pathways(assembly: Assembly) -> str:
     """
     source, failed = assembly.source, assembly.config.on_failure.pathway
     if not source.moves_tasks:
-        return "none: tasks stay where they are"
+        return "; ".join(assembly.notes) or "none: tasks stay where they are"
     pathways = [source.check_pathway(pathway) for pathway in assembly.router.pathways]
     if not pathways:
         pathways = ["the one that the function returns"]
@@ -185,12 +190,12 @@ def describe_sink(assembly: Assembly) -> str:
     Raises:
         SetupError: labels cannot be saved there.
     """
-    check_output(assembly.store)
+    check_output(assembly.output)
     check_truth(assembly)
     own, _ = assembly.config.sink, assembly.sink
     if own is None or assembly.dry_run:
         return assembly.rows.describe()
-    return f"to {own.use}; reports into {assembly.store.described}"
+    return f"to {own.use}; reports into {assembly.output}"
 
 
 def describe_model(model: ModelRecord, num_classes: int, batch_size: int) -> str:

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 from prelabel.plugins.protocols import Task
 from prelabel.run.agents.agent import Agent
 from prelabel.runtime.backoff import Backoff
-from prelabel.store.labelled import stamp_of
 from prelabel.store.ledger import Entry, Ledger, Step
 from prelabel.store.report import TaskReport
 
@@ -174,4 +173,10 @@ class FinishedTasks:
 
 def _stamps(report: TaskReport) -> tuple[tuple[int, int] | None, ...]:
     paths = map(Path, report.outputs)
-    return tuple(stamp_of(path) if path.exists() else None for path in paths)
+    return tuple(_stamp(path) if path.exists() else None for path in paths)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Returns a file's size in bytes and modification time in nanoseconds; a new stamp means new content."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

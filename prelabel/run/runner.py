@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import prelabel
 from prelabel.assembly.assemble import Assembly
 from prelabel.config.fingerprints import config_fingerprint
+from prelabel.data.frames import MediaLocation
 from prelabel.errors import AccountError, OntologyError
 from prelabel.plugins.protocols import Task
 from prelabel.plugins.traits import usage_of, usage_warnings
 from prelabel.run.agents.agent import Agent, make_agent
 from prelabel.run.finished import LONGEST_WAIT_SECONDS, FinishedTasks, KnownReport, TaskFilter, TaskRecords, every_task
-from prelabel.run.work import Failure, InferredTask, LabelledTask, TaskResult
+from prelabel.run.work import Failure, InferredTask, LabelledTask, TaskResult, Work
 from prelabel.run.worker import Worker
 from prelabel.run.workers import RayWorkers
 from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time
-from prelabel.store.report import RunReport, TaskReport
+from prelabel.store.report import Price, RunReport, TaskReport, count_devices
 
 
 def run_tasks(
@@ -124,29 +124,36 @@ class Run:
         seconds = round(time.perf_counter() - began, 3)
         notes: list[str] = []
         if self.assembly.writes_files:
-            try:
-                reports, notes = self.finished.add_to(reports, source.tasks())
-            except AccountError as error:  # a bucket that cannot be listed any more
-                notes = [f"the files about all tasks hold only the tasks of this run: {error}"]
+            reports, notes = self.finished.add_to(reports, source.tasks())
         usage = _since(usage_before, usage_of(self.agent))
+        config = self.assembly.config
+        workers = () if self.workers is None else self.workers.reports()
         return RunReport(
             prelabel=prelabel.__version__,
             started_at=started_at.isoformat(timespec="seconds"),
-            config_sha256=config_fingerprint(self.assembly.config),
+            config_sha256=config_fingerprint(config),
             model=asdict(self.agent.model),
             dry_run=self.assembly.dry_run,
             seconds=seconds,
             tasks=tuple(reports),
             skipped=tuple(source.skipped),
-            warnings=(*self.agent.warnings, *usage_warnings(self.agent, usage), *source.warnings, *notes),
-            instances_are=self.assembly.config.labels.instances,
+            warnings=(
+                *self.assembly.notes,
+                *self.agent.warnings,
+                *usage_warnings(self.agent, usage),
+                *source.warnings,
+                *notes,
+            ),
+            instances_are=config.labels.instances,
             usage=usage,
             stopped=stopped or self.stop.is_set,
             aborted=ending.reason if ending else "",
             is_outage=ending is not None and ending.effect == "outage",
             shapes=tuple(self.agent.shapes),
             device=self.agent.device,
-            workers=() if self.workers is None else self.workers.reports(),
+            workers=workers,
+            num_devices=count_devices(workers, 1.0 if config.workers is None else config.workers.gpus),
+            price=Price.of(config.report),
         )
 
     def _ended(self, result: TaskResult) -> TaskReport:
@@ -204,12 +211,28 @@ class Run:
         self, tasks: Iterator[Task | InferredTask[Any] | TaskResult]
     ) -> Generator[InferredTask[Any] | TaskResult, None, None]:
         """Returns the inference results of tasks, from workers if the run has some."""
-        if self.workers is not None:
-            return self.workers.process(tasks, self.progress, self.stop)
+        if self.workers is not None and not self.agent.stays_because:
+            return self.workers.process(tasks, self._work, self.progress, self.stop)
         worker: Worker[Any, Task] = Worker(
             self.agent, lambda task: task.open(), self.assembly.source.fetch_workers, self.progress, self.stop
         )
         return worker.process(tasks)
+
+    def _work(self, task: Task, stack: ExitStack) -> Work:
+        """Returns what a worker gets for a task. The media of a task without `locate` are opened until `stack` closes.
+
+        Raises:
+            FetchError: the media cannot be found.
+        """
+        locate: Callable[[], MediaLocation] | None = getattr(task, "locate", None)
+        if not self.agent.reads_media:
+            location = MediaLocation("none")
+        elif locate is not None:
+            location = locate()
+        else:
+            media = stack.enter_context(task.open())
+            location = MediaLocation(media.kind, tuple(path.absolute() for path in media.paths))
+        return Work.of(task, location, self.assembly.expected_row(task))
 
     def _choose(self, tasks: Iterable[Task], limit: int | None) -> Iterator[Task | InferredTask[Any] | TaskResult]:
         """Yields the tasks to work on, or their cached results. Runs on the thread that fetches."""
@@ -263,7 +286,8 @@ class Run:
         self._records.record(task, "done", sum(report.instances.values()), report.partial or "")
         save_seconds = time.perf_counter() - began
         emit_stage_time(self.progress, task.key, task.title, "save", save_seconds, save_seconds)
-        seconds = {stage: round(value, 3) for stage, value in {**item.seconds, "save": save_seconds}.items()}
+        busy = {**item.seconds, **report.seconds, "save": save_seconds - sum(report.seconds.values())}
+        seconds = {stage: round(value, 3) for stage, value in busy.items()}
         return TaskResult(task, replace(report, seconds=seconds, row_bytes=row_bytes))
 
     def _save(self, task: Task, labelled: LabelledTask[Any]) -> int | None:
@@ -271,7 +295,6 @@ class Run:
         if entry is not None and entry.step == "labelled":  # saved by a run that was killed before the move
             return None
         row_bytes = self.agent.save(task, labelled)
-        self.assembly.store.publish(map(Path, labelled.report.outputs))
         if self.assembly.source.moves_tasks:  # otherwise the next step, `done`, follows at once
             self._records.record(task, "labelled", sum(labelled.report.instances.values()))
         return row_bytes

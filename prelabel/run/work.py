@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, Self, TypeVar
+from uuid import UUID
 
 from prelabel.data.frames import Media, MediaLocation
 from prelabel.errors import AccountError, OntologyError, OutageError, PrelabelError, TakenError, TaskError
@@ -44,18 +45,40 @@ class TaskFacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The facts of a task and the location of its media as plain values, for a worker in another process."""
+    """What a worker in another process gets for a task, as plain values.
+
+    Attributes:
+        key: of the task, like the next three attributes.
+        title: see `TaskFacts`.
+        identity: see `TaskFacts`.
+        num_frames: see `TaskFacts`.
+        location: of its media.
+        expected_row: the task's label row as JSON, as the run expects it; empty if the labels go elsewhere.
+        metadata: what users have set for the task, such as Encord's client metadata.
+        data_hash: on Encord, like the next three attributes; a function of the user's own may read them.
+        branch: of the label row.
+        kind: of the data unit, such as `video`.
+        uuid: of the task in the workflow.
+    """
 
     key: str
     title: str
     identity: str
     num_frames: int | None
     location: MediaLocation
+    expected_row: bytes = field(default=b"", repr=False)
+    metadata: Mapping[str, object] = field(default_factory=dict, repr=False)
+    data_hash: str = ""
+    branch: str = ""
+    kind: str = ""
+    uuid: UUID | None = None
 
     @classmethod
-    def of(cls, task: TaskFacts, location: MediaLocation) -> Self:
-        """Returns the facts of a task whose media are at a location."""
-        return cls(task.key, task.title, task.identity, task.num_frames, location)
+    def of(cls, task: Task, location: MediaLocation, expected_row: bytes = b"") -> Self:
+        """Returns what a worker gets for a task whose media are at a location."""
+        names = ("metadata", "data_hash", "branch", "kind", "uuid")
+        known = {name: getattr(task, name) for name in names if hasattr(task, name)}
+        return cls(task.key, task.title, task.identity, task.num_frames, location, expected_row, **known)
 
 
 @dataclass(frozen=True, slots=True)

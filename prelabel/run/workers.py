@@ -11,26 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from prelabel import errors
-from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.classifier_parts import ClassifierParts
-from prelabel.assembly.detectors import LiveDetector
 from prelabel.config.sections import Config
-from prelabel.data.detections import Detections
-from prelabel.data.frames import FrameBatch, MediaLocation
 from prelabel.data.ontology import Ontology
 from prelabel.errors import MachineError, SetupError
 from prelabel.files.folder_source import FolderSection
-from prelabel.plugins.protocols import Classifier, Detector, Task
-from prelabel.plugins.traits import ModelTraits
+from prelabel.plugins.protocols import Task
 from prelabel.run.actor import FramesInferred, InferenceActor, Job, ModelDescription, Status, TaskStarted
-from prelabel.run.ray_cluster import check_answers, connect, divide, first_line, import_ray, part_of, require_ray
+from prelabel.run.ray_cluster import connect, divide, first_line, import_ray, part_of
 from prelabel.run.work import Failure, InferredTask, TaskResult, Work
+from prelabel.run.worker_handle import WorkerHandle
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import map_ahead
 from prelabel.runtime.progress import Progress
@@ -49,110 +43,6 @@ LOST_SECONDS = 600.0
 """If no worker has answered for this long, the run ends."""
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class WorkersModel:
-    """Facts about the model that the workers hold. It cannot infer by itself.
-
-    Attributes:
-        class_names: names by class id.
-        traits: the model's facts.
-        warnings: what a user should know of how the model was loaded.
-        tasks_per_call: number of tasks to send to a worker at a time.
-        workers: for the usage counters of a model behind a service.
-    """
-
-    class_names: tuple[str, ...]
-    traits: ModelTraits
-    warnings: tuple[str, ...]
-    tasks_per_call: int
-    workers: RayWorkers = field(repr=False)
-
-    @property
-    def usage(self) -> dict[str, float]:
-        """The sum of the workers' usage counters."""
-        return self.workers.usage()
-
-    def detect(self, batch: FrameBatch) -> list[Detections]:
-        """Raises a TypeError, since only the workers detect."""
-        raise TypeError("the workers detect")
-
-    def classify(self, images: Sequence[Any]) -> Any:
-        """Raises a TypeError, since only the workers classify."""
-        raise TypeError("the workers classify")
-
-
-@dataclass(frozen=True)
-class WorkersGeometryModel(WorkersModel):
-    """Facts about a detector whose masks, keypoints or rotated boxes must be requested."""
-
-    def with_geometry(self, class_ids: frozenset[int]) -> WorkersGeometryModel:
-        """Returns this object, since each worker requests by itself what the labels need."""
-        return self
-
-
-@dataclass(frozen=True)
-class WorkersDetector(LiveDetector):
-    """The detector that a config names, if it runs in workers."""
-
-    workers: RayWorkers = field(kw_only=True)
-
-    @cached_property
-    def detector(self) -> Detector:
-        """The facts about the workers' detector."""
-        return self.workers.model
-
-
-@dataclass(frozen=True)
-class WorkersClassifier(ClassifierParts):
-    """The components of a classification agent whose classifier is in workers."""
-
-    workers: RayWorkers = field(kw_only=True)
-
-    @cached_property
-    def classifier(self) -> Classifier:
-        """The facts about the workers' classifier."""
-        return self.workers.model
-
-
-def use_workers(assembly: Assembly, num_stages: int = 1) -> tuple[Assembly, RayWorkers | None]:
-    """Returns the components of a run whose model is in workers, and the workers; None if the config has none.
-
-    A function of the user's own runs in the process of the run, because it may use the platform.
-
-    Args:
-        assembly: the components of a run.
-        num_stages: number of stages that take turns on the same GPUs and cores, each with its own workers.
-    """
-    config = assembly.config
-    if config.workers is None or config.agent_kind == "function":
-        return assembly, None
-    workers = RayWorkers(config, assembly.folder, assembly.parts.find_ontology, num_stages)
-    if config.agent_kind == "detection":
-        provider = WorkersDetector(config, assembly.folder, assembly.detection.find_ontology, workers=workers)
-        return replace(assembly, detection=replace(assembly.detection, provider=provider)), workers
-    parts = WorkersClassifier(config, assembly.folder, assembly.classification.find_ontology, workers=workers)
-    return replace(assembly, classification=parts), workers
-
-
-def describe_workers(config: Config) -> str:
-    """Describes where the model of a config with workers will run.
-
-    Raises:
-        MachineError: Ray is not installed.
-        ConfigError: no cluster answers at the address.
-    """
-    section = config.workers
-    assert section is not None
-    if config.agent_kind == "function":
-        return "none: a function of your own runs in the process of the run, because it may use the platform"
-    require_ray()
-    if section.address is not None:
-        check_answers(section.address)
-    num = "one per GPU" if section.num == "auto" else f"{section.num}"
-    place = "Ray, started on this machine" if section.address is None else f"the Ray cluster at {section.address}"
-    return f"{num}, on {place}"
 
 
 class RayWorkers:
@@ -175,22 +65,20 @@ class RayWorkers:
         assert config.workers is not None
         self._section, self._num_stages = config.workers, num_stages
         self._config, self._folder, self._find_ontology = config, folder, find_ontology
-        self._handles: list[_WorkerHandle] = []
+        self._handles: list[WorkerHandle] = []
         self._changed = threading.Condition()
         self._aborted = threading.Event()
         self._has_connected = False
         self._seconds = 0.0
 
     @cached_property
-    def model(self) -> WorkersModel:
-        """The model; starts the workers, and waits until all of them have loaded it.
+    def model(self) -> ModelDescription:
+        """Facts about the model; starts the workers, and waits until all of them have loaded it.
 
         Raises:
             SetupError: Ray cannot be started or joined, has too little for the workers, or the model does not load.
         """
-        described = self._start()
-        kind = WorkersGeometryModel if described.waits_for_geometry else WorkersModel
-        return kind(described.class_names, described.traits, described.warnings, described.tasks_per_call, self)
+        return self._start()
 
     def usage(self) -> dict[str, float]:
         """Returns the sum of the workers' usage counters."""
@@ -205,12 +93,17 @@ class RayWorkers:
         return tuple(handle.report(self._seconds) for handle in self._handles)
 
     def process(
-        self, tasks: Iterable[Task | InferredTask[Any] | TaskResult], progress: Progress, stop: StopSignal
+        self,
+        tasks: Iterable[Task | InferredTask[Any] | TaskResult],
+        make_work: Callable[[Task, ExitStack], Work],
+        progress: Progress,
+        stop: StopSignal,
     ) -> Generator[InferredTask[Any] | TaskResult, None, None]:
         """Yields the result of each task as soon as it is there. Results among the input are passed on.
 
         Args:
             tasks: tasks or results; read on the caller's thread, only as far as workers are free.
+            make_work: returns what a worker gets for a task; may open files until the stack closes.
             progress: notified of what the workers do.
             stop: checked while the run waits; a second stop request ends the workers.
 
@@ -220,7 +113,7 @@ class RayWorkers:
         _ = self.model
         self._aborted.clear()
         began = time.monotonic()
-        infer = partial(self._infer, progress=progress, stop=stop)
+        infer = partial(self._infer, make_work=make_work, progress=progress, stop=stop)
         most = TASKS_PER_WORKER * len(self._handles)
         with (
             self._watching(progress),
@@ -273,7 +166,7 @@ class RayWorkers:
             # One thread for `status`, and one for a task that comes before Ray has ended the last call.
             max_concurrency=TASKS_PER_WORKER + 2,
         )
-        self._handles = [_WorkerHandle(f"worker {number}", actor.remote(job)) for number in range(1, num + 1)]
+        self._handles = [WorkerHandle(f"worker {number}", actor.remote(job)) for number in range(1, num + 1)]
         asked = [handle.actor.describe.remote() for handle in self._handles]
         described = [_describe(ray, handle, answer) for handle, answer in zip(self._handles, asked, strict=True)]
         return described[0]
@@ -297,19 +190,24 @@ class RayWorkers:
             yield chunk
 
     def _infer(
-        self, chunk: list[Task] | InferredTask[Any] | TaskResult, *, progress: Progress, stop: StopSignal
+        self,
+        chunk: list[Task] | InferredTask[Any] | TaskResult,
+        *,
+        make_work: Callable[[Task, ExitStack], Work],
+        progress: Progress,
+        stop: StopSignal,
     ) -> list[InferredTask[Any] | TaskResult]:
         """Returns the results of a chunk's tasks. Runs on one thread per chunk."""
         if isinstance(chunk, InferredTask | TaskResult):
             return [chunk]
         results: list[InferredTask[Any] | TaskResult] = []
         to_do = chunk
-        with ExitStack() as stack:  # some media are open in this process until the worker has read them
+        with ExitStack() as stack:
             for _ in range(MAX_LINKS):
                 works = []
                 for task in to_do:
                     try:
-                        works.append(Work.of(task, _locate(task, stack)))
+                        works.append(make_work(task, stack))
                     except Exception as error:
                         results.append(InferredTask.failed(task.key, error))
                 found = self._run(works, progress, stop) if works else []
@@ -366,7 +264,7 @@ class RayWorkers:
                 raise Stopped
 
     @contextmanager
-    def _take(self, stop: StopSignal, *, alone: bool) -> Iterator[_WorkerHandle | None]:
+    def _take(self, stop: StopSignal, *, alone: bool) -> Iterator[WorkerHandle | None]:
         """Waits for a place at the worker with the fewest tasks; yields None if all workers are lost.
 
         Args:
@@ -378,7 +276,7 @@ class RayWorkers:
             Stopped: a second stop request.
         """
         lost_at = time.monotonic() + LOST_SECONDS
-        handle: _WorkerHandle | None = None
+        handle: WorkerHandle | None = None
         with self._changed:
             while handle is None:
                 if stop.is_now or self._aborted.is_set():
@@ -428,7 +326,7 @@ class RayWorkers:
     def _watch(self, progress: Progress, ended: threading.Event) -> None:
         import ray
 
-        asked: dict[_WorkerHandle, tuple[Any, float]] = {}
+        asked: dict[WorkerHandle, tuple[Any, float]] = {}
         while not ended.wait(POLL_SECONDS):
             for handle in self._handles:
                 answer, since = asked[handle] if handle in asked else (handle.actor.status.remote(), time.monotonic())
@@ -447,7 +345,7 @@ class RayWorkers:
             if handle.is_up and ray.wait([answer], timeout=POLL_SECONDS)[0]:
                 self._receive(handle, answer, since, progress)
 
-    def _receive(self, handle: _WorkerHandle, answer: Any, since: float, progress: Progress) -> None:
+    def _receive(self, handle: WorkerHandle, answer: Any, since: float, progress: Progress) -> None:
         """Passes on a worker's answer; a worker whose call failed is down until it answers a later one."""
         import ray
 
@@ -458,7 +356,7 @@ class RayWorkers:
         except ray.exceptions.RayError:
             handle.set_down()
 
-    def _forward(self, handle: _WorkerHandle, status: Status, progress: Progress) -> None:
+    def _forward(self, handle: WorkerHandle, status: Status, progress: Progress) -> None:
         with handle.forwarding:
             handle.usage = dict(status.usage) or handle.usage
             for one in status.events:
@@ -471,56 +369,9 @@ class RayWorkers:
                     progress.event(one.name, **one.values)
 
 
-class _WorkerHandle:
-    """A worker as the run sees it."""
-
-    def __init__(self, name: str, actor: Any) -> None:
-        self.name, self.actor = name, actor
-        self.host = self.device = ""
-        self.is_up = True
-        self.down_since = 0.0
-        self.is_alone = False
-        self.num_current = self.num_tasks = self.num_frames = 0
-        self.usage: dict[str, float] = {}
-        self.forwarding = threading.Lock()  # two threads forward events, and events have an order
-        self._busy_since, self._busy_seconds = 0.0, 0.0
-
-    def set_down(self) -> None:
-        """Keeps tasks away from the worker until it answers a call that is made from now on."""
-        self.is_up, self.down_since = False, time.monotonic()
-
-    def begin(self, *, alone: bool) -> None:
-        """Counts a call to the worker."""
-        if not self.num_current:
-            self._busy_since = time.monotonic()
-        self.num_current += 1
-        self.is_alone = alone
-
-    def end(self, *, alone: bool) -> None:
-        """Counts the end of a call."""
-        self.num_current -= 1
-        self.is_alone = self.is_alone and not alone
-        if not self.num_current:
-            self._busy_seconds += time.monotonic() - self._busy_since
-
-    def report(self, seconds: float) -> WorkerReport:
-        """Returns what the worker did in a run of so many seconds."""
-        share = round(min(1.0, self._busy_seconds / seconds), 3) if seconds else 0.0
-        return WorkerReport(self.name, self.host, self.device, self.num_tasks, self.num_frames, share)
-
-
 _NOBODY_LEFT = Failure(
     "MachineError", f"workers: none has answered for {LOST_SECONDS:.0f} s", "run_ends", retryable=False
 )
-
-
-def _locate(task: Task, stack: ExitStack) -> MediaLocation:
-    """Returns where a worker finds a task's media. A task that cannot say is opened here, until `stack` closes."""
-    locate: Callable[[], MediaLocation] | None = getattr(task, "locate", None)
-    if locate is not None:
-        return locate()
-    media = stack.enter_context(task.open())
-    return MediaLocation(media.kind, tuple(path.absolute() for path in media.paths))
 
 
 def _lost_its_link(result: InferredTask[Any]) -> bool:
@@ -529,13 +380,13 @@ def _lost_its_link(result: InferredTask[Any]) -> bool:
 
 def _plugin_files(config: Config, folder: Path) -> dict[str, bytes]:
     """Returns the config's own plug-in files that workers need, by path relative to the folder."""
-    sections = (config.reader, config.detector, config.classifier, config.tracker)
+    sections = (config.reader, config.detector, config.classifier, config.tracker, config.refine, config.agent)
     uses = [section.use for section in sections if section is not None]
     names = [use.rpartition(":")[0] for use in uses]
     return {name: (folder / name).read_bytes() for name in names if name.endswith(".py") and (folder / name).is_file()}
 
 
-def _describe(ray: Any, handle: _WorkerHandle, answer: Any) -> ModelDescription:
+def _describe(ray: Any, handle: WorkerHandle, answer: Any) -> ModelDescription:
     """Returns a worker's description of its model; asks again if the worker dies meanwhile, a few times.
 
     Raises:
@@ -562,7 +413,7 @@ def _describe(ray: Any, handle: _WorkerHandle, answer: Any) -> ModelDescription:
     raise AssertionError("unreachable")
 
 
-def _wait_until_up(ray: Any, handle: _WorkerHandle) -> None:
+def _wait_until_up(ray: Any, handle: WorkerHandle) -> None:
     """Waits until Ray has restarted a worker; meanwhile, each call to it fails at once."""
     give_up = time.monotonic() + LOST_SECONDS
     while time.monotonic() < give_up:

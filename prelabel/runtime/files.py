@@ -64,8 +64,13 @@ def _sync(path: Path) -> None:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Writes a text file atomically, so that it is complete or unchanged."""
-    with atomic_write(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Writes a file atomically; `durable` as in `atomic_write`."""
+    with atomic_write(path, durable=durable) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def read_json(path: Path, failure: type[PrelabelError]) -> Any:

@@ -6,6 +6,7 @@ It is a cache: it is valid for one label fingerprint and one file of raw detecti
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from prelabel.data.frames import VideoInfo
 from prelabel.errors import LabelError
 from prelabel.labels.filter import FilteredDetections
 from prelabel.labels.keyframes import KeyframeStats
-from prelabel.store.parquet import open_parquet, to_arrow, to_numpy, write_parquet
+from prelabel.store.parquet import ParquetContent, open_parquet, to_arrow, to_numpy
 from prelabel.store.raw_detections import (
     detection_columns,
     frames_of_ranges,
@@ -37,23 +38,27 @@ class LabelledDetections:
         info: the video as it is shown.
         filtered: the detections that become labels, and the number of those that do not.
         fingerprint: of the config's labels section, the raw detections' config, and the media.
-        raw_stamp: size in bytes and modification time in nanoseconds of the file of raw detections.
+        raw_digest: digest of the file of raw detections.
     """
 
     info: VideoInfo
     filtered: FilteredDetections
     fingerprint: str
-    raw_stamp: tuple[int, int]
+    raw_digest: str
 
 
-def stamp_of(path: Path) -> tuple[int, int]:
-    """Returns a file's size in bytes and modification time in nanoseconds; a new stamp means new content."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+def digest_of(content: bytes) -> str:
+    """Returns the digest of a file's content."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_labelled(path: Path, labelled: LabelledDetections) -> None:
     """Writes the file completely or not at all."""
+    labelled_content(labelled).write(path, durable=False)
+
+
+def labelled_content(labelled: LabelledDetections) -> ParquetContent:
+    """Returns the content of the file."""
     filtered = labelled.filtered
     metadata = {
         "format": _FORMAT,
@@ -62,20 +67,20 @@ def write_labelled(path: Path, labelled: LabelledDetections) -> None:
         "dropped": {reason: dict(by_class) for reason, by_class in filtered.dropped.items()},
         "thinning": None if filtered.thinning is None else asdict(filtered.thinning),
         "fingerprint": labelled.fingerprint,
-        "raw_stamp": labelled.raw_stamp,
+        "raw_digest": labelled.raw_digest,
     }
     columns = detection_columns(filtered.detections) | {
         "interpolated": to_arrow(filtered.detections.interpolated.astype(np.uint8))
     }
-    write_parquet(path, columns, metadata, durable=False)
+    return ParquetContent(columns, metadata)
 
 
-def read_labelled(path: Path) -> LabelledDetections | None:
-    """Returns the labelled detections of a file; None if the file is missing or damaged."""
-    if not path.exists():
+def read_labelled(source: Path | bytes) -> LabelledDetections | None:
+    """Returns the labelled detections of a file, given its path or bytes; None if it is missing or damaged."""
+    if isinstance(source, Path) and not source.exists():
         return None
     try:
-        with open_parquet(path, _FORMAT) as (table, metadata):
+        with open_parquet(source, _FORMAT) as (table, metadata):
             interpolated = to_numpy(table.column("interpolated").chunk(0), np.uint8).astype(np.bool_)
             detections = read_detections(table, frames_of_ranges(metadata["inferred_frames"]))
             thinning = metadata["thinning"]
@@ -87,7 +92,7 @@ def read_labelled(path: Path) -> LabelledDetections | None:
                     None if thinning is None else KeyframeStats(**thinning),
                 ),
                 fingerprint=metadata["fingerprint"],
-                raw_stamp=tuple(metadata["raw_stamp"]),
+                raw_digest=metadata["raw_digest"],
             )
     except LabelError:
         return None
@@ -133,7 +138,7 @@ def write_classes(path: Path, record: ClassRecord) -> None:
         "fingerprint": record.fingerprint,
         "partial": record.partial,
     }
-    write_parquet(path, columns, metadata, values_repeat=False)
+    ParquetContent(columns, metadata, values_repeat=False).write(path)
 
 
 def read_classes(path: Path) -> ClassRecord:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,30 +27,47 @@ Number = TypeVar("Number", bound=np.number[Any])
 _METADATA_KEY = b"prelabel"
 
 
-def write_parquet(
-    path: Path,
-    columns: Mapping[str, pyarrow.Array],
-    metadata: Mapping[str, object],
-    *,
-    values_repeat: bool = True,
-    durable: bool = True,
-) -> None:
-    """Writes a file completely or not at all.
+@dataclass(frozen=True, slots=True)
+class ParquetContent:
+    """What a file contains.
 
-    Args:
-        path: of the file.
+    Attributes:
         columns: by name.
         metadata: values that JSON can hold; `format` is one of them.
         values_repeat: whether columns hold values more than once, so that a dictionary saves space.
-        durable: whether the file survives a power failure. A cache need not, and is written faster without.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    table = pa.table(dict(columns)).replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
-    # For a path, pyarrow (26.0) looks up the kind of file system each time; for an open file, it does not.
-    with atomic_write(path, durable=durable) as unfinished, pa.OSFile(str(unfinished), "wb") as file:
-        pq.write_table(table, file, compression="zstd", use_dictionary=values_repeat)
+    columns: Mapping[str, pyarrow.Array]
+    metadata: Mapping[str, object]
+    values_repeat: bool = True
+
+    def write(self, path: Path, *, durable: bool = True) -> None:
+        """Writes a file completely or not at all.
+
+        Args:
+            path: of the file.
+            durable: whether the file survives a power failure. A cache need not, and is written faster without.
+        """
+        import pyarrow as pa
+
+        # For a path, pyarrow (26.0) looks up the kind of file system each time; for an open file, it does not.
+        with atomic_write(path, durable=durable) as unfinished, pa.OSFile(str(unfinished), "wb") as file:
+            self._write_to(file)
+
+    def to_bytes(self) -> bytes:
+        """Returns the bytes of the file, for another process that writes it."""
+        import pyarrow as pa
+
+        file = pa.BufferOutputStream()
+        self._write_to(file)
+        return bytes(file.getvalue())
+
+    def _write_to(self, file: pyarrow.NativeFile) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.table(dict(self.columns)).replace_schema_metadata({_METADATA_KEY: json.dumps(self.metadata)})
+        pq.write_table(table, file, compression="zstd", use_dictionary=self.values_repeat)
 
 
 # pyarrow's own conversions (`pa.array`, `to_numpy`; 26.0) import pandas if it is installed, which takes half a second
@@ -74,17 +91,23 @@ def to_numpy(column: pyarrow.Array, dtype: type[Number]) -> NDArray[Number]:
 
 
 @contextmanager
-def open_parquet(path: Path, format: int) -> Iterator[tuple[pyarrow.Table, dict[str, Any]]]:
+def open_parquet(source: Path | bytes, format: int) -> Iterator[tuple[pyarrow.Table, dict[str, Any]]]:
     """Yields the table and the metadata of a file.
 
     Errors inside the block that come from the file's content become a `LabelError` too.
 
+    Args:
+        source: path of the file, or its bytes.
+        format: the number in its metadata.
+
     Raises:
         LabelError: the file is missing, damaged, of another format, or not written by prelabel; the message names it.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _errors_naming(path), pq.ParquetFile(path) as file:
+    path = source if isinstance(source, Path) else Path("detections of a worker")
+    with _errors_naming(path), pq.ParquetFile(path if isinstance(source, Path) else pa.BufferReader(source)) as file:
         table = file.read().combine_chunks()
         yield table, _metadata(path, table.schema, format)
 

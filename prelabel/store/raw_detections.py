@@ -20,13 +20,13 @@ from prelabel.data.frames import VideoInfo
 from prelabel.data.geometry import BOXES_ONLY, OutputSpec
 from prelabel.plugins.protocols import ModelRecord
 from prelabel.store.parquet import (
+    ParquetContent,
     geometry_as_columns,
     geometry_of_table,
     open_metadata,
     open_parquet,
     to_arrow,
     to_numpy,
-    write_parquet,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +98,11 @@ class RawRecord:
 
 def write_raw(path: Path, record: RawRecord) -> None:
     """Writes the record completely or not at all."""
+    raw_content(record).write(path)
+
+
+def raw_content(record: RawRecord) -> ParquetContent:
+    """Returns the content of the record's file."""
     metadata = {
         "format": _FORMAT,
         "info": video_info_to_json(record.info),
@@ -106,7 +111,7 @@ def write_raw(path: Path, record: RawRecord) -> None:
         "partial": record.partial,
         "cuts": list(record.cuts),
     }
-    write_parquet(path, detection_columns(record.detections), metadata)
+    return ParquetContent(detection_columns(record.detections), metadata)
 
 
 def detection_columns(detections: VideoDetections) -> dict[str, pyarrow.Array]:
@@ -124,13 +129,13 @@ def detection_columns(detections: VideoDetections) -> dict[str, pyarrow.Array]:
     }
 
 
-def read_raw(path: Path) -> RawRecord:
-    """Returns the record of a file.
+def read_raw(source: Path | bytes) -> RawRecord:
+    """Returns the record of a file, given its path or its bytes.
 
     Raises:
         LabelError: the file is missing, damaged, or not written by prelabel.
     """
-    with open_parquet(path, _FORMAT) as (table, metadata):
+    with open_parquet(source, _FORMAT) as (table, metadata):
         return RawRecord(
             info=video_info_from_json(metadata["info"]),
             detections=read_detections(table, frames_of_ranges(metadata["inferred_frames"])),

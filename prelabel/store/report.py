@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from prelabel.config.base import ReportSection
 from prelabel.data.ontology import noun_of
 from prelabel.errors import ConfigError
 from prelabel.labels.keyframes import KeyframeStats, sum_up
@@ -82,7 +84,7 @@ class TaskReport:
         pathway: where the task went, or would go in a dry run or without a workflow.
         priority: the new priority, 0 to 1; None if the task keeps its own.
         reader: which reader read the media, and why.
-        seconds: busy time by step: fetch, decode, detect or classify, save.
+        seconds: busy time by step: fetch, decode, detect or classify, refine (filters, tracks and masks), save.
         outputs: files written for the task.
         row_bytes: size of its label row; None if nothing was written, or if the sink does not say.
     """
@@ -112,6 +114,11 @@ class TaskReport:
         return self.status in ("done", "already done")
 
     @property
+    def is_bare(self) -> bool:
+        """Whether the model saw the task and found nothing to label."""
+        return self.is_done and self.num_inferred > 0 and not self.instances
+
+    @property
     def reason_beside_title(self) -> str:
         """The reason without the task's title."""
         return reason_beside(self.title, self.reason)
@@ -139,6 +146,38 @@ class WorkerReport:
     busy: float
 
 
+def count_devices(workers: Sequence[WorkerReport], gpus_per_worker: float) -> int:
+    """Returns the number of GPUs of the workers or, without GPUs, of their machines; 1 without workers.
+
+    Workers with a part of a GPU share it.
+
+    >>> worker = WorkerReport("w", "host", "cuda:0", tasks=1, frames=9, busy=1.0)
+    >>> count_devices([worker] * 3, 0.5), count_devices([], 1.0)
+    (2, 1)
+    """
+    if any(worker.device.startswith("cuda") for worker in workers):
+        return math.ceil(len(workers) * gpus_per_worker)
+    return max(1, len({worker.host for worker in workers}))
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """The price of a GPU, or of a machine without GPUs, for an hour.
+
+    Attributes:
+        per_hour: in the currency.
+        currency: such as USD.
+    """
+
+    per_hour: float
+    currency: str
+
+    @classmethod
+    def of(cls, section: ReportSection) -> Price | None:
+        """Returns the price that a config names; None if it names none."""
+        return None if section.gpu_hour_price is None else cls(section.gpu_hour_price, section.currency)
+
+
 @dataclass(frozen=True, slots=True)
 class RunReport:
     """The result of a run.
@@ -164,6 +203,8 @@ class RunReport:
         unwritten: why the file about all tasks could not be written; else empty.
         outputs: files of the run itself.
         workers: what each worker did; empty if the run had none.
+        num_devices: number of GPUs that the run held, or of machines if it had no GPU.
+        price: of each of them; None if the config has no price.
     """
 
     prelabel: str
@@ -186,6 +227,8 @@ class RunReport:
     unwritten: str = ""
     outputs: tuple[str, ...] = ()
     workers: tuple[WorkerReport, ...] = ()
+    num_devices: int = 1
+    price: Price | None = None
 
     @property
     def failed(self) -> list[TaskReport]:
@@ -254,6 +297,26 @@ class RunReport:
         return self.num_inferred / self.seconds if self.seconds > 0 else 0.0
 
     @property
+    def uses_gpu(self) -> bool:
+        """Whether the run had a GPU."""
+        return any(device.startswith("cuda") for device in (self.device, *(worker.device for worker in self.workers)))
+
+    @property
+    def device_hours(self) -> float:
+        """The run's time multiplied by its number of GPUs, or of machines if it had no GPU, in hours."""
+        return self.seconds / 3600 * self.num_devices
+
+    @property
+    def device_noun(self) -> str:
+        """What the run's time is counted for."""
+        return "GPU-hours" if self.uses_gpu else "machine-hours"
+
+    @property
+    def cost(self) -> float | None:
+        """The price of the device-hours; None without a price."""
+        return None if self.price is None else self.device_hours * self.price.per_hour
+
+    @property
     def busy_seconds(self) -> dict[str, float]:
         """The busy time by step, over all tasks. Steps overlap, so the sum can exceed the run's time."""
         totals: Counter[str] = Counter()
@@ -294,6 +357,8 @@ class RunReport:
             "num_interpolated": self.num_interpolated,
             "thinning": None if self.thinning is None else asdict(self.thinning),
             "frames_per_second": round(self.frames_per_second, 2),
+            "device_hours": round(self.device_hours, 4),
+            "cost": None if self.cost is None else round(self.cost, 4),
             "busy_seconds": {stage: round(value, 3) for stage, value in self.busy_seconds.items()},
             "limit": self.limit,
         }

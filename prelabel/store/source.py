@@ -42,6 +42,12 @@ class RowSink(LabelSink, Protocol):
     def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
         """Writes the task's row after a change, and returns its size in bytes; raises the errors of `write`."""
 
+    def expected_row(self, task: Task) -> bytes:
+        """Returns the task's row as JSON, as it probably is when the labels are written.
+
+        A worker makes the labels for this row. If the row turns out to be another one, the run makes them.
+        """
+
     def describe(self) -> str:
         """Returns the place to which labels go, in words."""
 

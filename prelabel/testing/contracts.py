@@ -1,4 +1,4 @@
-"""Checks that detectors, classifiers, readers and trackers keep their contracts."""
+"""Checks that detectors, classifiers, readers, refiners and trackers keep their contracts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.data.geometry import Keypoints, Mask, OutputSpec
 from prelabel.errors import PrelabelError
-from prelabel.plugins.protocols import Classifier, Detector, Tracker, VideoReader
+from prelabel.plugins.protocols import Classifier, Detector, Refiner, Tracker, VideoReader
 from prelabel.plugins.traits import has_method, traits_of
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def _read_frames(
         for batch in reader.batches(wanted, batch_size):
             where = f"batch of frames {batch.frame_indices.tolist()}"
             assert 1 <= len(batch) <= batch_size, f"{where}: got {len(batch)}, expected 1 to {batch_size}"
-            height, width = batch.data.shape[1:3]
+            height, width = batch.shape[1:3]
             sizes = reader.info.sizes(batch.frame_indices)
             assert (sizes == (width, height)).all(), f"{where}: got {width} x {height}, info says {sizes.tolist()}"
             full = len(batch) == batch_size or bool(reader.info.frame_sizes)
@@ -283,7 +283,7 @@ def _read_frames(
             assert (np.diff(batch.pts_seconds) >= 0).all(), f"{where}: pts_seconds goes back"
             last_seconds = batch.pts_seconds[-1]
             numbers += batch.frame_indices.tolist()
-            frames |= zip(batch.frame_indices.tolist(), batch.data.cpu().numpy().copy(), strict=True)
+            frames |= zip(batch.frame_indices.tolist(), batch.array.copy(), strict=True)
     assert numbers == wanted.tolist(), f"asked for frames {wanted.tolist()}, got {numbers}: a stream must not end short"
     return frames
 
@@ -298,6 +298,45 @@ def _check_refuses(
         except (ValueError, IndexError, PrelabelError):
             return
     raise AssertionError(f"batches({wanted.tolist()}): asked for {what}, got no error")
+
+
+def check_refiner(refiner: Refiner) -> None:
+    """Checks that a refiner keeps its contract.
+
+    It must return a mask inside the frame, or None, for each box of each frame, and the same for a frame alone as for
+    the frame in a batch.
+
+    Args:
+        refiner: ready to run.
+
+    Raises:
+        AssertionError: the refiner breaks its contract; the message says how.
+    """
+    frames = textured_frames()
+    height, width = frames.shape[1:3]
+    corners = [[0, 0, width / 2, height / 2], [width / 4, height / 4, width, height], [4.5, 8.5, 40.5, 30.5]]
+    boxes = [np.array(corners[: 1 + number % 3], np.float32) for number in range(len(frames))]
+    for number, (masks, of_frame) in enumerate(zip(_refine(refiner, frames, boxes), boxes, strict=True)):
+        assert len(masks) == len(of_frame), f"refine: frame {number}: {len(of_frame)} boxes, got {len(masks)} masks"
+        (alone,) = _refine(refiner, frames[number, None], [of_frame])
+        for mask, same in zip(masks, alone, strict=True):
+            assert mask is None or isinstance(mask, Mask), f"refine: got {mask!r}, expected a prelabel.Mask or None"
+            assert (mask is None) == (same is None), f"refine: frame {number} alone gets other masks than in a batch"
+            if mask is None or same is None:
+                continue
+            inside = mask.left >= 0 and mask.top >= 0
+            inside = inside and mask.left + mask.width <= width and mask.top + mask.height <= height
+            assert inside, f"refine: frame {number}: a mask extends beyond the frame of {width} x {height}"
+            assert abs(mask.area - same.area) <= (1 - _SAME_BOX_IOU) * mask.area, (
+                f"refine: frame {number}: a mask of {mask.area} pixels has {same.area} if the frame is alone"
+            )
+
+
+def _refine(
+    refiner: Refiner, frames: NDArray[np.uint8], boxes: list[NDArray[np.float32]]
+) -> list[Sequence[Mask | None]]:
+    indices = np.arange(len(frames))
+    return list(refiner.refine(FrameBatch(frames, indices, indices / 25.0), boxes))
 
 
 def check_tracker(make_tracker: Callable[[VideoInfo], Tracker]) -> None:

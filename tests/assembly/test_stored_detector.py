@@ -14,9 +14,9 @@ from prelabel.config.load import check_config
 from prelabel.errors import ConfigError
 from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
+from prelabel.testing.encord_server import AGENT, ANNOTATE, REVIEW
+from prelabel.testing.encord_server.populated import Platform
 from tests.encord_fixtures import NUM_FRAMES
-from tests.encord_server import AGENT, ANNOTATE, REVIEW
-from tests.encord_server.populated import Platform
 from tests.kept import write_grey_clip
 from tests.running import run
 
@@ -106,11 +106,13 @@ def test_relabelling_and_running_know_what_the_other_has_done(folder):
     assert num_instances(folder) == 1
 
 
-def test_a_threshold_under_what_is_kept_is_an_error(folder):
+def test_a_threshold_under_what_is_kept_is_an_error_before_the_run_starts(folder, capfd):
+    capfd.readouterr()
     with pytest.raises(
         ConfigError, match=r"detector\.conf: got 0\.05, detections are stored from 0\.1 on: `prelabel run"
     ):
         relabel_kept(config_file(folder), ["detector.conf=0.05"])
+    assert capfd.readouterr().out == ""
 
 
 def test_settings_for_looking_anew_are_said_to_be_without_effect(folder, capfd):

@@ -43,6 +43,13 @@ class Fixed(Finder):
         self.class_names = ("person", "car")
 
 
+class WithClasses(Finder):
+    """Has classes of its own, and finds words too."""
+
+    def __init__(self):
+        super().__init__(["Pallet", "Forklift"])
+
+
 def config_file(folder: Path, objects: Sequence[str] | None = ("Forklift", "Pallet"), **sections: object) -> Path:
     write_grey_clip(folder / "clips" / "a.mp4", 96, 64, 2)
     source = {"path": str(folder / "clips"), "output": str(folder / "out")}
@@ -74,6 +81,15 @@ def test_the_names_of_the_ontologys_objects_are_the_words(tmp_path: Path) -> Non
 def test_several_words_may_stand_for_one_object(tmp_path: Path) -> None:
     found = objects_of(tmp_path, labels={"prompts": {"Forklift": ["lift truck", "forklift truck"]}})
     assert found == {"lift truck": "Forklift", "forklift truck": "Forklift", "Pallet": "Pallet"}
+
+
+def test_prompts_replace_the_classes_of_a_model_that_has_some(tmp_path: Path) -> None:
+    detector = {"use": "tests.assembly.test_words:WithClasses"}
+    assert objects_of(tmp_path, detector=detector) == {"Pallet": "Pallet", "Forklift": "Forklift"}
+
+    found = objects_of(tmp_path, detector=detector, labels={"prompts": {"Forklift": "lift truck"}})
+
+    assert found == {"lift truck": "Forklift", "Pallet": "Pallet"}
 
 
 def test_without_an_ontology_one_is_made_of_the_words(tmp_path: Path) -> None:

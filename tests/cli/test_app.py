@@ -139,6 +139,8 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("run", "empty"), "at empty"),
         (("run", "rtsp://cam/1"), "rtsp://cam/1 is a live stream: record it first"),
         (("run", "config.yaml", "other.yaml"), "config.yaml, other.yaml: are two configs"),
+        (("run",), "nothing to label: name a config, a video or a folder; `prelabel run --demo` needs neither"),
+        (("run", "--demo", "clips"), "--demo: labels a video of its own: leave out clips, or --demo"),
         (("run", "clips", "--weights", "yolo1n"), "did you mean 'yolo11n'"),
     ],
 )
@@ -215,6 +217,14 @@ def test_a_video_is_labelled_without_a_config(folder, prelabel, capsys):
     assert report["model"]["name"] == "demo"
 
 
+@pytest.mark.slow
+def test_the_demo_needs_no_file(folder, prelabel):
+    assert prelabel("run", "--demo", "--stride", "10", "--output", "shown") == 0
+    report = json.loads((folder / "shown" / "report.json").read_text())
+    assert [task["title"] for task in report["tasks"]] == ["demo.mp4"]
+    assert (folder / "shown" / "demo.labels.json").exists()
+
+
 def test_the_command_that_a_run_without_a_config_prints_writes_the_same_as_a_config(folder, prelabel, capsys):
     own = ("--set", "detector.use=mine.py:Steady", "--set", "frames=warn")
     assert prelabel("run", "clips", *own, "--conf", "0.7", "--tracks", "--stride", "3", "--output", "my out") == 0
@@ -226,6 +236,15 @@ def test_the_command_that_a_run_without_a_config_prints_writes_the_same_as_a_con
         ["detector.use=mine.py:Steady", "frames=warn"],
         {"conf": 0.7, "tracks": True, "stride": 3, "output": Path("my out")},
     )
+    assert prelabel("run", "prelabel.yaml") == 0
+    assert "already done" in capsys.readouterr().err
+
+
+def test_a_config_that_names_what_a_run_chose_itself_does_not_detect_again(folder, prelabel, capsys):
+    assert prelabel("run", "clips", "--weights", "demo", "--stride", "10") == 0
+    (printed,) = re.findall(r"to keep this as a config: prelabel (.*)", capsys.readouterr().err)
+    assert prelabel(*shlex.split(printed)) == 0
+    assert load_config(Path("prelabel.yaml")).detector.use == "torchvision"
     assert prelabel("run", "prelabel.yaml") == 0
     assert "already done" in capsys.readouterr().err
 

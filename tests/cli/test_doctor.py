@@ -19,7 +19,7 @@ from prelabel.cli.doctor import (
 )
 from prelabel.errors import ReadError
 from prelabel.media import torchcodec
-from tests.encord_server.signing import KeyPair
+from prelabel.testing.encord_server.signing import KeyPair
 
 
 @pytest.fixture(scope="module")

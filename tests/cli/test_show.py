@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from prelabel.cli.show import show_entries, show_findings, show_paths, show_repo
 from prelabel.errors import ConfigError
 from prelabel.plugins.protocols import SkippedTask
 from prelabel.store.ledger import Entry
-from prelabel.store.report import RunReport, Score, TaskReport
+from prelabel.store.report import Price, RunReport, Score, TaskReport, WorkerReport, count_devices
 
 
 def report(*tasks: TaskReport, **more) -> RunReport:
@@ -61,6 +62,22 @@ def test_what_became_no_label_is_said_with_its_reason(capsys):
     dropped = {"low_confidence": 1200, "unmapped": 3}
     show_report(report(TaskReport("a", "a", "done", dropped=dropped), TaskReport("b", "b", "done", dropped=dropped)))
     assert "2,400 low confidence, 6 unmapped" in capsys.readouterr().err
+
+
+def test_the_cost_counts_the_devices_of_all_workers(capsys, tmp_path):
+    workers = tuple(WorkerReport(str(n), "host", "cuda:0", tasks=1, frames=9, busy=1.0) for n in range(3))
+    of_all = {"workers": workers, "num_devices": count_devices(workers, 1.0), "price": Price(1200.0, "EUR")}
+    paid = report(TaskReport("a", "a", "done"), **of_all)
+    show_report(paid)
+    assert "cost 1.00 EUR: 0.001 GPU-hours at 1,200.00" in capsys.readouterr().err
+    paid.write(tmp_path / "report.json")
+    values = json.loads((tmp_path / "report.json").read_text())
+    assert (values["cost"], values["device_hours"], values["price"]) == (1.0, 0.0008, asdict(paid.price))
+    assert RunReport.read(tmp_path / "report.json") == paid
+    on_cpus = [replace(worker, host=host, device="cpu") for worker, host in zip(workers, "aab", strict=True)]
+    assert count_devices(on_cpus, 0.0) == 2
+    show_report(report(TaskReport("a", "a", "done")))
+    assert "cost" not in capsys.readouterr().err
 
 
 def test_one_thing_is_counted_in_the_singular(capsys):
@@ -121,7 +138,7 @@ def test_a_run_that_got_nowhere_has_no_empty_table(capsys):
 @pytest.mark.parametrize(
     ("statuses", "verdict"),
     [
-        (("ok", "ok"), "ready: prelabel run configs/demo.yaml works here\n"),
+        (("ok", "ok"), "ready: prelabel run --demo works here\n"),
         (("ok", "warn"), "works here; see the notes above for what does not"),
         (("missing", "warn"), "not ready: nothing runs here without: part 0"),
     ],

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from prelabel.cli import app as cli
-from tests.encord_server import AGENT, ANNOTATE
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import AGENT, ANNOTATE
+from prelabel.testing.encord_server.populated import Platform
 from tests.kept import write_grey_clip
 
 pytestmark = pytest.mark.timeout(120)
@@ -110,13 +110,15 @@ VALUES = [
     ("source.ontology=list.json", "list.json"),
     ("source.ontology=clips", "clips: cannot be read"),
     ("source.truth=nowhere.json", "source.truth: nowhere.json: there is no such file"),
+    ("source.truth=list.json", "source.truth: list.json: got a list, expected COCO"),
+    ("source.truth=mine.py", "source.truth: mine.py: is not JSON"),
     ("source.output=mine.py", "mine.py is a file, expected a folder"),
     ("source.output=mine.py/out", "mine.py is a file, expected a folder"),
     ("source.preview=film", "source.preview: got 'film'"),
     ("reader.stride=0", "reader.stride: got 0, expected 1 or more"),
     ("reader.stride=2.5", "reader.stride: got 2.5"),
     ("reader.stride=.nan", "reader.stride: got nan"),
-    ("reader.use=vlc", "known: decord, images, pyav, torchcodec"),
+    ("reader.use=vlc", "known: decord, images, nvdec, pyav, torchcodec"),
     ("reader.device=tpu", "reader.device: got 'tpu', expected text of the form auto|cpu|cuda|cuda:N"),
     ("reader={use: pyav, device: cuda}", "reader.use: pyav, device cuda: it decodes on the CPU"),
     ("reader.frame_ranges=[[9, 1]]", "frame_ranges: got [9, 1]"),
@@ -145,7 +147,9 @@ VALUES = [
     ("labels.classes={Pedestrain: A}", "did you mean 'Pedestrian'"),
     ("labels.classes=[A]", "labels.classes: got ['A']"),
     ("labels.classes={Pedestrian: null, Vehicle: null}", "class"),
-    ("labels.prompts={Lorry: [truck, '']}", "labels: prompts.Lorry: got an empty word"),
+    ("labels.prompts={Lorry: [truck, '']}", "labels.prompts.Lorry.1: is empty, expected a name"),
+    ("labels.classes={Pedestrian: ''}", "labels.classes.Pedestrian: is empty, expected a name"),
+    ("labels.zones.include=[[[0, 0], [1, 1]]]", "labels.zones.include.0: got [[0, 0], [1, 1]], expected 3 or more"),
     ("labels.prompts={Lorry: truck, Van: [truck]}", "labels: prompts: 'truck' stands for 'Lorry' and 'Van'"),
     ("labels.prompts=[truck]", "labels.prompts: got ['truck'], expected a mapping"),
     ("labels.prompts={Lorry: truck}", "labels.prompts: this detector has fixed classes (Pedestrian, Vehicle"),
@@ -162,6 +166,10 @@ VALUES = [
     ("sink.use=mine.py:NoDetect", "lacks `write(task, info, detections)`"),
     ("classifier={use: 'mine.py:Fine'}", "detector and classifier"),
     ("on_failure.pathway=Trouble", "on_failure: "),
+    ("report.gpu_hour_price=-1", "report.gpu_hour_price: got -1"),
+    ("report.gpu_hour_price=2.50 USD", "report.gpu_hour_price: got '2.50 USD'"),
+    ("report.price=2.5", "report.price: is not a key of the config: did you mean "),
+    ("report.pictures=-1", "report.pictures: got -1"),
     ("retries.atempts=3", "retries.atempts: is not a key of the config: did you mean 'attempts'"),
     ("labels.size.min_sid_px=3", "labels.size.min_sid_px: is not a key of the config: did you mean 'min_side_px'"),
 ]

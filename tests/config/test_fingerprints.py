@@ -34,8 +34,8 @@ def config_of(**sections: object) -> Config:
 
 def test_every_key_of_every_section_says_what_it_affects() -> None:
     sections = [each for base in (Section, PluginSection) for each in base.__subclasses__()]
-    nested = {"source", "reader", "detector", "classifier", "agent", "labels", "tracker", "sink", "workers"}
-    nested |= {"retries", "on_failure", "when", "pathway", "otherwise"}  # the last three: keys of a rule
+    nested = {"source", "reader", "detector", "classifier", "agent", "labels", "tracker", "refine", "sink", "workers"}
+    nested |= {"retries", "on_failure", "report", "when", "pathway", "otherwise"}  # the last three: keys of a rule
     silent = [
         f"{section.__name__}.{key}"
         for section in sections
@@ -52,6 +52,7 @@ SAME = [
     {"detector": {"weights": "demo", "batch_size": 2, "replicas": 3}},
     {"labels": {"if_begun": "skip", "max_row_mb": 1}},
     {"retries": {"attempts": 5}},
+    {"report": {"gpu_hour_price": 2.5, "pictures": 0}},
     {"pathway": "Annotate"},
 ]
 OTHER = [
@@ -96,6 +97,22 @@ def test_a_plugin_s_own_options_say_what_they_affect() -> None:
         "prompt": "which?",
     }
     assert values_affecting(section, Affects.LABELS, plugin=plugin) == {"conf": 0.4}
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        {"weights": "yolo11n"},
+        {"weights": "yolo11n", "use": "ultralytics"},
+        {"weights": "yolo11n", "imgsz": 640, "iou": 0.7, "half": "auto", "classes": None},
+    ],
+)
+def test_a_config_that_names_defaults_has_the_same_values(detector: dict[str, object]) -> None:
+    config = config_of(detector=detector)
+    values = values_affecting(config.detector, Affects.DETECTIONS, plugin=detector_plugin(config, Path()))
+    assert values.pop("use") == "ultralytics"
+    assert values.pop("weights") == "yolo11n"
+    assert not values.keys() & {"imgsz", "iou", "half", "classes"}
 
 
 def test_prices_and_pace_of_a_service_ask_it_nothing_again() -> None:

@@ -151,6 +151,12 @@ def test_words_choose_a_model_that_takes_them(write):
     assert config.labels.nms_iou == 0.7
 
 
+def test_words_go_to_a_checkpoint_that_the_command_line_names(write):
+    config = load_configs(write(), (), {"words": "pallet", "weights": "yoloe-11s.pt"})[0]
+    assert config.detector.use == "ultralytics"
+    assert config.detector.options == {"weights": "yoloe-11s.pt", "words": ["pallet"]}
+
+
 def test_words_leave_the_model_and_the_overlap_that_the_file_names(write):
     text = "source: {path: a.mp4}\ndetector: {use: transformers, weights: here}\nlabels: {nms_iou: 0.9}\n"
     config = load_configs(write(text), (), {"words": "pallet"})[0]

@@ -56,6 +56,8 @@ GOOD = {
     "a sink": FOLDER | {"sink": {"use": "mine.py:Sink"}, "frames": "warn"},
     "one threshold": FOLDER | {"labels": {"conf": 0.4}},
     "a classifier": CLASSIFIER,
+    "masks": FOLDER | {"refine": {"weights": "facebook/sam2.1-hiera-tiny", "objects": ["Pedestrian"]}},
+    "one's own masks": FOLDER | {"refine": {"use": "mine.py:Mine", "threshold": 3}},
 }
 BAD = {
     "a stage of stages": STAGES | {"source": {"project_hash": "x", "stage": "Sort"}},
@@ -80,6 +82,8 @@ BAD = {
     "unknown option of a built-in detector": FOLDER | {"detector": {"use": "ultralytics", "weights": "a", "cnf": 1}},
     "an option that neither built-in has": FOLDER | {"detector": {"weights": "yolo11n", "treshold": 1}},
     "confidence past 1": FOLDER | {"detector": {"use": "ultralytics", "weights": "a", "conf": 25}},
+    "masks of a classifier": CLASSIFIER | {"refine": {"weights": "a"}},
+    "unknown option of masks": FOLDER | {"refine": {"use": "sam2", "weights": "a", "threshold": 1}},
     "stride of 0": FOLDER | {"reader": {"stride": 0}},
     "no such device": FOLDER | {"reader": {"device": "gpu"}},
     "unknown policy": FOLDER | {"frames": "lenient"},
@@ -93,6 +97,7 @@ FOUND_BY_THE_DETECTOR = {
     "unknown option of a built-in classifier",
     "unknown option of a built-in detector",
     "an option that neither built-in has",
+    "unknown option of masks",
     "confidence past 1",
 }
 

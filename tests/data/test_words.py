@@ -7,7 +7,7 @@ import pytest
 from prelabel.data.ontology import Ontology
 from prelabel.data.words import words_to_find
 from prelabel.errors import ConfigError, OntologyError
-from tests.encord_server.ontologies import editor, ontology_object
+from prelabel.testing.encord_server.ontologies import editor, ontology_object
 
 
 def ontology(*objects: dict) -> Ontology:

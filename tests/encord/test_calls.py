@@ -10,8 +10,8 @@ from prelabel.encord.connection import connect
 from prelabel.encord.project import EncordProject
 from prelabel.errors import AccountError, OutageError, SaveError
 from prelabel.runtime.backoff import Backoff
-from tests.encord_server import MalformedJson, Refusal, Status
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import MalformedJson, Refusal, Status
+from prelabel.testing.encord_server.populated import Platform
 
 pytestmark = pytest.mark.usefixtures("encord_environment")
 

@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from prelabel.encord.connection import connect, read_key
 from prelabel.errors import AccountError
 from prelabel.runtime.backoff import Backoff
-from tests.encord_server import AGENT, MalformedJson, Status
-from tests.encord_server.populated import Platform
-from tests.encord_server.signing import KeyPair
+from prelabel.testing.encord_server import AGENT, MalformedJson, Status
+from prelabel.testing.encord_server.populated import Platform
+from prelabel.testing.encord_server.signing import KeyPair
 from tests.reach import reach
 
 pytestmark = pytest.mark.usefixtures("encord_environment")

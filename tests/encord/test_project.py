@@ -4,10 +4,10 @@ import pytest
 
 from prelabel.encord.project import labels_as_sent
 from prelabel.errors import AccountError
-from tests.encord_server import AGENT, ANNOTATE
-from tests.encord_server.ontologies import editor, ontology_object
-from tests.encord_server.populated import Platform
-from tests.encord_server.records import Pathway, Stage
+from prelabel.testing.encord_server import AGENT, ANNOTATE
+from prelabel.testing.encord_server.ontologies import editor, ontology_object
+from prelabel.testing.encord_server.populated import Platform
+from prelabel.testing.encord_server.records import Pathway, Stage
 from tests.reach import reach
 
 pytestmark = pytest.mark.usefixtures("encord_environment")

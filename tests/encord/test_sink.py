@@ -20,10 +20,7 @@ from prelabel.encord.source import EncordSource
 from prelabel.errors import LabelError, RowTooLargeError, SaveError, TakenError
 from prelabel.labels.row.write import write_detections
 from prelabel.store.source import RowOptions
-from tests.builders import video_detections
-from tests.encord.test_source import pictures, replace_clip
-from tests.encord_fixtures import NUM_FRAMES, ConnectAs
-from tests.encord_server import (
+from prelabel.testing.encord_server import (
     AGENT,
     ANNOTATE,
     LostAnswer,
@@ -32,10 +29,13 @@ from tests.encord_server import (
     ResetInsideBody,
     Status,
 )
-from tests.encord_server.faults import CarryOut
-from tests.encord_server.populated import Platform
-from tests.encord_server.records import DataUnit, Json, LabelRow
-from tests.encord_server.wire import Answer
+from prelabel.testing.encord_server.faults import CarryOut
+from prelabel.testing.encord_server.populated import Platform
+from prelabel.testing.encord_server.records import DataUnit, Json, LabelRow
+from prelabel.testing.encord_server.wire import Answer
+from tests.builders import video_detections
+from tests.encord.test_source import pictures, replace_clip
+from tests.encord_fixtures import NUM_FRAMES, ConnectAs
 from tests.reach import encord_source, map_of_roads, reach
 
 pytestmark = [

@@ -11,8 +11,7 @@ from prelabel.encord.project import WaitingTask
 from prelabel.encord.source import EncordSource
 from prelabel.errors import AccountError, FetchError, SaveError
 from prelabel.plugins.protocols import SkippedTask
-from tests.encord_fixtures import NUM_FRAMES
-from tests.encord_server import (
+from prelabel.testing.encord_server import (
     AGENT,
     ANNOTATE,
     COMPLETE,
@@ -23,8 +22,9 @@ from tests.encord_server import (
     Truncated,
     download_of,
 )
-from tests.encord_server.populated import Platform
-from tests.encord_server.records import DataUnit
+from prelabel.testing.encord_server.populated import Platform
+from prelabel.testing.encord_server.records import DataUnit
+from tests.encord_fixtures import NUM_FRAMES
 from tests.reach import encord_source
 
 pytestmark = pytest.mark.usefixtures("encord_environment")

@@ -13,9 +13,9 @@ from prelabel.config.load import check_config
 from prelabel.errors import ConfigError
 from prelabel.evaluate.edits import Edits
 from prelabel.evaluate.evaluate import EvaluateOptions, evaluate_run
+from prelabel.testing.encord_server import AGENT, ANNOTATE, COMPLETE
+from prelabel.testing.encord_server.populated import Platform
 from tests.encord_fixtures import NUM_FRAMES
-from tests.encord_server import AGENT, ANNOTATE, COMPLETE
-from tests.encord_server.populated import Platform
 from tests.kept import BOX, assembly_of, make_media, run, write_grey_clip
 
 pytestmark = [

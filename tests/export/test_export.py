@@ -121,7 +121,8 @@ def test_encord_label_rows_load_in_the_sdk(ran, tmp_path):
 def test_frames_are_those_with_labels_or_every_nth(ran, tmp_path):
     labels = {"conf": {"other": 0.2, "thing": 0.9}}  # leaves a label on even frames alone
     for frames, expected in (("labelled", [0, 2, 4]), ("4", [0, 4]), ("1", [0, 1, 2, 3, 4, 5])):
-        export_run(assembly_of(*ran, labels=labels), "coco", tmp_path / frames, frames=frames)
+        paths = export_run(assembly_of(*ran, labels=labels), "coco", tmp_path / frames, frames=frames)
+        assert paths == [tmp_path / frames / "coco.json", tmp_path / frames / "images"]
         images = json.loads((tmp_path / frames / "coco.json").read_text())["images"]
         assert [image["frame_index"] for image in images if image["video"] == "first.mp4"] == expected
         written = {path.name for path in (tmp_path / frames / "images" / "first.mp4").iterdir()}
@@ -132,6 +133,12 @@ def test_a_run_without_labels_has_no_labelled_frames(ran, tmp_path):
     export_run(assembly_of(*ran, labels={"conf": 0.99}), "yolo", tmp_path / "set", frames="labelled")
     assert (tmp_path / "set" / "train.txt").read_text() == ""
     assert not (tmp_path / "set" / "images").exists()
+
+
+@pytest.mark.parametrize("format", ["encord", "labelstudio"])
+def test_a_format_without_images_says_so(ran, tmp_path, format):
+    with pytest.raises(ConfigError, match=f"--frames: {format} writes no images"):
+        export_run(assembly_of(*ran), format, tmp_path / "set", frames="labelled")
 
 
 def test_a_frame_is_the_videos_own(tmp_path):

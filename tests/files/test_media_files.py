@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from prelabel.files.media_files import is_animated, kind_of_bytes, media_kind
+from prelabel.errors import ReadError
+from prelabel.files.media_files import kind_of_bytes, kind_to_read, media_kind
 
 STREAM = b"G" + b"\0" * 187
 
@@ -51,12 +52,43 @@ def test_first_bytes_say_what_a_file_of_unknown_suffix_is(tmp_path: Path, head: 
     assert media_kind(path) == kind_of_bytes(head) == kind
 
 
-def test_animated_images_are_told_from_stills(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 100, 200)]
-    for suffix in ("gif", "png"):
-        frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:])
-        frames[0].save(tmp_path / f"still.{suffix}")
-        assert is_animated(tmp_path / f"moving.{suffix}")
-        assert not is_animated(tmp_path / f"still.{suffix}")
+def write_frames(path: Path, num_frames: int) -> Path:
+    first, *others = (Image.new("RGB", (8, 8), (80 * shade, 0, 0)) for shade in range(num_frames))
+    first.save(path, save_all=num_frames > 1, append_images=others)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png"])
+def test_an_image_that_moves_is_read_as_a_video(tmp_path: Path, suffix: str) -> None:
+    assert kind_to_read(write_frames(tmp_path / f"moving.{suffix}", 3)) == "video"
+    assert kind_to_read(write_frames(tmp_path / f"still.{suffix}", 1)) == "images"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "said"),
+    [
+        ("webp", "is an animation, and no reader shows more than its first frame: convert it to MP4"),
+        ("avif", "is an animation, and no reader shows more than its first frame: convert it to MP4"),
+        ("tif", "holds 3 images, and no reader shows more than the first: split it"),
+    ],
+)
+def test_an_image_whose_other_frames_nobody_would_see_is_refused(tmp_path: Path, suffix: str, said: str) -> None:
+    assert kind_to_read(write_frames(tmp_path / f"still.{suffix}", 1)) == "images"
+    with pytest.raises(ReadError, match=f"^moving.{suffix}: {said}$"):
+        kind_to_read(write_frames(tmp_path / f"moving.{suffix}", 3))
+
+
+def test_a_smaller_version_in_a_tiff_is_no_page(tmp_path: Path) -> None:
+    path = tmp_path / "scan.tif"
+    thumbnail = Image.new("RGB", (4, 4))
+    thumbnail.encoderinfo = {"tiffinfo": TiffImagePlugin.ImageFileDirectory_v2()}
+    thumbnail.encoderinfo["tiffinfo"][254] = 1
+    Image.new("RGB", (8, 8)).save(path, save_all=True, append_images=[thumbnail])
+    assert kind_to_read(path) == "images"
+
+
+def test_content_decides_over_the_suffix_of_an_image(tmp_path: Path) -> None:
+    (tmp_path / "film.jpg").write_bytes(b"\0\0\0\x20ftypisom")
     (tmp_path / "damaged.gif").write_bytes(b"GIF89a")
-    assert not is_animated(tmp_path / "damaged.gif")
+    assert kind_to_read(tmp_path / "film.jpg") == "video"
+    assert kind_to_read(tmp_path / "damaged.gif") == "images"

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from prelabel.data.boxes import paired_iou
 from prelabel.data.frames import VideoInfo
-from prelabel.labels.keyframes import MAX_SPAN, Keyframes, KeyframeStats, keep_keyframes, select_keyframes, smooth_boxes
+from prelabel.labels.keyframes import (
+    MAX_SPAN,
+    Keyframes,
+    KeyframeStats,
+    fit_locally,
+    keep_keyframes,
+    runs,
+    select_keyframes,
+    smooth_boxes,
+)
 from tests.labelling import detections
 
 VIDEO = VideoInfo(width=640, height=360, num_frames=400, average_fps=25.0, duration_seconds=16.0)
@@ -157,3 +166,23 @@ def test_smoothed_values_are_those_of_weighted_lines():
         weight = np.exp(-0.25 * ((seconds[near] - at) / sigma) ** 2)  # polyfit squares its weights
         line = np.polyfit(seconds[near] - at, xs[near], 1, w=weight)
         assert smooth[row] == pytest.approx(max(line[1], 0), abs=1e-3)
+
+
+def test_a_box_exactly_three_sigmas_away_still_counts():
+    places, values = np.arange(8.0), np.array([0.0] * 4 + [10.0] * 4)
+    smooth = fit_locally(places, values[:, None], sigma=1.0)[:, 0]
+    near = np.arange(1, 8)  # from place 4
+    line = np.polyfit(places[near] - 4, values[near], 1, w=np.exp(-0.25 * (places[near] - 4) ** 2))
+    assert smooth[4] == pytest.approx(line[1])
+
+
+def test_a_box_that_smoothing_would_move_out_of_the_frame_stays():
+    leaving = track([0, 300, 600, 600])
+    smooth = smooth_boxes(leaving, VIDEO, 0.08)  # its line ends at 669 of 640 pixels
+    assert smooth[3].tolist() == leaving.xyxy[3].tolist()
+    assert smooth[1].tolist() != leaving.xyxy[1].tolist()
+
+
+def test_a_frame_without_the_thing_ends_a_run_however_near_the_next_is():
+    tracked = track([0, 0], frames=[0, 2], looked_at=[0, 1, 2, 4, 6, 8])
+    assert [rows.tolist() for rows in runs(tracked)] == [[0], [1]]

@@ -9,10 +9,12 @@ from prelabel.media.choose import MachineFacts, probe_machine, select_reader
 from prelabel.media.index import index_video
 from tests.media.conftest import BuildClip
 
-NO_GPU = MachineFacts(0, "there is no GPU", "there is no GPU")
-BOTH = MachineFacts(2, None, None)
-PYPI = MachineFacts(1, "the installed decord has no GPU 0", None)
-NEITHER = MachineFacts(1, "the installed decord has no GPU 0", "FFmpeg's libraries are not installed")
+NO_GPU = MachineFacts(0, *["there is no GPU"] * 3)
+NOT_INSTALLED = "PyNvVideoCodec is not installed"
+ALL = MachineFacts(2, None, None, None)
+BOTH = MachineFacts(2, None, None, NOT_INSTALLED)
+PYPI = MachineFacts(1, "the installed decord has no GPU 0", None, NOT_INSTALLED)
+NEITHER = MachineFacts(1, "the installed decord has no GPU 0", "FFmpeg's libraries are not installed", NOT_INSTALLED)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,9 @@ NEITHER = MachineFacts(1, "the installed decord has no GPU 0", "FFmpeg's librari
         ("h264", PYPI, "auto", "torchcodec", "cuda:0", "decord does not: the installed decord has no GPU 0"),
         ("h264", NEITHER, "auto", "pyav", "cpu", "torchcodec: FFmpeg's libraries are not installed"),
         ("h264 BT.709", BOTH, "cuda", "pyav", "cpu", "torchcodec: it names its colours"),
+        ("h264 BT.709", ALL, "cuda", "nvdec", "cuda:0", "torchcodec does not: it names its colours"),
+        ("h264 TS", ALL, "auto", "nvdec", "cuda:0", "torchcodec does not: its container is mpegts"),
+        ("h264 10-bit", ALL, "auto", "pyav", "cpu", "nvdec: its pixels are yuv420p10le"),
         ("h264 TS", BOTH, "auto", "pyav", "cpu", "torchcodec: its container is mpegts"),
         ("h264 10-bit", BOTH, "auto", "pyav", "cpu", "the GPU does not decode h264 with pixels of yuv420p10le"),
         ("hevc 10-bit", BOTH, "auto", "torchcodec", "cuda:0", "its components have 10 bits"),

@@ -51,6 +51,7 @@ REFUSED = {
     },
     "torchcodec": {
         "h264 AVI",
+        "h264 intra refresh",
         "h264 TS",
         "h264 joined TS",
         "h264 lost start",

@@ -30,7 +30,7 @@ def test_a_file_with_too_long_a_gop_for_the_budget_is_refused(clip: BuildClip):
         ("h264 edit list", "it holds frames that are not shown"),
         ("h264 10-bit", "its components have 10 bits"),
         ("h264 mirrored", "it is mirrored"),
-        ("h264 raw", "its packets carry no times"),
+        ("h264 raw", "its times do not tell its frames, which had to be counted"),
         ("av1", "its codec is av1"),
     ],
 )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.frame_numbers import build_corpus, judge, shown_by_ffmpeg, shown_by_pyav
+from benchmarks.corpus import build_corpus, build_file
+from benchmarks.frame_numbers import judge, shown_by_ffmpeg, shown_by_pyav
 from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import Media
 from prelabel.media.choose import choose_reader
@@ -57,6 +58,28 @@ def test_a_stride_over_repeated_times_keeps_the_numbers(tmp_path: Path):
     recipe = Recipe(suffix=".mpg", codec="mpeg1video", options={"g": "12", "bf": "2", "b": "200000"}, num_frames=60)
     path = write_clip(tmp_path / "small.mpg", recipe).path
     assert judge(path, "pyav", [list(range(60))]) == "equal"
+
+
+def test_keyframes_that_the_file_marks_and_the_decoder_does_not_find_are_no_place_to_begin(tmp_path: Path):
+    path = build_file(tmp_path, "h261", "plain", "mkv")
+    assert path is not None
+    index = index_video(path)
+    assert (index.has_true_keyframes, index.seek_points.tolist()) == (False, [0, 12, 24, 36, 48, 60, 64])
+    assert [judge(path, reader, [list(range(75))]) for reader in ("pyav", "parallel")] == ["equal", "equal"]
+
+
+def test_times_in_the_order_of_decoding_do_not_number_frames(tmp_path: Path):
+    path = build_file(tmp_path, "hevc-pyramid", "stored-order", "mp4")
+    assert path is not None
+    assert index_video(path).is_counted
+    assert judge(path, "pyav", [shown_by_pyav(path), shown_by_ffmpeg(path)]) == "equal"
+
+
+def test_a_recording_that_lost_packets_is_read_in_the_order_of_the_decoder(tmp_path: Path):
+    path = build_file(tmp_path, "h264-slices", "lost-gop", "mp4")
+    assert path is not None
+    assert index_video(path).is_counted
+    assert judge(path, "pyav", [shown_by_pyav(path), shown_by_ffmpeg(path)]) == "equal"
 
 
 def test_the_larger_of_two_video_streams_is_read_and_the_other_is_named(tmp_path: Path):

@@ -93,7 +93,7 @@ def test_a_picture_that_cannot_be_read_is_named_after_all_others(damage: str, tm
 
 def test_files_none_of_which_is_a_picture_are_refused(tmp_path: Path):
     (tmp_path / "a.jpg").write_text("no picture")
-    with pytest.raises(ReadError, match=r"^a.jpg: not an image that Pillow can open \(1 files, none can\)"):
+    with pytest.raises(ReadError, match=r"^a.jpg: not an image that Pillow can open$"):
         ImageReader(Media("images", (tmp_path / "a.jpg",))).__enter__()
 
 

@@ -109,7 +109,7 @@ def test_there_is_a_stream_for_each_core_but_no_more_than_a_batch_has_frames(fou
 
 def test_streams_are_a_line_of_the_config(four_cores):
     def parts(**section: object):
-        values = {"source": {"use": "demo"}, "detector": {"weights": "demo", "device": "cpu", **section}}
+        values = {"source": {"use": "demo"}, "detector": {"weights": "demo_shapes", "device": "cpu", **section}}
         return assemble(check_config(values, "test"), None).detection
 
     assert isinstance(parts().detector, ReplicatedDetector)

@@ -11,8 +11,8 @@ from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import run_config
 from prelabel.config.load import load_config
 from prelabel.run.checks import run_checks
-from tests.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW, Status
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW, Status
+from prelabel.testing.encord_server.populated import Platform
 
 pytestmark = [
     pytest.mark.usefixtures("encord_environment"),

@@ -12,9 +12,9 @@ from prelabel.cli.commands import run_config
 from prelabel.config.load import check_config
 from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
+from prelabel.testing.encord_server import AGENT, ANNOTATE, REVIEW, LostAnswer, MalformedJson, Status, Truncated
+from prelabel.testing.encord_server.populated import Platform
 from tests.encord_fixtures import NUM_FRAMES
-from tests.encord_server import AGENT, ANNOTATE, REVIEW, LostAnswer, MalformedJson, Status, Truncated
-from tests.encord_server.populated import Platform
 from tests.running import run_whole
 
 pytestmark = [
@@ -192,16 +192,29 @@ def test_run_whose_stage_cannot_be_listed_is_exit_2(platform: Platform, tmp_path
     assert run_config(config) == 2
 
 
-def test_dry_run_asks_the_platform_for_nothing_that_changes_it(platform: Platform, tmp_path: Path) -> None:
+def two_clips(platform: Platform, folder: Path) -> Path:
+    """Adds a clip to the platform's, and returns a config for both."""
     platform.add_clips(1)
-    (tmp_path / "mine.py").write_text(DETECTOR)
-    config = tmp_path / "config.yaml"
+    (folder / "mine.py").write_text(DETECTOR)
+    config = folder / "config.yaml"
     config.write_text(
-        f"source: {{stage: {AGENT}, project_hash: {platform.project.uuid}, output: {tmp_path / 'out'}}}\n"
+        f"source: {{stage: {AGENT}, project_hash: {platform.project.uuid}, output: {folder / 'out'}}}\n"
         "detector: {use: mine.py:Alternating}\npathway: Annotate 1\n"
     )
-    assert run_config(config, dry_run=True) == 0
+    return config
+
+
+def test_dry_run_asks_the_platform_for_nothing_that_changes_it(platform: Platform, tmp_path: Path) -> None:
+    assert run_config(two_clips(platform, tmp_path), dry_run=True) == 0
     asked = {call.operation for call in platform.server.calls}
     assert asked <= {"get_project", "get_ontology", "list_tasks", "list_label_rows", "get_item", "download"}
     assert len(list((tmp_path / "out" / "dry-run").glob("*.labels.json"))) == 2
     assert not list((tmp_path / "out").rglob("*.mp4"))
+
+
+def test_the_run_after_a_dry_run_fetches_and_detects_nothing_again(platform: Platform, tmp_path: Path) -> None:
+    config = two_clips(platform, tmp_path)
+    assert (run_config(config, dry_run=True), run_config(config)) == (0, 0)
+    tried, done = (json.loads((tmp_path / "out" / place / "report.json").read_text()) for place in ("dry-run", ""))
+    assert [list(task["seconds"]) for task in done["tasks"]] == [["save"]] * 2
+    assert done["instances"] == tried["instances"]

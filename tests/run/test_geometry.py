@@ -20,8 +20,8 @@ from prelabel.reports.run_page import page_of
 from prelabel.run.checks import prepare, run_checks
 from prelabel.store.raw_detections import read_raw
 from prelabel.store.report import RunReport
-from tests.encord_server import AGENT, ANNOTATE
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import AGENT, ANNOTATE
+from prelabel.testing.encord_server.populated import Platform
 from tests.geometries import KEYPOINT_NAMES, disc, skeleton_ontology
 from tests.kept import write_grey_clip
 from tests.labelling import object_json

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.encord_server import EncordServer
+from prelabel.testing.encord_server import EncordServer
 from tests.killing import KillPoint, Scene, every_kind, expected, found
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]

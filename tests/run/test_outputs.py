@@ -24,7 +24,7 @@ def clips(tmp_path: Path) -> Path:
 
 def test_detections_damaged_meanwhile_cost_the_score_and_not_the_report(clips, tmp_path):
     truth = tmp_path / "truth.json"
-    truth.write_text("{}")
+    truth.write_text('{"images": [], "annotations": [], "categories": []}')
     source = {"path": str(clips), "output": str(tmp_path / "out"), "truth": str(truth)}
     assembly = assembly_of(clips, tmp_path / "out", source=source)
     prepare(assembly)

@@ -73,6 +73,20 @@ def assembly_of(folder: Path, *, dry_run: bool = False, **sections: dict) -> Ass
     return assemble(check_config(values, "test.yaml"), folder, dry_run)
 
 
+def test_a_tracker_without_tracks_is_said_to_have_no_effect(folder: Path):
+    add_clip(folder)
+    said = "tracker: has no effect: it links boxes only with labels.instances: tracks"
+    assert run(assembly_of(folder, tracker={"use": "bytetrack"})).warnings == (said,)
+
+
+def test_a_pathway_of_files_is_said_to_have_no_effect(folder: Path):
+    add_clip(folder)
+    assembly = assembly_of(folder, pathway="Annotate 1")
+    said = "pathway: 'Annotate 1' has no effect: files are at no stage, so tasks stay where they are"
+    assert [check.detail for check in run_checks(assembly) if check.name == "pathway"] == [said]
+    assert run(assembly).warnings == (said,)
+
+
 def add_clip(folder: Path, name: str = "clip.mp4", recipe: str = "h264") -> Path:
     (folder / "clips" / name).parent.mkdir(exist_ok=True)
     return write_clip(folder / "clips" / name, RECIPES[recipe]).path

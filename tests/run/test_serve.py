@@ -16,8 +16,8 @@ import requests
 from prelabel.cli.app import main
 from prelabel.run.serve import WorkSignal
 from prelabel.runtime.interrupts import StopSignal
-from tests.encord_server import AGENT, ANNOTATE
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import AGENT, ANNOTATE
+from prelabel.testing.encord_server.populated import Platform
 from tests.processes import Command, command
 from tests.signed import SECRET, notification, signed
 

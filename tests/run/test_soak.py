@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.encord_server import EncordServer
+from prelabel.testing.encord_server import EncordServer
 from tests.killing import Scene
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]

@@ -16,9 +16,9 @@ from prelabel.errors import AccountError, ConfigError
 from prelabel.run.finished import every_task
 from prelabel.run.passes import run_passes
 from prelabel.runtime.interrupts import StopSignal
-from tests.encord_server import AGENT, ANNOTATE, COMPLETE, EncordServer, Status
-from tests.encord_server.ontologies import editor, radio_classification
-from tests.encord_server.records import Project
+from prelabel.testing.encord_server import AGENT, ANNOTATE, COMPLETE, EncordServer, Status
+from prelabel.testing.encord_server.ontologies import editor, radio_classification
+from prelabel.testing.encord_server.records import Project
 from tests.mixed_tasks import MixedTasks
 
 pytestmark = [

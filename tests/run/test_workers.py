@@ -18,17 +18,21 @@ import pytest
 import yaml
 from PIL import Image
 
+from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import run_config
-from prelabel.config.load import check_config
+from prelabel.config.load import check_config, load_config
 from prelabel.config.sections import WorkersSection
 from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, FetchError, PluginError
+from prelabel.labels.row.ready import unlabelled_video
 from prelabel.run.actor import InferenceActor, Job, TaskStarted, _plugin_folder
+from prelabel.run.placement import describe_workers
 from prelabel.run.ray_cluster import divide, import_ray
 from prelabel.run.work import Work
-from prelabel.run.workers import RayWorkers, describe_workers
-from tests.encord_server import EncordServer
-from tests.encord_server.faults import Status
+from prelabel.run.workers import RayWorkers
+from prelabel.store.raw_detections import read_raw
+from prelabel.testing.encord_server import EncordServer
+from prelabel.testing.encord_server.faults import Status
 from tests.kept import write_grey_clip
 from tests.killing import KillPoint, Scene
 
@@ -151,7 +155,9 @@ def rows_of(folder: Path) -> dict[str, list]:
 
 def test_workers_label_as_this_process_does_and_each_knows_what_the_other_has_done(cluster, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert run_config(config_in(folder)) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("prelabel.run.agents.box_labels.write_detections", labels_nothing)
+        assert run_config(config_in(folder)) == 0
     rows, report = rows_of(folder), report_of(folder)
     assert {len(boxes) for boxes in rows.values()} == {12}
     assert len(rows) == 6
@@ -184,6 +190,56 @@ def test_images_of_many_tasks_are_classified_by_workers(cluster, folder, monkeyp
     assert run_config(config) == 0
     answers = {task["title"]: task["instances"] for task in report_of(folder)["tasks"]}
     assert answers == {f"{n}.png": {"bright" if 20 * n + 40 > 127 else "dark": 1} for n in range(9)}
+
+
+FUNCTIONS = """
+import os
+from pathlib import Path
+
+def count(task, media, folder):
+    (Path(folder) / f"pid-{os.getpid()}").touch()
+    return f"{task.title}: {media.info.num_frames}"
+
+def look(task, label_row):
+    return None
+
+def by_kind(task):
+    return "Annotate 1" if (task.kind, task.metadata) == ("video", {}) and task.uuid else None
+"""
+
+
+def config_of_function(here: Path, **agent: str) -> Path:
+    (here / "functions.py").write_text(FUNCTIONS)
+    config = config_in(here, detector=None, agent=agent)
+    config.write_text(config.read_text().replace("detector: null\n", ""))
+    return config
+
+
+def test_a_function_that_gets_nothing_of_the_sdk_runs_in_workers(cluster, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert run_config(config_of_function(folder, use="functions.py:count", folder=str(folder))) == 0
+    report = report_of(folder)
+    assert {task["pathway"] for task in report["tasks"]} == {f"{number}.mp4: 12" for number in range(6)}
+    assert sum(worker["tasks"] for worker in report["workers"]) == 6
+    assert pids_in(folder).isdisjoint({os.getpid()})
+
+
+def test_a_function_in_a_worker_knows_what_the_platform_says_of_its_task(
+    cluster, encord_server: EncordServer, tmp_path: Path, monkeypatch
+):
+    scene = Scene(encord_server, tmp_path, num_tasks=2, workers=1)
+    for name, value in scene.environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "functions.py").write_text(FUNCTIONS)
+    config = scene.config()
+    text = config.read_text().replace(
+        "detector: {use: 'tests.killing:Fixed', batch_size: 5}", "agent: {use: 'functions.py:by_kind'}"
+    )
+    config.write_text(text.replace("pathway: Annotate 1\n", ""))
+    assert run_config(config) == 0
+    assert len(encord_server.world.moves) == 2
+    assert not encord_server.world.downloads
+    assert sum(worker["tasks"] for worker in report_of(tmp_path)["workers"]) == 2
 
 
 MOMENTS = {
@@ -266,9 +322,12 @@ def test_a_worker_labels_what_it_has_detected_so_that_the_run_need_not(folder):
     values = yaml.safe_load(config_in(folder, labels={"instances": "tracks"}).read_text())
     actor = InferenceActor(Job(check_config(values, "test"), folder, {}, None, 1, uses_gpu=False, cache_bytes=10**9))
     (path,) = (folder / "clips").glob("0.mp4")
-    ((result,), status) = actor.infer([Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (path,)))])
-    assert len(result.found.raw.detections) == 12
-    assert len(set(result.found.filtered.detections.instance)) == 1
+    row = unlabelled_video("data")
+    ((result,), status) = actor.infer([Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (path,)), row)])
+    assert len(read_raw(result.found.raw_file).detections) == 12
+    assert len(set(result.found.read_detections().instance)) == 1
+    assert result.found.report.instances == {"thing": 1}
+    assert result.found.row.written.num_instances == 1
     assert TaskStarted("0.mp4", 12, "0.mp4") in status.events
 
 
@@ -412,10 +471,16 @@ def test_the_key_and_links_stay_with_the_run(encord_server: EncordServer, tmp_pa
     assert not [secret for secret in secrets for text in texts if secret in text]
 
 
-def test_each_video_of_a_stage_is_fetched_once_and_workers_have_no_key(
+def labels_nothing(*_: object, **__: object) -> None:
+    pytest.fail("the run makes labels that a worker should have made")
+
+
+def test_each_video_of_a_stage_is_fetched_once_and_its_row_is_made_by_a_worker(
     cluster, encord_server: EncordServer, tmp_path: Path, monkeypatch
 ):
     scene = Scene(encord_server, tmp_path, num_tasks=7, workers=2)
+    monkeypatch.setattr("prelabel.run.agents.box_labels.write_detections", labels_nothing)
+    monkeypatch.setattr("prelabel.run.agents.detection.load_labelled", labels_nothing)
     for name, value in scene.environment.items():
         monkeypatch.setenv(name, value)
     assert run_config(scene.config()) == 0
@@ -435,18 +500,26 @@ def test_a_refused_link_is_replaced(cluster, encord_server: EncordServer, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("sections", "said"),
+    ("workers", "said"),
     [
-        ({}, "2, on Ray, started on this machine"),
-        ({"workers": {}}, "one per GPU, on Ray, started on this machine"),
-        ({"workers": {"address": "auto"}}, "one per GPU, on the Ray cluster at auto"),
-        ({"agent": {"use": "mine.py:Thing"}, "detector": None}, "none: a function of your own runs in the process"),
+        ({"num": 2}, "2, on Ray, started on this machine"),
+        ({}, "one per GPU, on Ray, started on this machine"),
+        ({"address": "auto"}, "one per GPU, on the Ray cluster at auto"),
     ],
 )
-def test_check_says_where_the_model_will_run(folder, sections, said):
-    values = yaml.safe_load(config_in(folder, **sections).read_text())
-    config = check_config({key: value for key, value in values.items() if value is not None}, "test")
-    assert describe_workers(config).startswith(said)
+def test_check_says_where_the_model_will_run(folder, workers, said):
+    assert checked(config_in(folder, workers=workers)).startswith(said)
+
+
+def test_check_says_why_a_function_stays_in_the_run(folder):
+    assert checked(config_of_function(folder, use="functions.py:count", folder="x")).startswith("2, on Ray")
+    said = checked(config_of_function(folder, use="functions.py:look"))
+    assert said == "none: this process calls the function, because it gets label_row"
+
+
+def checked(config: Path) -> str:
+    """What `prelabel check` says of workers."""
+    return describe_workers(assemble(load_config(config), config.parent))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from prelabel.errors import FetchError
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.download import DOWNLOAD_BACKOFF, DownloadLimits, RefusedRedirectError, check_redirect, download
-from tests.encord_server import (
+from prelabel.testing.encord_server import (
     Delay,
     EncordServer,
     ResetInsideBody,
@@ -23,8 +23,8 @@ from tests.encord_server import (
     WrongBytes,
     download_of,
 )
-from tests.encord_server.records import Download, StorageItem
-from tests.encord_server.wire import Answer
+from prelabel.testing.encord_server.records import Download, StorageItem
+from prelabel.testing.encord_server.wire import Answer
 
 
 def limits_with(sleep: Callable[[float], None] = lambda seconds: None, attempts: int = 7) -> DownloadLimits:

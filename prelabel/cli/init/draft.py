@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prelabel.cli.init.class_guess import classes_of_options, known_classes, propose_map
 from prelabel.cli.init.template import one_line, quoted, render_config, yaml_text
-from prelabel.config.base import OnFailureSection, RetriesSection
+from prelabel.config.base import OnFailureSection, ReportSection, RetriesSection
 from prelabel.config.sections import (
     ClassifierSection,
     DetectorSection,
@@ -25,7 +25,6 @@ from prelabel.encord.source import EncordSection
 from prelabel.errors import AccountError, ConfigError, OntologyError, did_you_mean
 from prelabel.files.folder_source import FolderSection
 from prelabel.models.weights import ModelCard, card_names, find_card
-from prelabel.runtime.buckets import as_written
 
 if TYPE_CHECKING:
     from encord.workflow import AgentStage
@@ -51,6 +50,7 @@ _SECTIONS = {
     "sink": SinkSection,
     "retries": RetriesSection,
     "on_failure": OnFailureSection,
+    "report": ReportSection,
 }
 _LABELS_OF = {
     "classifier": {"classification", "classes", "answers", "unmapped", "if_begun", "conf", "max_row_mb"},
@@ -79,7 +79,7 @@ def config_for_media(paths: Sequence[Path], values: Values, path: Path, *, class
     """Returns a config for videos and images on this machine.
 
     Args:
-        paths: files, folders, globs or addresses.
+        paths: files, folders or globs.
         values: values from the user, by section.
         path: where the config will be written.
         classify: use a classifier instead of a detector.
@@ -91,7 +91,7 @@ def config_for_media(paths: Sequence[Path], values: Values, path: Path, *, class
     card, model = _model_values(agent, values, "mobilenet_v2" if classify else "yolo11n")
     names = [] if classify else known_classes(card)
     notes = [f"the model's classes: {', '.join(map(one_line, names))}"] if names else []
-    shown = [as_written(each) for each in paths]
+    shown = [str(each) for each in paths]
     source = {"use": "folder", "path": shown[0] if len(shown) == 1 else shown, "output": "out"}
     what = "An answer for each video and image" if classify else "Boxes for the videos and images"
     return _render(
@@ -244,7 +244,7 @@ def _render(title: str, path: Path, agent: str, values: Values, **parts: object)
     unused_labels = set(LabelsSection.model_fields) - _LABELS_OF[agent]
     if parts.get("classes") or "classes" in labels:
         unused_labels.add("classes")
-    others = ["reader", *(["tracker"] if agent == "detector" else []), "sink", "retries"]
+    others = ["reader", *(["tracker"] if agent == "detector" else []), "sink", "retries", "report"]
     if parts.get("prompts") or "prompts" in labels:
         unused_labels.add("prompts")
     lists = ("source_notes", "label_notes", "pathway_notes", "classes", "prompts", "stages")

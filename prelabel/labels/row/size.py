@@ -23,7 +23,7 @@ def json_pieces(value: Any, depth: int = FRAMES_DEPTH) -> Iterator[bytes]:
     So the whole text of a large row is never in memory at once.
 
     Args:
-        value: of plain JSON types.
+        value: of plain JSON types, or an `orjson.Fragment`.
         depth: levels of objects to split; deeper objects, and the answers of all instances, are one piece each.
 
     >>> list(json_pieces({"a": {"b": [1, 2]}, "c": {}}, depth=1))
@@ -38,6 +38,12 @@ def json_pieces(value: Any, depth: int = FRAMES_DEPTH) -> Iterator[bytes]:
         yield from json_pieces(inner, 0 if key == "object_answers" else depth - 1)
         opening = b","
     yield b"}"
+
+
+def without_fragments(row: LabelRow) -> LabelRow:
+    """Returns a row whose labels may be `orjson.Fragment`s, with the labels themselves."""
+    plain: LabelRow = orjson.loads(orjson.dumps(row))
+    return plain
 
 
 SENT_KEYS = frozenset(
@@ -90,7 +96,7 @@ def check_row_size(row: LabelRow, max_row_bytes: int) -> int:
     num_bytes = row_num_bytes(row)
     if num_bytes <= max_row_bytes:
         return num_bytes
-    sizes = _OwnSizes.measure(row)
+    sizes = _OwnSizes.measure(without_fragments(row))
     raise RowTooLargeError(
         f"label row {row.get('data_title')!r}: got {_mb(num_bytes)} MB, expected {_mb(max_row_bytes)} MB at most "
         f"({_mb(num_bytes - max_row_bytes)} MB too many): {sizes.advice(num_bytes, max_row_bytes)}"

@@ -6,19 +6,18 @@ import math
 import mmap
 import os
 import threading
-import weakref
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prelabel.media.batching import lend
 from prelabel.media.isolation.messages import Batch
 
 if TYPE_CHECKING:
-    import torch
-
     from prelabel.data.frames import FrameBatch
 
 
@@ -68,10 +67,6 @@ class SharedFramePool:
             memory.in_use = True
         return memory.pixels[:num_bytes].reshape(shape)
 
-    def as_tensor(self, array: NDArray[np.uint8]) -> torch.Tensor:
-        """Returns the array itself. This process avoids torch, which takes seconds and hundreds of MB to load."""
-        return cast("torch.Tensor", array)
-
     def free(self, numbers: tuple[int, ...]) -> None:
         """Records that the run no longer holds these blocks."""
         with self._lock:
@@ -89,12 +84,12 @@ class SharedFramePool:
 
         Frames that are not in shared memory are copied there.
         """
-        shape = cast(Shape, tuple(batch.data.shape))
+        shape = cast(Shape, batch.shape)
         with self._lock:
-            memory = self._memory_at(batch.data)
+            memory = self._memory_at(batch.array)
             if memory is None:
                 pixels = self.take(shape)
-                pixels[:] = batch.data if isinstance(batch.data, np.ndarray) else batch.data.numpy(force=True)
+                pixels[:] = batch.array
                 memory = self._memory_at(pixels)
                 assert memory is not None
             handle = None if memory.is_known else memory.handle
@@ -114,9 +109,9 @@ class SharedFramePool:
                 if num_bytes > KEPT_BYTES:
                     self._drop(memory)
 
-    def _memory_at(self, data: object) -> _Memory | None:
+    def _memory_at(self, data: NDArray[np.uint8]) -> _Memory | None:
         """Returns the memory that begins with these pixels; None if there is none."""
-        if not isinstance(data, np.ndarray) or not data.flags.c_contiguous:
+        if not data.flags.c_contiguous:
             return None
         place = data.ctypes.data
         return next((memory for memory in self._memories.values() if memory.pixels.ctypes.data == place), None)
@@ -153,14 +148,12 @@ class MappedFrames:
         self._pixels: dict[int, NDArray[np.uint8]] = {}
         self._freed: deque[int] = deque()
 
-    def tensor(self, batch: Batch, handle: int | None) -> torch.Tensor:
-        """Returns the frames, uint8 (N, H, W, 3), without a copy. Their memory is freed with the tensor.
+    def frames(self, batch: Batch, handle: int | None) -> NDArray[np.uint8]:
+        """Returns the frames, uint8 (N, H, W, 3), without a copy. Their memory is freed with the array.
 
         Raises:
             ValueError: the process described memory that does not exist or is too small.
         """
-        import torch
-
         for number in batch.dropped:
             self._pixels.pop(number, None)
         if handle is not None:
@@ -169,10 +162,7 @@ class MappedFrames:
         pixels = self._pixels.get(batch.memory)
         if pixels is None or min(batch.shape) < 0 or num_bytes > pixels.nbytes:
             raise ValueError(f"frames of shape {batch.shape} do not lie in memory {batch.memory}")
-        array = pixels[:num_bytes].reshape(batch.shape)
-        # Every tensor and view of `array` keeps it alive, so the memory is freed when the last of them is deleted.
-        weakref.finalize(array, self._freed.append, batch.memory).atexit = False
-        return torch.from_numpy(array)
+        return lend(pixels, batch.shape, partial(self._freed.append, batch.memory))
 
     def take_freed(self) -> tuple[int, ...]:
         """Returns the numbers of the memory that was freed since the last call."""

@@ -121,7 +121,7 @@ class IsolatedReader:
             if answer.frame_indices:
                 self._where = f"after frame {answer.frame_indices[-1]}"
             yield FrameBatch(
-                frames.tensor(answer, handle),
+                frames.frames(answer, handle),
                 np.array(answer.frame_indices, np.int64),
                 np.array(answer.pts_seconds, np.float64),
             )

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
 from prelabel.models.classifiers.forward import Preparation, forward
+from prelabel.models.devices import pick_device
 from prelabel.models.networks import (
     StateDict,
     builder_name,
     differing_names,
     import_torchvision,
-    pick_device,
     read_state_dict,
     ready_on,
     unknown_builder,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prelabel.errors import MachineError, WeightsError
 from prelabel.models.classifiers.forward import Preparation, forward
-from prelabel.models.networks import pick_device
+from prelabel.models.devices import pick_device
 from prelabel.models.ultralytics_models import contained, load_checkpoint, names_in_order
 from prelabel.models.weights import resolve_weights
 from prelabel.plugins.protocols import ModelRecord

@@ -11,10 +11,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,11 +22,14 @@ from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.data.geometry import BOXES_ONLY, OutputSpec
 from prelabel.errors import ConfigError, DeviceMemoryError, did_you_mean
-from prelabel.models.detectors.postprocess import Rows, detections_of_rows
-from prelabel.models.networks import DeviceName, pick_device
+from prelabel.models.detectors.host import Rows, detections_of_rows
+from prelabel.models.devices import DeviceName, name_device
 from prelabel.models.weights import Weights, resolve_weights
 from prelabel.plugins.protocols import ModelRecord
 from prelabel.plugins.traits import ModelTraits
+
+if TYPE_CHECKING:
+    import torch
 
 SMALLEST_BATCH, LARGEST_BATCH = 8, 32
 LEAST_GAIN = 1.05
@@ -102,23 +105,37 @@ class NetworkDetector(ABC):
 
     def __init__(self, **options: object) -> None:
         self._options = self.Options.model_validate(options)
-        self._device = pick_device(self._options.device)
+        self.warnings: tuple[str, ...] = ()
+        self._device_name = self._choose_device()
         self._raw_conf = min(self._options.conf, self._options.raw_conf)
         self._geometry_ids: frozenset[int] = frozenset()
         self._batch_sizes: dict[tuple[int, int], int] = {}
-        self.warnings: tuple[str, ...] = ()
         weights = self._resolve_weights()
         facts = self._load(weights)
         self.class_names: Sequence[str] = facts.class_names
         self.traits = ModelTraits(
             model=ModelRecord(weights.name, weights.sha256, weights.licence or facts.licence, facts.engine),
-            batch_size=_CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH,
-            device=str(self._device),
+            batch_size=_CPU_BATCH if self._is_on_cpu else _GPU_BATCH,
+            device=self._device_name,
             conf=self._options.conf,
             raw_conf=self._raw_conf,
             output=facts.output,
             word_passes=facts.word_passes,
         )
+
+    def _choose_device(self) -> str:
+        """Returns the device on which the network runs, `cpu` or `cuda:N`."""
+        return name_device(self._options.device)
+
+    @property
+    def _is_on_cpu(self) -> bool:
+        return self._device_name == "cpu"
+
+    @cached_property
+    def _device(self) -> torch.device:
+        import torch
+
+        return torch.device(self._device_name)
 
     def _resolve_weights(self) -> Weights:
         """Returns the weights that the options name, and fetches them if necessary."""
@@ -148,6 +165,8 @@ class NetworkDetector(ABC):
         """
         if not len(batch):
             return list
+        import torch
+
         with torch.inference_mode():
             try:
                 frames = batch.data.to(self._device, non_blocking=True)
@@ -186,11 +205,11 @@ class NetworkDetector(ABC):
     def replicate(self) -> Self | None:
         """Returns a detector with the same weights for another CPU thread; None on a GPU."""
         replica = copy.copy(self)
-        return replica if self._device.type == "cpu" and replica._replicate() else None
+        return replica if self._is_on_cpu and replica._replicate() else None
 
     def fit_batch(self, height: int, width: int) -> int:
         """Returns the batch size for frames of this size, in pixels. On a GPU it is measured once per frame size."""
-        if self._device.type == "cpu":
+        if self._is_on_cpu:
             return _CPU_BATCH
         size = (height, width)
         if size not in self._batch_sizes:
@@ -260,6 +279,8 @@ def time_batch(
     start: Callable[[FrameBatch], Callable[[], object]], height: int, width: int, device: torch.device, num_frames: int
 ) -> float:
     """Returns the seconds per batch of black frames. As in a run, each batch starts before the last one ends."""
+    import torch
+
     data = torch.zeros((num_frames, height, width, 3), dtype=torch.uint8, device=device)
     indices = np.arange(num_frames)
     batch = FrameBatch(data, indices, indices / 25.0)

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from array_api_compat import array_namespace
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter
 
 from prelabel.data.boxes import Letterbox
+from prelabel.data.detections import Detections
+from prelabel.data.frames import FrameBatch, Frames
 from prelabel.errors import ConfigError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch
+from prelabel.models.detectors.host import (
+    Array,
+    NmsConfig,
+    Pixels,
+    Rows,
+    detections_of_rows,
+    filter_sorted,
+    grey_pixels,
+    letterbox_pixels,
+    move_to_frame,
+    nms_rows,
+    on_host,
+    with_area,
+)
 from prelabel.models.detectors.onnx_formats import (
     FORMATS,
     BoxUnits,
@@ -37,19 +54,12 @@ from prelabel.models.detectors.onnx_graph import (
     Outputs,
     class_names_of,
     read_graph,
+    runs_on_gpu,
 )
-from prelabel.models.detectors.postprocess import (
-    NmsConfig,
-    Rows,
-    copy_table,
-    filter_rows,
-    nms_batched,
-    nms_per_image,
-    rows_of_table,
-    sort_rows,
-)
-from prelabel.models.detectors.preprocess import boxes_from_letterbox, grey_frames, pad_frames, resize_smoothly
-from prelabel.models.weights import Weights, sha256_of
+from prelabel.models.weights import ModelCard, Weights, sha256_of
+
+if TYPE_CHECKING:
+    import torch
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +124,14 @@ class OnnxDetector(NetworkDetector):
     Options: ClassVar[type[DetectorOptions]] = OnnxOptions
     _options: OnnxOptions
 
+    def _choose_device(self) -> str:
+        """Returns the device; `auto` is a CPU where ONNX Runtime does not run on the GPU."""
+        device = super()._choose_device()
+        if device == "cpu" or self._options.device != "auto" or runs_on_gpu():
+            return device
+        self._warn("detector.device: the graph runs in OpenVINO on the CPU: for the GPU install onnxruntime-gpu")
+        return "cpu"
+
     def _resolve_weights(self) -> Weights:
         weights = super()._resolve_weights()
         self._graph = read_graph(weights.path, self._options.input.layout)
@@ -125,13 +143,13 @@ class OnnxDetector(NetworkDetector):
     def _load(self, weights: Weights) -> ModelFacts:
         options, graph = self._options, self._graph
         self._size = _choose_size(graph, options.input.size)
-        self._runner = GraphRunner(graph, weights.path, self._size, self._device, options.engine)
+        self._runner = GraphRunner(graph, weights.path, self._size, self._device_name, options.engine)
         for warning in self._runner.warnings:
             self._warn(warning)
         outputs = self._runner.try_noise()
         form = find_form(outputs)
         names, origin = class_names_of(options.classes, weights, graph.metadata)
-        name = self._choose_format(form, outputs, None if names is None else len(names))
+        name = self._choose_format(weights.card, form, outputs, None if names is None else len(names))
         names = _check_names(names, origin, count_classes(name, form, outputs))
         first_label = int(name == "ssd") if options.first_label is None else options.first_label
         if first_label == 1 and names[0].strip("_").lower() == "background":
@@ -143,7 +161,7 @@ class OnnxDetector(NetworkDetector):
         self._reading = Reading(name, form, *self._size, len(names), first_label, box_units, is_raw)
         self._preparation = _choose_preparation(name, graph, options.input)
         self._mean, self._std = (
-            torch.tensor(values, dtype=torch.float32, device=self._device)
+            self._runner.to_device(np.array(values, np.float32))
             for values in (self._preparation.mean, self._preparation.std)
         )
         self._needs_nms = FORMATS[name].iou is not None
@@ -151,10 +169,15 @@ class OnnxDetector(NetworkDetector):
         self._nms = NmsConfig(self._raw_conf, iou, options.max_det)
         return ModelFacts(names, licence=graph.metadata.get("license"), engine=self._runner.engine)
 
-    def _choose_format(self, form: Form, outputs: Outputs, num_classes: int | None) -> FormatName:
-        """Returns the format that is set, or else the one that the graph shows, with a warning."""
-        if self._options.format != "auto":
-            return settle_detr(self._options.format, form, num_classes)
+    def _choose_format(
+        self, card: ModelCard | None, form: Form, outputs: Outputs, num_classes: int | None
+    ) -> FormatName:
+        """Returns the format that the config or the card sets, or else the one that the graph shows, with a warning."""
+        asked = self._options.format
+        if asked == "auto" and card is not None and card.format is not None:
+            asked = TypeAdapter(FormatName).validate_python(card.format)
+        if asked != "auto":
+            return settle_detr(asked, form, num_classes)
         inputs = [each.name for each in self._graph.inputs]
         name, reason = guess_format(form, outputs, self._graph.metadata, inputs, num_classes, self._size)
         self._warn(f"detector.format: assumed {name}, because of {reason}: set format: {name} if this is right")
@@ -164,35 +187,80 @@ class OnnxDetector(NetworkDetector):
         self.warnings = (*self.warnings, warning)
         _log.warning("%s", warning)
 
+    def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
+        """Detects on a batch, on a CPU without torch, and returns a function that returns the result.
+
+        Raises:
+            DeviceMemoryError: the batch does not fit into the device's memory.
+        """
+        if not self._is_on_cpu or not len(batch):
+            return super().start(batch)
+        found = [rows for part in self._parts(batch.array) for rows in self._rows_of(part)]
+        self._check_class_ids(found)
+        return lambda: [detections_of_rows(rows) for rows in found]
+
+    def _rows_of(self, frames: Pixels) -> list[Rows]:
+        """Returns the kept boxes of each frame, in pixels of the frame."""
+        height, width = frames.shape[1:3]
+        box = self._letterbox(height, width)
+        smooth, is_grey = self._preparation.antialias, self._graph.channels == 1
+        pixels = letterbox_pixels(grey_pixels(frames) if is_grey else frames, box, smooth=smooth)
+        found = on_host(read_boxes(self._runner(self._values(pixels)), self._reading))
+        if self._needs_nms:
+            kept = [nms_rows(prediction, self._reading.num_classes, self._nms) for prediction in found]
+        else:
+            kept = [filter_sorted(rows[np.argsort(-rows[:, 4], kind="stable")], self._nms) for rows in found]
+        return [with_area(move_to_frame(rows, box, height, width)) for rows in kept]
+
+    def _parts(self, frames: Frames) -> list[Frames]:
+        """Returns frames in parts that the graph takes."""
+        size = self._runner.batch or len(frames)
+        return [frames[start : start + size] for start in range(0, len(frames), size)]
+
     def _start(self, frames: torch.Tensor) -> PendingBatch:
+        from prelabel.models.detectors.postprocess import copy_table, rows_of_table
+
         # On a GPU, NMS image by image would wait for the device once per image.
-        table, is_exact = self._table(frames, is_batched=self._device.type != "cpu")
+        table, is_exact = self._table(frames, is_batched=True)
         wait = copy_table(table, is_exact, lambda: self._table(frames, is_batched=False)[0])
 
         def rows() -> list[Rows]:
             found = rows_of_table(wait())
-            self._check_class_ids(np.concatenate([of[:, 5] for of in found]))
+            self._check_class_ids(found)
             return found
 
         return PendingBatch(rows)
 
     def _table(self, frames: torch.Tensor, *, is_batched: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the table of kept boxes in pixels of the frame and, after batched NMS, whether it is exact."""
+        import torch
+
+        from prelabel.models.detectors import postprocess
+
         height, width = frames.shape[1:3]
         box = self._letterbox(height, width)
         tables, flags = [], []
-        for part in frames.split(self._runner.batch or len(frames)):
-            found = read_boxes(self._runner(self._prepare(part, box)), self._reading)
+        for part in self._parts(frames):
+            found = read_boxes(self._runner(self._values(self._pad(part, box))), self._reading)
             if not self._needs_nms:
-                tables.append(filter_rows(sort_rows(found), self._nms))
+                tables.append(postprocess.filter_rows(postprocess.sort_rows(found), self._nms))
             elif is_batched:
-                table, is_exact = nms_batched(found, self._reading.num_classes, self._nms)
+                table, is_exact = postprocess.nms_batched(found, self._reading.num_classes, self._nms)
                 tables.append(table)
                 flags.append(is_exact)
             else:
-                tables.append(nms_per_image(found, self._reading.num_classes, self._nms))
-        table = boxes_from_letterbox(torch.cat(tables), box, height, width)
+                tables.append(postprocess.nms_per_image(found, self._reading.num_classes, self._nms))
+        table = move_to_frame(torch.cat(tables), box, height, width)
         return table, torch.stack(flags).all() if flags else None
+
+    def _pad(self, frames: torch.Tensor, box: Letterbox) -> torch.Tensor:
+        from prelabel.models.detectors import preprocess
+
+        if self._graph.channels == 1:
+            frames = preprocess.grey_frames(frames)
+        if self._preparation.antialias:
+            frames = preprocess.resize_smoothly(frames, box.scaled_height, box.scaled_width)
+        return preprocess.pad_frames(frames, box)
 
     def _letterbox(self, height: int, width: int) -> Letterbox:
         if self._preparation.resize == "stretch":
@@ -200,26 +268,23 @@ class OnnxDetector(NetworkDetector):
         fit = Letterbox.fit_fixed if self._preparation.align == "centre" else Letterbox.fit_top_left
         return fit(height, width, *self._size)
 
-    def _prepare(self, frames: torch.Tensor, box: Letterbox) -> torch.Tensor:
-        """Returns frames in the graph's size and values, (N, H, W, C)."""
-        preparation = self._preparation
-        if self._graph.channels == 1:
-            frames = grey_frames(frames)
-        if preparation.antialias:
-            frames = resize_smoothly(frames, box.scaled_height, box.scaled_width)
-        pixels = pad_frames(frames, box)
+    def _values(self, pixels: Array) -> Array:
+        """Returns pixels (N, H, W, C), 0..255, in the graph's order of channels and its values."""
+        xp, preparation = array_namespace(pixels), self._preparation
         if preparation.channels == "bgr":
-            pixels = pixels.flip(-1)
-        if self._graph.image.dtype == torch.uint8:
+            pixels = xp.flip(pixels, axis=-1)
+        if self._graph.image.dtype == "uint8":
             return pixels
-        values = pixels.float()
+        values = xp.astype(pixels, xp.float32)
         if preparation.scale != 1:
-            values.div_(preparation.scale)
+            values /= preparation.scale
         if (preparation.mean, preparation.std) != (0.0, 1.0):
-            values.sub_(self._mean).div_(self._std)
+            values -= self._mean
+            values /= self._std
         return values
 
-    def _check_class_ids(self, class_ids: np.ndarray) -> None:
+    def _check_class_ids(self, found: Sequence[Rows]) -> None:
+        class_ids = np.concatenate([rows[:, 5] for rows in found])
         num, first = self._reading.num_classes, self._reading.first_label
         wrong = class_ids[(class_ids < 0) | (class_ids >= num)]
         if len(wrong):
@@ -249,7 +314,7 @@ def _choose_preparation(name: FormatName, graph: Graph, options: InputOptions) -
     """Returns the preparation of the format with the changes of the config."""
     changes = options.model_dump(exclude_none=True, exclude={"size", "layout"})
     unfit = [key for key in ("scale", "mean", "std") if key in changes]
-    if graph.image.dtype == torch.uint8 and unfit:
+    if graph.image.dtype == "uint8" and unfit:
         raise ConfigError(f"detector.input.{unfit[0]}: the graph takes uint8 pixels, 0 to 255: leave {unfit[0]} out")
     return replace(FORMATS[name].preparation, **changes)
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import NDArray
 
 from prelabel.errors import ConfigError
+from prelabel.models.detectors.host import Array, on_host
 from prelabel.models.detectors.onnx_graph import SIZES_INPUT, Outputs
+
+if TYPE_CHECKING:
+    import torch
 
 FormatName = Literal["yolov5", "yolov8", "yolov10", "yolox", "rtdetr", "rfdetr", "detr", "ssd"]
 BoxUnits = Literal["pixels", "fractions"]
@@ -138,62 +144,70 @@ class Reading:
     is_raw: bool = False
 
 
-def read_boxes(outputs: Outputs, reading: Reading) -> torch.Tensor:
-    """Returns the boxes in outputs, in pixels of the network's input, in float32.
+def read_boxes(outputs: Outputs, reading: Reading) -> Array:
+    """Returns the boxes in outputs, in pixels of the network's input, in float32, where the outputs are.
 
     Returns:
         For a format that needs NMS, predictions (N, 4 + classes, A), as `nms_per_image` takes them. Otherwise rows
         (N, K, 6): corners, confidence, class id.
     """
-    tensors = [outputs[name].float() for name in reading.form.names]
+    xp = array_namespace(*outputs.values())
+    arrays = [xp.astype(outputs[name], xp.float32) for name in reading.form.names]
     if reading.form.kind == "labelled":
-        return _read_labelled(tensors, reading)
+        return _read_labelled(arrays, reading)
     if reading.form.kind == "queries":
-        return _read_queries(tensors, reading)
-    (table,) = tensors
+        return _read_queries(arrays, reading)
+    (table,) = arrays
     if reading.name == "yolov10":
         return table
     if reading.name == "rtdetr":
         return _read_probabilities(table, reading)
     if reading.name == "yolov8":
         if table.shape[1] > table.shape[2]:  # some tools swap the last two dimensions
-            table = table.transpose(1, 2)
+            table = xp.matrix_transpose(table)
         return table[:, : 4 + reading.num_classes]
     boxes = _decode_yolox(table, reading) if reading.is_raw else table[..., :4]
     scores = table[..., 4:5] * table[..., 5 : 5 + reading.num_classes]
-    return torch.cat([boxes, scores], dim=-1).transpose(1, 2)
+    return xp.matrix_transpose(xp.concat([boxes, scores], axis=-1))
 
 
-def _decode_yolox(table: torch.Tensor, reading: Reading) -> torch.Tensor:
+def _decode_yolox(table: Array, reading: Reading) -> Array:
     """Returns centres and sizes in pixels, as `decode_outputs` in YOLOX's yolo_head.py."""
-    cells = _cells(reading.height, reading.width, table.shape[1], table.device)
+    xp = array_namespace(table)
+    cells = _cells_beside(table, reading.height, reading.width)
     assert cells is not None  # `is_raw_yolox` has checked it
     strides = cells[:, 2:]
-    return torch.cat([(table[..., :2] + cells[:, :2]) * strides, table[..., 2:4].exp() * strides], dim=-1)
+    return xp.concat([(table[..., :2] + cells[:, :2]) * strides, xp.exp(table[..., 2:4]) * strides], axis=-1)
 
 
-def _read_queries(tensors: Sequence[torch.Tensor], reading: Reading) -> torch.Tensor:
-    logits, boxes = tensors
+def _read_queries(arrays: Sequence[Array], reading: Reading) -> Array:
+    xp = array_namespace(*arrays)
+    logits, boxes = arrays
     boxes = _corners(boxes, reading)
     if reading.name == "detr":  # the last column means "no object"
-        confidence, class_id = logits.softmax(dim=-1)[..., :-1].max(dim=-1)
-        return _rows(boxes, confidence, class_id)
+        odds = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+        probabilities = (odds / xp.sum(odds, axis=-1, keepdims=True))[..., :-1]
+        return _rows(boxes, xp.max(probabilities, axis=-1), xp.argmax(probabilities, axis=-1))
     # As in RT-DETR's post-processing, a query may yield several classes.
-    confidence, place = logits.sigmoid().flatten(1).topk(logits.shape[1], dim=1)
-    query, class_id = place // logits.shape[2], place % logits.shape[2]
-    return _rows(boxes.gather(1, query[..., None].expand(-1, -1, 4)), confidence, class_id)
+    num_frames, num_queries, num_classes = logits.shape
+    logits = xp.reshape(logits, (num_frames, -1))
+    place = xp.argsort(logits, axis=1, descending=True)[:, :num_queries]
+    confidence = 1 / (1 + xp.exp(-xp.take_along_axis(logits, place, axis=1)))
+    query = xp.broadcast_to((place // num_classes)[..., None], (num_frames, num_queries, 4))
+    return _rows(xp.take_along_axis(boxes, query, axis=1), confidence, place % num_classes)
 
 
-def _read_probabilities(table: torch.Tensor, reading: Reading) -> torch.Tensor:
+def _read_probabilities(table: Array, reading: Reading) -> Array:
     """Reads RT-DETR as Ultralytics exports it: probabilities of the classes, or the best one and its class."""
-    boxes = _corners(table[..., :4], reading)
+    xp = array_namespace(table)
+    boxes, scores = _corners(table[..., :4], reading), table[..., 4:]
     if table.shape[-1] == 6:
-        return torch.cat([boxes, table[..., 4:]], dim=-1)
-    return _rows(boxes, *table[..., 4:].max(dim=-1))
+        return xp.concat([boxes, scores], axis=-1)
+    return _rows(boxes, xp.max(scores, axis=-1), xp.argmax(scores, axis=-1))
 
 
-def _read_labelled(tensors: Sequence[torch.Tensor], reading: Reading) -> torch.Tensor:
-    boxes, labels, scores = tensors
+def _read_labelled(arrays: Sequence[Array], reading: Reading) -> Array:
+    boxes, labels, scores = arrays
     if reading.form.has_one_frame:
         boxes, labels, scores = boxes[None], labels[None], scores[None]
     if reading.form.is_tensorflow:
@@ -203,18 +217,21 @@ def _read_labelled(tensors: Sequence[torch.Tensor], reading: Reading) -> torch.T
     return _rows(boxes, scores, labels - reading.first_label)
 
 
-def _corners(boxes: torch.Tensor, reading: Reading) -> torch.Tensor:
+def _corners(boxes: Array, reading: Reading) -> Array:
     """Converts centres and sizes in fractions of the input to corners in its pixels."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return _to_pixels(torch.cat([centre - half, centre + half], dim=-1), reading)
+    return _to_pixels(array_namespace(boxes).concat([centre - half, centre + half], axis=-1), reading)
 
 
-def _to_pixels(corners: torch.Tensor, reading: Reading) -> torch.Tensor:
-    return torch.stack([corners[..., 0::2] * reading.width, corners[..., 1::2] * reading.height], dim=-1).flatten(-2)
+def _to_pixels(corners: Array, reading: Reading) -> Array:
+    xp = array_namespace(corners)
+    pixels = xp.stack([corners[..., 0::2] * reading.width, corners[..., 1::2] * reading.height], axis=-1)
+    return xp.reshape(pixels, corners.shape)
 
 
-def _rows(boxes: torch.Tensor, confidence: torch.Tensor, class_id: torch.Tensor) -> torch.Tensor:
-    return torch.cat([boxes, confidence[..., None], class_id[..., None].float()], dim=-1)
+def _rows(boxes: Array, confidence: Array, class_id: Array) -> Array:
+    xp = array_namespace(boxes)
+    return xp.concat([boxes, confidence[..., None], xp.astype(class_id, xp.float32)[..., None]], axis=-1)
 
 
 # What outputs tell about their format
@@ -239,7 +256,7 @@ def find_form(outputs: Outputs) -> Form:
 
 
 def _find_queries(outputs: Outputs) -> tuple[str, str] | None:
-    tables = {name: output for name, output in outputs.items() if output.ndim == 3 and output.is_floating_point()}
+    tables = {name: output for name, output in outputs.items() if output.ndim == 3 and _is_floating(output)}
     boxes = [name for name, output in tables.items() if output.shape[-1] == 4 and "logits" not in name]
     if len(boxes) > 1:
         boxes = [name for name in boxes if "box" in name or name == "dets"]
@@ -260,7 +277,7 @@ def _find_labelled(outputs: Outputs) -> tuple[str, str, str] | None:
     labels = [
         name
         for name, output in columns.items()
-        if not output.is_floating_point() or "label" in name.lower() or "class" in name.lower()
+        if not _is_floating(output) or "label" in name.lower() or "class" in name.lower()
     ]
     scores = [name for name in columns if name not in labels]
     return (boxes[0], labels[0], scores[0]) if len(labels) == len(scores) == 1 else None
@@ -322,17 +339,32 @@ def _num_cells(height: int, width: int, strides: Sequence[int]) -> int:
     return sum((height // stride) * (width // stride) for stride in strides)
 
 
-@lru_cache(maxsize=8)  # without the cache, every batch would copy it to the GPU, and the thread would wait
-def _cells(height: int, width: int, num_cells: int, device: torch.device) -> torch.Tensor | None:
+def _cells_beside(table: Array, height: int, width: int) -> Array | None:
+    """Returns `_cells` of the input's size on the device of a table (N, cells, ...)."""
+    if isinstance(table, np.ndarray):
+        return _cells(height, width, table.shape[1])
+    return _cells_on(table.device, height, width, table.shape[1])
+
+
+@lru_cache(maxsize=8)  # without the cache, every batch would copy them to the GPU, and the thread would wait
+def _cells_on(device: torch.device, height: int, width: int, num_cells: int) -> torch.Tensor | None:
+    import torch
+
+    cells = _cells(height, width, num_cells)
+    return None if cells is None else torch.from_numpy(cells).to(device)
+
+
+@lru_cache(maxsize=8)
+def _cells(height: int, width: int, num_cells: int) -> NDArray[np.float32] | None:
     """Returns the column, row and stride of each cell, float32 (num_cells, 3); None if no strides fit the number."""
     strides = next((each for each in _STRIDES if _num_cells(height, width, each) == num_cells), None)
     if strides is None:
         return None
     levels = []
     for stride in strides:
-        rows, columns = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
-        levels.append(torch.stack([columns, rows, torch.full_like(rows, stride)], dim=-1).reshape(-1, 3))
-    return torch.cat(levels).float().to(device)
+        rows, columns = np.mgrid[: height // stride, : width // stride]
+        levels.append(np.stack([columns, rows, np.full_like(rows, stride)], axis=-1).reshape(-1, 3))
+    return np.concatenate(levels).astype(np.float32)
 
 
 def is_raw_yolox(form: Form, outputs: Outputs, size: tuple[int, int]) -> bool:
@@ -341,12 +373,12 @@ def is_raw_yolox(form: Form, outputs: Outputs, size: tuple[int, int]) -> bool:
     In a decoded output, the centre of a box is near its cell. In a raw output, it is near 0, and its sides are
     logarithms.
     """
-    table = outputs[form.names[0]].float()
-    cells = _cells(*size, table.shape[1], table.device)
+    table = on_host(outputs[form.names[0]]).astype(np.float32)
+    cells = _cells(*size, table.shape[1])
     if cells is None or table[..., 2:4].max() > _LARGEST_LOGARITHM:
         return False
     column = table[0, :, 0]
-    return bool(column.abs().median() < (column - cells[:, 0] * cells[:, 2]).abs().median())
+    return bool(np.median(np.abs(column)) < np.median(np.abs(column - cells[:, 0] * cells[:, 2])))
 
 
 def guess_format(
@@ -413,6 +445,10 @@ def _guess_yolo(form: Form, outputs: Outputs, size: tuple[int, int]) -> tuple[Fo
     if form.shape[2] == 6:
         return "yolov10", reason
     raise _unknown_format(outputs)
+
+
+def _is_floating(output: Array) -> bool:
+    return bool(array_namespace(output).isdtype(output.dtype, "real floating"))
 
 
 def _shapes(outputs: Outputs) -> str:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import NDArray
 
 from prelabel.errors import ConfigError, MachineError, WeightsError
-from prelabel.models.engines import OnnxSession, OpenVinoSession, package_version
+from prelabel.models.detectors.host import Array
+from prelabel.models.engines import OnnxHostSession, OnnxSession, package_version
+from prelabel.models.openvino import OpenVinoSession
 from prelabel.models.weights import Weights
 from prelabel.runtime.yaml_files import parse_yaml, read_yaml
 
 EngineName = Literal["onnx", "openvino"]
 Layout = Literal["nchw", "nhwc"]
-Outputs = Mapping[str, torch.Tensor]
+Outputs = Mapping[str, Array]
 """A graph's outputs by name."""
 
 SIZES_INPUT = "orig_target_sizes"
@@ -39,12 +43,12 @@ class GraphInput:
     Attributes:
         name: its name.
         shape: its dimensions; None where any size is accepted.
-        dtype: its type.
+        dtype: its type, by numpy's name.
     """
 
     name: str
     shape: tuple[int | None, ...]
-    dtype: torch.dtype
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +137,12 @@ def _input_of(path: Path, value: Any) -> GraphInput:
     import onnx
 
     types = {
-        onnx.TensorProto.FLOAT: torch.float32,
-        onnx.TensorProto.FLOAT16: torch.float16,
-        onnx.TensorProto.UINT8: torch.uint8,
-        onnx.TensorProto.INT32: torch.int32,
-        onnx.TensorProto.INT64: torch.int64,
-        onnx.TensorProto.BOOL: torch.bool,
+        onnx.TensorProto.FLOAT: "float32",
+        onnx.TensorProto.FLOAT16: "float16",
+        onnx.TensorProto.UINT8: "uint8",
+        onnx.TensorProto.INT32: "int32",
+        onnx.TensorProto.INT64: "int64",
+        onnx.TensorProto.BOOL: "bool",
     }
     tensor = value.type.tensor_type
     if tensor.elem_type not in types:
@@ -157,7 +161,7 @@ def _image_of(path: Path, inputs: Sequence[GraphInput]) -> GraphInput:
             f"(width and height) or {MASK_INPUT}: export the model with these"
         )
     (image,) = images
-    if len(image.shape) not in (3, 4) or image.dtype not in (torch.float32, torch.float16, torch.uint8):
+    if len(image.shape) not in (3, 4) or image.dtype not in ("float32", "float16", "uint8"):
         raise WeightsError(
             f"{path}: the input {image.name!r} is {image.dtype} with {len(image.shape)} dimensions: expected an image: "
             "3 or 4 dimensions of float32, float16 or uint8"
@@ -198,7 +202,7 @@ class GraphRunner:
         graph: what the file says about it.
         path: the file.
         size: height and width of the frames, in pixels.
-        device: where it runs.
+        device: cpu or cuda:N.
         engine: the runtime; auto: OpenVINO on a CPU, or else ONNX Runtime.
 
     Attributes:
@@ -217,7 +221,7 @@ class GraphRunner:
         graph: Graph,
         path: Path,
         size: tuple[int, int],
-        device: torch.device,
+        device: str,
         engine: EngineName | Literal["auto"],
     ) -> None:
         self._graph, self._size, self._device = graph, size, device
@@ -225,7 +229,7 @@ class GraphRunner:
         failures: list[str] = []
         for name in _choose_engines(engine, device):
             try:
-                self._session = OpenVinoSession(path, half=False) if name == "openvino" else OnnxSession(path, device)
+                self._session = _start_session(name, path, device)
                 self._find_batch()
             except MachineError:
                 raise
@@ -257,50 +261,78 @@ class GraphRunner:
         """Returns the outputs for one frame of noise."""
         return self(self._noise(1))
 
-    def _noise(self, num_frames: int) -> torch.Tensor:
-        shape, generator = (num_frames, *self._size, self._graph.channels), torch.Generator().manual_seed(0)
-        noise = torch.rand(shape, generator=generator).to(self._device)
-        return noise * 255 if self._graph.image.dtype == torch.uint8 else noise
+    def _noise(self, num_frames: int) -> Array:
+        shape = (num_frames, *self._size, self._graph.channels)
+        noise = np.random.default_rng(0).random(shape, np.float32)
+        return self.to_device(noise * 255 if self._graph.image.dtype == "uint8" else noise)
 
-    def __call__(self, values: torch.Tensor) -> Outputs:
+    def __call__(self, values: Array) -> Outputs:
         """Returns the graph's outputs. On a CPU, the next call may overwrite them.
 
         Args:
             values: frames as the graph wants them, but always (N, H, W, C), and at most as many as one call takes.
         """
-        graph, num_frames = self._graph, len(values)
+        xp, graph, num_frames = array_namespace(values), self._graph, len(values)
         num_missing = (self.batch or num_frames) - num_frames
         if num_missing:
-            values = torch.cat([values, values[:1].expand(num_missing, -1, -1, -1)])
-        image = values.permute(0, 3, 1, 2) if graph.layout == "nchw" else values
+            values = xp.concat([values, *[values[:1]] * num_missing])
+        image = xp.permute_dims(values, (0, 3, 1, 2)) if graph.layout == "nchw" else values
         if len(graph.image.shape) == 3:
             image = image[0]
         inputs = [
-            image.to(each.dtype) if each is graph.image else self._further_input(each, len(values))
+            xp.astype(image, getattr(xp, each.dtype))
+            if each is graph.image
+            else self.to_device(self._further_input(each, len(values)))
             for each in graph.inputs
         ]
         outputs = dict(zip(graph.output_names, self._session(*inputs), strict=True))
         return {name: output[:num_frames] for name, output in outputs.items()} if num_missing else outputs
 
-    def _further_input(self, wanted: GraphInput, num_frames: int) -> torch.Tensor:
+    def _further_input(self, wanted: GraphInput, num_frames: int) -> NDArray[Any]:
         """Returns RT-DETR's sizes, which scale its boxes to pixels of the input, or DETR's mask, all ones."""
         if wanted.name == SIZES_INPUT:
-            sides = [torch.full((num_frames,), side, device=self._device) for side in reversed(self._size)]
-            return torch.stack(sides, dim=1).to(wanted.dtype)
+            return np.tile(np.array(self._size[::-1], wanted.dtype), (num_frames, 1))
         height, width = (own or side for own, side in zip(wanted.shape[-2:], self._size, strict=True))
-        return torch.ones((num_frames, height, width), dtype=wanted.dtype, device=self._device)
+        return np.ones((num_frames, height, width), wanted.dtype)
+
+    def to_device(self, array: NDArray[Any]) -> Array:
+        """Returns the array; for a GPU, as a tensor there."""
+        if self._device == "cpu":
+            return array
+        import torch
+
+        return torch.from_numpy(array).to(self._device)
 
 
-def _choose_engines(asked: EngineName | Literal["auto"], device: torch.device) -> list[EngineName]:
+def _start_session(engine: EngineName, path: Path, device: str) -> Callable[..., Sequence[Array]]:
+    if engine == "openvino":
+        return OpenVinoSession(path, half=False)
+    if device == "cpu":
+        return OnnxHostSession(path)
+    import torch
+
+    return OnnxSession(path, torch.device(device))
+
+
+def _choose_engines(asked: EngineName | Literal["auto"], device: str) -> list[EngineName]:
     """Returns the runtimes to try, in order."""
-    if asked == "openvino" and device.type != "cpu":
+    if asked == "openvino" and device != "cpu":
         raise ConfigError(f"detector.engine: openvino does not run on {device}: leave engine out, or set device: cpu")
     has_onnx = importlib.util.find_spec("onnxruntime") is not None
-    if device.type == "cpu" and asked != "onnx":
+    if device == "cpu" and asked != "onnx":
         return ["openvino", "onnx"] if asked == "auto" and has_onnx else ["openvino"]
     if not has_onnx:
         raise MachineError(f"detector.engine: onnx on {device} needs the package onnxruntime, or set device: cpu")
     return ["onnx"]
+
+
+def runs_on_gpu() -> bool:
+    """Returns whether the installed ONNX Runtime runs on GPUs."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return False
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,51 +6,23 @@ id, then those of the head, such as mask coefficients or keypoints. Unused rows 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from prelabel.data.detections import Detections
 from prelabel.data.geometry import Mask
+from prelabel.models.detectors.host import CLASS_OFFSET, NmsConfig, Rows, nms_rows
 
-Rows = NDArray[np.float32]
-"""The boxes of one frame: (n, 6 or more), columns as in a table."""
-
-CLASS_OFFSET = 7680.0
-"""Ultralytics' `max_wh`: boxes are shifted by this times their class id, so only boxes of one class overlap."""
-MAX_CANDIDATES = 30_000
-"""Ultralytics' `max_nms`: the most boxes per image that NMS compares, highest confidence first."""
 BATCHED_CANDIDATES = 512
-"""The same for `nms_batched`. YOLO11n yields 310 on a street with fifty objects, at a confidence of 0.05."""
+"""`MAX_CANDIDATES` for `nms_batched`. YOLO11n yields 310 on a street with fifty objects, at a confidence of 0.05."""
 MAX_ROUNDS = 12
 """The most rounds of `nms_batched`. The same street takes 6."""
 _BATCHED_IMAGES = 64  # images per step, to bound memory: the overlaps of all pairs take 64 MB for 64 images
 _NO_ROW = -1.0
-
-
-@dataclass(frozen=True, slots=True)
-class NmsConfig:
-    """Decides which boxes are kept.
-
-    Attributes:
-        conf: boxes with a confidence above this are kept.
-        iou: a box is dropped if it overlaps a box of its class with a higher confidence by more than this.
-        max_det: the most boxes per image.
-        class_ids: classes to keep, int64, on the device of the predictions; None: all classes.
-        agnostic: whether boxes of different classes are compared too.
-    """
-
-    conf: float
-    iou: float
-    max_det: int
-    class_ids: torch.Tensor | None = None
-    agnostic: bool = False
 
 
 def filter_rows(rows: torch.Tensor, config: NmsConfig) -> torch.Tensor:
@@ -71,7 +43,7 @@ def sort_rows(rows: torch.Tensor) -> torch.Tensor:
 
 
 def nms_per_image(prediction: torch.Tensor, num_classes: int, config: NmsConfig) -> torch.Tensor:
-    """Returns a table of the boxes that torchvision's NMS keeps, image by image. It waits for the device.
+    """Returns a table, on the host, of the boxes that NMS keeps, image by image. It waits for the device.
 
     Args:
         prediction: (N, 4 + num_classes + E, A): centre x, centre y, width, height, confidence of each class, then E
@@ -79,33 +51,8 @@ def nms_per_image(prediction: torch.Tensor, num_classes: int, config: NmsConfig)
         num_classes: number of classes in the prediction.
         config: which boxes are kept.
     """
-    nms = _torchvision_nms()
-    confidence, class_id = _best_class(prediction, num_classes)
-    is_candidate = _is_candidate(confidence, class_id, config)
-    kept = []
-    for columns, scores, classes, mask in zip(prediction, confidence, class_id, is_candidate, strict=True):
-        chosen = columns[:, mask].T
-        rows = _rows(chosen[:, :4], scores[mask], classes[mask], chosen[:, 4 + num_classes :])
-        if len(rows) > MAX_CANDIDATES:
-            rows = rows[rows[:, 4].argsort(descending=True)[:MAX_CANDIDATES]]
-        kept.append(rows[nms(_move_apart(rows, config), rows[:, 4], config.iou)[: config.max_det]])
-    return table_of_frames(kept, config.max_det)
-
-
-@cache
-def _torchvision_nms() -> Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]:
-    """Returns torchvision's NMS from its library of operators.
-
-    `import torchvision` (0.29) also imports torch's compiler, which takes longer than all else that a run imports.
-    """
-    package = importlib.util.find_spec("torchvision")
-    libraries = [] if package is None or package.origin is None else list(Path(package.origin).parent.glob("_C*.so"))
-    if not libraries:
-        from torchvision.ops import nms
-
-        return nms  # type: ignore[no-any-return]
-    torch.ops.load_library(libraries[0])
-    return torch.ops.torchvision.nms  # type: ignore[no-any-return]
+    images = prediction.float().numpy(force=True)
+    return table_of_frames([torch.from_numpy(nms_rows(image, num_classes, config)) for image in images], config.max_det)
 
 
 def nms_batched(
@@ -178,7 +125,14 @@ def _best_class(prediction: torch.Tensor, num_classes: int) -> tuple[torch.Tenso
 
 def _is_candidate(confidence: torch.Tensor, class_id: torch.Tensor, config: NmsConfig) -> torch.Tensor:
     passes = confidence > config.conf
-    return passes if config.class_ids is None else passes & torch.isin(class_id.long(), config.class_ids)
+    if config.class_ids is None:
+        return passes
+    return passes & torch.isin(class_id.long(), _on_device(config.class_ids, confidence.device))
+
+
+@lru_cache(maxsize=16)  # without the cache, every batch would copy them to the GPU, and the thread would wait
+def _on_device(class_ids: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(class_ids, dtype=torch.int64, device=device)
 
 
 def _rows(boxes: torch.Tensor, confidence: torch.Tensor, class_id: torch.Tensor, extras: torch.Tensor) -> torch.Tensor:
@@ -282,17 +236,6 @@ def rows_of_table(table: NDArray[np.float32]) -> list[Rows]:
     """
     is_box = (table[..., 4] >= 0) & (table[..., 2] > table[..., 0]) & (table[..., 3] > table[..., 1])
     return [rows[keep] for rows, keep in zip(table, is_box, strict=True)]
-
-
-def detections_of_rows(rows: Rows, geometry: NDArray[np.object_] | None = None) -> Detections:
-    """Returns the detections of one frame.
-
-    Args:
-        rows: rows of the frame.
-        geometry: object (n,), the mask, keypoints or rotated box of each row; None: boxes only.
-    """
-    column = np.full(len(rows), None, object) if geometry is None else geometry
-    return Detections(rows[:, :4], rows[:, 4].clip(0, 1), rows[:, 5].astype(np.int64), column)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numpy as np
 import torch
 
 from prelabel.data.boxes import Letterbox
+from prelabel.models.detectors.host import PAD_VALUE, resize_pixels
 
-PAD_VALUE = 114  # grey of the border in training (Ultralytics' LetterBox)
 _WEIGHT_ONE = 2048  # OpenCV's INTER_RESIZE_COEF_SCALE: weights are integers in units of 1 / 2048
 _GREY_WEIGHTS, _GREY_BITS = (9798, 19235, 3735), 15  # OpenCV's RY15, GY15, BY15 (imgproc/src/color.simd_helpers.hpp)
 
@@ -20,7 +19,7 @@ def letterbox_frames(frames: torch.Tensor, box: Letterbox, dtype: torch.dtype = 
     Args:
         frames: uint8 (N, H, W, C).
         box: letterbox made for H and W.
-        dtype: type of the result.
+        dtype: type of the result; for uint8, the result is (N, box.height, box.width, C), 0..255.
     """
     return _as_input(pad_frames(frames, box), dtype)
 
@@ -47,28 +46,9 @@ def stretch_frames(frames: torch.Tensor, height: int, width: int, dtype: torch.d
         frames: uint8 (N, H, W, C).
         height: height of the result, in pixels.
         width: width of the result, in pixels.
-        dtype: type of the result.
+        dtype: type of the result; for uint8, the result is (N, height, width, C), 0..255.
     """
     return _as_input(resize_frames(frames, height, width), dtype)
-
-
-def boxes_from_letterbox(table: torch.Tensor, box: Letterbox, height: int, width: int) -> torch.Tensor:
-    """Returns a table with its boxes moved from a letterboxed input to the frame, and clipped to it.
-
-    Args:
-        table: (..., 4 or more); the first four columns are corners in pixels of the input.
-        box: the letterbox of `letterbox_frames`.
-        height: height of the frame, in pixels.
-        width: width of the frame, in pixels.
-
-    >>> box = Letterbox.fit(1080, 1920, 640)
-    >>> boxes_from_letterbox(torch.tensor([[0.0, 12.0, 320.0, 192.0]]), box, 1080, 1920).tolist()
-    [[0.0, 0.0, 960.0, 540.0]]
-    """
-    x = (table[..., 0:4:2] - box.left) / (box.scaled_width / width)
-    y = (table[..., 1:4:2] - box.top) / (box.scaled_height / height)
-    corners = torch.stack([x.clamp_(0, width), y.clamp_(0, height)], dim=-1).flatten(-2)
-    return torch.cat([corners, table[..., 4:]], dim=-1)
 
 
 def boxes_from_fractions(table: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -98,7 +78,7 @@ def resize_frames(frames: torch.Tensor, height: int, width: int) -> torch.Tensor
     if frames.shape[1:3] == (height, width):
         return frames
     if frames.device.type == "cpu":
-        return _resize_with_opencv(frames, height, width)
+        return torch.from_numpy(resize_pixels(frames.numpy(), height, width))
     return resize_in_integers(frames, height, width)
 
 
@@ -163,16 +143,9 @@ def _taps(
     return indices[0], indices[1], weights[0], weights[1]
 
 
-def _resize_with_opencv(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    import cv2
-
-    scaled = np.empty((len(frames), height, width, frames.shape[3]), np.uint8)
-    for frame, target in zip(frames.contiguous().numpy(), scaled, strict=True):
-        cv2.resize(frame, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
-    return torch.from_numpy(scaled)
-
-
 def _as_input(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if dtype == torch.uint8:  # the engine divides by 255
+        return pixels
     channels_first = pixels.permute(0, 3, 1, 2)
     if pixels.device.type != "cpu":  # CPU networks use the channels-last format, which these pixels already have
         channels_first = channels_first.contiguous()

@@ -17,10 +17,10 @@ from pydantic import Field
 from prelabel.data.geometry import GeometryKind, Keypoints, OutputSpec
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch
+from prelabel.models.detectors.host import Rows
 from prelabel.models.detectors.postprocess import (
     HostCopy,
     PixelWindow,
-    Rows,
     masks_of_windows,
     rows_of_table,
     table_of_frames,

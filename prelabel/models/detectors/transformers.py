@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-import yaml
 from pydantic import Field
 
-from prelabel.errors import ConfigError, MachineError, WeightsError
+from prelabel.errors import ConfigError, WeightsError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
-from prelabel.models.detectors.postprocess import Rows
+from prelabel.models.detectors.host import Rows
 from prelabel.models.detectors.words import (
     EXAMPLE,
     WORD_MODEL_TYPES,
@@ -26,16 +23,19 @@ from prelabel.models.detectors.words import (
     read_words,
     text_passes,
 )
+from prelabel.models.hub import (
+    import_transformers,
+    licence_of,
+    load_network,
+    load_processor,
+    model_type_of,
+    resolve_hub_weights,
+)
 from prelabel.models.networks import replica_of
-from prelabel.models.weights import Weights, sha256_of
-from prelabel.runtime.files import read_json
+from prelabel.models.weights import Weights
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-_FILES = ["*.json", "*.safetensors", "*.txt", "README.md"]
-"""Files that are fetched: weights and settings. Python files and pickles are left out, since they can run code."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 class TransformersOptions(DetectorOptions):
@@ -69,17 +69,11 @@ class TransformersDetector(NetworkDetector):
     _options: TransformersOptions
 
     def _resolve_weights(self) -> Weights:
-        named = Path(self._options.weights).expanduser()
-        if named.is_dir():
-            return Weights(path=named.absolute(), sha256=sha256_of(named), name=named.name)
-        if not _HUB_ID.fullmatch(self._options.weights):
-            raise WeightsError(f"weights {self._options.weights!r}: no such folder, and no hub id (OWNER/NAME) either")
-        folder = _fetch(self._options.weights, self._options.revision)
-        return Weights(path=folder, sha256=sha256_of(folder), name=self._options.weights)
+        return resolve_hub_weights(self._options.weights, self._options.revision)
 
     def _load(self, weights: Weights) -> ModelFacts:
-        library = _import()
-        self._takes_words = _model_type(weights) in WORD_MODEL_TYPES
+        library = import_transformers("detector")
+        self._takes_words = model_type_of(weights) in WORD_MODEL_TYPES
         self._processor = _load_processor(library, weights, takes_words=self._takes_words)
         self._network, self._config = _load_network(library, weights, takes_words=self._takes_words)
         self._check_options(weights)
@@ -92,7 +86,7 @@ class TransformersDetector(NetworkDetector):
         self._class_ids: list[int] | None = None
         precision = str(self._dtype).removeprefix("torch.")
         engine = f"transformers {library.__version__}, torch {torch.__version__.split('+')[0]}, {precision}"
-        licence = _licence(weights.path)
+        licence = licence_of(weights.path)
         if self._takes_words:
             words = tuple(self._options.words or ())
             return ModelFacts(words, licence=licence, engine=engine, word_passes=self._plan_passes(words))
@@ -183,92 +177,28 @@ class TransformersDetector(NetworkDetector):
         return True
 
 
-def _import() -> ModuleType:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MachineError("detector.use: transformers is not installed: install prelabel[transformers]") from error
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    library: ModuleType = transformers
-    return library
-
-
-def _fetch(hub_id: str, revision: str | None) -> Path:
-    """Returns the folder of a hub id, and fetches it unless it is in the hub's cache.
+def _load_processor(library: ModuleType, weights: Weights, *, takes_words: bool) -> Any:
+    """Returns the processor of a detector.
 
     Raises:
-        WeightsError: the model does not exist, is gated, or cannot be fetched. The message says what to do.
+        WeightsError: it is missing, incomplete, or of another kind of model.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    folder = f"models/{hub_id.rpartition('/')[2]}"
-    by_hand = (
-        f"on a machine with network: hf download {hub_id} --local-dir {folder}; then copy that folder here and set "
-        f"weights: {folder}"
-    )
-    try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=_FILES))
-    except GatedRepoError as error:
-        raise WeightsError(f"weights {hub_id!r}: are gated: accept their terms on the hub and set HF_TOKEN") from error
-    except RepositoryNotFoundError as error:
-        raise WeightsError(f"weights {hub_id!r}: the hub has no such model, or it is private: set HF_TOKEN") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise WeightsError(f"weights {hub_id!r}: the hub cannot be reached: fetch it {by_hand}") from error
-
-
-def _model_type(weights: Weights) -> str:
-    content = read_json(weights.path / "config.json", WeightsError)
-    return str(content.get("model_type")) if isinstance(content, dict) else ""
-
-
-def _load_processor(library: ModuleType, weights: Weights, *, takes_words: bool) -> Any:
-    if (
-        not (weights.path / "preprocessor_config.json").is_file()
-        and not (weights.path / "processor_config.json").is_file()
-    ):
-        raise WeightsError(f"{weights.path}: preprocessor_config.json is missing: it says how frames are prepared")
     tokenizers = ("tokenizer.json", "vocab.txt", "vocab.json")
-    if takes_words and not any((weights.path / name).is_file() for name in tokenizers):
-        # transformers would make a tokenizer that knows no word.
-        raise WeightsError(f"{weights.path}: tokenizer.json is missing: it says how words are read")
     loader = library.AutoProcessor if takes_words else library.AutoImageProcessor
     post_process = "post_process_grounded_object_detection" if takes_words else "post_process_object_detection"
-    try:
-        processor = loader.from_pretrained(weights.path, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, ImportError) as error:
-        raise WeightsError(f"{weights.path}: preprocessor_config.json: {_first_line(error)}") from error
+    processor = load_processor(loader, weights)
+    if takes_words and not any((weights.path / name).is_file() for name in tokenizers):
+        # transformers makes a tokenizer that knows no word.
+        raise WeightsError(f"{weights.path}: tokenizer.json is missing: it says how words are read")
     if not hasattr(processor, post_process):
         raise WeightsError(f"{weights.path}: {type(processor).__name__} is no processor of a detector")
     return processor
 
 
 def _load_network(library: ModuleType, weights: Weights, *, takes_words: bool) -> tuple[torch.nn.Module, Any]:
-    """Returns the network and its config.
-
-    Raises:
-        WeightsError: the model is no detector, or some of its weights are missing and would be random.
-        MachineError: the model needs a package that is not installed.
-    """
+    """Returns the network and its config."""
     loader = library.AutoModelForZeroShotObjectDetection if takes_words else library.AutoModelForObjectDetection
-    try:
-        network, loading = loader.from_pretrained(
-            weights.path,
-            dtype=torch.float32,
-            use_safetensors=True,  # the other format is a pickle, which can run code
-            output_loading_info=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-    except ImportError as error:
-        raise MachineError(f"{weights.name}: {_first_line(error)}") from error
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
-        raise WeightsError(f"{weights.path}: cannot be loaded as a detector: {_first_line(error)}") from error
-    # transformers fills missing weights with random values and only prints a report.
-    absent = sorted(str(name) for key in ("missing_keys", "mismatched_keys") for name in loading[key])
-    if absent:
-        raise WeightsError(f"{weights.path}: {len(absent)} weights are missing ({absent[0]}, …): they would be random")
+    network: Any = load_network(loader, weights, "a detector")
     if not takes_words and network.config.num_labels < 1:
         raise ConfigError(f"{weights.path}: config.json names no classes")
     return network, network.config
@@ -276,20 +206,3 @@ def _load_network(library: ModuleType, weights: Weights, *, takes_words: bool) -
 
 def _class_names(config: Any) -> tuple[str, ...]:
     return tuple(str(config.id2label.get(class_id) or f"class {class_id}") for class_id in range(config.num_labels))
-
-
-def _licence(folder: Path) -> str | None:
-    """Returns the licence that the header of the model's README states."""
-    page = folder / "README.md"
-    text = page.read_text(errors="replace") if page.is_file() else ""
-    head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    try:
-        facts = yaml.safe_load(head.group(1)) if head else None
-    except yaml.YAMLError:
-        return None
-    licence = facts.get("license") if isinstance(facts, dict) else None
-    return licence if isinstance(licence, str) else None
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,49 +1,41 @@
-"""Detectors that Ultralytics loads: all YOLO generations, end-to-end heads, RT-DETR, and their exports."""
+"""Detectors that Ultralytics loads: all YOLO generations, RT-DETR, their exports, and by words YOLO-World and YOLOE."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from prelabel.data.boxes import Letterbox
+from prelabel.data.detections import Detections
+from prelabel.data.frames import FrameBatch
 from prelabel.data.geometry import GeometryKind, OutputSpec
 from prelabel.errors import ConfigError, MachineError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
-from prelabel.models.detectors.postprocess import (
+from prelabel.models.detectors.host import (
     NmsConfig,
     Rows,
-    copy_table,
-    filter_rows,
-    nms_batched,
-    nms_per_image,
-    rows_of_table,
-    sort_rows,
-)
-from prelabel.models.detectors.preprocess import (
-    boxes_from_fractions,
-    boxes_from_letterbox,
-    grey_frames,
-    letterbox_frames,
-    stretch_frames,
+    detections_of_rows,
+    filter_sorted,
+    grey_pixels,
+    letterbox_pixels,
+    move_to_frame,
+    nms_rows,
+    with_area,
 )
 from prelabel.models.detectors.ultralytics_engines import EngineName, EngineRequest, choose_engine, load_engine
-from prelabel.models.detectors.ultralytics_geometry import (
-    nms_rotated,
-    read_keypoints,
-    read_masks,
-    read_rotated,
-    rotated_from_letterbox,
-    upright_table,
-)
+from prelabel.models.detectors.ultralytics_words import vocabulary_of, weights_for_words
 from prelabel.models.ultralytics_models import LoadedModel, load_model
 from prelabel.models.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from prelabel.models.detectors.ultralytics_torch import TorchPath
 
 _LARGEST_STRIDE = 64
 _GEOMETRY: dict[str, GeometryKind] = {"segment": "mask", "obb": "rotated_box", "pose": "keypoints"}
@@ -72,6 +64,8 @@ class UltralyticsDetector(NetworkDetector):
             classes: names or ids of the classes to find; a name means all classes with that name; null: all
             agnostic_nms: boxes of different classes suppress each other too
             nms: false runs the head that needs no NMS, in models that have one
+            words: what YOLO-World or YOLOE looks for, such as [forklift, safety vest]; null: labels.prompts, or else
+                the model's own classes, or else the names of the ontology's objects
         """
 
         iou: float = Field(default=0.7, ge=0, le=1)
@@ -81,31 +75,43 @@ class UltralyticsDetector(NetworkDetector):
         classes: tuple[int | str, ...] | None = None
         agnostic_nms: bool = False
         nms: bool = True
+        words: tuple[str, ...] | None = Field(default=None, min_length=1)
 
     _options: Options
 
     def _load(self, weights: Weights) -> ModelFacts:
-        options = self._options
+        options, vocabulary = self._options, vocabulary_of(weights.path)
+        if options.words is not None:
+            if vocabulary == "fixed":
+                raise ConfigError(f"detector.words: {weights.name} has fixed classes: choose some by detector.classes")
+            weights = weights_for_words(weights, options.words)
+        elif vocabulary == "none":
+            return ModelFacts((), word_passes=())
         self._weights = weights
         self._loaded = self._load_in_engine()
         facts = self._loaded.facts
         self._kind = _GEOMETRY.get(facts.task)
         # On a GPU, NMS image by image would wait for the device once per image.
-        self._is_batched = self._device.type != "cpu"
+        self._is_batched = not self._is_on_cpu
         class_ids = class_ids_of(options.classes, facts.class_names)
         self._nms = NmsConfig(
             conf=self._raw_conf,
             iou=options.iou,
             max_det=options.max_det,
-            class_ids=None if class_ids is None else torch.tensor(class_ids, device=self._device),
+            class_ids=None if class_ids is None else tuple(class_ids),
             agnostic=options.agnostic_nms,
         )
         output = OutputSpec(self._kind, facts.keypoint_names)
-        return ModelFacts(facts.class_names, output, facts.licence, self._loaded.engine)
+        passes = None if vocabulary == "fixed" else () if options.words is None else (options.words,)
+        return ModelFacts(facts.class_names, output, facts.licence, self._loaded.engine, passes)
+
+    def with_words(self, words: Sequence[str]) -> Self:
+        """Returns a detector that looks for these words; only for YOLO-World and YOLOE."""
+        return type(self)(**{**self._options.model_dump(exclude_unset=True), "words": tuple(words)})
 
     def _load_in_engine(self) -> LoadedModel:
         """Returns the model in the requested engine. If that fails, warns and returns it in torch."""
-        options, device = self._options, self._device
+        options, device = self._options, self._device_name
         engine = choose_engine(options.engine, device, self._weights.path)
         self._half = _choose_half(options.half, device, self._weights.path.suffix, engine)
         if engine != "torch":
@@ -118,7 +124,7 @@ class UltralyticsDetector(NetworkDetector):
         return self._load_in_torch()
 
     def _load_in_torch(self) -> LoadedModel:
-        half = self._half is True and (self._device.type != "cpu" or not self._weights.path.suffix)
+        half = self._half is True and (not self._is_on_cpu or not self._weights.path.suffix)
         return load_model(self._weights.path, self._device, half=half, nms_head=self._options.nms)
 
     def _replicate(self) -> bool:
@@ -127,100 +133,50 @@ class UltralyticsDetector(NetworkDetector):
         self._loaded = self._loaded.replicate()
         return True
 
-    def _start(self, frames: torch.Tensor) -> PendingBatch:
-        height, width = frames.shape[1:3]
-        inputs, to_frame = self._prepare(frames)
-        prediction, prototypes = self._forward(inputs)
-        table, is_exact = self._keep(prediction)
-        wait = copy_table(to_frame(table), is_exact, lambda: to_frame(self._keep_exactly(prediction)))
+    def start(self, batch: FrameBatch) -> Callable[[], list[Detections]]:
+        """Starts detection on a batch and returns a function that waits for the result.
 
-        def rows() -> list[Rows]:
-            table = wait()
-            return rows_of_table(upright_table(table, height, width) if self._kind == "rotated_box" else table)
+        Boxes alone need no torch if the engine needs none.
 
-        def geometry(frames: list[Rows]) -> list[NDArray[np.object_]]:
-            if prototypes is not None:
-                return read_masks(frames, prototypes, height, width)
-            if self._kind == "rotated_box":
-                return [read_rotated(rows) for rows in frames]
-            box, num_values = self._letterbox(height, width), self._loaded.facts.keypoint_values
-            return [read_keypoints(rows, num_values, box, height, width) for rows in frames]
-
-        return PendingBatch(rows, geometry if self._kind is not None else None)
-
-    def _prepare(self, frames: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
-        """Returns the network's input, and a function that converts a table of its output to pixels of the frame."""
-        height, width = frames.shape[1:3]
-        loaded = self._loaded
-        if loaded.facts.channels == 1:
-            frames = grey_frames(frames)
-        if loaded.facts.rtdetr:
-            inputs = stretch_frames(frames, *(loaded.input_size or (self._imgsz, self._imgsz)), loaded.dtype)
-            return inputs, lambda table: boxes_from_fractions(table, height, width)
-        box = self._letterbox(height, width)
-        to_frame = rotated_from_letterbox if self._kind == "rotated_box" else boxes_from_letterbox
-        return letterbox_frames(frames, box, loaded.dtype), lambda table: to_frame(table, box, height, width)
-
-    def _forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns the prediction, and the mask prototypes if masks are requested.
-
-        Columns that are not requested are cut off, so that they are not sorted and copied to the host.
+        Raises:
+            DeviceMemoryError: the batch does not fit into the device's memory.
         """
-        if self._geometry_ids and self._loaded.forward_masks is not None:
-            return self._loaded.forward_masks(inputs)
-        prediction, facts = self._loaded.forward(inputs), self._loaded.facts
-        if self._geometry_ids or facts.task in ("detect", "obb"):  # a rotated box needs its angle
-            return prediction, None
-        return prediction[..., :6] if facts.end2end else prediction[:, : 4 + len(facts.class_names)], None
+        session, facts = self._loaded.pixels, self._loaded.facts
+        if session is None or facts.rtdetr or facts.task == "obb" or self._geometry_ids or not len(batch):
+            return super().start(batch)
+        frames = batch.array if facts.channels == 3 else grey_pixels(batch.array)
+        height, width = frames.shape[1:3]
+        box = self._loaded.letterbox(height, width, self._imgsz)
 
-    def _keep(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns a table of the kept boxes and, after batched NMS, a bool scalar: whether the table is exact."""
-        if self._is_batched and self._needs_nms(prediction) and self._loaded.facts.task != "obb":
-            return nms_batched(prediction, self._num_classes(prediction), self._nms)
-        return self._keep_exactly(prediction), None
+        def read(outputs: Sequence[NDArray[np.float32]]) -> list[Detections]:
+            frames = [self._keep(prediction) for prediction in outputs[0]]
+            return [detections_of_rows(with_area(move_to_frame(rows, box, height, width))) for rows in frames]
 
-    def _keep_exactly(self, prediction: torch.Tensor) -> torch.Tensor:
-        if self._loaded.facts.rtdetr:
-            return filter_rows(sort_rows(_rtdetr_rows(prediction)), self._nms)
-        if not self._needs_nms(prediction):
-            return filter_rows(prediction, self._nms)
-        if self._loaded.facts.task == "obb":
-            return nms_rotated(prediction, len(self._loaded.facts.class_names), self._nms)
-        return nms_per_image(prediction, self._num_classes(prediction), self._nms)
+        return session.start(letterbox_pixels(frames, box), read)
 
-    def _needs_nms(self, prediction: torch.Tensor) -> bool:
-        # Whether a head is end-to-end depends on the weights and on Ultralytics' version. The output's shape shows it.
+    def _keep(self, prediction: NDArray[np.float32]) -> Rows:
+        """Returns the kept boxes of one frame, in pixels of the network's input."""
         facts = self._loaded.facts
-        return not (facts.rtdetr or facts.end2end or prediction.shape[-1] == 6)
+        if facts.has_boxes(prediction.shape):
+            return filter_sorted(prediction[:, :6], self._nms)
+        num_classes = facts.count_classes(prediction.shape)
+        return nms_rows(prediction[: 4 + num_classes], num_classes, self._nms)
 
-    def _num_classes(self, prediction: torch.Tensor) -> int:
-        facts = self._loaded.facts
-        return prediction.shape[1] - 4 if facts.task == "detect" else len(facts.class_names)
+    def _start(self, frames: torch.Tensor) -> PendingBatch:
+        return self._torch_path.start(frames)
 
-    def _letterbox(self, height: int, width: int) -> Letterbox:
-        if self._loaded.input_size is not None:
-            return Letterbox.fit_fixed(height, width, *self._loaded.input_size)
-        return Letterbox.fit(height, width, self._imgsz, self._loaded.facts.stride)
+    @property
+    def _torch_path(self) -> TorchPath:
+        from prelabel.models.detectors.ultralytics_torch import TorchPath
+
+        return TorchPath(self._loaded, self._nms, self._imgsz, self._kind, bool(self._geometry_ids), self._is_batched)
 
     @property
     def _imgsz(self) -> int:
         return math.ceil(self._options.imgsz / self._loaded.facts.stride) * self._loaded.facts.stride
 
 
-def _rtdetr_rows(prediction: torch.Tensor) -> torch.Tensor:
-    """Converts RT-DETR's centres and sizes to rows (N, K, 6) with corners in fractions of the frame."""
-    if prediction.shape[-1] != 6:  # older exports have one column per class
-        confidence, class_id = prediction[..., 4:].max(dim=-1, keepdim=True)
-        prediction = torch.cat([prediction[..., :4], confidence, class_id.to(prediction.dtype)], dim=-1)
-    prediction = prediction.float()
-    centre, half_size = prediction[..., :2], prediction[..., 2:4] / 2
-    corners = torch.cat([centre - half_size, centre + half_size], dim=-1).clamp_(0, 1)
-    return torch.cat([corners, prediction[..., 4:]], dim=-1)
-
-
-def _choose_half(
-    half: bool | Literal["auto"], device: torch.device, suffix: str, engine: EngineName
-) -> bool | Literal["auto"]:
+def _choose_half(half: bool | Literal["auto"], device: str, suffix: str, engine: EngineName) -> bool | Literal["auto"]:
     """Returns whether the model runs in half precision; auto: as the engine decides.
 
     Raises:
@@ -231,7 +187,7 @@ def _choose_half(
     is_free = suffix.lower() in (".pt", ".torchscript") or is_openvino
     if half is True and not is_free:
         raise ConfigError(f"detector.half: the precision of a {suffix} export is fixed: leave half out")
-    if device.type == "cpu":
+    if device == "cpu":
         if half is True and not is_openvino:
             raise MachineError(
                 "detector.half: got true, but the detector runs on the CPU: leave half out, set a GPU, or set "

@@ -12,9 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from prelabel.data.boxes import Letterbox
 from prelabel.errors import ConfigError, MachineError
@@ -22,14 +20,13 @@ from prelabel.models.engines import (
     EngineKey,
     InputShapes,
     OnnxSession,
-    OpenVinoSession,
     Session,
     TensorRtSession,
     build_tensorrt,
     built_engine,
-    cpu_has_bfloat16,
     package_version,
 )
+from prelabel.models.openvino import PixelSession, cpu_has_bfloat16
 from prelabel.models.ultralytics_models import (
     LoadedModel,
     NetworkFacts,
@@ -41,6 +38,9 @@ from prelabel.models.ultralytics_models import (
     names_in_order,
 )
 from prelabel.models.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
 
 EngineName = Literal["torch", "onnx", "openvino", "tensorrt"]
 
@@ -61,7 +61,7 @@ class EngineRequest:
     Attributes:
         weights: an Ultralytics .pt file.
         engine: onnx, openvino or tensorrt.
-        device: where it runs.
+        device: cpu or cuda:N.
         half: float16 on a GPU, bfloat16 on a CPU; auto: what the processor computes fastest at hardly any loss.
         imgsz: longest side of the input, in pixels.
         nms_head: use the head that needs NMS, even if the model also has an end-to-end head.
@@ -69,27 +69,32 @@ class EngineRequest:
 
     weights: Weights
     engine: EngineName
-    device: torch.device
+    device: str
     half: bool | Literal["auto"]
     imgsz: int
     nms_head: bool
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The input's type."""
-        return torch.float16 if self.half is not False and self.device.type == "cuda" else torch.float32
+    def is_on_cpu(self) -> bool:
+        """Whether it runs on the CPU."""
+        return self.device == "cpu"
+
+    @property
+    def precision(self) -> str:
+        """The type of the graph's input."""
+        return "float32" if self.half is False or self.is_on_cpu else "float16"
 
     def uses_bfloat16(self, facts: NetworkFacts) -> bool:
         """Returns whether a model computes in bfloat16, which has 8 significant bits.
 
         RT-DETR gives corners as fractions of the frame: 8 bits of them are some pixels, so `auto` leaves it in float32.
         """
-        if self.device.type != "cpu" or self.engine != "openvino":
+        if not self.is_on_cpu or self.engine != "openvino":
             return False
         return not facts.rtdetr and cpu_has_bfloat16() if self.half == "auto" else self.half
 
 
-def choose_engine(asked: EngineName | Literal["auto"], device: torch.device, weights: Path) -> EngineName:
+def choose_engine(asked: EngineName | Literal["auto"], device: str, weights: Path) -> EngineName:
     """Returns the engine for a weights file.
 
     `auto` is OpenVINO on a CPU and torch on a GPU. TensorRT builds for minutes, so a config has to name it.
@@ -105,8 +110,8 @@ def choose_engine(asked: EngineName | Literal["auto"], device: torch.device, wei
             )
         return "torch"
     if asked == "auto":
-        return "openvino" if device.type == "cpu" and not _missing("openvino") else "torch"
-    fitting = {"cpu": ("torch", "onnx", "openvino"), "cuda": ("torch", "onnx", "tensorrt")}[device.type]
+        return "openvino" if device == "cpu" and not _missing("openvino") else "torch"
+    fitting = ("torch", "onnx", "openvino" if device == "cpu" else "tensorrt")
     if asked not in fitting:
         raise ConfigError(f"detector.engine: {asked} does not run on {device}, these do: auto, {', '.join(fitting)}")
     missing = _missing(asked)
@@ -126,7 +131,9 @@ def load_engine(request: EngineRequest) -> LoadedModel:
         folder = built_engine(_key(request), lambda folder: _build(request, folder))
         facts = _read_facts(folder / _FACTS)
         half = request.uses_bfloat16(facts)
-        session = _start_session(request, folder, half=half)
+        if request.engine == "openvino":
+            return _in_openvino(request, facts, folder, half=half)
+        session = _start_session(request, folder)
     except (ImportError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MachineError(f"engine {request.engine}: {reason}") from error
@@ -134,19 +141,43 @@ def load_engine(request: EngineRequest) -> LoadedModel:
         facts=facts,
         forward=lambda inputs: session(inputs)[0],
         forward_masks=(lambda inputs: _boxes_and_prototypes(session(inputs))) if facts.task == "segment" else None,
-        dtype=request.dtype,
+        dtype=request.precision,
         input_size=None,
-        engine=f"{request.engine} {package_version(_PACKAGES[request.engine][-1])}, "
-        f"{'bfloat16' if half else _name_of(request.dtype)}",
+        engine=_in_words(request, request.precision),
     )
 
 
-def _start_session(request: EngineRequest, folder: Path, *, half: bool) -> Session:
+def _in_openvino(request: EngineRequest, facts: NetworkFacts, folder: Path, *, half: bool) -> LoadedModel:
+    """Returns the checkpoint in OpenVINO, which runs without torch. Masks and rotated boxes are read in torch."""
+    session = PixelSession(folder / _GRAPH, half=half)
+
+    def forward(inputs: torch.Tensor) -> list[torch.Tensor]:
+        import torch
+
+        return [torch.from_numpy(output) for output in session(inputs.numpy())]
+
+    return LoadedModel(
+        facts=facts,
+        forward=lambda inputs: forward(inputs)[0],
+        forward_masks=(lambda inputs: tuple(forward(inputs))) if facts.task == "segment" else None,
+        dtype="uint8",
+        input_size=None,
+        engine=_in_words(request, "bfloat16" if half else "float32"),
+        pixels=session,
+    )
+
+
+def _in_words(request: EngineRequest, precision: str) -> str:
+    return f"{request.engine} {package_version(_PACKAGES[request.engine][-1])}, {precision}"
+
+
+def _start_session(request: EngineRequest, folder: Path) -> Session:
+    import torch
+
+    device = torch.device(request.device)
     if request.engine == "onnx":
-        return OnnxSession(folder / _GRAPH, request.device)
-    if request.engine == "openvino":
-        return OpenVinoSession(folder / _GRAPH, half=half)
-    return TensorRtSession(folder / _PLAN, request.device, MAX_FRAMES)
+        return OnnxSession(folder / _GRAPH, device)
+    return TensorRtSession(folder / _PLAN, device, MAX_FRAMES)
 
 
 def _boxes_and_prototypes(outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -166,17 +197,22 @@ def _input_shapes(request: EngineRequest, channels: int = 3) -> InputShapes:
 
 
 def _key(request: EngineRequest) -> EngineKey:
-    is_cpu = request.device.type == "cpu"
     packages = ("torch", "ultralytics", *_PACKAGES[request.engine])
     return EngineKey(
         weights_sha256=request.weights.sha256,
         engine=request.engine,
-        device=platform.machine() if is_cpu else torch.cuda.get_device_name(request.device),
+        device=platform.machine() if request.is_on_cpu else _gpu_name(request.device),
         input_shape=str(_input_shapes(request)) if request.engine == "tensorrt" else "any",
-        precision=_name_of(request.dtype),  # on a CPU, bfloat16 uses the same float32 graph
+        precision=request.precision,  # on a CPU, bfloat16 uses the same float32 graph
         head="nms" if request.nms_head else "end2end",
         versions=", ".join(f"{name} {package_version(name)}" for name in packages),
     )
+
+
+def _gpu_name(device: str) -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
 
 
 def _build(request: EngineRequest, folder: Path) -> None:
@@ -185,7 +221,10 @@ def _build(request: EngineRequest, folder: Path) -> None:
         facts = _export_graph(request, folder / _GRAPH)
     (folder / _FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
     if request.engine == "tensorrt":
-        build_tensorrt(folder / _GRAPH, folder / _PLAN, _input_shapes(request, facts.channels), request.device)
+        import torch
+
+        shapes = _input_shapes(request, facts.channels)
+        build_tensorrt(folder / _GRAPH, folder / _PLAN, shapes, torch.device(request.device))
 
 
 def _export_graph(request: EngineRequest, target: Path) -> NetworkFacts:
@@ -200,8 +239,8 @@ def _export_graph(request: EngineRequest, target: Path) -> NetworkFacts:
         "imgsz": request.imgsz,
         "batch": 1,
         "simplify": False,  # it needs another package, and the runtimes simplify graphs themselves
-        "device": "cpu" if request.device.type == "cpu" else str(request.device.index or 0),
-        "quantize": 16 if request.dtype == torch.float16 else None,
+        "device": request.device.removeprefix("cuda:"),
+        "quantize": 16 if request.precision == "float16" else None,
         "nms": None if request.nms_head else False,
         "verbose": False,
     }
@@ -226,7 +265,3 @@ def _export_graph(request: EngineRequest, target: Path) -> NetworkFacts:
 
 def _missing(engine: EngineName) -> list[str]:
     return [package for package in _PACKAGES[engine] if importlib.util.find_spec(package) is None]
-
-
-def _name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

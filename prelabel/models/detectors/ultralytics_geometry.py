@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from prelabel.data.boxes import Letterbox
 from prelabel.data.geometry import Keypoints, RotatedBox
-from prelabel.models.detectors.postprocess import NmsConfig, PixelWindow, Rows, masks_of_windows, table_of_frames
+from prelabel.models.detectors.host import NmsConfig, Rows
+from prelabel.models.detectors.postprocess import PixelWindow, masks_of_windows, table_of_frames
 
 _PROTOTYPE_STRIDE = 4  # pixels of the network's input per pixel of a mask prototype
 
@@ -35,7 +36,7 @@ def nms_rotated(prediction: torch.Tensor, num_classes: int, config: NmsConfig) -
         prediction.float(),
         config.conf,
         config.iou,
-        classes=None if config.class_ids is None else config.class_ids.tolist(),
+        classes=None if config.class_ids is None else list(config.class_ids),
         agnostic=config.agnostic,
         max_det=config.max_det,
         nc=num_classes,

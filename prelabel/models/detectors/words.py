@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -11,6 +9,7 @@ from typing import Any
 
 import torch
 
+from prelabel.data.words import plain_text, refuse_repeated
 from prelabel.errors import ConfigError, DetectError
 
 GROUNDING_TYPES = ("grounding-dino", "mm-grounding-dino")
@@ -60,18 +59,6 @@ class TextLimits:
     per_pass: int | None
 
 
-def plain_text(word: str) -> str:
-    """Returns a word as the model reads it.
-
-    Full stops and question marks become spaces, since Grounding DINO ends a word at them. So do underscores, which are
-    common in names of ontology objects.
-
-    >>> plain_text("St._Bernard"), plain_text("...")
-    ('St Bernard', '')
-    """
-    return " ".join(re.sub(r"[._?]", " ", word).split())
-
-
 def split_words(num_tokens: Sequence[int], per_pass: int | None) -> list[int]:
     """Returns the number of words in each pass. Each pass takes as many of the next words as fit.
 
@@ -106,7 +93,7 @@ def text_passes(processor: Any, config: Any, words: Sequence[str], device: torch
     if not words:
         return ()
     texts = [plain_text(word) for word in words]
-    _refuse_repeated(words, texts)
+    refuse_repeated(words, texts)
     limits = _limits(processor.tokenizer, config)
     num_tokens = [_count_tokens(processor.tokenizer, word, limits) for word in words]
     passes, first = [], 0
@@ -172,13 +159,6 @@ def _read_tokens(
         scale = boxes.new_tensor([width, height, width, height])
         found.append((boxes[keep] * scale, confidence[keep], class_id[keep]))
     return found
-
-
-def _refuse_repeated(words: Sequence[str], texts: Sequence[str]) -> None:
-    text, times = Counter(text.casefold() for text in texts).most_common(1)[0]
-    if times > 1:
-        same = [word for word, each in zip(words, texts, strict=True) if each.casefold() == text]
-        raise ConfigError(f"words: {' and '.join(map(repr, same))} are the same to the model: leave one out")
 
 
 def _limits(tokenizer: Any, config: Any) -> TextLimits:

@@ -49,6 +49,10 @@ class Agent(Protocol[Found, Labels]):
     def reads_media(self) -> bool:
         """Whether media must be fetched before `infer`."""
 
+    @property
+    def stays_because(self) -> str:
+        """Why `infer` must run in the process of the run; empty if a worker without the key can run it."""
+
     def fingerprint(self, task: Task) -> str:
         """Returns the hash of everything that affects the task's labels."""
 

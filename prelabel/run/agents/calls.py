@@ -32,6 +32,8 @@ Argument: TypeAlias = Literal[
 
 BY_NAME: tuple[Argument, ...] = ("task", "label_row", "media", "project", "client", "storage_item")
 PLATFORM_ONLY: frozenset[Argument] = frozenset(("project", "client", "storage_item", "agent_task", "stage"))
+TRAVELS: frozenset[Argument] = frozenset(("task", "media", "asset", "frame", "frames"))
+"""What a function can get in another process, without the platform's key: no objects of the SDK."""
 NEEDS_MEDIA: frozenset[Argument] = frozenset(("media", "asset", "frame", "frames"))
 
 _BY_TYPE: Mapping[str, Argument] = {

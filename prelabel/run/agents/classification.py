@@ -80,6 +80,7 @@ class ClassificationAgent:
     progress: Progress
     stop: StopSignal
     reads_media = True
+    stays_because = ""
     shapes = ()
     device = ""
 

@@ -5,64 +5,39 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
-
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
-from prelabel.assembly.stored import labelled_videos, load_labelled
-from prelabel.data.detections import VideoDetections
-from prelabel.data.frames import VideoInfo
+from prelabel.assembly.stored import label_detections, labelled_videos, load_labelled
 from prelabel.errors import PrelabelError, SaveError
 from prelabel.export.coco import write_coco
 from prelabel.inference.batch_runner import BatchRunner
 from prelabel.inference.decoding import Video
 from prelabel.inference.pipeline import Inference, Pipeline
-from prelabel.labels.filter import FilteredDetections
+from prelabel.inference.refine import MediaAccess
 from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import warnings_of
-from prelabel.routing.facts import Facts
-from prelabel.run.agents.detection_checks import check_labels, check_tracker, describe_detector, describe_label_map
+from prelabel.run.agents.box_labels import BoxLabels, Detected, LabelledByWorker, report_of
+from prelabel.run.agents.detection_checks import (
+    check_labels,
+    check_refiner,
+    check_tracker,
+    describe_detector,
+    describe_label_map,
+)
 from prelabel.run.checks import check_reader, describe_sink, describe_source
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask, TaskFacts
-from prelabel.runtime.interrupts import StopSignal
+from prelabel.runtime.files import write_bytes_atomically
+from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.progress import Progress, emit_stage_time
 from prelabel.store.ledger import Step
 from prelabel.store.raw_detections import DetectionProvenance, RawRecord, read_raw, write_raw
-from prelabel.store.report import RunReport, TaskReport
+from prelabel.store.report import RunReport
 from prelabel.store.run_folder import RunFolder
-
-
-@dataclass(frozen=True, slots=True)
-class Detected:
-    """The raw detections of a task.
-
-    Attributes:
-        raw: the raw detections as they are stored.
-        reader: which reader read the media, and why; empty if an earlier run read them.
-        filtered: the detections that become labels, if a worker has computed them; else the run does.
-    """
-
-    raw: RawRecord
-    reader: str = ""
-    filtered: FilteredDetections | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BoxLabels:
-    """The detections of a task that become labels.
-
-    Attributes:
-        info: size, length and frame rate of the media, as displayed.
-        detections: the detections, one row per box.
-    """
-
-    info: VideoInfo
-    detections: VideoDetections
 
 
 @dataclass(frozen=True)
@@ -79,6 +54,7 @@ class DetectionAgent:
     progress: Progress
     stop: StopSignal
     reads_media = True
+    stays_because = ""
 
     @property
     def parts(self) -> DetectorParts:
@@ -96,6 +72,8 @@ class DetectionAgent:
         }
         if self.parts.linking is not None:
             checks["tracks"] = check_tracker
+        if self.assembly.config.refine is not None:
+            checks["masks"] = check_refiner
         return {name: partial(check, self.assembly) for name, check in checks.items()}
 
     def prepare(self) -> None:
@@ -152,24 +130,58 @@ class DetectionAgent:
     def infer(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[Detected]]:
         """Yields the raw detections of each task. A separate thread decodes ahead."""
         begun: deque[FetchedTask] = deque()
-        with closing(self._pipeline.infer(_videos(fetched, begun))) as results:
-            for result in results:
-                yield self._result(begun.popleft(), result)  # results have the order of the tasks
+        keep = self.parts.refinement is not None  # it reads the media once more
+        try:
+            with closing(self._pipeline.infer(_videos(fetched, begun, keep=keep))) as results:
+                for result in results:
+                    item = begun[0]  # results have the order of the tasks
+                    inferred = self._refined(item, self._result(item, result)) if keep else self._result(item, result)
+                    begun.popleft().release.close()
+                    yield inferred
+        finally:
+            for item in begun:
+                item.release.close()
 
-    def store(self, task: Task, found: Detected) -> None:
-        """Writes the raw detections to the run's folder."""
-        write_raw(self.assembly.found_store.detections_path(task), found.raw)
+    def store(self, task: Task, found: Detected | LabelledByWorker) -> None:
+        """Writes the raw detections to the run's folder, and the labelled ones if a worker has made them."""
+        path = self.assembly.found_store.detections_path(task)
+        if isinstance(found, Detected):
+            write_raw(path, found.raw)
+            return
+        write_bytes_atomically(path, found.raw_file)
+        with suppress(OSError):  # a cache
+            write_bytes_atomically(self.assembly.store.labelled_path(task), found.labelled_file, durable=False)
 
-    def build_labels(self, task: Task, found: Detected) -> LabelledTask[BoxLabels]:
+    def build_labels(self, task: Task, found: Detected | LabelledByWorker) -> LabelledTask[BoxLabels]:
         """Returns the detections that become labels."""
-        info, filtered = found.raw.info, load_labelled(self.assembly, task, found.raw, found.filtered).filtered
-        facts = Facts.of_labels(task.title, info, filtered.detections, self.parts.label_map, metadata_of(task))
-        return LabelledTask(self._report(task, found, filtered, facts), BoxLabels(info, filtered.detections))
+        if isinstance(found, Detected):
+            media = MediaAccess(partial(self.assembly.open_media, task), self.stop.check)
+            began, makes_masks = time.perf_counter(), self.parts.refinement is not None and found.filtered is None
+            filtered = load_labelled(self.assembly, task, found.raw, found.filtered, media).filtered
+            seconds = {"refine": time.perf_counter() - began} if makes_masks else {}
+            report, facts = report_of(self.parts.label_map, task, found, filtered)
+            report = replace(report, seconds=seconds)
+            labels = BoxLabels(found.raw.info, lambda: filtered.detections)
+        else:
+            report, facts = found.report, found.facts
+            labels = BoxLabels(found.info, found.read_detections, found.row)
+        facts, router = replace(facts, metadata=metadata_of(task)), self.assembly.router
+        outputs = [self.assembly.found_store.detections_path(task), self.assembly.label_path(task)]
+        report = replace(
+            report,
+            pathway=router.pathway(facts),
+            priority=router.priority_of(facts),
+            outputs=tuple(str(path) for path in outputs if path is not None),
+        )
+        return LabelledTask(report, labels)
 
     def save(self, task: Task, labelled: LabelledTask[BoxLabels]) -> int | None:
         """Writes the labels to the sink. A user's sink may raise and return anything."""
+        labels = labelled.labels
+        if labels.row is not None:
+            return self.assembly.rows.edit(task, labels.info, labels.change(self.parts.label_map))
         try:
-            num_bytes = self.assembly.sink.write(task, labelled.labels.info, labelled.labels.detections)
+            num_bytes = self.assembly.sink.write(task, labels.info, labels.read_detections())
         except PrelabelError:
             raise
         except Exception as error:
@@ -225,6 +237,26 @@ class DetectionAgent:
         reader = f"{result.reader.use} ({result.reader.reason})"
         return InferredTask(task.key, Detected(raw, reader), seconds={"fetch": item.seconds, **result.seconds})
 
+    def _refined(self, item: FetchedTask, inferred: InferredTask[Detected]) -> InferredTask[Detected]:
+        """Adds the labels with their masks, made while the media are on this machine.
+
+        An error is not reported here: `build_labels` meets it again, after the raw detections are stored.
+        """
+        if inferred.found is None:
+            return inferred
+        began, title = time.perf_counter(), item.task.title
+        media = MediaAccess(lambda: nullcontext(item.media), self.stop.check)
+        try:
+            filtered = label_detections(self.parts, inferred.found.raw, title, media)
+        except Stopped:
+            raise
+        except Exception:
+            return inferred
+        seconds = time.perf_counter() - began
+        emit_stage_time(self.progress, item.task.key, title, "refine", seconds, seconds)
+        found = replace(inferred.found, filtered=filtered)
+        return replace(inferred, found=found, seconds={**inferred.seconds, "refine": seconds})
+
     def _read(self, store: RunFolder, task: Task) -> RawRecord | None:
         """Returns the raw detections in a folder; None if there are none for this config and these media."""
         if not store.has_ledger:
@@ -236,38 +268,19 @@ class DetectionAgent:
             return None
         return raw if raw is not None and raw.origin.fingerprint == self._raw_fingerprint(task) else None
 
-    def _report(self, task: Task, found: Detected, filtered: FilteredDetections, facts: Facts) -> TaskReport:
-        label_map, detections, raw = self.parts.label_map, filtered.detections, found.raw
-        _, first_rows = np.unique(detections.instance, return_index=True)
-        category = label_map.category_index[detections.class_id[first_rows]]
-        counts = np.bincount(category, minlength=len(label_map.categories))
-        outputs = [self.assembly.found_store.detections_path(task), self.assembly.label_path(task)]
-        return TaskReport(
-            title=task.title,
-            key=task.key,
-            status="done",
-            partial=raw.partial,
-            num_frames=raw.info.num_frames,
-            num_inferred=len(raw.detections.inferred_frames),
-            instances={
-                category.name: int(num) for category, num in zip(label_map.categories, counts, strict=True) if num
-            },
-            num_boxes=len(detections),
-            num_interpolated=int(detections.interpolated.sum()),
-            thinning=filtered.thinning,
-            dropped={reason: sum(by_class.values()) for reason, by_class in filtered.dropped.items()},
-            pathway=self.assembly.router.pathway(facts),
-            priority=self.assembly.router.priority_of(facts),
-            reader=found.reader,
-            outputs=tuple(str(path) for path in outputs if path is not None),
-        )
-
     def _raw_fingerprint(self, task: TaskFacts) -> str:
         return f"{self.parts.raw_fingerprint}:{task.identity}"
 
 
-def _videos(fetched: Iterable[FetchedTask], begun: deque[FetchedTask]) -> Iterator[Video]:
-    """Yields the videos of tasks. It appends each task to `begun` first."""
+def _videos(fetched: Iterable[FetchedTask], begun: deque[FetchedTask], *, keep: bool) -> Iterator[Video]:
+    """Yields the videos of tasks. It appends each task to `begun` first.
+
+    Args:
+        fetched: the tasks.
+        begun: filled with the tasks.
+        keep: whether the media stay on this machine after a video is read.
+    """
     for item in fetched:
         begun.append(item)
-        yield Video(item.media, item.task.title, item.task.num_frames, item.task.key, item.release)
+        release = nullcontext() if keep else item.release
+        yield Video(item.media, item.task.title, item.task.num_frames, item.task.key, release)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from prelabel.assembly.assemble import Assembly
-from prelabel.data.frames import VideoInfo
+from prelabel.data.frames import FrameBatch, VideoInfo
 from prelabel.data.geometry import GeometryKind
 from prelabel.data.label_map import NAMES_IN_SHORT, LabelMap
-from prelabel.errors import ConfigError
+from prelabel.errors import ConfigError, DetectError, PluginError
 from prelabel.labels.filter import class_thresholds
 from prelabel.plugins.traits import traits_of, warnings_of
 from prelabel.run.checks import describe_model
@@ -28,8 +30,9 @@ def check_labels(assembly: Assembly) -> None:
     """
     check_tracker(assembly)
     check_keyframes(assembly)
+    check_refiner(assembly)
     class_thresholds(assembly.config.labels.conf, assembly.detection.label_map)
-    _ = assembly.sink
+    _ = assembly.detection.provider.threshold, assembly.sink
 
 
 def check_tracker(assembly: Assembly) -> str:
@@ -68,6 +71,27 @@ def check_keyframes(assembly: Assembly) -> None:
     )
 
 
+def check_refiner(assembly: Assembly) -> str:
+    """Describes how boxes become masks, after trying it on a black frame.
+
+    Raises:
+        SetupError: the refiner is missing, rejects its options, does not load, or does not return masks.
+    """
+    parts = assembly.detection
+    refinement, model = parts.refinement, parts.refine_model
+    if refinement is None or model is None:
+        return "none"
+    device = traits_of(refinement.refiner).device or "cpu"
+    black = FrameBatch(np.zeros((1, 64, 64, 3), np.uint8), np.zeros(1, np.int64), np.zeros(1))
+    try:
+        refinement.masks(black, [np.array([[8, 8, 56, 56]], np.float32)])
+    except DetectError as error:
+        raise PluginError(str(error)) from error
+    names = sorted({str(found.name) for i in parts.label_map.refined if (found := parts.label_map.objects[i])})
+    shown = ", ".join(names[:NAMES_IN_SHORT]) + (", …" if len(names) > NAMES_IN_SHORT else "")
+    return f"{model.name} on {device} makes masks from the boxes of {shown}"
+
+
 def describe_detector(assembly: Assembly) -> str:
     """Describes the model, batch size, replicas and warnings of the detector."""
     parts = assembly.detection
@@ -101,7 +125,9 @@ def _made_from(labels: LabelMap) -> list[str]:
     names: dict[str, list[str]] = {}
     for category in labels.categories:
         shape, kind = category.shape.replace("_", " "), labels.offer.kind
-        if kind is not None and category.shape in labels.offer.shapes:
+        if any(labels.objects[class_id] == category for class_id in labels.refined):
+            names.setdefault(f"{shape} from boxes, refined to masks", []).append(category.name)
+        elif kind is not None and category.shape in labels.offer.shapes:
             names.setdefault(f"{shape} from {_MADE_FROM[kind]}", []).append(category.name)
         elif category.shape in _FROM_BOXES:
             names.setdefault(f"{shape} from boxes, {_FROM_BOXES[category.shape]}", []).append(category.name)

@@ -20,7 +20,7 @@ from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin
 from prelabel.plugins.protocols import ListedTask, ModelRecord, Task, metadata_of
 from prelabel.routing.facts import Facts
-from prelabel.run.agents.calls import NEEDS_MEDIA, PLATFORM_ONLY, Answer, Call, UserFunction, read_signature
+from prelabel.run.agents.calls import NEEDS_MEDIA, PLATFORM_ONLY, TRAVELS, Answer, Call, UserFunction, read_signature
 from prelabel.run.agents.task_media import EditedRow, FunctionRows, TaskMedia
 from prelabel.run.checks import check_reader, describe_source
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask
@@ -41,6 +41,7 @@ class CallRecord:
         changed: whether the function changed the label row.
         added: instances that the function added to the row: names by object or classification hash.
         num_frames: number of frames of the media; 0 if it is not known.
+        partial: which frames the function did not get, under `frames: warn`; None if it got all it asked for.
     """
 
     fingerprint: str
@@ -48,6 +49,7 @@ class CallRecord:
     changed: bool = False
     added: Mapping[str, str] = field(default_factory=dict)
     num_frames: int = 0
+    partial: str | None = None
 
 
 def write_call(path: Path, record: CallRecord) -> None:
@@ -128,6 +130,12 @@ class FunctionAgent:
         arguments = self._function.signature.all_arguments()
         return bool(arguments & NEEDS_MEDIA) or ("label_row" in arguments and not self.assembly.on_platform)
 
+    @property
+    def stays_because(self) -> str:
+        """Which objects of the SDK the function gets; empty if none, so that it does not need the platform."""
+        bound = sorted(self._function.signature.all_arguments() - TRAVELS)
+        return f"it gets {', '.join(bound)}" if bound else ""
+
     def fingerprint(self, task: Task) -> str:
         """Returns the hash of the function, its options and the media."""
         return f"{self._fingerprint}:{task.identity}"
@@ -167,6 +175,7 @@ class FunctionAgent:
             key=task.key,
             status="done",
             num_frames=record.num_frames,
+            partial=record.partial,
             instances=count_names(record.added),
             pathway=pathway,
             priority=answer.priority if answer.priority is not None else router.priority_of(facts),
@@ -214,7 +223,7 @@ class FunctionAgent:
         return f"{function.use}, called with {', '.join([*arguments, *function.options]) or 'nothing'}"
 
     def _infer(self, item: FetchedTask) -> InferredTask[CalledTask]:
-        # A function gets the task itself, since it always runs in the process that lists the tasks.
+        # In the process that lists the tasks, a function gets the task itself; in another one, its `Work`.
         task, began = cast(Task, item.task), time.perf_counter()
         try:
             with item.release:
@@ -235,7 +244,7 @@ class FunctionAgent:
         if call.row is not None and changed is not None:
             edited, added = EditedRow(call.row.sent, call.row.before, changed), added_labels(call.row.before, changed)
         num_frames = task.num_frames or (media.known_info.num_frames if media.known_info is not None else 0)
-        record = CallRecord(self.fingerprint(task), answer, edited is not None, added or {}, num_frames)
+        record = CallRecord(self.fingerprint(task), answer, edited is not None, added or {}, num_frames, media.partial)
         return CalledTask(record, media.known_info, edited)
 
     def _media(self, task: Task, item: FetchedTask) -> TaskMedia:

@@ -86,6 +86,7 @@ class TaskMedia:
     progress: Progress
     stop: StopSignal
     _seen: list[VideoInfo] = field(default_factory=list, repr=False)
+    _problems: dict[str, None] = field(default_factory=dict, repr=False)  # each once, in order
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -118,6 +119,11 @@ class TaskMedia:
         """The value of `info` if it was read already; otherwise None."""
         return self._seen[0] if self._seen else None
 
+    @property
+    def partial(self) -> str | None:
+        """What `frames` left out under `frames: warn`; None if nothing."""
+        return "; ".join(self._problems) or None
+
     def frames(self, frame_indices: Iterable[int] | None = None) -> Iterator[Frame]:
         """Yields frames in order. Each call decodes them again.
 
@@ -133,10 +139,11 @@ class TaskMedia:
             with closing(opened.batches(wanted, FRAMES_A_BATCH)) as batches:
                 for batch in batches:
                     self.stop.check()
-                    arrays = batch.data.cpu().numpy()
+                    arrays = batch.array
                     for number, index in enumerate(batch.frame_indices.tolist()):
                         yield Frame(index, float(batch.pts_seconds[number]), arrays[number].copy())
                     self.progress.frames(len(batch))
+            self._problems.update(dict.fromkeys(opened.problems))
 
     def image(self, frame_index: int = 0) -> Image:
         """Returns a frame as a Pillow image. It raises the same errors as `frame`."""

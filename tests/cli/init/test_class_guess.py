@@ -11,7 +11,7 @@ from prelabel.cli.init.class_guess import COCO_NAMES, Proposal, known_classes, p
 from prelabel.data.label_map import build_label_map
 from prelabel.data.ontology import Ontology
 from prelabel.models.weights import ModelCard, model_folders, read_card
-from tests.encord_server.ontologies import editor, ontology_object
+from prelabel.testing.encord_server.ontologies import editor, ontology_object
 
 
 def ontology(*names: str, **shapes: str) -> Ontology:

@@ -16,9 +16,9 @@ from prelabel.encord.source import EncordSection
 from prelabel.errors import AccountError, ConfigError
 from prelabel.files.folder_source import FolderSection
 from prelabel.run.checks import run_checks
-from tests.encord_server import AGENT, EncordServer
-from tests.encord_server.ontologies import editor, ontology_object
-from tests.encord_server.records import Project
+from prelabel.testing.encord_server import AGENT, EncordServer
+from prelabel.testing.encord_server.ontologies import editor, ontology_object
+from prelabel.testing.encord_server.records import Project
 
 PATHWAYS = {"Skip it": "Complete", "To people": "Annotate 1"}
 

@@ -20,9 +20,9 @@ from prelabel.encord.connection import connect
 from prelabel.encord.source import EncordSection
 from prelabel.errors import OntologyError
 from prelabel.run.checks import run_checks
-from tests.encord_server import AGENT, EncordServer
-from tests.encord_server.ontologies import editor, ontology_object, radio_classification
-from tests.encord_server.records import Project
+from prelabel.testing.encord_server import AGENT, EncordServer
+from prelabel.testing.encord_server.ontologies import editor, ontology_object, radio_classification
+from prelabel.testing.encord_server.records import Project
 from tests.run.agents.platforms import text_classification
 
 CLASSES = ("Egyptian cat", "beagle dog", "boat")

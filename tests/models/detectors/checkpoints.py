@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +63,39 @@ def blocky_frames(num: int, height: int = 180, width: int = 320) -> np.ndarray:
 def as_batch(frames: np.ndarray) -> FrameBatch:
     indices = np.arange(len(frames))
     return FrameBatch(torch.from_numpy(frames), indices, indices / 25.0)
+
+
+def make_word_checkpoint(architecture: str, folder: Path) -> Path:
+    """Writes a YOLO-World or YOLOE checkpoint whose random head finds boxes of any word."""
+    from ultralytics import YOLO
+
+    torch.manual_seed(0)
+    model = YOLO(f"{architecture}.yaml")
+    network = model.model
+    _settle_statistics(network)
+    for branch in ("cv4", "one2one_cv4"):
+        for contrast in getattr(network.model[-1], branch, None) or ():
+            torch.nn.init.constant_(contrast.bias, -2.0)
+            torch.nn.init.constant_(contrast.logit_scale, -5.0)
+    network.names, network.task = {index: f"class {index}" for index in range(80)}, model.task
+    path = folder / f"{architecture}.pt"
+    model.save(path)
+    return path
+
+
+_TELL_IMPORTS = """
+import json, sys
+from prelabel.cli.app import main
+try:
+    main()
+finally:
+    print(json.dumps([name for name in ("torch", "torchvision", "ultralytics", "supervision") if name in sys.modules]))
+"""
+
+
+def heavy_imports(*arguments: object) -> list[str]:
+    """Runs a command in a new process; returns which packages it imported, of those that take seconds."""
+    command = [sys.executable, "-c", _TELL_IMPORTS, *map(str, arguments)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True)
+    imported: list[str] = json.loads(told.stdout.splitlines()[-1])
+    return imported

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from prelabel import Detections
@@ -17,9 +16,11 @@ from prelabel.data.boxes import iou_matrix
 from prelabel.errors import ConfigError, MachineError
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
 from prelabel.models.detectors.ultralytics_engines import choose_engine
-from prelabel.models.engines import EngineKey, built_engine, compile_for_cpu, cpu_has_bfloat16, engines_folder
+from prelabel.models.engines import EngineKey, built_engine, engines_folder
+from prelabel.models.openvino import compile_for_cpu, cpu_has_bfloat16
 from prelabel.testing import check_detector
-from tests.models.detectors.checkpoints import as_batch, blocky_frames
+from tests.make_media import RECIPES, write_clip
+from tests.models.detectors.checkpoints import as_batch, blocky_frames, heavy_imports
 
 LOW = {"conf": 0.02, "raw_conf": 0.02, "imgsz": 160, "device": "cpu", "engine": "torch"}
 KEY = EngineKey("0" * 64, "onnx", "Some GPU (80 GB)", "any", "float32", "nms", "runtime 1.0")
@@ -108,6 +109,17 @@ def test_by_default_a_cpu_computes_in_bfloat16_and_detects_much_the_same(checkpo
     assert np.median(iou_matrix(sure, found.xyxy).max(axis=1)) > 0.9
 
 
+@pytest.mark.slow
+def test_a_run_of_a_cached_openvino_engine_imports_no_torch(checkpoint, tmp_path):
+    weights, clip = checkpoint("yolo11n"), write_clip(tmp_path / "clip.mp4", RECIPES["h264"]).path
+    UltralyticsDetector(weights=str(weights), device="cpu")
+
+    imported = heavy_imports("run", clip, "--weights", weights, "--device", "cpu", "--output", tmp_path / "out")
+
+    assert (tmp_path / "out" / "clip.labels.json").exists()
+    assert imported == []
+
+
 @pytest.mark.usefixtures("no_room_for_engines")
 def test_an_engine_that_cannot_be_built_is_replaced_by_torch_and_said_so(checkpoint):
     detector = UltralyticsDetector(weights=str(checkpoint("yolo11n")), **LOW | {"engine": "onnx"})
@@ -171,7 +183,7 @@ def test_a_failed_build_leaves_what_was_kept(tmp_path, monkeypatch):
 
 
 def test_auto_is_openvino_on_a_cpu_and_torch_on_a_gpu():
-    cpu, cuda = torch.device("cpu"), torch.device("cuda:0")
+    cpu, cuda = "cpu", "cuda:0"
 
     assert choose_engine("auto", cpu, Path("a.pt")) == "openvino"
     assert choose_engine("auto", cuda, Path("a.pt")) == "torch"
@@ -188,13 +200,13 @@ def test_auto_is_openvino_on_a_cpu_and_torch_on_a_gpu():
 )
 def test_an_engine_that_does_not_fit_is_refused(engine, device, weights, complaint):
     with pytest.raises(ConfigError, match=complaint):
-        choose_engine(engine, torch.device(device), Path(weights))
+        choose_engine(engine, device, Path(weights))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
 def test_a_missing_package_is_named():
     with pytest.raises(MachineError, match="uv add tensorrt"):
-        choose_engine("tensorrt", torch.device("cuda"), Path("a.pt"))
+        choose_engine("tensorrt", "cuda:0", Path("a.pt"))
 
 
 def test_export_model_builds_what_a_run_then_finds(checkpoint):

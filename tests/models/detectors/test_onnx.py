@@ -19,7 +19,7 @@ from prelabel.data.boxes import iou_matrix
 from prelabel.errors import ConfigError, WeightsError
 from prelabel.models.detectors.onnx import OnnxDetector
 from prelabel.testing import check_detector
-from tests.models.detectors.checkpoints import as_batch, blocky_frames
+from tests.models.detectors.checkpoints import as_batch, blocky_frames, heavy_imports
 from tests.models.detectors.onnx_graphs import (
     CONFIDENCE,
     NUM_CELLS,
@@ -603,3 +603,24 @@ def test_an_export_for_another_task_goes_to_ultralytics(tmp_path):
 
     with pytest.raises(WeightsError, match="model for 'pose': set use: ultralytics"):
         detect(red_frames(1), weights=str(path))
+
+
+@pytest.mark.slow
+def test_the_demo_imports_no_torch(tmp_path):
+    config = Path(__file__).parents[3] / "configs" / "demo.yaml"
+    settings = [f"source.output={tmp_path}", "detector.device=cpu", "reader.frame_ranges=[[0, 3]]"]
+
+    imported = heavy_imports("run", config, *(part for setting in settings for part in ("--set", setting)))
+
+    assert (tmp_path / "demo.preview.mp4").exists()
+    assert imported == []
+
+
+def test_auto_is_the_cpu_where_onnx_runtime_has_no_gpu(graph, monkeypatch):
+    monkeypatch.setattr("prelabel.models.detectors.base.name_device", lambda device: "cuda:0")
+    monkeypatch.setattr("prelabel.models.detectors.onnx.runs_on_gpu", lambda: False)
+
+    detector = OnnxDetector(weights=graph("torchvision"), classes=NAMES, format="ssd")
+
+    assert detector.traits.device == "cpu"
+    assert "OpenVINO" in detector.warnings[0]

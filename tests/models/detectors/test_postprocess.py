@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from prelabel.models.detectors.host import NmsConfig
 from prelabel.models.detectors.postprocess import (
     HostCopy,
-    NmsConfig,
     filter_rows,
     nms_batched,
     nms_per_image,
@@ -35,7 +35,7 @@ def ultralytics_nms(prediction: torch.Tensor, config: NmsConfig, **options: obje
     import torchvision  # noqa: F401, its NMS is used only if it is imported first
     from ultralytics.utils.nms import non_max_suppression
 
-    classes = None if config.class_ids is None else config.class_ids.tolist()
+    classes = None if config.class_ids is None else list(config.class_ids)
     return non_max_suppression(
         prediction.clone(),
         config.conf,
@@ -59,7 +59,7 @@ CONFIGS = [
     NmsConfig(conf=0.25, iou=0.45, max_det=20),
     NmsConfig(conf=0.001, iou=0.7, max_det=300),
     NmsConfig(conf=0.05, iou=0.5, max_det=300, agnostic=True),
-    NmsConfig(conf=0.05, iou=0.7, max_det=300, class_ids=torch.tensor([1, 3])),
+    NmsConfig(conf=0.05, iou=0.7, max_det=300, class_ids=(1, 3)),
     NmsConfig(conf=0.9999, iou=0.7, max_det=300),
 ]
 
@@ -119,7 +119,7 @@ def test_a_chain_longer_than_the_rounds_is_not_exact():
 def test_rows_of_an_end_to_end_head_are_only_filtered():
     rows = torch.rand(2, 50, 6)
     rows[..., 5] = torch.randint(0, 4, (2, 50))
-    config = NmsConfig(conf=0.4, iou=0.7, max_det=10, class_ids=torch.tensor([1, 2]))
+    config = NmsConfig(conf=0.4, iou=0.7, max_det=10, class_ids=(1, 2))
 
     assert_table_holds(filter_rows(rows, config), ultralytics_nms(rows, config, end2end=True))
 

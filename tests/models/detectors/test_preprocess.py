@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from prelabel.data.boxes import Letterbox
+from prelabel.models.detectors.host import move_to_frame
 from prelabel.models.detectors.preprocess import (
-    boxes_from_letterbox,
     letterbox_frames,
     resize_frames,
     resize_in_integers,
@@ -106,7 +106,7 @@ def test_boxes_come_back_as_ultralytics_scales_them(width, height):
     xyxy = torch.from_numpy(np.sort(corners, axis=1).reshape(50, 4)).float()
     expected = scale_boxes((box.height, box.width), xyxy.clone(), (height, width))
 
-    back = boxes_from_letterbox(xyxy, box, height, width)
+    back = move_to_frame(xyxy, box, height, width)
 
     torch.testing.assert_close(back, expected, atol=1e-3, rtol=1e-5)
 
@@ -116,9 +116,7 @@ def test_the_scaled_frame_comes_back_as_the_whole_frame(width, height):
     box = Letterbox.fit(height, width, 640)
     inside = torch.tensor([[box.left, box.top, box.left + box.scaled_width, box.top + box.scaled_height]]).float()
 
-    torch.testing.assert_close(
-        boxes_from_letterbox(inside, box, height, width), torch.tensor([[0.0, 0.0, width, height]])
-    )
+    torch.testing.assert_close(move_to_frame(inside, box, height, width), torch.tensor([[0.0, 0.0, width, height]]))
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)

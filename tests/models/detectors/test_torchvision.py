@@ -168,7 +168,9 @@ def test_a_gpu_finds_what_the_cpu_finds():
     scene = render_frames(SceneSpec(seed=1, width=320, height=180, num_frames=2))
     frames = as_batch(np.stack([frame.image for frame in scene]))
 
-    ours, theirs = (TorchvisionDetector(weights="demo", device=device).detect(frames) for device in ("cuda", "cpu"))
+    ours, theirs = (
+        TorchvisionDetector(weights="demo_shapes", device=device).detect(frames) for device in ("cuda", "cpu")
+    )
 
     # Of weights that nobody trained, boxes are all as sure as each other, and which of them stay is chance.
     for found, expected in zip(ours, theirs, strict=True):

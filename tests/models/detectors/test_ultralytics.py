@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prelabel import Detections, ModelRecord
+from prelabel import Detections, FrameBatch, ModelRecord
 from prelabel.data.boxes import iou_matrix
 from prelabel.errors import ConfigError, MachineError, WeightsError
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
@@ -83,7 +82,7 @@ def test_boxes_that_are_not_sure_are_looked_at_one_by_one(checkpoint, monkeypatc
     def unsure(prediction, num_classes, rule):
         return torch.zeros(len(prediction), rule.max_det, 6), torch.tensor(False)
 
-    monkeypatch.setattr("prelabel.models.detectors.ultralytics.nms_batched", unsure)
+    monkeypatch.setattr("prelabel.models.detectors.ultralytics_torch.nms_batched", unsure)
     detector = UltralyticsDetector(weights=str(weights), **LOW)
     detector._is_batched = True
 
@@ -368,6 +367,6 @@ def test_frames_on_a_gpu_are_taken_where_they_are(checkpoint):
     batch = as_batch(blocky_frames(3))
     detector = UltralyticsDetector(weights=str(checkpoint("yolo11n")), **(LOW | {"device": "cuda"}))
 
-    found = detector.detect(replace(batch, data=batch.data.cuda()))
+    found = detector.detect(FrameBatch(batch.data.cuda(), batch.frame_indices, batch.pts_seconds))
 
     assert_same(found, detector.detect(batch))

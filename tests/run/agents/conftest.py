@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.encord_server import EncordServer
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import EncordServer
+from prelabel.testing.encord_server.populated import Platform
 from tests.run.agents.platforms import populate
 
 

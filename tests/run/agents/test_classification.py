@@ -26,8 +26,8 @@ from prelabel.run.work import FetchedTask
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 from prelabel.store.labelled import ClassRecord
-from tests.encord_server import AGENT, ANNOTATE, COMPLETE, LostAnswer, Status
-from tests.encord_server.ontologies import editor, radio_classification
+from prelabel.testing.encord_server import AGENT, ANNOTATE, COMPLETE, LostAnswer, Status
+from prelabel.testing.encord_server.ontologies import editor, radio_classification
 from tests.kept import write_grey_clip
 from tests.running import run, run_whole
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from prelabel.cli.commands import run_config
+from prelabel.testing.encord_server import ANNOTATE, REVIEW
+from prelabel.testing.encord_server.populated import Platform
 from tests.encord_fixtures import NUM_FRAMES
-from tests.encord_server import ANNOTATE, REVIEW
-from tests.encord_server.populated import Platform
 from tests.run.agents.platforms import reasons, write_config
 
 pytestmark = [

@@ -10,8 +10,8 @@ from encord.objects import Object
 from encord.objects.coordinates import BitmaskCoordinates, PolygonCoordinates
 
 from prelabel.cli.commands import run_config
-from tests.encord_server import ANNOTATE, REVIEW
-from tests.encord_server.populated import Platform
+from prelabel.testing.encord_server import ANNOTATE, REVIEW
+from prelabel.testing.encord_server.populated import Platform
 
 pytestmark = pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning")
 

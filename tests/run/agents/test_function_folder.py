@@ -10,7 +10,7 @@ from PIL import Image
 
 from prelabel.cli.commands import run_config
 from prelabel.errors import SetupError
-from tests.encord_server.ontologies import editor, ontology_object
+from prelabel.testing.encord_server.ontologies import editor, ontology_object
 from tests.kept import write_grey_clip
 from tests.run.agents.platforms import text_classification
 
@@ -141,3 +141,14 @@ def test_a_frame_before_which_the_reader_ended_is_named(config: Path) -> None:
     (task,) = json.loads((config.parent / "out" / "report.json").read_text())["tasks"]
     said = "a.mp4: the reader ended before frame 3, after 0 of 1 frames"
     assert (task["status"], task["reason"]) == ("failed", said)
+
+
+def test_frames_that_the_function_did_not_get_are_named(config: Path) -> None:
+    (config.parent / "mine.py").write_text(ENDING_READER)
+    (config.parent / "my_agent.py").write_text("def handle(media):\n    assert len(list(media.frames())) == 2\n")
+    (config.parent / "clips" / "b.png").unlink()
+    settings = ["source.ontology=null", "reader.use=mine.py:EndsEarly", "frames=warn"]
+    for _ in range(2):  # the second run remembers it
+        run_config(config, settings)
+        (task,) = json.loads((config.parent / "out" / "report.json").read_text())["tasks"]
+        assert task["partial"] == "the reader ended before frame 2, after 2 of 4 frames"

@@ -1,4 +1,4 @@
-"""Run the server by hand, for demos and benchmarks: `python -m tests.encord_server --videos clips/`."""
+"""Run the server by hand, for demos and benchmarks: `python -m prelabel.testing.encord_server --videos clips/`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.encord_server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m prelabel.testing.encord_server", description=__doc__)
     parser.add_argument("--videos", type=Path, required=True, help="a video, or a folder of videos")
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--classes", default="person,car,bicycle,bus,bottle", help="boxes of the ontology")

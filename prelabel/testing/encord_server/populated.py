@@ -36,7 +36,7 @@ class Platform:
         return cls(server, project, clip, client, client.get_project(project.uuid))
 
     def add_clips(self, count: int) -> list[DataUnit]:
-        """Further tasks at the agent stage, for the same file under the titles `0.mp4`, `1.mp4`, …"""
+        """Further tasks at the agent stage, for the same file under the titles `0.mp4`, `1.mp4` and so on."""
         assert self.clip.item.path is not None
         world, facts = self.server.world, self.clip.item.facts
         clips = [world.add_video(self.clip.item.path, title=f"{number}.mp4", facts=facts) for number in range(count)]

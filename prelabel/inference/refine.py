@@ -1,0 +1,114 @@
+"""Reads the frames of labels again and makes masks from their boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prelabel.config.sections import ReaderSection
+from prelabel.data.detections import VideoDetections
+from prelabel.data.frames import FrameBatch, Media
+from prelabel.data.geometry import Mask
+from prelabel.errors import DetectError, PrelabelError
+from prelabel.media.cuda import await_frames
+from prelabel.media.open import FramePolicy, open_frames
+from prelabel.plugins.protocols import Refiner
+from prelabel.plugins.traits import traits_of
+from prelabel.runtime.prefetch import prefetch
+
+
+@dataclass(frozen=True, slots=True)
+class MediaAccess:
+    """How a task's frames are read again.
+
+    Attributes:
+        open: returns a context in which the task's media are on this machine.
+        check_stop: called before every batch; raises an error to stop.
+    """
+
+    open: Callable[[], AbstractContextManager[Media]]
+    check_stop: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """How boxes become masks.
+
+    Attributes:
+        refiner: makes the masks.
+        reader: the config's section `reader`. What it says about the choice of frames does not matter here.
+        folder: the config's folder; plug-in paths are relative to it.
+        frames: what to do if frames are missing.
+        batch_size: frames per batch.
+    """
+
+    refiner: Refiner
+    reader: ReaderSection
+    folder: Path
+    frames: FramePolicy
+    batch_size: int
+
+    def refine(
+        self, found: VideoDetections, rows: NDArray[np.int64], media: MediaAccess, title: str
+    ) -> VideoDetections:
+        """Returns the detections with a mask in some rows; a row keeps None if the refiner has no mask for it.
+
+        Args:
+            found: labels of the media.
+            rows: rising numbers of rows to make masks for. Only their frames are decoded.
+            media: the media of the labels.
+            title: what errors call the media.
+
+        Raises:
+            ReadError: frames cannot be read.
+            DetectError: the refiner raised, or broke its contract.
+        """
+        if not len(rows):
+            return found
+        geometry, frame_of_row = found.geometry.copy(), found.frame_index[rows]
+        device = traits_of(self.refiner).device
+        on_gpu = device if device is not None and device.startswith("cuda") else None
+        every_frame = self.reader.model_copy(update={"stride": 1, "only_keyframes": False, "frame_ranges": ()})
+        with (
+            media.open() as files,
+            open_frames(files, every_frame, self.folder, self.frames, title=title) as opened,
+        ):
+            batches = opened.batches(np.unique(frame_of_row), self.batch_size, device=on_gpu)
+            with closing(prefetch(batches, max_items=1, name="refine")) as decoded:
+                for batch in decoded:
+                    media.check_stop()
+                    await_frames(batch)
+                    of_frames = [
+                        rows[slice(*np.searchsorted(frame_of_row, [frame, frame + 1]))]
+                        for frame in batch.frame_indices.tolist()
+                    ]
+                    masks = self.masks(batch, [found.xyxy[of_frame] for of_frame in of_frames])
+                    for of_frame, of_boxes in zip(of_frames, masks, strict=True):
+                        geometry[of_frame] = np.fromiter(of_boxes, object, len(of_boxes))
+                    del batch
+        return replace(found, geometry=geometry)
+
+    def masks(self, batch: FrameBatch, boxes: list[NDArray[np.float32]]) -> list[list[Mask | None]]:
+        """Returns the refiner's masks for the boxes of each frame, after checking that there is one for each.
+
+        Raises:
+            DetectError: the refiner raised, or returned something else.
+        """
+        name = type(self.refiner).__name__
+        try:
+            masks = [list(of_frame) for of_frame in self.refiner.refine(batch, boxes)]
+        except PrelabelError:
+            raise
+        except Exception as error:
+            raise DetectError(f"refine: {name} raised {type(error).__name__}: {error}") from error
+        if [len(of_frame) for of_frame in masks] != [len(of_frame) for of_frame in boxes]:
+            raise DetectError(f"refine: {name} did not return one mask for each box of each frame")
+        other = next((each for of_frame in masks for each in of_frame if not isinstance(each, Mask | None)), None)
+        if other is not None:
+            raise DetectError(f"refine: {name} returned {type(other).__name__}, expected prelabel.Mask or None")
+        return masks

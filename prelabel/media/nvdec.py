@@ -1,0 +1,355 @@
+"""Reads videos on a GPU with NVDEC, through NVIDIA's PyNvVideoCodec. Frames are decoded, converted and kept there."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from av.bitstream import BitStreamFilterContext
+from numpy.typing import NDArray
+
+from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.errors import FrameCountError, MachineError, ReadError
+from prelabel.media.batching import check_request, pick_frames
+from prelabel.media.cuda import await_frames
+from prelabel.media.index import VideoIndex, index_video
+from prelabel.media.packets import packets_from
+from prelabel.media.pixels import Orientation
+from prelabel.media.pyav import PyAVReader
+
+if TYPE_CHECKING:
+    import torch
+
+
+# Each codec's name in `cudaVideoCodec`, and the filter that gives a packet start codes and parameter sets. The decoder
+# finds no frame in a packet as MP4 and Matroska store it.
+CODECS = {"h264": ("H264", "h264_mp4toannexb"), "hevc": ("HEVC", "hevc_mp4toannexb"), "vp9": ("VP9", None)}
+PIXEL_FORMATS = ("yuv420p", "yuvj420p")
+# Weights of red and blue in the brightness (ITU-T H.273, table 4). FFmpeg takes BT.601 if the file does not say.
+BT_601 = (0.299, 0.114)
+RED_AND_BLUE = {
+    "bt709": (0.2126, 0.0722),
+    "bt470bg": BT_601,
+    "smpte170m": BT_601,
+    "unknown": BT_601,
+    "fcc": (0.30, 0.11),
+    "smpte240m": (0.212, 0.087),
+    "bt2020nc": (0.2627, 0.0593),
+}
+MAX_DIFFERENCE = 2.0
+"""Limit of the mean pixel difference, 0..255, between this reader's and PyAV's version of a frame."""
+MAX_IDLE_SESSIONS = 16
+
+
+def probe(device: str = "cuda") -> str | None:
+    """Returns why NVDEC cannot be used here through PyNvVideoCodec; None if it can."""
+    try:
+        _load()
+    except ImportError:
+        return "PyNvVideoCodec is not installed (uv sync --extra nvdec)"
+    except Exception as error:  # without a driver, its import raises a RuntimeError
+        return f"PyNvVideoCodec cannot be loaded: {str(error).strip().splitlines()[0]}"
+    import torch
+
+    ordinal = int(device.partition(":")[2] or 0)
+    return None if ordinal < torch.cuda.device_count() else f"torch sees no CUDA device {ordinal}"
+
+
+def refuse(index: VideoIndex) -> str | None:
+    """Returns why this reader cannot read a file's frames exactly; None if it can."""
+    reasons = {
+        f"its codec is {index.codec}": index.codec not in CODECS,
+        f"its pixels are {index.pixel_format}": index.pixel_format not in PIXEL_FORMATS,
+        f"its colours are {index.color_space}": index.color_space not in RED_AND_BLUE,
+        "its width or height is odd": any(side % 2 for side in index.coded_size),
+        "it is interlaced": index.is_interlaced,
+        "its packets carry no times": not index.has_timestamps,
+        "its clock is reset": bool((np.diff(index.pts) <= 0).any()),
+        "its frames had to be counted": index.is_counted,
+        "it is cut off at its end": index.num_present < index.info.num_frames,
+        "it holds frames that are not shown": index.has_unshown_packets,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+class NvdecReader:
+    """Reads a video exactly with NVDEC, or raises an error that says why it cannot.
+
+    Each packet goes to the decoder with the number of its frame, and each frame must come back with the next number.
+    One frame of the first batch is compared with PyAV's frame of the same number.
+    This reader follows PyNvVideoCodec 2.2 and has not been run on a GPU yet.
+
+    Args:
+        media: one video.
+        device: `auto`, `cuda` or `cuda:N`.
+
+    Raises:
+        MachineError: this machine lacks PyNvVideoCodec or the GPU.
+    """
+
+    def __init__(self, media: Media, *, device: str = "auto") -> None:
+        reason = self.unavailable_reason(device)
+        if reason is not None:
+            raise MachineError(f"reader nvdec on device {device!r}: {reason}")
+        self._media, self._path = media, media.paths[0]
+        self._device = device if device.startswith("cuda:") else "cuda:0"
+        self._index: VideoIndex | None = None
+        self._is_compared = False
+
+    @staticmethod
+    def unavailable_reason(device: str) -> str | None:
+        """Returns why this reader cannot use `device` on this machine; None if it can."""
+        return "it decodes on a GPU only: use pyav" if device == "cpu" else probe(device)
+
+    def __enter__(self) -> Self:
+        index = index_video(self._path)
+        reason = refuse(index)
+        if reason is not None:
+            raise ReadError(f"{self._path.name}: nvdec does not read this file exactly, {reason}: use reader pyav")
+        self._index = index
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._index = None
+
+    @property
+    def info(self) -> VideoInfo:
+        """The video as displayed."""
+        return self._opened().info
+
+    def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
+        """Yields the requested frames in order. The thread's current CUDA stream waits for them.
+
+        Raises:
+            ReadError: a frame cannot be decoded.
+            FrameCountError: the decoder returned another frame than the next one.
+        """
+        import torch
+
+        index = self._opened()
+        wanted = check_request(frame_indices, batch_size, index.info.num_frames)
+        if not len(wanted):
+            return
+        with _borrow_session(self._device, index) as session, closing(_decode(session, index, wanted)) as decoded:
+            surfaces = pick_frames(decoded, wanted)
+            for at in range(0, len(wanted), batch_size):
+                numbers = wanted[at : at + batch_size]
+                # The current stream is a setting of the thread. At `yield` the consumer runs on this thread.
+                with torch.cuda.stream(session.stream):
+                    data = self._convert(index, islice(surfaces, len(numbers)), len(numbers))
+                    ready = torch.cuda.Event()
+                    ready.record(session.stream)
+                    self._compare_once(data, numbers)
+                await_frames(FrameBatch(data, numbers, index.pts_seconds[numbers], ready))
+                yield FrameBatch(data, numbers, index.pts_seconds[numbers])
+                del data
+
+    def _opened(self) -> VideoIndex:
+        if self._index is None:
+            raise ValueError("the reader is not open: read inside `with`")
+        return self._index
+
+    def _convert(
+        self, index: VideoIndex, surfaces: Iterator[tuple[int, torch.Tensor | None]], num: int
+    ) -> torch.Tensor:
+        """Returns the next frames as uint8 RGB (num, H, W, 3), displayed orientation.
+
+        A surface is converted before the next one is decoded, because the decoder then writes over it.
+        """
+        data: torch.Tensor | None = None
+        for row, (number, surface) in enumerate(surfaces):
+            if surface is None:
+                raise ReadError(f"{self._path.name}: NVDEC ended before frame {number} of {index.info.num_frames}")
+            frame = nv12_to_rgb(surface, index.color_space, is_full_range=index.color_range == "pc")
+            frame = _orient(frame, index.orientation)
+            if data is None:
+                data = frame.new_empty((num, *frame.shape))
+            data[row].copy_(frame)
+        assert data is not None
+        return data
+
+    def _compare_once(self, data: torch.Tensor, numbers: NDArray[np.int64]) -> None:
+        """Compares one frame of the reader's first batch with PyAV's frame of the same number.
+
+        Raises:
+            FrameCountError: it is another frame, or has other colours.
+        """
+        if self._is_compared:
+            return
+        self._is_compared = True
+        middle = len(numbers) // 2
+        with PyAVReader(self._media, device="cpu") as reader:
+            truth = next(iter(reader.batches(numbers[middle : middle + 1], 1))).data[0]
+        difference = (data[middle].cpu().float() - truth.float()).abs().mean().item()
+        if difference > MAX_DIFFERENCE:
+            raise FrameCountError(
+                f"{self._path.name}: NVDEC's frame {numbers[middle]} differs from PyAV's by {difference:.1f} grey "
+                f"levels on average, expected at most {MAX_DIFFERENCE:g}: set reader.use: pyav"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A decoder on an NVDEC engine.
+
+    Attributes:
+        decoder: a `PyNvDecoder`.
+        stream: the CUDA stream that it works on.
+    """
+
+    decoder: Any
+    stream: torch.cuda.Stream
+
+    def decode(self, payload: bytes, number: int, name: str) -> Any:
+        """Returns the frames that are complete after a packet. They are valid until the next call.
+
+        Args:
+            payload: content of the packet; an empty one ends the stream.
+            number: of the frame in the packet; the frame brings it back as its time.
+            name: of the file, for errors.
+
+        Raises:
+            ReadError: the decoder refused the packet.
+        """
+        packet = _load().PacketData()
+        # The decoder reads `payload` during this call only, and this function keeps it alive.
+        packet.bsl, packet.bsl_data = len(payload), np.frombuffer(payload, np.uint8).ctypes.data if payload else 0
+        packet.pts = number
+        try:
+            return self.decoder.Decode(packet)
+        except Exception as error:  # its exceptions are not documented
+            raise ReadError(f"{name}: NVDEC stopped at frame {number}: {error}") from error
+
+
+# By device, codec and size. To open a session takes tens of milliseconds, and each holds surfaces on the GPU.
+_idle_sessions: defaultdict[tuple[object, ...], deque[_Session]] = defaultdict(deque)
+
+
+@contextmanager
+def _borrow_session(device: str, index: VideoIndex) -> Iterator[_Session]:
+    """Yields a session that no other caller uses. It is used again later, unless an error occurred."""
+    key = (device, index.codec, index.coded_size)
+    try:
+        session = _idle_sessions[key].pop()
+    except IndexError:
+        session = _open_session(device, index)
+    yield session
+    try:
+        session.decode(b"", 0, index.path.name)  # returns the frames that were not wanted
+    except ReadError:
+        return
+    if sum(map(len, list(_idle_sessions.values()))) >= MAX_IDLE_SESSIONS:
+        _idle_sessions.clear()
+    _idle_sessions[key].append(session)
+
+
+def _open_session(device: str, index: VideoIndex) -> _Session:
+    import torch
+
+    codec = _load()
+    stream = torch.cuda.Stream(torch.device(device))
+    try:
+        decoder = codec.CreateDecoder(
+            gpuid=int(device.partition(":")[2]),
+            codec=getattr(codec.cudaVideoCodec, CODECS[index.codec][0]),
+            cudacontext=0,  # the device's primary context, which torch uses too
+            cudastream=stream.cuda_stream,
+            usedevicememory=True,
+        )
+    except Exception as error:  # its exceptions are not documented
+        raise ReadError(f"{index.path.name}: NVDEC opened no decoder for {index.codec}: {error}") from error
+    return _Session(decoder, stream)
+
+
+def _decode(
+    session: _Session, index: VideoIndex, wanted: NDArray[np.int64]
+) -> Generator[tuple[int, torch.Tensor], None, None]:
+    """Yields (number, NV12 surface) of the frames from the seek point before the first wanted one, in order."""
+    import torch
+
+    expected, name = index.seek_point(wanted), index.path.name
+    shape = (index.coded_size[1] * 3 // 2, index.coded_size[0])
+    with closing(_payloads(index, expected)) as payloads:
+        for payload, number in payloads:
+            for frame in session.decode(payload, number, name):
+                surface = torch.from_dlpack(frame)
+                if frame.getPTS() != expected:
+                    raise FrameCountError(
+                        f"{name}: NVDEC gave frame {frame.getPTS()} where frame {expected} of {index.info.num_frames} "
+                        "was due: set reader.use: pyav"
+                    )
+                if tuple(surface.shape) != shape:
+                    raise ReadError(
+                        f"{name}: frame {expected} has a surface of {tuple(surface.shape)} bytes, those before it "
+                        f"{shape}: set reader.use: pyav, which scales it"
+                    )
+                yield expected, surface
+                expected += 1
+
+
+def _payloads(index: VideoIndex, start: int) -> Generator[tuple[bytes, int], None, None]:
+    """Yields each packet's bytes for the decoder with the number of its frame, then an empty packet.
+
+    Args:
+        index: of the video.
+        start: a seek point, the first frame.
+    """
+    add_start_codes: BitStreamFilterContext | None = None
+    filter_name = CODECS[index.codec][1]
+    with closing(packets_from(index.path, start, int(index.pts[start]))) as packets:
+        for packet in packets:
+            assert packet.pts is not None  # `refuse` checks that packets carry times
+            number = int(np.searchsorted(index.pts, packet.pts))
+            if filter_name is not None and add_start_codes is None:
+                add_start_codes = BitStreamFilterContext(filter_name, packet.stream)
+            for filtered in [packet] if add_start_codes is None else add_start_codes.filter(packet):
+                yield bytes(filtered), number
+    yield b"", 0
+
+
+def nv12_to_rgb(surface: torch.Tensor, color_space: str, *, is_full_range: bool) -> torch.Tensor:
+    """Returns an image as uint8 RGB (H, W, 3), within 2 grey levels of FFmpeg's.
+
+    Like FFmpeg, it uses one colour sample for each 2 by 2 pixels, and drops fractions. The formulas are those of ITU-T
+    H.273, 8.3.
+
+    Args:
+        surface: uint8 (H * 3 / 2, W): H rows of brightness, then H / 2 rows of interleaved Cb and Cr.
+        color_space: a key of `RED_AND_BLUE`.
+        is_full_range: whether brightness is 0..255 rather than 16..235.
+    """
+    import torch
+
+    height, width = surface.shape[0] * 2 // 3, surface.shape[1]
+    red, blue = RED_AND_BLUE[color_space]
+    green = 1 - red - blue
+    black, brightness_scale, colour_scale = (0, 1.0, 1.0) if is_full_range else (16, 255 / 219, 255 / 224)
+    brightness = (surface[:height].float() - black) * brightness_scale
+    cb, cr = ((surface[height:].view(height // 2, width // 2, 2).float() - 128) * colour_scale).unbind(-1)
+    to_red, to_blue = 2 * (1 - red) * cr, 2 * (1 - blue) * cb
+    to_green = -(red * to_red + blue * to_blue) / green
+    colour = torch.stack((to_red, to_green, to_blue), dim=-1)
+    rgb = brightness.view(height // 2, 2, width // 2, 2, 1) + colour[:, None, :, None, :]
+    return rgb.clamp_(0, 255).to(torch.uint8).view(height, width, 3)
+
+
+def _orient(frame: torch.Tensor, orientation: Orientation) -> torch.Tensor:
+    """Returns a frame (H, W, 3) as it is displayed."""
+    if orientation.transpose:
+        frame = frame.transpose(0, 1)
+    mirrored = [axis for axis, mirror in ((1, orientation.mirror_x), (0, orientation.mirror_y)) if mirror]
+    return frame.flip(mirrored) if mirrored else frame
+
+
+def _load() -> Any:
+    import PyNvVideoCodec
+
+    return PyNvVideoCodec

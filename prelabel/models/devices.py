@@ -1,0 +1,65 @@
+"""Devices by name. torch is imported only if it is needed to know a device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator
+
+from prelabel.errors import ConfigError, MachineError
+from prelabel.runtime.gpus import has_driver
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _device_name(value: object) -> object:
+    """Returns `cuda:N` for a number N, which is how Ultralytics names a GPU; other values unchanged."""
+    is_number = (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit())
+    return f"cuda:{value}" if is_number else value
+
+
+DeviceName = Annotated[str, BeforeValidator(_device_name, json_schema_input_type=str | int)]
+"""Type of the option `device`: auto, cpu, cuda, cuda:N or N."""
+
+
+def name_device(device: str) -> str:
+    """Returns `cpu` or `cuda:N`: the device that `auto`, `cpu`, `cuda` or `cuda:N` means on this machine.
+
+    Raises:
+        ConfigError: the name is none of these.
+        MachineError: this machine, or this build of torch, has no such device.
+    """
+    return "cpu" if device == "cpu" or (device == "auto" and not has_driver()) else str(pick_device(device))
+
+
+def pick_device(device: str) -> torch.device:
+    """Returns the device that `auto`, `cpu`, `cuda` or `cuda:N` means on this machine.
+
+    Raises:
+        ConfigError: the name is none of these.
+        MachineError: this machine, or this build of torch, has no such device.
+    """
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise _no_such_device(device) from error
+    if picked.type == "cpu":
+        return picked
+    if picked.type != "cuda":
+        raise _no_such_device(device)
+    if not torch.cuda.is_available():
+        why = "torch is built without CUDA" if torch.version.cuda is None else "torch sees no GPU"
+        raise MachineError(f"device: got '{picked}', but {why} ({torch.__version__}): set device: cpu, or auto")
+    num = torch.cuda.device_count()
+    if (picked.index or 0) >= num:
+        raise MachineError(f"device: got '{picked}', this machine has {num}: cuda:0 to cuda:{num - 1}")
+    return torch.device("cuda", picked.index or 0)
+
+
+def _no_such_device(device: str) -> ConfigError:
+    return ConfigError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N, one device per run")
