@@ -64,6 +64,20 @@ class ReplayDetector:
         raise DetectError(f"stored detections cannot be made again here: {NEXT_STEP}")
 
 
+@dataclass(frozen=True, slots=True)
+class KnownDetector:
+    """Facts about the detector of earlier runs as plain values, for a worker that labels its detections.
+
+    For the attributes, see `DetectorProvider`.
+    """
+
+    detector: ReplayDetector
+    model: ModelRecord
+    threshold: float | None
+    raw_conf: float | None
+    fingerprint: str
+
+
 @dataclass(frozen=True)
 class StoredDetector:
     """Facts about the detector of earlier runs; about the latest one if there were several.
@@ -144,6 +158,11 @@ class StoredDetector:
                 "`prelabel run CONFIG` with this conf first"
             )
         return conf
+
+    @property
+    def known(self) -> KnownDetector:
+        """The facts as plain values."""
+        return KnownDetector(self.detector, self.model, self.threshold, self.raw_conf, self.fingerprint)
 
     @property
     def raw_conf(self) -> float | None:

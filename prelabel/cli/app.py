@@ -201,14 +201,22 @@ def check(config: ConfigPath, settings: Settings = None) -> None:
 
 
 @app.command(epilog="Example: prelabel relabel prelabel.yaml --set detector.conf=0.4")
-def relabel(config: ConfigPath, settings: Settings = None, *, dry_run: DryRun = False) -> None:
+def relabel(
+    config: ConfigPath,
+    settings: Settings = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="label in N processes on Ray; worth it for many tasks")
+    ] = None,
+    *,
+    dry_run: DryRun = False,
+) -> None:
     """Label stored detections again, with other thresholds, classes, filters, tracks, keyframes or sink.
 
     It needs no detector, no GPU and no video, and moves no task. On Encord it changes rows that nobody has edited.
     """
     from prelabel.cli.commands import relabel_kept
 
-    raise typer.Exit(relabel_kept(config, settings or (), dry_run=dry_run))
+    raise typer.Exit(relabel_kept(config, settings or (), dry_run=dry_run, num_workers=workers))
 
 
 @app.command(epilog="Example: prelabel doctor")

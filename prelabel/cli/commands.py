@@ -46,7 +46,7 @@ from prelabel.run.agents.agent import make_agent
 from prelabel.run.checks import prepare_stages, run_checks
 from prelabel.run.finished import OnlyFailed, RetryBackoff, TaskFilter, every_task
 from prelabel.run.passes import run_passes
-from prelabel.run.placement import start_workers, use_workers
+from prelabel.run.placement import labelling_workers, start_workers, use_workers
 from prelabel.run.serve import (
     SECRET_VARIABLE,
     NotificationReader,
@@ -263,8 +263,10 @@ def _run(
     return INTERRUPTED if stop.is_set and rest is None else max(codes)
 
 
-def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False) -> int:
-    """Labels the stored detections of earlier runs with the current config."""
+def relabel_kept(
+    config: Path, settings: Sequence[str], *, dry_run: bool = False, num_workers: int | None = None
+) -> int:
+    """Labels the stored detections of earlier runs with the current config, in so many workers if a number is given."""
     from prelabel.assembly.assemble import assemble_stored
     from prelabel.assembly.stored import refuse_answers, without_previews
 
@@ -273,7 +275,14 @@ def relabel_kept(config: Path, settings: Sequence[str], *, dry_run: bool = False
     assembly = assemble_stored(without_previews(loaded), config.parent, dry_run)
     make_agent(assembly).prepare()
     stop = StopSignal()
-    ((_, report),) = run_passes([(assembly, None)], stop, every_task, ())
+    with ExitStack() as stack:
+        workers = None
+        if num_workers is not None:
+            workers = labelling_workers(assembly, num_workers)
+            stack.callback(workers.close)
+            with waiting("starting workers …"), stdout_to_stderr():
+                start_workers(assembly, workers)
+        ((_, report),) = run_passes([(assembly, workers)], stop, every_task, ())
     show_report(report)
     show_idle_keys(assembly.ignored_keys)
     return INTERRUPTED if stop.is_set else _exit_code(report)

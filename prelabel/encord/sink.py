@@ -92,8 +92,11 @@ class EncordSink:
         return self.edit(task, info, lambda row, now: write_detections(row, detections, info, self._label_map, now=now))
 
     def expected_row(self, task: Task) -> bytes:
-        """Returns the row of a video without labels, since most tasks that wait at an agent stage have one."""
-        return unlabelled_video(as_encord_task(task).data_hash)
+        """Returns the row of a video without labels, since most tasks that wait at an agent stage have one.
+
+        Stored rows have the labels of an earlier run, so the run merges by itself.
+        """
+        return b"" if isinstance(task, StoredRow) else unlabelled_video(as_encord_task(task).data_hash)
 
     def edit(self, task: Task, info: VideoInfo, change: RowChange) -> int:
         """Saves a task's row after a change; everything else on the row goes back bit for bit.

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.assembly.stored import KnownDetector
 from prelabel.config.sections import Config
 from prelabel.data.frames import FileLink, Media
 from prelabel.data.ontology import Ontology
@@ -34,6 +35,7 @@ from prelabel.runtime.download import download, session_for_links
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.process_settings import set_up_process
 from prelabel.runtime.progress import Value
+from prelabel.store.raw_detections import read_raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Job:
         num_cores: CPU cores that the worker may use.
         uses_gpu: whether Ray gives the worker a GPU. Without one, the worker must not see any.
         cache_bytes: disk space for downloads.
+        detector: of earlier runs, if the worker only labels its detections; None: the worker loads the config's.
     """
 
     config: Config
@@ -57,6 +60,7 @@ class Job:
     num_cores: int
     uses_gpu: bool
     cache_bytes: int
+    detector: KnownDetector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,8 @@ class InferenceActor:
 
     def infer(self, works: Sequence[Work]) -> tuple[list[InferredTask[Any]], Status]:
         """Returns the result of each work. They share batches, if the model takes images of several tasks at once."""
+        if all(work.raw_file for work in works):
+            return [self._label(work, _stored_result(work)) for work in works], self.status()
         try:
             self._loaded_agent()
         except Exception as error:
@@ -221,7 +227,11 @@ class InferenceActor:
         import torch
 
         torch.set_num_threads(self._job.num_cores)
-        return assemble(self._job.config, _plugin_folder(self._job), find_ontology=lambda: self._job.ontology)
+        job = self._job
+        assembly = assemble(job.config, _plugin_folder(job), find_ontology=lambda: job.ontology)
+        if job.detector is None:
+            return assembly
+        return replace(assembly, detection=replace(assembly.detection, provider=job.detector))
 
     def _loaded_agent(self) -> Agent[Any, Any]:
         with self._loading:
@@ -290,6 +300,10 @@ class InferenceActor:
                     download(_once(link, title), path, link.num_bytes, title, max_bytes=max_bytes, session=session)
                     paths.append(path)
             yield Media(location.kind, tuple(paths))
+
+
+def _stored_result(work: Work) -> InferredTask[Detected]:
+    return InferredTask(work.key, Detected(read_raw(work.raw_file), raw_file=work.raw_file), is_cached=True)
 
 
 def _plugin_folder(job: Job) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.classifier_parts import ClassifierParts
 from prelabel.assembly.detectors import LiveDetector
+from prelabel.config.sections import WorkersSection
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.plugins.protocols import Classifier, Detector
@@ -111,6 +112,19 @@ def use_workers(assembly: Assembly, num_stages: int = 1) -> tuple[Assembly, RayW
         return replace(assembly, detection=replace(assembly.detection, provider=provider)), workers
     parts = WorkersClassifier(config, assembly.folder, assembly.classification.find_ontology, workers=workers)
     return replace(assembly, classification=parts), workers
+
+
+def labelling_workers(assembly: Assembly, num: int) -> RayWorkers:
+    """Returns workers that label stored detections. They have no model and no GPU.
+
+    Args:
+        assembly: from `assemble_stored`; its agent is prepared.
+        num: number of workers.
+    """
+    assert assembly.stored is not None
+    section = (assembly.config.workers or WorkersSection()).model_copy(update={"num": num, "gpus": 0.0})
+    config = assembly.config.model_copy(update={"workers": section})
+    return RayWorkers(config, assembly.folder, assembly.parts.find_ontology, detector=assembly.stored.known)
 
 
 def start_workers(assembly: Assembly, workers: RayWorkers | None) -> None:

@@ -18,8 +18,9 @@ from prelabel.errors import AccountError, OntologyError
 from prelabel.plugins.protocols import Task
 from prelabel.plugins.traits import usage_of, usage_warnings
 from prelabel.run.agents.agent import Agent, make_agent
+from prelabel.run.agents.box_labels import Detected
 from prelabel.run.finished import LONGEST_WAIT_SECONDS, FinishedTasks, KnownReport, TaskFilter, TaskRecords, every_task
-from prelabel.run.work import Failure, InferredTask, LabelledTask, TaskResult, Work
+from prelabel.run.work import CachedTask, Failure, InferredTask, LabelledTask, TaskResult, Work
 from prelabel.run.worker import Worker
 from prelabel.run.workers import RayWorkers
 from prelabel.runtime.backoff import Backoff
@@ -208,7 +209,7 @@ class Run:
             self._tasks.clear()
 
     def _infer(
-        self, tasks: Iterator[Task | InferredTask[Any] | TaskResult]
+        self, tasks: Iterator[Task | CachedTask[Any] | TaskResult]
     ) -> Generator[InferredTask[Any] | TaskResult, None, None]:
         """Returns the inference results of tasks, from workers if the run has some."""
         if self.workers is not None and not self.agent.stays_because:
@@ -218,12 +219,16 @@ class Run:
         )
         return worker.process(tasks)
 
-    def _work(self, task: Task, stack: ExitStack) -> Work:
+    def _work(self, item: Task | CachedTask[Detected], stack: ExitStack) -> Work:
         """Returns what a worker gets for a task. The media of a task without `locate` are opened until `stack` closes.
 
         Raises:
             FetchError: the media cannot be found.
         """
+        if isinstance(item, CachedTask):
+            row = self.assembly.expected_row(item.task)
+            return Work.of(item.task, MediaLocation("none"), row, item.found.raw_file)
+        task = item
         locate: Callable[[], MediaLocation] | None = getattr(task, "locate", None)
         if not self.agent.reads_media:
             location = MediaLocation("none")
@@ -234,7 +239,7 @@ class Run:
             location = MediaLocation(media.kind, tuple(path.absolute() for path in media.paths))
         return Work.of(task, location, self.assembly.expected_row(task))
 
-    def _choose(self, tasks: Iterable[Task], limit: int | None) -> Iterator[Task | InferredTask[Any] | TaskResult]:
+    def _choose(self, tasks: Iterable[Task], limit: int | None) -> Iterator[Task | CachedTask[Any] | TaskResult]:
         """Yields the tasks to work on, or their cached results. Runs on the thread that fetches."""
         num_begun = 0
         for task in tasks:
@@ -249,7 +254,7 @@ class Run:
             self._tasks[task.key] = task
             entry = self._records.current_entry(task)
             found = self.agent.load_cached(task, None if entry is None else entry.step)
-            yield task if found is None else InferredTask(task.key, found, is_cached=True)
+            yield task if found is None else CachedTask(task, found)
             num_begun += 1
             if num_begun == limit:
                 return

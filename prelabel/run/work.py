@@ -54,6 +54,7 @@ class Work:
         num_frames: see `TaskFacts`.
         location: of its media.
         expected_row: the task's label row as JSON, as the run expects it; empty if the labels go elsewhere.
+        raw_file: content of the file of raw detections, if an earlier run has stored them; a worker then only labels.
         metadata: what users have set for the task, such as Encord's client metadata.
         data_hash: on Encord, like the next three attributes; a function of the user's own may read them.
         branch: of the label row.
@@ -67,6 +68,7 @@ class Work:
     num_frames: int | None
     location: MediaLocation
     expected_row: bytes = field(default=b"", repr=False)
+    raw_file: bytes = field(default=b"", repr=False)
     metadata: Mapping[str, object] = field(default_factory=dict, repr=False)
     data_hash: str = ""
     branch: str = ""
@@ -74,11 +76,11 @@ class Work:
     uuid: UUID | None = None
 
     @classmethod
-    def of(cls, task: Task, location: MediaLocation, expected_row: bytes = b"") -> Self:
+    def of(cls, task: Task, location: MediaLocation, expected_row: bytes = b"", raw_file: bytes = b"") -> Self:
         """Returns what a worker gets for a task whose media are at a location."""
         names = ("metadata", "data_hash", "branch", "kind", "uuid")
         known = {name: getattr(task, name) for name in names if hasattr(task, name)}
-        return cls(task.key, task.title, task.identity, task.num_frames, location, expected_row, **known)
+        return cls(task.key, task.title, task.identity, task.num_frames, location, expected_row, raw_file, **known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,29 @@ class InferredTask(Generic[Found]):
     def failed(cls, key: str, error: Exception) -> Self:
         """Returns the result of a task whose inference raised an error."""
         return cls(key, failure=Failure.of(error))
+
+
+@dataclass(frozen=True, slots=True)
+class CachedTask(Generic[Found]):
+    """A task with the result of an earlier run.
+
+    Attributes:
+        task: the task.
+        found: the inference result.
+    """
+
+    task: Task
+    found: Found
+
+    @property
+    def key(self) -> str:
+        """The task's key."""
+        return self.task.key
+
+    @property
+    def result(self) -> InferredTask[Found]:
+        """The result as a worker would return it."""
+        return InferredTask(self.key, self.found, is_cached=True)
 
 
 @dataclass(frozen=True, slots=True)

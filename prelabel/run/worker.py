@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from prelabel.data.frames import Media
 from prelabel.run.agents.agent import Agent
-from prelabel.run.work import FetchedTask, Found, InferredTask, TaskFacts, TaskResult
+from prelabel.run.work import CachedTask, FetchedTask, Found, InferredTask, TaskFacts, TaskResult
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.prefetch import map_ahead, prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time
@@ -40,7 +40,7 @@ class Worker(Generic[Found, Pending]):
     stop: StopSignal
 
     def process(
-        self, tasks: Iterable[Pending | InferredTask[Found] | TaskResult]
+        self, tasks: Iterable[Pending | CachedTask[Found] | TaskResult]
     ) -> Generator[InferredTask[Found] | TaskResult, None, None]:
         """Yields the result of each task, in order. Results among the input are passed on.
 
@@ -63,7 +63,7 @@ class Worker(Generic[Found, Pending]):
                     yield from cast(Iterator[InferredTask[Found] | TaskResult], group)
 
     def _fetch_all(
-        self, tasks: Iterable[Pending | InferredTask[Found] | TaskResult]
+        self, tasks: Iterable[Pending | CachedTask[Found] | TaskResult]
     ) -> Iterator[FetchedTask | InferredTask[Found] | TaskResult]:
         opened: WeakSet[ExitStack] = WeakSet()  # weak, so that finished tasks do not stay in memory
         try:
@@ -74,10 +74,12 @@ class Worker(Generic[Found, Pending]):
             raise
 
     def _fetch(
-        self, opened: WeakSet[ExitStack], task: Pending | InferredTask[Found] | TaskResult
+        self, opened: WeakSet[ExitStack], task: Pending | CachedTask[Found] | TaskResult
     ) -> FetchedTask | InferredTask[Found] | TaskResult:
-        if isinstance(task, InferredTask | TaskResult):
+        if isinstance(task, TaskResult):
             return task
+        if isinstance(task, CachedTask):
+            return task.result
         began = time.perf_counter()
         release = ExitStack()
         opened.add(release)

@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from prelabel import errors
+from prelabel.assembly.stored import KnownDetector
 from prelabel.config.sections import Config
 from prelabel.data.ontology import Ontology
 from prelabel.errors import MachineError, SetupError
 from prelabel.files.folder_source import FolderSection
 from prelabel.plugins.protocols import Task
 from prelabel.run.actor import FramesInferred, InferenceActor, Job, ModelDescription, Status, TaskStarted
+from prelabel.run.agents.box_labels import Detected
 from prelabel.run.ray_cluster import connect, divide, first_line, import_ray, part_of
-from prelabel.run.work import Failure, InferredTask, TaskResult, Work
+from prelabel.run.work import CachedTask, Failure, InferredTask, TaskResult, Work
 from prelabel.run.worker_handle import WorkerHandle
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import map_ahead
@@ -52,7 +54,12 @@ class RayWorkers:
     """
 
     def __init__(
-        self, config: Config, folder: Path, find_ontology: Callable[[], Ontology | None], num_stages: int = 1
+        self,
+        config: Config,
+        folder: Path,
+        find_ontology: Callable[[], Ontology | None],
+        num_stages: int = 1,
+        detector: KnownDetector | None = None,
     ) -> None:
         """Stores the settings; starts nothing.
 
@@ -61,10 +68,12 @@ class RayWorkers:
             folder: the config's folder, which plug-in paths are relative to.
             find_ontology: returns the source's ontology; None if it is made from the model's classes.
             num_stages: number of stages that take turns on the same GPUs and cores.
+            detector: of earlier runs, if the workers only label its detections.
         """
         assert config.workers is not None
         self._section, self._num_stages = config.workers, num_stages
         self._config, self._folder, self._find_ontology = config, folder, find_ontology
+        self._detector = detector
         self._handles: list[WorkerHandle] = []
         self._changed = threading.Condition()
         self._aborted = threading.Event()
@@ -94,12 +103,14 @@ class RayWorkers:
 
     def process(
         self,
-        tasks: Iterable[Task | InferredTask[Any] | TaskResult],
-        make_work: Callable[[Task, ExitStack], Work],
+        tasks: Iterable[Task | CachedTask[Any] | TaskResult],
+        make_work: Callable[[Task | CachedTask[Detected], ExitStack], Work],
         progress: Progress,
         stop: StopSignal,
     ) -> Generator[InferredTask[Any] | TaskResult, None, None]:
         """Yields the result of each task as soon as it is there. Results among the input are passed on.
+
+        The workers also label detections of earlier runs.
 
         Args:
             tasks: tasks or results; read on the caller's thread, only as far as workers are free.
@@ -156,6 +167,7 @@ class RayWorkers:
             ontology=self._find_ontology(),
             num_cores=cores,
             uses_gpu=gpus > 0,
+            detector=self._detector,
             cache_bytes=int(getattr(self._config.source, "cache_gb", 20.0) * 1e9),
         )
         actor = ray.remote(InferenceActor).options(
@@ -174,12 +186,15 @@ class RayWorkers:
     # Tasks
 
     def _chunks(
-        self, tasks: Iterable[Task | InferredTask[Any] | TaskResult]
-    ) -> Iterator[list[Task] | InferredTask[Any] | TaskResult]:
+        self, tasks: Iterable[Task | CachedTask[Any] | TaskResult]
+    ) -> Iterator[list[Task] | list[CachedTask[Detected]] | InferredTask[Any] | TaskResult]:
         """Yields the tasks that a worker gets at once. Images of several tasks share a batch."""
         chunk: list[Task] = []
         for task in tasks:
-            if isinstance(task, InferredTask | TaskResult):
+            if isinstance(task, CachedTask):
+                yield [task] if isinstance(task.found, Detected) and task.found.raw_file else task.result
+                continue
+            if isinstance(task, TaskResult):
                 yield task
                 continue
             chunk.append(task)
@@ -191,9 +206,9 @@ class RayWorkers:
 
     def _infer(
         self,
-        chunk: list[Task] | InferredTask[Any] | TaskResult,
+        chunk: list[Task] | list[CachedTask[Detected]] | InferredTask[Any] | TaskResult,
         *,
-        make_work: Callable[[Task, ExitStack], Work],
+        make_work: Callable[[Task | CachedTask[Detected], ExitStack], Work],
         progress: Progress,
         stop: StopSignal,
     ) -> list[InferredTask[Any] | TaskResult]:
@@ -201,7 +216,7 @@ class RayWorkers:
         if isinstance(chunk, InferredTask | TaskResult):
             return [chunk]
         results: list[InferredTask[Any] | TaskResult] = []
-        to_do = chunk
+        to_do: Sequence[Task | CachedTask[Detected]] = chunk
         with ExitStack() as stack:
             for _ in range(MAX_LINKS):
                 works = []

@@ -117,7 +117,7 @@ def look_again(folder: Path, known: dict[str, KnownReport], progress: Progress |
 def test_a_second_look_at_finished_tasks_reads_nothing_that_was_found(folder, monkeypatch):
     known: dict[str, KnownReport] = {}
     read: list[str] = []
-    monkeypatch.setattr(detection, "read_raw", lambda path: read.append(path.name) or read_raw(path))
+    monkeypatch.setattr(detection, "read_raw", lambda source: read.append("raw") or read_raw(source))
     assert set(look_again(folder, known).values()) == {"done"}
     assert set(look_again(folder, known).values()) == {"already done"}
     read.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import yaml
 from PIL import Image
 
 from prelabel.assembly.assemble import assemble
-from prelabel.cli.commands import run_config
+from prelabel.cli.commands import relabel_kept, run_config
 from prelabel.config.load import check_config, load_config
 from prelabel.config.sections import WorkersSection
 from prelabel.data.frames import MediaLocation
@@ -242,6 +243,27 @@ def test_a_function_in_a_worker_knows_what_the_platform_says_of_its_task(
     assert sum(worker["tasks"] for worker in report_of(tmp_path)["workers"]) == 2
 
 
+def test_workers_label_stored_detections_as_this_process_does(cluster, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    config = config_in(folder, workers=None)
+    assert run_config(config) == 0
+    shutil.copytree(folder / "out", folder / "copy")
+    changed = ["labels.instances=tracks", "labels.size.min_side_px=17"]
+    assert relabel_kept(config, [*changed, "source.output=copy"]) == 0
+
+    with monkeypatch.context() as patched:
+        patched.setattr("prelabel.run.agents.box_labels.write_detections", labels_nothing)
+        patched.setattr("prelabel.run.agents.detection.load_labelled", labels_nothing)
+        assert relabel_kept(config, changed, num_workers=2) == 0
+    report, rows = report_of(folder), rows_of(folder)
+    assert sum(worker["tasks"] for worker in report["workers"]) == 6
+    assert {task["status"] for task in report["tasks"]} == {"done"}
+    assert {len(boxes) for boxes in rows.values()} == {12}
+    shutil.rmtree(folder / "out")
+    (folder / "copy").rename(folder / "out")
+    assert rows_of(folder) == rows
+
+
 MOMENTS = {
     "fetch": "prelabel.data.frames:Media.__post_init__",
     "decode": "prelabel.inference.decoding:VideoDecoding._batches",
@@ -329,6 +351,20 @@ def test_a_worker_labels_what_it_has_detected_so_that_the_run_need_not(folder):
     assert result.found.report.instances == {"thing": 1}
     assert result.found.row.written.num_instances == 1
     assert TaskStarted("0.mp4", 12, "0.mp4") in status.events
+
+
+def test_a_worker_labels_stored_detections_without_reading_media(folder):
+    values = yaml.safe_load(config_in(folder).read_text())
+    actor = InferenceActor(Job(check_config(values, "test"), folder, {}, None, 1, uses_gpu=False, cache_bytes=10**9))
+    work = Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (folder / "clips" / "0.mp4",)))
+    ((detected,), _) = actor.infer([work])
+    assert detected.found.row is None  # labels that go to a sink of the user's own have no row
+    stored = Work("0.mp4", "0.mp4", "", None, MediaLocation("none"), raw_file=detected.found.raw_file)
+    ((labelled,), status) = actor.infer([stored])
+    assert labelled.is_cached
+    assert labelled.found.raw_file == b""
+    assert labelled.found.labelled_file == detected.found.labelled_file
+    assert status.events == ()
 
 
 def test_plug_in_files_travel_to_a_worker_on_another_machine(tmp_path):

@@ -7,7 +7,7 @@ further: it returns files and the row's labels as bytes, so that the run only wr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -37,11 +37,13 @@ class Detected:
         raw: the raw detections as they are stored.
         reader: which reader read the media, and why; empty if an earlier run read them.
         filtered: the detections that become labels, if masks were made for them while the media were there.
+        raw_file: content of their file, if an earlier run has stored them and labels need no media.
     """
 
     raw: RawRecord
     reader: str = ""
     filtered: FilteredDetections | None = None
+    raw_file: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class LabelledByWorker:
     """The detections of a task with all that a worker makes of them. The run does not compute anything of it again.
 
     Attributes:
-        raw_file: content of the file of raw detections.
+        raw_file: content of the file of raw detections; empty if an earlier run has stored them.
         labelled_file: content of the file of labelled detections.
         report: as `report_of` returns it.
         facts: for routing, without the task's metadata.
@@ -106,12 +108,13 @@ def label_in_worker(parts: DetectorParts, work: Work, found: Detected) -> Labell
     Raises:
         PrelabelError: the labels cannot be made; the run raises the same error for the task.
     """
-    raw_file = raw_content(found.raw).to_bytes()
+    raw_file = found.raw_file or raw_content(found.raw).to_bytes()
     filtered = label_detections(parts, found.raw, work.title, None) if found.filtered is None else found.filtered
     labelled = make_labelled(parts, found.raw, digest_of(raw_file), filtered)
     report, facts = report_of(parts.label_map, work, found, filtered)
     row = _ready_row(parts.label_map, work, found.raw.info, filtered.detections)
-    return LabelledByWorker(raw_file, labelled_content(labelled).to_bytes(), report, facts, row)
+    new_file = b"" if found.raw_file else raw_file
+    return LabelledByWorker(new_file, labelled_content(labelled).to_bytes(), report, facts, row)
 
 
 def _ready_row(label_map: LabelMap, work: Work, info: VideoInfo, detections: VideoDetections) -> ReadyRow | None:

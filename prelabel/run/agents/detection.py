@@ -120,12 +120,12 @@ class DetectionAgent:
 
     def load_cached(self, task: Task, step: Step | None) -> Detected | None:
         """Returns the raw detections that an earlier run, or else a dry run, stored under the same fingerprint."""
-        raw = self._read(self.assembly.found_store, task)
-        if raw is None and not self.assembly.dry_run:
-            raw = self._read(self.assembly.store.dry_run, task)
-            if raw is not None:
-                write_raw(self.assembly.found_store.detections_path(task), raw)
-        return None if raw is None else Detected(raw)
+        found = self._read(self.assembly.found_store, task)
+        if found is None and not self.assembly.dry_run:
+            found = self._read(self.assembly.store.dry_run, task)
+            if found is not None:
+                write_raw(self.assembly.found_store.detections_path(task), found.raw)
+        return found
 
     def infer(self, fetched: Iterable[FetchedTask]) -> Iterator[InferredTask[Detected]]:
         """Yields the raw detections of each task. A separate thread decodes ahead."""
@@ -143,14 +143,12 @@ class DetectionAgent:
                 item.release.close()
 
     def store(self, task: Task, found: Detected | LabelledByWorker) -> None:
-        """Writes the raw detections to the run's folder, and the labelled ones if a worker has made them."""
+        """Writes the raw detections to the run's folder."""
         path = self.assembly.found_store.detections_path(task)
         if isinstance(found, Detected):
             write_raw(path, found.raw)
-            return
-        write_bytes_atomically(path, found.raw_file)
-        with suppress(OSError):  # a cache
-            write_bytes_atomically(self.assembly.store.labelled_path(task), found.labelled_file, durable=False)
+        else:
+            write_bytes_atomically(path, found.raw_file)
 
     def build_labels(self, task: Task, found: Detected | LabelledByWorker) -> LabelledTask[BoxLabels]:
         """Returns the detections that become labels."""
@@ -163,6 +161,8 @@ class DetectionAgent:
             report = replace(report, seconds=seconds)
             labels = BoxLabels(found.raw.info, lambda: filtered.detections)
         else:
+            with suppress(OSError):  # a cache
+                write_bytes_atomically(self.assembly.store.labelled_path(task), found.labelled_file, durable=False)
             report, facts = found.report, found.facts
             labels = BoxLabels(found.info, found.read_detections, found.row)
         facts, router = replace(facts, metadata=metadata_of(task)), self.assembly.router
@@ -257,16 +257,17 @@ class DetectionAgent:
         found = replace(inferred.found, filtered=filtered)
         return replace(inferred, found=found, seconds={**inferred.seconds, "refine": seconds})
 
-    def _read(self, store: RunFolder, task: Task) -> RawRecord | None:
+    def _read(self, store: RunFolder, task: Task) -> Detected | None:
         """Returns the raw detections in a folder; None if there are none for this config and these media."""
         if not store.has_ledger:
             return None
         try:
-            path = store.detections_path(task)
-            raw = read_raw(path) if path.exists() else None
-        except PrelabelError:  # a damaged file counts as missing, so it is written again
+            content = store.detections_path(task).read_bytes()
+            needs_media = self.assembly.config.refine is not None
+            found = Detected(read_raw(content), raw_file=b"" if needs_media else content)
+        except (FileNotFoundError, PrelabelError):  # a damaged file counts as missing, so it is written again
             return None
-        return raw if raw is not None and raw.origin.fingerprint == self._raw_fingerprint(task) else None
+        return found if found.raw.origin.fingerprint == self._raw_fingerprint(task) else None
 
     def _raw_fingerprint(self, task: TaskFacts) -> str:
         return f"{self.parts.raw_fingerprint}:{task.identity}"
