@@ -140,8 +140,8 @@ class RunPage:
     tasks: tuple[TaskView, ...]
     states: Mapping[str, int]
     is_open: bool
-    num_pictured: int
-    is_cut: bool
+    has_pictures: bool
+    picture_limit: int | None
 
 
 def write_run_report(assembly: Assembly, report: RunReport, path: Path, progress: Progress | None = None) -> None:
@@ -199,7 +199,7 @@ def page_of(
     busy = report.busy_seconds
     steps = [*(name for name in STEPS if name in busy), *(name for name in busy if name not in STEPS)]
     states = Counter(view.state for view in views)
-    num_pictured, limit = sum(bool(view.thumbnails) for view in views), assembly.config.report.pictures
+    limit = assembly.config.report.pictures
     return RunPage(
         report=report,
         state=_state(report),
@@ -214,8 +214,8 @@ def page_of(
         tasks=tuple(views),
         states={state: states[state] for state in STATES if states[state]},
         is_open=len(views) <= MAX_OPEN_TASKS,
-        num_pictured=num_pictured,
-        is_cut=limit is not None and num_pictured == limit < sum(task.is_done for task in report.tasks),
+        has_pictures=any(view.thumbnails for view in views),
+        picture_limit=limit if limit and limit < sum(task.is_done for task in report.tasks) else None,
     )
 
 
@@ -251,18 +251,20 @@ def _view_of(assembly: Assembly, task: TaskReport) -> TaskView:
 def _add_pictures(
     assembly: Assembly, views: Sequence[TaskView], save: Callable[[bytes], str], progress: Progress
 ) -> Iterator[TaskView]:
-    """Yields all views, as many with thumbnails as the config says, the first ones."""
-    reader, num_left = ThumbnailReader(assembly), assembly.config.report.pictures
+    """Yields all views, the first ones with thumbnails: as many as the config says.
+
+    Tasks whose frames cannot be read count too. So a source that does not answer is not asked for each of 1,000 tasks.
+    """
+    reader, limit = ThumbnailReader(assembly), assembly.config.report.pictures
+    num_left = len(views) if limit is None else limit
     for view in views:
-        stored = _load_stored(assembly, view.task) if view.task.is_done and num_left != 0 else None
+        stored = _load_stored(assembly, view.task) if view.task.is_done and num_left else None
         if stored is None:
             yield view
             continue
         progress.event("drawing", task=view.task.title, task_id=view.task.key)
-        thumbnails = tuple(_thumbnails(reader, view.task, stored, save))
-        if thumbnails and num_left is not None:
-            num_left -= 1
-        yield replace(view, thumbnails=thumbnails)
+        num_left -= 1
+        yield replace(view, thumbnails=tuple(_thumbnails(reader, view.task, stored, save)))
 
 
 def _thumbnails(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,6 +13,7 @@ from prelabel import Detections, FrameBatch
 from prelabel.assembly.assemble import Assembly
 from prelabel.plugins.protocols import SkippedTask
 from prelabel.reports.run_page import MAX_NOTICES, page_of, write_run_report
+from prelabel.runtime.progress import NullProgress, Value
 from prelabel.store.report import RunReport, TaskReport
 from tests.browser import DESKTOP, PHONE, OpenPage, browser, open_page
 from tests.kept import assembly_of
@@ -68,6 +69,13 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> Assembly:
 @pytest.fixture
 def page(driver: Any, assembly: Assembly) -> OpenPage:
     return open_page(driver, assembly.output / "report.html")
+
+
+def with_pictures(assembly: Assembly, num: int) -> Assembly:
+    config = assembly.config
+    return replace(
+        assembly, config=config.model_copy(update={"report": config.report.model_copy(update={"pictures": num})})
+    )
 
 
 def choose(page: OpenPage, field: str, text: str) -> list[str]:
@@ -166,13 +174,29 @@ def test_pictures_are_of_the_first_tasks_and_those_of_an_earlier_page_are_delete
     write_run_report(assembly, report, tmp_path / "report.html")
     pictures = tmp_path / "report_files"
     assert len(list(pictures.iterdir())) == 40
-    config = assembly.config.model_copy(update={"report": assembly.config.report.model_copy(update={"pictures": 2})})
-    few = replace(assembly, config=config)
+    few = with_pictures(assembly, 2)
     write_run_report(few, report, tmp_path / "report.html")
     assert len(list(pictures.iterdir())) == 8
     page = page_of(few, report)
     assert [view.task.title for view in page.tasks if view.thumbnails] == [NAMES[0], NAMES[9]]
-    assert (page.is_cut, page_of(assembly, report).is_cut) == (True, False)
+    assert (page.picture_limit, page_of(assembly, report).picture_limit) == (2, None)
+
+
+def test_no_more_media_are_asked_for_than_pictures_are_wanted(assembly: Assembly):
+    class Asked(NullProgress):
+        titles: ClassVar[list[str]] = []
+
+        def event(self, name: str, **values: Value) -> None:
+            self.titles.append(f"{name} {values['task']}")
+
+    media = Path(assembly.config.source.path)
+    away = media.rename(media.with_name("away"))
+    try:
+        page = page_of(with_pictures(assembly, 2), RunReport.read(assembly.output / "report.json"), progress=Asked())
+    finally:
+        away.rename(media)
+    assert Asked.titles == [f"drawing {NAMES[0]}", f"drawing {NAMES[9]}"]
+    assert (page.has_pictures, len(page.tasks)) == (False, 11)
 
 
 def test_a_page_of_many_tasks_groups_their_failures(assembly: Assembly):
