@@ -25,6 +25,7 @@ from prelabel.encord.connection import connect, project_uuid
 from prelabel.encord.media import MediaFetcher
 from prelabel.encord.project import (
     ROWS_PER_REQUEST,
+    SAVE_WORKERS,
     EncordProject,
     EncordTask,
     WaitingTask,
@@ -106,6 +107,7 @@ class EncordSource(Source):
 
     Section = EncordSection
     keeps_rows = True
+    save_workers = SAVE_WORKERS
 
     def __init__(
         self,

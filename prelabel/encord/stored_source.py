@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
-from prelabel.encord.project import ROWS_PER_REQUEST, EncordProject, EncordTask, StoredRow, task_fields
+from prelabel.encord.project import ROWS_PER_REQUEST, SAVE_WORKERS, EncordProject, EncordTask, StoredRow, task_fields
 from prelabel.errors import AccountError
 from prelabel.plugins.protocols import SkippedTask
 from prelabel.store.source import Source, StoredTask, unreadable
@@ -20,6 +20,8 @@ class StoredRowSource(Source):
 
     Rows at later stages are left out: there, somebody has reviewed and accepted the labels. This source moves no task.
     """
+
+    save_workers = SAVE_WORKERS
 
     def __init__(
         self,

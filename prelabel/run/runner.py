@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import prelabel
@@ -25,7 +26,7 @@ from prelabel.run.worker import Worker
 from prelabel.run.workers import RayWorkers
 from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.interrupts import Stopped, StopSignal
-from prelabel.runtime.prefetch import prefetch
+from prelabel.runtime.prefetch import map_ahead, prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time
 from prelabel.store.report import Price, RunReport, TaskReport, count_devices
 
@@ -72,7 +73,8 @@ class _RunEndsError(Exception):
 class Run:
     """One pass over the waiting tasks.
 
-    Inference runs ahead on a separate thread. Labels, saves and moves happen on the caller's thread.
+    Inference runs ahead on a separate thread. Labels, saves and moves happen on the caller's thread; if workers infer,
+    on several threads.
 
     Attributes:
         assembly: the components of the run.
@@ -201,8 +203,7 @@ class Run:
             tell_waiting=partial(self.progress.waiting, "infer"),
         )
         try:
-            for item in inferred:
-                yield item if isinstance(item, TaskResult) else self._finish(self._tasks.pop(item.key), item)
+            yield from self._finish_all(inferred)
         finally:
             source.close()  # a fetch that waits for disk space would never end, since no task frees any now
             inferred.close()
@@ -276,7 +277,41 @@ class Run:
 
     # Labels, save, move
 
-    def _finish(self, task: Task, item: InferredTask[Any]) -> TaskResult:
+    def _finish_all(self, inferred: Iterable[InferredTask[Any] | TaskResult]) -> Iterator[TaskResult]:
+        """Labels, saves and moves tasks, several of them at a time if workers infer.
+
+        Raises:
+            _RunEndsError: every other task would fail too. The tasks that are being saved end before.
+        """
+        endings: list[_RunEndsError] = []
+        until_the_end = takewhile(lambda _: not endings, inferred)
+        with closing(map_ahead(self._finish, until_the_end, num_workers=self._num_savers, name="save")) as results:
+            for result in results:
+                if isinstance(result, _RunEndsError):
+                    endings.append(result)
+                else:
+                    yield result
+        if endings:
+            raise endings[0]
+
+    @property
+    def _num_savers(self) -> int:
+        """The number of tasks to save at a time: the platform may take longer to answer than a worker to infer."""
+        config = self.assembly.config
+        may_share = config.sink is None and config.refine is None  # a user's sink and a model are for one thread
+        if self.workers is None or self.agent.stays_because or not may_share:
+            return 1
+        return min(self.assembly.source.save_workers, self.workers.num)
+
+    def _finish(self, item: InferredTask[Any] | TaskResult) -> TaskResult | _RunEndsError:
+        if isinstance(item, TaskResult):
+            return item
+        try:
+            return self._label_and_save(self._tasks.pop(item.key), item)
+        except _RunEndsError as error:
+            return error
+
+    def _label_and_save(self, task: Task, item: InferredTask[Any]) -> TaskResult:
         began = time.perf_counter()
         if item.failure is not None:
             return _failed(task, item.failure)

@@ -89,6 +89,12 @@ class RayWorkers:
         """
         return self._start()
 
+    @property
+    def num(self) -> int:
+        """The number of workers; starts them."""
+        _ = self.model
+        return len(self._handles)
+
     def usage(self) -> dict[str, float]:
         """Returns the sum of the workers' usage counters."""
         total: dict[str, float] = {}

@@ -62,6 +62,7 @@ class Source:
         moves_tasks: whether labelled tasks move to another stage; files do not.
         keeps_rows: whether the source stores label rows itself; otherwise they are files in the output folder.
         fetch_workers: number of tasks that may be opened at the same time, each on a thread of its own.
+        save_workers: number of tasks that may be saved and moved at the same time, each on a thread of its own.
         skipped: tasks seen so far that are not for this tool.
         warnings: what a user should know although no task failed; may grow during the run.
     """
@@ -70,6 +71,7 @@ class Source:
     moves_tasks: bool = True
     keeps_rows: bool = False
     fetch_workers: int = 1
+    save_workers: int = 1
     skipped: Sequence[SkippedTask] = ()
     warnings: Sequence[str] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import run_config
 from prelabel.config.load import check_config
+from prelabel.run.runner import Run
 from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
 from prelabel.testing.encord_server import AGENT, ANNOTATE, REVIEW, LostAnswer, MalformedJson, Status, Truncated
@@ -140,6 +142,30 @@ def test_key_that_is_revoked_under_way_ends_the_run_with_the_reason(platform: Pl
     platform.server.faults.add("act_on_tasks", Revoke())
     report = run(platform, tmp_path)
     assert "does not know this key" in report.aborted
+    assert len(platform.server.world.moves) == 1
+
+
+def test_a_run_that_ends_reports_the_tasks_that_are_being_saved(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.add_clips(3)
+    monkeypatch.setattr(Run, "_num_savers", 2)
+    together = threading.Barrier(2, timeout=120)
+
+    class MoveOneAndRevoke:
+        def __call__(self, carry_out, stopping):
+            if together.wait() == 0:
+                answer = carry_out()
+                together.wait()
+                return answer
+            together.wait()
+            platform.server.users.by_key.clear()
+            return carry_out()
+
+    platform.server.faults.add("act_on_tasks", MoveOneAndRevoke(), times=2)
+    report = run(platform, tmp_path)
+    assert "does not know this key" in report.aborted
+    assert [task.status for task in report.tasks] == ["done"]
     assert len(platform.server.world.moves) == 1
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,8 @@ from prelabel.run.work import Work
 from prelabel.run.workers import RayWorkers
 from prelabel.store.raw_detections import read_raw
 from prelabel.testing.encord_server import EncordServer
-from prelabel.testing.encord_server.faults import Status
+from prelabel.testing.encord_server.faults import CarryOut, Status
+from prelabel.testing.encord_server.wire import Answer
 from tests.kept import write_grey_clip
 from tests.killing import KillPoint, Scene
 
@@ -522,6 +524,28 @@ def test_each_video_of_a_stage_is_fetched_once_and_its_row_is_made_by_a_worker(
     assert run_config(scene.config()) == 0
     scene.check_done()
     assert len(encord_server.world.downloads) == 7
+
+
+class Together:
+    """Carries out no request before another one has come."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2, timeout=120)
+
+    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
+        self.barrier.wait()
+        return carry_out()
+
+
+def test_the_tasks_of_several_workers_are_saved_at_the_same_time(
+    cluster, encord_server: EncordServer, tmp_path: Path, monkeypatch
+):
+    scene = Scene(encord_server, tmp_path, num_tasks=2, workers=2)
+    for name, value in scene.environment.items():
+        monkeypatch.setenv(name, value)
+    encord_server.faults.add("save_label_rows", Together(), times=2)
+    assert run_config(scene.config()) == 0
+    scene.check_done()
 
 
 def test_a_refused_link_is_replaced(cluster, encord_server: EncordServer, tmp_path: Path, monkeypatch):
