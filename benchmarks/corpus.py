@@ -279,7 +279,7 @@ WAYS: dict[str, Callable[[Path, Path], bool]] = {
     "edit-middle": partial(_edited, [(0, 0.8), (1.5, 0.8)]),
     "edit-twice": partial(_edited, [(0.4, 1.0), (0.4, 1.0)]),
     "edit-empty": partial(_edited, [(-1, 0.7), (0.1, 2.0)]),
-    "edit-open-end": partial(_edited, [(0.3, 0)]),
+    "edit-late": partial(_edited, [(0.5, 9)]),
     "live": partial(_copy, after="-live 1 -cluster_time_limit 100"),
     "muxrate": partial(_copy, after="-muxrate 3M -muxdelay 1.4"),
     "headers": partial(_copy, after="-bsf:v dump_extra=freq=all"),

@@ -84,6 +84,10 @@ def requests(path: Path, num_frames: int) -> dict[str, NDArray[np.int64]]:
     return {name: frames for name, frames in wanted.items() if len(frames)}
 
 
+LATE = "while reading"
+"""Marks a refusal after the file was opened, when a run can no longer choose another reader."""
+
+
 def judge(path: Path, reader: str, truths: list[list[int]]) -> str:
     """Returns `equal`, `refused: reason` or `WRONG: what`."""
     media, refusal = Media("video", (path,)), ""
@@ -103,7 +107,7 @@ def judge(path: Path, reader: str, truths: list[list[int]]) -> str:
                         if read_number(frame) not in right:
                             return f"WRONG: {name}: frame {index} shows {read_number(frame)}, expected {sorted(right)}"
         except PrelabelError as error:
-            refusal = refusal or f"refused: {name}: {error}"
+            refusal = refusal or f"refused: {LATE}, {name}: {error}"
     if not refusal and not same_length:
         return f"WRONG: {num_frames} frames, expected {[len(truth) for truth in truths]}"
     return refusal or "equal"
@@ -186,7 +190,7 @@ def main() -> None:
             verdicts.append(verdict)
             encoder, way, suffix = verdict.kind
             for reader, result in verdict.results.items():
-                if result.startswith("WRONG") or (reader == "pyav" and result != "equal"):
+                if result.startswith("WRONG") or LATE in result or (reader == "pyav" and result != "equal"):
                     print(f"{encoder}_{way}.{suffix}: {reader}: {result}", flush=True)
             if len(verdicts) == args.files:
                 break

@@ -121,6 +121,7 @@ def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
     """Returns why decord cannot read this file's frames exactly; None if it can."""
     reasons = {
         "it holds frames that are not shown": index.has_unshown_packets,
+        "an edit list leaves out or repeats frames inside": index.is_edited_inside,
         "it has several video streams": bool(index.other_streams),
         "it is cut off at its end": index.num_present < index.info.num_frames,
         f"its components have {index.bits} bits": index.bits != 8,

@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.buffer import Buffer
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -58,6 +59,7 @@ class VideoIndex:
         other_streams: indices of the video streams that are not read.
         info: the video as displayed; `num_frames` includes frames that were cut off the end of the file.
         pts: int64 (N,), time of each frame in units of the stream; not sorted if the file's clock is reset.
+        dts: int64 (num_present,), time at which each frame is decoded, in the same units; tells where a seek led.
         pts_seconds: float64 (N,), time of each frame since the first.
         start_seconds: time of the first frame on the file's own clock.
         keyframes: int64 (K,), frames that decode alone; only those whose number is certain.
@@ -77,6 +79,7 @@ class VideoIndex:
         is_counted: the file was decoded once to number its frames, so reading must also begin at the start.
         has_unshown_packets: there are frames that an edit list discards, that VP8 hides, or that refer to frames
             missing from the file.
+        is_edited_inside: an edit list leaves out or repeats frames after the first shown one.
         has_duration: the container states its duration.
     """
 
@@ -85,6 +88,7 @@ class VideoIndex:
     other_streams: tuple[int, ...]
     info: VideoInfo
     pts: NDArray[np.int64]
+    dts: NDArray[np.int64]
     pts_seconds: NDArray[np.float64]
     start_seconds: float
     keyframes: NDArray[np.int64]
@@ -103,6 +107,7 @@ class VideoIndex:
     has_true_keyframes: bool
     is_counted: bool
     has_unshown_packets: bool
+    is_edited_inside: bool
     has_duration: bool
 
     @property
@@ -111,6 +116,11 @@ class VideoIndex:
         if self.has_timestamps and not self.is_counted and self.container.startswith(SEEKABLE):
             return np.union1d(self.closed_gop_starts, 0)
         return np.zeros(1, np.int64)
+
+    def holds(self, packet: Packet[VideoStream], before: int) -> bool:
+        """Returns whether a packet is one of the frames up to `before`, by both of its times."""
+        pts, dts = (NO_TIME if time is None else time for time in (packet.pts, packet.dts))
+        return bool(((self.pts[: before + 1] == pts) & (self.dts[: before + 1] == dts)).any())
 
     def seek_point(self, wanted: NDArray[np.int64]) -> int:
         """Returns the last seek point at or before the first wanted frame; `wanted` is int64 (M,)."""
@@ -173,6 +183,7 @@ def _build_index(
         other_streams=other_video_streams(container, stream),
         info=_info(width, height, timeline, packets.frame_seconds, orientation.rotation_degrees),
         pts=timeline.pts,
+        dts=packets.dts[np.minimum(timeline.packet, len(packets.dts) - 1)],
         pts_seconds=timeline.seconds,
         start_seconds=float(timeline.pts[0] * packets.time_base) if numbering.has_timestamps else 0.0,
         keyframes=numbering.keyframes,
@@ -191,6 +202,7 @@ def _build_index(
         has_true_keyframes=numbering.has_true_keyframes,
         is_counted=numbering.is_counted,
         has_unshown_packets=numbering.has_unshown_packets,
+        is_edited_inside=packets.is_edited_inside,
         has_duration=stream.duration is not None or container.duration is not None,
     )
 

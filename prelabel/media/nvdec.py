@@ -74,6 +74,7 @@ def refuse(index: VideoIndex) -> str | None:
         "its frames had to be counted": index.is_counted,
         "it is cut off at its end": index.num_present < index.info.num_frames,
         "it holds frames that are not shown": index.has_unshown_packets,
+        "an edit list leaves out or repeats frames inside": index.is_edited_inside,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

@@ -186,6 +186,7 @@ class Packets:
         is_key: bool (P,), is marked as a keyframe.
         is_false_key: bool (P,), is marked as a keyframe but does not decode alone, e.g. H.264 with intra refresh.
         is_shown: bool (P,), contains a frame that is displayed.
+        is_edited_inside: an edit list leaves out or repeats frames after the first shown one.
         time_base: seconds per unit.
         frame_seconds: usual duration of a frame.
         missing_dts: int64 (M,), decoding times of the frames that were cut off the end.
@@ -196,6 +197,7 @@ class Packets:
     is_key: NDArray[np.bool_]
     is_false_key: NDArray[np.bool_]
     is_shown: NDArray[np.bool_]
+    is_edited_inside: bool
     time_base: Fraction
     frame_seconds: float
     missing_dts: NDArray[np.int64]
@@ -204,6 +206,7 @@ class Packets:
 def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
     """Returns the stream's packets. Reads to the end of the file without decoding."""
     rows: list[tuple[int, int, int, bool, bool, bool]] = []
+    positions: set[int | None] = set()
     is_mov = container.format.name.startswith("mov")
     codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata
     for packet in demux(container, stream):
@@ -213,12 +216,15 @@ def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
             false_key = packet.is_keyframe and needs_others(codec, bytes(packet), extradata)
             times = _time(packet.pts), _time(packet.dts), packet.duration or 0
             rows.append((*times, packet.is_keyframe, false_key, shown))
+            positions.add(packet.pos)
     pts, dts, durations = (np.array([row[at] for row in rows], np.int64) for at in range(3))
     is_key, is_false_key, is_shown = (np.array([row[at] for row in rows], bool) for at in range(3, 6))
+    is_left_out_inside = (pts[~is_shown] > pts[is_shown].min(initial=np.iinfo(np.int64).max)).any()
+    is_edited_inside = is_mov and bool(len(positions) < len(rows) or is_left_out_inside)
     time_base = stream.time_base or Fraction(1)
     frame_seconds = _frame_seconds(stream, durations, time_base)
     missing = _missing_dts(container, stream, dts, frame_seconds)
-    return Packets(pts, dts, is_key, is_false_key, is_shown, time_base, frame_seconds, missing)
+    return Packets(pts, dts, is_key, is_false_key, is_shown, is_edited_inside, time_base, frame_seconds, missing)
 
 
 def _time(value: int | None) -> int:

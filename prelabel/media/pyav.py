@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Literal, Self
 
 import av
 import numpy as np
+from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
@@ -21,6 +23,8 @@ from prelabel.media.index import SEEKABLE, VideoIndex, index_video
 from prelabel.media.packets import NO_TIME, demux, open_video
 from prelabel.media.pixels import FrameConverter
 from prelabel.runtime.process_settings import usable_cores
+
+SkipFrame = Literal["DEFAULT", "NONKEY"]
 
 
 class PyAVReader:
@@ -128,14 +132,25 @@ class PyAVReader:
         )
 
     def _decode(
-        self,
-        index: VideoIndex,
-        *,
-        thread_type: str,
-        skip_frame: Literal["DEFAULT", "NONKEY"] = "DEFAULT",
-        start: int = 0,
+        self, index: VideoIndex, *, thread_type: str, skip_frame: SkipFrame = "DEFAULT", start: int = 0
     ) -> Generator[tuple[int, VideoFrame], None, None]:
         """Yields (number, frame) for undamaged frames in order, from `start` or a keyframe before it."""
+        if start:
+            with closing(self._decode_from(start, index, thread_type, skip_frame)) as decoded:
+                # FFmpeg 8.1 seeks too far in Matroska where times are negative, and after a seek in a fragmented MP4
+                # with negative offsets it gives packets other times. Then decoding begins at the start of the file.
+                first = None
+                with suppress(FrameCountError):
+                    first = next(decoded, None)
+                if first is not None:
+                    yield first
+                    yield from decoded
+                    return
+        yield from self._decode_from(0, index, thread_type, skip_frame)
+
+    def _decode_from(
+        self, start: int, index: VideoIndex, thread_type: str, skip_frame: SkipFrame
+    ) -> Generator[tuple[int, VideoFrame], None, None]:
         with open_video(self._path) as (container, stream):
             stream.thread_type = thread_type
             stream.codec_context.thread_count = self._threads
@@ -144,6 +159,7 @@ class PyAVReader:
                 container.seek(int(index.pts[start]), stream=stream)
             numbering = _Numbering(index, start, self._path.name, may_skip=skip_frame == "NONKEY")
             for packet in demux(container, stream):
+                numbering.check_seek(packet)
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError:
@@ -183,8 +199,19 @@ class _Numbering:
     def __init__(self, index: VideoIndex, start: int, name: str, *, may_skip: bool) -> None:
         self._index, self._start, self._name = index, start, name
         self._next = start
+        self._is_first_packet = True
         self._is_whole = index.num_present == index.info.num_frames
         self.may_skip = may_skip or not self._is_whole
+
+    def check_seek(self, packet: Packet[VideoStream]) -> None:
+        """Checks that a seek led to a packet of the index, at or before the wanted one.
+
+        Raises:
+            FrameCountError: it led elsewhere.
+        """
+        if self._is_first_packet and self._start and not self._index.holds(packet, self._start):
+            raise self._wrong_index(packet.pts)
+        self._is_first_packet = False
 
     def number(self, frame: VideoFrame) -> int | None:
         """Returns the frame's number; None if the frame is not in the index.

@@ -46,6 +46,8 @@ def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
     reasons = {
         f"its container is {index.container}": not index.container.startswith(("mov", "matroska")),
         "its times do not tell its frames, which had to be counted": index.is_counted,
+        "an edit list leaves out or repeats frames inside": index.is_edited_inside,
+        "its times begin below zero": index.start_seconds < 0,
         "it is cut off at its end": index.num_present < index.info.num_frames,
         # torchcodec applies MP4 edit lists, but counts other frames that are not shown.
         "it holds frames that are not shown": index.has_unshown_packets and not index.container.startswith("mov"),

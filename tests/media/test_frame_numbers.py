@@ -22,14 +22,22 @@ pytestmark = [
 ]
 # Encoder, ways to make a file, containers.
 FAMILIES = [
-    ("h264-open", ["cut", "segment", "concat-cut"], ["mkv", "mp4", "ts", "avi"]),
+    ("h264-open", ["cut", "segment", "concat-cut"], ["mkv", "mp4", "avi"]),
     ("hevc-open", ["cut", "segment", "concat-cut"], ["mkv", "mp4", "ts"]),
     ("h264-interlaced", ["plain", "from-middle"], ["mkv", "ts"]),
     ("h264", ["late", "negative", "through-ts", "fragmented"], ["mp4", "mkv", "flv"]),
-    ("mpeg1", ["plain", "cut", "twice", "concat"], ["mpg", "mkv", "ts"]),
+    ("mpeg1", ["plain", "cut", "twice", "concat"], ["mpg", "mkv"]),
     ("mpeg2", ["plain", "cut", "from-middle", "through-mpg"], ["mpg", "ts", "mxf"]),
-    ("mpeg4", ["plain", "cut", "segment", "concat-cut"], ["avi", "mp4", "mkv"]),
+    ("mpeg4", ["plain", "cut", "segment", "concat-cut"], ["avi", "mp4"]),
     ("vp9", ["plain", "cut", "concat"], ["webm"]),
+    ("vp8", ["negative", "late", "cut"], ["mkv"]),
+    ("h264-pyramid", ["edit-start", "edit-middle", "edit-twice", "edit-empty", "dash", "coarse-times"], ["mp4", "mov"]),
+    ("hevc-pyramid", ["stored-order", "repeated-times", "lost-start", "cover"], ["mp4", "mkv"]),
+    ("h264-slices", ["lost-gop", "wraps", "muxrate", "loop"], ["ts"]),
+    ("h264-vfr", ["plain", "audio-late-video"], ["mp4"]),
+    ("mjpeg-vfr", ["plain"], ["avi", "mov"]),
+    ("gif", ["plain"], ["gif", "mkv"]),
+    ("av1", ["plain"], ["ivf", "obu"]),
 ]
 
 
@@ -66,6 +74,29 @@ def test_keyframes_that_the_file_marks_and_the_decoder_does_not_find_are_no_plac
     index = index_video(path)
     assert (index.has_true_keyframes, index.seek_points.tolist()) == (False, [0, 12, 24, 36, 48, 60, 64])
     assert [judge(path, reader, [list(range(75))]) for reader in ("pyav", "parallel")] == ["equal", "equal"]
+
+
+@pytest.mark.parametrize("encoder", ["vp8", "flv1"])
+def test_where_seeking_goes_too_far_reading_begins_at_the_start(encoder: str, tmp_path: Path):
+    path = build_file(tmp_path, encoder, "negative", "mkv")
+    assert path is not None
+    assert [judge(path, reader, [list(range(75))]) for reader in ("pyav", "parallel")] == ["equal", "equal"]
+
+
+def test_where_a_seek_changes_times_reading_begins_at_the_start(tmp_path: Path):
+    path = build_file(tmp_path, "h264-pyramid", "dash", "mp4")
+    assert path is not None
+    assert [judge(path, reader, [list(range(75))]) for reader in ("pyav", "parallel")] == ["equal", "equal"]
+
+
+@pytest.mark.parametrize(("way", "is_inside"), [("edit-start", True), ("edit-twice", True), ("edit-late", False)])
+def test_an_edit_list_that_repeats_or_ends_early_is_told_from_one_that_begins_late(
+    way: str, is_inside: bool, tmp_path: Path
+):
+    path = build_file(tmp_path, "h264-no-b", way, "mp4")
+    assert path is not None
+    assert index_video(path).is_edited_inside == is_inside
+    assert judge(path, "pyav", [shown_by_pyav(path), shown_by_ffmpeg(path)]) == "equal"
 
 
 def test_times_in_the_order_of_decoding_do_not_number_frames(tmp_path: Path):
