@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-pytest_plugins = ["tests.encord_fixtures"]
+pytest_plugins = ["tests.bucket_server", "tests.encord_fixtures"]
 
 
 @pytest.fixture(scope="session")

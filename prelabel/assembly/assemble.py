@@ -226,7 +226,7 @@ def assemble(
         find_ontology: returns the ontology, in place of the source's.
     """
     shared = Shared() if shared is None else shared
-    store = RunFolder(output_of(config, dry_run))
+    store = RunFolder(output_of(config, dry_run), None if dry_run else config.source.bucket)
     source = make_source(config, folder, shared)
     find_ontology = find_ontology or cache(partial(_find_ontology, source, config))
     return Assembly(
@@ -255,7 +255,7 @@ def assemble_stored(config: Config, folder: Path, dry_run: bool = False) -> Asse
     A dry run uses the raw detections of real runs. Only if there are none, it uses those of dry runs.
     """
     live = assemble(config, folder, dry_run)
-    whole = RunFolder(config.source.output)
+    whole = RunFolder(config.source.run_folder)
     found_store = whole if dry_run and whole.has_ledger else live.store
     stored = StoredDetector(config, folder, found_store, live.named_source)
     return replace(live, found_store=found_store, stored=stored, detection=replace(live.detection, provider=stored))
@@ -289,5 +289,5 @@ def _find_ontology(source: Source, config: Config) -> Ontology | None:
 
 
 def output_of(config: Config, dry_run: bool) -> Path:
-    """Returns the folder that a run of a config writes to."""
-    return config.source.output / DRY_RUN if dry_run else config.source.output
+    """Returns the folder on this machine that a run of a config writes to."""
+    return config.source.run_folder / DRY_RUN if dry_run else config.source.run_folder

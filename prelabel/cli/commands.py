@@ -56,9 +56,11 @@ from prelabel.run.serve import (
     served_stage,
     serving,
 )
+from prelabel.runtime.buckets import as_written
 from prelabel.runtime.files import DRY_RUN, write_text_atomically
 from prelabel.runtime.interrupts import StopSignal, stop_on_signals
 from prelabel.runtime.progress import show_progress, stdout_to_stderr
+from prelabel.runtime.redact import hide_secrets
 from prelabel.runtime.shared import Shared
 from prelabel.runtime.telemetry import observers
 from prelabel.store.ledger import LEDGER, Entry
@@ -195,8 +197,8 @@ def _init_command(words: Sequence[Path], settings: Sequence[str], shorthands: Ma
     given |= {name: value for name, value in shorthands.items() if value is not None}
     for name, key in {"output": "source.output", "workers": "workers.num"}.items():
         if (value := given.pop(name, None)) is not None:
-            settings = [f"{key}={value}", *settings]
-    command = ["prelabel", "init", *map(str, words)]
+            settings = [f"{key}={as_written(Path(str(value)))}", *settings]
+    command = ["prelabel", "init", *(hide_secrets(word) if "http" in word else word for word in map(as_written, words))]
     for name, value in given.items():
         command += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
     for setting in settings:
@@ -259,6 +261,7 @@ def _run(
                 if len(assemblies) > 1:
                     show_stage(assembly.stage)
                 show_report(report)
+                _show_bucket(assembly, report)
                 codes.append(_exit_code(report))
     return INTERRUPTED if stop.is_set and rest is None else max(codes)
 
@@ -284,8 +287,14 @@ def relabel_kept(
                 start_workers(assembly, workers)
         ((_, report),) = run_passes([(assembly, workers)], stop, every_task, ())
     show_report(report)
+    _show_bucket(assembly, report)
     show_idle_keys(assembly.ignored_keys)
     return INTERRUPTED if stop.is_set else _exit_code(report)
+
+
+def _show_bucket(assembly: Assembly, report: RunReport) -> None:
+    if assembly.store.bucket is not None and not report.unwritten:
+        person().print(escape(f"uploaded to {assembly.store.bucket}"))
 
 
 def _exit_code(report: RunReport) -> int:
@@ -320,7 +329,7 @@ def examine_machine() -> int:
 
 def show_status(where: Path) -> int:
     """Shows the tasks of a config's runs, or of all runs below a folder. The exit code is 1 if a task failed."""
-    roots = [config.source.output for config in load_configs(where)] if where.is_file() else [where]
+    roots = [config.source.run_folder for config in load_configs(where)] if where.is_file() else [where]
     paths = (path for root in roots if root.is_dir() for path in root.rglob(str(LEDGER)))
     outputs = sorted(path.parent.parent for path in paths if path.parent.parent.name != DRY_RUN)
     if not outputs:
@@ -363,6 +372,7 @@ def draw_previews(
         paths.append(page := assembly.output / "report.html")
         with show_progress() as progress:
             write_run_report(assembly, RunReport.read(assembly.output / "report.json"), page, progress)
+    assembly.store.publish(paths)
     show_paths(paths)
     return ALL_DONE
 
@@ -413,6 +423,7 @@ def evaluate_labels(
         path, page = assembly.output / "evaluation.json", assembly.output / "evaluation.html"
         evaluation.write(path)
         write_evaluation_page(assembly, evaluation, page)
+        assembly.store.publish([path, page])
     show_evaluation(evaluation)
     show_paths([path, page])
     return ALL_DONE

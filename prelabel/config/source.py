@@ -6,13 +6,62 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from prelabel.config.base import PluginSection
 from prelabel.errors import ConfigError, did_you_mean
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import describe_first, load_plugin
+from prelabel.runtime.buckets import Address
 
+
+def read_location(value: object) -> Path | Address:
+    """Returns the path, or the address of a bucket or a link, that a text holds.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, Address):
+        return value
+    if not isinstance(value, str | Path):
+        raise ValueError(f"got {value!r:.60}, expected a path or an address")
+    return Address.read(str(value)) or Path(value)
+
+
+def _refuse_address(location: Path | Address) -> Path | Address:
+    if isinstance(location, Address):
+        raise ValueError(f"{location} is an address, expected a folder: only labels in files go to a bucket")
+    return location
+
+
+def _refuse_link(location: Path | Address) -> Path | Address:
+    if isinstance(location, Address) and location.is_link:
+        raise ValueError(f"{location} cannot be written to, expected a folder or s3://, gs://, abfs://")
+    return location
+
+
+Location = Annotated[
+    Path | Address,
+    PlainValidator(read_location),
+    PlainSerializer(
+        lambda location: location.url if isinstance(location, Address) else str(location), when_used="json"
+    ),
+    WithJsonSchema({"type": "string", "format": "path"}),
+]
+"""A path on this machine, or the address of a bucket or a link."""
+OutputFolder = Annotated[Location, AfterValidator(_refuse_address)]
+"""A folder on this machine."""
 PreviewKind = Literal["none", "sheet", "clip", "both"]
 
 
@@ -28,7 +77,21 @@ class SourceSection(PluginSection):
     options_affect: ClassVar[Affects] = Affects.PLACE
 
     use: Annotated[str, Affects.PLACE] = Field(description="encord | folder | demo | module:Name | mine.py:Mine")
-    output: Annotated[Path, Affects.PLACE] = Field(Path("out"), description="folder for everything that a run writes")
+    output: Annotated[OutputFolder, Affects.PLACE] = Field(
+        Path("out"), description="folder for everything that a run writes"
+    )
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder on this machine to which runs write; the files for people go from there to a bucket, if any."""
+        if isinstance(self.output, Path):
+            return self.output
+        return Path("out", self.output.scheme, self.output.root, self.output.key)
+
+    @property
+    def bucket(self) -> Address | None:
+        """The address to which a run uploads the files for people; None if they stay on this machine."""
+        return self.output if isinstance(self.output, Address) else None
 
     # Subclasses override these if they have such keys.
 
@@ -62,8 +125,9 @@ class FileLabelsSection(SourceSection):
     truth: Annotated[Path | None, Affects.NOTHING] = Field(
         None, description="COCO ground truth to score against; its images matched by video and frame index"
     )
-    output: Annotated[Path, Affects.PLACE] = Field(
-        Path("out"), description="folder for label rows, raw detections, coco.json and report.json"
+    output: Annotated[Location, AfterValidator(_refuse_link), Affects.PLACE] = Field(
+        Path("out"),
+        description="folder for label rows, raw detections, coco.json and report.json; or s3://bucket/…, gs://, abfs://",
     )
     preview: Annotated[PreviewKind, Affects.NOTHING] = Field(
         "none", description="draw the boxes after the run: clip | sheet | both | none"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from prelabel.runtime.buckets import BucketFile
+
 if TYPE_CHECKING:
     import torch
 
@@ -58,14 +60,14 @@ class MediaLocation:
     """Where the media of a task are, as plain values, so that a worker on another machine can open them.
 
     Attributes:
-        kind: as in `Media`.
+        kind: as in `Media`; None if only the content of the file says it.
         paths: files that every worker sees at the same path.
         links: files to download, in frame order, if there are no paths.
     """
 
-    kind: MediaKind
+    kind: MediaKind | None
     paths: tuple[Path, ...] = ()
-    links: tuple[FileLink, ...] = ()
+    links: tuple[FileLink | BucketFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from prelabel.config.base import Name, OnFailureSection, make_router
 from prelabel.config.sections import Config
-from prelabel.config.source import CLOSED, SourceSection
+from prelabel.config.source import CLOSED, OutputFolder, SourceSection
 from prelabel.data.frames import Media, MediaLocation
 from prelabel.data.label_map import LabelMap
 from prelabel.data.ontology import Ontology
@@ -68,7 +68,7 @@ class EncordSection(SourceSection):
     domain: Annotated[str, Affects.PLACE] = Field(
         "", description="address of the API; default: ENCORD_DOMAIN, else the EU platform"
     )
-    output: Annotated[Path, Affects.PLACE] = Field(
+    output: Annotated[OutputFolder, Affects.PLACE] = Field(
         Path("out"), description="folder for raw detections, the ledger and report.json"
     )
     cache_gb: Annotated[float, Affects.NOTHING] = Field(
@@ -135,7 +135,7 @@ class EncordSource(Source):
         self._skips_begun, self._limits = skips_begun, limits or DownloadLimits()
         self._on_failure = on_failure or OnFailureSection()
         self._reach = reach or (lambda: connect(section.project_hash, section.domain or None))
-        self._cache = DiskCache(section.output / ".prelabel" / "cache", int(section.cache_gb * 1e9))
+        self._cache = DiskCache(section.run_folder / ".prelabel" / "cache", int(section.cache_gb * 1e9))
         self._unsuitable: dict[UUID, SkippedTask] = {}
         self._issues: set[tuple[str, str]] = set()
         self.fetch_workers = section.fetch_workers

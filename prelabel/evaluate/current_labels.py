@@ -115,6 +115,7 @@ class OutputRows:
     def row_of(self, entry: Entry) -> LabelRow:
         """Returns the row of the task's file."""
         path = self.store.path(entry, LABELS_ENDING)
+        self.store.refresh(path)
         if not path.exists():
             raise NotThereError(f"has no label row in {self.store.output}")
         rows = _rows_in(read_json(path, NotThereError))
@@ -124,7 +125,7 @@ class OutputRows:
 
     def describe(self) -> str:
         """Returns the folder, in words."""
-        return f"the label rows in {self.store.output}"
+        return f"the label rows in {self.store.described}"
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from prelabel.config.sections import Config
-from prelabel.config.source import CLOSED, PreviewKind, SourceSection
-from prelabel.files.folder_source import FolderSource, FolderTask
+from prelabel.config.source import CLOSED, OutputFolder, PreviewKind, SourceSection
+from prelabel.files.folder_source import FolderSource
 from prelabel.plugins.affects import Affects
+from prelabel.plugins.protocols import Task
 from prelabel.runtime.shared import Shared
 
 CLIP_NAME = "demo.mp4"
@@ -26,7 +27,7 @@ class DemoSection(SourceSection):
     model_config = CLOSED
 
     use: Annotated[Literal["demo"], Affects.PLACE] = "demo"
-    output: Annotated[Path, Affects.PLACE] = Field(
+    output: Annotated[OutputFolder, Affects.PLACE] = Field(
         Path("out/demo"), description="folder for the clip and for everything that a run writes"
     )
     preview: Annotated[PreviewKind, Affects.NOTHING] = Field(
@@ -36,7 +37,7 @@ class DemoSection(SourceSection):
     @property
     def truth_file(self) -> Path:
         """Path of the copy of the ground truth in the output folder."""
-        return self.output / TRUTH_NAME
+        return self.run_folder / TRUTH_NAME
 
     @property
     def preview_kind(self) -> PreviewKind:
@@ -64,7 +65,7 @@ class DemoSource(FolderSource):
     @classmethod
     def from_config(cls, config: Config, shared: Shared) -> DemoSource:
         """Returns the source that a config describes."""
-        return cls(config.source.output)
+        return cls(config.source.run_folder)
 
     def prepare(self) -> None:
         """Copies the clip and the ground truth, unless the copies exist."""
@@ -74,7 +75,7 @@ class DemoSource(FolderSource):
             if not copy.exists() or copy.stat().st_size != shipped.stat().st_size:
                 shutil.copy2(shipped, copy)  # also copies the modification time, which is part of the task's identity
 
-    def _list(self) -> list[FolderTask]:
+    def _list(self) -> list[Task]:
         self.prepare()
         return super()._list()
 

@@ -62,7 +62,7 @@ class FolderSink:
 
     def describe(self) -> str:
         """Returns the place to which labels go, in words."""
-        return f"into {self._store.output}: NAME{LABELS_ENDING}, one file per task"
+        return f"into {self._store.described}: NAME{LABELS_ENDING}, one file per task"
 
     def path_of(self, task: Task) -> Path:
         """Returns the path of the task's label row; it may not exist yet."""
@@ -113,6 +113,7 @@ class FolderSink:
 
     def _read_or_make(self, task: Task, info: VideoInfo, now: datetime) -> LabelRow:
         path = self.path_of(task)
+        self._store.refresh(path)
         row = _read_row(path, task) if path.exists() else None
         if row is not None and not _is_of(row, info):
             _refuse_work_of_others(path, row, info)

@@ -1,4 +1,4 @@
-"""The source of tasks from files on this machine: a file, a folder, or a glob."""
+"""The source of tasks from files: a file, a folder, or a glob, on this machine or at an address."""
 
 from __future__ import annotations
 
@@ -7,53 +7,71 @@ import glob
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, PlainValidator
 
 from prelabel.config.sections import Config
-from prelabel.config.source import CLOSED, FileLabelsSection, SourceSection
+from prelabel.config.source import CLOSED, FileLabelsSection, Location, SourceSection, read_location
 from prelabel.data.frames import Media
-from prelabel.errors import ConfigError, FetchError
-from prelabel.files.media_files import UNREADABLE_SUFFIXES, kind_to_read, media_kind
+from prelabel.errors import FetchError
+from prelabel.files.listed_files import ListedFiles
+from prelabel.files.media_files import kind_to_read, media_kind
+from prelabel.files.remote_source import RemoteSource
 from prelabel.plugins.affects import Affects
+from prelabel.plugins.protocols import Task
+from prelabel.runtime.buckets import Address
+from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.files import PREVIEW_SUFFIXES
 from prelabel.runtime.shared import Shared
-from prelabel.store.source import Source
-
-NAME_YOURS = "; correct the path, or name the files in the command: prelabel run CONFIG VIDEO|FOLDER|GLOB"
-NAMED_AT_MOST = 3
-"""The largest number of files to name in a sentence; it gives only the number of the others."""
 
 
-def _check_path(path: object) -> object:
-    for each in path if isinstance(path, list | tuple) else [path]:
-        if each == "":
-            raise ValueError("is empty, expected a file, a folder or a glob")  # Path("") is the working directory
-        address = re.match(r"([a-z][a-z0-9+.-]+):/+(.*)", str(each))  # a Path keeps only one of the two slashes
-        if address is None:
-            continue
-        url = f"{address[1]}://{address[2]}"
-        if address[1] in ("rtsp", "rtsps", "rtmp", "udp", "srt"):
-            raise ValueError(f"{url} is a live stream: record it first: ffmpeg -i {url} -t 600 -c copy recording.mkv")
-        raise ValueError(f"{url} is an address, expected files on this machine: download it first")
-    return path
+def _check_paths(value: object) -> object:
+    """Returns one location or several, all of them on this machine or none."""
+    several = isinstance(value, list | tuple)
+    locations = tuple(_check_path(each) for each in (value if isinstance(value, list | tuple) else [value]))
+    if len({isinstance(location, Path) for location in locations}) != 1:
+        raise ValueError(
+            f"got {len(locations)} paths and addresses, expected only paths or only addresses, at least one"
+        )
+    return locations if several else locations[0]
+
+
+def _check_path(value: object) -> Path | Address:
+    if value == "":
+        raise ValueError("is empty, expected a file, a folder or a glob")  # Path("") is the working directory
+    stream = re.match(r"(rtsps?|rtmp|udp|srt):/+(.*)", str(value))  # a Path keeps only one of the two slashes
+    if stream is not None:
+        url = f"{stream[1]}://{stream[2]}"
+        raise ValueError(f"{url} is a live stream: record it first: ffmpeg -i {url} -t 600 -c copy recording.mkv")
+    return read_location(value)
 
 
 class FolderSection(FileLabelsSection):
-    """Videos and images on this machine."""
+    """Videos and images on this machine, in a bucket, or behind links."""
 
     model_config = CLOSED
 
     use: Annotated[Literal["folder"], Affects.PLACE] = "folder"
-    path: Annotated[Path | tuple[Path, ...], BeforeValidator(_check_path), Affects.PLACE] = Field(
-        description="a file, a folder and all below it, or a glob such as clips/*.mp4; or a list of these"
+    path: Annotated[Location | tuple[Location, ...], PlainValidator(_check_paths), Affects.PLACE] = Field(
+        description="a file, a folder and all below it, or a glob such as clips/*.mp4; s3://bucket/clips/*.mp4, gs://, "
+        "abfs://; https://host/clip.mp4; or a list of these"
     )
+    cache_gb: Annotated[float, Affects.NOTHING] = Field(
+        20.0, gt=0, description="disk space for downloads from buckets and links, in 10^9 bytes"
+    )
+    fetch_workers: Annotated[int, Affects.NOTHING] = Field(
+        4, ge=1, le=64, description="files that are downloaded at the same time"
+    )
+
+    @property
+    def paths(self) -> tuple[Path | Address, ...]:
+        """The value of `path`, as several."""
+        return self.path if isinstance(self.path, tuple) else (self.path,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +113,8 @@ class FolderTask:
         yield Media(kind_to_read(self.path), (self.path,))
 
 
-class FolderSource(Source):
-    """The videos and images below a path, in the order of their names.
+class FolderSource(ListedFiles):
+    """The videos and images below a path on this machine, in the order of their names.
 
     A file that the config names directly is always a task. In a folder or a glob, the suffix decides whether a file is
     media. If the suffix is unknown, the first bytes decide. Hidden files, such as the `._clip.mp4` of macOS, and files
@@ -104,7 +122,6 @@ class FolderSource(Source):
     """
 
     Section: ClassVar[type[SourceSection]] = FolderSection
-    moves_tasks = False
 
     def __init__(self, path: Path | Sequence[Path], output: Path) -> None:
         """Lists no files yet.
@@ -113,88 +130,42 @@ class FolderSource(Source):
             path: a file, a folder or a glob, or several of these.
             output: folder to which runs write.
         """
-        self._paths = (path,) if isinstance(path, Path) else tuple(path)
+        paths = (path,) if isinstance(path, Path) else tuple(path)
+        super().__init__(paths)
         self._output = _with_end(output)
-        self._root = _common_root(self._paths)
-        self._counted: list[FolderTask] | None = None
+        self._root = _common_root(paths)
         self._unlisted: list[tuple[str, str]] = []
-        self._left_out: list[Path] = []
 
     @classmethod
-    def from_config(cls, config: Config, shared: Shared) -> FolderSource:
-        """Returns the source that a config describes."""
+    def from_config(cls, config: Config, shared: Shared) -> ListedFiles:
+        """Returns the source that a config describes: of files on this machine, or of those at addresses."""
         section = config.source
         assert isinstance(section, FolderSection)
-        return cls(section.path, section.output)
-
-    def prepare(self) -> None:
-        """Checks that there is a video or an image.
-
-        Raises:
-            ConfigError: there is no video or image.
-        """
-        if not self._list():
-            there = any(path.exists() or glob.glob(str(path), recursive=True) for path in self._paths)
-            problem = "no video or image" if there else "there is nothing"
-            raise ConfigError(f"source.path: {problem} at {self._shown_paths()}{self._describe_left_out()}{NAME_YOURS}")
-
-    def tasks(self) -> Iterator[FolderTask]:
-        """Yields a task for each file that exists now or, after `count`, for each file that it counted."""
-        files, self._counted = self._counted, None
-        yield from self._list() if files is None else files
-
-    def count(self) -> int:
-        """Returns the number of files that exist now."""
-        self._counted = self._list()
-        return len(self._counted)
-
-    def describe(self) -> str:
-        """Returns the number of files, and the files that are left out, in words.
-
-        Raises:
-            ConfigError: there is no video or image.
-        """
-        self.prepare()
-        return f"{_count(len(self._list()), 'file')} at {self._shown_paths()}{self._describe_left_out()}"
+        addresses = [path for path in section.paths if isinstance(path, Address)]
+        if not addresses:
+            return cls([path for path in section.paths if isinstance(path, Path)], section.run_folder)
+        cache = DiskCache(section.run_folder / ".prelabel" / "cache", int(section.cache_gb * 1e9))
+        return RemoteSource(addresses, section.bucket, cache, section.fetch_workers)
 
     @property
     def warnings(self) -> list[str]:  # type: ignore[override]  # a plain attribute of the base class
         """Warnings about folders that could not be listed, and about media that no reader can decode."""
         said = [f"{folder}: cannot be listed: {reason}: its files are left out" for folder, reason in self._unlisted]
-        undecodable = [path for path in self._left_out if path.suffix.lower() in UNREADABLE_SUFFIXES]
-        if undecodable:
-            names = ", ".join(path.name for path in undecodable[:NAMED_AT_MOST])
-            more = len(undecodable) - NAMED_AT_MOST
-            names += f" and {more} more" if more > 0 else ""
-            said.append(f"{_count(len(undecodable), 'file')} left out that no reader decodes: {names}: convert them")
-        return said
+        return [*said, *super().warnings]
 
-    def owns(self, key: str, title: str) -> bool:
-        """Returns whether a stored task is of a file: its key is its title."""
-        return key == title
+    def _is_there(self) -> bool:
+        return any(Path(str(path)).exists() or glob.glob(str(path), recursive=True) for path in self._paths)
 
-    def _shown_paths(self) -> str:
-        shown = ", ".join(map(str, self._paths[:NAMED_AT_MOST]))
-        return f"{shown}, …" if len(self._paths) > NAMED_AT_MOST else shown
+    def _list(self) -> list[Task]:
+        self._unlisted = []
+        return super()._list()
 
-    def _describe_left_out(self) -> str:
-        if not self._left_out:
-            return ""
-        suffixes = Counter(path.suffix.lower() or "without suffix" for path in self._left_out)
-        kinds = ", ".join(f"{num} {suffix}" for suffix, num in suffixes.most_common(NAMED_AT_MOST))
-        more = ", …" if len(suffixes) > NAMED_AT_MOST else ""
-        return f"; {_count(len(self._left_out), 'other file')} left out ({kinds}{more})"
-
-    def _list(self) -> list[FolderTask]:
-        """Returns a task for each file, in the order of paths, and stores what is left out."""
-        self._unlisted, self._left_out = [], []
-        tasks = {task.title: task for path in self._paths for task in self._list_at(path)}
-        return list(tasks.values()) if len(self._paths) == 1 else [tasks[title] for title in sorted(tasks)]
-
-    def _list_at(self, path: Path) -> list[FolderTask]:
+    def _list_at(self, path: Path | Address) -> Iterator[Task]:
+        assert isinstance(path, Path)
         root = _root_of(path) if len(self._paths) == 1 else Path(self._root)
         if path.is_file():
-            return [task for task in [_task_of(path, root)] if task is not None]
+            yield from filter(None, [_task_of(path, root)])
+            return
         if path.is_dir():
             walk = os.walk(path, onerror=self._note_unlisted)
             paths = [Path(folder, name) for folder, _, names in walk for name in names]
@@ -202,17 +173,15 @@ class FolderSource(Source):
         else:
             paths = [Path(found) for found in glob.glob(str(path), recursive=True)]
         real_folder = functools.cache(os.path.realpath)  # not `resolve`, which raises for links that form a circle
-        tasks = []
         for each in sorted(paths):
             real = os.path.realpath(each) if each.is_symlink() else f"{real_folder(each.parent)}{os.sep}{each.name}"
             if self._is_of_earlier_runs(real):
                 continue
             task = _task_of(each, root)
             if task is not None and media_kind(each) is not None:
-                tasks.append(task)
+                yield task
             elif task is not None:
                 self._left_out.append(each)
-        return tasks
 
     def _is_of_earlier_runs(self, real: str) -> bool:
         """Returns whether an earlier run wrote a file.
@@ -226,10 +195,6 @@ class FolderSource(Source):
 
     def _note_unlisted(self, error: OSError) -> None:
         self._unlisted.append((error.filename, error.strerror or ""))
-
-
-def _count(num: int, noun: str) -> str:
-    return f"{num} {noun}{'' if num == 1 else 's'}"
 
 
 def _with_end(folder: Path) -> str:

@@ -61,13 +61,20 @@ def media_kind(path: Path) -> MediaKind | None:
         path: of a file. It is opened only if its suffix is unknown.
     """
     suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return "images"
-    if suffix in VIDEO_SUFFIXES:
-        return "video"
-    if suffix in NO_MEDIA_SUFFIXES or suffix in UNREADABLE_SUFFIXES:
-        return None
+    kind = suffix_kind(suffix)
+    if kind is not None or suffix in NO_MEDIA_SUFFIXES or suffix in UNREADABLE_SUFFIXES:
+        return kind
     return kind_of_bytes(_read_head(path))
+
+
+def suffix_kind(suffix: str) -> MediaKind | None:
+    """Returns the kind of the files with a suffix; None if the suffix does not say it.
+
+    >>> suffix_kind(".MP4"), suffix_kind(".jpg"), suffix_kind(".0001")
+    ('video', 'images', None)
+    """
+    suffix = suffix.lower()
+    return "images" if suffix in IMAGE_SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else None
 
 
 def kind_of_bytes(head: bytes) -> MediaKind | None:

@@ -21,15 +21,17 @@ from typing import Any
 from prelabel.assembly.assemble import Assembly, assemble
 from prelabel.assembly.stored import KnownDetector
 from prelabel.config.sections import Config
-from prelabel.data.frames import FileLink, Media
+from prelabel.data.frames import FileLink, Media, MediaKind
 from prelabel.data.ontology import Ontology
 from prelabel.errors import FetchError, LinkExpiredError
+from prelabel.files.media_files import kind_to_read
 from prelabel.plugins.protocols import Classifier, Detector
 from prelabel.plugins.traits import ModelTraits, traits_of, usage_of, warnings_of
 from prelabel.run.agents.agent import Agent, make_agent
 from prelabel.run.agents.box_labels import Detected, label_in_worker
 from prelabel.run.work import Failure, InferredTask, TaskResult, Work
 from prelabel.run.worker import Worker
+from prelabel.runtime.buckets import BucketFile
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.download import download, session_for_links
 from prelabel.runtime.interrupts import StopSignal
@@ -289,17 +291,24 @@ class InferenceActor:
                     raise FetchError(
                         f"{path}: worker on {host} cannot see it: put videos on storage that all workers mount there"
                     )
-            yield Media(location.kind, location.paths)
+            yield _media(location.kind, location.paths)
             return
         with self._cache.room(sum(link.num_bytes or 0 for link in location.links), title) as folder:
             paths = []
             with session_for_links() as session:
                 for number, link in enumerate(location.links):
                     path = folder / f"{number:06d}{link.suffix}"
-                    max_bytes = self._cache.max_bytes
-                    download(_once(link, title), path, link.num_bytes, title, max_bytes=max_bytes, session=session)
+                    if isinstance(link, BucketFile):
+                        link.download(path, title)
+                    else:
+                        max_bytes = self._cache.max_bytes
+                        download(_once(link, title), path, link.num_bytes, title, max_bytes=max_bytes, session=session)
                     paths.append(path)
-            yield Media(location.kind, tuple(paths))
+            yield _media(location.kind, tuple(paths))
+
+
+def _media(kind: MediaKind | None, paths: tuple[Path, ...]) -> Media:
+    return Media(kind_to_read(paths[0]) if kind is None else kind, paths)
 
 
 def _stored_result(work: Work) -> InferredTask[Detected]:

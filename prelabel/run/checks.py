@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from prelabel.assembly.assemble import Assembly
@@ -19,6 +18,7 @@ from prelabel.plugins.load import load_plugin
 from prelabel.plugins.protocols import ModelRecord
 from prelabel.plugins.traits import unavailable_reason
 from prelabel.run.agents.agent import Agent, make_agent
+from prelabel.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def prepare(assembly: Assembly) -> None:
         SetupError: the first misconfigured component.
     """
     agent = make_agent(assembly)
-    check_output(assembly.output)
+    check_output(assembly.store)
     check_reader(assembly)
     assembly.source.prepare()
     check_truth(assembly)
@@ -94,17 +94,19 @@ def prepare(assembly: Assembly) -> None:
     agent.prepare()
 
 
-def check_output(folder: Path) -> None:
-    """Checks that a run can write to a folder, which may not exist yet.
+def check_output(store: RunFolder) -> None:
+    """Checks that a run can write to its folder, which may not exist yet, and to its bucket.
 
     Raises:
-        ConfigError: the folder is a file or is not writable.
+        ConfigError: the folder is a file, or one of them is not writable.
     """
+    folder = store.output
     nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise ConfigError(f"source.output: {folder}: {nearest} is a file, expected a folder: name another")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ConfigError(f"source.output: {folder}: {nearest} may not be written by this user: name another folder")
+    store.claim_bucket()
 
 
 def check_truth(assembly: Assembly) -> None:
@@ -190,12 +192,12 @@ def describe_sink(assembly: Assembly) -> str:
     Raises:
         SetupError: labels cannot be saved there.
     """
-    check_output(assembly.output)
+    check_output(assembly.store)
     check_truth(assembly)
     own, _ = assembly.config.sink, assembly.sink
     if own is None or assembly.dry_run:
         return assembly.rows.describe()
-    return f"to {own.use}; reports into {assembly.output}"
+    return f"to {own.use}; reports into {assembly.store.described}"
 
 
 def describe_model(model: ModelRecord, num_classes: int, batch_size: int) -> str:

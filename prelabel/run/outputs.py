@@ -64,8 +64,17 @@ def complete(assembly: Assembly, report: RunReport, progress: Progress, *, page:
             from prelabel.reports.run_page import write_run_report
 
             write_run_report(assembly, finished, outputs[-1], progress)
+        finished = _publish(assembly, finished, outputs)
     _emit_run_done(progress, finished)
     return finished
+
+
+def _publish(assembly: Assembly, report: RunReport, outputs: Sequence[Path]) -> RunReport:
+    """Uploads the files about the run, if its output is a bucket, and returns the report."""
+    unwritten: list[str] = []
+    with _noted(unwritten):
+        assembly.store.publish(outputs)
+    return replace(report, unwritten="; ".join(filter(None, [report.unwritten, *unwritten])))
 
 
 @contextmanager

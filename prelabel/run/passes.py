@@ -169,7 +169,7 @@ def _pass(
 
 
 def _folder_of_stages(assembly: Assembly) -> Path:
-    common = assembly.config.source.output.parent
+    common = assembly.config.source.run_folder.parent
     return common / DRY_RUN if assembly.dry_run else common
 
 

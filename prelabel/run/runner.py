@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import prelabel
@@ -127,7 +128,10 @@ class Run:
         seconds = round(time.perf_counter() - began, 3)
         notes: list[str] = []
         if self.assembly.writes_files:
-            reports, notes = self.finished.add_to(reports, source.tasks())
+            try:
+                reports, notes = self.finished.add_to(reports, source.tasks())
+            except AccountError as error:  # a bucket that cannot be listed any more
+                notes = [f"the files about all tasks hold only the tasks of this run: {error}"]
         usage = _since(usage_before, usage_of(self.agent))
         config = self.assembly.config
         workers = () if self.workers is None else self.workers.reports()
@@ -335,6 +339,7 @@ class Run:
         if entry is not None and entry.step == "labelled":  # saved by a run that was killed before the move
             return None
         row_bytes = self.agent.save(task, labelled)
+        self.assembly.store.publish(map(Path, labelled.report.outputs))
         if self.assembly.source.moves_tasks:  # otherwise the next step, `done`, follows at once
             self._records.record(task, "labelled", sum(labelled.report.instances.values()))
         return row_bytes

@@ -7,19 +7,22 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Protocol
 
-from prelabel.errors import MachineError
-from prelabel.runtime.files import DRY_RUN, candidate_names
+from prelabel.errors import AccountError, FetchError, MachineError, SaveError
+from prelabel.runtime.buckets import Address, find_object, upload
+from prelabel.runtime.files import DRY_RUN, atomic_write, candidate_names, write_text_atomically
 from prelabel.store.ledger import LEDGER, Entry, Ledger
 
 LOCK = Path(".prelabel") / "run.lock"
 """Path of the lock below the output of a run."""
+CLAIM = Path(".prelabel") / "run.txt"
+"""Path of the file that names the folder of a bucket's runs, below both."""
 
 
 class Keyed(Protocol):
@@ -39,12 +42,16 @@ class RunFolder:
 
     It writes nothing before that is needed. So a command that only reads does not change a folder without a run.
 
+    If the run has a bucket, the files for people are uploaded there. The ledger and the caches stay in the folder. A
+    label row in the bucket is newer than the one in the folder, because people may have edited it there.
+
     Attributes:
         output: path of the folder.
+        bucket: the address to which files for people are uploaded; None if they stay in the folder.
     """
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
+    def __init__(self, output: Path, bucket: Address | None = None) -> None:
+        self.output, self.bucket = output, bucket
         self._lock = threading.RLock()  # re-entrant, because `name` reads `ledger` while it holds the lock
         self._ledger: Ledger | None = None
         self._names: dict[tuple[str, str], str] = {}  # a run asks for the same name many times
@@ -122,6 +129,52 @@ class RunFolder:
     def dry_run(self) -> RunFolder:
         """The folder of dry runs below this one."""
         return RunFolder(self.output / DRY_RUN)
+
+    # The bucket
+
+    @property
+    def described(self) -> str:
+        """The place of the files for people, in words."""
+        return f"{self.output}" if self.bucket is None else f"{self.bucket}, by way of {self.output}"
+
+    def claim_bucket(self) -> None:
+        """Writes an object that names this folder, so that missing rights show before the first task.
+
+        Raises:
+            AccountError: the bucket cannot be written to.
+        """
+        if self.bucket is not None:
+            path = self.output / CLAIM
+            write_text_atomically(path, f"written by prelabel on {socket.gethostname()}: {self.output.absolute()}\n")
+            upload(path, self.bucket.below(CLAIM.as_posix()), AccountError)
+
+    def publish(self, paths: Iterable[Path]) -> None:
+        """Uploads those of the files that are in this folder, and the pictures of pages, if the run has a bucket.
+
+        Raises:
+            SaveError: a file was not uploaded.
+        """
+        for path in paths:
+            if self.bucket is not None and path.is_relative_to(self.output):
+                pictures = path.with_name(f"{path.stem}_files").glob("*") if path.suffix == ".html" else ()
+                for file in (*pictures, path):
+                    upload(file, self._address_of(file, self.bucket), SaveError)
+
+    def refresh(self, path: Path) -> None:
+        """Replaces a file of this folder by the version in the bucket, if there is one.
+
+        Raises:
+            FetchError: the object was not downloaded.
+        """
+        if self.bucket is None:
+            return
+        found = find_object(self._address_of(path, self.bucket), FetchError)
+        if found is not None:
+            with atomic_write(path) as unfinished:
+                found.download(unfinished, path.name)
+
+    def _address_of(self, path: Path, bucket: Address) -> Address:
+        return bucket.below(path.relative_to(self.output).as_posix())
 
     def entries(self) -> list[Entry]:
         """Returns the ledger's entries, the last changed one last; none if no run has written to this folder."""

@@ -106,7 +106,7 @@ def test_a_device_may_be_a_number_as_in_ultralytics(device: str, tmp_path: Path)
     ("path", "reason"),
     [
         ("rtsp://cam/1", "is a live stream: record it first: ffmpeg -i rtsp://cam/1"),
-        ("https://host/a.mp4", "is an address, expected files on this machine: download it first"),
+        ("s3a://host/a.mp4", "s3a://host is an address of an unknown kind, expected a path or one of s3://, gs://"),
     ],
 )
 def test_an_address_is_no_path(path: str, reason: str, tmp_path: Path) -> None:

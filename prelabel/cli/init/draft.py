@@ -25,6 +25,7 @@ from prelabel.encord.source import EncordSection
 from prelabel.errors import AccountError, ConfigError, OntologyError, did_you_mean
 from prelabel.files.folder_source import FolderSection
 from prelabel.models.weights import ModelCard, card_names, find_card
+from prelabel.runtime.buckets import as_written
 
 if TYPE_CHECKING:
     from encord.workflow import AgentStage
@@ -79,7 +80,7 @@ def config_for_media(paths: Sequence[Path], values: Values, path: Path, *, class
     """Returns a config for videos and images on this machine.
 
     Args:
-        paths: files, folders or globs.
+        paths: files, folders, globs or addresses.
         values: values from the user, by section.
         path: where the config will be written.
         classify: use a classifier instead of a detector.
@@ -91,7 +92,7 @@ def config_for_media(paths: Sequence[Path], values: Values, path: Path, *, class
     card, model = _model_values(agent, values, "mobilenet_v2" if classify else "yolo11n")
     names = [] if classify else known_classes(card)
     notes = [f"the model's classes: {', '.join(map(one_line, names))}"] if names else []
-    shown = [str(each) for each in paths]
+    shown = [as_written(each) for each in paths]
     source = {"use": "folder", "path": shown[0] if len(shown) == 1 else shown, "output": "out"}
     what = "An answer for each video and image" if classify else "Boxes for the videos and images"
     return _render(
