@@ -354,9 +354,14 @@ ENCODERS_OF_SUFFIXES = {
 }
 
 
+# Decoders of other codecs make up what they show before the first keyframe, each time anew.
+BEGINS_AT_KEYFRAME = ("h264", "hevc", "mpeg1", "mpeg2", "vp", "av1")
+
+
 def is_possible(encoder: str, way: str, suffix: str) -> bool:
     """Returns whether this may give a file that differs from all others."""
     has_suffix = suffix in SUFFIXES_OF_WAYS.get(way, SUFFIXES)
+    has_suffix = has_suffix and (way != "lost-start" or encoder.startswith(BEGINS_AT_KEYFRAME))
     return has_suffix and encoder in ENCODERS_OF_SUFFIXES.get(suffix, ENCODERS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from prelabel.config.sections import VIDEO_READERS, ReaderSection
 from prelabel.data.frames import Media
-from prelabel.errors import MachineError
+from prelabel.errors import MachineError, ReadError
 from prelabel.media import decord, nvdec, torchcodec
 from prelabel.media.cuda import count_engines
 from prelabel.media.index import VideoIndex, index_video
@@ -111,9 +112,7 @@ def choose_reader(
             return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads images."), None
         choice = select_reader(None, section.device, machine) if section.use == "auto" else _named(section)
         return choice, None
-    # A reader of the user's may read files that FFmpeg cannot, so index only where that is needed.
-    is_indexed = section.only_keyframes or section.use in ("auto", *VIDEO_READERS)
-    index = index_video(media.paths[0]) if is_indexed else None
+    index = _index_for(media.paths[0], section)
     choice = _named(section) if section.use != "auto" else select_reader(index, section.device, machine)
     if index is not None and index.other_streams:
         others = ", ".join(map(str, index.other_streams))
@@ -121,6 +120,16 @@ def choose_reader(
         choice = replace(choice, reason=reason)
     choice = _with_decode_workers(choice, media, section)
     return choice, index.keyframes if index is not None and section.only_keyframes else None
+
+
+def _index_for(path: Path, section: ReaderSection) -> VideoIndex | None:
+    """Returns the index of a video; None for a reader of the user's, which may read files that FFmpeg cannot."""
+    if section.use == "auto" or section.only_keyframes:
+        return index_video(path)
+    if section.use in VIDEO_READERS:
+        with suppress(ReadError):  # the reader raises it again, after its own checks
+            return index_video(path)
+    return None
 
 
 def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts | None = None) -> ReaderChoice:

@@ -131,8 +131,6 @@ def count_by_decoding(path: Path) -> CountedFrames:
                 num_sure = len(pts) if num_sure is None else num_sure
                 continue
             for frame in frames:
-                if frame.is_corrupt and num_sure is None:
-                    num_sure = len(pts)
                 pts.append(NO_TIME if frame.pts is None else frame.pts)
                 is_key.append(bool(frame.key_frame))
     return CountedFrames(np.array(pts, np.int64), np.array(is_key, bool), len(pts) if num_sure is None else num_sure)

@@ -14,7 +14,9 @@ from prelabel.data.frames import Media
 from prelabel.media.choose import choose_reader
 from prelabel.media.index import index_video
 from prelabel.media.packets import open_video
+from prelabel.media.pyav import PyAVReader
 from tests.make_media import RECIPES, Recipe, pack_b_frames, remux_streams, write_clip
+from tests.media.conftest import read_until_error
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg binary on PATH: it builds the files"),
@@ -113,6 +115,18 @@ def test_a_recording_that_lost_packets_is_read_in_the_order_of_the_decoder(tmp_p
     assert judge(path, "pyav", [shown_by_pyav(path), shown_by_ffmpeg(path)]) == "equal"
 
 
+def test_a_damaged_frame_costs_no_later_one_its_number(tmp_path: Path):
+    path = build_file(tmp_path, "xvid", "lost-start", "wtv")
+    assert path is not None
+    shown = shown_by_pyav(path)
+    index = index_video(path)
+    assert (index.is_counted, index.num_present) == (True, len(shown))
+    start = int(index.keyframes[0])
+    frames, _ = read_until_error(PyAVReader(Media("video", (path,))))
+    assert frames[-1] == (len(shown) - 1, shown[-1])
+    assert [frame for frame in frames if frame[0] >= start] == list(enumerate(shown))[start:]
+
+
 def test_the_larger_of_two_video_streams_is_read_and_the_other_is_named(tmp_path: Path):
     small = write_clip(tmp_path / "small.mp4", Recipe()).path
     large = write_clip(tmp_path / "large.mp4", Recipe(width=128, height=96)).path
@@ -122,3 +136,5 @@ def test_the_larger_of_two_video_streams_is_read_and_the_other_is_named(tmp_path
     assert index_video(path).other_streams == (0,)
     choice, _ = choose_reader(Media("video", (path,)), ReaderSection(device="cpu"))
     assert choice.reason == "The config asks for decoding on the CPU; it reads stream 1, not video stream 0."
+    choice, _ = choose_reader(Media("video", (path,)), ReaderSection(use="pyav"))
+    assert choice.reason == "the config names it; it reads stream 1, not video stream 0."
