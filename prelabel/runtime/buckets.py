@@ -28,11 +28,19 @@ BUCKET_SCHEMES = ("s3", "gs", "abfs", "abfss")
 LINK_SCHEMES = ("http", "https")
 OPTIONS = ("endpoint_override", "region", "scheme")
 
+CREDENTIALS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"),
+    *("AZURE_CLIENT_SECRET", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+)
+"""Environment variables that hold credentials for buckets."""
+
 _PIECE_BYTES = 8_000_000
 _BACKOFF = Backoff(attempts=5, first_seconds=0.2, factor=5.0, max_seconds=15.0)
 _GCS_RETRY_SECONDS = 30
 """pyarrow would retry for 15 minutes."""
-_ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://?(?P<root>[^/?]*)(?P<key>.*?)(?:\?(?P<options>[a-z_]+=.*))?")
+_ADDRESS = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://?(?P<root>[^/?]*)(?P<key>.*?)(?:\?(?P<options>[a-z_]+=.*))?"
+)
 _REGION = re.compile(r"located in '([\w-]+)'")
 _REFUSALS = (
     (r"NO_SUCH_BUCKET|bucket does not exist|ContainerNotFound|FilesystemNotFound", "there is no such bucket"),
@@ -52,7 +60,7 @@ _REFUSALS = (
     (r"compiled without|not built with|No module named|cannot import", "this build of pyarrow has no such file system"),
 )
 """What errors of pyarrow 26 mean that another attempt does not mend. pyarrow gives no codes, only text."""
-_CREDENTIALS = {
+_HINTS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or the machine's role",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run: gcloud auth application-default login",
     "abfs": "set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or run: az login",
@@ -89,7 +97,12 @@ class Address:
         found = _ADDRESS.fullmatch(text)
         if found is None:
             return None
-        scheme, root, key, options = found["scheme"], found["root"], found["key"].lstrip("/"), found["options"] or ""
+        scheme, root, key, options = (
+            found["scheme"].lower(),
+            found["root"],
+            found["key"].lstrip("/"),
+            found["options"] or "",
+        )
         if re.search(":.*@", root):
             raise ValueError(f"the {scheme}:// address holds a password: give credentials in the environment")
         if scheme in LINK_SCHEMES:
@@ -299,10 +312,11 @@ def _azure(root: str, given: dict[str, str]) -> tuple[fs.FileSystem, str]:
 
     container, _, host = root.partition("@")
     endpoint, scheme = given.get("endpoint_override"), given.get("scheme")
+    account_key = os.environ.get("AZURE_STORAGE_KEY")
     storage = AzureFileSystem(
         host.partition(".")[0],
-        account_key=os.environ.get("AZURE_STORAGE_KEY"),
-        sas_token=os.environ.get("AZURE_STORAGE_SAS_TOKEN"),
+        account_key=account_key,
+        sas_token=os.environ.get("AZURE_STORAGE_SAS_TOKEN") if account_key is None else None,
         blob_storage_authority=endpoint,
         dfs_storage_authority=endpoint,
         blob_storage_scheme=scheme,
@@ -340,7 +354,7 @@ def _refusal(error: Exception, address: Address) -> str:
     meaning = next((meaning for pattern, meaning in _REFUSALS if re.search(pattern, text)), missing)
     region = _REGION.search(text)
     where = f", {region[1]}: add ?region={region[1]} to the address" if region else ": add ?region=… to the address"
-    return meaning.format(region=where, credentials=_CREDENTIALS[address.scheme[:4]])
+    return meaning.format(region=where, credentials=_HINTS[address.scheme[:4]])
 
 
 def _first_line(error: Exception) -> str:

@@ -37,6 +37,7 @@ def test_a_path_is_no_address(text: str) -> None:
     ("text", "parts"),
     [
         ("s3://videos", ("s3", "videos", "", "")),
+        ("S3://Videos", ("s3", "Videos", "", "")),
         ("s3:/videos/a/", ("s3", "videos", "a", "")),  # as a Path gives it
         ("s3://videos/a b%20#1/clip?.mp4", ("s3", "videos", "a b%20#1/clip?.mp4", "")),
         ("gs://videos/a?endpoint_override=h:1&scheme=http", ("gs", "videos", "a", "endpoint_override=h:1&scheme=http")),

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from prelabel.media.isolation.memory import MappedFrames
 from prelabel.media.isolation.messages import Answer, Command, receive_answer, send_command
+from prelabel.runtime.buckets import CREDENTIALS
 
-SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE")
+SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE", *CREDENTIALS)
 """Environment variables that are withheld from the process that parses untrusted files."""
 MAX_SILENCES = 20
 """A process is ended after this many `stall_seconds` without an answer, even if it still reads the file."""

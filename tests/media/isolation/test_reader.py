@@ -252,9 +252,10 @@ def test_file_that_is_no_video_says_so_and_the_process_goes_on(tmp_path: Path, c
     assert read(isolated(clip)) == list(range(NUM_FRAMES))
 
 
-def test_process_has_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["ENCORD_SSH_KEY", "AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_KEY"])
+def test_process_has_no_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     end_idle_processes()
-    monkeypatch.setenv("ENCORD_SSH_KEY", "-----BEGIN OPENSSH PRIVATE KEY-----")
+    monkeypatch.setenv(name, "-----BEGIN OPENSSH PRIVATE KEY-----")
     with misbehaving("") as reader:
         environment = Path(f"/proc/{reader.process_id}/environ").read_bytes()
     assert b"PATH=" in environment
