@@ -39,7 +39,7 @@ the pictures are files of their own, which the browser loads when they come into
 THUMBNAILS_PER_TASK = 4
 MAX_NOTICES = 8
 STEPS = ("fetch", "decode", "detect", "refine", "save")
-STATES = ("failed", "in part", "without labels", "no answer", "done", "already done", "skipped")
+STATES = ("failed", "in part", "without labels", "without answer", "done", "already done", "skipped")
 """The states of tasks on the page, those to look at first. `done` and `already done` rank alike."""
 PICTURE_ENDING = ".preview.jpg"
 """A folder source does not take such files for media."""
@@ -224,7 +224,7 @@ def _view_of(assembly: Assembly, task: TaskReport) -> TaskView:
     is_classification = assembly.config.agent_kind == "classification"
     state: str = "in part" if task.partial else task.status
     if task.is_bare:
-        state = "no answer" if is_classification else "without labels"
+        state = "without answer" if is_classification else "without labels"
     stored = _load_stored(assembly, task) if task.is_done else None
     if stored is None:
         return TaskView(task, state, counted(task.num_frames, "frame") if task.num_frames else "")
@@ -379,4 +379,6 @@ def _cost(report: RunReport, views: Sequence[TaskView]) -> Figure:
 
 def _unit(report: RunReport) -> tuple[str, str]:
     """Returns the noun for one object instance and for several."""
-    return ("track", "tracks") if report.instances_are == "tracks" else report.noun
+    if report.instances_are == "tracks":
+        return "track", "tracks"
+    return report.noun if report.shapes else ("label", "labels")  # a classifier or a function has no shapes
