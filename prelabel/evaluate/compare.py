@@ -346,7 +346,9 @@ def match_boxes(written: Boxes, current: Boxes, min_iou: float) -> NDArray[np.in
     """Returns the row of the current box that each written box became, int64 (N,); -1 if it is gone.
 
     Boxes match by object hash and frame first, even if they no longer overlap. The others are assigned frame by frame
-    so that the sum of overlaps is largest (Kuhn 1955). Boxes of the same class are assigned first, then all others.
+    (Kuhn 1955). The weight of a pair is its overlap times the number of frames on which its instances overlap. So two
+    instances that cross keep their things, as in HOTA (Luiten et al. 2021, https://arxiv.org/abs/2009.07736). Boxes of
+    the same class are assigned first, then all others.
 
     Args:
         written: the boxes that prelabel wrote.
@@ -359,21 +361,51 @@ def match_boxes(written: Boxes, current: Boxes, min_iou: float) -> NDArray[np.in
     place = {key: row for row, key in enumerate(keys) if key[0]}
     keys = zip(written.instance.tolist(), written.frame_index.tolist(), strict=True)
     matched = np.array([place.get(key, -1) for key in keys], np.int64)
+    is_taken = np.zeros(len(current), np.bool_)
+    is_taken[matched[matched >= 0]] = True
+    one, other, overlap = _overlapping(
+        written, current, np.flatnonzero(matched < 0), np.flatnonzero(~is_taken), min_iou
+    )
+    instances = written.instance_number[one] * (len(current) + 1) + current.instance_number[other]
+    _, number, num_frames = np.unique(instances, return_inverse=True, return_counts=True)
+    weight = overlap * num_frames[number]
     for same_class in (True, False):
-        is_taken = np.zeros(len(current), np.bool_)
-        is_taken[matched[matched >= 0]] = True
-        open_written, open_current = np.flatnonzero(matched < 0), np.flatnonzero(~is_taken)
-        before, after = written.frame_index[open_written], current.frame_index[open_current]
-        for frame_index in np.intersect1d(before, after).tolist():
-            on_frame = [frame_index, frame_index + 1]
-            rows = open_written[slice(*np.searchsorted(before, on_frame).tolist())]
-            others = open_current[slice(*np.searchsorted(after, on_frame).tolist())]
-            corners = written.corners[rows].astype(np.float32), current.corners[others].astype(np.float32)
-            overlap = iou_matrix(*corners).astype(np.float64)
-            overlap[overlap < min_iou] = 0
-            if same_class:
-                overlap[written.class_name[rows][:, None] != current.class_name[others][None, :]] = 0
-            chosen, partner = linear_sum_assignment(overlap, maximize=True)
-            is_pair = overlap[chosen, partner] > 0
+        is_open = (matched[one] < 0) & ~is_taken[other]
+        if same_class:
+            is_open &= written.class_name[one] == current.class_name[other]
+        ends = np.flatnonzero(np.diff(written.frame_index[one[is_open]])) + 1
+        for pairs in np.split(np.flatnonzero(is_open), ends):
+            rows, row = np.unique(one[pairs], return_inverse=True)
+            others, column = np.unique(other[pairs], return_inverse=True)
+            weights = np.zeros((len(rows), len(others)))
+            weights[row, column] = weight[pairs]
+            chosen, partner = linear_sum_assignment(weights, maximize=True)
+            is_pair = weights[chosen, partner] > 0
             matched[rows[chosen[is_pair]]] = others[partner[is_pair]]
+            is_taken[others[partner[is_pair]]] = True
     return matched
+
+
+def _overlapping(
+    written: Boxes, current: Boxes, rows: NDArray[np.int64], others: NDArray[np.int64], min_iou: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Returns the pairs of boxes that overlap by `min_iou` or more, in frame order: row, other row, overlap, each (K,).
+
+    Args:
+        written: the boxes that prelabel wrote.
+        current: the boxes that are there now.
+        rows: the written rows to compare, rising.
+        others: the current rows to compare, rising.
+        min_iou: least overlap.
+    """
+    before, after = written.frame_index[rows], current.frame_index[others]
+    pairs = [(rows[:0], others[:0], np.zeros(0))]
+    for frame_index in np.intersect1d(before, after).tolist():
+        on_frame = [frame_index, frame_index + 1]
+        here = rows[slice(*np.searchsorted(before, on_frame).tolist())]
+        there = others[slice(*np.searchsorted(after, on_frame).tolist())]
+        overlap = iou_matrix(written.corners[here].astype(np.float32), current.corners[there].astype(np.float32))
+        one, other = np.nonzero(overlap >= min_iou)
+        pairs.append((here[one], there[other], overlap[one, other].astype(np.float64)))
+    one, other, overlaps = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    return one, other, overlaps

@@ -80,6 +80,14 @@ def test_two_tracks_of_one_thing_are_joined_once():
     assert corrections(labels(track(range(30)), track(range(30, 60))), labels(track())) == {"car": 1}
 
 
+def test_a_track_that_is_nearer_to_another_thing_on_one_frame_keeps_its_own():
+    written = labels({**track(), 30: walk(30, shift=25)}, track([n for n in range(60) if n != 30], shift=40))
+    things = labels(track(), track(shift=40))
+    drawn = replace(things, instance=np.char.add("a person's ", things.instance))
+    # The first track is interpolated over the frame, and so is the second.
+    assert corrections(written, drawn) == {"car": 2}
+
+
 def test_a_track_that_is_off_everywhere_is_drawn_again():
     assert corrections(labels(track(shift=30)), labels(track())) == {"car": 2}
 
