@@ -1,13 +1,15 @@
-"""Tracks against the truth, next to the library's own; and what kept boxes save.
+"""Tracks against the truth, next to the library's own: how well they follow things, and what they save.
 
-    uv run python -m benchmarks.tracks                                # generated clips, the demo's detector
-    uv run python -m benchmarks.tracks --clip a.mp4 --truth a.json    # a real clip
-    uv run python -m benchmarks.tracks --clip a.mp4                   # without a truth: against OC-SORT
+    uv run python -m benchmarks.tracks                       # generated clips, the demo's detector
+    uv run python -m benchmarks.tracks --clips FOLDER        # real clips
 
-A truth is COCO with `track_id`, a frame an image in the order of their ids; boxes with `ignore` are neither right nor
-wrong. Without one, OC-SORT of the library stands in: that tells how far the ways agree and not how good they are.
-HOTA, IDF1 and MOTA are the library's (`trackers.eval`, equal to TrackEval). All ways get the same boxes, of confidence
-0.1 and more; of a real clip persons only.
+A real clip is `NAME.mp4` with its truth beside it, `NAME.json`: COCO with `track_id`, an image for each frame in the
+order of their ids. Boxes with `ignore` are neither right nor wrong. Only persons are tracked, with the limits of
+`configs/tracks.yaml`; things of generated clips with the default limits. All ways get the same boxes.
+
+HOTA and MOTA are the library's (`trackers.eval`, equal to TrackEval). "times best" is HOTA over that of the library's
+best tracker with its defaults. What is saved counts as `prelabel evaluate` counts it. "by the truth" links the boxes to
+the true things, so no tracker can save more. Figures are means over input sizes, or over the generated clips.
 """
 
 from __future__ import annotations
@@ -15,15 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import supervision as sv
 import trackers
+import yaml
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment
@@ -41,34 +44,42 @@ from prelabel.data.ontology import Ontology
 from prelabel.evaluate.compare import boxes_of_corners, compare_boxes
 from prelabel.evaluate.edits import Edits, count_edits
 from prelabel.labels.filter import FilteredDetections, FilterRules, filter_detections
-from prelabel.labels.keyframes import Keyframes, KeyframeStats, sum_up
-from prelabel.labels.row.offline import encord_ontology, new_label_row
-from prelabel.labels.row.size import row_num_bytes
-from prelabel.labels.row.write import write_detections
-from prelabel.labels.tracking import Linking, track_detections
+from prelabel.labels.keyframes import Keyframes
+from prelabel.labels.tracking import Linking, fill_gaps, track_detections
 from prelabel.models.trackers.library import BotSortTracker, ByteTrackTracker, CBIoUTracker, OcSortTracker
+from prelabel.models.trackers.tracklets import TrackletTracker
+from prelabel.plugins.protocols import ShotTracker, Tracker
 from prelabel.run.checks import prepare
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 from prelabel.store.raw_detections import RawRecord, read_raw
 
-CONF = 0.1
+CONF = 0.25
 ACCEPT_IOU = 0.8
-SURE_FROM = {"high_conf_det_threshold": 0.25}
-TRACKER = TrackerSection()
-LINKING = Linking(CBIoUTracker, TRACKER.max_gap_seconds, TRACKER.limits)
-FEW = replace(LINKING, keyframes=Keyframes())
-OURS = {"cbiou": CBIoUTracker, "bytetrack": ByteTrackTracker, "ocsort": OcSortTracker, "botsort": BotSortTracker}
+SAME_IOU = 0.5
+LIBRARY = {
+    "ByteTrack": trackers.ByteTrackTracker,
+    "OC-SORT": trackers.OCSORTTracker,
+    "C-BIoU": trackers.CBIoUTracker,
+    "BoT-SORT": trackers.BoTSORTTracker,
+}
+OURS: Mapping[str, Callable[..., Tracker | ShotTracker]] = {
+    "cbiou": CBIoUTracker,
+    "bytetrack": ByteTrackTracker,
+    "ocsort": OcSortTracker,
+    "botsort": BotSortTracker,
+    "tracklets": TrackletTracker,
+}
 
 
 @dataclass(frozen=True)
 class Video:
-    """What was found in a video, and its true tracks where they are known."""
+    """What was detected in a video, and its true tracks."""
 
-    name: str
+    clip: str
     raw: RawRecord
-    truth: VideoDetections | None
+    truth: VideoDetections
     ignored: VideoDetections | None = None
 
     @property
@@ -88,51 +99,64 @@ Way = Callable[[Video], FilteredDetections]
 
 
 def main() -> None:
-    """Measures, prints tables, and ends with one line of JSON."""
+    """Measures, prints a table, and ends with one line of JSON."""
     args = _parse()
-    with tempfile.TemporaryDirectory() as folder:
-        if args.clip is None:
-            videos = [_generated(seed, args.frames, Path(folder)) for seed in range(1, args.scenes + 1)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if args.clips is None:
+            videos = [_generated(seed, args.frames, folder) for seed in range(1, args.scenes + 1)]
+            ways = _ways(TrackerSection())
         else:
-            videos = [_real(args.clip, args.truth, args.weights, args.imgsz, Path(folder))]
-        of_library = {
-            "ByteTrack": trackers.ByteTrackTracker,
-            "OC-SORT": trackers.OCSORTTracker,
-            "C-BIoU": trackers.CBIoUTracker,
-            "BoT-SORT": trackers.BoTSORTTracker,
+            videos = list(_real(args.clips, args.weights, args.imgsz, folder))
+            config = yaml.safe_load(Path("configs/tracks.yaml").read_text())
+            ways = _ways(TrackerSection(**config["tracker"]))
+        tables = {
+            clip: _compare([video for video in videos if video.clip == clip], ways, folder / "score")
+            for clip in dict.fromkeys(video.clip for video in videos)
         }
-        ways: dict[str, Way] = {
-            f"library: {name}": partial(_by_library, tracker=of_library[name]) for name in of_library
-        }
-        ways |= {
-            f"prelabel: {name}": partial(_by_prelabel, linking=replace(LINKING, new_tracker=tracker))
-            for name, tracker in OURS.items()
-        }
-        ways["prelabel: cbiou, keyframes"] = partial(_by_prelabel, linking=FEW)
-        ways["prelabel: cbiou, keyframes, stride 5"] = partial(_by_prelabel, linking=FEW, stride=5)
-        scores = [
-            {"way": name, **_score(videos, way, Path(folder) / str(n))} for n, (name, way) in enumerate(ways.items())
-        ]
-    sizes = _sizes(videos)
-    clips = "generated clips" if args.clip is None else "a real clip"
-    against = "OC-SORT" if args.clip is not None and args.truth is None else "the truth"
-    for title, rows in ((f"{clips}, against {against}", scores), ("label rows", sizes)):
-        table = Table(*rows[0], title=title, box=None)
+    console = Console(highlight=False, width=140)
+    for clip, rows in tables.items():
+        table = Table(*rows[0], title=clip, box=None)
         for row in rows:
-            table.add_row(*(f"{value:,}" if not isinstance(value, str) else value for value in row.values()))
-        Console(highlight=False).print(table)
-    print(json.dumps({"videos": [video.name for video in videos], "scores": scores, "rows": sizes}))
+            table.add_row(*(value if isinstance(value, str) else f"{value:.3f}" for value in row.values()))
+        console.print(table)
+    print(json.dumps(tables))
+
+
+def _compare(videos: list[Video], ways: Mapping[str, Way], folder: Path) -> list[dict[str, float | str]]:
+    """Returns a row for each way: means over the videos."""
+    scores = {name: [_score(video, way, folder) for video in videos] for name, way in ways.items()}
+    best = [max(scores[f"library: {name}"][n]["HOTA"] for name in LIBRARY) for n in range(len(videos))]
+    for of_way in scores.values():
+        for score, most in zip(of_way, best, strict=True):
+            score["times best"] = score["HOTA"] / most
+    return [
+        {"way": name, **{key: round(float(np.mean([score[key] for score in of_way])), 4) for key in of_way[0]}}
+        for name, of_way in scores.items()
+    ]
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=8, help="generated clips")
     parser.add_argument("--frames", type=int, default=150, help="frames of each")
-    parser.add_argument("--clip", type=Path)
-    parser.add_argument("--truth", type=Path, help="COCO with track_id")
-    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--clips", type=Path, help="a folder of real clips with their truths")
+    parser.add_argument("--imgsz", type=int, nargs="+", default=[480, 640, 960])
     parser.add_argument("--weights", default="yolo11n")
     return parser.parse_args()
+
+
+def _ways(section: TrackerSection) -> dict[str, Way]:
+    """Returns the ways to compare, with the limits and options of a config's section."""
+    ways: dict[str, Way] = {f"library: {name}": partial(_by_library, tracker=LIBRARY[name]) for name in LIBRARY}
+    for name, tracker in OURS.items():
+        linking = Linking(partial(tracker, **section.options), section.max_gap_seconds, section.limits)
+        ways[f"prelabel: {name}"] = partial(_by_prelabel, linking=linking)
+    few = replace(linking, keyframes=Keyframes())
+    ways[f"prelabel: {name}, keyframes"] = partial(_by_prelabel, linking=few)
+    ways[f"prelabel: {name}, keyframes, stride 5"] = partial(_by_prelabel, linking=few, stride=5)
+    ways["by the truth"] = partial(_by_truth, max_gap_seconds=section.max_gap_seconds)
+    return ways
 
 
 def _generated(seed: int, num_frames: int, folder: Path) -> Video:
@@ -152,16 +176,24 @@ def _generated(seed: int, num_frames: int, folder: Path) -> Video:
         class_id=np.zeros(sum(counts), np.int64),
         track_id=np.concatenate([frame.object_id[shows] for frame, shows in zip(true, shown, strict=True)]),
     )
-    return Video(f"scene {seed}", raw, truth)
+    return Video("generated clips", raw, truth)
 
 
-def _real(clip: Path, truth: Path | None, weights: str, imgsz: int, folder: Path) -> Video:
-    source = {"path": str(clip), "output": str(folder / "real")}
-    detector = {"use": "ultralytics", "weights": str(weights), "imgsz": imgsz, "conf": CONF}
-    raw = _run({"source": source, "detector": detector, "labels": {"classes": {"person": "person"}}})
-    if truth is None:
-        return Video(clip.stem, raw, None)
-    document = json.loads(truth.read_text())
+def _real(clips: Path, weights: str, sizes: list[int], folder: Path) -> Iterator[Video]:
+    for clip in sorted(clips.glob("*.mp4")):
+        for imgsz in sizes:
+            source = {"path": str(clip), "output": str(folder / f"{clip.stem} {imgsz}")}
+            detector = {"use": "ultralytics", "weights": str(weights), "imgsz": imgsz, "conf": CONF}
+            raw = _run({"source": source, "detector": detector, "labels": {"classes": {"person": "person"}}})
+            person = raw.origin.class_names.index("person")
+            raw = replace(raw, detections=raw.detections.where(raw.detections.class_id == person))
+            true, is_ignored = _read_truth(clip.with_suffix(".json"), raw)
+            yield Video(clip.stem, raw, true.where(~is_ignored), true.where(is_ignored))
+
+
+def _read_truth(path: Path, raw: RawRecord) -> tuple[VideoDetections, NDArray[np.bool_]]:
+    """Returns the true tracks, clipped to the frame, and which boxes are to be ignored."""
+    document = json.loads(path.read_text())
     frame_of = {image["id"]: n for n, image in enumerate(sorted(document["images"], key=lambda image: image["id"]))}
     entries = sorted(document["annotations"], key=lambda entry: entry["image_id"])
     xywh = np.array([entry["bbox"] for entry in entries], np.float32)
@@ -173,8 +205,7 @@ def _real(clip: Path, truth: Path | None, weights: str, imgsz: int, folder: Path
         class_id=np.zeros(len(entries), np.int64),
         track_id=np.array([entry["track_id"] for entry in entries], np.int64),
     )
-    is_ignored = np.array([bool(entry.get("ignore")) for entry in entries])
-    return Video(clip.stem, raw, true.where(~is_ignored), true.where(is_ignored))
+    return true, np.array([bool(entry.get("ignore")) for entry in entries])
 
 
 def _run(values: Mapping[str, object]) -> RawRecord:
@@ -190,9 +221,9 @@ def _by_prelabel(video: Video, linking: Linking, stride: int = 1) -> FilteredDet
     return track_detections(video.filtered(stride), video.raw.info, video.label_map, video.raw.cuts, linking)
 
 
-def _by_library(video: Video, tracker: type, **options: float) -> FilteredDetections:
+def _by_library(video: Video, tracker: type) -> FilteredDetections:
     """Returns the tracks of one of the library's trackers, run as its documentation shows."""
-    library = tracker(frame_rate=video.raw.info.average_fps, **options)
+    library = tracker(frame_rate=video.raw.info.average_fps)
     filtered = video.filtered()
     found = filtered.detections
     track_id = np.full(len(found), -1)
@@ -206,62 +237,66 @@ def _by_library(video: Video, tracker: type, **options: float) -> FilteredDetect
     return replace(filtered, detections=tracked.where(track_id >= 0))
 
 
-def _score(videos: list[Video], way: Way, folder: Path) -> dict[str, float]:
-    kept: list[KeyframeStats] = []
-    edits = Edits()
-    num_tracks = num_things = 0
-    for video in videos:
-        filtered = way(video)
-        truth = video.truth
-        if truth is None:
-            truth = _by_library(video, trackers.OCSORTTracker, **SURE_FROM, minimum_consecutive_frames=1).detections
-        found, frames = (
-            _without_ignored(filtered.detections, truth, video.ignored),
-            np.arange(video.raw.info.num_frames),
-        )
-        _write_mot(folder / "truth" / f"{video.name}.txt", truth)
-        _write_mot(folder / "found" / f"{video.name}.txt", found)
-        num_tracks += len(np.unique(found.track_id))
-        num_things += len(np.unique(truth.track_id))
-        before, after = (
-            boxes_of_corners(
-                each.frame_index, each.xyxy.astype(float), video.raw.info, ["thing"] * len(each), instance=each.track_id
-            )
-            for each in (found, truth)
-        )
-        compared = compare_boxes(before, after, min_iou=0.5, accept_iou=ACCEPT_IOU)
-        edits = sum(count_edits(compared, frames, ACCEPT_IOU).values(), edits)
-        kept += [filtered.thinning] if filtered.thinning is not None else []
-    result = evaluate_mot_sequences(folder / "truth", folder / "found", metrics=["CLEAR", "HOTA", "Identity"]).aggregate
-    stats = sum_up(kept)
+def _by_truth(video: Video, max_gap_seconds: float) -> FilteredDetections:
+    """Returns the detected boxes of each true thing as its track, with short gaps filled in."""
+    filtered, truth = video.filtered(), video.truth
+    found = filtered.detections
+    track_id = np.full(len(found), -1)
+    for frame in found.inferred_frames.tolist():
+        rows, true = np.flatnonzero(found.frame_index == frame), np.flatnonzero(truth.frame_index == frame)
+        row, partner = _matched(found.xyxy[rows], truth.xyxy[true])
+        track_id[rows[row]] = truth.track_id[true[partner]]
+    tracked = replace(found, track_id=track_id).where(track_id >= 0)
+    return replace(filtered, detections=fill_gaps(tracked, video.raw.info, max_gap_seconds))
+
+
+def _score(video: Video, way: Way, folder: Path) -> dict[str, float]:
+    filtered = way(video)
+    found, truth, info = _without_ignored(filtered.detections, video), video.truth, video.raw.info
+    _write_mot(folder / "truth" / "clip.txt", truth)
+    _write_mot(folder / "found" / "clip.txt", found)
+    result = evaluate_mot_sequences(folder / "truth", folder / "found", metrics=["CLEAR", "HOTA"]).aggregate
+    # Ids of the truth and of the tracks must differ, since boxes with the same id count as the same thing.
+    other_ids = truth.track_id + 1 + found.track_id.max(initial=0)
+    before, after = (
+        boxes_of_corners(each.frame_index, each.xyxy.astype(float), info, ["thing"] * len(each), instance=instance)
+        for each, instance in ((found, found.track_id), (truth, other_ids))
+    )
+    compared = compare_boxes(before, after, min_iou=SAME_IOU, accept_iou=ACCEPT_IOU)
+    edits = sum(count_edits(compared, np.arange(info.num_frames), ACCEPT_IOU).values(), Edits())
+    kept = filtered.thinning
     return {
-        "HOTA": round(result.HOTA.HOTA, 3),
-        "IDF1": round(result.Identity.IDF1, 3),
-        "MOTA": round(result.CLEAR.MOTA, 3),
-        "switches": int(result.CLEAR.IDSW),
-        "tracks": num_tracks,
-        "things": num_things,
-        "saved": round(edits.saved or 0.0, 3),
-        "in editor": round(edits.saved_in_editor or 0.0, 3),
-        "share kept": round(stats.num_kept / stats.num_found, 3) if stats else 1.0,
-        "mean IoU": round(stats.mean_iou, 3) if stats else 1.0,
+        "HOTA": result.HOTA.HOTA,
+        "MOTA": result.CLEAR.MOTA,
+        "switches": result.CLEAR.IDSW,
+        "tracks a thing": len(np.unique(found.track_id)) / len(np.unique(truth.track_id)),
+        "saved": edits.saved or 0.0,
+        "in editor": edits.saved_in_editor or 0.0,
+        "share kept": kept.num_kept / kept.num_found if kept else 1.0,
+        "mean IoU": kept.mean_iou if kept else 1.0,
     }
 
 
-def _without_ignored(
-    found: VideoDetections, truth: VideoDetections, ignored: VideoDetections | None
-) -> VideoDetections:
+def _without_ignored(found: VideoDetections, video: Video) -> VideoDetections:
     """Returns the boxes without those that are matched to an ignored box."""
+    truth, ignored = video.truth, video.ignored
     if ignored is None:
         return found
     is_kept = np.ones(len(found), np.bool_)
     for frame in np.unique(ignored.frame_index).tolist():
         rows, true = np.flatnonzero(found.frame_index == frame), truth.where(truth.frame_index == frame)
         both = np.concatenate([true.xyxy, ignored.xyxy[ignored.frame_index == frame]])
-        overlap = iou_matrix(found.xyxy[rows], both)
-        chosen, partner = linear_sum_assignment(np.where(overlap >= 0.5, overlap, 0), maximize=True)
-        is_kept[rows[chosen[(overlap[chosen, partner] >= 0.5) & (partner >= len(true))]]] = False
+        row, partner = _matched(found.xyxy[rows], both)
+        is_kept[rows[row[partner >= len(true)]]] = False
     return found.where(is_kept)
+
+
+def _matched(found: NDArray[np.float32], true: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the rows of matched boxes of a frame, and the rows of their partners."""
+    overlap = iou_matrix(found, true)
+    row, partner = linear_sum_assignment(np.where(overlap >= SAME_IOU, overlap, 0), maximize=True)
+    is_pair = overlap[row, partner] >= SAME_IOU
+    return row[is_pair], partner[is_pair]
 
 
 def _write_mot(path: Path, tracked: VideoDetections) -> None:
@@ -275,30 +310,6 @@ def _write_mot(path: Path, tracked: VideoDetections) -> None:
         for frame, track, x, y, w, h in zip(*columns, strict=True)
     )
     path.write_text("\n".join(lines) + "\n")
-
-
-def _sizes(videos: list[Video]) -> list[dict[str, object]]:
-    """Returns instances and bytes of the label rows that each form of the labels makes."""
-    empty = replace(LINKING, keyframes=Keyframes(between="empty"))
-    forms: Mapping[str, Way] = {
-        "a box an instance": lambda video: video.filtered(),
-        "tracks": lambda video: _by_prelabel(video, LINKING),
-        "keyframes, filled": lambda video: _by_prelabel(video, FEW),
-        "keyframes, empty": lambda video: _by_prelabel(video, empty),
-    }
-    rows: list[dict[str, object]] = []
-    for name, form in forms.items():
-        instances = boxes = num_bytes = 0
-        for video in videos:
-            detections, info, label_map = form(video).detections, video.raw.info, video.label_map
-            now = datetime.now(UTC)
-            ontology = encord_ontology(Ontology.from_classes(list(label_map.class_names)))
-            row = new_label_row("clip", "clip.mp4", info, ontology, now=now)
-            num_bytes += row_num_bytes(write_detections(row, detections, info, label_map, now=now).row)
-            instances += len(np.unique(detections.instance))
-            boxes += len(detections)
-        rows.append({"labels": name, "instances": instances, "boxes": boxes, "megabytes": round(num_bytes / 1e6, 3)})
-    return rows
 
 
 if __name__ == "__main__":

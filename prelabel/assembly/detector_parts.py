@@ -23,7 +23,7 @@ from prelabel.models.replicas import count_streams, on_streams
 from prelabel.models.tiling import TiledDetector
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin, load_plugin
-from prelabel.plugins.protocols import Detector, ModelRecord, Refiner, Tracker
+from prelabel.plugins.protocols import Detector, ModelRecord, Refiner, ShotTracker, Tracker
 from prelabel.plugins.traits import has_method, traits_of
 
 DEFAULT_BATCH_SIZE = 8
@@ -199,10 +199,11 @@ class DetectorParts:
             keyframes=self.config.labels.keyframes,
         )
 
-    def _new_tracker(self, info: VideoInfo) -> Tracker:
+    def _new_tracker(self, info: VideoInfo) -> Tracker | ShotTracker:
         built = self.tracker_plugin.build(info, options=self.config.tracker.options)
-        if not isinstance(built, Tracker):
-            raise ConfigError(f"tracker.use: {self.tracker_plugin.use!r} lacks `update(detections, frame_index)`")
+        if not isinstance(built, Tracker | ShotTracker):
+            use = self.tracker_plugin.use
+            raise ConfigError(f"tracker.use: {use!r} lacks `update(detections, frame_index)` and `link(detections)`")
         return built
 
     @cached_property

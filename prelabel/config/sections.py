@@ -179,7 +179,7 @@ class TrackerSection(PluginSection):
     options_affect: ClassVar[Affects] = Affects.LABELS
 
     use: Annotated[str, Affects.LABELS] = Field(
-        "cbiou", description="cbiou | bytetrack | ocsort | botsort | module:Name | mine.py:Mine"
+        "tracklets", description="tracklets | cbiou | bytetrack | ocsort | botsort | module:Name | mine.py:Mine"
     )
     max_gap_seconds: Annotated[float, Affects.LABELS] = Field(
         1.0, ge=0, description="fill gaps in a track up to this long, on a straight line; filled boxes are marked"
@@ -199,9 +199,6 @@ class TrackerSection(PluginSection):
     max_filled: Annotated[float, Affects.LABELS] = Field(
         0.5, ge=0, le=1, description="drop tracks with no detection on more than this share of their frames"
     )
-    extend_iou: Annotated[float | None, Field(gt=0, le=1), Affects.LABELS] = Field(
-        0.4, description="lengthen tracks with boxes of low confidence that overlap their ends by this; null: off"
-    )
     merge_iou: Annotated[float | None, Field(gt=0, le=1), Affects.LABELS] = Field(
         0.5, description="merge a track that mostly overlaps a more confident one by this; null: off"
     )
@@ -218,7 +215,6 @@ class TrackerSection(PluginSection):
             min_mean_conf=self.min_mean_conf,
             min_peak_conf=self.min_peak_conf,
             max_filled=self.max_filled,
-            extend_iou=self.extend_iou,
             merge_iou=self.merge_iou,
         )
 

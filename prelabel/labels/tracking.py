@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,8 @@ from prelabel.errors import TrackError
 from prelabel.labels.filter import DropCounts, DropReason, FilteredDetections, count_by_class
 from prelabel.labels.fit import held_geometry, lacks_keypoints
 from prelabel.labels.keyframes import Keyframes, keep_keyframes, smooth_boxes
-from prelabel.labels.whole_tracks import TrackLimits, extend_tracks, is_short, is_unsure, merge_duplicates
-from prelabel.plugins.protocols import Tracker
+from prelabel.labels.whole_tracks import TrackLimits, is_short, is_unsure, merge_duplicates
+from prelabel.plugins.protocols import ShotTracker, Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Linking:
         keyframes: which boxes of a track are kept; None keeps all.
     """
 
-    new_tracker: Callable[[VideoInfo], Tracker]
+    new_tracker: Callable[[VideoInfo], Tracker | ShotTracker]
     max_gap_seconds: float
     limits: TrackLimits
     smooth_seconds: float = 0.0
@@ -54,7 +55,7 @@ def track_detections(
 
     `track_id` counts from 1 by first appearance.
 
-    The steps are: link boxes, extend tracks, merge duplicates, drop short and unsure tracks, vote for a class, smooth,
+    The steps are: link boxes, merge duplicates, drop short and unsure tracks, vote for a class, smooth,
     fill in short gaps, keep few boxes. `linking` decides which of these steps run.
 
     A detection with a mask or other geometry is neither smoothed nor filled in, since its geometry fits its own frame
@@ -95,9 +96,6 @@ def _whole_tracks(
     """Returns the boxes of the tracks that stay, and the counts of all dropped boxes."""
     detections, limits = filtered.detections, linking.limits
     tracked = replace(detections, track_id=link_boxes(detections, info, cuts, linking.new_tracker))
-    if limits.extend_iou is not None:
-        shot = np.searchsorted(np.asarray(cuts, np.int64), tracked.frame_index, side="right")
-        tracked = replace(tracked, track_id=extend_tracks(tracked, shot, limits.extend_iou))
     lost: dict[DropReason, NDArray[np.int64]] = {"untracked": tracked.class_id[tracked.track_id < 0]}
     tracked = tracked.where(tracked.track_id >= 0)
     if limits.merge_iou is not None:
@@ -112,11 +110,14 @@ def _whole_tracks(
 
 
 def link_boxes(
-    detections: VideoDetections, info: VideoInfo, cuts: Sequence[int], new_tracker: Callable[[VideoInfo], Tracker]
+    detections: VideoDetections,
+    info: VideoInfo,
+    cuts: Sequence[int],
+    new_tracker: Callable[[VideoInfo], Tracker | ShotTracker],
 ) -> NDArray[np.int64]:
-    """Returns the track of each box, int64 (N,), from 0 by first appearance; -1 means no track.
+    """Returns the track of each box, int64 (N,), from 0; -1 means no track.
 
-    The tracker gets every frame that the detector has seen, in order, also frames without boxes.
+    A tracker gets every frame that the detector has seen, in order, also frames without boxes.
 
     Args:
         detections: boxes.
@@ -128,19 +129,20 @@ def link_boxes(
         TrackError: the tracker raised or broke its contract.
     """
     frames = detections.frames_looked_at
-    starts = np.searchsorted(detections.frame_index, frames, side="left").tolist()
-    ends = np.searchsorted(detections.frame_index, frames, side="right").tolist()
-    shots = np.searchsorted(np.asarray(cuts, np.int64), frames, side="right").tolist()
+    bounds = np.array([*cuts, np.iinfo(np.int64).max], np.int64)
+    ends = np.searchsorted(frames, bounds)
+    row_ends = np.searchsorted(detections.frame_index, bounds)
     track_id = np.full(len(detections), -1, np.int64)
-    names: dict[tuple[int, int], int] = {}
-    tracker, last_shot = new_tracker(info), shots[0] if shots else 0
-    for frame_index, start, end, shot in zip(frames.tolist(), starts, ends, shots, strict=True):
-        if shot != last_shot:
-            tracker, last_shot = new_tracker(info), shot
-        boxes = Detections(detections.xyxy[start:end], detections.confidence[start:end], detections.class_id[start:end])
-        for row, given in enumerate(_ask(tracker, boxes, frame_index).tolist(), start):
-            if given >= 0:
-                track_id[row] = names.setdefault((shot, given), len(names))
+    num_tracks = first = first_row = 0
+    for end, end_row in zip(ends.tolist(), row_ends.tolist(), strict=True):
+        if end > first:
+            rows = np.arange(first_row, end_row)
+            shot = replace(detections.take(rows), inferred_frames=frames[first:end])
+            given = _link_shot(new_tracker(info), shot)
+            numbers, number = np.unique(given[given >= 0], return_inverse=True)
+            track_id[rows[given >= 0]] = number + num_tracks
+            num_tracks += len(numbers)
+        first, first_row = end, end_row
     return track_id
 
 
@@ -202,20 +204,39 @@ def fill_gaps(tracked: VideoDetections, info: VideoInfo, max_gap_seconds: float)
     return merge([tracked, filled])
 
 
-def _ask(tracker: Tracker, boxes: Detections, frame_index: int) -> NDArray[np.int64]:
-    """Returns the tracker's checked answer for a frame."""
-    try:
-        given = np.asarray(tracker.update(boxes, frame_index))
-    except Exception as error:
-        raise TrackError(f"frame {frame_index}: the tracker raised {type(error).__name__}: {error}") from error
-    if given.shape != (len(boxes),) or (len(given) and given.dtype.kind not in "iu"):
-        raise TrackError(
-            f"frame {frame_index}: the tracker returned {given.dtype} {given.shape}, expected whole numbers "
-            f"({len(boxes)},): one a box"
+def _link_shot(tracker: Tracker | ShotTracker, shot: VideoDetections) -> NDArray[np.int64]:
+    """Returns the tracker's checked answer for the boxes of a shot."""
+    if isinstance(tracker, ShotTracker):
+        return _checked(
+            lambda: tracker.link(shot),
+            shot.frame_index,
+            f"frames {shot.inferred_frames[0]} to {shot.inferred_frames[-1]}",
         )
-    named = given[given >= 0].tolist()
-    if len(set(named)) < len(named):
-        raise TrackError(f"frame {frame_index}: the tracker gave two boxes the same track: {sorted(named)}")
+    given = [np.zeros(0, np.int64)]
+    for frame_index in shot.inferred_frames.tolist():
+        rows = shot.rows_on(frame_index)
+        boxes = Detections(shot.xyxy[rows], shot.confidence[rows], shot.class_id[rows])
+        ask = partial(tracker.update, boxes, frame_index)
+        given.append(_checked(ask, shot.frame_index[rows], f"frame {frame_index}"))
+    return np.concatenate(given)
+
+
+def _checked(ask: Callable[[], NDArray[np.int64]], frame_index: NDArray[np.int64], where: str) -> NDArray[np.int64]:
+    """Returns a tracker's answer for boxes on the given frames after checking it."""
+    try:
+        given = np.asarray(ask())
+    except Exception as error:
+        raise TrackError(f"{where}: the tracker raised {type(error).__name__}: {error}") from error
+    if given.shape != frame_index.shape or (len(given) and given.dtype.kind not in "iu"):
+        raise TrackError(
+            f"{where}: the tracker returned {given.dtype} {given.shape}, expected whole numbers "
+            f"{frame_index.shape}: one a box"
+        )
+    named = given >= 0
+    places, times = np.unique(np.column_stack([frame_index, given])[named], axis=0, return_counts=True)
+    if (times > 1).any():
+        frame, track = places[times > 1][0].tolist()
+        raise TrackError(f"{where}: the tracker gave two boxes the same track: {track} on frame {frame}")
     return given
 
 

@@ -1,4 +1,4 @@
-"""Extends tracks by unsure boxes, merges duplicate tracks, and selects short and unsure tracks."""
+"""Merges duplicate tracks, and selects short and unsure tracks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from prelabel.data.boxes import overlapping_pairs, paired_iou
+from prelabel.data.boxes import overlapping_pairs
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo
-
-NUM_FIT = 6
-"""Number of boxes at the end of a track from which its next place is computed."""
-MAX_MISSED = 2
-"""Number of frames in a row without a matching box after which a track ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +24,6 @@ class TrackLimits:
         min_mean_conf: least mean confidence of its boxes.
         min_peak_conf: least confidence of its most confident box.
         max_filled: largest share of its frames without a detected box.
-        extend_iou: least overlap of an unsure box with the expected place of a track; None leaves tracks as linked.
         merge_iou: overlap from which two tracks are the same thing; None merges no tracks.
     """
 
@@ -38,43 +32,7 @@ class TrackLimits:
     min_mean_conf: float = 0.0
     min_peak_conf: float = 0.0
     max_filled: float = 1.0
-    extend_iou: float | None = None
     merge_iou: float | None = None
-
-
-def extend_tracks(detections: VideoDetections, shot: NDArray[np.int64], min_iou: float) -> NDArray[np.int64]:
-    """Returns the track of each box, int64 (N,), after tracks are extended at both ends.
-
-    A tracker begins a track with a sure box. This function adds the unsure boxes before it, from the time when the
-    thing comes into view, and those after its last box.
-
-    Args:
-        detections: boxes; `track_id` is -1 for boxes without a track.
-        shot: (N,), the shot of each box.
-        min_iou: least overlap of a box with the expected place of the track, or with the track's last box.
-    """
-    track_id = detections.track_id.copy()
-    frames = detections.frames_looked_at
-    starts = np.append(np.searchsorted(detections.frame_index, frames), len(detections))
-    place = np.searchsorted(frames, detections.frame_index)
-    for direction in (-1, 1):
-        for number, rows in _by_weight(track_id, detections.confidence):
-            tail = rows[:NUM_FIT][::-1].tolist() if direction < 0 else rows[-NUM_FIT:].tolist()
-            at, missed = int(place[tail[-1]]) + direction, 0
-            while 0 <= at < len(frames) and missed < MAX_MISSED:
-                open_rows = np.arange(starts[at], starts[at + 1])
-                open_rows = open_rows[(track_id[open_rows] < 0) & (shot[open_rows] == shot[tail[-1]])]
-                missed += 1
-                if len(open_rows):
-                    boxes = detections.xyxy[open_rows].astype(np.float64)
-                    ahead = _expected(detections, tail[-NUM_FIT:], float(frames[at]))
-                    overlap = np.maximum(paired_iou(ahead, boxes), paired_iou(detections.xyxy[tail[-1]], boxes))
-                    if overlap.max() >= min_iou:
-                        tail.append(int(open_rows[overlap.argmax()]))
-                        track_id[tail[-1]] = number
-                        missed = 0
-                at += direction
-    return track_id
 
 
 def merge_duplicates(detections: VideoDetections, min_iou: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -155,13 +113,3 @@ def _by_weight(track_id: NDArray[np.int64], confidence: NDArray[np.float32]) -> 
     weights = [-float(confidence[part].sum()) for part in parts]
     for n in np.argsort(weights, kind="stable").tolist():
         yield int(numbers[n]), parts[n]
-
-
-def _expected(detections: VideoDetections, rows: list[int], frame: float) -> NDArray[np.float64]:
-    """Returns the expected box of a track on a frame, (4,): its centre is on a fitted line, its size the median."""
-    boxes, at = detections.xyxy[rows].astype(np.float64), detections.frame_index[rows].astype(np.float64)
-    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    away = at - at.mean()
-    speed = (away[:, None] * centres).sum(axis=0) / (away**2).sum() if len(rows) >= NUM_FIT // 2 else np.zeros(2)
-    centre, half = centres.mean(axis=0) + speed * (frame - at.mean()), np.median(sizes, axis=0) / 2
-    return np.concatenate([centre - half, centre + half])

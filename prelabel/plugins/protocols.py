@@ -175,6 +175,21 @@ class Tracker(Protocol):
         """
 
 
+@runtime_checkable
+class ShotTracker(Protocol):
+    """Links the boxes of one shot into tracks, and gets them all at once.
+
+    It is built and called as a `Tracker` is, apart from its method.
+    """
+
+    def link(self, detections: VideoDetections) -> NDArray[np.int64]:
+        """Returns the track id of each box of a shot, int64 (N,), in the order of the boxes; -1 for a box without one.
+
+        `detections.inferred_frames` are all frames of the shot that the detector has processed. Two boxes of a frame
+        must not share a track. The same call must give the same result. The detections must not be written to.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
     """The model that made a label, for the record. A detector or classifier states it in `traits.model`.

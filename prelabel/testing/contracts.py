@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.data.boxes import iou_matrix
-from prelabel.data.detections import Detections
+from prelabel.data.detections import Detections, concatenate
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.data.geometry import Keypoints, Mask, OutputSpec
 from prelabel.errors import PrelabelError
-from prelabel.plugins.protocols import Classifier, Detector, Refiner, Tracker, VideoReader
+from prelabel.plugins.protocols import Classifier, Detector, Refiner, ShotTracker, Tracker, VideoReader
 from prelabel.plugins.traits import has_method, traits_of
 
 if TYPE_CHECKING:
@@ -339,7 +339,7 @@ def _refine(
     return list(refiner.refine(FrameBatch(frames, indices, indices / 25.0), boxes))
 
 
-def check_tracker(make_tracker: Callable[[VideoInfo], Tracker]) -> None:
+def check_tracker(make_tracker: Callable[[VideoInfo], Tracker | ShotTracker]) -> None:
     """Checks that a tracker keeps its contract.
 
     It must return a track or -1 for each box, no track twice on a frame, and the same result each time. Two trackers
@@ -353,9 +353,16 @@ def check_tracker(make_tracker: Callable[[VideoInfo], Tracker]) -> None:
     """
     info = VideoInfo(width=640, height=360, num_frames=90, average_fps=25.0, duration_seconds=3.6)
     boxes = _moving_boxes(info)
+    nothing = {frame_index: Detections.empty() for frame_index in (0, 1, 50)}
+    first, second = make_tracker(info), make_tracker(info)
+    if isinstance(first, ShotTracker) and isinstance(second, ShotTracker):
+        given = _link(first, boxes)
+        assert (given >= 0).any(), "link: two sure boxes on most frames, and no track at all"
+        assert np.array_equal(given, _link(second, boxes)), "link: two trackers gave the same boxes different tracks"
+        _link(second, nothing)
+        return
     alone = _track(make_tracker(info), boxes)
     assert any((ids >= 0).any() for ids in alone.values()), "update: two sure boxes on most frames, and no track at all"
-    first, second = make_tracker(info), make_tracker(info)
     for frame_index, found in boxes.items():
         for which, tracker in (("first", first), ("second", second)):
             ids = _track(tracker, {frame_index: found})[frame_index]
@@ -363,7 +370,6 @@ def check_tracker(make_tracker: Callable[[VideoInfo], Tracker]) -> None:
                 f"update: frame {frame_index}: the {which} of two trackers used beside each other got {ids.tolist()}, "
                 f"one used alone {alone[frame_index].tolist()}: a fresh tracker remembers nothing, and shares nothing"
             )
-    nothing = {frame_index: Detections.empty() for frame_index in (0, 1, 50)}
     _track(make_tracker(info), nothing)
 
 
@@ -381,15 +387,32 @@ def _moving_boxes(info: VideoInfo) -> dict[int, Detections]:
     return found
 
 
-def _track(tracker: Tracker, boxes: dict[int, Detections]) -> dict[int, NDArray[np.int64]]:
+def _link(tracker: ShotTracker, boxes: dict[int, Detections]) -> NDArray[np.int64]:
+    """Returns the answer of a tracker of whole shots after checking its form."""
+    shot = concatenate(boxes.items())
+    before = shot.xyxy.copy()
+    ids: NDArray[np.int64] = tracker.link(shot)
+    _check_ids(ids, len(shot), "link")
+    named = np.column_stack([shot.frame_index, ids])[ids >= 0]
+    assert len(np.unique(named, axis=0)) == len(named), f"link: two boxes of one track on a frame: {ids.tolist()}"
+    assert np.array_equal(shot.xyxy, before), "link: wrote into the boxes that it was given"
+    return ids
+
+
+def _check_ids(ids: NDArray[np.int64], num_boxes: int, where: str) -> None:
+    assert isinstance(ids, np.ndarray), f"{where}: got {type(ids).__name__}, expected a numpy array"
+    assert ids.shape == (num_boxes,), f"{where}: got shape {ids.shape} for {num_boxes} boxes, expected one a box"
+    assert ids.dtype.kind == "i", f"{where}: got {ids.dtype}, expected int64"
+
+
+def _track(tracker: Tracker | ShotTracker, boxes: dict[int, Detections]) -> dict[int, NDArray[np.int64]]:
     """Returns the tracker's answer for each frame after checking its form."""
+    assert isinstance(tracker, Tracker), "got neither `update` nor `link`"
     given = {}
     for frame_index, found in boxes.items():
         before = found.xyxy.copy()
         ids = tracker.update(found, frame_index)
-        assert isinstance(ids, np.ndarray), f"update: got {type(ids).__name__}, expected a numpy array"
-        assert ids.shape == (len(found),), f"update: got shape {ids.shape} for {len(found)} boxes, expected one a box"
-        assert ids.dtype.kind == "i", f"update: got {ids.dtype}, expected int64"
+        _check_ids(ids, len(found), "update")
         named = ids[ids >= 0]
         assert len(np.unique(named)) == len(named), (
             f"update: frame {frame_index}: two boxes of one track: {ids.tolist()}"

@@ -22,14 +22,14 @@ from prelabel.errors import TrackError
 from prelabel.labels.filter import FilteredDetections, filter_detections
 from prelabel.labels.tracking import Linking, track_detections
 from prelabel.labels.whole_tracks import TrackLimits
-from prelabel.models.trackers.library import ByteTrackTracker
+from prelabel.models.trackers.tracklets import TrackletTracker
 from tests.geometries import DISC, KEYPOINT_NAMES, map_to, skeleton_ontology, with_geometry
 from tests.labelling import detections, object_json
 
 VIDEO = VideoInfo(width=640, height=360, num_frames=200, average_fps=25.0, duration_seconds=8.0)
 NAMES = ("car", "truck", "person")
 LABEL_MAP = build_label_map(NAMES, Ontology.from_classes(["Vehicle", "person"]), {"car": "Vehicle", "truck": "Vehicle"})
-LINKING = Linking(partial(ByteTrackTracker, high_conf=0.25), max_gap_seconds=0.5, limits=TrackLimits(min_length=3))
+LINKING = Linking(partial(TrackletTracker, high_conf=0.25), max_gap_seconds=0.5, limits=TrackLimits(min_length=3))
 
 
 def box(x, y=100.0, side=60.0):
@@ -171,6 +171,37 @@ def test_a_tracker_that_breaks_its_contract_fails_the_task_with_the_frame(answer
         track((0, box(100), 0.9, 0), (0, box(300), 0.9, 0), new_tracker=lambda info: Says(answer))
 
 
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (lambda boxes: np.zeros(1, np.int64), r"returned int64 \(1,\), expected whole numbers \(2,\)"),
+        (lambda boxes: np.zeros(2, np.int64), "two boxes the same track: 0 on frame 3"),
+        (lambda boxes: 1 / 0, "raised ZeroDivisionError"),
+    ],
+)
+def test_a_tracker_of_whole_shots_that_breaks_its_contract_fails_the_task_with_the_frames(answer, complaint):
+    class Shots:
+        def link(self, boxes):
+            return answer(boxes)
+
+    with pytest.raises(TrackError, match=f"frames 0 to 3: the tracker .*{complaint}"):
+        track((3, box(100), 0.9, 0), (3, box(300), 0.9, 0), new_tracker=lambda info: Shots())
+
+
+def test_a_tracker_of_whole_shots_gets_each_shot_with_all_its_frames():
+    shots = []
+
+    class Shots:
+        def link(self, boxes):
+            shots.append((boxes.frame_index.tolist(), boxes.inferred_frames.tolist()))
+            return np.zeros(len(boxes), np.int64)
+
+    rows = [(n, box(100), 0.9, 0) for n in (2, 3, 4, 7, 8, 9)]
+    filtered = track(*rows, num_frames=12, cuts=(6,), new_tracker=lambda info: Shots())
+    assert shots == [([2, 3, 4], [0, 1, 2, 3, 4, 5]), ([7, 8, 9], [6, 7, 8, 9, 10, 11])]
+    assert tracks_of(filtered) == {1: [2, 3, 4], 2: [7, 8, 9]}
+
+
 ROWS = st.lists(
     st.tuples(st.integers(0, 25), st.integers(0, 9), st.integers(0, 3), st.integers(0, 100), st.integers(0, 2)),
     max_size=60,
@@ -245,7 +276,7 @@ def test_on_generated_scenes_few_tracks_switch_and_most_boxes_that_were_missed_a
         num_boxes += sum(len(object_id) for _, object_id in truth)
         num_objects += len({number for _, object_id in truth for number in object_id.tolist()})
         num_tracks += len(set(found.track_id.tolist()))
-    assert num_switches <= 0.15 * num_objects
+    assert num_switches <= 0.2 * num_objects
     assert num_tracks <= 1.2 * num_objects
     assert num_matched / num_boxes >= 0.97  # of which the detector found nine in ten
     assert num_boxes / num_tracks >= 20

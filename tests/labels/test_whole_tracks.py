@@ -1,12 +1,11 @@
-"""Tracks as wholes: lengthened, merged and judged, on boxes made by hand."""
+"""Tracks as wholes: merged and judged, on boxes made by hand."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from prelabel.data.frames import VideoInfo
-from prelabel.labels.whole_tracks import TrackLimits, extend_tracks, is_short, is_unsure, merge_duplicates
+from prelabel.labels.whole_tracks import TrackLimits, is_short, is_unsure, merge_duplicates
 from tests.labelling import detections
 
 VIDEO = VideoInfo(width=640, height=360, num_frames=200, average_fps=25.0, duration_seconds=8.0)
@@ -21,33 +20,6 @@ def tracks(*rows, num_frames=40):
     rows = sorted(rows, key=lambda row: row[0])
     boxes = [(frame, corners, confidence, 0) for frame, corners, confidence, _ in rows]
     return detections(*boxes, track_id=[row[3] for row in rows], inferred_frames=range(num_frames))
-
-
-def one_shot(found):
-    return np.zeros(len(found), np.int64)
-
-
-def test_boxes_before_and_after_a_track_go_on_with_it():
-    rows = [(n, box(5 * n), 0.9 if 10 <= n < 20 else 0.2, 7 if 10 <= n < 20 else -1) for n in range(30)]
-    found = tracks(*rows)
-    assert extend_tracks(found, one_shot(found), 0.4).tolist() == [7] * 30
-
-
-def test_a_track_is_not_lengthened_over_a_gap_elsewhere_or_into_another_shot():
-    sure = [(n, box(100), 0.9, 1) for n in range(10, 20)]
-    far = [(21, box(400), 0.2, -1)]
-    late = [(25, box(100), 0.2, -1)]
-    found = tracks(*sure, *far, *late)
-    assert extend_tracks(found, one_shot(found), 0.4).tolist() == [1] * 10 + [-1, -1]
-    found = tracks(*sure, (20, box(100), 0.2, -1))
-    shot = np.array([0] * 10 + [1])
-    assert extend_tracks(found, shot, 0.4).tolist() == [1] * 10 + [-1]
-
-
-def test_two_tracks_never_take_the_same_box():
-    rows = [(n, box(100), 0.9, 1) for n in range(10)] + [(n, box(110), 0.8, 2) for n in range(10)]
-    found = tracks(*rows, (10, box(105), 0.2, -1))
-    assert sorted(extend_tracks(found, one_shot(found), 0.4).tolist()) == [1] * 11 + [2] * 10
 
 
 def test_a_duplicate_goes_on_as_the_surer_track_where_that_has_no_box():

@@ -56,8 +56,34 @@ class FindsNothing(Fine):
         return np.full(len(detections), -1)
 
 
+class FineShots:
+    def __init__(self, info):
+        self.next_id = itertools.count()
+
+    def link(self, detections):
+        return np.array([next(self.next_id) for _ in range(len(detections))], np.int64)
+
+
+class OneForAllShots(FineShots):
+    def link(self, detections):
+        return np.zeros(len(detections), np.int64)
+
+
+class SharesShots(FineShots):
+    ids = itertools.count()
+
+    def __init__(self, info):
+        self.next_id = self.ids
+
+
+class NeitherMethod:
+    def __init__(self, info):
+        pass
+
+
 def test_a_tracker_that_keeps_the_contract_passes():
     check_tracker(Fine)
+    check_tracker(FineShots)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +96,9 @@ def test_a_tracker_that_keeps_the_contract_passes():
         (Scribbles, "wrote into the boxes"),
         (Shares, "shares nothing"),
         (FindsNothing, "no track at all"),
+        (OneForAllShots, "two boxes of one track on a frame"),
+        (SharesShots, "gave the same boxes different tracks"),
+        (NeitherMethod, "neither `update` nor `link`"),
     ],
 )
 def test_one_that_breaks_it_is_told_how(tracker, complaint):

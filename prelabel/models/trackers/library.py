@@ -152,7 +152,7 @@ class BotSortTracker(_LibraryTracker):
     def _build(self, options: TwoStageOptions, shared: dict[str, Any]) -> Any:
         warnings.warn(
             "tracker.use: botsort: labels are made without the frames, so it does not compensate for a moving camera; "
-            "cbiou follows fast motion better",
+            "tracklets follows fast motion better",
             stacklevel=2,
         )
         return trackers.BoTSORTTracker(
