@@ -235,11 +235,16 @@ def _missing_text(name: str, ontology: Ontology, shapes: Sequence[str]) -> str:
 
 def _nothing_text(class_names: Sequence[str], ontology: Ontology, shapes: Sequence[str]) -> str:
     names = _usable_names(ontology, shapes)
+    if not names:
+        return (
+            f"ontology {ontology.title!r} has no object of shape {', '.join(shapes)}, so nothing can be labelled: "
+            "add an object there"
+        )
     shown = ", ".join(class_names[:10]) + (", …" if len(class_names) > 10 else "")
     return (
         f"none of the detector's classes ({shown}) is mapped to an object of ontology {ontology.title!r} "
-        f"({', '.join(names) or 'it has none of shape ' + ', '.join(shapes)}): map them: "
-        f"labels: {{classes: {{{class_names[0] if class_names else 'person'}: {names[0] if names else '…'}}}}}"
+        f"({', '.join(names)}): map them: "
+        f"labels: {{classes: {{{class_names[0] if class_names else 'person'}: {names[0]}}}}}"
     )
 
 

@@ -91,10 +91,12 @@ def load_network(loader: Any, weights: Weights, kind: str) -> torch.nn.Module:
         kind: what the model has to be, in words, such as `a detector`.
 
     Raises:
-        WeightsError: the model is of another kind, or some of its weights are missing and would be random.
+        WeightsError: the model is of another kind, its file is damaged or of another model, or some of its weights are
+            missing and would be random.
         MachineError: the model needs a package that is not installed.
     """
     import torch
+    from safetensors import SafetensorError
 
     try:
         network, loading = loader.from_pretrained(
@@ -102,15 +104,28 @@ def load_network(loader: Any, weights: Weights, kind: str) -> torch.nn.Module:
             dtype=torch.float32,
             use_safetensors=True,  # the other format is a pickle, which can run code
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             local_files_only=True,
             trust_remote_code=False,
         )
     except ImportError as error:
         raise MachineError(f"{weights.name}: {first_line(error)}") from error
+    except SafetensorError as error:
+        raise WeightsError(
+            f"{weights.path}: a safetensors file is damaged or cut off: get it again ({error})"
+        ) from error
     except (ValueError, OSError, KeyError, RuntimeError) as error:
+        if "Unrecognized configuration class" in str(error):
+            model_type = model_type_of(weights)
+            raise WeightsError(f"{weights.path}: config.json: model_type {model_type!r} is not {kind}") from error
         raise WeightsError(f"{weights.path}: cannot be loaded as {kind}: {first_line(error)}") from error
     # transformers fills missing weights with random values and only prints a report.
-    absent = sorted(str(name) for key in ("missing_keys", "mismatched_keys") for name in loading[key])
+    absent, others = sorted(loading["missing_keys"]), sorted(name for name, *_ in loading["mismatched_keys"])
+    if others:
+        raise WeightsError(
+            f"{weights.path}: {len(others)} weights do not have the shapes that config.json says ({others[0]}, …): the "
+            "two files are of different models"
+        )
     if absent:
         raise WeightsError(f"{weights.path}: {len(absent)} weights are missing ({absent[0]}, …): they would be random")
     checked: torch.nn.Module = network

@@ -235,8 +235,12 @@ def _expected(message: str) -> str:
     return re.sub(r"less than or equal to (\S+)", r"\1 or less", text)
 
 
+def _noun(kind: PluginKind) -> str:
+    return "refiner" if kind == "refine" else kind
+
+
 def _group(kind: PluginKind) -> str:
-    return f"prelabel.{'refiner' if kind == 'refine' else kind}s"
+    return f"prelabel.{_noun(kind)}s"
 
 
 @functools.cache  # a scan of all installed packages takes milliseconds, and every task loads a reader
@@ -248,7 +252,9 @@ def _installed(kind: PluginKind, name: str) -> Callable[..., Any]:
             except ImportError as error:
                 raise PluginError(f"{kind}.use: {name!r} does not import: {error}") from error
     hint = did_you_mean(name, installed_names(kind))
-    raise PluginError(f"{kind}.use: there is no {kind} {name!r}: {hint}; your own is `file.py:Name` or `module:Name`")
+    raise PluginError(
+        f"{kind}.use: there is no {_noun(kind)} {name!r}: {hint}; your own is `file.py:Name` or `module:Name`"
+    )
 
 
 def _signature(factory: Callable[..., Any]) -> inspect.Signature:

@@ -164,6 +164,10 @@ def test_a_head_that_would_be_random_is_refused(folders: dict[str, Path], tmp_pa
         TransformersDetector(weights=str(tmp_path))
 
 
+def edit_json(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -172,7 +176,17 @@ def test_a_head_that_would_be_random_is_refused(folders: dict[str, Path], tmp_pa
         (lambda folder: (folder / "config.json").write_text("{}"), "cannot be loaded as a detector|config.json"),
         (
             lambda folder: (folder / "config.json").write_text(json.dumps({"model_type": "bert"})),
-            "cannot be loaded as a detector",
+            r"config\.json: model_type 'bert' is not a detector",
+        ),
+        (
+            lambda folder: edit_json(folder / "config.json", hidden_size=48, num_attention_heads=2),
+            r"weights do not have the shapes that config\.json says \(.*different models",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(
+                (folder / "model.safetensors").read_bytes()[:5000]
+            ),
+            "safetensors file is damaged or cut off: get it again",
         ),
     ],
 )
