@@ -1,10 +1,12 @@
-"""Measures how fast each model labels 1080p video here, and prints the table of models for README.
+"""Measures each model on 1080p video and on labelled pictures, and prints the table of docs/models.md.
 
-    uv run python -m benchmarks.models --clip street.mp4 --frames 48 --rounds 3
+    uv run python -m benchmarks.models --clip street.mp4 --pictures coco_mini.mp4 --truth coco_mini.json \
+        --weights yolo11n.pt
 
-Speed does not depend on the values of the weights, so each network is made with random ones and run by
-`prelabel run` with the defaults of its adapter. AP and licence are those of the model card, as its publisher gives
-them. Models take turns, round after round; medians of the frames/s in report.json.
+Every model is run by `prelabel run` with the defaults of its adapter. Its cost is the processor time (user and system)
+of one more frame: a run over few frames is subtracted. Weights that are not given are random ones, since the cost
+does not depend on their values. The score is AP over IoU 0.50 to 0.95 on the pictures, for the given weights only.
+Models take turns, round after round; medians. AP and licence of the model card are those of its publisher.
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -36,59 +42,115 @@ NAMES = [
 ]
 
 
+@dataclass
+class Model:
+    """A model of the table.
+
+    Attributes:
+        card: the model card.
+        section: its section `detector`.
+        millions: parameters.
+        ap: on the pictures; None without its weights.
+        cost_ms: processor time a frame, in each round.
+    """
+
+    card: dict[str, Any]
+    section: dict[str, object]
+    millions: float
+    ap: float | None = None
+    cost_ms: list[float] = field(default_factory=list)
+
+
 def main() -> None:
     """Measures, prints a table in Markdown, and ends with one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip", type=Path, required=True)
+    parser.add_argument("--pictures", type=Path, help="a video of labelled pictures")
+    parser.add_argument("--truth", type=Path, help="COCO file about it, whose image ids are frame numbers")
+    parser.add_argument("--weights", type=Path, nargs="*", default=[], help="files whose names begin with a card's")
     parser.add_argument("--models", nargs="+", default=NAMES)
-    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--few", type=int, default=8, help="frames of the run that is subtracted")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    taken: dict[str, list[float]] = {name: [] for name in args.models}
     with tempfile.TemporaryDirectory() as folder:
-        made = {name: _make(name, Path(folder)) for name in args.models}
+        models = {name: _make(name, Path(folder), args.weights) for name in args.models}
+        for name, model in models.items():
+            if args.pictures is not None and any(path.name.startswith(name) for path in args.weights):
+                model.ap = _score(args.pictures, args.truth, model, Path(folder))
         for number in range(args.rounds):
-            for name in args.models if number % 2 == 0 else args.models[::-1]:
-                taken[name].append(_pace(args, made[name], Path(folder) / "out"))
-    table = Table("weights", "parameters, million", "AP, publisher's", "licence", "frames/s", box=None)
-    for name, (_, millions) in made.items():
-        card = yaml.safe_load((ROOT / "models" / f"{name}.yaml").read_text())
-        pace = statistics.median(taken[name])
-        table.add_row(name, f"{millions:.1f}", str(card["score"]).split()[0], card["licence"], f"{pace:.1f}")
+            for model in list(models.values())[:: 1 if number % 2 == 0 else -1]:
+                model.cost_ms.append(_cost_ms(args, model, Path(folder)))
+    table = Table("weights", "million parameters", "AP, publisher's", "AP here", "ms a frame", "licence", box=None)
+    for name, model in models.items():
+        published, here = str(model.card["score"]).split()[0], "" if model.ap is None else f"{100 * model.ap:.1f}"
+        cost = f"{statistics.median(model.cost_ms):.0f}"
+        table.add_row(name, f"{model.millions:.1f}", published, here, cost, model.card["licence"])
     Console(highlight=False).print(table)
-    print(json.dumps({"frames": args.frames, "frames_per_second": taken, "cores": os.cpu_count()}))
+    costs = {name: [round(cost, 1) for cost in model.cost_ms] for name, model in models.items()}
+    print(json.dumps({"frames": args.frames, "cost_ms": costs, "cores": os.cpu_count()}))
 
 
-def _make(name: str, folder: Path) -> tuple[dict[str, object], float]:
-    """Returns the config section of a network with random weights, and its parameters in millions."""
+def _make(name: str, folder: Path, weights: list[Path]) -> Model:
+    """Returns a model with the given weights that bear its name, or else with random ones."""
     card = yaml.safe_load((ROOT / "models" / f"{name}.yaml").read_text())
-    path = folder / f"{name}.pt"
+    given = next((path for path in weights if path.name.startswith(name)), None)
+    path = folder / f"{name}.pt" if given is None else given.resolve()
+    section: dict[str, object] = {"use": card["use"], "weights": str(path)}
     if card["use"] == "ultralytics":
-        from ultralytics import YOLO
+        from ultralytics import RTDETR, YOLO
 
-        model = YOLO(f"{name}.yaml")
-        model.save(str(path))
-        section: dict[str, object] = {"use": "ultralytics", "weights": str(path)}
+        model = (RTDETR if "rtdetr" in name else YOLO)(f"{name}.yaml")
         network: torch.nn.Module = model.model
+        if given is None:
+            model.save(str(path))
     else:
         network = getattr(torchvision.models.detection, card["builder"])(weights=None, weights_backbone=None)
-        torch.save(network.state_dict(), path)
-        section = {"use": "torchvision", "weights": str(path), "builder": card["builder"]}
-    return section, sum(parameter.numel() for parameter in network.parameters()) / 1e6
+        section["builder"] = card["builder"]
+        if given is None:
+            torch.save(network.state_dict(), path)
+    return Model(card, section, sum(parameter.numel() for parameter in network.parameters()) / 1e6)
 
 
-def _pace(args: argparse.Namespace, made: tuple[dict[str, object], float], output: Path) -> float:
-    config = output.parent / "config.yaml"
-    values = {
-        "source": {"path": str(args.clip.resolve()), "output": str(output)},
-        "reader": {"frame_ranges": [[0, args.frames - 1]]},
-        "detector": {**made[0], "conf": 0.9},  # few boxes pass, as with trained weights
-    }
-    config.write_text(json.dumps(values))
+def _score(pictures: Path, truth: Path, model: Model, folder: Path) -> float:
+    """Returns AP over IoU 0.50 to 0.95 on labelled pictures."""
+    known = json.loads(truth.read_text())
+    known["images"] = [{**image, "video": pictures.name, "frame_index": image["id"]} for image in known["images"]]
+    (folder / "truth.json").write_text(json.dumps(known))
+    source = {"path": str(pictures.resolve()), "truth": str(folder / "truth.json")}
+    report = _run(folder, {"source": source, "detector": {**model.section, "conf": 0.001, "raw_conf": 0.001}})
+    return float(report["score"]["map_50_95"])
+
+
+def _cost_ms(args: argparse.Namespace, model: Model, folder: Path) -> float:
+    """Returns the processor time of one more frame, in milliseconds."""
+
+    def seconds(last: int) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        _run(
+            folder,
+            {
+                "source": {"path": str(args.clip.resolve())},
+                "reader": {"frame_ranges": [[0, last]]},
+                "detector": {**model.section, "conf": 0.9},  # few boxes pass, as with trained weights
+            },
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    few = seconds(args.few - 1)
+    return 1000 * (seconds(args.few + args.frames - 1) - few) / args.frames
+
+
+def _run(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Runs a config and returns its report."""
+    output, config = folder / "out", folder / "config.yaml"
+    shutil.rmtree(output, ignore_errors=True)
+    config.write_text(json.dumps({**values, "source": {**values["source"], "output": str(output)}}))
     command = [sys.executable, "-m", "prelabel", "run", str(config)]
-    subprocess.run(["rm", "-rf", str(output)], check=True)
     subprocess.run(command, check=True, capture_output=True)
-    return float(json.loads((output / "report.json").read_text())["frames_per_second"])
+    report: dict[str, Any] = json.loads((output / "report.json").read_text())
+    return report
 
 
 if __name__ == "__main__":
