@@ -1,4 +1,4 @@
-.PHONY: demo test lint format docs bench ci
+.PHONY: demo test lint format docs notebooks bench ci
 
 demo:    ## the main job on a generated clip
 	uv run prelabel run configs/demo.yaml
@@ -21,6 +21,9 @@ docs:    ## the docs site, in site/; `uv run zensical serve` shows it while you 
 	uv run python docs/make_cli_page.py
 	uv run zensical build --strict --clean
 	cp docs/*.md docs/llms.txt site/
+
+notebooks:   ## runs the notebooks and keeps their outputs
+	uv run python docs/make_notebooks.py
 
 bench:   ## make bench CLIP=street.mp4; takes minutes, wants a quiet machine and YOLO11n's weights
 	uv run python -m benchmarks.pipeline --clip $(CLIP)

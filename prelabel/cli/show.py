@@ -42,7 +42,8 @@ def waiting(text: str) -> AbstractContextManager[object]:
     Without a terminal nothing is shown, so that an error is the only line, even on a slow machine.
     """
     console = person()
-    return console.status(text) if console.is_terminal else nullcontext()
+    # Not `console.is_terminal`: FORCE_COLOR, which Jupyter and CI set, makes that true of files and pipes.
+    return console.status(text) if console.file.isatty() else nullcontext()
 
 
 TITLES_SHOWN = 3

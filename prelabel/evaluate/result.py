@@ -277,7 +277,9 @@ def _cells(edits: Edits) -> list[str]:
 
 def _table(first: str, *numbers: str, title: str | None = None) -> Table:
     shown = None if title is None else escape(title)
-    table = Table(first, box=None, pad_edge=False, title=shown, title_justify="left")
+    # Eleven numbers and the names fit into the 80 columns of a terminal: names give way first, and wrap.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title=shown, title_justify="left")
+    table.add_column(first, min_width=8)
     for column in numbers:
         table.add_column(column, justify="right", no_wrap=True)
     return table

@@ -148,7 +148,9 @@ def test_the_doctor_ends_with_a_verdict(statuses, verdict, capsys):
     assert verdict in capsys.readouterr().out
 
 
-def test_waiting_shows_nothing_off_a_terminal_so_that_a_mistake_is_the_only_line(capsys):
+@pytest.mark.parametrize("force_color", ["", "1"])
+def test_waiting_shows_nothing_off_a_terminal_so_that_a_mistake_is_the_only_line(capsys, monkeypatch, force_color):
+    monkeypatch.setenv("FORCE_COLOR", force_color)  # Jupyter and CI set it; colours are welcome, a spinner is not
     with waiting("loading …"):
         pass
     assert capsys.readouterr() == ("", "")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from prelabel.assembly.assemble import Assembly, assemble, assemble_without_detector
 from prelabel.config.load import check_config
 from prelabel.errors import ConfigError
 from prelabel.evaluate.edits import Edits
 from prelabel.evaluate.evaluate import EvaluateOptions, evaluate_run
+from prelabel.evaluate.result import edit_tables
 from prelabel.testing.encord_server import AGENT, ANNOTATE, COMPLETE
 from prelabel.testing.encord_server.populated import Platform
 from tests.encord_fixtures import NUM_FRAMES
@@ -173,6 +176,16 @@ def test_rows_that_nobody_touched_are_untouched(in_files: Assembly):
     total = evaluate_run(in_files, EvaluateOptions()).total
     assert total.untouched == total.written == total.current > 0
     assert (total.actions, total.precision, total.recall, total.saved) == (0, 1, 1, 1)
+
+
+def test_a_table_names_its_classes_on_a_narrow_terminal(in_files: Assembly):
+    evaluation = evaluate_run(in_files, EvaluateOptions())
+    console = Console(width=80, file=io.StringIO())
+    for table in edit_tables(evaluation):
+        console.print(table)
+    said = console.file.getvalue()
+    assert all(name in said for name in evaluation.models[0].by_class)
+    assert "in editor" in said
 
 
 def test_a_stage_is_refused_where_there_are_none(in_files: Assembly, tmp_path: Path):
