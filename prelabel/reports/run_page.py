@@ -223,7 +223,7 @@ def _view_of(assembly: Assembly, task: TaskReport) -> TaskView:
     """Returns a task without its thumbnails. Its stored results do not stay in memory."""
     is_classification = assembly.config.agent_kind == "classification"
     state: str = "in part" if task.partial else task.status
-    if task.is_bare:
+    if task.is_bare and not task.partial:
         state = "without answer" if is_classification else "without labels"
     stored = _load_stored(assembly, task) if task.is_done else None
     if stored is None:

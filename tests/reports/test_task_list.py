@@ -211,6 +211,16 @@ def test_a_page_of_many_tasks_groups_their_failures(assembly: Assembly):
     assert len(page.tasks) == 1000
 
 
+def test_a_task_read_in_part_says_so_even_without_labels(assembly: Assembly):
+    report = RunReport.read(assembly.output / "report.json")
+    (empty,) = (task for task in report.tasks if task.is_bare)
+    page = page_of(assembly, replace(report, tasks=(replace(empty, partial="3 of 4 frames were read"),)))
+    assert page.states == {"in part": 1}
+    assert [(figure.value, figure.note) for figure in page.figures if figure.name == "to look at"] == [
+        ("1", "1 in part")
+    ]
+
+
 def test_the_cost_is_the_time_of_the_run_times_its_price(assembly: Assembly):
     report = RunReport.read(assembly.output / "report.json")
     assert report.cost == pytest.approx(report.seconds)  # at 3,600 an hour
