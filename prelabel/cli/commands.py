@@ -394,7 +394,10 @@ def export_labels(
     loaded = load_config(config, settings)
     refuse_answers(loaded, "answers are in classifications.csv, and in the label rows")
     assembly = assemble_without_detector(loaded, config.parent, dry_run)
-    show_paths(export_run(assembly, format, target, frames=frames))
+    notes: list[str] = []
+    show_paths(export_run(assembly, format, target, frames=frames, tell=notes.append))
+    for note in notes:
+        person().print(f"[yellow]note[/] {escape(note)}")
     show_idle_keys(assembly.ignored_keys)
     return ALL_DONE
 

@@ -132,6 +132,7 @@ def export_voc(export: Export) -> list[Path]:
     names_path, colours = export.target / "ImageSets" / "Main" / "trainval.txt", dict[str, str]()
     with atomic_write(names_path) as unfinished, unfinished.open("w", encoding="utf-8") as names_file:
         for video in export.videos:
+            export.count_reduced(video)
             frames = video.detections.frames_looked_at.tolist()
             stem = safe_name(video.title).replace("/", "_")  # the layout has no subfolders
             names = [f"{stem}_{index:06d}" for index in frames]

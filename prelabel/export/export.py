@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.stored import NEXT_STEP, distinct_titles, load_detections, stored_entries, stored_videos
 from prelabel.data.frames import FrameBatch, Media
+from prelabel.data.geometry import GeometryKind
 from prelabel.data.label_map import LabelledVideo
 from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, ReadError, TaskError
@@ -131,12 +133,18 @@ class Export:
         videos: the videos one at a time, so that memory does not grow with their number; can be iterated only once.
         ontology: of the project, or made for a folder.
         media: reads frames; None without `--frames`. With it, `videos` contain only the chosen frames.
+        reduced: number of labels of which only the box was written, by kind of geometry.
     """
 
     target: Path
     videos: Iterator[LabelledVideo]
     ontology: Ontology
     media: MediaOfVideos | None = None
+    reduced: Counter[GeometryKind] = field(default_factory=Counter)
+
+    def count_reduced(self, video: LabelledVideo) -> None:
+        """Counts the masks, polygons, rotated boxes and poses of a video, if the format holds only their boxes."""
+        self.reduced.update(geometry.kind for geometry in video.detections.geometry if geometry is not None)
 
     def save_frames(self, video: LabelledVideo, paths: Iterable[Path]) -> None:
         """Writes a JPEG of each frame of the video; does nothing without `--frames`.
@@ -161,11 +169,24 @@ class Export:
         return [folder] if self.media is not None and folder.exists() else []
 
 
+NOUNS: Mapping[GeometryKind, str] = {
+    "mask": "masks",
+    "polygons": "polygons",
+    "rotated_box": "rotated boxes",
+    "keypoints": "poses",
+}
 WITHOUT_IMAGES = ("encord", "labelstudio")
 """Formats that write no images."""
 
 
-def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | None = None) -> list[Path]:
+def export_run(
+    assembly: Assembly,
+    format: str,
+    target: Path,
+    *,
+    frames: str | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+) -> list[Path]:
     """Exports every video with stored detections; returns the files and folders to show to the user.
 
     Args:
@@ -174,6 +195,7 @@ def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | N
         target: file or folder to write to.
         frames: which frames to write as images: `labelled` for those with labels, or a number N for every Nth inferred
             frame; None for none.
+        tell: called with what the format could not hold.
 
     Raises:
         ConfigError: no run has stored detections, the detector has other classes now, or an argument is wrong.
@@ -192,7 +214,12 @@ def export_run(assembly: Assembly, format: str, target: Path, *, frames: str | N
         titles = distinct_titles(stored_entries(assembly.found_store, assembly.named_source).of_source)
         tasks = assembly.named_source.find_tasks(set(titles))  # also tasks that have moved since the run
         media = MediaOfVideos(assembly, {titles[key]: task for key, task in tasks.items()})
-    return list(plugin.build(Export(target, videos, assembly.ontology, media), options={}))
+    export = Export(target, videos, assembly.ontology, media)
+    paths = list(plugin.build(export, options={}))
+    if export.reduced:
+        kinds = ", ".join(f"{NOUNS[kind]} {num}" for kind, num in export.reduced.most_common())
+        tell(f"{format} cannot hold these shapes, and got their boxes: {kinds}")
+    return paths
 
 
 def _step(text: str) -> int:

@@ -36,6 +36,7 @@ def export_labelstudio(export: Export) -> list[Path]:
         for video in export.videos:
             if video.info.average_fps <= 0:
                 raise ConfigError(f"{video.title}: holds images, and labelstudio is for videos: use -f coco")
+            export.count_reduced(video)
             colours |= {category.name: category.color for category in video.label_map.categories}
             with paused_garbage_collection():  # a task is many objects without cycles
                 file.write(separator + orjson.dumps(_task(video)))

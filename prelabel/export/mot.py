@@ -26,6 +26,7 @@ def export_mot(export: Export) -> list[Path]:
     refuse_file(export.target)
     paths = []
     for video in export.videos:
+        export.count_reduced(video)
         folder = export.target / safe_name(video.title)
         paths.append(folder / "det" / "det.txt")
         _write_lines(paths[-1], _lines(video, is_truth=False))

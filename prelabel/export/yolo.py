@@ -57,6 +57,8 @@ def export_yolo(export: Export) -> list[Path]:
         for video in export.videos:
             for category in video.label_map.categories:
                 class_ids.setdefault(category, len(class_ids))
+            if video.label_map.offer.kind == "keypoints" and not keypoints_per_line(video.label_map):
+                export.count_reduced(video)  # Ultralytics takes one number of points for all classes
             num_points = max(num_points, keypoints_per_line(video.label_map))
             # Ultralytics finds a label file by replacing the last `/images/` of the image's path.
             stem = safe_name(video.title).replace("images/", "images_/")

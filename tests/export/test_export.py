@@ -3,18 +3,29 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from PIL import Image
 
 from prelabel.assembly.stored import distinct_titles
 from prelabel.data.frames import VideoInfo
+from prelabel.data.geometry import Keypoints, Mask
+from prelabel.data.label_map import LabelledVideo
 from prelabel.errors import ConfigError, PluginError, TaskError
+from prelabel.export import yolo
+from prelabel.export.cvat import export_voc
 from prelabel.export.export import export_run
+from prelabel.export.labelstudio import export_labelstudio
+from prelabel.export.mot import export_mot
+from prelabel.export.yolo import export_yolo
 from prelabel.plugins.load import installed_names
 from prelabel.store.ledger import Entry
+from tests.export.building import INFO, export_of, video
+from tests.geometries import POSE_OFFER, map_to, with_geometry
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 from tests.labelling import load_in_sdk
 
@@ -223,3 +234,36 @@ def test_a_target_of_the_wrong_kind_is_refused(ran, tmp_path):
         export_run(assembly_of(*ran), "yolo", tmp_path / "file")
     with pytest.raises(ConfigError, match=r"folder\.json: is a folder"):
         export_run(assembly_of(*ran), "coco", tmp_path / "folder.json")
+
+
+@pytest.mark.parametrize("write", [export_mot, export_voc, export_labelstudio])
+def test_shapes_that_become_boxes_are_counted(write, tmp_path):
+    mask = Mask.of(np.ones((2, 2), np.bool_))
+    rows = [(0, (0, 0, 2, 2), 0.9, 0, mask), (1, (0, 0, 2, 2), 0.9, 0, mask), (2, (0, 0, 2, 2), 0.9, 0, None)]
+    export = export_of(tmp_path, replace(video("a.mp4"), detections=with_geometry(*rows)))
+    write(export)
+    assert export.reduced == {"mask": 2}
+
+
+def test_poses_of_several_sizes_become_boxes_in_yolo_and_are_counted(tmp_path, monkeypatch):
+    pose = Keypoints(np.ones((3, 2)), np.ones(3))
+    found = with_geometry((0, (0, 0, 2, 2), 0.9, 0, pose))
+    clip = LabelledVideo("a.mp4", INFO, found, map_to("skeleton", POSE_OFFER))
+    export_yolo(one := export_of(tmp_path / "one", clip))
+    assert one.reduced == {}
+    monkeypatch.setattr(yolo, "keypoints_per_line", lambda label_map: 0)  # as it is for two kinds of skeletons
+    export_yolo(several := export_of(tmp_path / "several", clip))
+    assert several.reduced == {"keypoints": 1}
+
+
+def reduce_two(export):
+    export.reduced.update({"keypoints": 1, "mask": 2})
+    return []
+
+
+def test_a_format_that_cannot_hold_a_shape_is_told_with_the_number(ran, tmp_path):
+    notes = []
+    export_run(assembly_of(*ran), "tests.export.test_export:reduce_two", tmp_path, tell=notes.append)
+    export_run(assembly_of(*ran), "voc", tmp_path / "voc", tell=notes.append)
+    (note,) = notes
+    assert note.endswith("reduce_two cannot hold these shapes, and got their boxes: masks 2, poses 1")
