@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import prelabel
@@ -22,13 +21,14 @@ from prelabel.plugins.traits import usage_of, usage_warnings
 from prelabel.run.agents.agent import Agent, make_agent
 from prelabel.run.agents.box_labels import Detected
 from prelabel.run.finished import LONGEST_WAIT_SECONDS, FinishedTasks, KnownReport, TaskFilter, TaskRecords, every_task
-from prelabel.run.work import CachedTask, Failure, InferredTask, LabelledTask, TaskResult, Work
+from prelabel.run.saving import RunEndsError, Saver, emit_task_end
+from prelabel.run.work import CachedTask, Failure, InferredTask, TaskResult, Work
 from prelabel.run.worker import Worker
 from prelabel.run.workers import RayWorkers
 from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import map_ahead, prefetch
-from prelabel.runtime.progress import Progress, emit_stage_time
+from prelabel.runtime.progress import Progress
 from prelabel.store.report import Price, RunReport, TaskReport, count_devices
 
 
@@ -62,14 +62,6 @@ def run_tasks(
         return Run(assembly, agent, finished, progress, stop, choose, workers).report(limit)
 
 
-class _RunEndsError(Exception):
-    """The run ends, since every other task would fail too."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.reason)
-        self.failure = failure
-
-
 @dataclass(frozen=True)
 class Run:
     """One pass over the waiting tasks.
@@ -100,6 +92,10 @@ class Run:
     def _records(self) -> TaskRecords:
         return self.finished.records
 
+    @property
+    def _saver(self) -> Saver:
+        return Saver(self.assembly, self.agent, self._records, self.progress)
+
     def report(self, limit: int | None = None) -> RunReport:
         """Works on the waiting tasks, at most `limit` of them, and returns the report."""
         started_at, began, source = datetime.now(UTC), time.perf_counter(), self.assembly.source
@@ -118,7 +114,7 @@ class Run:
                 reports.append(self._ended(result))
         except Stopped:
             stopped = True
-        except _RunEndsError as error:
+        except RunEndsError as error:
             ending = error.failure
         except (AccountError, OntologyError) as error:  # the source could not list its tasks
             ending = Failure.of(error)
@@ -279,19 +275,19 @@ class Run:
                     self._records.record(self._tasks[item.key], "inferred")
                 yield item
 
-    # Labels, save, move
+    # Labels, saves, moves
 
     def _finish_all(self, inferred: Iterable[InferredTask[Any] | TaskResult]) -> Iterator[TaskResult]:
         """Labels, saves and moves tasks, several of them at a time if workers infer.
 
         Raises:
-            _RunEndsError: every other task would fail too. The tasks that are being saved end before.
+            RunEndsError: every other task would fail too. The tasks that are being saved end before.
         """
-        endings: list[_RunEndsError] = []
+        endings: list[RunEndsError] = []
         until_the_end = takewhile(lambda _: not endings, inferred)
         with closing(map_ahead(self._finish, until_the_end, num_workers=self._num_savers, name="save")) as results:
             for result in results:
-                if isinstance(result, _RunEndsError):
+                if isinstance(result, RunEndsError):
                     endings.append(result)
                 else:
                     yield result
@@ -307,49 +303,13 @@ class Run:
             return 1
         return min(self.assembly.source.save_workers, self.workers.num)
 
-    def _finish(self, item: InferredTask[Any] | TaskResult) -> TaskResult | _RunEndsError:
+    def _finish(self, item: InferredTask[Any] | TaskResult) -> TaskResult | RunEndsError:
         if isinstance(item, TaskResult):
             return item
         try:
-            return self._label_and_save(self._tasks.pop(item.key), item)
-        except _RunEndsError as error:
+            return self._saver.finish(self._tasks.pop(item.key), item)
+        except RunEndsError as error:
             return error
-
-    def _label_and_save(self, task: Task, item: InferredTask[Any]) -> TaskResult:
-        began = time.perf_counter()
-        if item.failure is not None:
-            return _failed(task, item.failure)
-        try:
-            labelled = self.agent.build_labels(task, item.found)
-            row_bytes = self._save(task, labelled)
-            if not self.assembly.dry_run:
-                self._move(task, labelled)
-        except Exception as error:
-            return _failed(task, Failure.of(error))
-        report = labelled.report
-        self._records.record(task, "done", sum(report.instances.values()), report.partial or "")
-        save_seconds = time.perf_counter() - began
-        emit_stage_time(self.progress, task.key, task.title, "save", save_seconds, save_seconds)
-        busy = {**item.seconds, **report.seconds, "save": save_seconds - sum(report.seconds.values())}
-        seconds = {stage: round(value, 3) for stage, value in busy.items()}
-        return TaskResult(task, replace(report, seconds=seconds, row_bytes=row_bytes))
-
-    def _save(self, task: Task, labelled: LabelledTask[Any]) -> int | None:
-        entry = self._records.current_entry(task)
-        if entry is not None and entry.step == "labelled":  # saved by a run that was killed before the move
-            return None
-        row_bytes = self.agent.save(task, labelled)
-        self.assembly.store.publish(map(Path, labelled.report.outputs))
-        if self.assembly.source.moves_tasks:  # otherwise the next step, `done`, follows at once
-            self._records.record(task, "labelled", sum(labelled.report.instances.values()))
-        return row_bytes
-
-    def _move(self, task: Task, labelled: LabelledTask[Any]) -> None:
-        source, report = self.assembly.source, labelled.report
-        if report.priority is not None:
-            source.prioritise(task, report.priority)
-        if not labelled.stays:
-            source.proceed(task, report.pathway)
 
     # Failures
 
@@ -362,40 +322,6 @@ class Run:
     def _record_failure(self, result: TaskResult) -> None:
         if result.report.status == "failed":
             self._records.record(result.task, "failed", reason=result.report.reason)
-
-
-def _failed(task: Task, failure: Failure) -> TaskResult:
-    if failure.effect in ("run_ends", "outage"):
-        raise _RunEndsError(failure)
-    report = TaskReport(
-        title=task.title,
-        key=task.key,
-        status="skipped" if failure.effect == "skipped" else "failed",
-        reason=failure.reason,
-    )
-    return TaskResult(task, report, failure.retryable)
-
-
-def emit_task_end(progress: Progress, report: TaskReport, *, dry_run: bool) -> None:
-    """Emits the event for the end of a task, and a warning if it was labelled in part."""
-    if report.status in ("failed", "skipped"):
-        name = "task_failed" if report.status == "failed" else "task_skipped"
-        progress.event(name, task=report.title, task_id=report.key, reason=report.reason)
-        return
-    progress.event(
-        "task_done" if report.status == "done" else "task_skipped",
-        task=report.title,
-        task_id=report.key,
-        frames=report.num_inferred,
-        instances=dict(report.instances),
-        pathway=report.pathway,
-        priority=report.priority,
-        dry_run=dry_run,
-        seconds=dict(report.seconds),
-    )
-    if report.partial:
-        message = f"{report.title}: labelled in part: {report.partial}"
-        progress.event("warning", task=report.title, task_id=report.key, message=message)
 
 
 def _since(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:

@@ -8,6 +8,14 @@ from typing import Any
 
 from prelabel.store.report import WorkerReport
 
+TASKS_PER_WORKER = 2
+"""One task is inferred while the next one is fetched."""
+MAX_DEATHS = 3
+"""A task is not tried again if this many workers have ended while they had it."""
+POLL_SECONDS = 0.5
+LOST_SECONDS = 600.0
+"""If no worker has answered for this long, the run ends."""
+
 
 class WorkerHandle:
     """A worker: whether it answers, how many calls it has, and what it did."""

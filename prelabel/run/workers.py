@@ -15,34 +15,24 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from prelabel import errors
 from prelabel.assembly.stored import KnownDetector
 from prelabel.config.sections import Config
 from prelabel.data.ontology import Ontology
-from prelabel.errors import MachineError, SetupError
 from prelabel.files.folder_source import FolderSection
 from prelabel.plugins.protocols import Task
-from prelabel.run.actor import FramesInferred, InferenceActor, Job, ModelDescription, Status, TaskStarted
+from prelabel.run.actor import FramesInferred, Job, ModelDescription, Status, TaskStarted
 from prelabel.run.agents.box_labels import Detected
 from prelabel.run.ray_cluster import connect, divide, first_line, import_ray, part_of
 from prelabel.run.work import CachedTask, Failure, InferredTask, TaskResult, Work
-from prelabel.run.worker_handle import WorkerHandle
+from prelabel.run.worker_handle import LOST_SECONDS, MAX_DEATHS, POLL_SECONDS, TASKS_PER_WORKER, WorkerHandle
+from prelabel.run.worker_start import describe_model, plugin_files, start_actors
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import map_ahead
 from prelabel.runtime.progress import Progress
 from prelabel.store.report import WorkerReport
 
-TASKS_PER_WORKER = 2
-"""One task is inferred while the next one is fetched."""
-MAX_DEATHS = 3
-"""A task is not tried again if this many workers have ended while they had it."""
 MAX_LINKS = 3
 """Links that a task gets in one attempt. A link may expire while the task waits for its turn."""
-POLL_SECONDS = 0.5
-START_SECONDS = 1800.0
-"""A worker may have to fetch weights or to build an engine before its model is loaded."""
-LOST_SECONDS = 600.0
-"""If no worker has answered for this long, the run ends."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -169,25 +159,16 @@ class RayWorkers:
                 update={"source": FolderSection(path=Path()), "sink": None, "workers": None, "routing": ()}
             ),
             folder=self._folder.absolute(),
-            plugin_files=_plugin_files(self._config, self._folder),
+            plugin_files=plugin_files(self._config, self._folder),
             ontology=self._find_ontology(),
             num_cores=cores,
             uses_gpu=gpus > 0,
             detector=self._detector,
             cache_bytes=int(getattr(self._config.source, "cache_gb", 20.0) * 1e9),
         )
-        actor = ray.remote(InferenceActor).options(
-            num_cpus=part_of(cores, self._num_stages),
-            num_gpus=part_of(gpus, self._num_stages),
-            max_restarts=-1,  # only its tasks are lost with a worker, and the run gives them to others
-            max_task_retries=0,
-            # One thread for `status`, and one for a task that comes before Ray has ended the last call.
-            max_concurrency=TASKS_PER_WORKER + 2,
-        )
-        self._handles = [WorkerHandle(f"worker {number}", actor.remote(job)) for number in range(1, num + 1)]
-        asked = [handle.actor.describe.remote() for handle in self._handles]
-        described = [_describe(ray, handle, answer) for handle, answer in zip(self._handles, asked, strict=True)]
-        return described[0]
+        cpus_each, gpus_each = part_of(cores, self._num_stages), part_of(gpus, self._num_stages)
+        self._handles = start_actors(job, num, cpus_each, gpus_each)
+        return describe_model(self._handles)
 
     # Tasks
 
@@ -397,49 +378,3 @@ _NOBODY_LEFT = Failure(
 
 def _lost_its_link(result: InferredTask[Any]) -> bool:
     return result.failure is not None and result.failure.kind == "LinkExpiredError"
-
-
-def _plugin_files(config: Config, folder: Path) -> dict[str, bytes]:
-    """Returns the config's own plug-in files that workers need, by path relative to the folder."""
-    sections = (config.reader, config.detector, config.classifier, config.tracker, config.refine, config.agent)
-    uses = [section.use for section in sections if section is not None]
-    names = [use.rpartition(":")[0] for use in uses]
-    return {name: (folder / name).read_bytes() for name in names if name.endswith(".py") and (folder / name).is_file()}
-
-
-def _describe(ray: Any, handle: WorkerHandle, answer: Any) -> ModelDescription:
-    """Returns a worker's description of its model; asks again if the worker dies meanwhile, a few times.
-
-    Raises:
-        SetupError: the model does not load.
-    """
-    for deaths in range(1, MAX_DEATHS + 1):
-        try:
-            described: ModelDescription | Failure = ray.get(answer, timeout=START_SECONDS)
-        except ray.exceptions.GetTimeoutError:
-            text = f"workers: {handle.name} has not loaded the model within {START_SECONDS:.0f} s"
-            raise MachineError(text) from None
-        except ray.exceptions.RayError as error:
-            if deaths == MAX_DEATHS:
-                text = f"workers: {handle.name} ended {deaths} times while it loaded the model: {first_line(error)}"
-                raise MachineError(text) from None
-            _wait_until_up(ray, handle)
-            answer = handle.actor.describe.remote()
-            continue
-        if isinstance(described, Failure):
-            kind = getattr(errors, described.kind, MachineError)
-            raise (kind if issubclass(kind, SetupError) else MachineError)(described.reason)
-        handle.host, handle.device = described.host, described.traits.device or ""
-        return described
-    raise AssertionError("unreachable")
-
-
-def _wait_until_up(ray: Any, handle: WorkerHandle) -> None:
-    """Waits until Ray has restarted a worker; meanwhile, each call to it fails at once."""
-    give_up = time.monotonic() + LOST_SECONDS
-    while time.monotonic() < give_up:
-        try:
-            ray.get(handle.actor.status.remote(), timeout=LOST_SECONDS)
-            return
-        except ray.exceptions.RayError:
-            time.sleep(POLL_SECONDS)
