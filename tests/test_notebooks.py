@@ -31,7 +31,7 @@ def test_the_notebook_from_start_to_end_runs():
         "2 tasks wait",
         "dry run: nothing was saved or moved",
         "camera 2.mp4 is at Annotate 1",
-        "camera 1.mp4 is at Complete: 8 tracks",
+        "camera 1.mp4 is at Complete",
         "2 actions to correct",
         "skipped camera 1.mp4: has gone on to 'Complete'",
     ):

@@ -62,7 +62,7 @@ def _add_tasks(world: World, project: Project, videos: Path, tasks_per_video: in
 
 
 def _print_environment(server: EncordServer, project: Project, key_file: Path) -> None:
-    print(f"# {len(project.tasks)} tasks at stage '{AGENT}'; what happened: {server.url}/state; Ctrl-C ends it")
+    print(f"# tasks at stage '{AGENT}': {len(project.tasks)}; what happened: {server.url}/state; Ctrl-C ends it")
     print(f"export ENCORD_DOMAIN={server.url}")
     print(f"export ENCORD_SSH_KEY_FILE={key_file}")
     print(f"export ENCORD_PROJECT_HASH={project.uuid}", flush=True)
