@@ -110,10 +110,10 @@ ENCODERS = {
 }
 SUFFIXES = (
     *("mp4", "mov", "mkv", "ts", "avi", "mpg", "vob", "flv", "webm", "asf", "ogv", "nut", "mxf", "m2ts", "es"),
-    *("m4v", "3gp", "f4v", "ismv", "ivf", "gxf", "dv", "wtv", "rm", "gif", "apng", "y4m", "mjpg", "obu"),
+    *("m4v", "3gp", "f4v", "ismv", "ivf", "gxf", "dv", "wtv", "rm", "gif", "apng", "y4m", "mjpg", "mpjpeg", "obu"),
 )
 # FFmpeg knows these containers by another name than their suffix.
-MUXERS = {"apng": "apng", "mjpg": "mjpeg", "y4m": "yuv4mpegpipe"}
+MUXERS = {"apng": "apng", "mjpg": "mjpeg", "y4m": "yuv4mpegpipe", "mpjpeg": "mpjpeg"}
 ES_FORMATS = {
     "h264": "h264", "hevc": "hevc", "mpeg1": "mpeg1video", "mpeg2": "mpeg2video", "mpeg4": "m4v", "xvid": "m4v",
     "h261": "h261", "h263": "h263", "av1": "obu", "dirac": "dirac",
@@ -347,6 +347,7 @@ ENCODERS_OF_SUFFIXES = {
     "y4m": ("rawvideo",),
     "obu": ("av1", "av1-hidden", "av1-rav1e"),
     "mjpg": ("mjpeg", "mjpeg-vfr"),
+    "mpjpeg": ("mjpeg", "mjpeg-vfr"),
     "dv": ("dv",),
     "gxf": ("dv", "mjpeg", "mpeg2", "mpeg2-no-b"),
     "rm": ("rv10", "rv20"),

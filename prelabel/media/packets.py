@@ -26,6 +26,10 @@ TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}
 OPEN_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
+MAX_TRAILER_BYTES = 100
+"""Largest size of what a file may hold after its last packet."""
+
+
 @contextmanager
 def open_video(path: Path, *, guess_times: bool = True) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a file and picks the video stream that FFmpeg would pick; cover art is not a video.
@@ -58,7 +62,7 @@ def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Vid
     Raises:
         ReadError: FFmpeg cannot continue to read the file.
     """
-    name = Path(container.name).name
+    path, end = Path(container.name), 0
     packets = container.demux(stream)
     while True:
         try:
@@ -67,9 +71,14 @@ def demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Vid
             # PyAV 18.1 raises this for a stream that begins in the middle of a TS file, after our last packet.
             return
         except av.error.FFmpegError as error:
-            raise ReadError(f"{name}: FFmpeg cannot read on in the file: {error.strerror}") from error
+            if end < path.stat().st_size - MAX_TRAILER_BYTES:
+                raise ReadError(f"{path.name}: FFmpeg cannot read on in the file: {error.strerror}") from error
+            # FFmpeg 8.1 reports an error at the end of GXF and of multipart JPEG.
+            packet = av.Packet()
+            packet.stream = stream
         if packet is None:
             return
+        end = max(end, (packet.pos or 0) + packet.size)
         if packet.size or packet.dts is None:  # an empty packet in mid-file would end decoding
             yield packet
 

@@ -115,6 +115,17 @@ def test_a_recording_that_lost_packets_is_read_in_the_order_of_the_decoder(tmp_p
     assert judge(path, "pyav", [shown_by_pyav(path), shown_by_ffmpeg(path)]) == "equal"
 
 
+@pytest.mark.parametrize(
+    ("encoder", "suffix", "num_frames"),
+    [("mjpeg", "mpjpeg", 75), pytest.param("dv", "gxf", 64, marks=pytest.mark.slow)],
+)
+def test_an_error_at_the_end_of_a_file_is_its_end(encoder: str, suffix: str, num_frames: int, tmp_path: Path):
+    path = build_file(tmp_path, encoder, "plain", suffix)
+    assert path is not None
+    assert index_video(path).info.num_frames == num_frames
+    assert judge(path, "pyav", [shown_by_ffmpeg(path)]) == "equal"
+
+
 def test_a_damaged_frame_costs_no_later_one_its_number(tmp_path: Path):
     path = build_file(tmp_path, "xvid", "lost-start", "wtv")
     assert path is not None
