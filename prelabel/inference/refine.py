@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,12 @@ from prelabel.data.frames import FrameBatch, Media
 from prelabel.data.geometry import Mask
 from prelabel.errors import DetectError, PrelabelError
 from prelabel.media.cuda import await_frames
-from prelabel.media.open import FramePolicy, open_frames
 from prelabel.plugins.protocols import Refiner
 from prelabel.plugins.traits import traits_of
 from prelabel.runtime.prefetch import prefetch
+
+if TYPE_CHECKING:
+    from prelabel.media.open import FramePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class Refinement:
         """
         if not len(rows):
             return found
+        from prelabel.media.open import open_frames  # imports decoders, which `prelabel --help` does not need
+
         geometry, frame_of_row = found.geometry.copy(), found.frame_index[rows]
         device = traits_of(self.refiner).device
         on_gpu = device if device is not None and device.startswith("cuda") else None
