@@ -74,12 +74,15 @@ def times_tell_frames(
         return True
     if codec.canonical_name not in ONE_FRAME_PER_PACKET or not format_name.startswith(STORE_TIMES):
         return False
+    # Where an edit list enters in mid-GOP, the decoder drops more frames than the list says.
+    is_edited = format_name.startswith("mov") and (packets.has_repeats or packets.leaves_out_inside(or_at_end=False))
     fields_may_be_packets = first.interlaced_frame
-    if fields_may_be_packets or _times_ignore_order(stream, times) or _keyframes_overlap(times, packets.is_key[shown]):
+    if is_edited or fields_may_be_packets:
         return False
-    if codec.canonical_name == "h264" and _has_gap(packets) and _lacks_references(path):
+    if _times_ignore_order(stream, times) or _keyframes_overlap(times, packets.is_key[shown]):
         return False
-    return format_name != "mpegts" or _stores_all_times(path)
+    lacks_references = codec.canonical_name == "h264" and _has_gap(packets) and _lacks_references(path)
+    return not lacks_references and (format_name != "mpegts" or _stores_all_times(path))
 
 
 def _times_ignore_order(stream: VideoStream, times: NDArray[np.int64]) -> bool:

@@ -202,7 +202,8 @@ def _build_index(
         has_true_keyframes=numbering.has_true_keyframes,
         is_counted=numbering.is_counted,
         has_unshown_packets=numbering.has_unshown_packets,
-        is_edited_inside=packets.is_edited_inside,
+        is_edited_inside=container.format.name.startswith("mov")
+        and (packets.has_repeats or packets.leaves_out_inside(or_at_end=True)),
         has_duration=stream.duration is not None or container.duration is not None,
     )
 

@@ -195,7 +195,7 @@ class Packets:
         is_key: bool (P,), is marked as a keyframe.
         is_false_key: bool (P,), is marked as a keyframe but does not decode alone, e.g. H.264 with intra refresh.
         is_shown: bool (P,), contains a frame that is displayed.
-        is_edited_inside: an edit list leaves out or repeats frames after the first shown one.
+        has_repeats: an edit list of an MP4 shows frames twice.
         time_base: seconds per unit.
         frame_seconds: usual duration of a frame.
         missing_dts: int64 (M,), decoding times of the frames that were cut off the end.
@@ -206,10 +206,17 @@ class Packets:
     is_key: NDArray[np.bool_]
     is_false_key: NDArray[np.bool_]
     is_shown: NDArray[np.bool_]
-    is_edited_inside: bool
+    has_repeats: bool
     time_base: Fraction
     frame_seconds: float
     missing_dts: NDArray[np.int64]
+
+    def leaves_out_inside(self, *, or_at_end: bool) -> bool:
+        """Returns whether frames are left out after the first shown one and, unless `or_at_end`, before the last."""
+        shown, left_out = self.pts[self.is_shown], self.pts[~self.is_shown]
+        if not len(shown):
+            return False
+        return bool(((left_out > shown.min()) & (or_at_end | (left_out < shown.max()))).any())
 
 
 def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
@@ -228,12 +235,11 @@ def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
             positions.add(packet.pos)
     pts, dts, durations = (np.array([row[at] for row in rows], np.int64) for at in range(3))
     is_key, is_false_key, is_shown = (np.array([row[at] for row in rows], bool) for at in range(3, 6))
-    is_left_out_inside = (pts[~is_shown] > pts[is_shown].min(initial=np.iinfo(np.int64).max)).any()
-    is_edited_inside = is_mov and bool(len(positions) < len(rows) or is_left_out_inside)
+    has_repeats = is_mov and len(positions) < len(rows)
     time_base = stream.time_base or Fraction(1)
     frame_seconds = _frame_seconds(stream, durations, time_base)
     missing = _missing_dts(container, stream, dts, frame_seconds)
-    return Packets(pts, dts, is_key, is_false_key, is_shown, is_edited_inside, time_base, frame_seconds, missing)
+    return Packets(pts, dts, is_key, is_false_key, is_shown, has_repeats, time_base, frame_seconds, missing)
 
 
 def _time(value: int | None) -> int:

@@ -34,7 +34,7 @@ FAMILIES = [
     ("vp9", ["plain", "cut", "concat"], ["webm"]),
     ("vp8", ["negative", "late", "cut"], ["mkv"]),
     ("h264-pyramid", ["edit-start", "edit-middle", "edit-twice", "edit-empty", "dash", "coarse-times"], ["mp4", "mov"]),
-    ("hevc-pyramid", ["stored-order", "repeated-times", "lost-start", "cover"], ["mp4", "mkv"]),
+    ("hevc-pyramid", ["stored-order", "repeated-times", "lost-start", "edit-middle"], ["mp4", "mkv"]),
     ("h264-slices", ["lost-gop", "wraps", "muxrate", "loop"], ["ts"]),
     ("h264-vfr", ["plain", "audio-late-video"], ["mp4"]),
     ("mjpeg-vfr", ["plain"], ["avi", "mov"]),
@@ -99,6 +99,13 @@ def test_an_edit_list_that_repeats_or_ends_early_is_told_from_one_that_begins_la
     assert path is not None
     assert index_video(path).is_edited_inside == is_inside
     assert judge(path, "pyav", [shown_by_pyav(path), shown_by_ffmpeg(path)]) == "equal"
+
+
+def test_an_edit_list_that_enters_in_mid_gop_is_decoded_to_count_its_frames(tmp_path: Path):
+    path = build_file(tmp_path, "hevc-pyramid", "edit-middle", "mp4")
+    assert path is not None
+    assert index_video(path).info.num_frames == len(shown_by_pyav(path))
+    assert judge(path, "pyav", [shown_by_pyav(path)]) == "equal"
 
 
 def test_times_in_the_order_of_decoding_do_not_number_frames(tmp_path: Path):
