@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from prelabel.data.boxes import paired_iou
 from prelabel.data.frames import VideoInfo
+from prelabel.labels import keyframes as kept_boxes
 from prelabel.labels.keyframes import (
     MAX_SPAN,
     Keyframes,
@@ -72,6 +73,15 @@ def test_a_thing_that_stands_still_has_a_box_every_so_often():
     num = 2 * MAX_SPAN + 2
     boxes = np.tile(np.array(box(50), np.float32), (num, 1))
     assert len(select_keyframes(np.arange(num), boxes, 0.9)) == 4
+
+
+def test_lines_checked_at_few_boxes_first_are_those_that_hold_at_all(monkeypatch):
+    rng = np.random.default_rng(0)
+    corner = np.cumsum(rng.normal(0, 0.3, (120, 2)), axis=0) + rng.normal(0, 0.8, (120, 2))
+    boxes = np.concatenate([corner, corner + np.array([60, 120])], axis=1).astype(np.float32)
+    kept = select_keyframes(np.arange(120), boxes, 0.9)
+    monkeypatch.setattr(kept_boxes, "COARSE_STEP", 300)
+    assert kept.tolist() == select_keyframes(np.arange(120), boxes, 0.9).tolist()
 
 
 def test_frames_between_are_filled_on_the_line_marked_and_without_confidence():
