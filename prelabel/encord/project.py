@@ -203,10 +203,6 @@ ROWS_PER_REQUEST = 100
 """The largest number of label rows in a request; Encord's own agents saw errors above it."""
 
 
-SAVE_WORKERS = 16
-"""The most tasks to save at a time. The SDK opens a connection for each request, so threads do not share one."""
-
-
 @dataclass(frozen=True)
 class EncordProject:
     """A project on the platform, with a connection.

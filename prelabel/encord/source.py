@@ -25,7 +25,6 @@ from prelabel.encord.connection import connect, project_uuid
 from prelabel.encord.media import MediaFetcher
 from prelabel.encord.project import (
     ROWS_PER_REQUEST,
-    SAVE_WORKERS,
     EncordProject,
     EncordTask,
     WaitingTask,
@@ -43,7 +42,7 @@ from prelabel.plugins.protocols import SkippedTask, Task
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.download import DownloadLimits
 from prelabel.runtime.shared import Shared
-from prelabel.store.source import RowOptions, Source, StoredTask
+from prelabel.store.source import SAVE_WORKERS, RowOptions, Source, StoredTask
 
 if TYPE_CHECKING:
     from encord.workflow import AgentStage
@@ -107,7 +106,7 @@ class EncordSource(Source):
 
     Section = EncordSection
     keeps_rows = True
-    save_workers = SAVE_WORKERS
+    save_workers = SAVE_WORKERS  # the SDK opens a connection for each request, so threads do not share one
 
     def __init__(
         self,

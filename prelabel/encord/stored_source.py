@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
-from prelabel.encord.project import ROWS_PER_REQUEST, SAVE_WORKERS, EncordProject, EncordTask, StoredRow, task_fields
+from prelabel.encord.project import ROWS_PER_REQUEST, EncordProject, EncordTask, StoredRow, task_fields
 from prelabel.errors import AccountError
 from prelabel.plugins.protocols import SkippedTask
-from prelabel.store.source import Source, StoredTask, unreadable
+from prelabel.store.source import SAVE_WORKERS, Source, StoredTask, unreadable
 
 if TYPE_CHECKING:
     from encord.objects import LabelRowV2

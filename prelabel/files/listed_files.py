@@ -10,7 +10,7 @@ from prelabel.errors import ConfigError
 from prelabel.files.media_files import UNREADABLE_SUFFIXES
 from prelabel.plugins.protocols import Task
 from prelabel.runtime.buckets import Address
-from prelabel.store.source import Source
+from prelabel.store.source import SAVE_WORKERS, Source
 
 NAME_YOURS = "; correct the path, or name the files in the command: prelabel run CONFIG VIDEO|FOLDER|GLOB"
 NAMED_AT_MOST = 3
@@ -21,6 +21,7 @@ class ListedFiles(Source):
     """A source with one task for each file. A subclass lists the files at a path."""
 
     moves_tasks = False
+    save_workers = SAVE_WORKERS
 
     def __init__(self, paths: Sequence[Path | Address]) -> None:
         """Lists no files yet.

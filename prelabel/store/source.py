@@ -20,6 +20,9 @@ from prelabel.errors import FetchError
 from prelabel.labels.row.own import RowChange
 from prelabel.plugins.protocols import LabelSink, SkippedTask, Task, TaskSource
 
+SAVE_WORKERS = 16
+"""The most tasks that a run saves at the same time, if its source allows several."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
@@ -203,6 +206,8 @@ def unreadable(title: str) -> FetchError:
 
 class StoredSource(Source):
     """A source of tasks that earlier runs stored; it moves no task."""
+
+    save_workers = SAVE_WORKERS
 
     def __init__(self, tasks: Sequence[StoredTask], skipped: Sequence[SkippedTask], warnings: Sequence[str]) -> None:
         self._tasks = tasks
