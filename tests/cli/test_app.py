@@ -244,7 +244,7 @@ def test_a_config_that_names_what_a_run_chose_itself_does_not_detect_again(folde
     assert prelabel("run", "clips", "--weights", "demo", "--stride", "10") == 0
     (printed,) = re.findall(r"to keep this as a config: prelabel (.*)", capsys.readouterr().err)
     assert prelabel(*shlex.split(printed)) == 0
-    assert load_config(Path("prelabel.yaml")).detector.use == "torchvision"
+    assert load_config(Path("prelabel.yaml")).detector.use == "onnx"
     assert prelabel("run", "prelabel.yaml") == 0
     assert "already done" in capsys.readouterr().err
 
