@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -207,7 +207,9 @@ class CocoTruth:
             [self._class_names[entry["category_id"]] for _, entry in entries],
             instance=np.array(track_id, np.int64),
         )
-        return boxes, common
+        # The truth numbers its tracks as prelabel does. Boxes of equal instances would count as the same thing.
+        named = np.where(boxes.instance == "", "", np.char.add("truth ", boxes.instance))
+        return replace(boxes, instance=named), common
 
     def describe(self) -> str:
         """Returns the path, in words."""

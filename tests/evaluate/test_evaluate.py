@@ -325,6 +325,21 @@ def test_a_ground_truth_has_boxes_that_would_be_left_and_others_that_would_be_mo
     assert evaluation.thresholds["other"].suggested > 0.25
 
 
+def test_a_track_is_not_taken_for_the_true_one_of_the_same_number(tmp_path: Path):
+    write_grey_clip(tmp_path / "media" / "first.mp4", 96, 64, 12)
+    tracker = {"high_conf": 0.25, "min_peak_conf": 0.25}
+    assembly = assembly_of(tmp_path / "media", tmp_path / "out", labels={"instances": "tracks"}, tracker=tracker)
+    run(assembly)
+    there, elsewhere = (BOX[0], BOX[1], BOX[2] - BOX[0], BOX[3] - BOX[1]), (70, 50, 9, 9)
+    truth = truth_of(tmp_path / "truth.json", [(n, box, "thing") for n in range(12) for box in (elsewhere, there)], 12)
+    document = json.loads(truth.read_text())
+    for n, annotation in enumerate(document["annotations"]):
+        annotation["track_id"] = n % 2  # the number of the written track is that of the thing elsewhere
+    truth.write_text(json.dumps(document))
+    things = evaluate_run(assembly, EvaluateOptions(against=truth)).models[0].by_class["thing"]
+    assert (things.untouched, things.moved, things.added) == (12, 0, 12)
+
+
 def test_it_is_written_as_json_with_what_follows_from_the_counts(in_files: Assembly, tmp_path: Path):
     evaluation = evaluate_run(in_files, EvaluateOptions())
     evaluation.write(tmp_path / "evaluation.json")
