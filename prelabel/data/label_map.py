@@ -130,6 +130,8 @@ def build_label_map(
     ]
     if missing and unmapped == "error":
         raise OntologyError(_missing_text(missing[0], ontology, shapes))
+    if not missing and not any(objects):
+        raise OntologyError("labels.classes: ignores every class of the detector: map at least one to an object")
     if not any(objects):
         raise OntologyError(_nothing_text(class_names, ontology, shapes))
     return LabelMap(
