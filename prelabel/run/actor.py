@@ -166,7 +166,7 @@ class InferenceActor:
     def __init__(self, job: Job) -> None:
         if not job.uses_gpu:  # Ray shows all GPUs to an actor that has asked for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        os.environ["OMP_NUM_THREADS"] = str(job.num_cores)  # for the decoding process
+        os.environ["OMP_NUM_THREADS"] = str(job.num_cores)  # for torch, if it is imported, and the decoding process
         set_up_process()
         self._job = job
         self._events, self._stop = EventLog(), StopSignal()
@@ -226,9 +226,6 @@ class InferenceActor:
 
     @cached_property
     def _assembly(self) -> Assembly:
-        import torch
-
-        torch.set_num_threads(self._job.num_cores)
         job = self._job
         assembly = assemble(job.config, _plugin_folder(job), find_ontology=lambda: job.ontology)
         if job.detector is None:

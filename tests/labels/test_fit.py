@@ -126,7 +126,7 @@ def test_keypoints_of_other_names_are_mapped_by_the_config():
             "no keypoint is mapped to the point 'Left Eye' of the skeleton",
         ),
         (POSE_OFFER, {"noze": "Nose"}, "the detector has no keypoint 'noze': did you mean 'nose'"),
-        (BOXES_ONLY, {}, "none of the detector's classes .person. is mapped to an object"),
+        (BOXES_ONLY, {}, "ontology .Poses. has no object of shape bounding_box, .*: add an object there"),
     ],
 )
 def test_skeleton_that_cannot_be_filled_is_named(offer, keypoints, message):

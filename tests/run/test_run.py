@@ -449,10 +449,11 @@ def test_a_run_that_is_given_up_leaves_no_thread(folder):
             return [Detections.empty() for _ in batch.frame_indices]
 
     assembly.detection.__dict__["detector"] = StopsNow()
+    before = {*threading.enumerate()}
     gc.disable()
     try:
         assert run_whole(assembly, stop=stop).stopped
-        assert not {"fetch", "detect", "decode"} & {thread.name for thread in threading.enumerate()}
+        assert not {"fetch", "detect", "decode"} & {thread.name for thread in {*threading.enumerate()} - before}
     finally:
         gc.enable()
 

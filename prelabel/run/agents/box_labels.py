@@ -6,7 +6,6 @@ further: it returns files and the row's labels as bytes, so that the run only wr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -84,19 +83,27 @@ class BoxLabels:
 
     Attributes:
         info: size, length and frame rate of the media, as displayed.
-        read_detections: returns the detections, one row per box.
-        row: the labels as text for the row that is expected, if a worker has made them.
+        found: the detections, one row per box; or what a worker made of them, which is read only if it is needed.
     """
 
     info: VideoInfo
-    read_detections: Callable[[], VideoDetections]
-    row: ReadyRow | None = None
+    found: VideoDetections | LabelledByWorker
+
+    @property
+    def row(self) -> ReadyRow | None:
+        """The labels as text for the row that is expected, if a worker has made them."""
+        return self.found.row if isinstance(self.found, LabelledByWorker) else None
+
+    def read_detections(self) -> VideoDetections:
+        """Returns the detections, one row per box."""
+        return self.found.read_detections() if isinstance(self.found, LabelledByWorker) else self.found
 
     def change(self, label_map: LabelMap) -> RowChange:
         """Returns the change of the task's row that writes these labels."""
+        ready = self.row
 
         def write(row: LabelRow, now: datetime) -> WrittenRow:
-            written = None if self.row is None else self.row.put_on(row, self.info)
+            written = None if ready is None else ready.put_on(row, self.info)
             return written or write_detections(row, self.read_detections(), self.info, label_map, now=now)
 
         return write

@@ -159,12 +159,12 @@ class DetectionAgent:
             seconds = {"refine": time.perf_counter() - began} if makes_masks else {}
             report, facts = report_of(self.parts.label_map, task, found, filtered)
             report = replace(report, seconds=seconds)
-            labels = BoxLabels(found.raw.info, lambda: filtered.detections)
+            labels = BoxLabels(found.raw.info, filtered.detections)
         else:
             with suppress(OSError):  # a cache
                 write_bytes_atomically(self.assembly.store.labelled_path(task), found.labelled_file, durable=False)
             report, facts = found.report, found.facts
-            labels = BoxLabels(found.info, found.read_detections, found.row)
+            labels = BoxLabels(found.info, found)
         facts, router = replace(facts, metadata=metadata_of(task)), self.assembly.router
         outputs = [self.assembly.found_store.detections_path(task), self.assembly.label_path(task)]
         report = replace(
