@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,8 @@ class Refinement:
     folder: Path
     frames: FramePolicy
     batch_size: int
+    # A run makes the masks of new tasks on the thread of inference, and those of stored tasks where it saves labels.
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def refine(
         self, found: VideoDetections, rows: NDArray[np.int64], media: MediaAccess, title: str
@@ -106,7 +109,8 @@ class Refinement:
         """
         name = type(self.refiner).__name__
         try:
-            masks = [list(of_frame) for of_frame in self.refiner.refine(batch, boxes)]
+            with self._lock:
+                masks = [list(of_frame) for of_frame in self.refiner.refine(batch, boxes)]
         except PrelabelError:
             raise
         except Exception as error:

@@ -118,7 +118,8 @@ class DetectorExtras(Detector, Protocol):
 class Refiner(Protocol):
     """Makes masks from boxes.
 
-    It is called from one thread. It may have `traits`: `model` goes on record, and frames are brought to `device`.
+    Several threads may call it, but one at a time. It may have `traits`: `model` goes on record, and frames are brought
+    to `device`.
     """
 
     def refine(self, batch: FrameBatch, boxes: Sequence[NDArray[np.float32]]) -> Sequence[Sequence[Mask | None]]:

@@ -37,7 +37,7 @@ class Sam2Refiner:
     """Runs SAM 2 on whole batches of frames, with their boxes as prompts.
 
     A mask is the one that transformers' own processor and model give for the box. The weights are loaded when the first
-    frames arrive, since labels that are stored already need their sha256 only.
+    frames arrive, since stored labels need their sha256 only.
     """
 
     class Options(BaseModel):
