@@ -42,7 +42,10 @@ def resolve_hub_weights(weights: str, revision: str | None) -> Weights:
 
 
 def import_transformers(section: str) -> ModuleType:
-    """Returns the library.
+    """Returns the package transformers, without its progress bars and warnings.
+
+    Args:
+        section: of the config, for the error.
 
     Raises:
         MachineError: it is not installed.
@@ -58,7 +61,7 @@ def import_transformers(section: str) -> ModuleType:
 
 
 def model_type_of(weights: Weights) -> str:
-    """Returns the `model_type` in config.json; empty if it is no mapping."""
+    """Returns the `model_type` in config.json; empty if the file holds no mapping."""
     content = read_json(weights.path / "config.json", WeightsError)
     return str(content.get("model_type")) if isinstance(content, dict) else ""
 
@@ -133,7 +136,7 @@ def load_network(loader: Any, weights: Weights, kind: str) -> torch.nn.Module:
 
 
 def licence_of(folder: Path) -> str | None:
-    """Returns the licence that the header of the model's README states."""
+    """Returns the licence in the header of the model's README; None if there is none."""
     page = folder / "README.md"
     text = page.read_text(errors="replace") if page.is_file() else ""
     head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
@@ -154,7 +157,8 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
     """Returns the folder of a hub id, and fetches it unless it is in the hub's cache.
 
     Raises:
-        WeightsError: the model does not exist, is gated, or cannot be fetched. The message says what to do.
+        WeightsError: the model or its revision does not exist, the model is gated, or it cannot be fetched. The message
+            says what to do.
         MachineError: huggingface_hub is not installed.
     """
     try:
@@ -164,6 +168,7 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
             HfHubHTTPError,
             LocalEntryNotFoundError,
             RepositoryNotFoundError,
+            RevisionNotFoundError,
         )
     except ImportError as error:
         raise MachineError(f"weights {hub_id!r}: the hub needs transformers: install prelabel[transformers]") from error
@@ -178,5 +183,9 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
         raise WeightsError(f"weights {hub_id!r}: are gated: accept their terms on the hub and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
         raise WeightsError(f"weights {hub_id!r}: the hub has no such model, or it is private: set HF_TOKEN") from error
+    except RevisionNotFoundError as error:
+        raise WeightsError(
+            f"weights {hub_id!r}: has no revision {revision!r}: set revision to one of its commits, tags or branches"
+        ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise WeightsError(f"weights {hub_id!r}: the hub cannot be reached: fetch it {by_hand}") from error
