@@ -282,10 +282,17 @@ class Run:
 
         Raises:
             RunEndsError: every other task would fail too. The tasks that are being saved end before.
+            Exception: an error of `inferred`; here too, the tasks that are being saved end before.
         """
-        endings: list[RunEndsError] = []
-        until_the_end = takewhile(lambda _: not endings, inferred)
-        with closing(map_ahead(self._finish, until_the_end, num_workers=self._num_savers, name="save")) as results:
+        endings: list[Exception] = []
+
+        def until_the_end() -> Iterator[InferredTask[Any] | TaskResult]:
+            try:
+                yield from takewhile(lambda _: not endings, inferred)
+            except Exception as error:  # raised below; here it would lose the results that are not taken yet
+                endings.append(error)
+
+        with closing(map_ahead(self._finish, until_the_end(), num_workers=self._num_savers, name="save")) as results:
             for result in results:
                 if isinstance(result, RunEndsError):
                     endings.append(result)

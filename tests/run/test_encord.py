@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import run_config
 from prelabel.config.load import check_config
+from prelabel.encord.source import EncordSource
+from prelabel.errors import AccountError
+from prelabel.plugins.protocols import Task
 from prelabel.run.runner import Run
 from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
@@ -167,6 +171,29 @@ def test_a_run_that_ends_reports_the_tasks_that_are_being_saved(
     assert "does not know this key" in report.aborted
     assert [task.status for task in report.tasks] == ["done"]
     assert len(platform.server.world.moves) == 1
+
+
+def test_a_list_that_ends_with_an_error_loses_no_saved_task(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "_num_savers", 2)
+    list_all, is_moving = EncordSource.tasks, threading.Event()
+
+    class NoteMove:
+        def __call__(self, carry_out, stopping):
+            is_moving.set()
+            return carry_out()
+
+    def list_one_page(source: EncordSource) -> Iterator[Task]:
+        yield from list_all(source)
+        assert is_moving.wait(120)
+        raise AccountError("the next page cannot be read")
+
+    platform.server.faults.add("act_on_tasks", NoteMove())
+    monkeypatch.setattr(EncordSource, "tasks", list_one_page)
+    report = run(platform, tmp_path, fetch_workers=1)
+    assert report.aborted == "the next page cannot be read"
+    assert [task.status for task in report.tasks] == ["done"]
 
 
 def test_project_that_is_paused_under_way_ends_the_run_and_sets_nothing_aside(
