@@ -135,7 +135,7 @@ class RemoteSource(ListedFiles):
                 yield self._task_of(each)
 
     def _task_of(self, file: BucketFile) -> RemoteTask:
-        return RemoteTask(file, self._title_of(file.address), f"{file.num_bytes}:{file.modified_ns}", self._cache)
+        return RemoteTask(file, self._title_of(file.address), f"{file.num_bytes}:{file.modified_seconds}", self._cache)
 
     def _title_of(self, address: Address) -> str:
         title = _place(address).removeprefix(self._root).lstrip("/")

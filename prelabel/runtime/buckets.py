@@ -164,12 +164,12 @@ class BucketFile:
     Attributes:
         address: of the object.
         num_bytes: its size when it was listed.
-        modified_ns: when it was written last, in nanoseconds since 1970.
+        modified_seconds: when it was written last, in whole seconds since 1970.
     """
 
     address: Address
     num_bytes: int
-    modified_ns: int
+    modified_seconds: int
 
     @property
     def suffix(self) -> str:
@@ -236,7 +236,7 @@ def find_object(address: Address, failure: type[PrelabelError] | None = None) ->
     with _explained(address, failure or AccountError, failure or OutageError):
         storage, path = _opened(address)
         info = storage.get_file_info(path)
-    return BucketFile(address, info.size, info.mtime_ns) if info.type == FileType.File else None
+    return _file_of(address, info) if info.type == FileType.File else None
 
 
 def list_objects(address: Address, *, recursive: bool) -> Iterator[BucketFile]:
@@ -260,7 +260,12 @@ def list_objects(address: Address, *, recursive: bool) -> Iterator[BucketFile]:
     found.sort(key=lambda info: info.path)
     for info in found:
         if info.type == FileType.File:
-            yield BucketFile(address.at(info.path.partition("/")[2]), info.size, info.mtime_ns)
+            yield _file_of(address.at(info.path.partition("/")[2]), info)
+
+
+def _file_of(address: Address, info: fs.FileInfo) -> BucketFile:
+    # A list of MinIO or Ceph tells fractions of a second; what they tell of one object is in whole seconds.
+    return BucketFile(address, info.size, info.mtime_ns // 1_000_000_000)
 
 
 def upload(path: Path, address: Address, failure: type[PrelabelError]) -> None:

@@ -135,6 +135,22 @@ def test_an_object_that_has_changed_is_not_taken_for_the_listed_one(s3: BucketSe
         file.download(tmp_path / "a.mp4", "a.mp4", AT_ONCE)
 
 
+def test_fractions_of_a_second_that_only_a_list_tells_are_no_change(s3: BucketServer, tmp_path: Path) -> None:
+    s3.put("v/a.mp4")
+
+    def list_fractions(environ: dict) -> tuple[str, bytes] | None:
+        if "list-type=2" not in environ["QUERY_STRING"]:
+            return None
+        listed = b"".join(s3._moto(environ, lambda *_: None))
+        assert b".000Z" in listed
+        return "200 OK", listed.replace(b".000Z", b".123Z")
+
+    s3.faults.append(list_fractions)
+    (file,) = list_objects(address("s3://videos/v"), recursive=True)
+    assert file == found("s3://videos/v/a.mp4")
+    file.download(tmp_path / "a.mp4", "a.mp4", AT_ONCE)
+
+
 @pytest.mark.parametrize("num_bytes", [0, 10, 12_000_000])
 def test_an_upload_arrives_whole(num_bytes: int, s3: BucketServer, tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_bytes(b"x" * num_bytes)
