@@ -141,7 +141,9 @@ class BatchRunner:
             return None
         except TaskError as error:
             raise type(error)(f"{where}: {error}") from error
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # `sys.exit` and panics of Rust code are no Exceptions, and would end the thread
             if _is_out_of_memory(error):
                 return None
             raise DetectError(f"{where}: the detector raised {type(error).__name__}: {error}") from error
@@ -195,7 +197,7 @@ def _listed(found: object) -> list[Detections]:
     return list(found)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # without it, the error is not torch's
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 

@@ -113,6 +113,15 @@ def test_an_error_names_the_frames_whenever_it_comes():
             list(BatchRunner(Fails(late=late)).run(numbered(4, 2), "clip.mp4"))
 
 
+def test_a_detector_that_exits_fails_its_video_and_not_the_thread():
+    class Exits(Ahead):
+        def detect(self, batch):
+            raise SystemExit(3)
+
+    with pytest.raises(DetectError, match=r"frames 0 to 1: the detector raised SystemExit: 3"):
+        list(BatchRunner(Exits()).run(numbered(4, 2), "clip.mp4"))
+
+
 @pytest.mark.parametrize(
     ("found", "complaint"),
     [
