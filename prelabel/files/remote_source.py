@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from urllib.parse import unquote
 import requests
 
 from prelabel.data.frames import FileLink, Media, MediaLocation
-from prelabel.errors import AccountError, OutageError
+from prelabel.errors import AccountError, ConfigError, OutageError
 from prelabel.files.listed_files import ListedFiles
 from prelabel.files.media_files import kind_to_read, suffix_kind
 from prelabel.plugins.protocols import Task
@@ -97,8 +98,18 @@ class RemoteSource(ListedFiles):
             output: the address to which runs upload; None if their files stay on this machine.
             cache: holds the files that are in use.
             fetch_workers: number of files that are downloaded at the same time.
+
+        Raises:
+            ConfigError: two links would give tasks of the same name.
         """
         super().__init__(addresses)
+        links = Counter(_place(address) for address in {*addresses} if address.is_link)
+        if twice := [place for place, num in links.items() if num > 1]:
+            name = twice[0].partition("/")[2]
+            raise ConfigError(
+                f"source.path: several links have the path {name}, and differ only behind the `?`: "
+                "their tasks would have the same name. Run each link with its own source.output"
+            )
         self._root = os.path.commonpath([_place(_root_of(address)) for address in addresses])
         self._output, self._cache, self.fetch_workers = output, cache, fetch_workers
 

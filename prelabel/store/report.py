@@ -134,7 +134,7 @@ class WorkerReport:
         device: the model's device, such as `cuda:0`.
         tasks: number of tasks that it inferred.
         frames: number of frames that it inferred.
-        busy: share of the run's time in which it had a task in hand. If it is low, the run did not give out tasks fast
+        busy: share of the run's time in which it had a task. If it is low, the run did not give out tasks fast
             enough, or there were too few.
     """
 

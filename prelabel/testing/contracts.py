@@ -367,7 +367,7 @@ def check_tracker(make_tracker: Callable[[VideoInfo], Tracker | ShotTracker]) ->
         for which, tracker in (("first", first), ("second", second)):
             ids = _track(tracker, {frame_index: found})[frame_index]
             assert np.array_equal(ids, alone[frame_index]), (
-                f"update: frame {frame_index}: the {which} of two trackers used beside each other got {ids.tolist()}, "
+                f"update: frame {frame_index}: the {which} of two trackers run together got {ids.tolist()}, "
                 f"one used alone {alone[frame_index].tolist()}: a fresh tracker remembers nothing, and shares nothing"
             )
     _track(make_tracker(info), nothing)

@@ -67,6 +67,15 @@ def test_a_key_that_pyarrow_cannot_open_is_left_out(s3: BucketServer, tmp_path: 
     assert waiting.describe() == "1 file at s3://videos/v; 1 other file left out (1 .mp4)"
 
 
+def test_links_whose_tasks_would_have_the_same_name_are_refused(tmp_path: Path) -> None:
+    links = [f"https://host/download?id=secret-{number}" for number in (1, 2)]
+    with pytest.raises(
+        ConfigError, match="several links have the path host/download, and differ only behind"
+    ) as caught:
+        source(links, tmp_path)
+    assert "secret" not in str(caught.value)
+
+
 def test_files_of_earlier_runs_are_no_media(filled: BucketServer, tmp_path: Path) -> None:
     for key in ("v/out/b.preview.mp4", "v/out/b.labels.json", "v/b.preview.jpg"):
         filled.put(key)
