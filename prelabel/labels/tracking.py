@@ -55,8 +55,8 @@ def track_detections(
 
     `track_id` counts from 1 by first appearance.
 
-    The steps are: link boxes, merge duplicates, drop short and unsure tracks, vote for a class, smooth,
-    fill in short gaps, keep few boxes. `linking` decides which of these steps run.
+    The steps are: link boxes, merge duplicates, drop short and unsure tracks, vote for a class, smooth, fill in short
+    gaps, keep few boxes. `linking` decides which of these steps run.
 
     A detection with a mask or other geometry is neither smoothed nor filled in, since its geometry fits its own frame
     only. A box keeps its measured confidence even if its track gets another class. Filled-in boxes are marked and have

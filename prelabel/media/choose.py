@@ -159,7 +159,7 @@ def _gpu_reader(index: VideoIndex, gpu: str, machine: MachineFacts) -> ReaderCho
     no_decord = machine.no_decord or decord.refuse(index, on_gpu=True)
     if no_decord is None:
         return ReaderChoice("decord", gpu, f"decord decodes {index.codec} on the GPU.")
-    no_torchcodec = machine.no_torchcodec or torchcodec.refuse(index, on_gpu=True) or _no_nvdec(index)
+    no_torchcodec = machine.no_torchcodec or torchcodec.refuse(index, on_gpu=True) or _not_in_hardware(index)
     if no_torchcodec is None:
         return ReaderChoice("torchcodec", gpu, f"torchcodec decodes on the GPU; decord does not: {no_decord}.")
     no_nvdec = machine.no_nvdec or nvdec.refuse(index)
@@ -228,7 +228,8 @@ NVDEC_FORMATS = {
 }
 
 
-def _no_nvdec(index: VideoIndex) -> str | None:
+def _not_in_hardware(index: VideoIndex) -> str | None:
+    """Returns why the GPU's hardware does not decode a file; None if it does."""
     if index.pixel_format in NVDEC_FORMATS.get(index.codec, ()):
         return None
     return f"the GPU does not decode {index.codec} with pixels of {index.pixel_format}"

@@ -86,7 +86,7 @@ def times_tell_frames(
 
 
 def _times_ignore_order(stream: VideoStream, times: NDArray[np.int64]) -> bool:
-    """Returns whether the times rise in stored order although the decoder reorders: somebody took them for others."""
+    """Returns whether the times rise in stored order although the decoder reorders: they are decoding times."""
     num_back = np.count_nonzero((np.diff(times[:, 0]) == 0) & (np.diff(times[:, 1]) < 0))
     return bool(stream.codec_context.has_b_frames) and num_back == 0
 

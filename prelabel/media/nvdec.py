@@ -69,9 +69,8 @@ def refuse(index: VideoIndex) -> str | None:
         f"its colours are {index.color_space}": index.color_space not in RED_AND_BLUE,
         "its width or height is odd": any(side % 2 for side in index.coded_size),
         "it is interlaced": index.is_interlaced,
-        "its packets carry no times": not index.has_timestamps,
+        "its times do not tell its frames, which had to be counted": index.is_counted,
         "its clock is reset": bool((np.diff(index.pts) <= 0).any()),
-        "its frames had to be counted": index.is_counted,
         "it is cut off at its end": index.num_present < index.info.num_frames,
         "it holds frames that are not shown": index.has_unshown_packets,
         "an edit list leaves out or repeats frames inside": index.is_edited_inside,
@@ -307,7 +306,7 @@ def _payloads(index: VideoIndex, start: int) -> Generator[tuple[bytes, int], Non
     filter_name = CODECS[index.codec][1]
     with closing(packets_from(index.path, start, int(index.pts[start]))) as packets:
         for packet in packets:
-            assert packet.pts is not None  # `refuse` checks that packets carry times
+            assert packet.pts is not None  # `refuse` checks that times tell the frames
             number = int(np.searchsorted(index.pts, packet.pts))
             if filter_name is not None and add_start_codes is None:
                 add_start_codes = BitStreamFilterContext(filter_name, packet.stream)

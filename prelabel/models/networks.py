@@ -1,4 +1,4 @@
-"""Devices, state dicts and replicas of torch networks, and shared code for torchvision's builders."""
+"""State dicts and replicas of torch networks, and shared code for torchvision's builders."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def import_torchvision(section: Section) -> ModuleType:
         from torchvision import models
     except (ImportError, RuntimeError) as error:
         raise MachineError(
-            f"{section} 'torchvision': cannot be imported beside torch {torch.__version__}: {error}. "
+            f"{section} 'torchvision': cannot be imported with torch {torch.__version__}: {error}. "
             "Install torchvision of the same release and the same build (CUDA or CPU) as torch"
         ) from error
     module: ModuleType = models

@@ -35,7 +35,7 @@ class ModelCard(BaseModel):
         url: address of the published file.
         licence: SPDX identifier of the weights' licence.
         use: the detector or classifier that loads the weights.
-        format: form of an ONNX graph's outputs, as in `detector.format`; None: as they show.
+        format: form of an ONNX graph's outputs, as in `detector.format`; None: found from the outputs.
         classes: names by class id; None if the weights have their own.
         builder: torchvision's function that builds the network.
         builder_args: keyword arguments for the builder.
@@ -285,8 +285,10 @@ def _from_card(card: ModelCard, folders: Sequence[Path]) -> Weights:
         return Weights(path=path, sha256=found, name=card.name, card=card)
     difference = f"{path}: sha256 is {found}, the card '{card.name}' says {card.sha256}"
     if placed is None:
-        raise WeightsError(f"{difference}: what was fetched has changed since: remove it, and it is fetched anew")
-    _log.warning("%s: not the published weights; used all the same, and kept on record by this sha256", difference)
+        raise WeightsError(
+            f"{difference}: the file has changed since it was fetched: remove it, and the run fetches it again"
+        )
+    _log.warning("%s: these are not the published weights: the run uses them and records this sha256", difference)
     return Weights(path=path, sha256=found, name=card.name, card=card)
 
 

@@ -105,7 +105,7 @@ def test_nvdec_reads_most_kinds_of_h264_and_hevc(clip: BuildClip):
         ("h264 10-bit", "its pixels are yuv420p10le"),
         ("h264 interlaced", "it is interlaced"),
         ("h264 edit list", "it holds frames that are not shown"),
-        ("h264 raw", "its packets carry no times"),
+        ("h264 raw", "its times do not tell its frames, which had to be counted"),
         ("h264 joined TS", "its clock is reset"),
         ("av1", "its codec is av1"),
     ],

@@ -157,7 +157,7 @@ def _image_of(path: Path, inputs: Sequence[GraphInput]) -> GraphInput:
     if len(images) != 1:
         names = ", ".join(each.name for each in inputs) or "none"
         raise WeightsError(
-            f"{path}: the graph's inputs are {names}: expected one for the image, and besides it only {SIZES_INPUT} "
+            f"{path}: the graph's inputs are {names}: expected one for the image, and otherwise only {SIZES_INPUT} "
             f"(width and height) or {MASK_INPUT}: export the model with these"
         )
     (image,) = images

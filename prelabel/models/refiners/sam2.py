@@ -87,13 +87,16 @@ class Sam2Refiner:
             DeviceMemoryError: the batch does not fit into the device's memory.
         """
         processor, network = self._loaded
-        frames = batch.data.to(self._device).permute(0, 3, 1, 2)
-        inputs = processor.image_processor(images=list(frames), input_data_format="channels_first", return_tensors="pt")
+        height, width = batch.shape[1:3]
         try:
             with torch.inference_mode():
+                frames = batch.data.to(self._device).permute(0, 3, 1, 2)
+                inputs = processor.image_processor(
+                    images=list(frames), input_data_format="channels_first", return_tensors="pt"
+                )
                 levels = network.get_image_embeddings(inputs["pixel_values"].to(self._device))
                 return [
-                    self._masks([level[place, None] for level in levels], of_frame, tuple(frames.shape[2:]))
+                    self._masks([level[place, None] for level in levels], of_frame, (height, width))
                     for place, of_frame in enumerate(boxes)
                 ]
         except torch.OutOfMemoryError as error:
