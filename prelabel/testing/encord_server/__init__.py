@@ -7,14 +7,14 @@
         ...
         assert project.row(task.data).objects()
 
-Written from the API as the SDK uses it. Look at `server.world` for what the platform would hold (label rows, tasks,
-saves, moves, links, downloads), at `server.calls` for what was asked, and inject faults with `server.faults`.
+The server was written from the API as the SDK uses it. `server.world` has what the platform would hold: label rows,
+tasks, saves, moves, links, downloads. `server.calls` has the requests, and `server.faults` injects faults.
 
-Nothing public says how the platform behaves in these cases; the server does this:
+No public document says how the platform behaves in these cases. The server does this:
 
 - task pages have 50 tasks and offset tokens (`Settings`), which skip tasks when earlier ones leave the stage;
 - a task keeps its uuid when it moves, and joins the end of the next stage's queue;
-- a branch that is asked for lists an uninitialised row, and creating that row makes the branch;
+- a request for a branch that does not exist lists an uninitialised row, and creating that row makes the branch;
 - a save is stored wherever its task is; of several rows in one request all are stored or none;
 - NaN in a body is INVALID_ARGUMENTS_ERROR; a box outside the image, a confidence outside 0 to 1, a wrong shape and
   an object twice on a frame make a row invalid, or CORRUPTED_LABEL_ERROR when the caller asks for validation;

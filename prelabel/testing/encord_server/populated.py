@@ -36,7 +36,7 @@ class Platform:
         return cls(server, project, clip, client, client.get_project(project.uuid))
 
     def add_clips(self, count: int) -> list[DataUnit]:
-        """Further tasks at the agent stage, for the same file under the titles `0.mp4`, `1.mp4` and so on."""
+        """Adds tasks at the agent stage, for the same file under the titles `0.mp4`, `1.mp4` and so on."""
         assert self.clip.item.path is not None
         world, facts = self.server.world, self.clip.item.facts
         clips = [world.add_video(self.clip.item.path, title=f"{number}.mp4", facts=facts) for number in range(count)]
@@ -51,11 +51,11 @@ class Platform:
         return self.sdk.workflow.get_stage(name=AGENT, type_=AgentStage)
 
     def task(self) -> AgentTask:
-        """The first task at the agent stage."""
+        """Returns the first task at the agent stage."""
         return next(iter(self.stage.get_tasks()))
 
     def row(self, branch: str = "main") -> LabelRowV2:
-        """The clip's label row, as listed just now."""
+        """Returns the clip's label row, as the server lists it now."""
         (row,) = self.sdk.list_label_rows_v2(data_hashes=[self.clip.data_hash], branch_name=branch)
         return row
 
@@ -65,11 +65,11 @@ class Platform:
         return row
 
     def item(self) -> SdkStorageItem:
-        """The clip's storage item, with a fresh link."""
+        """Returns the clip's storage item, with a new link."""
         return self.client.get_storage_item(self.clip.item.uuid, sign_url=True)
 
     def box(self, frames: list[int], name: str = "Pedestrian") -> ObjectInstance:
-        """A box of confidence 0.875 on these frames, not yet on any row."""
+        """Returns a box of confidence 0.875 on these frames, not yet on any row."""
         from encord.objects import Object
         from encord.objects.coordinates import BoundingBoxCoordinates
 
@@ -79,7 +79,7 @@ class Platform:
         return instance
 
     def wet_weather(self) -> ClassificationInstance:
-        """A classification on the first frame, not yet on any row."""
+        """Returns a classification on the first frame, not yet on any row."""
         from encord.objects import Classification
 
         weather = self.sdk.ontology_structure.get_child_by_title("Weather", type_=Classification)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class MediaFacts:
-    """Pictures have one frame; `width` and `height` are pixels as displayed."""
+    """Facts of a media file. An image has one frame; `width` and `height` are in pixels of the displayed frame."""
 
     width: int | None = None
     height: int | None = None
@@ -19,7 +19,7 @@ class MediaFacts:
 
 
 def probe_video(path: Path) -> MediaFacts:
-    """Facts of a video, with its frames counted one by one.
+    """Returns the facts of a video, with its frames counted one by one.
 
     Frames are decoded, not read from the header: edit lists and damaged tails make the two differ.
     """
