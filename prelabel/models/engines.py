@@ -73,11 +73,13 @@ def built_engine(key: EngineKey, build: Callable[[Path], None]) -> Path:
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}."[:100], dir=folder.parent))
     try:
         build(unfinished)
+        if _is_built(folder, key):  # another process was faster, and may be reading its engine now
+            return folder
         (unfinished / _KEY_FILE).write_text(json.dumps(asdict(key), indent=2), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         try:
             unfinished.rename(folder)
-        except OSError:  # another process was faster
+        except OSError:  # another process was faster by a moment
             if not _is_built(folder, key):
                 raise
     finally:

@@ -159,6 +159,19 @@ def test_a_stale_engine_is_replaced(tmp_path, monkeypatch, change):
     assert [path.name for path in fresh.parent.iterdir()] == [fresh.name]
 
 
+def test_an_engine_that_another_process_has_built_meanwhile_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def build(folder: Path) -> None:
+        built_engine(KEY, lambda other: (other / "graph").write_text("of the other process"))
+        (folder / "graph").write_text("of this process")
+
+    built = built_engine(KEY, build)
+
+    assert (built / "graph").read_text() == "of the other process"
+    assert [path.name for path in built.parent.iterdir()] == [built.name]
+
+
 def test_engines_of_other_devices_and_precisions_are_kept_beside(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     keys = [KEY, replace(KEY, device="Other GPU"), replace(KEY, precision="float16")]
