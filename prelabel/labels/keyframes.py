@@ -112,7 +112,7 @@ def fit_locally(at: NDArray[np.float64], values: NDArray[np.float64], sigma: flo
 MAX_SPAN = 300
 """Most boxes from one kept box to the next. It bounds the work, and keeps at most a third of a percent more boxes."""
 COARSE_STEP = 16
-"""Where there is much to check, lines are checked at every such box first."""
+"""Many long lines are checked at every 16th box first, and only those that pass at every box."""
 
 
 def select_keyframes(frame_index: NDArray[np.int64], xyxy: NDArray[np.float32], min_iou: float) -> NDArray[np.int64]:
@@ -173,7 +173,7 @@ def line_holds(
     if not len(ends):
         return np.zeros(0, np.bool_)
     all_hold = np.ones(len(ends), np.bool_)
-    # Of many long lines, most fail already at one of few boxes.
+    # Most of many long lines fail at one of a few boxes already.
     is_much = len(ends) * (ends[-1] - row) > COARSE_STEP**3
     for step in (COARSE_STEP, 1) if is_much else (1,):
         open_ends = ends[all_hold]

@@ -1,4 +1,4 @@
-"""What the bits of H.264 and HEVC packets tell: which frames decode alone, and whether frames were lost."""
+"""Reads from H.264 and HEVC packets which frames decode alone, and whether frames were lost."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _frame_num_bits(extradata: bytes | None) -> int:
 
 
 def _read_frame_num_bits(parameters: bytes) -> int:
-    """Returns `log2_max_frame_num` of a sequence parameter set (7.3.2.1.1); 0 for one that is too rare to be parsed."""
+    """Returns `log2_max_frame_num` of a sequence parameter set (7.3.2.1.1); 0 for a rare kind that is not read."""
     if len(parameters) < 5:
         return 0
     rest = _bits(parameters[4:])

@@ -24,8 +24,8 @@ _Result = TypeVar("_Result")
 def _core() -> Any:
     """Returns the only `openvino.Core` of this process, which lives as long as the process.
 
-    The CPU plugin of a Core (OpenVINO 2026.4) gives its thread an alternative signal stack, and puts the one from
-    before back when it is destroyed. If two Cores are not destroyed in reverse order, the thread is left with a stack
+    The CPU plugin of a Core (OpenVINO 2026.4) gives its thread an alternative signal stack, and restores the earlier
+    one when the Core is destroyed. If two Cores are not destroyed in reverse order, the thread is left with a stack
     that is gone, and the next signal, such as Ctrl-C, ends the process with a segmentation fault.
     """
     import openvino
@@ -93,7 +93,7 @@ class OpenVinoSession:
 
 
 class PixelSession:
-    """Runs a network on pixels. Parts of a batch, and the next batch, run at the same time. For one thread.
+    """Runs a network on pixels. Parts of a batch, and the next batch, run at the same time. Call it from one thread.
 
     Cores that share a layer wait for each other at its end. Cores that each compute their own frames do not.
 

@@ -178,9 +178,9 @@ class Tracker(Protocol):
 
 @runtime_checkable
 class ShotTracker(Protocol):
-    """Links the boxes of one shot into tracks, and gets them all at once.
+    """Links the boxes of one shot into tracks. It gets all boxes of the shot at once.
 
-    It is built and called as a `Tracker` is, apart from its method.
+    It is built as a `Tracker` is, and has `link` instead of `update`.
     """
 
     def link(self, detections: VideoDetections) -> NDArray[np.int64]:

@@ -1,10 +1,10 @@
-"""Links the boxes of a whole shot: what is clear to tracklets, then these to tracks by their motion.
+"""Links the boxes of a shot in two steps: clear links make tracklets, then motion links tracklets to tracks.
 
-Labels are made when all boxes of a video are known. So, unlike a tracker of live video, this one also looks at what
-follows: it bridges a gap only if the motion before it and the motion after it both fit.
+Labels are made when all boxes of a video are known. So this tracker can look ahead, which a tracker of live video
+cannot: it bridges a gap only if the motion before it and the motion after it both fit.
 
-The two levels, and links only without a rival on the first, are those of Huang, Wu and Nevatia (ECCV 2008,
-https://doi.org/10.1007/978-3-540-88688-4_58). The overlap is that of enlarged boxes (C-BIoU: Yang et al., WACV 2023,
+The two steps come from Huang, Wu and Nevatia (ECCV 2008, https://doi.org/10.1007/978-3-540-88688-4_58); as there, the
+first one links only boxes without a rival. Overlaps are those of enlarged boxes (C-BIoU: Yang et al., WACV 2023,
 https://arxiv.org/abs/2211.14317).
 """
 
@@ -90,7 +90,7 @@ class _Ends:
     velocity: NDArray[np.float64]
 
     def after(self, number: NDArray[np.int64], num_frames: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Returns where some ends are expected, (K, 4), so many frames later; earlier if negative."""
+        """Returns where some ends are expected `num_frames` later, (K, 4); a negative number means earlier."""
         return self.xyxy[number] + np.tile(self.velocity[number] * num_frames[:, None], 2)
 
 
@@ -197,7 +197,7 @@ class _Chains:
         mean_at = (weight * at).sum(axis=1, keepdims=True)
         away = weight * (at - mean_at)
         spread = (away * (at - mean_at)).sum(axis=1)
-        moves = near[:, 2] >= 0  # two boxes tell little of a velocity
+        moves = near[:, 2] >= 0  # two boxes give no reliable velocity
         velocity = (away[..., None] * centres).sum(axis=1) / np.where(moves, spread, np.inf)[:, None]
         centre = np.where(moves[:, None], centre - velocity * mean_at, centres[:, 0])
         return _Ends(rows, np.concatenate([centre - size / 2, centre + size / 2], axis=1), velocity)
