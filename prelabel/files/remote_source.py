@@ -133,7 +133,7 @@ class RemoteSource(ListedFiles):
         if named is not None:
             yield self._task_of(named)
             return
-        top, pattern = _split_glob(address)
+        top, pattern = (address, []) if _is_folder(address) else _split_glob(address)
         for each in list_objects(top, recursive=len(pattern) != 1):
             parts = each.address.key.removeprefix(f"{top.key}/" if top.key else "").split("/")
             if any(part.startswith(".") for part in parts) or not _matches(parts, pattern or ["**"]):
@@ -160,6 +160,12 @@ class RemoteSource(ListedFiles):
         if not place.startswith(f"{output}/") or not f"{output}/".startswith(f"{self._root}/"):
             return False
         return output != self._root or place.endswith(PREVIEW_SUFFIXES)
+
+
+def _is_folder(address: Address) -> bool:
+    """Returns whether objects are below a key that could also be a glob because of its brackets."""
+    could_be_both = "[" in address.key and not set("*?") & set(address.key)
+    return could_be_both and next(list_objects(address, recursive=True), None) is not None
 
 
 def _find_link(address: Address) -> tuple[FileLink, str]:

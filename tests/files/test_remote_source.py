@@ -54,6 +54,14 @@ def test_a_key_a_part_or_a_glob_names_objects(path, wanted, filled: BucketServer
     assert titles(source(path, tmp_path)) == wanted
 
 
+def test_brackets_of_a_key_are_no_glob_if_something_is_below_it(s3: BucketServer, tmp_path: Path) -> None:
+    for key in ("v/day [1]/a.mp4", "v/day 1/b.mp4"):
+        s3.put(key)
+    assert titles(source("s3://videos/v/day [1]", tmp_path)) == ["day [1]/a.mp4"]
+    assert titles(source("s3://videos/v/day [1]/*.mp4", tmp_path)) == ["day 1/b.mp4"]
+    assert titles(source("s3://videos/v/day [12]/*.mp4", tmp_path)) == ["day 1/b.mp4"]
+
+
 def test_what_is_left_out_is_said(filled: BucketServer, tmp_path: Path) -> None:
     waiting = source("s3://videos/v", tmp_path)
     assert waiting.describe() == "4 files at s3://videos/v; 2 other files left out (1 .txt, 1 .heic)"
