@@ -304,6 +304,8 @@ def build_master(folder: Path, encoder: str) -> Path | None:
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(FPS), "-i", "-"]
     options = ENCODERS[encoder].split()
     options += [] if "-pix_fmt" in options else ["-pix_fmt", "yuv420p"]
+    # libvpx spins while it waits for its other threads: on a busy machine an encoder of these small frames never ended.
+    options += [] if "-threads" in options else ["-threads", "1"]
     # Not every container takes every codec, and Matroska loses a rotation.
     for suffix in ("mov", "mkv", "nut") if encoder in ("prores", "h264-turned") else ("mkv", "nut", "avi"):
         master = folder / f"{encoder}_master.{suffix}"
