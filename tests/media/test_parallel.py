@@ -40,8 +40,9 @@ READERS = {"pyav": PyAVReader, "decord": DecordReader, "torchcodec": TorchCodecR
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
+    before = {*threading.enumerate()}
     yield
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("session")] == []
+    assert [thread.name for thread in {*threading.enumerate()} - before if thread.name.startswith("session")] == []
 
 
 @pytest.fixture(scope="module")
