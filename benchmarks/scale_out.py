@@ -35,7 +35,7 @@ import yaml
 from prelabel import Detections, ModelTraits
 from prelabel.assembly.assemble import assemble
 from prelabel.assembly.detectors import LiveDetector
-from prelabel.assembly.stored import ReplayDetector
+from prelabel.assembly.stored_detector import ReplayDetector
 from prelabel.config.load import check_config
 from prelabel.config.sections import Config
 from prelabel.data.detections import concatenate

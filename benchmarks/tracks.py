@@ -34,7 +34,7 @@ from trackers.eval import evaluate_mot_sequences
 
 from models.scenes import SceneSpec, render_frames, write_clip
 from prelabel.assembly.assemble import assemble
-from prelabel.assembly.stored import stored_entries
+from prelabel.assembly.stored_detector import stored_entries
 from prelabel.config.load import check_config
 from prelabel.config.sections import TrackerSection
 from prelabel.data.boxes import clip_boxes, iou_matrix

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prelabel.assembly.classifier_parts import ClassifierParts, FunctionParts
 from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.assembly.detectors import LiveDetector
-from prelabel.assembly.stored import StoredDetector
+from prelabel.assembly.stored_detector import StoredDetector
 from prelabel.config.base import make_router
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.config.sections import Config

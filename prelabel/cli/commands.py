@@ -42,7 +42,7 @@ from prelabel.config.sections import Config
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
 from prelabel.files.media_files import media_kind
 from prelabel.plugins.load import load_plugin
-from prelabel.run.agents.agent import make_agent
+from prelabel.run.agents.make import make_agent
 from prelabel.run.checks import prepare_stages, run_checks
 from prelabel.run.finished import OnlyFailed, RetryBackoff, TaskFilter, every_task
 from prelabel.run.passes import run_passes

@@ -19,10 +19,10 @@ from prelabel.assembly.stored import (
     check_classes,
     distinct_titles,
     load_labelled,
-    stored_entries,
     stored_videos,
     unlabelled_detections,
 )
+from prelabel.assembly.stored_detector import stored_entries
 from prelabel.config.fingerprints import config_fingerprint
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import VideoInfo

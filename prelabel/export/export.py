@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import NEXT_STEP, distinct_titles, load_detections, stored_entries, stored_videos
+from prelabel.assembly.stored import distinct_titles, load_detections, stored_videos
+from prelabel.assembly.stored_detector import NEXT_STEP, stored_entries
 from prelabel.data.frames import FrameBatch, Media
 from prelabel.data.geometry import GeometryKind
 from prelabel.data.label_map import LabelledVideo

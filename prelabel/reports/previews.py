@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from prelabel.assembly.assemble import Assembly
-from prelabel.assembly.stored import NEXT_STEP, labelled_video, load_detections, stored_entries
+from prelabel.assembly.stored import labelled_video, load_detections
+from prelabel.assembly.stored_detector import NEXT_STEP, stored_entries
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.data.label_map import LabelledVideo

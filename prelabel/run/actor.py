@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from prelabel.assembly.assemble import Assembly, assemble
-from prelabel.assembly.stored import KnownDetector
+from prelabel.assembly.stored_detector import KnownDetector
 from prelabel.config.sections import Config
 from prelabel.data.frames import FileLink, Media, MediaKind
 from prelabel.data.ontology import Ontology
@@ -27,8 +27,9 @@ from prelabel.errors import FetchError, LinkExpiredError
 from prelabel.files.media_files import kind_to_read
 from prelabel.plugins.protocols import Classifier, Detector
 from prelabel.plugins.traits import ModelTraits, traits_of, usage_of, warnings_of
-from prelabel.run.agents.agent import Agent, make_agent
+from prelabel.run.agents.agent import Agent
 from prelabel.run.agents.box_labels import Detected, label_in_worker
+from prelabel.run.agents.make import make_agent
 from prelabel.run.work import Failure, InferredTask, TaskResult, Work
 from prelabel.run.worker import Worker
 from prelabel.runtime.buckets import BucketFile

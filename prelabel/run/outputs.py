@@ -12,7 +12,7 @@ from pathlib import Path
 from prelabel.assembly.assemble import Assembly
 from prelabel.errors import PrelabelError
 from prelabel.evaluate.coco import score_coco
-from prelabel.run.agents.agent import make_agent
+from prelabel.run.agents.make import make_agent
 from prelabel.runtime.files import PREVIEW_SUFFIXES, write_text_atomically
 from prelabel.runtime.progress import Progress
 from prelabel.runtime.redact import redact

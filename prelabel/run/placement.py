@@ -15,7 +15,7 @@ from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.plugins.protocols import Classifier, Detector
 from prelabel.plugins.traits import ModelTraits
-from prelabel.run.agents.agent import make_agent
+from prelabel.run.agents.make import make_agent
 from prelabel.run.ray_cluster import check_answers, require_ray
 from prelabel.run.workers import RayWorkers
 

@@ -18,8 +18,9 @@ from prelabel.data.frames import MediaLocation
 from prelabel.errors import AccountError, OntologyError
 from prelabel.plugins.protocols import Task
 from prelabel.plugins.traits import usage_of, usage_warnings
-from prelabel.run.agents.agent import Agent, make_agent
+from prelabel.run.agents.agent import Agent
 from prelabel.run.agents.box_labels import Detected
+from prelabel.run.agents.make import make_agent
 from prelabel.run.finished import LONGEST_WAIT_SECONDS, FinishedTasks, KnownReport, TaskFilter, TaskRecords, every_task
 from prelabel.run.saving import RunEndsError, Saver, emit_task_end
 from prelabel.run.work import CachedTask, Failure, InferredTask, TaskResult, Work

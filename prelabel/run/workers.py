@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from prelabel.assembly.stored import KnownDetector
+from prelabel.assembly.stored_detector import KnownDetector
 from prelabel.config.sections import Config
 from prelabel.data.ontology import Ontology
 from prelabel.files.folder_source import FolderSection

@@ -17,7 +17,7 @@ from prelabel.config.load import check_config
 from prelabel.config.sections import Config
 from prelabel.data.frames import Media, MediaLocation
 from prelabel.errors import AccountError, DetectError, OutageError, TakenError
-from prelabel.run.agents.agent import make_agent
+from prelabel.run.agents.make import make_agent
 from prelabel.run.work import Failure, FetchedTask, InferredTask, Work
 from tests.kept import write_grey_clip
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from prelabel.plugins.protocols import ModelRecord, Task
 from prelabel.run.work import FetchedTask, Found, InferredTask, LabelledTask, Labels
-from prelabel.runtime.interrupts import StopSignal
-from prelabel.runtime.progress import NullProgress, Progress
 from prelabel.store.ledger import Step
 from prelabel.store.report import RunReport
-
-if TYPE_CHECKING:
-    from prelabel.assembly.assemble import Assembly
 
 
 class Agent(Protocol[Found, Labels]):
@@ -116,21 +111,3 @@ class Agent(Protocol[Found, Labels]):
 
     def write_summary(self, path: Path, report: RunReport) -> None:
         """Writes the file about all tasks."""
-
-
-def make_agent(assembly: Assembly, progress: Progress | None = None, stop: StopSignal | None = None) -> Agent[Any, Any]:
-    """Returns the agent that the config selects."""
-    progress, stop = progress or NullProgress(), stop or StopSignal()
-    match assembly.config.agent_kind:
-        case "detection":
-            from prelabel.run.agents.detection import DetectionAgent
-
-            return DetectionAgent(assembly, progress, stop)
-        case "classification":
-            from prelabel.run.agents.classification import ClassificationAgent
-
-            return ClassificationAgent(assembly, progress, stop)
-        case "function":
-            from prelabel.run.agents.function import FunctionAgent
-
-            return FunctionAgent(assembly, progress, stop)

@@ -22,8 +22,8 @@ from prelabel.labels.row.answers import write_answers
 from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import usage_of, usage_warnings, warnings_of
 from prelabel.routing.facts import Facts
+from prelabel.run.agents.checks import check_reader, describe_model, describe_sink, describe_source
 from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, PictureReader
-from prelabel.run.checks import check_reader, describe_model, describe_sink, describe_source
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask, TaskFacts
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.prefetch import prefetch

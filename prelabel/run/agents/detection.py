@@ -22,6 +22,7 @@ from prelabel.inference.refine import MediaAccess
 from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.plugins.traits import warnings_of
 from prelabel.run.agents.box_labels import BoxLabels, Detected, LabelledByWorker, report_of
+from prelabel.run.agents.checks import check_reader, describe_sink, describe_source
 from prelabel.run.agents.detection_checks import (
     check_labels,
     check_refiner,
@@ -29,7 +30,6 @@ from prelabel.run.agents.detection_checks import (
     describe_detector,
     describe_label_map,
 )
-from prelabel.run.checks import check_reader, describe_sink, describe_source
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask, TaskFacts
 from prelabel.runtime.files import write_bytes_atomically
 from prelabel.runtime.interrupts import Stopped, StopSignal

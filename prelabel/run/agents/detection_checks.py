@@ -11,7 +11,7 @@ from prelabel.data.label_map import NAMES_IN_SHORT, LabelMap
 from prelabel.errors import ConfigError, DetectError, PluginError
 from prelabel.labels.filter import class_thresholds
 from prelabel.plugins.traits import traits_of, warnings_of
-from prelabel.run.checks import describe_model
+from prelabel.run.agents.checks import describe_model
 
 _MADE_FROM: dict[GeometryKind, str] = {
     "mask": "masks",

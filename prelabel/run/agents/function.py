@@ -21,8 +21,8 @@ from prelabel.plugins.load import Plugin
 from prelabel.plugins.protocols import ListedTask, ModelRecord, Task, metadata_of
 from prelabel.routing.facts import Facts
 from prelabel.run.agents.calls import NEEDS_MEDIA, PLATFORM_ONLY, TRAVELS, Answer, Call, UserFunction, read_signature
+from prelabel.run.agents.checks import check_reader, describe_source
 from prelabel.run.agents.task_media import EditedRow, FunctionRows, TaskMedia
-from prelabel.run.checks import check_reader, describe_source
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask
 from prelabel.runtime.files import write_text_atomically
 from prelabel.runtime.interrupts import Stopped, StopSignal
