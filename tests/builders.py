@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from prelabel import Detections, FrameBatch, Media, VideoDetections, VideoInfo
+from prelabel.data.surfaces import Orientation, Surfaces
 
 
 def detections(xyxy=(), confidence=None, class_id=None) -> Detections:
@@ -38,6 +39,22 @@ def batch(num: int = 1, first: int = 0, height: int = 48, width: int = 64) -> Fr
     data = torch.zeros((num, height, width, 3), dtype=torch.uint8)
     indices = np.arange(first, first + num)
     return FrameBatch(data, indices, indices / 25.0)
+
+
+def noise_surfaces(
+    num: int,
+    height: int,
+    width: int,
+    color_space: str = "bt709",
+    *,
+    is_full_range: bool = False,
+    bits: int = 8,
+    orientation: Orientation = Orientation(),  # noqa: B008, it is frozen
+) -> Surfaces:
+    """Frames of `height` x `width` as stored; each sample is random within the range."""
+    samples = np.random.default_rng(0).integers(16 << (bits - 8), 236 << (bits - 8), (num, height * 3 // 2, width))
+    planes = samples.astype(np.uint8) if bits == 8 else (samples << 6).astype(np.uint16)
+    return Surfaces(torch.from_numpy(planes), color_space, is_full_range, orientation)
 
 
 class ListReader:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from prelabel.data.surfaces import Surfaces
 from prelabel.runtime.buckets import BucketFile
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ class FrameBatch:
     returned. `data` and `array` show the same memory: torch is imported only if somebody asks for a tensor.
 
     Attributes:
-        frames: uint8 (N, H, W, 3), RGB, displayed orientation: an array, or a tensor on the host or on a device.
+        decoded: what the reader gave: RGB frames as in `frames`, or surfaces, from which `frames` is made when somebody
+            asks for it.
         frame_indices: int64 (N,), 0-based, presentation order, rising.
         pts_seconds: float64 (N,), time at which each frame is shown, from the first shown frame.
         ready: on a GPU, the event after which the data may be read; None if they may be read now. A detector can ignore
@@ -133,19 +135,19 @@ class FrameBatch:
 
     def __init__(
         self,
-        data: torch.Tensor | NDArray[np.uint8],
+        data: torch.Tensor | NDArray[np.uint8] | Surfaces,
         frame_indices: ArrayLike,
         pts_seconds: ArrayLike,
         ready: torch.cuda.Event | None = None,
     ) -> None:
-        self.frames: Frames = data
+        self.decoded: Frames | Surfaces = data
         self.frame_indices: NDArray[np.int64] = np.asarray(frame_indices, np.int64)
         self.pts_seconds: NDArray[np.float64] = np.asarray(pts_seconds, np.float64)
         self.ready = ready
         num = len(self.frame_indices)
         if len(self.shape) != 4 or self.shape[0] != num or self.shape[3] != 3:
             raise ValueError(f"data: got shape {self.shape}, expected ({num}, H, W, 3)")
-        if not str(data.dtype).endswith("uint8"):
+        if not isinstance(data, Surfaces) and not str(data.dtype).endswith("uint8"):
             raise ValueError(f"data: got {data.dtype}, expected uint8")
         if len(self.pts_seconds) != num:
             raise ValueError(f"pts_seconds: got {len(self.pts_seconds)} values for {num} frames")
@@ -156,16 +158,17 @@ class FrameBatch:
     @property
     def shape(self) -> tuple[int, ...]:
         """Number, height, width and channels of the frames."""
-        return tuple(self.frames.shape)
+        return tuple(self.decoded.shape)
+
+    @cached_property
+    def frames(self) -> Frames:
+        """The frames, uint8 (N, H, W, 3), RGB, displayed orientation: an array, or a tensor on the host or a device."""
+        return self.decoded.rgb() if isinstance(self.decoded, Surfaces) else self.decoded
 
     @property
     def data(self) -> torch.Tensor:
         """The frames as a tensor, uint8 (N, H, W, 3), RGB, on the host or on a device."""
-        if not isinstance(self.frames, np.ndarray):
-            return self.frames
-        import torch
-
-        return torch.from_numpy(self.frames)
+        return _tensor(self.frames)
 
     @property
     def array(self) -> NDArray[np.uint8]:
@@ -173,18 +176,38 @@ class FrameBatch:
         frames = self.frames
         return frames if isinstance(frames, np.ndarray) else frames.numpy(force=True)
 
+    @property
+    def memory(self) -> torch.Tensor:
+        """The tensor that the reader filled: RGB frames, or the planes of surfaces."""
+        return self.decoded.planes if isinstance(self.decoded, Surfaces) else _tensor(self.decoded)
+
+    def to(self, device: torch.device | str) -> FrameBatch:
+        """Returns the batch on a device, surfaces as surfaces. The current stream copies it, if it is not there."""
+        memory = self.memory.to(device, non_blocking=True)
+        decoded = replace(self.decoded, planes=memory) if isinstance(self.decoded, Surfaces) else memory
+        return FrameBatch(decoded, self.frame_indices, self.pts_seconds)
+
     def part(self, start: int, stop: int) -> FrameBatch:
         """Returns the frames from `start` up to but not including `stop`, without copying them.
 
         Both count within the batch.
         """
         place = slice(start, stop)
-        return FrameBatch(self.frames[place], self.frame_indices[place], self.pts_seconds[place], self.ready)
+        return FrameBatch(self.decoded[place], self.frame_indices[place], self.pts_seconds[place], self.ready)
 
     @property
     def num_bytes(self) -> int:
-        """The size of the frames in bytes."""
-        return math.prod(self.shape)
+        """The size in bytes of what the reader gave."""
+        decoded = self.decoded
+        return decoded.planes.nbytes if isinstance(decoded, Surfaces) else math.prod(self.shape)
+
+
+def _tensor(frames: Frames) -> torch.Tensor:
+    if not isinstance(frames, np.ndarray):
+        return frames
+    import torch
+
+    return torch.from_numpy(frames)
 
 
 THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, SAMPLES = 18, 32, 2
@@ -207,14 +230,14 @@ class SceneCutDetector:
         self._changes: list[Frames] = []
         self._last: Frames | None = None
 
-    def add(self, data: Frames, frame_indices: NDArray[np.int64]) -> None:
+    def add(self, frames: Frames | Surfaces, frame_indices: NDArray[np.int64]) -> None:
         """Stores how much each frame differs from the one before it.
 
         Args:
-            data: uint8 (N, H, W, 3), an array, or a tensor on any device.
+            frames: uint8 (N, H, W, 3), an array, or a tensor on any device; or surfaces.
             frame_indices: int64 (N,), rising from batch to batch.
         """
-        small = thumbnails(data)
+        small = thumbnails(frames)
         last = small[:1] if self._last is None else self._last
         self._indices.append(frame_indices)
         self._changes += [abs(small[:1] - last).mean((1, 2)), abs(small[1:] - small[:-1]).mean((1, 2))]
@@ -233,18 +256,18 @@ class SceneCutDetector:
         return find_cuts(np.concatenate(self._indices), changes)
 
 
-def thumbnails(data: Frames) -> Frames:
+def thumbnails(frames: Frames | Surfaces) -> Frames:
     """Returns small images of frames, float32 (N, height, width), 0..255, on the frames' device.
 
     They show green only, which contributes most to brightness. Each of their pixels averages about 2 by 2 pixels of the
     frame, so the cost does not grow with the frame's size.
 
     Args:
-        data: uint8 (N, H, W, 3), an array, or a tensor on any device.
+        frames: uint8 (N, H, W, 3), an array, or a tensor on any device; or surfaces.
     """
-    step_y = max(1, data.shape[1] // (THUMBNAIL_HEIGHT * SAMPLES))
-    step_x = max(1, data.shape[2] // (THUMBNAIL_WIDTH * SAMPLES))
-    green = data[:, ::step_y, ::step_x, 1]
+    step_y = max(1, frames.shape[1] // (THUMBNAIL_HEIGHT * SAMPLES))
+    step_x = max(1, frames.shape[2] // (THUMBNAIL_WIDTH * SAMPLES))
+    green = _every(frames, step_y, step_x)[..., 1]
     down, across = _sums(green.shape[1], THUMBNAIL_HEIGHT), _sums(green.shape[2], THUMBNAIL_WIDTH)
     areas = np.outer(down.sum(axis=1), across.sum(axis=1))
     if isinstance(green, np.ndarray):
@@ -253,6 +276,17 @@ def thumbnails(data: Frames) -> Frames:
 
     down, across, areas = (torch.from_numpy(values).to(green.device) for values in (down, across, areas))
     return down @ green.float() @ across.T / areas
+
+
+def _every(frames: Frames | Surfaces, step_y: int, step_x: int) -> Frames:
+    """Returns every step_y-th row and every step_x-th column, uint8 RGB."""
+    if not isinstance(frames, Surfaces):
+        return frames[:, ::step_y, ::step_x]
+    import torch
+
+    height, width = frames.shape[1:3]
+    rows = torch.arange(0, height, step_y, device=frames.device)
+    return frames.pixels(rows, torch.arange(0, width, step_x, device=frames.device))
 
 
 @lru_cache(maxsize=16)  # frames of a run have few different sizes

@@ -165,7 +165,7 @@ class VideoDecoding:
 
         def inspect(batch: FrameBatch) -> None:
             if scene_cuts is not None:
-                scene_cuts.add(batch.frames, batch.frame_indices)
+                scene_cuts.add(batch.decoded, batch.frame_indices)
 
         size = self.batch_size(frames.info)
         with closing(frames.batches(frames.wanted, size, device=self.device, inspect=inspect)) as batches:

@@ -106,10 +106,10 @@ def await_frames(batch: FrameBatch) -> None:
         return
     import torch
 
-    stream = torch.cuda.current_stream(batch.data.device)
+    stream = torch.cuda.current_stream(batch.memory.device)
     stream.wait_event(batch.ready)
     # Without this, torch's allocator could reuse the memory for the next frames while this stream still reads it.
-    batch.data.record_stream(stream)
+    batch.memory.record_stream(stream)
 
 
 @contextmanager
@@ -140,11 +140,12 @@ def _on_own_stream(batches: Iterator[FrameBatch], device: str, inspect: Inspect)
                     return
                 if batch.ready is not None:  # the reader used its own CUDA stream
                     stream.wait_event(batch.ready)
-                data = batch.data.to(device, non_blocking=True)
-                inspect(FrameBatch(data, batch.frame_indices, batch.pts_seconds))
-                ready = torch.cuda.Event()
-                ready.record(stream)
-            if data is not batch.data:
-                ready.synchronize()  # the reader may reuse the host memory only after the copy
-            yield FrameBatch(data, batch.frame_indices, batch.pts_seconds, ready)
-            del batch, data
+                moved = batch.to(device)
+                inspect(moved)
+                moved.ready = torch.cuda.Event()
+                moved.ready.record(stream)
+            if moved.memory is not batch.memory:
+                moved.ready.synchronize()  # the reader may reuse the host memory only after the copy
+            del batch
+            yield moved
+            del moved

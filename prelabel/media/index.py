@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from prelabel.data.frames import VideoInfo
+from prelabel.data.surfaces import Orientation
 from prelabel.errors import ReadError
 from prelabel.media.counting import (
     CountedFrames,
@@ -37,7 +38,6 @@ from prelabel.media.packets import (
     open_video,
     other_video_streams,
 )
-from prelabel.media.pixels import Orientation
 
 # AVCOL_SPC_* and AVCOL_RANGE_* of libavutil/pixfmt.h, by FFmpeg's own names.
 COLOR_SPACES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}

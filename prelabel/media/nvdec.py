@@ -1,4 +1,4 @@
-"""Reads videos on a GPU with NVDEC, through NVIDIA's PyNvVideoCodec. Frames are decoded, converted and kept there."""
+"""Reads videos on a GPU with NVDEC, through NVIDIA's PyNvVideoCodec. Frames stay there, as NV12 surfaces."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from av.bitstream import BitStreamFilterContext
 from numpy.typing import NDArray
 
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.data.surfaces import RED_AND_BLUE, Surfaces
 from prelabel.errors import FrameCountError, MachineError, ReadError
 from prelabel.media.batching import check_request, pick_frames
 from prelabel.media.cuda import await_frames
 from prelabel.media.index import VideoIndex, index_video
 from prelabel.media.packets import packets_from
-from prelabel.media.pixels import Orientation
 from prelabel.media.pyav import PyAVReader
 
 if TYPE_CHECKING:
@@ -31,17 +31,6 @@ if TYPE_CHECKING:
 # finds no frame in a packet as MP4 and Matroska store it.
 CODECS = {"h264": ("H264", "h264_mp4toannexb"), "hevc": ("HEVC", "hevc_mp4toannexb"), "vp9": ("VP9", None)}
 PIXEL_FORMATS = ("yuv420p", "yuvj420p")
-# Weights of red and blue in the brightness (ITU-T H.273, table 4). FFmpeg takes BT.601 if the file does not say.
-BT_601 = (0.299, 0.114)
-RED_AND_BLUE = {
-    "bt709": (0.2126, 0.0722),
-    "bt470bg": BT_601,
-    "smpte170m": BT_601,
-    "unknown": BT_601,
-    "fcc": (0.30, 0.11),
-    "smpte240m": (0.212, 0.087),
-    "bt2020nc": (0.2627, 0.0593),
-}
 MAX_DIFFERENCE = 2.0
 """Limit of the mean pixel difference, 0..255, between this reader's and PyAV's version of a frame."""
 MAX_IDLE_SESSIONS = 16
@@ -144,39 +133,35 @@ class NvdecReader:
                 numbers = wanted[at : at + batch_size]
                 # The current stream is a setting of the thread. At `yield` the consumer runs on this thread.
                 with torch.cuda.stream(session.stream):
-                    data = self._convert(index, islice(surfaces, len(numbers)), len(numbers))
+                    frames = self._collect(index, islice(surfaces, len(numbers)), len(numbers))
                     ready = torch.cuda.Event()
                     ready.record(session.stream)
-                    self._compare_once(data, numbers)
-                await_frames(FrameBatch(data, numbers, index.pts_seconds[numbers], ready))
-                yield FrameBatch(data, numbers, index.pts_seconds[numbers])
-                del data
+                    self._compare_once(frames, numbers)
+                await_frames(FrameBatch(frames, numbers, index.pts_seconds[numbers], ready))
+                yield FrameBatch(frames, numbers, index.pts_seconds[numbers])
+                del frames
 
     def _opened(self) -> VideoIndex:
         if self._index is None:
             raise ValueError("the reader is not open: read inside `with`")
         return self._index
 
-    def _convert(
-        self, index: VideoIndex, surfaces: Iterator[tuple[int, torch.Tensor | None]], num: int
-    ) -> torch.Tensor:
-        """Returns the next frames as uint8 RGB (num, H, W, 3), displayed orientation.
+    def _collect(self, index: VideoIndex, surfaces: Iterator[tuple[int, torch.Tensor | None]], num: int) -> Surfaces:
+        """Returns the next `num` frames.
 
-        A surface is converted before the next one is decoded, because the decoder then writes over it.
+        A surface is copied before the next one is decoded, because the decoder then writes over it.
         """
-        data: torch.Tensor | None = None
+        planes: torch.Tensor | None = None
         for row, (number, surface) in enumerate(surfaces):
             if surface is None:
                 raise ReadError(f"{self._path.name}: NVDEC ended before frame {number} of {index.info.num_frames}")
-            frame = nv12_to_rgb(surface, index.color_space, is_full_range=index.color_range == "pc")
-            frame = _orient(frame, index.orientation)
-            if data is None:
-                data = frame.new_empty((num, *frame.shape))
-            data[row].copy_(frame)
-        assert data is not None
-        return data
+            if planes is None:
+                planes = surface.new_empty((num, *surface.shape))
+            planes[row].copy_(surface)
+        assert planes is not None
+        return Surfaces(planes, index.color_space, index.color_range == "pc", index.orientation)
 
-    def _compare_once(self, data: torch.Tensor, numbers: NDArray[np.int64]) -> None:
+    def _compare_once(self, frames: Surfaces, numbers: NDArray[np.int64]) -> None:
         """Compares one frame of the reader's first batch with PyAV's frame of the same number.
 
         Raises:
@@ -188,7 +173,8 @@ class NvdecReader:
         middle = len(numbers) // 2
         with PyAVReader(self._media, device="cpu") as reader:
             truth = next(iter(reader.batches(numbers[middle : middle + 1], 1))).data[0]
-        difference = (data[middle].cpu().float() - truth.float()).abs().mean().item()
+        found = frames[middle : middle + 1].rgb()[0]
+        difference = (found.cpu().float() - truth.float()).abs().mean().item()
         if difference > MAX_DIFFERENCE:
             raise FrameCountError(
                 f"{self._path.name}: NVDEC's frame {numbers[middle]} differs from PyAV's by {difference:.1f} grey "
@@ -313,40 +299,6 @@ def _payloads(index: VideoIndex, start: int) -> Generator[tuple[bytes, int], Non
             for filtered in [packet] if add_start_codes is None else add_start_codes.filter(packet):
                 yield bytes(filtered), number
     yield b"", 0
-
-
-def nv12_to_rgb(surface: torch.Tensor, color_space: str, *, is_full_range: bool) -> torch.Tensor:
-    """Returns an image as uint8 RGB (H, W, 3), within 2 grey levels of FFmpeg's.
-
-    Like FFmpeg, it uses one colour sample for each 2 by 2 pixels, and drops fractions. The formulas are those of ITU-T
-    H.273, 8.3.
-
-    Args:
-        surface: uint8 (H * 3 / 2, W): H rows of brightness, then H / 2 rows of interleaved Cb and Cr.
-        color_space: a key of `RED_AND_BLUE`.
-        is_full_range: whether brightness is 0..255 rather than 16..235.
-    """
-    import torch
-
-    height, width = surface.shape[0] * 2 // 3, surface.shape[1]
-    red, blue = RED_AND_BLUE[color_space]
-    green = 1 - red - blue
-    black, brightness_scale, colour_scale = (0, 1.0, 1.0) if is_full_range else (16, 255 / 219, 255 / 224)
-    brightness = (surface[:height].float() - black) * brightness_scale
-    cb, cr = ((surface[height:].view(height // 2, width // 2, 2).float() - 128) * colour_scale).unbind(-1)
-    to_red, to_blue = 2 * (1 - red) * cr, 2 * (1 - blue) * cb
-    to_green = -(red * to_red + blue * to_blue) / green
-    colour = torch.stack((to_red, to_green, to_blue), dim=-1)
-    rgb = brightness.view(height // 2, 2, width // 2, 2, 1) + colour[:, None, :, None, :]
-    return rgb.clamp_(0, 255).to(torch.uint8).view(height, width, 3)
-
-
-def _orient(frame: torch.Tensor, orientation: Orientation) -> torch.Tensor:
-    """Returns a frame (H, W, 3) as it is displayed."""
-    if orientation.transpose:
-        frame = frame.transpose(0, 1)
-    mirrored = [axis for axis, mirror in ((1, orientation.mirror_x), (0, orientation.mirror_y)) if mirror]
-    return frame.flip(mirrored) if mirrored else frame
 
 
 def _load() -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -17,9 +16,8 @@ from prelabel.errors import FrameCountError, MachineError, ReadError
 from prelabel.media import cuda, torchcodec
 from prelabel.media import parallel as split
 from prelabel.media.index import index_video
-from prelabel.media.nvdec import NvdecReader, nv12_to_rgb, probe, refuse
+from prelabel.media.nvdec import NvdecReader, probe, refuse
 from prelabel.media.parallel import ParallelReader
-from prelabel.media.pixels import FrameConverter, Orientation
 from prelabel.media.pyav import PyAVReader
 from prelabel.media.torchcodec import TorchCodecReader
 from prelabel.testing import check_reader
@@ -182,25 +180,6 @@ def test_a_machine_without_nvdec_is_told_what_is_missing(clip: BuildClip, monkey
         NvdecReader(media)
     with pytest.raises(MachineError, match="reader nvdec on device 'cpu': it decodes on a GPU only: use pyav"):
         NvdecReader(media, device="cpu")
-
-
-@pytest.mark.parametrize("is_full_range", [False, True])
-@pytest.mark.parametrize(("space", "number"), [("bt709", 1), ("smpte170m", 6), ("smpte240m", 7), ("bt2020nc", 9)])
-def test_colours_are_ffmpegs_within_two_grey_levels(space: str, number: int, is_full_range: bool):
-    height, width = 48, 64
-    rng = np.random.default_rng(0)
-    planes = [rng.integers(16, 236, (height, width), np.uint8)]
-    planes += [rng.integers(16, 241, (height // 2, width // 2), np.uint8) for _ in range(2)]
-    frame = av.VideoFrame(width, height, "yuv420p")
-    for plane, values in zip(frame.planes, planes, strict=True):
-        rows = np.zeros((plane.height, plane.line_size), np.uint8)
-        rows[:, : values.shape[1]] = values
-        plane.update(rows.tobytes())
-    frame.colorspace, frame.color_range = number, 2 if is_full_range else 1
-    truth = FrameConverter(width, height, Orientation(), 1)(frame)
-    surface = np.concatenate([planes[0], np.stack(planes[1:], axis=-1).reshape(height // 2, width)])
-    rgb = nv12_to_rgb(torch.from_numpy(surface), space, is_full_range=is_full_range).numpy()
-    assert np.abs(rgb.astype(np.int16) - truth).max() <= 2
 
 
 @pytest.mark.needs_cuda
