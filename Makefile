@@ -21,6 +21,7 @@ docs:    ## the docs site, in site/; `uv run zensical serve` shows it while you 
 	uv run python docs/make_cli_page.py
 	uv run zensical build --strict --clean
 	cp docs/*.md docs/llms.txt site/
+	cp docs/notebooks/*.md site/notebooks/
 
 notebooks:   ## runs the notebooks and keeps their outputs
 	uv run python docs/make_notebooks.py

@@ -42,7 +42,9 @@ def test_the_site_builds_without_a_warning(tool: str, tmp_path: Path):
         check=False,
     )
     assert built.returncode == 0, built.stdout
-    pages = {page.name: page.read_text() for page in (tmp_path / "site").glob("*.html")}
+    site = tmp_path / "site"
+    pages = {str(page.relative_to(site)): page.read_text() for page in site.rglob("*.html")}
+    assert (site / "notebooks" / "end_to_end" / "end_to_end_8_0.jpg").exists()
     assert pages.keys() >= {page.replace(".md", ".html") for page in pages_in_menu()}
     assert 'id="prelabel.Detections"' in pages["api.html"]
     assert "use: own_detector.py:StandingOut" in re.sub("<.*?>", "", pages["examples.html"])
@@ -51,7 +53,8 @@ def test_the_site_builds_without_a_warning(tool: str, tmp_path: Path):
 
 
 def test_the_menu_has_every_page():
-    assert sorted(pages_in_menu()) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+    docs = ROOT / "docs"
+    assert sorted(pages_in_menu()) == sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md"))
 
 
 def test_llms_txt_has_every_page_in_the_menu_s_order():

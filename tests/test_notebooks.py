@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from docs.make_notebooks import NOTEBOOKS, run_notebook
+from docs.make_notebooks import NOTEBOOKS, make_page, run_notebook
 from tests.models.detectors.word_models import save_word_model
 
 
@@ -56,3 +56,9 @@ def test_a_notebook_is_kept_with_its_outputs(path: Path):
     assert not [output for output in outputs if output.output_type == "error"]
     assert any("image/jpeg" in output.get("data", {}) for output in outputs)
     assert path.stat().st_size < 500_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_page_of_a_notebook_shows_what_the_notebook_does(path: Path):
+    page = make_page(path)
+    assert [file for file, content in page.items() if file.read_bytes() != content] == [], "run: make notebooks"
