@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -15,7 +14,7 @@ from typer.core import TyperCommand
 
 from prelabel import __version__
 from prelabel.cli.show import waiting
-from prelabel.errors import ConfigError, PrelabelError, SetupError
+from prelabel.errors import PrelabelError, SetupError
 from prelabel.runtime.process_settings import set_up_process
 from prelabel.runtime.redact import hide_secrets, redact
 
@@ -120,22 +119,16 @@ def run(
     after the current batch, a third one at once.
     """
     with waiting("starting …"):
-        from prelabel.cli import commands
+        from prelabel.cli.commands import run_what
 
-    if demo and what:
-        raise ConfigError(f"--demo: labels a video of its own: leave out {what[0]}, or --demo")
-    config, media = (None, []) if demo else commands.config_and_media(what or [])
     shorthands = dict[str, object](
         weights=weights, conf=conf, classes=classes, words=words, device=device, tracks=tracks, stride=stride
     )
-    if demo:
-        run_it = commands.run_demo
-    else:
-        run_it = partial(commands.run_config, config) if config is not None else partial(commands.run_media, media)
-    code = run_it(
+    code = run_what(
+        what or (),
         settings or (),
-        {**shorthands, "output": output, "workers": workers}
-        | ({"path": media} if config is not None and media else {}),
+        {**shorthands, "output": output, "workers": workers},
+        demo=demo,
         limit=limit,
         dry_run=dry_run,
         watch_seconds=watch,
@@ -254,31 +247,24 @@ def preview(
     raise typer.Exit(draw_previews(config, settings or (), titles or (), kind, dry_run=dry_run))
 
 
-class _ExportCommand(TyperCommand):
-    """Reads `--frames` without a value as `--frames labelled`; Typer has no options whose value is optional."""
+class _OptionalValues(TyperCommand):
+    """A command with options whose value may be left out; Typer has none.
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        spelled_out = []
-        for word, following in zip(args, [*args[1:], ""], strict=True):
-            spelled_out.append(word)
-            if word == "--frames" and following != "labelled" and not following.isdecimal():
-                spelled_out.append("labelled")
-        return super().parse_args(ctx, spelled_out)
-
-
-class _InitCommand(TyperCommand):
-    """Reads `--words` without a value as `--words ''`, which means the names of the ontology's objects."""
+    `--frames` means `--frames labelled`. `--words` means `--words ''`: the names of the ontology's objects.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         spelled_out = []
         for word, following in pairwise([*args, "-"]):
             spelled_out.append(word)
-            if word == "--words" and following.startswith("-"):
+            if word == "--frames" and following != "labelled" and not following.isdecimal():
+                spelled_out.append("labelled")
+            elif word == "--words" and following.startswith("-"):
                 spelled_out.append("")
         return super().parse_args(ctx, spelled_out)
 
 
-@app.command(cls=_ExportCommand, epilog="Example: prelabel export prelabel.yaml exported/ --format yolo --frames")
+@app.command(cls=_OptionalValues, epilog="Example: prelabel export prelabel.yaml exported/ --format yolo --frames")
 def export(
     config: ConfigPath,
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="file or folder to write to")],
@@ -344,7 +330,7 @@ def evaluate(
     raise typer.Exit(code)
 
 
-@app.command(cls=_InitCommand, epilog="Example: prelabel init clips/ --weights yolo11n")
+@app.command(cls=_OptionalValues, epilog="Example: prelabel init clips/ --weights yolo11n")
 def init(
     media: Annotated[
         list[Path] | None, typer.Argument(metavar="[VIDEO|FOLDER|GLOB]...", help="videos and images on this machine")

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from rich.markup import escape
 
@@ -63,16 +62,38 @@ from prelabel.runtime.progress import show_progress, stdout_to_stderr
 from prelabel.runtime.redact import hide_secrets
 from prelabel.runtime.shared import Shared
 from prelabel.runtime.telemetry import observers
-from prelabel.store.ledger import LEDGER, Entry
+from prelabel.store.ledger import LEDGER
 from prelabel.store.report import RunReport
 from prelabel.store.run_folder import RunFolder
-
-Word = TypeVar("Word", bound=str)
 
 CONFIG = Path("prelabel.yaml")
 CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 
 ALL_DONE, SOME_FAILED, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_what(
+    what: Sequence[Path],
+    settings: Sequence[str],
+    shorthands: Mapping[str, object],
+    *,
+    demo: bool,
+    **options: Any,
+) -> int:
+    """Runs a config, also on media that are named after it; or labels media without a config, or the demo's video."""
+    if demo:
+        if what:
+            raise ConfigError(f"--demo: labels a video of its own: leave out {what[0]}, or --demo")
+        return _run_configs([config_of_demo(settings, shorthands)], Path(), **options)
+    if not what:
+        raise ConfigError("nothing to label: name a config, a video or a folder; `prelabel run --demo` needs neither")
+    configs = [path for path in what if _is_config(path)]
+    if len(configs) > 1:
+        raise ConfigError(f"{configs[0]}, {configs[1]}: are two configs: run one after the other")
+    if not configs:
+        return run_media(what, settings, shorthands, **options)
+    media = [path for path in what if path not in configs]
+    return run_config(configs[0], settings, {**shorthands, "path": media or None}, **options)
 
 
 def run_config(
@@ -97,11 +118,6 @@ def run_media(
     if config.agent is None:  # `prelabel init` cannot write the config of a function
         person().print(escape(f"to keep this as a config: {_init_command(media, settings, shorthands or {})}"))
     return code
-
-
-def run_demo(settings: Sequence[str] = (), shorthands: Mapping[str, object] | None = None, **options: Any) -> int:
-    """Labels the video that comes with prelabel."""
-    return _run_configs([config_of_demo(settings, shorthands)], Path(), **options)
 
 
 def _run_configs(
@@ -163,20 +179,6 @@ def _retry_backoff(assemblies: Sequence[Assembly]) -> RetryBackoff:
     return RetryBackoff(timedelta(minutes=assemblies[0].config.retries.watch_minutes))
 
 
-def config_and_media(words: Sequence[Path]) -> tuple[Path | None, list[Path]]:
-    """Splits the arguments of a command into the config, if there is one, and media.
-
-    Raises:
-        ConfigError: there is nothing, or several configs.
-    """
-    if not words:
-        raise ConfigError("nothing to label: name a config, a video or a folder; `prelabel run --demo` needs neither")
-    configs = [word for word in words if _is_config(word)]
-    if len(configs) > 1:
-        raise ConfigError(f"{configs[0]}, {configs[1]}: are two configs: run one after the other")
-    return next(iter(configs), None), [word for word in words if word not in configs]
-
-
 def _is_config(path: Path) -> bool:
     """Returns whether a file is a config, by its suffix, or for an unknown suffix by whether it is text."""
     if path.suffix.lower() in CONFIG_SUFFIXES:
@@ -203,18 +205,17 @@ def _init_command(words: Sequence[Path], settings: Sequence[str], shorthands: Ma
         command += [f"--{name}"] if value is True else [] if value is False else [f"--{name}", str(value)]
     for setting in settings:
         command += ["--set", setting]
-    config = next(path for path in map(_numbered_config, count()) if not path.exists())
+    unused = (CONFIG, *(CONFIG.with_stem(f"{CONFIG.stem}-{number}") for number in range(2, 1000)))
+    config = next(path for path in unused if not path.exists())
     return shlex.join([*command, *([] if config == CONFIG else ["--output", str(config)])])
-
-
-def _numbered_config(number: int) -> Path:
-    return CONFIG if number == 0 else CONFIG.with_stem(f"{CONFIG.stem}-{number + 1}")
 
 
 def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) -> int:
     """Runs a config on failed tasks: those named by title or key, or all."""
     assembly = assemble(load_config(config, settings), config.parent)
-    failed = _failed_entries(assembly)
+    if not assembly.store.has_ledger:
+        raise _nothing_written(assembly.output)
+    failed = [entry for entry in assembly.store.entries() if entry.step == "failed"]
     chosen = [entry for entry in failed if not named or {entry.title, entry.key} & set(named)]
     for name in named:
         if not any(name in (entry.title, entry.key) for entry in chosen):
@@ -224,12 +225,6 @@ def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) ->
         person().print("no task has failed")
         return ALL_DONE
     return _run([assembly], OnlyFailed(frozenset(entry.key for entry in chosen)), StopSignal())
-
-
-def _failed_entries(assembly: Assembly) -> list[Entry]:
-    if not assembly.store.has_ledger:
-        raise _nothing_written(assembly.output)
-    return [entry for entry in assembly.store.entries() if entry.step == "failed"]
 
 
 def _run(
@@ -348,6 +343,7 @@ _PICTURES: Mapping[str, Literal["clip", "sheet", "both"]] = {
     "both": "both",
     "all": "both",
 }
+"""The pictures to draw for each `--kind` but `report`."""
 
 
 def draw_previews(
@@ -360,15 +356,17 @@ def draw_previews(
     from prelabel.reports.run_page import write_run_report
 
     loaded = load_config(config, settings)
-    wanted = _one_of("--kind", kind, (*_PICTURES, "report"))
-    if wanted != "report":
+    pictures = _PICTURES.get(kind)
+    if pictures is None and kind != "report":
+        raise ConfigError(f"--kind: got {kind!r}, expected {' | '.join((*_PICTURES, 'report'))}")
+    if pictures is not None:
         refuse_answers(loaded, "--kind report shows images with their answers")
     assembly = assemble_without_detector(loaded, config.parent, dry_run)
     paths: list[Path] = []
-    if wanted in _PICTURES:
+    if pictures is not None:
         with show_progress() as progress:
-            paths += preview_run(assembly, titles, _PICTURES[wanted], progress)
-    if wanted in ("report", "all"):
+            paths += preview_run(assembly, titles, pictures, progress)
+    if kind in ("report", "all"):
         paths.append(page := assembly.output / "report.html")
         with show_progress() as progress:
             write_run_report(assembly, RunReport.read(assembly.output / "report.json"), page, progress)
@@ -497,10 +495,3 @@ def build_engine(weights: str, options: Mapping[str, object]) -> int:
 
 def _nothing_written(output: Path) -> ConfigError:
     return ConfigError(f"{output}: no run has written here yet; `prelabel run CONFIG` does")
-
-
-def _one_of(option: str, value: str, allowed: tuple[Word, ...]) -> Word:
-    for word in allowed:
-        if word == value:
-            return word
-    raise ConfigError(f"{option}: got {value!r}, expected {' | '.join(allowed)}")

@@ -232,11 +232,13 @@ class Trial:
 
 def _try_all(patience_seconds: float) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="prelabel-doctor-") as folder:
-        return run_trials(_trials(Path(folder) / "clip.mp4", with_gpu=has_gpu()), patience_seconds)
+        return run_trials(_trials(Path(folder) / "clip.mp4"), patience_seconds)
 
 
-def _trials(clip: Path, *, with_gpu: bool) -> list[Trial]:
+def _trials(clip: Path) -> list[Trial]:
     """Returns the trials. Those that most others depend on come first."""
+    # The system may show a GPU that torch cannot use. `/dev/dxg` is under WSL.
+    with_gpu = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
     listed = [
         Trial("torch", trials.import_torch, (), "missing", _REINSTALL),
         Trial("GPU", trials.list_gpus, (), "warn", gpu_mend(with_gpu, in_container=is_container())),
@@ -277,11 +279,6 @@ def is_container() -> bool:
     return bool(named) or any(mark.exists() for mark in marks)
 
 
-def has_gpu() -> bool:
-    """Returns whether the system shows an NVIDIA GPU, even if torch cannot use it."""
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # dxg: under WSL
-
-
 def run_trials(listed: Sequence[Trial], patience_seconds: float) -> list[Finding]:
     """Returns the finding of each trial, in order.
 
@@ -314,18 +311,15 @@ def _run_in_one_process(listed: Sequence[Trial], patience_seconds: float) -> lis
             findings.append(trial.finding(*receiver.recv()))
     except EOFError:
         process.join(SECONDS_TO_DIE)
-        findings.append(listed[len(findings)].finding(_describe_end(process.exitcode)))
+        end = f"ended the process, exit code {process.exitcode}"
+        if process.exitcode is not None and process.exitcode < 0:
+            end = f"crashed the process: {signal.Signals(-process.exitcode).name}"
+        findings.append(listed[len(findings)].finding(end))
     finally:
         process.kill()
         process.join()
         receiver.close()
     return findings
-
-
-def _describe_end(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"crashed the process: {signal.Signals(-exit_code).name}"
-    return f"ended the process, exit code {exit_code}"
 
 
 def _serve(sender: Connection, attempts: Sequence[tuple[Callable[..., str], tuple[object, ...]]]) -> None:

@@ -19,9 +19,9 @@ from rich.table import Table
 from prelabel.evaluate.result import Evaluation, edit_tables, remarks, threshold_table
 from prelabel.reports.render import counted
 from prelabel.run.checks import Check
-from prelabel.runtime.progress import reason_beside
+from prelabel.runtime.progress import without_title
 from prelabel.store.ledger import Entry
-from prelabel.store.report import RunReport, Status, WorkerReport
+from prelabel.store.report import RunReport, Status
 
 if TYPE_CHECKING:
     from prelabel.cli.doctor import Finding
@@ -102,7 +102,7 @@ def show_entries(output: Path, entries: Sequence[Entry]) -> None:
     for entry in entries:
         step = _STEPS.get(entry.step, "[red]failed[/]")
         when = entry.updated_at[:19].replace("T", " ")
-        reason = reason_beside(entry.title, entry.reason)
+        reason = without_title(entry.title, entry.reason)
         if entry.num_failures > 1:
             reason += f" (failed {entry.num_failures} times)"
         table.add_row(step, escape(entry.title), str(entry.num_instances), when, escape(reason))
@@ -116,16 +116,17 @@ def show_report(report: RunReport) -> None:
         console.print(_class_table(report))
     if len(report.pathways) > 1:
         console.print(_pathway_table(report))
-    if summary := _summary(report):
+    if summary := "; ".join(_summary(report)):
         console.print(escape(summary))
-    console.print("".join(f"{escape(_describe_worker(worker))}\n" for worker in report.workers), end="")
+    for worker in report.workers:
+        place = ", ".join(filter(None, (worker.host, worker.device)))
+        did = f"{counted(worker.tasks, 'task')}, {counted(worker.frames, 'frame')}"
+        console.print(escape(f"{worker.name} ({place}): {did}, busy {worker.busy:.0%} of the time"))
     for task in report.failed:
-        console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.reason_beside_title)}")
-    for task in report.tasks:
-        if task.status == "skipped":
-            console.print(f"[yellow]skipped[/] {escape(task.title)}: {escape(task.reason_beside_title)}")
-    for skipped in report.skipped:
-        console.print(f"[yellow]skipped[/] {escape(skipped.title)}: {escape(skipped.reason)}")
+        console.print(f"[red]failed[/] {escape(task.title)}: {escape(task.short_reason)}")
+    skipped = [(task.title, task.short_reason) for task in report.tasks if task.status == "skipped"]
+    for title, reason in [*skipped, *((each.title, each.reason) for each in report.skipped)]:
+        console.print(f"[yellow]skipped[/] {escape(title)}: {escape(reason)}")
     for warning in report.warnings:
         console.print(f"[yellow]note[/] {escape(warning)}")
     if report.aborted:
@@ -134,29 +135,24 @@ def show_report(report: RunReport) -> None:
         console.print(f"[red]not written[/] {escape(report.unwritten)}")
     if report.dry_run:
         console.print("dry run: nothing was saved or moved on the platform")
-    for output in (*_task_outputs(report), *_run_outputs(report)):
+    for output in _outputs(report):
         console.print(f"  {escape(output)}")
 
 
-def _describe_worker(worker: WorkerReport) -> str:
-    place = ", ".join(filter(None, (worker.host, worker.device)))
-    did = f"{counted(worker.tasks, 'task')}, {counted(worker.frames, 'frame')}, busy {worker.busy:.0%} of the time"
-    return f"{worker.name} ({place}): {did}"
+def _outputs(report: RunReport) -> list[str]:
+    """Returns the files of the tasks and of the run.
 
-
-def _task_outputs(report: RunReport) -> list[str]:
-    """Returns the files of all tasks if there are few, since report.json lists them all anyway."""
+    It leaves out those of many tasks, since report.json lists them all. Of many previews, it returns only their number
+    and the first one.
+    """
     written = [output for task in report.tasks for output in task.outputs]
-    return written if len(written) <= SHOWN_TASK_OUTPUTS else []
-
-
-def _run_outputs(report: RunReport) -> list[str]:
-    """Returns the files of the run. If there are many previews, it returns only their number and the first one."""
+    if len(written) > SHOWN_TASK_OUTPUTS:
+        written = []
     previews = [output for output in report.outputs if ".preview." in output]
     if len(previews) <= SHOWN_TASK_OUTPUTS:
-        return list(report.outputs)
+        return [*written, *report.outputs]
     others = [output for output in report.outputs if output not in set(previews)]
-    return [*others, f"{len(previews):,} previews, the first is {previews[0]}"]
+    return [*written, *others, f"{len(previews):,} previews, the first is {previews[0]}"]
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
@@ -204,17 +200,22 @@ def _pathway_table(report: RunReport) -> Table:
     return table
 
 
-def _summary(report: RunReport) -> str:
-    return "; ".join(
-        [
-            *_task_counts(report),
-            *_pace(report),
-            *_label_counts(report),
-            *_usage(report),
-            *_cost(report),
-            *_score_and_pathway(report),
-        ]
-    )
+def _summary(report: RunReport) -> Iterator[str]:
+    yield from _task_counts(report)
+    if report.num_inferred and report.seconds:
+        pace = f"{counted(report.num_inferred, 'frame')} in {report.seconds:.1f} s"
+        yield f"{pace}, loading and saving included: {report.frames_per_second:.1f} frames/s; slowest: {report.limit}"
+    yield from _label_counts(report)
+    used = {name.replace("_", " "): number for name, number in report.usage.items() if number}
+    if used:
+        yield ", ".join(f"{num:,.4f} {name}" if num % 1 else f"{num:,.0f} {name}" for name, num in used.items())
+    if (price := report.price) is not None:
+        spent = f"{report.device_hours:.3f} {report.device_noun} at {price.per_hour:,.2f}"
+        yield f"cost {report.cost:,.2f} {price.currency}: {spent}"
+    if (score := report.score) is not None:
+        yield f"mAP {score.map_50_95:.3f} (AP50 {score.map_50:.3f}) against the truth"
+    if len(report.pathways) == 1:
+        yield f"pathway: '{next(iter(report.pathways))}'"
 
 
 def _task_counts(report: RunReport) -> Iterator[str]:
@@ -226,12 +227,6 @@ def _task_counts(report: RunReport) -> Iterator[str]:
         yield "no task waits"
     if num_bare := sum(task.status == "done" and task.is_bare for task in report.tasks):
         yield f"{num_bare} without a label"
-
-
-def _pace(report: RunReport) -> Iterator[str]:
-    if report.num_inferred and report.seconds:
-        pace = f"{counted(report.num_inferred, 'frame')} in {report.seconds:.1f} s"
-        yield f"{pace}, loading and saving included: {report.frames_per_second:.1f} frames/s; slowest: {report.limit}"
 
 
 def _label_counts(report: RunReport) -> Iterator[str]:
@@ -246,25 +241,6 @@ def _label_counts(report: RunReport) -> Iterator[str]:
     if report.dropped:
         dropped = (f"{number:,} {reason.replace('_', ' ')}" for reason, number in report.dropped.items())
         yield f"detections dropped: {', '.join(dropped)}"
-
-
-def _usage(report: RunReport) -> Iterator[str]:
-    used = {name.replace("_", " "): number for name, number in report.usage.items() if number}
-    if used:
-        yield ", ".join(f"{num:,.4f} {name}" if num % 1 else f"{num:,.0f} {name}" for name, num in used.items())
-
-
-def _cost(report: RunReport) -> Iterator[str]:
-    if (price := report.price) is not None:
-        spent = f"{report.device_hours:.3f} {report.device_noun} at {price.per_hour:,.2f}"
-        yield f"cost {report.cost:,.2f} {price.currency}: {spent}"
-
-
-def _score_and_pathway(report: RunReport) -> Iterator[str]:
-    if (score := report.score) is not None:
-        yield f"mAP {score.map_50_95:.3f} (AP50 {score.map_50:.3f}) against the truth"
-    if len(report.pathways) == 1:
-        yield f"pathway: '{next(iter(report.pathways))}'"
 
 
 def _table(*headings: str) -> Table:
