@@ -13,12 +13,11 @@ from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
 from prelabel.data.ontology import Ontology
 from prelabel.errors import LabelError
-from prelabel.labels.row.answers import remove_own_answers
 from prelabel.labels.row.offline import EditableRow, data_hash_of, detached_row, encord_ontology, new_label_row
-from prelabel.labels.row.own import LabelRow, RowChange, remove_own
+from prelabel.labels.row.own import LabelRow, RowChange
 from prelabel.labels.row.ready import unlabelled_video
 from prelabel.labels.row.size import check_row_size, json_pieces
-from prelabel.labels.row.write import unless_begun, write_detections
+from prelabel.labels.row.write import count_labels_of_others, unless_begun, write_detections
 from prelabel.plugins.protocols import Task
 from prelabel.runtime.files import atomic_write
 from prelabel.runtime.process_settings import paused_garbage_collection
@@ -160,8 +159,7 @@ def _is_of(row: LabelRow, info: VideoInfo) -> bool:
 
 
 def _refuse_work_of_others(path: Path, row: LabelRow, info: VideoInfo) -> None:
-    others = remove_own_answers(remove_own(row))
-    if others["object_answers"] or others["classification_answers"]:
+    if count_labels_of_others(row):
         unit = next(iter(row["data_units"].values()))
         raise LabelError(
             f"{path}: somebody has worked on it, and it is of other media: {unit.get('width')} x {unit.get('height')} "

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -19,14 +20,13 @@ from prelabel.config.sections import Config
 from prelabel.config.source import CLOSED, FileLabelsSection, Location, SourceSection, read_location
 from prelabel.data.frames import Media
 from prelabel.errors import FetchError
-from prelabel.files.listed_files import ListedFiles
+from prelabel.files.listed_files import FileTask, ListedFiles
 from prelabel.files.media_files import kind_to_read, media_kind
 from prelabel.files.remote_source import RemoteSource
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.protocols import Task
 from prelabel.runtime.buckets import Address
 from prelabel.runtime.disk_cache import DiskCache
-from prelabel.runtime.files import PREVIEW_SUFFIXES
 from prelabel.runtime.shared import Shared
 
 
@@ -75,24 +75,14 @@ class FolderSection(FileLabelsSection):
 
 
 @dataclass(frozen=True, slots=True)
-class FolderTask:
-    """A task for one file.
+class FolderTask(FileTask):
+    """A task for one file on this machine; its identity is size and modification time.
 
     Attributes:
         path: of the file.
-        title: the path below the folder that the config names, with forward slashes.
-        identity: size and modification time when the file was listed; a file that changes later is processed again.
     """
 
     path: Path
-    title: str
-    identity: str
-    num_frames: None = None
-
-    @property
-    def key(self) -> str:
-        """The title, which stays the same if somebody moves the folder."""
-        return self.title
 
     @contextmanager
     def open(self) -> Iterator[Media]:
@@ -131,10 +121,10 @@ class FolderSource(ListedFiles):
             output: folder to which runs write.
         """
         paths = (path,) if isinstance(path, Path) else tuple(path)
-        super().__init__(paths)
-        self._output = _with_end(output)
-        self._root = _common_root(paths)
-        self._unlisted: list[tuple[str, str]] = []
+        # Relative to the common folder of several paths, files with the same name have different titles.
+        root = Path(os.path.commonpath([os.path.realpath(_root_of(each)) for each in paths]))
+        super().__init__(paths, _with_end(root), _with_end(output))
+        self._unlisted: list[OSError] = []
 
     @classmethod
     def from_config(cls, config: Config, shared: Shared) -> ListedFiles:
@@ -150,7 +140,9 @@ class FolderSource(ListedFiles):
     @property
     def warnings(self) -> list[str]:  # type: ignore[override]  # a plain attribute of the base class
         """Warnings about folders that could not be listed, and about media that no reader can decode."""
-        said = [f"{folder}: cannot be listed: {reason}: its files are left out" for folder, reason in self._unlisted]
+        said = [
+            f"{each.filename}: cannot be listed: {each.strerror}: its files are left out" for each in self._unlisted
+        ]
         return [*said, *super().warnings]
 
     def _is_there(self) -> bool:
@@ -167,7 +159,7 @@ class FolderSource(ListedFiles):
             yield from filter(None, [_task_of(path, root)])
             return
         if path.is_dir():
-            walk = os.walk(path, onerror=self._note_unlisted)
+            walk = os.walk(path, onerror=self._unlisted.append)
             paths = [Path(folder, name) for folder, _, names in walk for name in names]
             paths = [each for each in paths if not any(part.startswith(".") for part in each.relative_to(path).parts)]
         else:
@@ -183,19 +175,6 @@ class FolderSource(ListedFiles):
             elif task is not None:
                 self._left_out.append(each)
 
-    def _is_of_earlier_runs(self, real: str) -> bool:
-        """Returns whether an earlier run wrote a file.
-
-        This is true for all files in an output folder below the media. If the output folder also holds the media, it is
-        true for previews only.
-        """
-        if not real.startswith(self._output) or not self._output.startswith(self._root):
-            return False
-        return self._output != self._root or real.endswith(PREVIEW_SUFFIXES)
-
-    def _note_unlisted(self, error: OSError) -> None:
-        self._unlisted.append((error.filename, error.strerror or ""))
-
 
 def _with_end(folder: Path) -> str:
     return os.path.realpath(folder).rstrip(os.sep) + os.sep
@@ -210,30 +189,15 @@ def _task_of(path: Path, root: Path) -> FolderTask | None:
     except FileNotFoundError:  # somebody deleted it since it was listed
         return None
     except OSError:  # `FolderTask.open` reports it
-        return FolderTask(path, title, identity="")
-    return FolderTask(path, title, f"{status.st_size}:{status.st_mtime_ns}") if stat.S_ISREG(status.st_mode) else None
+        return FolderTask(title, "", path)
+    return FolderTask(title, f"{status.st_size}:{status.st_mtime_ns}", path) if stat.S_ISREG(status.st_mode) else None
 
 
 def _root_of(path: Path) -> Path:
     """Returns the folder to which titles are relative."""
     if path.is_file():
         return path.parent
-    return path if path.is_dir() else _fixed_part(path)
-
-
-def _common_root(paths: Sequence[Path]) -> str:
-    """Returns the deepest folder that holds all paths.
-
-    Relative to it, files with the same name have different titles.
-    """
-    return _with_end(Path(os.path.commonpath([os.path.realpath(_root_of(path)) for path in paths])))
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """Returns the folders before the first wildcard, because titles must not depend on which files match."""
-    fixed = []
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
-            break
-        fixed.append(part)
-    return Path(*fixed)
+    if path.is_dir():
+        return path
+    # For a glob, these are the folders before the first wildcard, since titles must not depend on which files match.
+    return Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))

@@ -1,20 +1,41 @@
-"""The base class of sources whose tasks are files: what they list, and what they leave out, in words."""
+"""The base classes of sources whose tasks are files, and of these tasks."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from prelabel.errors import ConfigError
 from prelabel.files.media_files import UNREADABLE_SUFFIXES
 from prelabel.plugins.protocols import Task
 from prelabel.runtime.buckets import Address
+from prelabel.runtime.files import PREVIEW_SUFFIXES
 from prelabel.store.source import SAVE_WORKERS, Source
 
 NAME_YOURS = "; correct the path, or name the files in the command: prelabel run CONFIG VIDEO|FOLDER|GLOB"
 NAMED_AT_MOST = 3
 """The largest number of files to name in a sentence; it gives only the number of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileTask:
+    """A task for one file.
+
+    Attributes:
+        title: the path below the folder or address that the config names, with forward slashes.
+        identity: of the file's content when it was listed; a file that changes later is processed again.
+    """
+
+    title: str
+    identity: str
+    num_frames: None = field(default=None, kw_only=True)
+
+    @property
+    def key(self) -> str:
+        """The title, which stays the same if somebody moves the folder."""
+        return self.title
 
 
 class ListedFiles(Source):
@@ -23,19 +44,31 @@ class ListedFiles(Source):
     moves_tasks = False
     save_workers = SAVE_WORKERS
 
-    def __init__(self, paths: Sequence[Path | Address]) -> None:
+    def __init__(self, paths: Sequence[Path | Address], root: str, output: str | None) -> None:
         """Lists no files yet.
 
         Args:
             paths: paths on this machine, or addresses.
+            root: the deepest folder that holds all paths, with a slash at its end.
+            output: the folder to which runs write, with a slash at its end; None if it is not where the files are.
         """
-        self._paths = tuple(paths)
+        self._paths, self._root, self._output = tuple(paths), root, output
         self._listed: list[Task] | None = None
         self._left_out: list[PurePath] = []
 
     def _list_at(self, path: Path | Address) -> Iterator[Task]:
         """Yields a task for each file at a path, in the order of names, and adds the others to `_left_out`."""
         raise NotImplementedError
+
+    def _is_of_earlier_runs(self, place: str) -> bool:
+        """Returns whether an earlier run wrote the file at a place, which is a path in the form of `root`.
+
+        This is true for all files in an output folder below the root. If the output folder also holds the media, it is
+        true for previews only.
+        """
+        if self._output is None or not place.startswith(self._output) or not self._output.startswith(self._root):
+            return False
+        return self._output != self._root or place.endswith(PREVIEW_SUFFIXES)
 
     def _is_there(self) -> bool:
         """Returns whether any file or folder is at the paths."""
@@ -70,7 +103,7 @@ class ListedFiles(Source):
             ConfigError: there is no video or image.
         """
         self.prepare()
-        return f"{count_of(self.count(), 'file')} at {self._shown_paths()}{self._describe_left_out()}"
+        return f"{self.count()} {_files(self.count())} at {self._shown_paths()}{self._describe_left_out()}"
 
     @property
     def warnings(self) -> list[str]:  # type: ignore[override]  # a plain attribute of the base class
@@ -81,7 +114,7 @@ class ListedFiles(Source):
         names = ", ".join(path.name for path in undecodable[:NAMED_AT_MOST])
         more = len(undecodable) - NAMED_AT_MOST
         names += f" and {more} more" if more > 0 else ""
-        return [f"{count_of(len(undecodable), 'file')} left out that no reader decodes: {names}: convert them"]
+        return [f"{len(undecodable)} {_files(len(undecodable))} left out that no reader decodes: {names}: convert them"]
 
     def owns(self, key: str, title: str) -> bool:
         """Returns whether a stored task is of a file: its key is its title."""
@@ -103,13 +136,8 @@ class ListedFiles(Source):
         suffixes = Counter(path.suffix.lower() or "without suffix" for path in self._left_out)
         kinds = ", ".join(f"{num} {suffix}" for suffix, num in suffixes.most_common(NAMED_AT_MOST))
         more = ", …" if len(suffixes) > NAMED_AT_MOST else ""
-        return f"; {count_of(len(self._left_out), 'other file')} left out ({kinds}{more})"
+        return f"; {len(self._left_out)} other {_files(len(self._left_out))} left out ({kinds}{more})"
 
 
-def count_of(num: int, noun: str) -> str:
-    """Returns a number and its noun.
-
-    >>> count_of(1, "file"), count_of(2, "file")
-    ('1 file', '2 files')
-    """
-    return f"{num} {noun}{'' if num == 1 else 's'}"
+def _files(num: int) -> str:
+    return "file" if num == 1 else "files"

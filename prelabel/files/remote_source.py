@@ -16,39 +16,30 @@ import requests
 
 from prelabel.data.frames import FileLink, Media, MediaLocation
 from prelabel.errors import AccountError, ConfigError, OutageError
-from prelabel.files.listed_files import ListedFiles
+from prelabel.files.listed_files import FileTask, ListedFiles
 from prelabel.files.media_files import kind_to_read, suffix_kind
 from prelabel.plugins.protocols import Task
 from prelabel.runtime.buckets import Address, BucketFile, find_object, list_objects
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.download import RefusedRedirectError, download, get_following, session_for_links
-from prelabel.runtime.files import PREVIEW_SUFFIXES
 
 _TIMEOUTS = (20.0, 60.0)
 """To connect, and without a byte, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteTask:
+class RemoteTask(FileTask):
     """A task for one file that is not on this machine.
+
+    Its identity is size and time of the last change; of a link, size and ETag.
 
     Attributes:
         file: an object in a bucket, or a link.
-        title: the key or path below the part that the config names.
-        identity: size and time of the last change when the file was listed; of a link, its size and ETag.
         cache: holds the file while it is in use.
     """
 
     file: BucketFile | FileLink
-    title: str
-    identity: str
     cache: DiskCache = field(repr=False, compare=False)
-    num_frames: None = None
-
-    @property
-    def key(self) -> str:
-        """The title, which stays the same if somebody moves the folder."""
-        return self.title
 
     @contextmanager
     def open(self) -> Iterator[Media]:
@@ -59,25 +50,16 @@ class RemoteTask:
             ReadError: it holds images that no reader would show.
         """
         with self.cache.room(self.file.num_bytes or 0, self.title) as folder:
-            path = folder / f"media{self.file.suffix}"
-            fetch_file(self.file, path, self.title, self.cache.max_bytes)
+            path, file = folder / f"media{self.file.suffix}", self.file
+            if isinstance(file, BucketFile):
+                file.download(path, self.title)
+            else:
+                download(lambda: file.url, path, file.num_bytes, self.title, max_bytes=self.cache.max_bytes)
             yield Media(kind_to_read(path), (path,))
 
     def locate(self) -> MediaLocation:
         """Returns the address of the file. A worker downloads it with the credentials of its own environment."""
         return MediaLocation(None, links=(self.file,))
-
-
-def fetch_file(file: BucketFile | FileLink, path: Path, title: str, max_bytes: int) -> None:
-    """Downloads a file that a user named.
-
-    Raises:
-        FetchError: it could not be downloaded completely, or has changed since it was listed.
-    """
-    if isinstance(file, BucketFile):
-        file.download(path, title)
-    else:
-        download(lambda: file.url, path, file.num_bytes, title, max_bytes=max_bytes)
 
 
 class RemoteSource(ListedFiles):
@@ -102,7 +84,6 @@ class RemoteSource(ListedFiles):
         Raises:
             ConfigError: two links would give tasks of the same name.
         """
-        super().__init__(addresses)
         links = Counter(_place(address) for address in {*addresses} if address.is_link)
         if twice := [place for place, num in links.items() if num > 1]:
             name = twice[0].partition("/")[2]
@@ -110,8 +91,9 @@ class RemoteSource(ListedFiles):
                 f"source.path: several links have the path {name}, and differ only behind the `?`: "
                 "their tasks would have the same name. Run each link with its own source.output"
             )
-        self._root = os.path.commonpath([_place(_root_of(address)) for address in addresses])
-        self._output, self._cache, self.fetch_workers = output, cache, fetch_workers
+        root = os.path.commonpath([_place(_root_of(address)) for address in addresses])
+        super().__init__(addresses, f"{root}/", None if output is None else f"{_place(output)}/")
+        self._cache, self.fetch_workers = cache, fetch_workers
 
     def close(self) -> None:
         """Ends all waiting for disk space, and deletes the downloads. Tasks may be opened again afterwards."""
@@ -126,7 +108,7 @@ class RemoteSource(ListedFiles):
         assert isinstance(address, Address)
         if address.is_link:
             link, identity = _find_link(address)
-            yield RemoteTask(link, self._title_of(address), identity, self._cache)
+            yield RemoteTask(self._title_of(address), identity, link, self._cache)
             return
         # Hardly any key holds a `*`. But many hold brackets, which are also a glob.
         named = find_object(address) if address.key and "*" not in address.key else None
@@ -138,7 +120,7 @@ class RemoteSource(ListedFiles):
             parts = each.address.key.removeprefix(f"{top.key}/" if top.key else "").split("/")
             if any(part.startswith(".") for part in parts) or not _matches(parts, pattern or ["**"]):
                 continue
-            if self._is_of_earlier_runs(each.address):
+            if self._is_of_earlier_runs(_place(each.address)):
                 continue
             if suffix_kind(each.suffix) is None or "" in parts:  # pyarrow (26.0) cannot open a key with an empty part
                 self._left_out.append(PurePosixPath(each.address.key))
@@ -146,20 +128,12 @@ class RemoteSource(ListedFiles):
                 yield self._task_of(each)
 
     def _task_of(self, file: BucketFile) -> RemoteTask:
-        return RemoteTask(file, self._title_of(file.address), f"{file.num_bytes}:{file.modified_seconds}", self._cache)
+        identity = f"{file.num_bytes}:{file.modified_seconds}"
+        return RemoteTask(self._title_of(file.address), identity, file, self._cache)
 
     def _title_of(self, address: Address) -> str:
-        title = _place(address).removeprefix(self._root).lstrip("/")
+        title = _place(address).removeprefix(self._root.removesuffix("/")).lstrip("/")
         return title or PurePosixPath(address.key).name
-
-    def _is_of_earlier_runs(self, address: Address) -> bool:
-        """Returns whether an earlier run uploaded an object; see `FolderSource`."""
-        if self._output is None:
-            return False
-        output, place = _place(self._output), _place(address)
-        if not place.startswith(f"{output}/") or not f"{output}/".startswith(f"{self._root}/"):
-            return False
-        return output != self._root or place.endswith(PREVIEW_SUFFIXES)
 
 
 def _is_folder(address: Address) -> bool:

@@ -10,7 +10,7 @@ from prelabel.run.finished import OnlyFailed, RetryBackoff
 from prelabel.store.ledger import Entry
 
 FAILED_AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
-TASK = FolderTask(Path("a.mp4"), "a.mp4", "1:2")
+TASK = FolderTask("a.mp4", "1:2", Path("a.mp4"))
 
 
 def entry(step="failed", num_failures=1, key="a.mp4"):
