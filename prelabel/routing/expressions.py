@@ -341,7 +341,7 @@ class _Compiler:
             case ast.Call(ast.Name(word)) if word in (*_COUNTS, "has"):
                 classes = self._class_names(node)
                 if word == "has":
-                    return _Part("truth", lambda facts: facts.num_boxes(classes) > 0)
+                    return _Part("truth", lambda facts: facts.count("boxes", classes) != 0)
                 return _Part("number", lambda facts: facts.count(word, classes))
             case ast.Name(word) | ast.Call(ast.Name(word)) if word in _EXAMPLES:
                 self._fail(node, f"{word}: of what? {_EXAMPLES[word]}")

@@ -91,27 +91,22 @@ class Facts:
         return found if isinstance(found, float | int | str) else None
 
     def count(self, what: str, classes: Collection[str]) -> float | None:
-        """Returns `count`, `boxes` or `frame_share` of these classes; of all classes if none is named."""
+        """Returns a figure about the boxes of these classes; of all classes if none is named.
+
+        Args:
+            what: `count`, the number of object instances; `boxes`, the number of boxes on all frames; or `frame_share`,
+                the share of the inferred frames with a box, which is None if no frame was inferred.
+            classes: names.
+        """
+        is_of = self._is_of(classes)
         match what:
             case "count":
-                return self.num_instances(classes)
+                return len(np.unique(self.instance[is_of]))
             case "boxes":
-                return self.num_boxes(classes)
-        return self.frame_share(classes)
-
-    def num_instances(self, classes: Collection[str]) -> int:
-        """Returns the number of object instances of these classes."""
-        return len(np.unique(self.instance[self._is_of(classes)]))
-
-    def num_boxes(self, classes: Collection[str]) -> int:
-        """Returns the number of boxes of these classes on all frames."""
-        return int(self._is_of(classes).sum())
-
-    def frame_share(self, classes: Collection[str]) -> float | None:
-        """Returns the share of the inferred frames with a box of these classes; None if no frame was inferred."""
+                return int(is_of.sum())
         if not self.num_frames_seen:
             return None
-        return min(1.0, len(np.unique(self.frame_index[self._is_of(classes)])) / self.num_frames_seen)
+        return min(1.0, len(np.unique(self.frame_index[is_of])) / self.num_frames_seen)
 
     def confidence_at(self, statistic: str, classes: Collection[str]) -> float | None:
         """Returns a statistic of the confidences of boxes of these classes; None without such boxes.

@@ -93,12 +93,3 @@ def read_router(rules: Sequence[tuple[str | None, str]], priority: str | None = 
     """
     parsed = tuple(Rule(None if when is None else parse_condition(when), pathway) for when, pathway in rules)
     return Router(parsed, None if priority is None else parse_number(priority))
-
-
-def has_class(name: str) -> str:
-    """Returns the condition that a class was detected.
-
-    >>> has_class("Road sign")
-    "has('Road sign')"
-    """
-    return f"has({name!r})"

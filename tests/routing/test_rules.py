@@ -37,7 +37,7 @@ def test_the_first_rule_that_holds_wins() -> None:
 
 
 def test_classes_are_the_ontology_s_objects() -> None:
-    assert facts(1, 2, 0).num_instances(["Vehicle"]) == 2
+    assert facts(1, 2, 0).count("count", ["Vehicle"]) == 2
     router = read_router([("has(car)", "A"), (None, "B")])
     with pytest.raises(OntologyError, match=r"routing: 'has\(car\)': no class 'car': known: Person, Vehicle"):
         router.check_classes([category.name for category in LABEL_MAP.categories])
@@ -52,7 +52,7 @@ def test_a_priority_names_its_key_when_its_class_is_not_there() -> None:
 def test_a_track_is_one_instance_of_many_boxes() -> None:
     track = detections(*[(frame, BOX, 0.5, 0) for frame in range(4)], track_id=7)
     found = Facts.of_labels("clip.mp4", VIDEO, track, LABEL_MAP, {})
-    assert (found.num_instances([]), found.num_boxes([]), found.frame_share([])) == (1, 4, 1.0)
+    assert [found.count(what, []) for what in ("count", "boxes", "frame_share")] == [1, 4, 1.0]
 
 
 def test_filled_in_boxes_have_no_confidence() -> None:
