@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from prelabel.plugins.affects import Affects
 from prelabel.routing.expressions import parse_condition, parse_number
-from prelabel.routing.rules import OTHERWISE, Router, has_class, read_router
+from prelabel.routing.rules import OTHERWISE, Router, read_router
 from prelabel.runtime.yaml_files import written_text
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -98,11 +98,6 @@ class OnFailureSection(Section):
         False, description="open an issue on each failed task, with the reason"
     )
 
-    @property
-    def asks_something(self) -> bool:
-        """Whether a failed task is moved or gets an issue."""
-        return self.issue or self.pathway is not None
-
 
 class ReportSection(Section):
     """What the report of a run shows."""
@@ -145,13 +140,12 @@ def _as_rules(value: object) -> object:
     """Converts a mapping `class: pathway` to rules; returns other values unchanged."""
     if not isinstance(value, Mapping):
         return value
-    return [_as_rule(str(read_name(name)), pathway) for name, pathway in value.items()]
-
-
-def _as_rule(name: str, pathway: Any) -> dict[str, Any]:
-    if not isinstance(read_name(pathway), str):
-        raise ValueError(f"{name}: got {pathway!r}, expected the name or uuid of a pathway")
-    return {OTHERWISE: pathway} if name == OTHERWISE else {"when": has_class(name), "pathway": pathway}
+    rules = []
+    for name, pathway in ((str(read_name(key)), pathway) for key, pathway in value.items()):
+        if not isinstance(read_name(pathway), str):
+            raise ValueError(f"{name}: got {pathway!r}, expected the name or uuid of a pathway")
+        rules.append({OTHERWISE: pathway} if name == OTHERWISE else {"when": f"has({name!r})", "pathway": pathway})
+    return rules
 
 
 def _ends_with_otherwise(rules: tuple[RuleSection, ...]) -> tuple[RuleSection, ...]:

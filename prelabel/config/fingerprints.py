@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from prelabel.config.base import PluginSection, Section
 from prelabel.config.sections import Config
 from prelabel.plugins.affects import Affects, affects_of
@@ -36,8 +34,7 @@ def values_affecting(
             section's `options_affect` applies.
     """
     own, values = type(section), section.model_dump(mode="json")
-    model = getattr(plugin.factory, "Options", None) if plugin is not None else None
-    options = model if isinstance(model, type) and issubclass(model, BaseModel) else None
+    options = plugin.options_model if plugin is not None else None
     by_default = section.options_affect if isinstance(section, PluginSection) else None
     if plugin is not None and "use" in values:
         values["use"] = plugin.use

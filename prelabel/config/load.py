@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import mimetypes
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -76,21 +77,23 @@ def _settings_of_words(config: Mapping[str, Any], weights: object) -> dict[str, 
 
 
 def _value_of(name: str, value: object) -> object:
-    if name == "tracks":
-        return "tracks"
-    if name == "words":
-        words = [word.strip() for word in str(value).split(",") if word.strip()]
-        if not words:
-            raise ConfigError("--words: names nothing to look for, expected words: --words 'forklift, pallet'")
-        return words
-    if name == "classes":  # numbers are ids, everything else is a name
-        words = [word.strip() for word in str(value).split(",") if word.strip()]
-        if not words:
-            raise ConfigError("--classes: names no class, expected names or ids: --classes person,car")
-        return [int(word) if word.isdigit() else word for word in words]
-    if name == "path" and isinstance(value, list):
-        return str(value[0]) if len(value) == 1 else [str(each) for each in value]
-    return str(value) if name == "output" else value
+    words = [word.strip() for word in str(value).split(",") if word.strip()]
+    match name:
+        case "tracks":
+            return "tracks"
+        case "words":
+            if not words:
+                raise ConfigError("--words: names nothing to look for, expected words: --words 'forklift, pallet'")
+            return words
+        case "classes":  # numbers are ids, everything else is a name
+            if not words:
+                raise ConfigError("--classes: names no class, expected names or ids: --classes person,car")
+            return [int(word) if word.isdigit() else word for word in words]
+        case "path" if isinstance(value, list):
+            return str(value[0]) if len(value) == 1 else [str(each) for each in value]
+        case "output":
+            return str(value)
+    return value
 
 
 STAGES, STAGE = "stages", "stage"
@@ -267,20 +270,15 @@ def check_config(values: Mapping[str, Any], name: str, folder: Path = Path()) ->
 def _read_sections(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"{path}: there is no such config; `prelabel init` writes one")
-    kind = _kind_of_media(path)
-    if kind:
+    family = (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
+    kind = "a folder" if path.is_dir() else {"video": "a video", "image": "an image"}.get(family)
+    if kind is not None:
         raise ConfigError(f"{path}: is {kind}, expected a config; `prelabel init {path}` writes one")
     values = read_yaml(path, ConfigError)
     if not isinstance(values, dict):
         got = "nothing" if values is None else "a list" if isinstance(values, list) else "text without a key"
         raise ConfigError(f"{path}: got {got}, expected sections: source, detector, …")
     return {key: value for key, value in values.items() if value is not None or key not in _MAY_BE_EMPTY}
-
-
-def _kind_of_media(path: Path) -> str:
-    """Describes which kind of media a path is; returns an empty text for other files."""
-    family = (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
-    return "a folder" if path.is_dir() else {"video": "a video", "image": "an image"}.get(family, "")
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -340,16 +338,12 @@ def _anchor_paths(values: dict[str, Any], folder: Path) -> None:
 
 def _anchored(path: str, folder: Path, *, stays: bool) -> str:
     """Returns a path itself, or the path in the config's folder if it exists only there and `stays` is not set."""
-    here = _from_home(path)
+    here = path
+    if path.startswith("~"):
+        with suppress(RuntimeError):  # there is no such user
+            here = str(Path(path).expanduser())
     is_elsewhere = not stays and not _leads_somewhere(Path(here)) and _leads_somewhere(folder / here)
     return str(folder / here) if is_elsewhere else here
-
-
-def _from_home(text: str) -> str:
-    try:
-        return str(Path(text).expanduser()) if text.startswith("~") else text
-    except RuntimeError:  # there is no such user
-        return text
 
 
 def _leads_somewhere(path: Path) -> bool:

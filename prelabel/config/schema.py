@@ -61,6 +61,8 @@ def config_schema() -> Schema:
             sections |= options.pop("$defs", {}) | {f"{kind}-{name}": options}
     own = {key: value for key, value in schema["properties"].items() if key != "source"}
     own |= {name: own[name]["anyOf"][0] for name in AGENT_SECTIONS}  # absent, not null
+    of_stages = {key: value for key, value in sections["source-encord"].items() if key != "required"}
+    of_stages["properties"] = {key: value for key, value in of_stages["properties"].items() if key != "stage"}
     return {
         "$schema": DIALECT,
         "title": "prelabel config",
@@ -78,7 +80,7 @@ def config_schema() -> Schema:
             "then": {"anyOf": [{"required": [name]} for name in ("pathway", "routing", "agent")]},
             "dependentRequired": {"refine": ["detector"]},
         },
-        "$defs": sections | {"source-encord-of-stages": _without_stage(sections["source-encord"])},
+        "$defs": sections | {"source-encord-of-stages": of_stages},
     }
 
 
@@ -107,11 +109,6 @@ def _stages_properties(keys: Sequence[str]) -> Schema:
         STAGES: {"type": "array", "items": entry, "minItems": 1, "description": description},
         STAGE: name | {"description": "run this one of the stages only"},
     }
-
-
-def _without_stage(section: Schema) -> Schema:
-    properties = {key: value for key, value in section["properties"].items() if key != "stage"}
-    return {key: value for key, value in section.items() if key != "required"} | {"properties": properties}
 
 
 # Options of built-in plug-ins

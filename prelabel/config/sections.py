@@ -67,15 +67,11 @@ class ReaderSection(PluginSection):
     )
 
     @model_validator(mode="after")
-    def _decode_workers_of_built_in_readers(self) -> ReaderSection:
+    def _check(self) -> ReaderSection:
         if self.decode_workers not in ("auto", 1) and self.use not in ("auto", *VIDEO_READERS):
             raise ValueError(
                 f"decode_workers: got {self.decode_workers}, but {self.use!r} reads from front to back: leave it out"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _ranges_rise(self) -> ReaderSection:
         for first, last in self.frame_ranges:
             if not 0 <= first <= last:
                 raise ValueError(f"frame_ranges: got [{first}, {last}], expected 0 <= first <= last")
@@ -87,22 +83,18 @@ class ModelSection(PluginSection):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_device(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "device" in values:
-            return {**values, "device": read_device(values["device"])}
-        return values
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_class_names(cls, values: Any) -> Any:
-        classes = values.get("classes") if isinstance(values, dict) else None
-        if not isinstance(classes, list):
+    def _read(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
             return values
-        try:  # a number stays a number, since it is a class_id
-            names = [each if type(each) is int else read_name(each) for each in classes]
-        except ValueError as error:
-            raise ValueError(f"classes: {error}") from None
-        return {**values, "classes": names}
+        if "device" in values:
+            values = {**values, "device": read_device(values["device"])}
+        if isinstance(values.get("classes"), list):
+            try:  # a number stays a number, since it is a class_id
+                names = [each if type(each) is int else read_name(each) for each in values["classes"]]
+            except ValueError as error:
+                raise ValueError(f"classes: {error}") from None
+            values = {**values, "classes": names}
+        return values
 
 
 class DetectorSection(ModelSection):
@@ -317,13 +309,9 @@ class LabelsSection(Section):
     )
 
     @model_validator(mode="after")
-    def _keyframes_of_tracks(self) -> LabelsSection:
+    def _check(self) -> LabelsSection:
         if self.keyframes is not None and self.instances != "tracks":
             raise ValueError("keyframes: belong to tracks: add instances: tracks")
-        return self
-
-    @model_validator(mode="after")
-    def _each_word_once(self) -> LabelsSection:
         objects: dict[str, str] = {}
         for name, words in self.prompts.items():
             for word in words:
@@ -427,19 +415,11 @@ class Config(Section):
         return "detection" if self.classifier is None else "classification"
 
     @model_validator(mode="after")
-    def _functions_see_the_row(self) -> Config:
+    def _keys_fit_the_agent(self) -> Config:
         if self.agent_kind == "function" and self.labels.skips_begun:
             raise ValueError("labels.if_begun: a function of your own sees the row and decides: leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _masks_are_made_from_boxes(self) -> Config:
         if self.refine is not None and self.agent_kind != "detection":
             raise ValueError("refine: makes masks from a detector's boxes: leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _answers_are_no_boxes(self) -> Config:
         if self.agent_kind != "classification":
             return self
         for key, is_for_boxes in {
@@ -455,16 +435,13 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _pathway_where_tasks_move(self) -> Config:
+    def _pathways_where_tasks_move(self) -> Config:
         if self.routing and self.pathway is not None:
             raise ValueError("pathway and routing: both say where tasks go: leave one out")
         goes = self.pathway is not None or self.routing or self.agent_kind == "function"  # it may return a pathway
         if self.source.has_workflow and not goes:
             raise ValueError("pathway: is missing: name the one that finished tasks take")
-        return self
-
-    @model_validator(mode="after")
-    def _failures_go_where_tasks_move(self) -> Config:
-        if self.on_failure.asks_something and not self.source.has_workflow:
+        moves_failed = self.on_failure.issue or self.on_failure.pathway is not None
+        if moves_failed and not self.source.has_workflow:
             raise ValueError("on_failure: only tasks of a workflow stage have pathways and issues: leave it out")
         return self
