@@ -94,7 +94,7 @@ class Plugin:
 
     def requires(self, option: str) -> bool:
         """Returns whether the factory requires this option: it takes the option and has no default for it."""
-        model = self._options_model
+        model = self.options_model
         if model is not None:
             return option in model.model_fields and model.model_fields[option].is_required()
         parameter = _signature(self.factory).parameters.get(option)
@@ -113,7 +113,7 @@ class Plugin:
         Raises:
             ConfigError: an option is unknown, missing or of the wrong type.
         """
-        model = self._options_model
+        model = self.options_model
         if model is not None:
             known: Collection[str] = model.model_fields
             takes_any, adapter = model.model_config.get("extra") == "allow", TypeAdapter[Any](model)
@@ -139,7 +139,8 @@ class Plugin:
         return dict(checked)
 
     @property
-    def _options_model(self) -> type[BaseModel] | None:
+    def options_model(self) -> type[BaseModel] | None:
+        """The factory's nested `Options`; None if it has none."""
         model = getattr(self.factory, "Options", None)
         return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
@@ -188,13 +189,16 @@ def load_plugin(kind: PluginKind, use: str, folder: Path, section_keys: Collecti
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         module = _module_of_file(kind, use, path, digest)
         return Plugin(kind, use, _attribute(kind, use, module, attribute), digest, section_keys)
-    module = _module(kind, use, where, folder)
+    try:
+        module = _import(where, folder)
+    except Exception as error:
+        raise PluginError(f"{kind}.use: {use!r}: importing {where!r}: {type(error).__name__}: {error}") from error
     return Plugin(kind, use, _attribute(kind, use, module, attribute), section_keys=section_keys)
 
 
 def installed_names(kind: PluginKind) -> list[str]:
     """Returns the names of the built-ins and of entry points in installed packages, sorted."""
-    return sorted({point.name for point in entry_points(group=_group(kind))})
+    return sorted(entry_points(group=f"prelabel.{_noun(kind)}s").names)
 
 
 def describe_first(error: ValidationError, prefix: str = "") -> str:
@@ -239,18 +243,13 @@ def _noun(kind: PluginKind) -> str:
     return "refiner" if kind == "refine" else kind
 
 
-def _group(kind: PluginKind) -> str:
-    return f"prelabel.{_noun(kind)}s"
-
-
 @functools.cache  # a scan of all installed packages takes milliseconds, and every task loads a reader
 def _installed(kind: PluginKind, name: str) -> Callable[..., Any]:
-    for point in entry_points(group=_group(kind)):
-        if point.name == name:
-            try:
-                return point.load()  # type: ignore[no-any-return]
-            except ImportError as error:
-                raise PluginError(f"{kind}.use: {name!r} does not import: {error}") from error
+    for point in entry_points(group=f"prelabel.{_noun(kind)}s", name=name):
+        try:
+            return point.load()  # type: ignore[no-any-return]
+        except ImportError as error:
+            raise PluginError(f"{kind}.use: {name!r} does not import: {error}") from error
     hint = did_you_mean(name, installed_names(kind))
     raise PluginError(
         f"{kind}.use: there is no {_noun(kind)} {name!r}: {hint}; your own is `file.py:Name` or `module:Name`"
@@ -265,13 +264,6 @@ def _signature(factory: Callable[..., Any]) -> inspect.Signature:
         bare = inspect.signature(factory)
         parameters = [p.replace(annotation=inspect.Parameter.empty) for p in bare.parameters.values()]
         return bare.replace(parameters=parameters)
-
-
-def _module(kind: PluginKind, use: str, name: str, folder: Path) -> ModuleType:
-    try:
-        return _import(name, folder)
-    except Exception as error:
-        raise PluginError(f"{kind}.use: {use!r}: importing {name!r}: {type(error).__name__}: {error}") from error
 
 
 def _import(name: str, folder: Path) -> ModuleType:

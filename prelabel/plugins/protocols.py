@@ -208,8 +208,8 @@ class ModelRecord:
     engine: str | None = None
 
 
-class Task(Protocol):
-    """A unit of work: the media to label."""
+class TaskFacts(Protocol):
+    """Facts about a task that are known without reading its media."""
 
     @property
     def key(self) -> str:
@@ -226,6 +226,16 @@ class Task(Protocol):
     @property
     def num_frames(self) -> int | None:
         """The number of frames according to the platform; None if it states none."""
+
+
+class Task(TaskFacts, Protocol):
+    """A unit of work: the media to label.
+
+    A task may also have:
+
+    - `metadata`, a mapping that users have set, such as Encord's client metadata;
+    - `listed_info`, a `VideoInfo` of its media according to the platform, or None.
+    """
 
     def open(self) -> AbstractContextManager[Media]:
         """Returns a context in which the media are on this machine.
@@ -286,19 +296,7 @@ class LabelSink(Protocol):
         """
 
 
-@runtime_checkable
-class ListedTask(Protocol):
-    """A task with optional facts that its source knows before the media are fetched."""
-
-    @property
-    def metadata(self) -> Mapping[str, object]:
-        """Metadata that users have set, such as Encord's client metadata."""
-
-    @property
-    def listed_info(self) -> VideoInfo | None:
-        """Size, length and frame rate of the media according to the platform; None if it states nothing."""
-
-
 def metadata_of(task: Task) -> Mapping[str, object]:
     """Returns the metadata that users have set for a task; empty if the source has none."""
-    return task.metadata if isinstance(task, ListedTask) else {}
+    metadata: Mapping[str, object] = getattr(task, "metadata", {})
+    return metadata

@@ -10,37 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, Self, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 from uuid import UUID
 
 from prelabel.data.frames import Media, MediaLocation
 from prelabel.errors import AccountError, OntologyError, OutageError, PrelabelError, TakenError, TaskError
-from prelabel.plugins.protocols import Task
+from prelabel.plugins.protocols import Task, TaskFacts
 from prelabel.runtime.redact import redact
 from prelabel.store.report import TaskReport
 
 Found = TypeVar("Found")
 Labels = TypeVar("Labels")
-
-
-class TaskFacts(Protocol):
-    """Facts about a task that are known without reading its media."""
-
-    @property
-    def key(self) -> str:
-        """The task's key: unique in its source, and the same in every run."""
-
-    @property
-    def title(self) -> str:
-        """The task's title, for people."""
-
-    @property
-    def identity(self) -> str:
-        """A text that changes when the task's media change."""
-
-    @property
-    def num_frames(self) -> int | None:
-        """The number of frames according to the platform; None if it states none."""
 
 
 @dataclass(frozen=True, slots=True)

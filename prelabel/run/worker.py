@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar, cast
 from weakref import WeakSet
 
 from prelabel.data.frames import Media
+from prelabel.plugins.protocols import TaskFacts
 from prelabel.run.agents.agent import Agent
-from prelabel.run.work import CachedTask, FetchedTask, Found, InferredTask, TaskFacts, TaskResult
+from prelabel.run.work import CachedTask, FetchedTask, Found, InferredTask, TaskResult
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.prefetch import map_ahead, prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time

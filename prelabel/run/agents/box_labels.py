@@ -21,8 +21,9 @@ from prelabel.labels.filter import FilteredDetections
 from prelabel.labels.row.own import LabelRow, RowChange, WrittenRow
 from prelabel.labels.row.ready import ReadyRow, make_ready
 from prelabel.labels.row.write import write_detections
+from prelabel.plugins.protocols import TaskFacts
 from prelabel.routing.facts import Facts
-from prelabel.run.work import TaskFacts, Work
+from prelabel.run.work import Work
 from prelabel.store.labelled import digest_of, labelled_content, read_labelled
 from prelabel.store.raw_detections import RawRecord, raw_content
 from prelabel.store.report import TaskReport

@@ -19,12 +19,12 @@ from prelabel.errors import PrelabelError
 from prelabel.export.classifications import write_predictions
 from prelabel.labels.answers import PlacedAnswer
 from prelabel.labels.row.answers import write_answers
-from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
+from prelabel.plugins.protocols import ModelRecord, Task, TaskFacts, metadata_of
 from prelabel.plugins.traits import usage_of, usage_warnings, warnings_of
 from prelabel.routing.facts import Facts
 from prelabel.run.agents.checks import check_reader, describe_model, describe_sink, describe_source
 from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, PictureReader
-from prelabel.run.work import FetchedTask, InferredTask, LabelledTask, TaskFacts
+from prelabel.run.work import FetchedTask, InferredTask, LabelledTask
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.prefetch import prefetch
 from prelabel.runtime.progress import Progress, emit_stage_time

@@ -19,7 +19,7 @@ from prelabel.inference.batch_runner import BatchRunner
 from prelabel.inference.decoding import Video
 from prelabel.inference.pipeline import Inference, Pipeline
 from prelabel.inference.refine import MediaAccess
-from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
+from prelabel.plugins.protocols import ModelRecord, Task, TaskFacts, metadata_of
 from prelabel.plugins.traits import warnings_of
 from prelabel.run.agents.box_labels import BoxLabels, Detected, LabelledByWorker, report_of
 from prelabel.run.agents.checks import check_reader, describe_sink, describe_source
@@ -30,7 +30,7 @@ from prelabel.run.agents.detection_checks import (
     describe_detector,
     describe_label_map,
 )
-from prelabel.run.work import FetchedTask, InferredTask, LabelledTask, TaskFacts
+from prelabel.run.work import FetchedTask, InferredTask, LabelledTask
 from prelabel.runtime.files import write_bytes_atomically
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.progress import Progress, emit_stage_time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -15,10 +16,10 @@ from prelabel.config.fingerprints import fingerprint, frame_values, values_affec
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import AccountError, AnswerError, ConfigError, PluginError, PrelabelError
 from prelabel.files.folder_sink import LABELS_ENDING
-from prelabel.labels.row.offline import added_labels, count_names
+from prelabel.labels.row.offline import added_labels
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.load import Plugin
-from prelabel.plugins.protocols import ListedTask, ModelRecord, Task, metadata_of
+from prelabel.plugins.protocols import ModelRecord, Task, metadata_of
 from prelabel.routing.facts import Facts
 from prelabel.run.agents.calls import NEEDS_MEDIA, PLATFORM_ONLY, TRAVELS, Answer, Call, UserFunction, read_signature
 from prelabel.run.agents.checks import check_reader, describe_source
@@ -165,7 +166,7 @@ class FunctionAgent:
     def build_labels(self, task: Task, found: CalledTask) -> LabelledTask[CalledTask]:
         """Returns the task's pathway: the function's, or else the config's. Without either, the task stays."""
         record, answer, router = found.record, found.record.answer, self.assembly.router
-        listed = task.listed_info if isinstance(task, ListedTask) else None
+        listed: VideoInfo | None = getattr(task, "listed_info", None)
         facts = Facts(task.title, found.info or listed, metadata_of(task))
         if answer.pathway is not None:
             self._check_pathway(task, answer.pathway)
@@ -176,7 +177,7 @@ class FunctionAgent:
             status="done",
             num_frames=record.num_frames,
             partial=record.partial,
-            instances=count_names(record.added),
+            instances=dict(Counter(record.added.values())),
             pathway=pathway,
             priority=answer.priority if answer.priority is not None else router.priority_of(facts),
             outputs=tuple(str(path) for path in self._outputs(task, record)),

@@ -17,8 +17,8 @@ from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ClassifyError, SetupError, TaskError
 from prelabel.media.open import FramePolicy, OpenFrames, open_frames
-from prelabel.plugins.protocols import Classifier
-from prelabel.run.work import FetchedTask, TaskFacts
+from prelabel.plugins.protocols import Classifier, TaskFacts
+from prelabel.run.work import FetchedTask
 from prelabel.runtime.interrupts import Stopped, StopSignal
 
 if TYPE_CHECKING:
