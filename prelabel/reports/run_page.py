@@ -99,7 +99,7 @@ class TaskView:
     def words(self) -> str:
         """What a search looks in, the title first, in lower case."""
         task = self.task
-        return " ".join([task.title, task.reason_beside_title, task.pathway or "", *task.instances]).lower()
+        return " ".join([task.title, task.short_reason, task.pathway or "", *task.instances]).lower()
 
     @property
     def rank(self) -> tuple[int, float, str]:
@@ -324,7 +324,7 @@ def _notices(report: RunReport) -> Iterator[Notice]:
     titles: dict[tuple[str, str], list[str]] = {}
     for task in report.tasks:
         if task.status in ("failed", "skipped"):
-            titles.setdefault((task.status, task.reason_beside_title), []).append(task.title)
+            titles.setdefault((task.status, task.short_reason), []).append(task.title)
     for skipped in report.skipped:
         titles.setdefault(("skipped", skipped.reason), []).append(skipped.title)
     groups = sorted(titles.items(), key=lambda group: (group[0][0] != "failed", -len(group[1])))

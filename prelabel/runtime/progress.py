@@ -94,14 +94,14 @@ def emit_stage_time(
     )
 
 
-def reason_beside(title: str, reason: str) -> str:
+def without_title(title: str, reason: str) -> str:
     """Returns the reason without the task's name at its start, to print after the title.
 
-    >>> reason_beside("day 1/clip.mp4", "clip.mp4: the file is empty")
+    >>> without_title("day 1/clip.mp4", "clip.mp4: the file is empty")
     'the file is empty'
-    >>> reason_beside("day 1/clip.mp4", "/data/day 1/clip.mp4: is gone")
+    >>> without_title("day 1/clip.mp4", "/data/day 1/clip.mp4: is gone")
     'is gone'
-    >>> reason_beside("clip.mp4", "RuntimeError: out of luck")
+    >>> without_title("clip.mp4", "RuntimeError: out of luck")
     'RuntimeError: out of luck'
     """
     for name in (title, PurePosixPath(title).name):
@@ -242,7 +242,7 @@ class Bars:
             self._bars.advance(self._tasks)
         if name == "task_failed":
             title = str(values["task"])
-            told = escape(f"{title}: {reason_beside(title, str(values['reason']))}")
+            told = escape(f"{title}: {without_title(title, str(values['reason']))}")
             self.console.print(f"[red]failed[/] {told}", highlight=False)
         elif name == "stopping":
             self.console.print(f"[yellow]{escape(str(values['message']))}[/]", highlight=False)

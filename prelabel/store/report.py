@@ -19,7 +19,7 @@ from prelabel.labels.keyframes import KeyframeStats, sum_up
 from prelabel.plugins.load import describe_first
 from prelabel.plugins.protocols import SkippedTask
 from prelabel.runtime.files import read_json, write_text_atomically
-from prelabel.runtime.progress import reason_beside
+from prelabel.runtime.progress import without_title
 
 _MEANS = ("map_50_95", "map_50")
 
@@ -119,9 +119,9 @@ class TaskReport:
         return self.is_done and self.num_inferred > 0 and not self.instances
 
     @property
-    def reason_beside_title(self) -> str:
+    def short_reason(self) -> str:
         """The reason without the task's title."""
-        return reason_beside(self.title, self.reason)
+        return without_title(self.title, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
