@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -26,14 +27,35 @@ from typing import Literal
 from prelabel import Detections, FrameBatch
 from prelabel.cli.commands import run_config
 from prelabel.store.ledger import LEDGER, Ledger
-from prelabel.testing.encord_server import AGENT, EncordServer
-from prelabel.testing.encord_server.faults import TROUBLE, AnyOf, CarryOut
+from prelabel.testing.encord_server import (
+    AGENT,
+    Delay,
+    EncordServer,
+    LostAnswer,
+    MalformedJson,
+    ResetInsideBody,
+    Status,
+)
+from prelabel.testing.encord_server.faults import Action, CarryOut
 from prelabel.testing.encord_server.probe import probe_video
 from prelabel.testing.encord_server.records import LabelRow, Project
 from prelabel.testing.encord_server.wire import Answer, ConnectionCutError
 from tests.make_media import Recipe, write_clip
 
 NUM_FRAMES = 12
+TROUBLE: tuple[Action, ...] = (
+    Status(429, retry_after_seconds=1),
+    Status(500),
+    Status(502),
+    Status(503),
+    Status(504),
+    LostAnswer(carried_out=True),
+    LostAnswer(carried_out=False),
+    ResetInsideBody(20),
+    MalformedJson(),
+    Delay(0.2),
+)
+"""What a service does now and then to any answer."""
 REQUESTS = (
     "get_project",
     "get_ontology",
@@ -225,7 +247,11 @@ class Scene:
     def misbehave(self, rate: float, seed: int) -> None:
         """Lets trouble of every kind happen to this share of all answers, downloads included."""
         self.server.faults.draw.seed(seed)
-        trouble = AnyOf(TROUBLE, random.Random(seed))
+        draw = random.Random(seed)
+
+        def trouble(carry_out: CarryOut, stopping: threading.Event) -> Answer:
+            return draw.choice(TROUBLE)(carry_out, stopping)
+
         self.server.faults.add(lambda call: call.operation != "state", trouble, times=None, rate=rate)
 
     def check(self) -> None:
@@ -243,7 +269,7 @@ class Scene:
         self.check()
         assert self.project.tasks_at(AGENT) == []
         assert len(self.project.rows) == len(self.project.tasks) == len(self.server.world.moves)
-        with Ledger(self.folder / "out" / LEDGER) as ledger:
+        with closing(Ledger(self.folder / "out" / LEDGER)) as ledger:
             assert {entry.step for entry in ledger.entries()} <= {"done", "labelled"}
         assert not list((self.folder / "out").rglob("*.mp4"))
 

@@ -24,7 +24,6 @@ from prelabel.store.raw_detections import (
     ranges_of_frames,
     read_detections,
     video_info_from_json,
-    video_info_to_json,
 )
 
 _FORMAT = 1
@@ -62,7 +61,7 @@ def labelled_content(labelled: LabelledDetections) -> ParquetContent:
     filtered = labelled.filtered
     metadata = {
         "format": _FORMAT,
-        "info": video_info_to_json(labelled.info),
+        "info": asdict(labelled.info),
         "inferred_frames": ranges_of_frames(filtered.detections.inferred_frames),
         "dropped": {reason: dict(by_class) for reason, by_class in filtered.dropped.items()},
         "thinning": None if filtered.thinning is None else asdict(filtered.thinning),
@@ -134,7 +133,7 @@ def write_classes(path: Path, record: ClassRecord) -> None:
     }
     metadata = {
         "format": _FORMAT,
-        "info": video_info_to_json(record.info),
+        "info": asdict(record.info),
         "fingerprint": record.fingerprint,
         "partial": record.partial,
     }

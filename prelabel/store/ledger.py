@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from prelabel.errors import MachineError
 
@@ -92,17 +91,21 @@ class Ledger:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute(_TASKS)
             self._connection.execute(_NAMES)
-            self._check_version()
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if version > _VERSION:
+                raise sqlite3.DatabaseError("a later version of prelabel has written it")
+            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
         except (OSError, sqlite3.Error) as error:
             raise MachineError(f"{path}: the ledger cannot be opened: {error}") from error
 
     def entry(self, key: str) -> Entry | None:
         """Returns the entry of a task; None if no run has worked on the task."""
-        return next(self._select("WHERE key = ?", key), None)
+        rows = self._execute("SELECT * FROM tasks WHERE key = ?", (key,))
+        return Entry(*rows[0]) if rows else None
 
     def entries(self) -> list[Entry]:
         """Returns all entries; the one that was changed last comes last."""
-        return list(self._select("ORDER BY updated_at, key"))
+        return [Entry(*row) for row in self._execute("SELECT * FROM tasks ORDER BY updated_at, key")]
 
     def record(self, entry: Entry, *, keeps_instances: bool = False) -> None:
         """Replaces the entry of a task, sets its time and counts its failures.
@@ -123,14 +126,6 @@ class Ledger:
         with self._lock:
             self._connection.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def give_name(self, key: str, candidates: Sequence[str]) -> str:
         """Returns the first name that no other task has, and reserves it for the task.
 
@@ -149,17 +144,8 @@ class Ledger:
     def _owner(self, name: str) -> list[tuple[str]]:
         return self._execute("SELECT key FROM names WHERE name = ?", (name,))
 
-    def _check_version(self) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise sqlite3.DatabaseError("a later version of prelabel has written it")
-        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-    def _select(self, clause: str, *values: str) -> Iterator[Entry]:
-        return (Entry(*row) for row in self._execute(f"SELECT * FROM tasks {clause}", values))
-
     def _execute(
-        self, statement: str, values: tuple[str | int, ...], synchronous: Synchronous | None = None
+        self, statement: str, values: tuple[str | int, ...] = (), synchronous: Synchronous | None = None
     ) -> list[tuple[Any, ...]]:
         """Returns the rows of a statement.
 

@@ -6,7 +6,7 @@ A file is written completely or not at all. Errors when reading name the file.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -179,7 +179,9 @@ def geometry_of_table(table: pyarrow.Table) -> NDArray[np.object_]:
     geometry = np.full(table.num_rows, None, object)
     for kind in GEOMETRY_KINDS:
         if kind in table.column_names:
-            for row, value in enumerate(_READ[kind](table.column(kind).combine_chunks())):
+            column = table.column(kind).combine_chunks()
+            plain = _masks(column) if kind == "mask" else (_from_plain(kind, value) for value in column.to_pylist())
+            for row, value in enumerate(plain):
                 geometry[row] = value if value is not None else geometry[row]
     return geometry
 
@@ -222,22 +224,15 @@ def _as_plain(geometry: Geometry) -> object:
     raise ValueError(f"{geometry.kind}: is no plain value")
 
 
-def _polygons(value: list[list[list[float]]]) -> Polygons:
-    return Polygons(tuple(tuple(np.array(ring, np.float32).reshape(-1, 2) for ring in rings) for rings in value))
-
-
-def _keypoints(value: list[float]) -> Keypoints:
+def _from_plain(kind: GeometryKind, value: Any) -> Geometry | None:
+    """Returns the geometry that `_as_plain` was given."""
+    match kind, value:
+        case _, None:
+            return None
+        case "polygons", _:
+            rings_of = ([np.array(ring, np.float32).reshape(-1, 2) for ring in rings] for rings in value)
+            return Polygons(tuple(map(tuple, rings_of)))
+        case "rotated_box", _:
+            return RotatedBox(**value)
     rows = np.array(value, np.float32).reshape(-1, 3)
     return Keypoints(rows[:, :2], rows[:, 2])
-
-
-def _each(read: Callable[[Any], Geometry]) -> Callable[[pyarrow.Array], Iterator[Geometry | None]]:
-    return lambda column: (None if value is None else read(value) for value in column.to_pylist())
-
-
-_READ: dict[GeometryKind, Callable[[pyarrow.Array], Iterator[Geometry | None]]] = {
-    "mask": _masks,
-    "polygons": _each(_polygons),
-    "rotated_box": _each(lambda value: RotatedBox(**value)),
-    "keypoints": _each(_keypoints),
-}

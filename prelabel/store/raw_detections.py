@@ -33,13 +33,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def video_info_to_json(info: VideoInfo) -> dict[str, Any]:
-    """Returns the fields of a video's info as values for JSON."""
-    return {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
-
-
 def video_info_from_json(values: Mapping[str, Any]) -> VideoInfo:
-    """Returns the video's info from the values that `video_info_to_json` made."""
+    """Returns the video's info from its fields in JSON, which has no tuples."""
     return VideoInfo(**{**values, "frame_sizes": tuple((width, height) for width, height in values["frame_sizes"])})
 
 
@@ -105,7 +100,7 @@ def raw_content(record: RawRecord) -> ParquetContent:
     """Returns the content of the record's file."""
     metadata = {
         "format": _FORMAT,
-        "info": video_info_to_json(record.info),
+        "info": dataclasses.asdict(record.info),
         "inferred_frames": ranges_of_frames(record.detections.inferred_frames),
         "origin": dataclasses.asdict(record.origin),
         "partial": record.partial,

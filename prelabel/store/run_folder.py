@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TypeAlias
 
 from prelabel.errors import AccountError, FetchError, MachineError, SaveError
+from prelabel.plugins.protocols import TaskFacts
 from prelabel.runtime.buckets import Address, find_object, upload
 from prelabel.runtime.files import DRY_RUN, atomic_write, candidate_names, write_text_atomically
 from prelabel.store.ledger import LEDGER, Entry, Ledger
+from prelabel.store.report import TaskReport
 
 LOCK = Path(".prelabel") / "run.lock"
 """Path of the lock below the output of a run."""
@@ -25,16 +27,8 @@ CLAIM = Path(".prelabel") / "run.txt"
 """Path of the file that names the folder of a bucket's runs, below both."""
 
 
-class Keyed(Protocol):
-    """A task, its ledger entry or its report."""
-
-    @property
-    def key(self) -> str:
-        """Identifies the task in its source, in every run."""
-
-    @property
-    def title(self) -> str:
-        """The name to show to people."""
+Keyed: TypeAlias = TaskFacts | Entry | TaskReport
+"""A task, its ledger entry or its report. Each has the task's key and title."""
 
 
 class RunFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,7 @@ from prelabel.errors import ConfigError
 from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
 from prelabel.testing.encord_server import AGENT, ANNOTATE, REVIEW
-from prelabel.testing.encord_server.populated import Platform
-from tests.encord_fixtures import NUM_FRAMES
+from tests.encord_fixtures import NUM_FRAMES, Platform
 from tests.kept import write_grey_clip
 from tests.running import run
 
@@ -179,11 +179,11 @@ def test_boxes_of_an_earlier_detector_are_skipped(folder):
 
 
 def test_a_dry_run_of_it_leaves_labels_and_ledger_as_they_are(folder):
-    with Ledger(folder / "out" / LEDGER) as ledger:
+    with closing(Ledger(folder / "out" / LEDGER)) as ledger:
         before = ledger.entries()
     assert relabel_kept(config_file(folder), ["detector.conf=0.2"], dry_run=True) == 0
     assert num_instances(folder) == 6
-    with Ledger(folder / "out" / LEDGER) as ledger:
+    with closing(Ledger(folder / "out" / LEDGER)) as ledger:
         assert ledger.entries() == before
     dry = json.loads((folder / "out" / "dry-run" / "a.labels.json").read_text())
     assert len(dry["object_answers"]) == 12

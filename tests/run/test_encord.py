@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,7 @@ from prelabel.run.runner import Run
 from prelabel.store.ledger import LEDGER, Ledger
 from prelabel.store.report import RunReport
 from prelabel.testing.encord_server import AGENT, ANNOTATE, REVIEW, LostAnswer, MalformedJson, Status, Truncated
-from prelabel.testing.encord_server.populated import Platform
-from tests.encord_fixtures import NUM_FRAMES
+from tests.encord_fixtures import NUM_FRAMES, Platform
 from tests.running import run_whole
 
 pytestmark = [
@@ -210,7 +210,7 @@ def test_project_that_is_paused_under_way_ends_the_run_and_sets_nothing_aside(
     report = run(platform, tmp_path)
     assert "is paused: resume it" in report.aborted
     assert [task.status for task in report.tasks] == ["done"]
-    with Ledger(tmp_path / "out" / LEDGER) as ledger:
+    with closing(Ledger(tmp_path / "out" / LEDGER)) as ledger:
         assert not [entry for entry in ledger.entries() if entry.step == "failed"]
     platform.project.status = "inProgress"
     assert [task.status for task in run(platform, tmp_path).tasks] == ["done"] * 3

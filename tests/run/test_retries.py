@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def assembly_of(folder: Path, attempts: int = 2) -> Assembly:
 
 
 def entry(folder: Path) -> Entry | None:
-    with Ledger(folder / "out" / LEDGER) as ledger:
+    with closing(Ledger(folder / "out" / LEDGER)) as ledger:
         return ledger.entry("a.mp4")
 
 
@@ -135,7 +136,7 @@ def test_retry_takes_up_what_was_set_aside_and_nothing_else(folder, capsys):
     with pytest.raises(ConfigError, match=r"b\.mp4: is not a failed task: did you mean 'a\.mp4'"):
         retry_failed(config, (), ["b.mp4"])
     assert retry_failed(config, (), ["a.mp4"]) == 0
-    with Ledger(folder / "out" / LEDGER) as ledger:
+    with closing(Ledger(folder / "out" / LEDGER)) as ledger:
         assert [(found.title, found.step) for found in ledger.entries()] == [("a.mp4", "done")]
     assert retry_failed(config, (), ()) == 0
     assert "no task has failed" in capsys.readouterr().err

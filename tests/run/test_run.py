@@ -199,7 +199,7 @@ def test_one_bad_video_costs_only_itself(folder):
     }
     assert all(task.title.removesuffix(".mp4") in task.reason for task in report.failed)
     assert not (folder / "out" / "short.labels.json").exists()
-    with Ledger(folder / "out" / LEDGER) as ledger:
+    with closing(Ledger(folder / "out" / LEDGER)) as ledger:
         assert {entry.title for entry in ledger.entries() if entry.step == "failed"} == {
             "short.mp4",
             "empty.mp4",

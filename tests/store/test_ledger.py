@@ -14,13 +14,13 @@ def test_an_entry_is_on_disk_when_record_returns(tmp_path):
     path = tmp_path / "state" / "ledger.sqlite"
     ledger = Ledger(path)
     ledger.record(Entry("a", "a.mp4", "inferred", "f1"))
-    with Ledger(path) as other:  # the first is still open, as after a kill
+    with closing(Ledger(path)) as other:  # the first is still open, as after a kill
         assert other.entry("a").step == "inferred"
     ledger.close()
 
 
 def test_a_later_step_replaces_the_earlier_one(tmp_path):
-    with Ledger(tmp_path / "l.sqlite") as ledger:
+    with closing(Ledger(tmp_path / "l.sqlite")) as ledger:
         ledger.record(Entry("a", "a.mp4", "inferred", "f1"))
         ledger.record(Entry("a", "a.mp4", "done", "f1", 12))
         entries = ledger.entries()
@@ -29,7 +29,7 @@ def test_a_later_step_replaces_the_earlier_one(tmp_path):
 
 
 def test_an_unknown_step_is_refused(tmp_path):
-    with Ledger(tmp_path / "l.sqlite") as ledger, pytest.raises(sqlite3.IntegrityError):
+    with closing(Ledger(tmp_path / "l.sqlite")) as ledger, pytest.raises(sqlite3.IntegrityError):
         ledger.record(Entry("a", "a.mp4", "finished", "f1"))
 
 
@@ -42,7 +42,7 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path):
 
 @pytest.mark.timeout(30)
 def test_threads_may_record_at_once(tmp_path):
-    with Ledger(tmp_path / "l.sqlite") as ledger:
+    with closing(Ledger(tmp_path / "l.sqlite")) as ledger:
 
         def work(number: int) -> None:
             for index in range(10):
@@ -57,7 +57,7 @@ def test_threads_may_record_at_once(tmp_path):
 
 
 def test_failures_are_counted_until_the_task_is_done(tmp_path):
-    with Ledger(tmp_path / "l.sqlite") as ledger:
+    with closing(Ledger(tmp_path / "l.sqlite")) as ledger:
 
         def after(step):
             ledger.record(Entry("a", "a.mp4", step, "f1"))
@@ -82,7 +82,7 @@ def test_a_ledger_of_a_later_version_is_left_alone(tmp_path):
 
 
 def test_instances_of_an_earlier_entry_stay_where_it_is_asked_for(tmp_path):
-    with Ledger(tmp_path / "l.sqlite") as ledger:
+    with closing(Ledger(tmp_path / "l.sqlite")) as ledger:
         ledger.record(Entry("a", "a.mp4", "inferred", "f1"), keeps_instances=True)
         first = ledger.entry("a").num_instances
         ledger.record(Entry("a", "a.mp4", "done", "f1", 12))
