@@ -180,11 +180,13 @@ def _read(entry: Mapping[str, Any]) -> Classification | None:
     if entry.get("archived") or not attributes or attributes[0]["type"] not in ("radio", "checklist", "text"):
         return None
     root = attributes[0]
+    choices = list(_choices(root, ()))
+    times = Counter(choice.name for choice in choices)
     return Classification(
         name=root["name"],
         feature_hash=entry["featureNodeHash"],
         kind=root["type"],
-        choices=_named_apart(list(_choices(root, ()))),
+        choices=tuple(each if times[each.name] == 1 else replace(each, name=each.path) for each in choices),
         is_global=entry.get("level") == "global",
         root=(root["name"], root["featureNodeHash"]),
     )
@@ -207,11 +209,6 @@ def _choices(attribute: Mapping[str, Any], above: tuple[Step, ...]) -> Iterator[
         for nested in option.get("options") or ():
             if nested["type"] == "radio" and not nested.get("archived"):
                 yield from _choices(nested, steps)
-
-
-def _named_apart(choices: Sequence[Choice]) -> tuple[Choice, ...]:
-    times = Counter(choice.name for choice in choices)
-    return tuple(choice if times[choice.name] == 1 else replace(choice, name=choice.path) for choice in choices)
 
 
 def _grouped(named: Iterable[tuple[str, Choice]]) -> dict[str, list[Choice]]:

@@ -49,7 +49,14 @@ class Detections:
         object.__setattr__(self, "confidence", _as_column(self.confidence, np.float32, len(xyxy), "confidence"))
         object.__setattr__(self, "class_id", _as_column(self.class_id, np.int64, len(xyxy), "class_id"))
         object.__setattr__(self, "geometry", as_geometry_column(self.geometry, len(xyxy)))
-        _check_values(self.xyxy, self.confidence, self.class_id)
+        if not np.isfinite(xyxy).all():
+            raise ValueError("xyxy: got NaN or infinity, expected pixels")
+        if (xyxy[:, 2:] < xyxy[:, :2]).any():
+            raise ValueError("xyxy: got x2 < x1 or y2 < y1, expected corners x1, y1, x2, y2")
+        if not ((self.confidence >= 0) & (self.confidence <= 1)).all():
+            raise ValueError("confidence: got a value outside 0..1")
+        if (self.class_id < 0).any():
+            raise ValueError("class_id: got a negative value, expected an index into class_names")
 
     def __len__(self) -> int:
         return len(self.xyxy)
@@ -191,14 +198,3 @@ def _as_column(values: ArrayLike, dtype: type[np.generic], num: int, name: str) 
     if column.shape != (num,):
         raise ValueError(f"{name}: got shape {column.shape}, expected ({num},)")
     return column
-
-
-def _check_values(xyxy: NDArray[np.float32], confidence: NDArray[np.float32], class_id: NDArray[np.int64]) -> None:
-    if not np.isfinite(xyxy).all():
-        raise ValueError("xyxy: got NaN or infinity, expected pixels")
-    if (xyxy[:, 2:] < xyxy[:, :2]).any():
-        raise ValueError("xyxy: got x2 < x1 or y2 < y1, expected corners x1, y1, x2, y2")
-    if not ((confidence >= 0) & (confidence <= 1)).all():
-        raise ValueError("confidence: got a value outside 0..1")
-    if (class_id < 0).any():
-        raise ValueError("class_id: got a negative value, expected an index into class_names")

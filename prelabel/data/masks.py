@@ -54,18 +54,13 @@ def _counts(window: NDArray[np.bool_], begin: tuple[int, int], size: tuple[int, 
     padded = np.zeros((window.shape[0], window.shape[1] + 2), np.int8)
     padded[:, 1:-1] = window
     change = np.diff(padded, axis=1)
-    starts, ends = (_places(change == sign, begin, size[1]) for sign in (1, -1))
+    edges_at = (np.nonzero(change == sign) for sign in (1, -1))
+    starts, ends = ((lines + begin[0]) * size[1] + places + begin[1] for lines, places in edges_at)
     goes_on = np.flatnonzero(ends[:-1] == starts[1:])  # a run that continues on the next line is one run
     starts, ends = np.delete(starts, goes_on + 1), np.delete(ends, goes_on)
     edges = np.column_stack([starts, ends]).reshape(-1)
     rest = size[0] * size[1] - edges[-1]
     return np.diff(np.concatenate([[0], edges, [edges[-1] + rest] if rest else []])).astype(np.int64)
-
-
-def _places(is_edge: NDArray[np.bool_], begin: tuple[int, int], num_places: int) -> NDArray[np.int64]:
-    lines, places = np.nonzero(is_edge)
-    flat: NDArray[np.int64] = (lines + begin[0]) * num_places + places + begin[1]
-    return flat
 
 
 def counts_as_text(counts: NDArray[np.int64]) -> str:

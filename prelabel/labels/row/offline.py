@@ -6,8 +6,7 @@ import functools
 import json
 import mimetypes
 import uuid
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -86,15 +85,6 @@ def added_labels(before: LabelRow, after: LabelRow) -> dict[str, str]:
     """Returns the names of the instances that only `after` has, by object or classification hash."""
     known = _names(before)
     return {key: name for key, name in _names(after).items() if key not in known}
-
-
-def count_names(added: Mapping[str, str]) -> dict[str, int]:
-    """Returns the number of instances of each name.
-
-    >>> count_names({"a": "Car", "b": "Car"})
-    {'Car': 2}
-    """
-    return dict(Counter(added.values()))
 
 
 def _names(row: LabelRow) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,9 +140,16 @@ def geometry_text(label: Mapping[str, Any]) -> str | None:
     'boundingBox 30000,100000,0,20000'
     """
     try:
-        for key, text_of in _TEXTS.items():
-            if label.get(key):
-                return text_of(label)
+        if box := label.get("boundingBox"):
+            return f"boundingBox {_numbers(box[key] for key in ('h', 'w', 'x', 'y'))}"
+        if box := label.get("rotatableBoundingBox"):
+            return f"rotatableBoundingBox {_numbers(box[key] for key in ('h', 'w', 'x', 'y', 'theta'))}"
+        if mask := label.get("bitmask"):
+            return f"bitmask {mask['top']} {mask['left']} {mask['width']} {mask['height']} {mask['rleString']}"
+        if label.get("polygon") or label.get("polygons"):
+            return _polygon_text(label)
+        if skeleton := label.get("skeleton"):
+            return "skeleton " + " ".join(_point_text(skeleton[key]) for key in sorted(skeleton, key=int))
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError):
         pass
     return None
@@ -192,22 +199,6 @@ def box_texts(hwxy: NDArray[np.int64]) -> list[str]:
     return [f"boundingBox {row}" for row in rows[2:-2].split("],[")]
 
 
-def _box_text(label: Mapping[str, Any]) -> str:
-    box = label["boundingBox"]
-    h, w, x, y = box["h"], box["w"], box["x"], box["y"]
-    return f"boundingBox {round(h * GRID)},{round(w * GRID)},{round(x * GRID)},{round(y * GRID)}"
-
-
-def _rotatable_text(label: Mapping[str, Any]) -> str:
-    box = label["rotatableBoundingBox"]
-    return f"rotatableBoundingBox {_numbers(box[key] for key in ('h', 'w', 'x', 'y', 'theta'))}"
-
-
-def _bitmask_text(label: Mapping[str, Any]) -> str:
-    mask = label["bitmask"]
-    return f"bitmask {mask['top']} {mask['left']} {mask['width']} {mask['height']} {mask['rleString']}"
-
-
 def _polygon_text(label: Mapping[str, Any]) -> str | None:
     first = label.get("polygon")
     points = sorted(first.items(), key=lambda item: int(item[0])) if first else []
@@ -221,28 +212,11 @@ def _polygon_text(label: Mapping[str, Any]) -> str | None:
     return "polygon " + " and ".join(" without ".join(map(_numbers, rings)) for rings in polygons)
 
 
-def _skeleton_text(label: Mapping[str, Any]) -> str:
-    skeleton = label["skeleton"]
-    points = [skeleton[key] for key in sorted(skeleton, key=int)]
-    return "skeleton " + " ".join(
-        f"{point['featureHash']} {_numbers((point['x'], point['y']))} {_visibility(point)}" for point in points
-    )
-
-
-def _visibility(point: Mapping[str, Any]) -> str:
+def _point_text(point: Mapping[str, Any]) -> str:
     # The platform stores one flag for each word, the SDK writes the word itself.
     flags = (word for word in ("invisible", "occluded", "selfOccluded", "visible") if point.get(word))
-    return next(flags, point.get("visibility") or "visible")
-
-
-_TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
-    "boundingBox": _box_text,
-    "rotatableBoundingBox": _rotatable_text,
-    "bitmask": _bitmask_text,
-    "polygon": _polygon_text,
-    "polygons": _polygon_text,
-    "skeleton": _skeleton_text,
-}
+    visibility = next(flags, point.get("visibility") or "visible")
+    return f"{point['featureHash']} {_numbers((point['x'], point['y']))} {visibility}"
 
 
 def _numbers(values: Iterable[float]) -> str:

@@ -161,7 +161,13 @@ class _OwnSizes:
         room = max_row_bytes - (num_bytes - int(self.num_bytes.sum()))
         if room < 0:
             return f"{_mb(max_row_bytes - room)} MB of it are not prelabel's and cannot be removed"
-        fewer = self._nothing_between(room) if self.is_filled.any() else self._stride(room)
+        if self.is_filled.any():
+            # In the worst case, each box that is not filled in becomes an instance of its own, with an answers entry.
+            found = ~self.is_filled
+            fits = self.num_bytes[found].sum() + self.entry_bytes * found.sum() <= room
+            fewer = "labels.keyframes.between=empty" if fits else None
+        else:
+            fewer = self._stride(room)
         ways = [way for way in (self._threshold(room), fewer) if way]
         return "what would fit: " + " or ".join(ways) if ways else "no threshold or stride would fit"
 
@@ -173,15 +179,6 @@ class _OwnSizes:
                 num_kept, num = len(np.unique(self.instance[keep])), len(np.unique(self.instance))
                 return f"labels.conf={step / 100:.2f} ({num_kept:,} of {num:,} instances)"
         return None
-
-    def _nothing_between(self, room: int) -> str | None:
-        """Returns the option that leaves out filled-in boxes; None if the row would not fit with it.
-
-        In the worst case, each other box becomes an instance of its own, with an answers entry.
-        """
-        found = ~self.is_filled
-        fits = self.num_bytes[found].sum() + self.entry_bytes * found.sum() <= room
-        return "labels.keyframes.between=empty" if fits else None
 
     def _stride(self, room: int) -> str | None:
         """Returns the smallest stride at which the instances fit; None if none does.

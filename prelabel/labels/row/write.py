@@ -9,7 +9,7 @@ row, which takes minutes for 100,000 instances. A test checks that the JSON equa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -73,7 +73,9 @@ def write_detections(
         new = _new_objects(row, detections, info, label_map)
         hashes = _choose_hashes(new, held)
         on_frames = _objects_by_place(new, hashes, own, as_row_time(now))
-        written = _with_labels(base, on_frames, _answers(row, filter(None, hashes)))
+        known = row["object_answers"]
+        answers = {key: known.get(key) or {"classifications": [], "objectHash": key} for key in filter(None, hashes)}
+        written = _with_labels(base, on_frames, answers)
     num_taken_over = hashes.count(None)
     return WrittenRow(
         row=written,
@@ -289,11 +291,6 @@ def _style(category: OntologyObject) -> dict[str, Any]:
         "featureHash": category.feature_hash,
         "manualAnnotation": False,
     }
-
-
-def _answers(row: LabelRow, hashes: Iterable[str]) -> dict[str, Any]:
-    known = row["object_answers"]
-    return {key: known.get(key) or {"classifications": [], "objectHash": key} for key in hashes}
 
 
 def _with_labels(
