@@ -173,11 +173,14 @@ def explain(error: Exception, domain: str) -> str:
 
 
 def _explain_no_answer(error: Exception, domain: str) -> str:
+    import requests
+
     if error.__cause__ is None:
         return f"the platform refused: {redact(str(error))[:300]}"
-    if _is_connection_trouble(error.__cause__):
+    cause = error.__cause__
+    if isinstance(cause, requests.RequestException) and not isinstance(cause, requests.JSONDecodeError):
         return (
-            f"no answer from {domain} ({type(error.__cause__).__name__}): check the address (source.domain or "
+            f"no answer from {domain} ({type(cause).__name__}): check the address (source.domain or "
             "ENCORD_DOMAIN), the network and the proxy"
         )
     return f"the answer of {domain} is cut off or not JSON: if that was so from the start, check the API's address"
@@ -189,9 +192,3 @@ def is_never_connected(error: BaseException) -> bool:
 
     tried = error.__cause__.args[0] if error.__cause__ is not None and error.__cause__.args else None
     return isinstance(tried, MaxRetryError) and isinstance(tried.reason, NewConnectionError)
-
-
-def _is_connection_trouble(cause: BaseException) -> bool:
-    import requests
-
-    return isinstance(cause, requests.RequestException) and not isinstance(cause, requests.JSONDecodeError)

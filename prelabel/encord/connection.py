@@ -18,7 +18,6 @@ from prelabel.runtime.redact import keep_links_out_of_logs
 
 if TYPE_CHECKING:
     from encord import EncordUserClient, Project
-    from encord.http.constants import RequestsSettings
 
 
 KEY_TEXT, KEY_FILE = "ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE"
@@ -125,21 +124,17 @@ def connect(
 
 def _make_client(key: str, domain: str) -> EncordUserClient:
     from encord import EncordUserClient
-
-    return EncordUserClient.create_with_ssh_private_key(
-        ssh_private_key=key,
-        domain=domain,
-        requests_settings=_request_settings(),
-        user_agent_suffix=f"prelabel/{prelabel.__version__}",
-    )
-
-
-def _request_settings() -> RequestsSettings:
     from encord.http.constants import RequestsSettings
 
     # By default, the SDK waits 180 s for a connection and tries four times. With a wrong address, a run would seem to
     # hang.
-    return RequestsSettings(connect_timeout=20, read_timeout=120, write_timeout=180)
+    settings = RequestsSettings(connect_timeout=20, read_timeout=120, write_timeout=180)
+    return EncordUserClient.create_with_ssh_private_key(
+        ssh_private_key=key,
+        domain=domain,
+        requests_settings=settings,
+        user_agent_suffix=f"prelabel/{prelabel.__version__}",
+    )
 
 
 def _get_project(client: EncordUserClient, project_hash: UUID, domain: str) -> Project:

@@ -69,7 +69,13 @@ class StoredRowSource(Source):
                 if row is None or reason:
                     self.skipped.append(SkippedTask(task.title, reason))
                 else:
-                    yield _stored_row(task, row)
+                    yield StoredRow(
+                        **(task_fields(task.key, row) | {"title": task.title}),
+                        fetch=_refuse,
+                        find=_refuse,
+                        stored_identity=task.identity,
+                        num_instances=task.num_instances,
+                    )
 
 
 def _why_not(row: LabelRowV2, untouched: set[UUID]) -> str:
@@ -80,12 +86,6 @@ def _why_not(row: LabelRowV2, untouched: set[UUID]) -> str:
     if row.assigned_user_email:
         return "somebody is assigned to it"
     return "" if row.backing_item_uuid is not None else "without a storage item"
-
-
-def _stored_row(task: StoredTask, row: LabelRowV2) -> StoredRow:
-    fields = task_fields(task.key, row) | {"title": task.title}
-    identity, num_instances = task.identity, task.num_instances
-    return StoredRow(**fields, fetch=_refuse, find=_refuse, stored_identity=identity, num_instances=num_instances)
 
 
 def _refuse(task: EncordTask) -> NoReturn:
