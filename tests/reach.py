@@ -14,7 +14,7 @@ from prelabel.encord.source import EncordSection, EncordSource
 from prelabel.runtime.backoff import Backoff
 from prelabel.runtime.download import DownloadLimits
 from prelabel.testing.encord_server import AGENT
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 
 
 def reach(platform: Platform) -> EncordProject:

@@ -22,9 +22,8 @@ from encord.exceptions import (
 from encord.workflow.stages.agent import AgentTask
 
 from prelabel.testing.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW
-from prelabel.testing.encord_server.populated import Platform
 from prelabel.testing.encord_server.signing import KeyPair
-from tests.encord_fixtures import NUM_FRAMES, ConnectAs, connect
+from tests.encord_fixtures import NUM_FRAMES, ConnectAs, Platform, connect
 
 
 def test_task_goes_the_whole_way(platform: Platform) -> None:

@@ -19,8 +19,7 @@ from encord.objects import Object
 from encord.objects.coordinates import BoundingBoxCoordinates
 
 from prelabel.testing.encord_server import AGENT
-from prelabel.testing.encord_server.populated import Platform
-from tests.encord_fixtures import NUM_FRAMES, ConnectAs
+from tests.encord_fixtures import NUM_FRAMES, ConnectAs, Platform
 
 
 def test_rows_are_created_got_and_saved_in_bundles(platform: Platform) -> None:

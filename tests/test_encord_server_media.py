@@ -10,8 +10,7 @@ import requests
 from PIL import Image
 
 from prelabel.testing.encord_server import AGENT
-from prelabel.testing.encord_server.populated import Platform
-from tests.encord_fixtures import NUM_FRAMES
+from tests.encord_fixtures import NUM_FRAMES, Platform
 
 
 def test_storage_items_come_in_the_order_asked_for(platform: Platform) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from prelabel.cli import app as cli
 from prelabel.testing.encord_server import AGENT, LostAnswer, MalformedJson, Status, Truncated
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 
 pytestmark = [pytest.mark.usefixtures("encord_environment"), pytest.mark.timeout(120)]
 

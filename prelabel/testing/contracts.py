@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SAME_BOX_IOU = 0.9
 _SAME_CONFIDENCE = 0.02
 _STRAYS_PER_BOX = 0.1  # rounding differs between batch sizes, so a box near a threshold may appear or disappear
-_TIMES_BESIDE = 3
+_CONCURRENT_ROUNDS = 3
 
 
 def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) -> None:
@@ -45,7 +45,9 @@ def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) 
     frames = textured_frames() if frames is None else frames
     check_class_names(detector.class_names)
     if traits_of(detector).output.kind is not None and has_method(detector, "with_geometry"):
-        _check_asked(detector.with_geometry(frozenset(range(len(detector.class_names)))), frames)
+        asked = detector.with_geometry(frozenset(range(len(detector.class_names))))
+        for frame_number, detections in enumerate(_detect(asked, frames)):
+            _check_geometry(detections, traits_of(asked).output, frames.shape[2], frames.shape[1], frame_number)
     together = _detect(detector, frames)
     for frame_number, detections in enumerate(together):
         _check_detections(detections, frames.shape[2], frames.shape[1], len(detector.class_names), frame_number)
@@ -61,7 +63,7 @@ def check_detector(detector: Detector, frames: NDArray[np.uint8] | None = None) 
     replicas = [detector.replicate() for _ in range(2)] if has_method(detector, "replicate") else []
     known = [replica for replica in replicas if replica is not None]
     if known:  # `replicate` may return None, depending on the device
-        _check_twins(known, [(frames, together), (smaller, of_smaller)])
+        _check_replicas(known, [(frames, together), (smaller, of_smaller)])
 
 
 def _detect(detector: Detector, frames: NDArray[np.uint8]) -> list[Detections]:
@@ -100,27 +102,21 @@ def _check_detections(detections: Detections, width: int, height: int, num_class
     assert not len(unknown), f"{where}: class_id {unknown[0]}, expected 0 to {num_classes - 1}: see class_names"
 
 
-def _check_asked(detector: Detector, frames: NDArray[np.uint8]) -> None:
-    for frame_number, detections in enumerate(_detect(detector, frames)):
-        _check_geometry(detections, traits_of(detector).output, frames.shape[2], frames.shape[1], frame_number)
-
-
-def _check_twins(replicas: Sequence[Detector], pictures: Sequence[tuple[NDArray[np.uint8], list[Detections]]]) -> None:
+def _check_replicas(replicas: Sequence[Detector], given: Sequence[tuple[NDArray[np.uint8], list[Detections]]]) -> None:
     """Checks that replicas that run at the same time detect the same as the detector.
 
     Args:
         replicas: one or more.
-        pictures: frames for each replica, and the detector's results on them.
+        given: frames for each replica, and the detector's results on them.
     """
     with ThreadPoolExecutor(len(replicas)) as threads:
-        for _ in range(_TIMES_BESIDE):
+        for _ in range(_CONCURRENT_ROUNDS):
             begun = [
-                threads.submit(_detect, replica, frames)
-                for replica, (frames, _) in zip(replicas, pictures, strict=True)
+                threads.submit(_detect, replica, frames) for replica, (frames, _) in zip(replicas, given, strict=True)
             ]
-            for found, (_, expected) in zip(begun, pictures, strict=True):
+            for found, (_, expected) in zip(begun, given, strict=True):
                 for frame_number, (these, those) in enumerate(zip(found.result(), expected, strict=True)):
-                    _check_same(these, those, frame_number, ("by a twin", "by the detector"))
+                    _check_same(these, those, frame_number, ("by a replica", "by the detector"))
 
 
 def _check_geometry(detections: Detections, offer: OutputSpec, width: int, height: int, frame_number: int) -> None:
@@ -132,9 +128,12 @@ def _check_geometry(detections: Detections, offer: OutputSpec, width: int, heigh
                 num, names = len(geometry.xy), len(offer.keypoint_names)
                 assert num == names, f"{where}: got {num} keypoints, `traits.output.keypoint_names` has {names}"
             case Mask():
-                is_in = geometry.left >= 0 and geometry.top >= 0
-                is_in = is_in and geometry.left + geometry.width <= width and geometry.top + geometry.height <= height
-                assert is_in, f"{where}: a mask lies outside: cut it to the frame"
+                assert _lies_inside(geometry, width, height), f"{where}: a mask lies outside: cut it to the frame"
+
+
+def _lies_inside(mask: Mask, width: int, height: int) -> bool:
+    is_right_of, is_below = mask.left + mask.width > width, mask.top + mask.height > height
+    return mask.left >= 0 and mask.top >= 0 and not is_right_of and not is_below
 
 
 def _check_same(
@@ -324,9 +323,9 @@ def check_refiner(refiner: Refiner) -> None:
             assert (mask is None) == (same is None), f"refine: frame {number} alone gets other masks than in a batch"
             if mask is None or same is None:
                 continue
-            inside = mask.left >= 0 and mask.top >= 0
-            inside = inside and mask.left + mask.width <= width and mask.top + mask.height <= height
-            assert inside, f"refine: frame {number}: a mask extends beyond the frame of {width} x {height}"
+            assert _lies_inside(mask, width, height), (
+                f"refine: frame {number}: a mask extends beyond the frame of {width} x {height}"
+            )
             assert abs(mask.area - same.area) <= (1 - _SAME_BOX_IOU) * mask.area, (
                 f"refine: frame {number}: a mask of {mask.area} pixels has {same.area} if the frame is alone"
             )

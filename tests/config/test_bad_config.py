@@ -8,7 +8,7 @@ import pytest
 
 from prelabel.cli import app as cli
 from prelabel.testing.encord_server import AGENT, ANNOTATE
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 from tests.kept import write_grey_clip
 
 pytestmark = pytest.mark.timeout(120)

@@ -11,7 +11,7 @@ from prelabel.encord.project import EncordProject
 from prelabel.errors import AccountError, OutageError, SaveError
 from prelabel.runtime.backoff import Backoff
 from prelabel.testing.encord_server import MalformedJson, Refusal, Status
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 
 pytestmark = pytest.mark.usefixtures("encord_environment")
 

@@ -13,8 +13,8 @@ from prelabel.encord.connection import connect, read_key
 from prelabel.errors import AccountError
 from prelabel.runtime.backoff import Backoff
 from prelabel.testing.encord_server import AGENT, MalformedJson, Status
-from prelabel.testing.encord_server.populated import Platform
 from prelabel.testing.encord_server.signing import KeyPair
+from tests.encord_fixtures import Platform
 from tests.reach import reach
 
 pytestmark = pytest.mark.usefixtures("encord_environment")

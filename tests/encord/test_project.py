@@ -6,8 +6,8 @@ from prelabel.encord.project import labels_as_sent
 from prelabel.errors import AccountError
 from prelabel.testing.encord_server import AGENT, ANNOTATE
 from prelabel.testing.encord_server.ontologies import editor, ontology_object
-from prelabel.testing.encord_server.populated import Platform
 from prelabel.testing.encord_server.records import Pathway, Stage
+from tests.encord_fixtures import Platform
 from tests.reach import reach
 
 pytestmark = pytest.mark.usefixtures("encord_environment")

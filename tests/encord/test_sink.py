@@ -30,12 +30,11 @@ from prelabel.testing.encord_server import (
     Status,
 )
 from prelabel.testing.encord_server.faults import CarryOut
-from prelabel.testing.encord_server.populated import Platform
 from prelabel.testing.encord_server.records import DataUnit, Json, LabelRow
 from prelabel.testing.encord_server.wire import Answer
 from tests.builders import video_detections
 from tests.encord.test_source import pictures, replace_clip
-from tests.encord_fixtures import NUM_FRAMES, ConnectAs
+from tests.encord_fixtures import NUM_FRAMES, ConnectAs, Platform
 from tests.reach import encord_source, map_of_roads, reach
 
 pytestmark = [

@@ -22,9 +22,8 @@ from prelabel.testing.encord_server import (
     Truncated,
     download_of,
 )
-from prelabel.testing.encord_server.populated import Platform
 from prelabel.testing.encord_server.records import DataUnit
-from tests.encord_fixtures import NUM_FRAMES
+from tests.encord_fixtures import NUM_FRAMES, Platform
 from tests.reach import encord_source
 
 pytestmark = pytest.mark.usefixtures("encord_environment")

@@ -17,8 +17,7 @@ from prelabel.evaluate.edits import Edits
 from prelabel.evaluate.evaluate import EvaluateOptions, evaluate_run
 from prelabel.evaluate.result import edit_tables
 from prelabel.testing.encord_server import AGENT, ANNOTATE, COMPLETE
-from prelabel.testing.encord_server.populated import Platform
-from tests.encord_fixtures import NUM_FRAMES
+from tests.encord_fixtures import NUM_FRAMES, Platform
 from tests.kept import BOX, assembly_of, make_media, run, write_grey_clip
 
 pytestmark = [

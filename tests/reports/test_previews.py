@@ -18,7 +18,7 @@ from prelabel.export.export import export_run
 from prelabel.reports.previews import preview_run, sheet_frames, write_clip, write_sheet
 from prelabel.reports.run_page import write_run_report
 from prelabel.testing.encord_server import AGENT
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 from tests.reports.building import BLUE, GREY, RED, decode, grey_batches, grey_extent, is_near, labelled
 

@@ -12,7 +12,7 @@ from prelabel.cli.commands import run_config
 from prelabel.config.load import load_config
 from prelabel.run.checks import run_checks
 from prelabel.testing.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW, Status
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 
 pytestmark = [
     pytest.mark.usefixtures("encord_environment"),

@@ -14,8 +14,7 @@ from prelabel.config.load import check_config
 from prelabel.data.frames import VideoInfo
 from prelabel.errors import ConfigError, TakenError
 from prelabel.testing.encord_server import AGENT, ANNOTATE
-from prelabel.testing.encord_server.populated import Platform
-from tests.encord_fixtures import NUM_FRAMES
+from tests.encord_fixtures import NUM_FRAMES, Platform
 from tests.kept import write_grey_clip
 from tests.labelling import detections
 from tests.running import run

@@ -21,7 +21,7 @@ from prelabel.run.checks import prepare, run_checks
 from prelabel.store.raw_detections import read_raw
 from prelabel.store.report import RunReport
 from prelabel.testing.encord_server import AGENT, ANNOTATE
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 from tests.geometries import KEYPOINT_NAMES, disc, skeleton_ontology
 from tests.kept import write_grey_clip
 from tests.labelling import object_json

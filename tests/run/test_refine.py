@@ -23,7 +23,7 @@ from prelabel.run.work import Work
 from prelabel.store.report import RunReport
 from prelabel.testing import check_refiner
 from prelabel.testing.encord_server import AGENT
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 from tests.kept import write_grey_clip
 from tests.labelling import object_json
 from tests.running import run_whole

@@ -11,7 +11,7 @@ from prelabel.labels.row.size import row_num_bytes
 from prelabel.reports.run_page import write_run_report
 from prelabel.store.report import RunReport
 from prelabel.testing.encord_server import AGENT
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 from tests.kept import assembly_of, run, write_grey_clip
 
 pytestmark = [

@@ -17,7 +17,7 @@ from prelabel.cli.app import main
 from prelabel.run.serve import WorkSignal
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.testing.encord_server import AGENT, ANNOTATE
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 from tests.processes import Command, command
 from tests.signed import SECRET, notification, signed
 

@@ -14,7 +14,6 @@ from .ontologies import editor, ontology_object
 from .probe import probe_video
 from .records import Project
 from .state import World
-from .summary import summarise
 
 _SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
 
@@ -31,7 +30,7 @@ def main() -> None:
         _print_environment(server, project, key_file)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
-        print(json.dumps(summarise(server.world, server.calls), indent=2))
+        print(json.dumps(server.summary(), indent=2))
         key_file.unlink()
         key_file.parent.rmdir()
 

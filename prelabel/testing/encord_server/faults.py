@@ -4,11 +4,10 @@
     server.faults.add("act_on_tasks", LostAnswer(carried_out=True)) # the task moves, the caller cannot know
     server.faults.add(download_of(clip.item), Truncated(1000), times=None)  # every time
     server.faults.add(lambda call: "Annotate" in call.summary, Delay(2.0), skip=3)
-    server.faults.add(lambda call: True, AnyOf(TROUBLE, draw), times=None, rate=0.1)  # on a tenth of all answers
+    server.faults.add(lambda call: True, Delay(0.2), times=None, rate=0.1)  # on a tenth of all answers
 
-A match is an operation's name, as in `Call.operation`, or a function of the call. An action is a callable: it gets a
-function that carries the request out, and returns the answer to send. If it does not call that function, the world
-stays as it is, and not even the signature is checked. A new action is a class with `__call__`.
+A match is an operation's name, as in `Call.operation`, or a function of the call. An action is any callable like those
+below.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from .records import StorageItem
 from .wire import Answer, ConnectionCutError, EnvelopeError
@@ -42,27 +40,22 @@ class Call:
 Match = str | Callable[[Call], bool]
 
 
-class Action(Protocol):
-    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
-        """The answer to send in place of `carry_out()`'s.
+Action = Callable[[CarryOut, threading.Event], Answer]
+"""Returns the answer to send in place of that of the function that it gets, which carries the request out.
 
-        Called on the connection's thread. It may wait on `stopping`, which is set when the server closes.
-
-        Raises:
-            ConnectionCutError: Reset the connection instead of answering.
-        """
+If it does not call that function, the world stays as it is, and not even the signature is checked. It runs on the
+connection's thread. It may wait for the event, which is set when the server closes. It may raise `ConnectionCutError`,
+which resets the connection instead of answering.
+"""
 
 
 @dataclass
 class _Fault:
-    match: Match
+    fits: Callable[[Call], bool]
     action: Action
     times: int | None
     skip: int
     rate: float
-
-    def fits(self, call: Call) -> bool:
-        return call.operation == self.match if isinstance(self.match, str) else self.match(call)
 
 
 @dataclass
@@ -78,8 +71,9 @@ class Faults:
 
         With a rate below 1, `draw` chooses the calls, so that its seed repeats the choice.
         """
+        fits = match if callable(match) else lambda call: call.operation == match
         with self._lock:
-            self._waiting.append(_Fault(match, action, times, skip, rate))
+            self._waiting.append(_Fault(fits, action, times, skip, rate))
 
     def clear(self) -> None:
         with self._lock:
@@ -231,32 +225,6 @@ class Delay:
         if stopping.wait(self.seconds):
             raise ConnectionCutError
         return carry_out()
-
-
-@dataclass(frozen=True)
-class AnyOf:
-    """One of several actions, each as likely as another."""
-
-    actions: tuple[Action, ...]
-    draw: random.Random
-
-    def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
-        return self.draw.choice(self.actions)(carry_out, stopping)
-
-
-TROUBLE: tuple[Action, ...] = (
-    Status(429, retry_after_seconds=1),
-    Status(500),
-    Status(502),
-    Status(503),
-    Status(504),
-    LostAnswer(carried_out=True),
-    LostAnswer(carried_out=False),
-    ResetInsideBody(20),
-    MalformedJson(),
-    Delay(0.2),
-)
-"""What a service does now and then to any answer."""
 
 
 def _first(answer: Answer, num_bytes: int) -> Iterator[bytes]:

@@ -72,8 +72,8 @@ def _row_metadata(context: Context, project: Project, data: DataUnit, branch: st
         "branch_name": branch,
         "label_status": row.label_status if row else "NOT_LABELLED",
         "is_valid": row.is_valid if row else True,
-        "created_at": _iso(row.created_at) if row else None,
-        "last_edited_at": _iso(row.last_edited_at) if row else None,
+        "created_at": row.created_at.isoformat() if row else None,
+        "last_edited_at": row.last_edited_at.isoformat() if row else None,
         "data_hash": data.data_hash,
         "dataset_hash": data.dataset_hash,
         "dataset_title": data.dataset_title,
@@ -144,10 +144,6 @@ def _among(value: str | None, wanted: list[str] | None) -> bool:
 def _titled(title: str, exactly: str | None, like: str | None) -> bool:
     pattern = ".*" if like is None else re.escape(like).replace("%", ".*").replace("_", ".")
     return exactly in (None, title) and re.fullmatch(pattern, title, re.DOTALL) is not None
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat()
 
 
 def _time(text: str) -> datetime:

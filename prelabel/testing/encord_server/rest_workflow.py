@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from .context import Context
+from .context import Context, make_token, page_of, project_of, read_token
 from .records import Issue, Json, Project, Stage, Task
-from .rest_parts import iso, make_token, page_of, project_of, read_token
 from .wire import ApiError, Request
 
 
@@ -58,8 +57,8 @@ def _is_wanted(task: Task, request: Request) -> bool:
 def _task_json(task: Task) -> Json:
     json: Json = {
         "uuid": task.uuid,
-        "createdAt": iso(task.created_at),
-        "updatedAt": iso(task.updated_at),
+        "createdAt": task.created_at.isoformat(),
+        "updatedAt": task.updated_at.isoformat(),
         "dataHash": task.data.data_hash,
         "dataTitle": task.data.title,
     }

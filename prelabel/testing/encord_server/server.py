@@ -7,6 +7,7 @@ import struct
 import sys
 import threading
 import traceback
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
@@ -15,9 +16,9 @@ from . import legacy, rest
 from .context import Context, Settings
 from .faults import Call, CarryOut, Faults
 from .media import Links, download
+from .records import Json, Project
 from .signing import KeyPair, NotAuthenticatedError, Users
 from .state import World
-from .summary import summarise
 from .wire import Answer, ApiError, ConnectionCutError, EnvelopeError, Request
 
 if TYPE_CHECKING:
@@ -79,6 +80,18 @@ class EncordServer:
     def calls_of(self, operation: str) -> list[Call]:
         return [call for call in self.calls if call.operation == operation]
 
+    def summary(self) -> Json:
+        """Counts of what happened so far, also for clients in another process (`GET /state`)."""
+        with self.world.lock:
+            return {
+                "projects": {project.uuid: _summary_of(project) for project in self.world.projects.values()},
+                "saves": len(self.world.saves),
+                "moves": len(self.world.moves),
+                "downloads": len(self.world.downloads),
+                "downloaded_bytes": sum(download.num_bytes for download in self.world.downloads),
+                "calls": dict(Counter(call.operation for call in self.calls)),
+            }
+
     def answer(self, request: Request) -> Answer:
         """The answer to one request, with the fault that is waiting for it.
 
@@ -102,7 +115,7 @@ class EncordServer:
         if request.path in _LEGACY_PATHS and request.method == "POST":
             return self._resolve_legacy(request)
         if request.path == "/state":
-            return self._call("state", request), lambda: Answer.of_json(summarise(self.world, self.calls))
+            return self._call("state", request), lambda: Answer.of_json(self.summary())
         return self._call("unknown", request), lambda: Answer.of_json({"message": "no such path"}, 404)
 
     def _resolve_legacy(self, request: Request) -> tuple[Call, CarryOut]:
@@ -156,6 +169,21 @@ class EncordServer:
         except Exception:
             self.errors.append(traceback.format_exc())
             return Answer.of_json({"message": "the test server failed; see server.errors"}, 500)
+
+
+def _summary_of(project: Project) -> Json:
+    return {
+        "tasks": {stage.title: len(project.tasks_at(stage.uuid)) for stage in project.stages},
+        "label_rows": {
+            row.label_hash: {
+                "title": row.data.title,
+                "objects": len(row.object_answers),
+                "object_frames": len(row.objects()),
+                "is_valid": row.is_valid,
+            }
+            for row in project.rows.values()
+        },
+    }
 
 
 class _Http(ThreadingHTTPServer):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.testing.encord_server import EncordServer
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 from tests.run.agents.platforms import populate
 
 

@@ -10,7 +10,7 @@ from encord.objects import Classification, LabelRowV2
 
 from prelabel.testing.encord_server import AGENT, COMPLETE, EncordServer
 from prelabel.testing.encord_server.ontologies import editor, feature_hash, ontology_object, radio_classification
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 
 PATHWAYS = {"Annotate 1": "Annotate 1", "Night team": "Review 1", "Nothing to label": COMPLETE}
 

@@ -8,8 +8,7 @@ import pytest
 
 from prelabel.cli.commands import run_config
 from prelabel.testing.encord_server import ANNOTATE, REVIEW
-from prelabel.testing.encord_server.populated import Platform
-from tests.encord_fixtures import NUM_FRAMES
+from tests.encord_fixtures import NUM_FRAMES, Platform
 from tests.run.agents.platforms import reasons, write_config
 
 pytestmark = [

@@ -11,7 +11,7 @@ from encord.objects.coordinates import BitmaskCoordinates, PolygonCoordinates
 
 from prelabel.cli.commands import run_config
 from prelabel.testing.encord_server import ANNOTATE, REVIEW
-from prelabel.testing.encord_server.populated import Platform
+from tests.encord_fixtures import Platform
 
 pytestmark = pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning")
 

@@ -13,8 +13,7 @@ from prelabel.config.load import load_config
 from prelabel.errors import SetupError
 from prelabel.run.checks import run_checks
 from prelabel.testing.encord_server import AGENT, ANNOTATE, COMPLETE, REVIEW, Refusal, Status
-from prelabel.testing.encord_server.populated import Platform
-from tests.encord_fixtures import NUM_FRAMES
+from tests.encord_fixtures import NUM_FRAMES, Platform
 from tests.run.agents.platforms import reasons, report_of, write_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning")
