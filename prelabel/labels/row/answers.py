@@ -54,7 +54,10 @@ def write_answers(
             num_taken_over += 1
             continue
         entry = _entry(placed, classification, made_at)
-        key = _free_hash(row, entry, base["classification_answers"])
+        taken = base["classification_answers"]
+        key = next((key for key in _hashes_of(row, entry) if key not in taken), None)
+        if key is None:
+            raise LabelError(f"label row {row.get('data_title')!r}: all hashes that this answer can have are in use")
         added[key] = own.get(key) or {**entry, "classificationHash": key}
     return WrittenRow(
         row={**base, "classification_answers": {**base["classification_answers"], **added}},
@@ -132,27 +135,24 @@ def _overlaps(placed: PlacedAnswer, entry: AnswerEntry, classification: Classifi
     return any(first <= placed.last_frame and placed.first_frame <= last for first, last in ranges)
 
 
-def _free_hash(row: LabelRow, entry: AnswerEntry, taken: Mapping[str, AnswerEntry]) -> str:
-    for key in _hashes_of(row, entry):
-        if key not in taken:
-            return key
-    raise LabelError(f"label row {row.get('data_title')!r}: all hashes that this answer can have are in use")
-
-
 def _hashes_of(row: LabelRow, entry: AnswerEntry) -> list[str]:
     """Returns the hashes that an answer can have; none if prelabel does not write answers of this form.
 
     `own.py` explains what the hashes are for.
     """
     try:
-        lines = sorted(_answer_text(answer) for answer in entry["classifications"])
+        lines = []
+        for answer in entry["classifications"]:
+            value = answer["answers"]
+            options = value if isinstance(value, str) else " ".join(sorted(option["featureHash"] for option in value))
+            lines.append(f"{answer['featureHash']} {options}")
         content = "\n".join(
             [
                 "prelabel answer",
                 str(row["data_hash"]),
                 entry["featureHash"],
                 " ".join(f"{first}-{last}" for first, last in entry["range"]),
-                *lines,
+                *sorted(lines),
                 f"{entry['confidence']:.5f}",
             ]
         )
@@ -160,9 +160,3 @@ def _hashes_of(row: LabelRow, entry: AnswerEntry) -> list[str]:
         return []
     digests = (hashlib.sha256(f"{content}\n{nonce}".encode()).digest() for nonce in range(NUM_NONCES))
     return [base64.b64encode(digest[:6]).decode() for digest in digests]
-
-
-def _answer_text(answer: Mapping[str, Any]) -> str:
-    value = answer["answers"]
-    options = value if isinstance(value, str) else " ".join(sorted(option["featureHash"] for option in value))
-    return f"{answer['featureHash']} {options}"

@@ -27,7 +27,7 @@ def box_geometry(shape: str, corners: Corners, width: int, height: int) -> dict[
 
     Args:
         shape: one of `prelabel.data.ontology.BOX_SHAPES`, but not a bounding box.
-        corners: of a box with an area, within the frame.
+        corners: of a box with an area, within the frame; a bitmask has at least one pixel set.
         width: of the data unit in pixels; a bitmask has the same width.
         height: of the data unit in pixels; a bitmask has the same height.
 
@@ -47,7 +47,9 @@ def box_geometry(shape: str, corners: Corners, width: int, height: int) -> dict[
                 "polygons": [[[value for point in points for value in point]]],
             }
         case "bitmask":
-            return {"bitmask": _filled_bitmask(corners, width, height)}
+            x_span, y_span = _pixel_span(x1, x2, width), _pixel_span(y1, y2, height)
+            rle = _rectangle_rle(x_span, y_span, width, height)
+            return {"bitmask": {"top": 0, "left": 0, "height": height, "width": width, "rleString": rle}}
     raise ValueError(f"shape: got {shape!r}, expected one that a box can be written as")
 
 
@@ -65,9 +67,14 @@ def geometry_keys(geometry: Geometry, category: OntologyObject, frame: Size, uni
     """
     match geometry, category.shape:
         case Mask(), "bitmask":
-            return {"bitmask": _bitmask(geometry, frame, unit)}
+            rle = text_along_rows(geometry if frame == unit else _scaled(geometry, frame, unit), *unit)
+            return {"bitmask": {"top": 0, "left": 0, "height": unit[1], "width": unit[0], "rleString": rle}}
         case Polygons(), "polygon":
-            return _polygons(geometry, frame)
+            parts = [[_on_grid(ring, frame) for ring in rings] for rings in geometry.parts]
+            return {
+                "polygon": {str(n): {"x": x, "y": y} for n, (x, y) in enumerate(parts[0][0])},
+                "polygons": [[[value for point in ring for value in point] for ring in rings] for rings in parts],
+            }
         case RotatedBox(), "rotatable_bounding_box":
             return {"rotatableBoundingBox": _rotatable_box(geometry, frame)}
         case Keypoints(), "skeleton":
@@ -79,14 +86,6 @@ def _on_grid(xy: NDArray[np.float32], frame: Size) -> list[list[float]]:
     """Returns points in pixels, (K, 2), as fractions of the frame at five decimals."""
     fractions: list[list[float]] = (np.rint(xy.astype(np.float64) / frame * GRID) / GRID).tolist()
     return fractions
-
-
-def _polygons(geometry: Polygons, frame: Size) -> dict[str, Any]:
-    parts = [[_on_grid(ring, frame) for ring in rings] for rings in geometry.parts]
-    return {
-        "polygon": {str(n): {"x": x, "y": y} for n, (x, y) in enumerate(parts[0][0])},
-        "polygons": [[[value for point in ring for value in point] for ring in rings] for rings in parts],
-    }
 
 
 def _rotatable_box(box: RotatedBox, frame: Size) -> dict[str, float]:
@@ -106,12 +105,6 @@ def _skeleton(pose: Keypoints, category: OntologyObject, frame: Size) -> dict[st
         | ({} if is_seen else {"visibility": "invisible"})
         for n, (point, (x, y), is_seen) in enumerate(points)
     }
-
-
-def _bitmask(mask: Mask, frame: Size, unit: Size) -> dict[str, Any]:
-    fitted = mask if frame == unit else _scaled(mask, frame, unit)
-    width, height = unit
-    return {"top": 0, "left": 0, "height": height, "width": width, "rleString": text_along_rows(fitted, *unit)}
 
 
 def _scaled(mask: Mask, frame: Size, unit: Size) -> Mask:
@@ -223,22 +216,15 @@ def _numbers(values: Iterable[float]) -> str:
     return ",".join(str(round(value * GRID)) for value in values)
 
 
-def _filled_bitmask(corners: Corners, width: int, height: int) -> dict[str, Any]:
-    """Returns a bitmask of the frame's size in which the box's pixels are set, at least one."""
-    left, right = _pixel_span(corners[0], corners[2], width)
-    top, bottom = _pixel_span(corners[1], corners[3], height)
-    rle = _rectangle_rle((left, top, right, bottom), width, height)
-    return {"top": 0, "left": 0, "height": height, "width": width, "rleString": rle}
-
-
 def _pixel_span(low: int, high: int, num_pixels: int) -> tuple[int, int]:
+    """Returns the first and the end of the pixels from `low` to `high`, which are in hundred-thousandths."""
     start = (low * num_pixels + GRID // 2) // GRID
     end = (high * num_pixels + GRID // 2) // GRID
     start = min(start, num_pixels - 1)
     return start, max(end, start + 1)
 
 
-def _rectangle_rle(xyxy: tuple[int, int, int, int], width: int, height: int) -> str:
+def _rectangle_rle(x_span: tuple[int, int], y_span: tuple[int, int], width: int, height: int) -> str:
     """Returns the run lengths of a filled rectangle, as `encord.common.bitmask_operations` encodes them.
 
     Runs go row by row, unset pixels first. From the fourth run on, each is written as its difference from the run two
@@ -246,14 +232,15 @@ def _rectangle_rle(xyxy: tuple[int, int, int, int], width: int, height: int) -> 
     encoding a mask of the whole frame would take milliseconds for each box.
 
     Args:
-        xyxy: left, top, right and bottom in whole pixels; right and bottom are exclusive.
+        x_span: left and right in whole pixels; right is exclusive.
+        y_span: top and bottom in whole pixels; bottom is exclusive.
         width: of the frame in pixels.
         height: of the frame in pixels.
 
-    >>> _rectangle_rle((1, 1, 3, 3), width=4, height=4)
+    >>> _rectangle_rle((1, 3), (1, 3), width=4, height=4)
     '52203'
     """
-    left, top, right, bottom = xyxy
+    (left, right), (top, bottom) = x_span, y_span
     gap = width - (right - left)
     if gap == 0:
         runs, rows = [top * width, (bottom - top) * width], 1

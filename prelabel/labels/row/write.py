@@ -114,7 +114,17 @@ def _new_objects(row: LabelRow, detections: VideoDetections, info: VideoInfo, la
     category_index = _checked_categories(detections, instance, label_map)
     units = _units_by_frame(row, detections.frame_index, info)
     places = [units[frame][0] for frame in detections.frame_index.tolist()]
-    styles = [_style(category) for category in label_map.categories]
+    styles: list[dict[str, Any]] = [
+        {
+            "name": category.name,
+            "color": category.color,
+            "shape": category.shape,
+            "value": category.value,
+            "featureHash": category.feature_hash,
+            "manualAnnotation": False,
+        }
+        for category in label_map.categories
+    ]
     # With this confidence, the editor interpolates a box again when somebody moves the boxes around it.
     confidence = np.where(detections.interpolated, INTERPOLATED_CONFIDENCE, detections.confidence.astype(np.float64))
     confidence = np.rint(confidence * GRID).astype(np.int64)
@@ -280,17 +290,6 @@ def _checked_corners(row: LabelRow, detections: VideoDetections, info: VideoInfo
     if ((grid < 0) | (grid > GRID)).any() or (grid[:, 2:] <= grid[:, :2]).any():
         raise LabelError("got a box outside its frame, or without an area: filter the detections first")
     return grid
-
-
-def _style(category: OntologyObject) -> dict[str, Any]:
-    return {
-        "name": category.name,
-        "color": category.color,
-        "shape": category.shape,
-        "value": category.value,
-        "featureHash": category.feature_hash,
-        "manualAnnotation": False,
-    }
 
 
 def _with_labels(
