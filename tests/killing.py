@@ -37,8 +37,7 @@ from prelabel.testing.encord_server import (
     Status,
 )
 from prelabel.testing.encord_server.faults import Action, CarryOut
-from prelabel.testing.encord_server.probe import probe_video
-from prelabel.testing.encord_server.records import LabelRow, Project
+from prelabel.testing.encord_server.records import LabelRow, Project, probe_video
 from prelabel.testing.encord_server.wire import Answer, ConnectionCutError
 from tests.make_media import Recipe, write_clip
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import requests
@@ -210,23 +205,3 @@ def test_project_of_others_is_closed_and_unknown_is_not_found(platform: Platform
         encord_client_as("anna@example.com").get_project(platform.project.uuid)
     with pytest.raises(ResourceNotFoundError):
         platform.client.get_project("00000000-0000-0000-0000-000000000001")
-
-
-@pytest.mark.slow
-def test_the_server_starts_from_a_terminal_and_says_how_to_reach_it(encord_clip: Path, monkeypatch: pytest.MonkeyPatch):
-    command = [sys.executable, "-m", "prelabel.testing.encord_server", "--videos", str(encord_clip), "--classes", "car"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        told = [process.stdout.readline() for _ in range(4)]
-        for line in told[1:]:
-            name, value = line.removeprefix("export ").strip().split("=", 1)
-            monkeypatch.setenv(name, value)
-        client = EncordUserClient.create_with_ssh_private_key(
-            ssh_private_key_path=os.environ["ENCORD_SSH_KEY_FILE"], domain=os.environ["ENCORD_DOMAIN"]
-        )
-        rows = client.get_project(os.environ["ENCORD_PROJECT_HASH"]).list_label_rows_v2()
-        process.send_signal(signal.SIGINT)
-        summary = json.loads(process.stdout.read())
-    assert [row.data_title for row in rows] == [encord_clip.name]
-    assert told[0].startswith("# tasks at stage 'Pre-Labeling Agent': 1;")
-    assert summary
-    assert process.returncode == 0

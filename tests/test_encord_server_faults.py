@@ -187,7 +187,7 @@ def test_server_closes_while_a_client_still_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_server_runs_by_hand(tmp_path: Path) -> None:
+def test_the_server_starts_from_a_terminal_and_says_how_to_reach_it(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", Recipe())
     command = [
         sys.executable,
@@ -212,6 +212,7 @@ def test_server_runs_by_hand(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGINT)
         printed = json.loads(process.stdout.read())
     assert process.returncode == 0
+    assert lines[0].startswith("# tasks at stage 'Pre-Labeling Agent': 2;")
     assert state["projects"][exported["ENCORD_PROJECT_HASH"]]["tasks"][ANNOTATE] == 2
     assert printed["moves"] == 2
     assert not key_file.exists()

@@ -37,7 +37,7 @@ from .faults import (
     WrongBytes,
     download_of,
 )
-from .probe import MediaFacts
+from .records import MediaFacts
 from .server import EncordServer, connect
 from .state import AGENT, ANNOTATE, COMPLETE, REVIEW, World
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from . import AGENT, EncordServer, Settings
 from .ontologies import editor, ontology_object
-from .probe import probe_video
-from .records import Project
+from .records import Project, probe_video
 from .state import World
 
 _SUFFIXES = {".mp4", ".mov", ".mkv", ".webm", ".avi"}
@@ -22,12 +21,18 @@ def main() -> None:
     options = _options()
     settings = Settings(page_size=options.page_size, item_link_lifetime_seconds=options.link_lifetime)
     with EncordServer(settings=settings, port=options.port) as server:
-        project = _add_project(server.world, options.classes.split(","))
+        ontology = server.world.add_ontology(
+            editor([ontology_object(name) for name in options.classes.split(",")]), title="Demo"
+        )
+        project = server.world.add_project("Demo", ontology=ontology)
         _add_tasks(server.world, project, options.videos, options.tasks_per_video)
         key_file = Path(tempfile.mkdtemp(prefix="encord-server-")) / "id_ed25519"
         key_file.touch(mode=0o600)
         key_file.write_text(server.add_user())
-        _print_environment(server, project, key_file)
+        print(f"# tasks at stage '{AGENT}': {len(project.tasks)}; what happened: {server.url}/state; Ctrl-C ends it")
+        print(f"export ENCORD_DOMAIN={server.url}")
+        print(f"export ENCORD_SSH_KEY_FILE={key_file}")
+        print(f"export ENCORD_PROJECT_HASH={project.uuid}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
         print(json.dumps(server.summary(), indent=2))
@@ -46,11 +51,6 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _add_project(world: World, classes: list[str]) -> Project:
-    ontology = world.add_ontology(editor([ontology_object(name) for name in classes]), title="Demo")
-    return world.add_project("Demo", ontology=ontology)
-
-
 def _add_tasks(world: World, project: Project, videos: Path, tasks_per_video: int) -> None:
     paths = [videos] if videos.is_file() else sorted(videos.iterdir())
     for path in (path for path in paths if path.suffix.lower() in _SUFFIXES):
@@ -58,13 +58,6 @@ def _add_tasks(world: World, project: Project, videos: Path, tasks_per_video: in
         for number in range(tasks_per_video):
             title = path.name if tasks_per_video == 1 else f"{path.stem}-{number}{path.suffix}"
             world.add_task(project.stage(AGENT), world.add_video(path, facts=facts, title=title))
-
-
-def _print_environment(server: EncordServer, project: Project, key_file: Path) -> None:
-    print(f"# tasks at stage '{AGENT}': {len(project.tasks)}; what happened: {server.url}/state; Ctrl-C ends it")
-    print(f"export ENCORD_DOMAIN={server.url}")
-    print(f"export ENCORD_SSH_KEY_FILE={key_file}")
-    print(f"export ENCORD_PROJECT_HASH={project.uuid}", flush=True)
 
 
 if __name__ == "__main__":

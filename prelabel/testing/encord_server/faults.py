@@ -67,9 +67,9 @@ class Faults:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, match: Match, action: Action, *, times: int | None = 1, skip: int = 0, rate: float = 1.0) -> None:
-        """Let `action` happen to the next `times` calls that match, after `skip` of them; None: to all.
+        """Applies `action` to the next `times` calls that match, after the first `skip` of them; None: to all.
 
-        With a rate below 1, `draw` chooses the calls, so that its seed repeats the choice.
+        With a rate below 1, `draw` chooses the calls, so its seed repeats the choice.
         """
         fits = match if callable(match) else lambda call: call.operation == match
         with self._lock:
@@ -155,7 +155,11 @@ class ResetInsideBody:
 
     def __call__(self, carry_out: CarryOut, stopping: threading.Event) -> Answer:
         answer = carry_out()
-        return replace(answer, body=_cut_after(answer, self.after_bytes))
+        return replace(answer, body=self._cut(answer))
+
+    def _cut(self, answer: Answer) -> Iterator[bytes]:
+        yield from _first(answer, self.after_bytes)
+        raise ConnectionCutError
 
 
 @dataclass(frozen=True)
@@ -234,8 +238,3 @@ def _first(answer: Answer, num_bytes: int) -> Iterator[bytes]:
             return
         yield chunk[:left]
         left -= len(chunk)
-
-
-def _cut_after(answer: Answer, num_bytes: int) -> Iterator[bytes]:
-    yield from _first(answer, num_bytes)
-    raise ConnectionCutError

@@ -53,14 +53,10 @@ def list_label_rows(context: Context, project: Project, uid: Any, payload: Json,
         ordered = sorted(rows_and_mains, key=lambda row: (place_of[row[0]], row[1]))
     else:
         branch = payload.get("branch_name") or _DEFAULT_BRANCH
-        ordered = [(data, branch) for data in _chosen_units(project, payload)]
+        wanted = payload.get("data_hashes")
+        ordered = [(data, branch) for data in (project.units if wanted is None else wanted) if data in project.units]
     rows = [_row_metadata(context, project, project.units[data], branch, payload) for data, branch in ordered]
     return [row for row in rows if _is_wanted(row, payload)]
-
-
-def _chosen_units(project: Project, payload: Json) -> list[str]:
-    wanted = payload.get("data_hashes")
-    return list(project.units) if wanted is None else [data for data in wanted if data in project.units]
 
 
 def _row_metadata(context: Context, project: Project, data: DataUnit, branch: str, payload: Json) -> Json:

@@ -82,7 +82,7 @@ def _file_answer(request: Request, item: StorageItem, path: Path) -> Answer:
     size = path.stat().st_size
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{size:x}-{path.stat().st_mtime_ns:x}"'}
     content_type = item.mime_type or "binary/octet-stream"
-    # A changed file must not be stitched onto an old beginning: a range with a stale If-Range is answered whole.
+    # If the file has changed since, the answer is the whole file, so that a client does not join parts of two versions.
     if request.headers.get("If-Range", headers["ETag"]) != headers["ETag"]:
         wanted: range | None = range(size)
     else:

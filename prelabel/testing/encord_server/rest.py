@@ -64,7 +64,7 @@ def list_users(context: Context, request: Request, project: str) -> Json:
 
 
 def no_such_endpoint(context: Context, request: Request) -> object:
-    # 501 and not 404: a test must see that the server lacks the endpoint, not the thing asked for.
+    # 501 and not 404, to distinguish a missing endpoint from a missing object.
     raise ApiError(501, f"this server has no {request.method} {request.path}")
 
 

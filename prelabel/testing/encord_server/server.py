@@ -53,7 +53,7 @@ class EncordServer:
         self.faults = Faults()
         self.calls: list[Call] = []
         self.refused: list[str] = []  # why requests were not authenticated
-        self.errors: list[str] = []  # tracebacks: requests that this server could make nothing of
+        self.errors: list[str] = []  # tracebacks of bugs of this server
         self.stopping = threading.Event()
         self._http = _Http(("127.0.0.1", port), self)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -163,7 +163,7 @@ class EncordServer:
         return Context(self.world, self.links, self.settings, user)
 
     def _guard(self, carry_out: CarryOut) -> Answer:
-        # What fails in here must not pass for a fault of the platform: it is kept, and the fixture fails the test.
+        # A bug of this server must not look like a fault of the platform: a test can check that `errors` is empty.
         try:
             return carry_out()
         except Exception:
@@ -187,7 +187,7 @@ def _summary_of(project: Project) -> Json:
 
 
 class _Http(ThreadingHTTPServer):
-    """Threads for connections, all of which can be ended: the SDK leaves none open, `requests` sessions do."""
+    """Serves each connection on a thread, and can close all of them, since `requests` sessions leave theirs open."""
 
     daemon_threads = False
     block_on_close = True
@@ -230,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Http
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: `EncordServer.calls` has it all."""
+        """Writes no log, since `EncordServer.calls` lists the requests."""
 
     def _serve(self) -> None:
         try:
@@ -270,7 +270,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         num_bytes = 0
         for chunk in answer.body if self.command != "HEAD" else ():
-            # Counted first, so that a client that has the bytes finds them counted.
+            # It counts before it sends, so that a client that has the bytes finds them counted.
             if answer.count is not None:
                 answer.count(len(chunk))
             self.wfile.write(chunk)
@@ -278,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection |= num_bytes < answer.length
 
     def _reset(self) -> None:
-        """Send a TCP reset: closing with linger 0, with what holds the socket open let go first."""
+        """Sends a TCP reset: closes with linger 0, after the file that would keep the socket open."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.rfile.close()

@@ -12,11 +12,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from .ontologies import roads
-from .probe import MediaFacts, probe_image, probe_video
 from .records import (
     DataUnit,
     Download,
     Json,
+    MediaFacts,
     Move,
     Ontology,
     Pathway,
@@ -27,9 +27,11 @@ from .records import (
     Stage,
     StorageItem,
     Task,
+    probe_image,
+    probe_video,
 )
 
-# Titles of the default workflow; pathways are titled otherwise than the stages they lead to, as they may be.
+# Titles of the default workflow. Most pathways have another title than their stage, as on the platform.
 AGENT = "Pre-Labeling Agent"
 ANNOTATE = "Annotate 1"
 REVIEW = "Review 1"
@@ -41,7 +43,7 @@ _ITEM_TYPES = {"audio": "audio", "pdf": "pdf", "plain_text": "plainText"}
 
 
 class Clock:
-    """The world's time: real time, plus what a test advanced it by."""
+    """The world's time: the real time, plus the seconds by which a test has advanced it."""
 
     def __init__(self) -> None:
         self._ahead = timedelta()
@@ -54,7 +56,7 @@ class Clock:
 
 
 class World:
-    """Everything the server knows. Requests hold `lock` while they are carried out; hold it to look at a whole."""
+    """Everything that the server knows. A request holds `lock` while it runs; hold it to read several values."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -147,7 +149,7 @@ class World:
         return task
 
     def move_task(self, task: Task, destination: Stage, *, user: str, pathway: str | None = None) -> None:
-        """Take a task to another stage, to the end of its queue."""
+        """Moves a task to the end of another stage's queue."""
         with self.lock:
             origin, task.stage = task.stage, destination
             task.arrived, task.updated_at = next(self._arrivals), self.clock.now()
