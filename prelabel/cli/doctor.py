@@ -103,7 +103,7 @@ def _check_python() -> Iterator[Finding]:
 
 def _check_machine() -> Iterator[Finding]:
     usable, cores = usable_cores(), machine_cores()
-    limit = f", of which this container may use {usable}" if usable < cores else ""
+    limit = f"; this container may use {usable} of them" if usable < cores else ""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     yield Finding("CPU", "ok", f"{cores} cores{limit}, {memory_gb:.0f} GB memory")
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9

@@ -18,7 +18,7 @@ from prelabel.runtime.files import safe_name
 from prelabel.runtime.yaml_files import parse_yaml, read_yaml, written_text
 
 MODEL = "model"
-"""In `SHORTHANDS`, stands for the section `detector` or `classifier`."""
+"""In `SHORTHANDS`, the section `detector` or `classifier`."""
 SHORTHANDS = {
     "weights": "model.weights",
     "conf": "model.conf",

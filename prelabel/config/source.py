@@ -153,12 +153,14 @@ CLOSED = ConfigDict(extra="forbid")
 """Model config of sections that reject unknown keys, for sources without further options."""
 
 
-def read_source_section(values: object, folder: Path) -> SourceSection:
-    """Returns the section for the source that `use` names.
+def section_of(use: str, folder: Path) -> type[SourceSection]:
+    """Returns the section class of the source that `use` names."""
+    section = getattr(load_plugin("source", use, folder).factory, "Section", FileLabelsSection)
+    return section if isinstance(section, type) and issubclass(section, SourceSection) else FileLabelsSection
 
-    Args:
-        values: the section's values in the config.
-        folder: the config's folder, which the path of a plug-in is relative to.
+
+def _read(values: Any, info: ValidationInfo) -> SourceSection:
+    """Returns the section for the source that `use` names; the path of a plug-in is relative to the context's folder.
 
     Raises:
         ConfigError: the first mistake. Unknown keys come first, since they often explain why another key is missing.
@@ -169,7 +171,7 @@ def read_source_section(values: object, folder: Path) -> SourceSection:
     if not isinstance(values, Mapping):
         raise ConfigError(f"source: got {values!r:.60}, expected a section with keys: use, output, ...")
     use = str(values.get("use") or ("folder" if "path" in values else "encord"))
-    section = section_of(use, folder)
+    section = section_of(use, (info.context or {}).get("folder", Path()))
     try:
         return section.model_validate({**values, "use": use})
     except ValidationError as error:
@@ -178,16 +180,6 @@ def read_source_section(values: object, folder: Path) -> SourceSection:
             raise ConfigError(describe_first(error, "source")) from error
         hint = did_you_mean(str(unknown), section.model_fields)
         raise ConfigError(f"source.{unknown}: is not a key of the config: {hint}") from None
-
-
-def section_of(use: str, folder: Path) -> type[SourceSection]:
-    """Returns the section class of the source that `use` names."""
-    section = getattr(load_plugin("source", use, folder).factory, "Section", FileLabelsSection)
-    return section if isinstance(section, type) and issubclass(section, SourceSection) else FileLabelsSection
-
-
-def _read(values: Any, info: ValidationInfo) -> SourceSection:
-    return read_source_section(values, (info.context or {}).get("folder", Path()))
 
 
 AnySource = Annotated[SerializeAsAny[SourceSection], BeforeValidator(_read)]

@@ -93,7 +93,10 @@ class ThumbnailReader:
             if task is None or record is None:
                 return {}
             for index, frame in read_images(self.assembly, task, record, wanted):
-                jpegs[key, index] = _jpeg_of(Image.fromarray(frame))
+                image, jpeg = Image.fromarray(frame), io.BytesIO()
+                image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+                image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
+                jpegs[key, index] = jpeg.getvalue()
         except PrelabelError:
             return {}
         return jpegs
@@ -168,10 +171,3 @@ def svg_edges(pose: Keypoints, edges: Sequence[Edge]) -> str:
 def data_url(jpeg: bytes) -> str:
     """Returns a URL that contains the JPEG itself."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-
-
-def _jpeg_of(image: Image.Image) -> bytes:
-    image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-    jpeg = io.BytesIO()
-    image.save(jpeg, "JPEG", quality=JPEG_QUALITY)
-    return jpeg.getvalue()

@@ -297,11 +297,6 @@ class RunReport:
         return self.num_inferred / self.seconds if self.seconds > 0 else 0.0
 
     @property
-    def uses_gpu(self) -> bool:
-        """Whether the run had a GPU."""
-        return any(device.startswith("cuda") for device in (self.device, *(worker.device for worker in self.workers)))
-
-    @property
     def device_hours(self) -> float:
         """The run's time multiplied by its number of GPUs, or of machines if it had no GPU, in hours."""
         return self.seconds / 3600 * self.num_devices
@@ -309,7 +304,8 @@ class RunReport:
     @property
     def device_noun(self) -> str:
         """What the run's time is counted for."""
-        return "GPU-hours" if self.uses_gpu else "machine-hours"
+        devices = (self.device, *(worker.device for worker in self.workers))
+        return "GPU-hours" if any(device.startswith("cuda") for device in devices) else "machine-hours"
 
     @property
     def cost(self) -> float | None:

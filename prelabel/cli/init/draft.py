@@ -358,6 +358,7 @@ def choose_stages(project: EncordProject, name: str | None) -> Sequence[AgentSta
 
 
 def _stage_name(stage: AgentStage, titles: Sequence[str]) -> str:
+    """Returns the stage's title, or its uuid if several stages have that title."""
     return stage.title if titles.count(stage.title) == 1 else str(stage.uuid)
 
 
@@ -393,8 +394,8 @@ def _routing(project: EncordProject, stage: AgentStage, options: Iterable[str]) 
     """
     found: dict[str, str] = {}
     for option in options:
-        wanted = _singular(option)
-        pathway = next((each for each in stage.pathways if _contains(_singular(each.name), wanted)), None)
+        wanted = f" {_singular(option)} "
+        pathway = next((each for each in stage.pathways if wanted in f" {_singular(each.name)} "), None)
         if pathway is not None:
             found[yaml_text(option)] = _pathway_name(stage, pathway)
     if not found:
@@ -403,9 +404,5 @@ def _routing(project: EncordProject, stage: AgentStage, options: Iterable[str]) 
     return {**found, "otherwise": _pathway_name(stage, _first_to_people(project, left or stage.pathways))}
 
 
-def _singular(text: str) -> list[str]:
-    return [word.removesuffix("s") for word in text.casefold().split()]
-
-
-def _contains(words: Sequence[str], wanted: Sequence[str]) -> bool:
-    return any(words[start : start + len(wanted)] == wanted for start in range(len(words)))
+def _singular(text: str) -> str:
+    return " ".join(word.removesuffix("s") for word in text.casefold().split())
