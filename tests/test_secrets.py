@@ -126,7 +126,7 @@ def test_run_with_faults_leaves_and_shows_no_secret(platform: Platform, home: Pa
             assert secret not in text, f"{where} holds {secret!r}"
 
 
-def test_plug_in_that_quotes_the_key_at_its_start_is_not_quoted(
+def test_an_error_of_a_plug_in_that_contains_the_key_is_redacted(
     platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(home)

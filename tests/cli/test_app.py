@@ -86,7 +86,7 @@ def prelabel(monkeypatch):
     return prelabel
 
 
-def test_a_run_tells_json_on_standard_output_and_a_table_on_standard_error(folder, prelabel, capsys):
+def test_a_run_prints_json_on_standard_output_and_a_table_on_standard_error(folder, prelabel, capsys):
     assert prelabel("run", "config.yaml") == 0
     told = capsys.readouterr()
     events = [json.loads(line) for line in told.out.splitlines()]
@@ -144,7 +144,7 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("run", "clips", "--weights", "yolo1n"), "did you mean 'yolo11n'"),
     ],
 )
-def test_what_is_wrong_is_exit_2_and_one_line_with_the_next_step(folder, prelabel, capsys, words, complaint):
+def test_a_setup_error_is_exit_2_and_one_line_with_the_next_step(folder, prelabel, capsys, words, complaint):
     assert prelabel(*words) == 2
     told = capsys.readouterr()
     assert complaint in told.err
@@ -193,7 +193,7 @@ def test_evaluate_after_a_run_shows_what_was_kept(folder, prelabel, capsys):
     assert prelabel("evaluate", "config.yaml", "--against", "nowhere.json") == 2
 
 
-def test_init_writes_a_config_that_loads_and_never_over_another(folder, prelabel, capsys):
+def test_init_writes_a_config_that_loads_and_never_replaces_a_file(folder, prelabel, capsys):
     assert prelabel("init", "clips", "-o", "new.yaml", "--weights", "demo") == 0
     assert prelabel("check", "new.yaml") == 0
     assert prelabel("init", "clips", "-o", "new.yaml") == 2
@@ -264,7 +264,7 @@ def test_the_printed_command_names_a_config_that_does_not_exist_yet(folder, prel
     assert capsys.readouterr().err.strip().endswith("--output prelabel-2.yaml")
 
 
-def test_a_glob_that_the_shell_has_expanded_is_taken(folder, prelabel):
+def test_run_accepts_a_glob_that_the_shell_has_expanded(folder, prelabel):
     write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
     assert prelabel("run", "clips/a.mp4", "clips/b.mp4", "--set", "detector.use=mine.py:Steady") == 0
     report = json.loads((folder / "out" / "report.json").read_text())
@@ -278,14 +278,14 @@ def test_a_config_labels_the_media_that_are_named_after_it(folder, prelabel):
     assert [task["title"] for task in report["tasks"]] == ["other.mp4"]
 
 
-def test_options_stand_for_keys_of_a_config_too(folder, prelabel):
+def test_options_override_keys_of_a_config(folder, prelabel):
     assert prelabel("run", "config.yaml", "--conf", "0.8", "--stride", "2", "--output", "elsewhere") == 0
     report = json.loads((folder / "elsewhere" / "report.json").read_text())
     assert [task["instances"] for task in report["tasks"]] == [{"person": (NUM_FRAMES + 1) // 2}]
     assert not (folder / "out").exists()
 
 
-def test_help_teaches_every_command_and_the_readme_names_it():
+def test_every_command_has_help_and_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     names = [command.name or command.callback.__name__ for command in app.registered_commands]
     assert "export-model" in names
@@ -347,7 +347,7 @@ def statuses_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_after_the_task_at_work_and_the_next_run_continues(folder, start, prelabel):
+def test_ctrl_c_ends_after_the_current_task_and_the_next_run_continues(folder, start, prelabel):
     for name in ("b.mp4", "c.mp4", "d.mp4", "e.mp4"):
         write_clip(folder / "clips" / name, RECIPES["h264"])
     settings = ("--set", f"detector.stops_after={BATCHES_OF_A_VIDEO}")
@@ -392,7 +392,7 @@ def test_the_next_run_continues_after_a_killed_one(folder, prelabel):
 
 
 @pytest.mark.slow
-def test_watching_takes_up_what_comes_later(folder):
+def test_watching_labels_files_that_appear_later(folder):
     with command(["run", "config.yaml", "--watch", "1"], folder) as watching:
         wait_for_event(watching.lines(), "run_done")
         write_clip(folder / "later.mp4", RECIPES["h264"]).path.rename(folder / "clips" / "later.mp4")
@@ -420,7 +420,7 @@ def test_watching_is_silent_while_nothing_new_comes(folder, prelabel, capsys, mo
     assert [said.err.count("already done") for said in later] == [0, 0]
 
 
-def test_a_limit_holds_for_all_the_time_of_watching(folder, prelabel):
+def test_a_limit_counts_over_all_passes_of_watching(folder, prelabel):
     write_clip(folder / "clips" / "b.mp4", RECIPES["h264"])
     assert prelabel("run", "config.yaml", "--watch", "1", "--limit", "1") == 0
     assert len(list((folder / "out").glob("*.labels.json"))) == 1

@@ -66,12 +66,12 @@ def test_a_machine_without_a_gpu_is_no_failure(findings: dict[str, Finding]) -> 
 @pytest.mark.slow
 @pytest.mark.needs_cuda
 @pytest.mark.parametrize("part", ["GPU", "NVDEC", "demo detector, GPU", "torchcodec, GPU"])
-def test_what_a_gpu_brings_is_tried(findings: dict[str, Finding], part: str) -> None:
+def test_the_parts_that_need_a_gpu_are_tried(findings: dict[str, Finding], part: str) -> None:
     assert findings[part].status == "ok", findings[part].detail
 
 
 @pytest.mark.slow
-def test_everything_that_is_not_in_order_says_what_to_do(findings: dict[str, Finding]) -> None:
+def test_every_finding_that_is_not_ok_says_what_to_do(findings: dict[str, Finding]) -> None:
     assert [f for f in findings.values() if f.status != "ok" and not f.mend] == []
 
 
@@ -80,7 +80,7 @@ def test_ultralytics_licence_is_said(findings: dict[str, Finding]) -> None:
     assert "AGPL-3.0" in findings["ultralytics"].detail
 
 
-def test_it_never_raises_whatever_the_machine_is_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examine_never_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -90,7 +90,7 @@ def test_it_never_raises_whatever_the_machine_is_like(tmp_path: Path, monkeypatc
     assert has_blocking(found.values())
 
 
-def test_what_gives_no_answer_is_missing_where_the_demo_needs_it() -> None:
+def test_a_trial_without_an_answer_is_missing_if_the_demo_needs_it() -> None:
     found = {finding.name: finding for finding in examine(patience_seconds=0.01)}
     assert (found["torch"].status, found["torch"].detail) == ("missing", "gave no answer within 0.01 s")
     assert (found["FFmpeg"].status, found["FFmpeg"].detail) == ("warn", "gave no answer within 0.01 s")
@@ -139,7 +139,7 @@ def test_no_encord_settings_are_no_failure() -> None:
     assert "ENCORD_SSH_KEY_FILE" in found.detail
 
 
-def test_a_good_key_file_is_told_by_its_variable_only(tmp_path: Path) -> None:
+def test_a_valid_key_file_is_reported_by_its_variable_only(tmp_path: Path) -> None:
     key = write_key(tmp_path / "secret-name", 0o600)
     found = check_encord({"ENCORD_SSH_KEY_FILE": str(key), "ENCORD_PROJECT_HASH": "secret-hash"})
     assert [finding.status for finding in found] == ["ok", "ok"]
@@ -165,7 +165,7 @@ def test_a_key_file_open_to_others_is_named_with_the_command_that_closes_it(tmp_
     ],
     ids=["no such file", "not in the home", "no key", "broken key", "the key itself where its file should be"],
 )
-def test_a_key_that_is_none_is_told_without_its_value(environment: dict[str, str]) -> None:
+def test_an_invalid_key_is_reported_without_its_value(environment: dict[str, str]) -> None:
     found = check_encord(environment)
     assert found[-1].status == "warn"
     told = repr(found)
@@ -184,7 +184,7 @@ def test_a_secret_that_the_system_mounts_may_be_read_by_the_group(
     assert check_encord({"ENCORD_SSH_KEY_FILE": str(key)})[-1].status == "warn"
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_what_wants_to_go_there(
+def test_a_folder_that_cannot_be_written_is_named_with_its_purpose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write everywhere
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_what_wants_to_go_there(
     assert "XDG_CACHE_HOME" in found.mend
 
 
-def test_a_container_without_a_gpu_is_told_how_it_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_without_a_gpu_says_how_to_add_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert "--gpus all" in gpu_mend(with_gpu=False, in_container=is_container())
     assert "--gpus all" not in gpu_mend(with_gpu=False, in_container=False)

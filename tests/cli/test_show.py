@@ -58,7 +58,7 @@ def test_a_report_with_a_score_of_another_form_is_refused(tmp_path, score):
         RunReport.read(tmp_path / "report.json")
 
 
-def test_what_became_no_label_is_said_with_its_reason(capsys):
+def test_dropped_detections_are_counted_by_reason(capsys):
     dropped = {"low_confidence": 1200, "unmapped": 3}
     show_report(report(TaskReport("a", "a", "done", dropped=dropped), TaskReport("b", "b", "done", dropped=dropped)))
     assert "2,400 low confidence, 6 unmapped" in capsys.readouterr().err
@@ -120,7 +120,7 @@ def test_the_files_of_few_tasks_are_named(capsys, num_tasks, shown):
     assert "out/report.json" in said
 
 
-def test_of_many_previews_the_number_is_told(capsys):
+def test_many_previews_are_counted_instead_of_listed(capsys):
     previews = tuple(f"out/{number}.preview.jpg" for number in range(40))
     show_report(report(outputs=("out/coco.json", *previews)))
     said = capsys.readouterr().err
@@ -129,7 +129,7 @@ def test_of_many_previews_the_number_is_told(capsys):
     assert "out/1.preview.jpg" not in said
 
 
-def test_a_run_that_got_nowhere_has_no_empty_table(capsys):
+def test_status_without_entries_prints_no_empty_table(capsys):
     show_entries(Path("out"), [])
     told = capsys.readouterr()
     assert (told.out, "no task has reached a step yet" in told.err) == ("", True)
@@ -149,7 +149,7 @@ def test_the_doctor_ends_with_a_verdict(statuses, verdict, capsys):
 
 
 @pytest.mark.parametrize("force_color", ["", "1"])
-def test_waiting_shows_nothing_off_a_terminal_so_that_a_mistake_is_the_only_line(capsys, monkeypatch, force_color):
+def test_waiting_shows_nothing_without_a_terminal(capsys, monkeypatch, force_color):
     monkeypatch.setenv("FORCE_COLOR", force_color)  # Jupyter and CI set it; colours are welcome, a spinner is not
     with waiting("loading …"):
         pass

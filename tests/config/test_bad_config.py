@@ -202,7 +202,7 @@ def test_a_value_that_cannot_be(folder, setting, said, monkeypatch, capsys):
         ),
     ],
 )
-def test_what_the_project_does_not_have_is_answered_with_what_it_has(
+def test_a_missing_stage_or_pathway_is_answered_with_those_that_exist(
     platform: Platform, folder, rest, said, monkeypatch, capsys, encord_key
 ):
     monkeypatch.setenv("ENCORD_SSH_KEY", encord_key)

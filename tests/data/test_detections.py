@@ -32,7 +32,7 @@ def test_nothing_found_is_zero_rows_of_four():
         ([[0, 0, 2, 2]], [0.5], [-1], "class_id"),
     ],
 )
-def test_what_no_detector_may_return_is_refused(xyxy, confidence, class_id, complaint):
+def test_invalid_detections_are_refused(xyxy, confidence, class_id, complaint):
     with pytest.raises(ValueError, match=complaint):
         Detections(xyxy=xyxy, confidence=confidence, class_id=class_id)
 

@@ -99,7 +99,7 @@ def test_mask_that_the_tolerance_makes_nothing_has_no_outline():
 
 
 @pytest.mark.parametrize("geometry", [DISC, SQUARES, TURNED, POSE], ids=lambda geometry: geometry.kind)
-def test_what_is_moved_away_and_back_is_the_same_and_lies_in_its_frame(geometry):
+def test_geometry_moved_there_and_back_is_the_same(geometry):
     back = move_geometry(move_geometry(geometry, 7, 5), -7, -5)
 
     for kept in (back, clip_geometry(back, 64, 64)):

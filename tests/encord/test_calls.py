@@ -71,7 +71,7 @@ def test_a_platform_that_is_away_is_waited_for(platform: Platform) -> None:
     assert waits == [1.0, 4.0, 1.0, 4.0, 4.0]
 
 
-def test_a_platform_that_stays_away_is_an_outage_and_no_task_s_failure(platform: Platform) -> None:
+def test_a_long_outage_of_the_platform_fails_no_task(platform: Platform) -> None:
     waits: list[float] = []
     project = looks_with(platform, waits)
     platform.server.faults.add(lambda call: True, Status(504), times=None)

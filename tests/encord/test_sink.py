@@ -235,7 +235,7 @@ def test_row_too_large_for_the_platform_says_so(way: Way, monkeypatch: pytest.Mo
         way.write()
 
 
-def test_frame_past_the_end_is_refused_before_anything_is_made(way: Way) -> None:
+def test_a_frame_past_the_end_is_refused_first(way: Way) -> None:
     past = video_detections([(NUM_FRAMES, (0, 0, 9, 9), 0.5, 0)])
     with pytest.raises(LabelError, match=f"a box on frame {NUM_FRAMES}, the platform has frames 0 to {NUM_FRAMES - 1}"):
         way.write(past, replace(INFO, num_frames=NUM_FRAMES + 1))

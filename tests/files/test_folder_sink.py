@@ -104,7 +104,7 @@ def test_repeated_write_changes_no_byte(tmp_path):
     assert (tmp_path / "clip.labels.json").read_bytes() == before
 
 
-def test_what_a_person_did_in_the_file_is_kept_and_ours_replaced(tmp_path):
+def test_people_s_labels_in_the_file_stay_and_prelabel_s_are_replaced(tmp_path):
     path = tmp_path / "clip.labels.json"
     sink(tmp_path).write(task(), VIDEO, BOXES)
     row = read(path)

@@ -24,7 +24,7 @@ def source(folder: Path, path: Path | None = None) -> FolderSource:
     return FolderSource(path or folder, folder.parent / "out")
 
 
-def test_content_decides_where_the_suffix_does_not(folder: Path) -> None:
+def test_content_decides_if_the_suffix_does_not(folder: Path) -> None:
     tasks = list(source(folder).tasks())
     assert [task.title for task in tasks] == ["camera1.0001", "moving.gif", "still.png"]
     kinds = []
@@ -64,7 +64,7 @@ def test_a_file_that_is_named_itself_is_taken_whatever_it_is(folder: Path) -> No
     assert [task.title for task in source(folder, folder / "notes.txt").tasks()] == ["notes.txt"]
 
 
-def test_several_paths_are_one_source_whose_titles_begin_where_they_part(folder: Path, tmp_path: Path) -> None:
+def test_titles_of_several_paths_are_relative_to_their_common_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "still.png").write_bytes((folder / "still.png").read_bytes())
     paths = [folder / "still.png", folder / "*.gif", tmp_path / "other", folder / "still.png"]

@@ -24,7 +24,7 @@ STREAM = b"G" + b"\0" * 187
         ("a.txt", None),
     ],
 )
-def test_a_known_suffix_says_what_a_file_is_without_a_look(tmp_path: Path, name: str, kind: str | None) -> None:
+def test_a_file_with_a_known_suffix_is_not_opened(tmp_path: Path, name: str, kind: str | None) -> None:
     assert media_kind(tmp_path / name) == kind
 
 
@@ -46,7 +46,9 @@ def test_a_known_suffix_says_what_a_file_is_without_a_look(tmp_path: Path, name:
         (b"", None),
     ],
 )
-def test_first_bytes_say_what_a_file_of_unknown_suffix_is(tmp_path: Path, head: bytes, kind: str | None) -> None:
+def test_the_first_bytes_decide_the_kind_of_a_file_with_an_unknown_suffix(
+    tmp_path: Path, head: bytes, kind: str | None
+) -> None:
     path = tmp_path / "export.0001"
     path.write_bytes(head)
     assert media_kind(path) == kind_of_bytes(head) == kind
@@ -72,7 +74,7 @@ def test_an_image_that_moves_is_read_as_a_video(tmp_path: Path, suffix: str) -> 
         ("tif", "holds 3 images, and no reader shows more than the first: split it"),
     ],
 )
-def test_an_image_whose_other_frames_nobody_would_see_is_refused(tmp_path: Path, suffix: str, said: str) -> None:
+def test_an_image_whose_other_frames_no_reader_shows_is_refused(tmp_path: Path, suffix: str, said: str) -> None:
     assert kind_to_read(write_frames(tmp_path / f"still.{suffix}", 1)) == "images"
     with pytest.raises(ReadError, match=f"^moving.{suffix}: {said}$"):
         kind_to_read(write_frames(tmp_path / f"moving.{suffix}", 3))

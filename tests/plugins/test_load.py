@@ -72,7 +72,7 @@ def test_a_module_beside_the_config_or_in_the_working_directory_is_loaded(tmp_pa
     assert plugin.build(options={"size": 3}).size == 3
 
 
-def test_a_module_that_lacks_another_is_told_from_one_that_is_not_there(tmp_path, monkeypatch):
+def test_a_missing_import_of_a_module_differs_from_a_missing_module(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "needs_more.py").write_text("import nowhere_at_all")
     with pytest.raises(PluginError, match="importing 'needs_more': ModuleNotFoundError: No module named 'nowhere_at"):
@@ -140,7 +140,7 @@ def test_class_names_are_a_sequence_of_text(folder, names, got):
         ("torchvison", "did you mean 'torchvision'"),
     ],
 )
-def test_what_cannot_be_loaded_is_named_with_the_next_step(folder, use, complaint):
+def test_a_plug_in_that_cannot_be_loaded_is_named_with_the_next_step(folder, use, complaint):
     with pytest.raises(PluginError, match=complaint):
         load_plugin("detector", use, folder)
 

@@ -131,7 +131,7 @@ def test_failed_write_leaves_the_earlier_file(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["clip.parquet"]
 
 
-def test_frames_of_a_stride_take_one_run_however_long():
+def test_frames_of_a_stride_are_stored_as_one_range():
     assert ranges_of_frames(np.arange(0, 1_000_000, 3)) == [[0, 333_334, 3]]
 
 
@@ -158,7 +158,7 @@ def test_the_circumstances_are_told_without_the_boxes(tmp_path):
         read_origin(path)
 
 
-def test_a_file_of_an_earlier_format_is_to_be_made_again(tmp_path):
+def test_a_file_of_an_earlier_format_is_refused(tmp_path):
     path = tmp_path / "clip.detections.parquet"
     write_raw(path, record())
     table = pq.read_table(path)

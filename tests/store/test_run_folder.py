@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         names_of(RunFolder(tmp_path), "a.mp4")
 
 
-def test_looking_into_a_folder_without_a_run_writes_nothing(tmp_path):
+def test_reading_a_folder_without_a_run_writes_nothing(tmp_path):
     store = RunFolder(tmp_path / "out")
     assert (store.has_ledger, store.entries()) == (False, [])
     assert not (tmp_path / "out").exists()
@@ -120,7 +120,7 @@ def test_two_tasks_of_one_title_are_told_apart_by_key(tmp_path):
     assert names[2].startswith("clip.mp4-")
 
 
-def test_two_that_give_names_in_one_folder_agree(tmp_path):
+def test_two_folders_objects_give_a_task_the_same_name(tmp_path):
     one, two = RunFolder(tmp_path), RunFolder(tmp_path)
     assert (names_of(one, "a.mp4"), names_of(two, "a.mov")) == (["a"], ["a.mov"])
     assert (names_of(two, "a.mp4"), names_of(one, "a.mov")) == (["a"], ["a.mov"])

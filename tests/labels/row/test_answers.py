@@ -124,7 +124,7 @@ def test_answers_of_another_classification_stay():
         lambda entry: entry.update(range=None),
     ],
 )
-def test_what_a_person_has_changed_is_theirs_and_stands(edit):
+def test_an_instance_that_a_person_changed_stays(edit):
     _, answer = placed()
     row = json.loads(json.dumps(row_with(answer)))
     edit(next(iter(row["classification_answers"].values())))

@@ -171,7 +171,7 @@ def as_text(row, hashes):
 @pytest.mark.parametrize("kind", MEDIA)
 @given(first=FOUND, second=FOUND, edits=EDITS, drawn=DRAWN, weather=WEATHER, linked=st.tuples(BOOL, BOOL))
 @FEW
-def test_what_people_did_is_kept_and_nothing_else_of_ours(kind, first, second, edits, drawn, weather, linked):
+def test_only_people_s_work_stays_on_a_row(kind, first, second, edits, drawn, weather, linked):
     info = MEDIA[kind]
     people = row_of_people(info, drawn, weather)
     before, found = (

@@ -135,7 +135,7 @@ def test_width_never_carries_a_box_past_the_frame():
         assert round(box["y"] + box["h"], 9) <= 1
 
 
-def test_writing_twice_is_writing_once_whatever_the_hour():
+def test_writing_twice_is_the_same_as_writing_once():
     found = detections(*ONE_OF_EACH, (5, (1, 1, 9, 9), 0.5, 0))
     once = write(new_row(VIDEO), found, VIDEO)
     row = json.loads(json.dumps(once.row))
@@ -418,7 +418,7 @@ def test_row_of_filled_in_boxes_past_the_limit_is_refused_with_what_fits():
         check_row_size(write(new_row(VIDEO), some, VIDEO).row, limit)
 
 
-def test_size_says_when_what_is_too_large_is_not_ours():
+def test_size_says_if_other_people_s_labels_are_too_large():
     row = write(new_row(VIDEO), detections(*ONE_OF_EACH), VIDEO).row
     with pytest.raises(RowTooLargeError, match="are not prelabel's"):
         check_row_size(row, 500)
