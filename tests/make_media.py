@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -237,6 +238,44 @@ def pack_b_frames(source: Path, target: Path) -> Path:
         for number, data in enumerate(chunks):
             packet = av.Packet(data)
             packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, FPS), number, number
+            output.mux(packet)
+    return target
+
+
+def add_exif(source: Path, target: Path, orientation: int) -> Path:
+    """Writes JPEG frames as a camera does, each with EXIF that says how it is turned (tag 0x0112)."""
+    entry = struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0" + struct.pack("<2sHIH", b"II", 42, 8, 1) + entry + bytes(4)
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+
+    def edit(_: int, packet: av.Packet) -> av.Packet:
+        start, rest = bytes(packet)[:2], bytes(packet)[2:]
+        copy = av.Packet(start + segment + rest)
+        copy.pts, copy.dts, copy.time_base, copy.is_keyframe = packet.pts, packet.dts, packet.time_base, True
+        return copy
+
+    return remux(source, target, edit=edit)
+
+
+def join_vp9_frames(source: Path, target: Path, first: int) -> Path:
+    """Puts two frames of a VP9 video into one packet, as recordings with several layers have them.
+
+    Args:
+        source: its frames are all shown.
+        target: to write.
+        first: the earlier of the two frames.
+    """
+    with av.open(source) as container, av.open(target, "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
+        pair = [bytes(packet) for packet in packets[first : first + 2]]
+        marker = bytes([0b110_11_000 | len(pair) - 1])  # sizes of 4 bytes; VP9 specification, annex B
+        joined = av.Packet(
+            b"".join(pair) + marker + b"".join(len(data).to_bytes(4, "little") for data in pair) + marker
+        )
+        joined.pts, joined.dts, joined.time_base = packets[first].pts, packets[first].dts, packets[first].time_base
+        for packet in [*packets[:first], joined, *packets[first + 2 :]]:
+            packet.stream = stream
             output.mux(packet)
     return target
 

@@ -72,7 +72,8 @@ def times_tell_frames(
         return False
     if codec.intra_only:
         return True
-    if codec.canonical_name not in ONE_FRAME_PER_PACKET or not format_name.startswith(STORE_TIMES):
+    one_frame_each = codec.canonical_name in ONE_FRAME_PER_PACKET and packets.one_frame_each
+    if not one_frame_each or not format_name.startswith(STORE_TIMES):
         return False
     # Where an edit list enters in mid-GOP, the decoder drops more frames than the list says.
     is_edited = format_name.startswith("mov") and (packets.has_repeats or packets.leaves_out_inside(or_at_end=False))

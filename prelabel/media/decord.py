@@ -120,13 +120,13 @@ def probe(ordinal: int) -> str | None:
 def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
     """Returns why decord cannot read this file's frames exactly; None if it can."""
     reasons = {
+        "its times do not tell its frames, which had to be counted": index.is_counted,
         "it holds frames that are not shown": index.has_unshown_packets,
         "an edit list leaves out or repeats frames inside": index.is_edited_inside,
         "it has several video streams": bool(index.other_streams),
         "it is cut off at its end": index.num_present < index.info.num_frames,
         f"its components have {index.bits} bits": index.bits != 8,
         "it is mirrored": index.orientation.is_mirrored,
-        "its times do not tell its frames, which had to be counted": index.is_counted,
         "it does not begin with a keyframe": not on_gpu and not (index.closed_gop_starts[:1] == 0).any(),
         f"its codec is {index.codec}": index.codec not in (GPU_CODECS if on_gpu else CPU_CODECS),
         "its width or height is odd": any(side % 2 for side in index.coded_size),

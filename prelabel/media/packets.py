@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from prelabel.errors import ReadError
-from prelabel.media.nal_units import needs_others
+from prelabel.media.nal_units import LoneFields, needs_others
 
 # FFmpeg would open text files as a video of a terminal.
 TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}
@@ -195,6 +195,7 @@ class Packets:
         is_key: bool (P,), is marked as a keyframe.
         is_false_key: bool (P,), is marked as a keyframe but does not decode alone, e.g. H.264 with intra refresh.
         is_shown: bool (P,), contains a frame that is displayed.
+        one_frame_each: no packet holds a single field, two of which are one frame, and none holds several shown frames.
         has_repeats: an edit list of an MP4 shows frames twice.
         time_base: seconds per unit.
         frame_seconds: usual duration of a frame.
@@ -206,6 +207,7 @@ class Packets:
     is_key: NDArray[np.bool_]
     is_false_key: NDArray[np.bool_]
     is_shown: NDArray[np.bool_]
+    one_frame_each: bool
     has_repeats: bool
     time_base: Fraction
     frame_seconds: float
@@ -225,13 +227,18 @@ def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
     positions: set[int | None] = set()
     is_mov = container.format.name.startswith("mov")
     codec, extradata = stream.codec_context.codec.canonical_name, stream.codec_context.extradata
+    num_shown = _NUM_SHOWN.get(codec)
+    lone_fields = LoneFields(extradata) if codec == "h264" else None
+    one_frame_each = True
     for packet in demux(container, stream):
         # In MP4, FFmpeg marks a packet corrupt only if the end of the file cuts it.
         if packet.size and not (is_mov and packet.is_corrupt):
-            shown = not packet.is_discard and not (codec == "vp8" and _is_hidden_vp8(packet))
-            false_key = packet.is_keyframe and needs_others(codec, bytes(packet), extradata)
+            data = bytes(packet)
+            num = num_shown(data) if num_shown else 1
+            one_frame_each = one_frame_each and num < 2 and not (lone_fields and lone_fields.is_one(data))
+            false_key = packet.is_keyframe and needs_others(codec, data, extradata)
             times = _time(packet.pts), _time(packet.dts), packet.duration or 0
-            rows.append((*times, packet.is_keyframe, false_key, shown))
+            rows.append((*times, packet.is_keyframe, false_key, num > 0 and not packet.is_discard))
             positions.add(packet.pos)
     pts, dts, durations = (np.array([row[at] for row in rows], np.int64) for at in range(3))
     is_key, is_false_key, is_shown = (np.array([row[at] for row in rows], bool) for at in range(3, 6))
@@ -239,16 +246,44 @@ def demux_packets(container: InputContainer, stream: VideoStream) -> Packets:
     time_base = stream.time_base or Fraction(1)
     frame_seconds = _frame_seconds(stream, durations, time_base)
     missing = _missing_dts(container, stream, dts, frame_seconds)
-    return Packets(pts, dts, is_key, is_false_key, is_shown, has_repeats, time_base, frame_seconds, missing)
+    return Packets(
+        pts, dts, is_key, is_false_key, is_shown, one_frame_each, has_repeats, time_base, frame_seconds, missing
+    )
 
 
 def _time(value: int | None) -> int:
     return NO_TIME if value is None else value
 
 
-def _is_hidden_vp8(packet: Packet[VideoStream]) -> bool:
-    """Returns whether a VP8 frame is for reference only (`show_frame`, RFC 6386, 9.1)."""
-    return not memoryview(packet)[0] >> 4 & 1
+def _num_shown_vp8(data: bytes) -> int:
+    """Returns 0 for a VP8 frame that is for reference only (`show_frame`, RFC 6386, 9.1), else 1."""
+    return data[0] >> 4 & 1
+
+
+def _num_shown_vp9(data: bytes) -> int:
+    """Returns how many of the frames in a VP9 packet are shown: several if it holds layers of several sizes.
+
+    See the VP9 bitstream specification 0.6: `superframe_index`, annex B, and `uncompressed_header`, 6.2.
+    """
+    sizes, marker = [len(data)], data[-1]
+    if marker >> 5 == 0b110:
+        num, size_bytes = (marker & 7) + 1, (marker >> 3 & 3) + 1
+        index = data[-2 - num * size_bytes : -1]
+        if index[:1] == data[-1:]:
+            sizes = [int.from_bytes(index[at : at + size_bytes], "little") for at in range(1, len(index), size_bytes)]
+    starts = [sum(sizes[:at]) for at in range(len(sizes))]
+    return sum(
+        _is_shown_vp9(data[start]) for start, size in zip(starts, sizes, strict=True) if 0 < size <= len(data) - start
+    )
+
+
+def _is_shown_vp9(head: int) -> bool:
+    is_profile_3 = head >> 4 & 3 == 3  # a reserved bit follows
+    shows_existing, _, is_shown = (head >> 3 - is_profile_3 - at & 1 for at in range(3))
+    return bool(shows_existing or is_shown)
+
+
+_NUM_SHOWN = {"vp8": _num_shown_vp8, "vp9": _num_shown_vp9}
 
 
 def _frame_seconds(stream: VideoStream, durations: NDArray[np.int64], time_base: Fraction) -> float:

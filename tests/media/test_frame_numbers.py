@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks.corpus import build_corpus, build_file
-from benchmarks.frame_numbers import judge, shown_by_ffmpeg, shown_by_pyav
+from benchmarks.frame_numbers import READERS, judge, shown_by_ffmpeg, shown_by_pyav
 from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import Media
 from prelabel.media.choose import choose_reader
 from prelabel.media.index import index_video
 from prelabel.media.packets import open_video
 from prelabel.media.pyav import PyAVReader
-from tests.make_media import RECIPES, Recipe, pack_b_frames, remux_streams, write_clip
+from tests.make_fields import write_fields
+from tests.make_media import RECIPES, Recipe, join_vp9_frames, pack_b_frames, remux_streams, write_clip
 from tests.media.conftest import read_until_error
 
 pytestmark = [
@@ -61,6 +63,31 @@ def test_packed_b_frames_are_numbered_as_they_are_shown(tmp_path: Path):
     path = pack_b_frames(write_clip(tmp_path / "plain.mp4", RECIPES["mpeg4"]).path, tmp_path / "packed.avi")
     index = index_video(path)
     assert (index.info.num_frames, index.is_counted) == (30, True)
+    assert judge(path, "pyav", [list(range(30))]) == "equal"
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+@pytest.mark.parametrize("is_pair", [lambda number: number == 25, lambda number: number % 7 > 3], ids=["one", "many"])
+def test_two_packets_of_a_field_each_are_one_frame(suffix: str, is_pair: Callable[[int], bool], tmp_path: Path):
+    path = write_fields(tmp_path / f"fields{suffix}", 40, is_pair, "field")
+    assert (index_video(path).info.num_frames, index_video(path).is_counted) == (40, True)
+    results = {reader: judge(path, reader, [list(range(40))]) for reader in READERS}
+    assert (results["pyav"], results["parallel"]) == ("equal", "equal")
+    assert not [result for result in results.values() if result.startswith("WRONG")]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_two_fields_in_one_packet_are_one_frame(suffix: str, tmp_path: Path):
+    path = write_fields(tmp_path / f"fields{suffix}", 40, lambda number: number % 7 > 3, "frame")
+    assert not index_video(path).is_counted
+    assert {judge(path, reader, [list(range(40))]) for reader in ("pyav", "parallel", "decord")} == {"equal"}
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".mp4", ".ivf"])
+def test_a_vp9_packet_may_show_several_frames(suffix: str, tmp_path: Path):
+    plain = write_clip(tmp_path / "plain.webm", RECIPES["vp9 webm"]).path
+    path = join_vp9_frames(plain, tmp_path / f"joined{suffix}", first=16)
+    assert (index_video(path).info.num_frames, index_video(path).is_counted) == (30, True)
     assert judge(path, "pyav", [list(range(30))]) == "equal"
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prelabel.media.nal_units import has_inter_slice, lost_references, needs_others
-from tests.make_media import RECIPES, write_clip
+from prelabel.media.nal_units import LoneFields, has_inter_slice, lost_references, needs_others
+from tests.make_fields import write_fields
+from tests.make_media import RECIPES, Recipe, write_clip
 
 LENGTHS_OF_4 = b"\1\x64\0\x1f\xff"  # the head of an avcC box
 # first_mb_in_slice 0: `1`; slice_type 0 (P): `1`, 5 (P): `00110`, 7 (I): `0001000`, 2 (I): `011`
@@ -40,6 +42,7 @@ def test_the_first_slice_tells(unit: bytes, expected: bool):
 def test_damage_raises_nothing(packet: bytes, extradata: bytes | None):
     assert has_inter_slice(packet, extradata) in {True, False}
     assert lost_references([packet], extradata) in {True, False}
+    assert LoneFields(extradata).is_one(packet) in {True, False}
 
 
 def packets_of(path: Path) -> tuple[list[bytes], bytes | None]:
@@ -59,6 +62,22 @@ def test_a_whole_stream_lacks_no_reference(name: str, tmp_path: Path):
 @pytest.mark.parametrize("name", ["h264", "h264 TS"])
 def test_a_stream_without_some_of_its_references_lacks_them(name: str, tmp_path: Path):
     packets, extradata = packets_of(write_clip(tmp_path / f"clip{RECIPES[name].suffix}", RECIPES[name]).path)
+    assert lost_references([*packets[:4], *packets[9:]], extradata)
+
+
+@pytest.mark.parametrize(("suffix", "packet"), [(".mkv", "frame"), (".mkv", "field"), (".ts", "field")])
+def test_a_lone_field_is_told_from_a_pair_in_one_packet(suffix: str, packet: Literal["frame", "field"], tmp_path: Path):
+    path = write_fields(tmp_path / f"clip{suffix}", 4, lambda number: number == 2, packet)
+    packets, extradata = packets_of(path)
+    lone_fields = LoneFields(extradata)
+    expected = [False] * 4 if packet == "frame" else [False, True, True, False, False]
+    assert [lone_fields.is_one(packet) for packet in packets] == expected
+
+
+def test_scaling_matrices_before_the_number_of_fields_are_read_past(tmp_path: Path):
+    options = {"preset": "veryfast", "threads": "1", "x264-params": "cqm=jvt:tff=1:bframes=0"}
+    packets, extradata = packets_of(write_clip(tmp_path / "clip.mp4", Recipe(options=options)).path)
+    assert not lost_references(packets, extradata)
     assert lost_references([*packets[:4], *packets[9:]], extradata)
 
 
