@@ -12,6 +12,7 @@ import numpy as np
 from av.buffer import Buffer
 from av.container import InputContainer
 from av.packet import Packet
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -295,7 +296,21 @@ def _info(width: int, height: int, timeline: Timeline, frame_seconds: float, rot
 
 
 def _orientation(first: VideoFrame) -> Orientation:
-    matrix = first.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = first.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # PyAV 18.1 raises if a frame has side data of a kind that FFmpeg 8.1 knows and `SideDataType` does not: EXIF of
+        # a camera's JPEG, or the views of a spatial video.
+        SideDataType._missing_ = classmethod(_unnamed)  # type: ignore[assignment]
+        matrix = first.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return Orientation()
     return Orientation.from_display_matrix(np.frombuffer(bytes(cast(Buffer, matrix)), np.int32).tolist())
+
+
+def _unnamed(kinds: type[SideDataType], value: int) -> SideDataType:
+    """Returns a new member of the enumeration for a value that it lacks."""
+    member = object.__new__(kinds)
+    member._name_ = f"UNNAMED_{value}"
+    member._value_ = value  # type: ignore[assignment]  # its annotation is that of enumerations without values
+    return member

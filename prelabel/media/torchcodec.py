@@ -145,6 +145,11 @@ class TorchCodecReader:
             raise ReadError(f"{self._path.name}: torchcodec cannot open it: {_reason(error)}") from error
         if decoder.cpu_fallback:
             raise ReadError(f"{self._path.name}: {decoder.cpu_fallback}: use reader pyav, which says so at once")
+        if index.info.rotation_degrees and not decoder.metadata.rotation:
+            raise ReadError(
+                f"{self._path.name}: torchcodec does not turn its frames, because they say how they are turned and the "
+                "file does not: use reader pyav"
+            )
         if len(decoder) != index.info.num_frames:
             raise FrameCountError(
                 f"{self._path.name}: torchcodec counts {len(decoder)} frames, the index {index.info.num_frames}"

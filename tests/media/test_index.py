@@ -11,7 +11,7 @@ import pytest
 
 from prelabel.errors import ReadError
 from prelabel.media.index import index_video
-from tests.make_media import CLIPS, FPS, RECIPES, Recipe, cut_off, remux, write_audio, write_clip
+from tests.make_media import CLIPS, FPS, RECIPES, Recipe, add_exif, cut_off, remux, write_audio, write_clip
 from tests.media.conftest import BuildClip
 
 
@@ -47,6 +47,18 @@ def test_every_shown_frame_is_counted(name: str, clip: BuildClip):
 def test_facts_of_the_file(name: str, facts: dict[str, object], clip: BuildClip):
     index = index_video(clip(name).path)
     assert {fact: getattr(index, fact) for fact in facts} == pytest.approx(facts)
+
+
+@pytest.mark.parametrize(
+    ("value", "rotation", "mirrored"), [(1, 0, False), (2, 0, True), (3, 180, False), (6, 90, False)]
+)
+def test_exif_of_a_cameras_jpeg_frames_says_how_they_are_turned(
+    value: int, rotation: int, mirrored: bool, tmp_path: Path
+):
+    plain = write_clip(tmp_path / "plain.avi", RECIPES["mjpeg AVI"]).path
+    index = index_video(add_exif(plain, tmp_path / "camera.avi", value))
+    assert (index.info.rotation_degrees, index.orientation.is_mirrored) == (rotation, mirrored)
+    assert index.info.num_frames == 30
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from prelabel.data.frames import Media
 from prelabel.errors import MachineError, ReadError
 from prelabel.media.index import index_video
 from prelabel.media.torchcodec import TorchCodecReader, probe, refuse
-from tests.make_media import Recipe, cut_off, read_number, spoil, write_clip
+from tests.make_media import RECIPES, Recipe, add_exif, cut_off, read_number, spoil, write_clip
 from tests.media.conftest import BuildClip, read_until_error
 
 
@@ -40,6 +41,13 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path):
     path = cut_off(write_clip(tmp_path / "whole.mp4", Recipe()).path, tmp_path / "clip.mp4")
     with pytest.raises(ReadError, match="it is cut off at its end: use reader pyav"):
         TorchCodecReader(Media("video", (path,)), device="cpu").__enter__()
+
+
+def test_frames_that_say_themselves_how_they_are_turned_are_refused(tmp_path: Path):
+    plain = write_clip(tmp_path / "plain.mov", replace(RECIPES["mjpeg AVI"], suffix=".mov")).path
+    path = add_exif(plain, tmp_path / "camera.mov", orientation=3)
+    with pytest.raises(ReadError, match="does not turn its frames"), TorchCodecReader(Media("video", (path,))):
+        pass
 
 
 def test_damage_is_an_error_that_names_the_frames(clip: BuildClip, tmp_path: Path):
