@@ -17,7 +17,7 @@ from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.errors import FrameCountError, MachineError, ReadError
 from prelabel.media.choose import CPU_READERS, ReaderChoice, build_reader, choose_reader, count_gpus, probe_machine
 from prelabel.media.cuda import Inspect, to_device
-from prelabel.media.isolation.process import CAN_ISOLATE
+from prelabel.media.isolation.process import CAN_ISOLATE, start_process_ahead
 from prelabel.media.isolation.reader import IsolatedReader
 from prelabel.plugins.protocols import VideoReader
 
@@ -181,11 +181,10 @@ def _open_reader(
     """
     machine = probe_machine() if section.use == "auto" else None
     choice = keyframes = None
-    never = section.isolate == "never" or (section.isolate == "auto" and not CAN_ISOLATE)
-    may_use_gpu = section.device != "cpu" and count_gpus() > 0
-    if never or (section.isolate == "auto" and may_use_gpu):
+    isolation = _isolation(section)
+    if isolation != "always":
         choice, keyframes = choose_reader(media, section, machine)
-        if never or (choice.device != "cpu" and choice.use not in CPU_READERS):
+        if isolation == "never" or (choice.device != "cpu" and choice.use not in CPU_READERS):
             with build_reader(choice, media, section, folder) as reader:
                 yield reader, choice, keyframes
             return
@@ -193,6 +192,21 @@ def _open_reader(
         raise MachineError("reader.isolate: got 'always', which needs Linux (memfd_create): set isolate: auto")
     with IsolatedReader(media, section, folder, machine, choice) as isolated:
         yield isolated, isolated.choice, isolated.keyframes if choice is None else keyframes
+
+
+def start_reading(section: ReaderSection) -> None:
+    """Starts the process that will decode, if it is certain that one will; it then starts while the model loads."""
+    if CAN_ISOLATE and _isolation(section) == "always":
+        start_process_ahead()
+
+
+def _isolation(section: ReaderSection) -> Literal["never", "always", "on_cpu"]:
+    """Returns which media are read in a separate process: none, all, or those that are decoded on the CPU."""
+    if section.isolate != "auto":
+        return section.isolate
+    if not CAN_ISOLATE:
+        return "never"
+    return "on_cpu" if section.device != "cpu" and count_gpus() > 0 else "always"
 
 
 def select_frames(num_frames: int, keyframes: NDArray[np.int64] | None, section: ReaderSection) -> NDArray[np.int64]:

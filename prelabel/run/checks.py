@@ -82,11 +82,20 @@ def prepare(assembly: Assembly) -> None:
     agent = make_agent(assembly)
     check_output(assembly.store)
     check_reader(assembly)
+    _start_reading(assembly)
     assembly.source.prepare()
     check_truth(assembly)
     check_pathways(assembly)
     check_routing(assembly, agent)
     agent.prepare()
+
+
+def _start_reading(assembly: Assembly) -> None:
+    """Starts the process that will decode, while this one loads the model; not if workers or a function read media."""
+    if assembly.config.workers is None and assembly.config.agent_kind != "function":
+        from prelabel.media.open import start_reading
+
+        start_reading(assembly.config.reader)
 
 
 def check_pathways(assembly: Assembly) -> str:

@@ -39,9 +39,8 @@ _F_SETSIG = 10  # from Linux's fcntl.h; Python has no constant for it
 
 
 def main() -> None:
-    """Serves a socket. The arguments are the socket's handle and the process's niceness."""
+    """Serves a socket, whose handle is the only argument."""
     _die_with_the_run()
-    os.nice(int(sys.argv[2]))
     _be_first_when_memory_is_short()
     with socket.socket(fileno=int(sys.argv[1])) as connection, suppress(EOFError, BrokenPipeError):
         server = _Server()
@@ -111,6 +110,8 @@ class _Server:
 
     def _open_media(self, command: Open) -> Opened:
         self._close()
+        # Threads that a decoder starts later inherit it. Without privileges, it can only rise.
+        os.nice(max(0, command.niceness - os.nice(0)))
         setup = unpack_setup(command.setup)
         choice, keyframes = setup.choice, None
         if choice is None:

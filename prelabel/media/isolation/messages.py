@@ -56,10 +56,11 @@ def unpack_setup(packed: bytes) -> Setup:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A command: open the media with a packed `Setup`."""
+    """A command: open the media with a packed `Setup`, and decode them at this niceness."""
 
     media: Media
     setup: bytes
+    niceness: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,7 @@ class _Watch:
 class ReaderProcess:
     """A decoding process. It starts at once; `kill` or the end of this process ends it.
 
-    It is spawned, not forked, because forking is unsafe with threads and CUDA. It gets no signals from the terminal. It
-    yields the CPU to a model that runs there, but not to one on a GPU, which only waits for frames.
+    It is spawned, not forked, because forking is unsafe with threads and CUDA. It gets no signals from the terminal.
 
     Attributes:
         owner: id of the process that started it.
@@ -92,7 +91,7 @@ class ReaderProcess:
         self._connection = ours
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "prelabel.media.isolation.child", str(theirs.fileno()), str(_niceness())],
+                [sys.executable, "-P", "-m", "prelabel.media.isolation.child", str(theirs.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=sys.__stderr__.fileno() if sys.__stderr__ is not None else subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -169,8 +168,11 @@ class ReaderProcess:
         return f"was killed by {name}" + (", probably for want of memory" if -code == signal.SIGKILL else "")
 
 
-def _niceness() -> int:
-    """Returns a new process's niceness. Models load before media open, so initialised CUDA means a model on a GPU."""
+def niceness() -> int:
+    """Returns the niceness of a process that decodes now: it yields the CPU to a model there, not to one on a GPU.
+
+    Models load before media open, so initialised CUDA means a model on a GPU.
+    """
     torch = sys.modules.get("torch")
     return 0 if torch is not None and torch.cuda.is_initialized() else BESIDE_CPU_MODEL
 
@@ -209,6 +211,11 @@ def reader_process(limits: Limits) -> Iterator[ReaderProcess]:
             _IDLE.append(process)
         else:
             process.kill()
+
+
+def start_process_ahead() -> None:
+    """Starts a decoding process that waits for a video, unless one waits already."""
+    _IDLE.append(_take_idle() or ReaderProcess())
 
 
 def end_idle_processes() -> None:

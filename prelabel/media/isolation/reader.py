@@ -29,7 +29,7 @@ from prelabel.media.isolation.messages import (
     Read,
     Setup,
 )
-from prelabel.media.isolation.process import Limits, ProcessLostError, ReaderProcess, reader_process
+from prelabel.media.isolation.process import Limits, ProcessLostError, ReaderProcess, niceness, reader_process
 
 if TYPE_CHECKING:
     from prelabel.media.choose import MachineFacts
@@ -56,7 +56,7 @@ class IsolatedReader:
     ) -> None:
         # The process may have been started in another working directory.
         here = Media(media.kind, tuple(path.absolute() for path in media.paths))
-        self._command = Open(here, Setup(section, folder.absolute(), choice, machine).pack())
+        self._command = Open(here, Setup(section, folder.absolute(), choice, machine).pack(), niceness())
         self._name = media.paths[0].name
         self._limits = Limits(section.stall_seconds, section.max_memory_gb * 1e9)
         self._open = ExitStack()

@@ -22,7 +22,7 @@ from prelabel.media.isolation import process as processes
 from prelabel.media.isolation.memory import KEPT_BYTES, SharedFramePool
 from prelabel.media.isolation.process import end_idle_processes
 from prelabel.media.isolation.reader import IsolatedReader
-from prelabel.media.open import OpenFrames, open_frames
+from prelabel.media.open import OpenFrames, open_frames, start_reading
 from prelabel.testing import check_reader
 from tests.make_media import NUM_FRAMES, RECIPES, draw_number, read_number, write_clip
 from tests.media.isolation.clock import let_time_fly_for
@@ -105,6 +105,20 @@ def test_process_serves_one_video_after_the_other(clip: Media) -> None:
         assert second.process_id == pid
         with isolated(clip) as beside:
             assert beside.process_id != pid
+
+
+def test_process_that_was_started_ahead_reads_the_first_media(clip: Media) -> None:
+    end_idle_processes()
+    start_reading(ReaderSection(isolate="always"))
+    (ahead,) = processes._IDLE
+    with isolated(clip) as reader:
+        assert reader.process_id == ahead.pid
+
+
+def test_no_process_is_started_ahead_if_none_will_decode() -> None:
+    end_idle_processes()
+    start_reading(ReaderSection(isolate="never"))
+    assert not processes._IDLE
 
 
 def test_a_reader_may_be_read_again(clip: Media) -> None:
