@@ -71,16 +71,19 @@ def label_detections(parts: DetectorParts, raw: RawRecord, title: str, media: Me
     if parts.linking is not None:
         filtered = track_detections(filtered, raw.info, parts.label_map, raw.cuts, parts.linking)
     if parts.refinement is not None:
-        filtered = replace(filtered, detections=_refine(parts, filtered.detections, title, media))
+        detections, partial = _refine(parts, filtered.detections, title, media)
+        filtered = replace(filtered, detections=detections, partial=partial)
     tolerance_px = parts.config.labels.polygon_tolerance_px
     return replace(filtered, detections=fit_geometry(filtered.detections, raw.info, parts.label_map, tolerance_px))
 
 
-def _refine(parts: DetectorParts, found: VideoDetections, title: str, media: MediaAccess | None) -> VideoDetections:
-    """Returns the detections with masks for the objects that the config's section `refine` means."""
+def _refine(
+    parts: DetectorParts, found: VideoDetections, title: str, media: MediaAccess | None
+) -> tuple[VideoDetections, str | None]:
+    """Returns the detections with masks for the objects that `refine` means, and what lacks a mask and why."""
     rows = np.flatnonzero(np.isin(found.class_id, list(parts.label_map.refined)))
     if parts.refinement is None or not len(rows):
-        return found
+        return found, None
     if media is None:
         raise LabelError(f"{title}: has no masks yet, and they need the frames: `prelabel relabel CONFIG` first")
     return parts.refinement.refine(found, rows, media, title)

@@ -61,7 +61,8 @@ def write_coco(path: Path, videos: Iterable[LabelledVideo]) -> None:
     """Writes the `images`, `annotations` (with `score`) and `categories` of all videos.
 
     Ids count from 1 over all videos. `bbox` is x, y, width and height in pixels of the displayed frame. Masks, polygons
-    and rotated boxes are in `segmentation`, poses in `keypoints`.
+    and rotated boxes are in `segmentation`, poses in `keypoints`. `bbox` is the model's own box, but the box around a
+    mask that `refine` made.
 
     Args:
         path: of the JSON file; replaced once the new file is complete.
@@ -109,6 +110,16 @@ def coco_keys(geometry: Geometry, size: Size) -> dict[str, Any]:
                 "keypoints": [value for (x, y), visible in points for value in (x, y, visible)],
                 "num_keypoints": len(visibility),
             }
+
+
+def _box_around(geometry: Mask | Polygons) -> list[float]:
+    """Returns x, y, width and height of the smallest box around a mask or polygons, as COCO's `toBbox`."""
+    if isinstance(geometry, Mask):
+        return [geometry.left, geometry.top, geometry.width, geometry.height]
+    corners = np.concatenate([rings[0] for rings in geometry.parts]).astype(np.float64)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    box: list[float] = np.round([*low, *(high - low)], 3).tolist()
+    return box
 
 
 def _flat(ring: NDArray[np.float32]) -> list[float]:
@@ -195,8 +206,9 @@ def _annotations(
         found.track_id.tolist(),
         found.frame_index.tolist(),
         found.geometry.tolist(),
+        found.class_id.tolist(),
     )
-    for number, (image_id, category_id, bbox, area, score, track_id, frame_index, known) in enumerate(
+    for number, (image_id, category_id, bbox, area, score, track_id, frame_index, known, class_id) in enumerate(
         zip(*columns, strict=True)
     ):
         annotation: dict[str, Any] = {
@@ -210,4 +222,6 @@ def _annotations(
         }
         if known is not None:
             annotation |= coco_keys(known, video.info.size_of(frame_index))
+            if class_id in video.label_map.refined and isinstance(known, Mask | Polygons):
+                annotation["bbox"] = _box_around(known)
         yield annotation if track_id < 0 else {**annotation, "track_id": track_id}

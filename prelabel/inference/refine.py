@@ -61,8 +61,10 @@ class Refinement:
 
     def refine(
         self, found: VideoDetections, rows: NDArray[np.int64], media: MediaAccess, title: str
-    ) -> VideoDetections:
-        """Returns the detections with a mask in some rows; a row keeps None if the refiner has no mask for it.
+    ) -> tuple[VideoDetections, str | None]:
+        """Returns the detections with a mask in some rows, and which of these lack one because frames cannot be read.
+
+        A row keeps None if the refiner has no mask for it. The text is None if all frames are read.
 
         Args:
             found: labels of the media.
@@ -75,10 +77,10 @@ class Refinement:
             DetectError: the refiner raised, or broke its contract.
         """
         if not len(rows):
-            return found
+            return found, None
         from prelabel.media.open import open_frames  # imports decoders, which `prelabel --help` does not need
 
-        geometry, frame_of_row = found.geometry.copy(), found.frame_index[rows]
+        geometry, frame_of_row, num_read = found.geometry.copy(), found.frame_index[rows], 0
         device = traits_of(self.refiner).device
         on_gpu = device if device is not None and device.startswith("cuda") else None
         every_frame = self.reader.model_copy(update={"stride": 1, "only_keyframes": False, "frame_ranges": ()})
@@ -98,8 +100,10 @@ class Refinement:
                     masks = self.masks(batch, [found.xyxy[of_frame] for of_frame in of_frames])
                     for of_frame, of_boxes in zip(of_frames, masks, strict=True):
                         geometry[of_frame] = np.fromiter(of_boxes, object, len(of_boxes))
+                        num_read += len(of_frame)
                     del batch
-        return replace(found, geometry=geometry)
+        lacking = f"refine: {opened.partial}: {len(rows) - num_read} boxes have no mask" if opened.partial else None
+        return replace(found, geometry=geometry), lacking
 
     def masks(self, batch: FrameBatch, boxes: list[NDArray[np.float32]]) -> list[list[Mask | None]]:
         """Returns the refiner's masks for the boxes of each frame, after checking that there is one for each.

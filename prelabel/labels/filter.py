@@ -56,11 +56,13 @@ class FilteredDetections:
         detections: of mapped classes, within their frames, each with an area at five decimals.
         dropped: how many detections were dropped, and why.
         thinning: how many boxes of the tracks were kept; None if all were kept.
+        partial: how many boxes lack the mask of `refine`, since frames could not be read, and why; None if none do.
     """
 
     detections: VideoDetections
     dropped: DropCounts
     thinning: KeyframeStats | None = None
+    partial: str | None = None
 
 
 def count_by_class(class_id: NDArray[np.int64], class_names: tuple[str, ...]) -> dict[str, int]:

@@ -65,6 +65,7 @@ def labelled_content(labelled: LabelledDetections) -> ParquetContent:
         "inferred_frames": ranges_of_frames(filtered.detections.inferred_frames),
         "dropped": {reason: dict(by_class) for reason, by_class in filtered.dropped.items()},
         "thinning": None if filtered.thinning is None else asdict(filtered.thinning),
+        "partial": filtered.partial,
         "fingerprint": labelled.fingerprint,
         "raw_digest": labelled.raw_digest,
     }
@@ -89,6 +90,7 @@ def read_labelled(source: Path | bytes) -> LabelledDetections | None:
                     replace(detections, interpolated=interpolated),
                     metadata["dropped"],
                     None if thinning is None else KeyframeStats(**thinning),
+                    metadata.get("partial"),
                 ),
                 fingerprint=metadata["fingerprint"],
                 raw_digest=metadata["raw_digest"],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from faster_coco_eval import COCO
+from faster_coco_eval.core import mask as coco_mask
 
 from prelabel import Detections, FrameBatch, Mask, ModelTraits, OutputSpec
 from prelabel.assembly.assemble import Assembly, assemble, assemble_stored, assemble_without_detector
@@ -17,6 +19,7 @@ from prelabel.config.load import check_config
 from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, LabelError, OntologyError, PluginError
 from prelabel.labels.row.ready import unlabelled_video
+from prelabel.media.pyav import PyAVReader
 from prelabel.run.actor import InferenceActor, Job
 from prelabel.run.checks import run_checks
 from prelabel.run.work import Work
@@ -74,6 +77,17 @@ class LeftHalf:
 
     def _half(self, x1: int, y1: int, x2: int, y2: int) -> Mask | None:
         return Mask.of(np.ones((y2 - y1, (x2 - x1) // (1 if self.wide else 2)), bool), x1, y1)
+
+
+class EndsEarlyTheSecondTime(PyAVReader):
+    """All frames for the detector; two for the refiner."""
+
+    openings: ClassVar[int] = 0
+
+    def batches(self, frame_indices: np.ndarray, batch_size: int) -> Iterator[FrameBatch]:
+        EndsEarlyTheSecondTime.openings += 1
+        wanted = frame_indices if self.openings == 1 else frame_indices[:2]
+        yield from super().batches(wanted, batch_size)
 
 
 class Failing(LeftHalf):
@@ -167,6 +181,31 @@ def test_a_box_without_a_mask_stays_a_box(tmp_path: Path) -> None:
     assert sorted(frame for frame, _ in segments(tmp_path)) == [0, 1, 4, 5, 6, 7]
     (row,) = json.loads((tmp_path / "out" / "a.labels.json").read_text())["data_units"].values()
     assert [len(each["polygon"]) for each in row["labels"]["2"]["objects"] if "polygon" in each] == [4]
+
+
+def test_boxes_on_frames_that_cannot_be_read_again_are_counted(tmp_path: Path) -> None:
+    EndsEarlyTheSecondTime.openings = 0
+    reader = {"use": "tests.run.test_refine:EndsEarlyTheSecondTime", "isolate": "never"}
+    (task,) = run(assembly_of(tmp_path, BOTH, reader=reader, frames="warn")).tasks
+
+    lacking = "refine: the reader ended before frame 2, after 2 of 7 frames: 5 boxes have no mask"
+    assert task.partial == lacking
+    assert sorted(frame for frame, _ in segments(tmp_path)) == [0, 1]
+    again = run(assembly_of(tmp_path, BOTH, reader=reader, frames="warn", make=assemble_stored))
+    assert [task.partial for task in again.tasks] == [lacking]  # without reading the frames once more
+    assert EndsEarlyTheSecondTime.openings == 2
+
+
+@pytest.mark.parametrize("shape", ["polygon", "bitmask"])
+def test_coco_has_the_box_around_the_mask(tmp_path: Path, shape: str) -> None:
+    run(assembly_of(tmp_path, {"thing": shape, "sign": "bounding_box"}))
+
+    truth = COCO(tmp_path / "out" / "coco.json")
+    masked = [each for each in truth.anns.values() if "segmentation" in each]
+    assert [each["bbox"][2] for each in masked] == [10] * 7  # the detector's box is 20 pixels wide
+    for each in masked:
+        assert coco_mask.toBbox(truth.annToRLE(each)).tolist() == pytest.approx(each["bbox"], abs=1)
+    assert {tuple(each["bbox"]) for each in truth.anns.values() if "segmentation" not in each} == {(60, 4, 20, 20)}
 
 
 def test_gaps_of_tracks_get_masks_too(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def report_of(
         title=task.title,
         key=task.key,
         status="done",
-        partial=raw.partial,
+        partial="; ".join(filter(None, (raw.partial, filtered.partial))) or None,
         num_frames=raw.info.num_frames,
         num_inferred=len(raw.detections.inferred_frames),
         instances={category.name: int(num) for category, num in zip(label_map.categories, counts, strict=True) if num},
