@@ -20,7 +20,14 @@ import prelabel
 from prelabel.cli import doctor_trials as trials
 from prelabel.encord.connection import KEY_FILE, KEY_TEXT, read_key
 from prelabel.errors import AccountError, PrelabelError, WeightsError
-from prelabel.models.weights import MODELS_VARIABLE, cache_folder, model_folders, named_model_folders, read_card
+from prelabel.models.weights import (
+    MODELS_VARIABLE,
+    cache_folder,
+    model_folders,
+    named_model_folders,
+    read_card,
+    user_cache,
+)
 from prelabel.runtime.process_settings import machine_cores, usable_cores
 
 Status = Literal["ok", "warn", "missing"]
@@ -78,6 +85,7 @@ def examine(patience_seconds: float = PATIENCE_SECONDS) -> list[Finding]:
         "trials": lambda: _try_all(patience_seconds),
         "ultralytics": _check_ultralytics,
         "models": check_models,
+        "cache": check_cache,
         "Encord": lambda: check_encord(os.environ),
     }
     return [finding for name, check in checks.items() for finding in _guarded(name, check)]
@@ -148,6 +156,17 @@ def check_models() -> Iterator[Finding]:
                 )
         except WeightsError as error:
             yield Finding("models", "warn", str(error), "correct this card, or remove it")
+
+
+def check_cache() -> Iterator[Finding]:
+    """Yields where prelabel keeps what it can fetch or make again, and how large that is. It deletes nothing there."""
+    sizes = {
+        folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        for folder in sorted(user_cache().glob("*/"))
+    }
+    listed = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in sizes.items())
+    if listed:
+        yield Finding("cache", "ok", f"{user_cache()}: {listed}; what you delete there is fetched or made again")
 
 
 def _list_models(folder: Path) -> str:

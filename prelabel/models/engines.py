@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.errors import MachineError
+from prelabel.models.weights import user_cache
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ class EngineKey:
 
 def engines_folder() -> Path:
     """Returns the folder of cached engines: `$XDG_CACHE_HOME/prelabel/engines`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "engines"
+    return user_cache() / "engines"
 
 
 def built_engine(key: EngineKey, build: Callable[[Path], None]) -> Path:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from prelabel.data.boxes import Letterbox
 from prelabel.errors import MachineError, WeightsError
 from prelabel.models.openvino import PixelSession, compile_for_cpu
+from prelabel.models.weights import user_cache
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,7 @@ def contained() -> Iterator[None]:
     import torch
     from PIL import Image
 
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "ultralytics"
+    home = user_cache() / "ultralytics"
     wanted = {
         "YOLO_OFFLINE": "true",  # without it, Ultralytics uses the network when it is imported
         "YOLO_AUTOINSTALL": "false",

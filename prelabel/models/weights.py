@@ -216,9 +216,14 @@ def find_file(name: str, folders: Sequence[Path] | None = None) -> Path | None:
     return None
 
 
+def user_cache() -> Path:
+    """Returns the folder of all that can be fetched or made again: `$XDG_CACHE_HOME/prelabel`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel"
+
+
 def cache_folder() -> Path:
     """Returns the cache folder of fetched weights: `$XDG_CACHE_HOME/prelabel/models`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prelabel" / "models"
+    return user_cache() / "models"
 
 
 def sha256_of(path: Path) -> str:

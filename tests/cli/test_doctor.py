@@ -9,6 +9,7 @@ import pytest
 from prelabel.cli import doctor_trials as trials
 from prelabel.cli.doctor import (
     Finding,
+    check_cache,
     check_encord,
     check_folders,
     check_models,
@@ -206,3 +207,15 @@ def write_key(path: Path, mode: int) -> Path:
     path.write_text(KeyPair.make().private_text)
     path.chmod(mode)
     return path
+
+
+def test_the_cache_is_told_with_its_size(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert list(check_cache()) == []
+    graph = tmp_path / "prelabel" / "engines" / "abc" / "openvino" / "model.bin"
+    graph.parent.mkdir(parents=True)
+    graph.write_bytes(bytes(20_000_000))
+
+    (found,) = check_cache()
+
+    assert found.detail.startswith(f"{tmp_path / 'prelabel'}: engines 0.02 GB; what you delete there")

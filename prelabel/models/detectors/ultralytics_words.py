@@ -68,15 +68,32 @@ def weights_for_words(weights: Weights, words: Sequence[str]) -> Weights:
     refuse_repeated(words, texts)
     key = hashlib.sha256("\n".join([weights.sha256, *words]).encode()).hexdigest()[:12]
     target = cache_folder() / "words" / key / f"{weights.path.stem}.pt"
-    if not target.is_file():
+    if not _is_current(target):
         import torch
 
         with contained(), torch.no_grad():
             model, checkpoint = load_checkpoint(weights.path)
-            _set_words(model, words, _encode(model, texts, weights.name))
+            encoder = _find_encoder(model, weights.name)
+            _set_words(model, words, _encode(encoder, texts))
             kept = {name: checkpoint[name] for name in ("train_args", "license") if checkpoint.get(name)}
             _save({**kept, "model": model}, target)
+        _encoder_record(target).write_text(f"{encoder.name}\n{sha256_of(encoder)}\n", encoding="utf-8")
     return replace(weights, path=target, sha256=sha256_of(target))
+
+
+def _is_current(target: Path) -> bool:
+    """Returns whether the checkpoint is in the cache, made by the text encoder of this machine, if it has one."""
+    try:
+        name, sha256 = _encoder_record(target).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return False
+    encoder = find_file(name)
+    return target.is_file() and (encoder is None or sha256_of(encoder) == sha256)
+
+
+def _encoder_record(target: Path) -> Path:
+    """Returns the file next to a checkpoint with the name and sha256 of the text encoder that made it."""
+    return target.with_suffix(".encoder.txt")
 
 
 def _names_word_model(path: Path) -> bool:
@@ -103,20 +120,25 @@ def _set_words(model: Any, words: Sequence[str], features: torch.Tensor) -> None
     model.txt_feats, head.nc, model.names = features, len(words), dict(enumerate(words))
 
 
-def _encode(model: Any, texts: Sequence[str], name: str) -> torch.Tensor:
+def _encode(path: Path, texts: Sequence[str]) -> torch.Tensor:
     """Returns the text encoder's features, (1, N, D) float32, of length 1 each."""
-    kind = str(getattr(model, "text_model", "clip")).partition(":")[0]
-    path = _find_encoder(kind, name)
     import torch
     from ultralytics.nn import text_model
 
     cpu = torch.device("cpu")
-    encoder = text_model.CLIP(str(path), cpu) if kind == "clip" else text_model.MobileCLIPTS(cpu, str(path))
+    encoder = text_model.MobileCLIPTS(cpu, str(path)) if path.suffix == ".ts" else text_model.CLIP(str(path), cpu)
     features: torch.Tensor = encoder.encode_text(encoder.tokenize(list(texts)))
     return features.float()[None]
 
 
-def _find_encoder(kind: str, name: str) -> Path:
+def _find_encoder(model: Any, name: str) -> Path:
+    """Returns the file of a model's text encoder.
+
+    Raises:
+        WeightsError: it is not on this machine. The message says what to fetch.
+        MachineError: the package that it needs is not installed.
+    """
+    kind = str(getattr(model, "text_model", "clip")).partition(":")[0]
     address = _ENCODERS.get(kind)
     if address is None:
         raise WeightsError(f"{name}: reads words with {kind!r}, expected one of {', '.join(_ENCODERS)}")

@@ -11,7 +11,8 @@ import torch
 
 from prelabel.errors import ConfigError, MachineError, WeightsError
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
-from prelabel.models.detectors.ultralytics_words import vocabulary_of
+from prelabel.models.detectors.ultralytics_words import vocabulary_of, weights_for_words
+from prelabel.models.weights import Weights
 from prelabel.testing import check_detector
 from tests.models.detectors.checkpoints import as_batch, blocky_frames, make_word_checkpoint
 from tests.models.detectors.test_ultralytics import LOW, assert_same, with_area
@@ -140,6 +141,18 @@ def test_words_are_encoded_once(folder: Path, encoders: None, monkeypatch: pytes
     monkeypatch.setenv("PRELABEL_MODELS", "")
 
     assert detector_of(folder, "yoloe-11n", words=("forklift",)).class_names == ("forklift",)
+
+
+def test_another_text_encoder_encodes_again(folder: Path, encoders: None, tmp_path: Path, monkeypatch) -> None:
+    weights = Weights(folder / "yoloe-11n.pt", "0" * 64, "yoloe-11n")
+    first = weights_for_words(weights, ("forklift",)).sha256
+    assert weights_for_words(weights, ("forklift",)).sha256 == first
+    other = Encoder()
+    torch.nn.init.normal_(other.letters)
+    torch.jit.script(other).save(tmp_path / ENCODERS["yoloe-11n"])
+    monkeypatch.setenv("PRELABEL_MODELS", str(tmp_path))
+
+    assert weights_for_words(weights, ("forklift",)).sha256 != first
 
 
 def test_vocabulary_that_was_saved_is_fixed_or_can_be_replaced(folder: Path, checkpoint) -> None:
