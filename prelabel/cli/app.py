@@ -52,7 +52,7 @@ Conf = Annotated[
 Classes = Annotated[
     str | None,
     typer.Option(
-        metavar="A,B,…", help="find these classes only, by name or id; sets detector.classes", rich_help_panel=MODEL
+        metavar="A,B,…", help="find these classes only, by name or id; sets detector.only", rich_help_panel=MODEL
     ),
 ]
 Words = Annotated[
@@ -65,7 +65,9 @@ Words = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="DEVICE", help="auto | cpu | cuda | cuda:N; sets detector.device", rich_help_panel=MODEL),
+    typer.Option(
+        metavar="DEVICE", help="auto | cpu | cuda | cuda:N | mps; sets detector.device", rich_help_panel=MODEL
+    ),
 ]
 Tracks = Annotated[
     bool,

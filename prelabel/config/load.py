@@ -22,7 +22,7 @@ MODEL = "model"
 SHORTHANDS = {
     "weights": "model.weights",
     "conf": "model.conf",
-    "classes": "model.classes",
+    "classes": "model.only",
     "words": "detector.words",
     "device": "model.device",
     "tracks": "labels.instances",
@@ -49,13 +49,15 @@ def expand_shorthands(
         config: the sections in the file, if there is one.
 
     >>> expand_shorthands({"conf": 0.4, "tracks": True, "stride": None, "classes": "car,7"}, "detector")
-    {'detector.conf': 0.4, 'labels.instances': 'tracks', 'detector.classes': ['car', 7]}
+    {'detector.conf': 0.4, 'labels.instances': 'tracks', 'detector.only': ['car', 7]}
     """
     settings = {} if given.get("words") is None else _settings_of_words(config or {}, given.get("weights"))
     for name, value in given.items():
         if value is None or value is False or (name, value) == ("words", ""):  # then the ontology names the words
             continue
         key = SHORTHANDS[name].replace(MODEL, model_section)
+        if key == "classifier.only":  # a classifier drops no boxes: it chooses among these classes
+            key = "classifier.classes"
         settings[key] = _value_of(name, value)
     return settings
 

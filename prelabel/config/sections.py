@@ -79,7 +79,7 @@ class ReaderSection(PluginSection):
 
 
 class ModelSection(PluginSection):
-    """A section that names a model. It accepts `device` and `classes` as people write them."""
+    """A section that names a model. It accepts `device`, `classes` and `only` as people write them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -88,12 +88,13 @@ class ModelSection(PluginSection):
             return values
         if "device" in values:
             values = {**values, "device": read_device(values["device"])}
-        if isinstance(values.get("classes"), list):
-            try:  # a number stays a number, since it is a class_id
-                names = [each if type(each) is int else read_name(each) for each in values["classes"]]
-            except ValueError as error:
-                raise ValueError(f"classes: {error}") from None
-            values = {**values, "classes": names}
+        for key in ("classes", "only"):
+            if isinstance(values.get(key), list):
+                try:  # a number stays a number, since it is a class_id
+                    names = [each if type(each) is int else read_name(each) for each in values[key]]
+                except ValueError as error:
+                    raise ValueError(f"{key}: {error}") from None
+                values = {**values, key: names}
         return values
 
 

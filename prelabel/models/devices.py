@@ -20,11 +20,11 @@ def _device_name(value: object) -> object:
 
 
 DeviceName = Annotated[str, BeforeValidator(_device_name, json_schema_input_type=str | int)]
-"""Type of the option `device`: auto, cpu, cuda, cuda:N or N."""
+"""Type of the option `device`: auto, cpu, cuda, cuda:N, N or mps."""
 
 
 def name_device(device: str) -> str:
-    """Returns `cpu` or `cuda:N`: the device that `auto`, `cpu`, `cuda` or `cuda:N` means on this machine.
+    """Returns `cpu`, `cuda:N` or `mps`: the device that the option `device` means on this machine.
 
     Raises:
         ConfigError: the name is none of these.
@@ -34,10 +34,10 @@ def name_device(device: str) -> str:
 
 
 def pick_device(device: str) -> torch.device:
-    """Returns the device that `auto`, `cpu`, `cuda` or `cuda:N` means on this machine.
+    """Returns the device that the option `device` means on this machine. `auto` is a CUDA device or the CPU.
 
     Raises:
-        ConfigError: the name is none of these.
+        ConfigError: there is no device of this name.
         MachineError: this machine, or this build of torch, has no such device.
     """
     import torch
@@ -50,6 +50,13 @@ def pick_device(device: str) -> torch.device:
         raise _no_such_device(device) from error
     if picked.type == "cpu":
         return picked
+    if picked.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise MachineError(
+                f"device: got 'mps', the GPU of a Mac with Apple silicon, but torch {torch.__version__} sees none: "
+                "set device: cpu, or auto"
+            )
+        return torch.device("mps")
     if picked.type != "cuda":
         raise _no_such_device(device)
     if not torch.cuda.is_available():
@@ -62,4 +69,4 @@ def pick_device(device: str) -> torch.device:
 
 
 def _no_such_device(device: str) -> ConfigError:
-    return ConfigError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N, one device per run")
+    return ConfigError(f"device: got {device!r}, expected auto, cpu, cuda, cuda:N or mps, one device per run")

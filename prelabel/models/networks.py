@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from prelabel.errors import ConfigError, MachineError, WeightsError, did_you_mean
-from prelabel.models.weights import ModelCard
+from prelabel.models.weights import ModelCard, card_names, find_card
 from prelabel.runtime.redact import redact
 
 StateDict = dict[str, torch.Tensor]
@@ -109,9 +109,16 @@ def builder_name(section: Section, asked: str | None, card: ModelCard | None, we
         example: a builder with its module, for the error message.
 
     Raises:
-        ConfigError: neither names a builder.
+        ConfigError: neither names a builder, or the card is for another plug-in.
     """
     builder = asked or (card.builder if card else None)
+    if builder is None and card is not None:
+        cards = (find_card(name) for name in card_names())
+        others = ", ".join(each.name for each in cards if each is not None and each.builder is not None)
+        raise ConfigError(
+            f"{section}.use: {weights!r} is a card for use: {card.use}: leave use out, or name weights of torchvision, "
+            f"such as {others}"
+        )
     if builder is None:
         module, _, name = example.rpartition(".")
         raise ConfigError(

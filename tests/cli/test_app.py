@@ -225,6 +225,14 @@ def test_the_demo_needs_no_file(folder, prelabel):
     assert (folder / "shown" / "demo.labels.json").exists()
 
 
+def test_classes_choose_among_those_of_the_demo(folder, prelabel, capsys):
+    assert prelabel("run", "--demo", "--stride", "10", "--output", "shown", "--classes", "ball") == 0
+    (task,) = json.loads((folder / "shown" / "report.json").read_text())["tasks"]
+    assert task["instances"].keys() == {"ball"}
+    assert prelabel("run", "--demo", "--classes", "bal") == 2
+    assert "detector.only: 'bal' is no class of this model; did you mean 'ball'" in capsys.readouterr().err
+
+
 def test_the_command_that_a_run_without_a_config_prints_writes_the_same_as_a_config(folder, prelabel, capsys):
     own = ("--set", "detector.use=mine.py:Steady", "--set", "frames=warn")
     assert prelabel("run", "clips", *own, "--conf", "0.7", "--tracks", "--stride", "3", "--output", "my out") == 0

@@ -46,7 +46,8 @@ class DetectorOptions(BaseModel):
         conf: least confidence of a box that becomes a label
         raw_conf: least confidence of a box that is kept in the raw detections; conf can be lowered to it later
         max_det: most boxes per frame
-        device: auto | cpu | cuda | cuda:N
+        only: names or ids of the classes to find; a name means all classes with that name; null: all
+        device: auto | cpu | cuda | cuda:N | mps
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +56,7 @@ class DetectorOptions(BaseModel):
     conf: float = Field(default=0.25, ge=0, le=1)
     raw_conf: float = Field(default=0.05, ge=0, le=1)
     max_det: int = Field(default=300, ge=1)
+    only: tuple[int | str, ...] | None = Field(default=None, min_length=1)
     device: DeviceName = "auto"
 
 
@@ -124,7 +126,7 @@ class NetworkDetector(ABC):
         )
 
     def _choose_device(self) -> str:
-        """Returns the device on which the network runs, `cpu` or `cuda:N`."""
+        """Returns the device on which the network runs: `cpu`, `cuda:N` or `mps`."""
         return name_device(self._options.device)
 
     @property
@@ -219,7 +221,7 @@ class NetworkDetector(ABC):
         return self._batch_sizes[size]
 
 
-def class_ids_of(classes: Sequence[int | str] | None, class_names: Sequence[str]) -> list[int] | None:
+def class_ids_of(classes: Sequence[int | str] | None, class_names: Sequence[str]) -> tuple[int, ...] | None:
     """Returns the sorted ids of classes given by id or name. None means all classes, and stays None.
 
     If several classes have the same name, the name means all of them.
@@ -228,7 +230,7 @@ def class_ids_of(classes: Sequence[int | str] | None, class_names: Sequence[str]
         ConfigError: the model has no such class.
 
     >>> class_ids_of(["car", 2], ["car", "bus", "tram", "car"])
-    [0, 2, 3]
+    (0, 2, 3)
     """
     if classes is None:
         return None
@@ -236,15 +238,15 @@ def class_ids_of(classes: Sequence[int | str] | None, class_names: Sequence[str]
     for wanted in classes:
         if isinstance(wanted, int):
             if not 0 <= wanted < len(class_names):
-                raise ConfigError(f"detector.classes: got {wanted}, this model has 0 to {len(class_names) - 1}")
+                raise ConfigError(f"detector.only: got {wanted}, this model has 0 to {len(class_names) - 1}")
             ids.add(wanted)
             continue
         found = [class_id for class_id, name in enumerate(class_names) if name == wanted]
         if not found:
             hint = did_you_mean(wanted, class_names)
-            raise ConfigError(f"detector.classes: {wanted!r} is no class of this model; {hint}")
+            raise ConfigError(f"detector.only: {wanted!r} is no class of this model; {hint}")
         ids.update(found)
-    return sorted(ids)
+    return tuple(sorted(ids))
 
 
 def fit_batch_size(

@@ -16,7 +16,7 @@ from prelabel.data.boxes import Letterbox
 from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch, Frames
 from prelabel.errors import ConfigError
-from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch
+from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
 from prelabel.models.detectors.host import (
     Array,
     NmsConfig,
@@ -102,6 +102,7 @@ class OnnxOptions(DetectorOptions):
             from the graph's metadata
         input: how frames are prepared: size, resize, align, channels, layout, scale, mean, std, antialias; by default
             as the format's tool does it
+        device: auto | cpu | cuda | cuda:N
         iou: of two boxes of one class that overlap more than this, the more confident one stays; by default 0.45 for
             yolov5 and yolox, 0.7 for yolov8; the other formats need no such step
         first_label: label of the first class, in outputs with labels; by default 1 for ssd, otherwise 0
@@ -127,6 +128,10 @@ class OnnxDetector(NetworkDetector):
     def _choose_device(self) -> str:
         """Returns the device; `auto` is a CPU where ONNX Runtime does not run on the GPU."""
         device = super()._choose_device()
+        if device == "mps":
+            raise ConfigError(
+                "detector.device: mps is for networks in torch, but use: onnx runs a graph: set device: cpu"
+            )
         if device == "cpu" or self._options.device != "auto" or runs_on_gpu():
             return device
         self._warn("detector.device: the graph runs in OpenVINO on the CPU: for the GPU install onnxruntime-gpu")
@@ -150,7 +155,8 @@ class OnnxDetector(NetworkDetector):
         form = find_form(outputs)
         names, origin = class_names_of(options.classes, weights, graph.metadata)
         name = self._choose_format(weights.card, form, outputs, None if names is None else len(names))
-        names = _check_names(names, origin, count_classes(name, form, outputs))
+        known = None if weights.card is None or weights.card.classes is None else len(weights.card.classes)
+        names = _check_names(names, origin, count_classes(name, form, outputs) or known)
         first_label = int(name == "ssd") if options.first_label is None else options.first_label
         if first_label == 1 and names[0].strip("_").lower() == "background":
             names = names[1:]
@@ -166,7 +172,7 @@ class OnnxDetector(NetworkDetector):
         )
         self._needs_nms = FORMATS[name].iou is not None
         iou = options.iou if options.iou is not None else FORMATS[name].iou or 1.0
-        self._nms = NmsConfig(self._raw_conf, iou, options.max_det)
+        self._nms = NmsConfig(self._raw_conf, iou, options.max_det, class_ids_of(options.only, names))
         return ModelFacts(names, licence=graph.metadata.get("license"), engine=self._runner.engine)
 
     def _choose_format(
@@ -328,5 +334,8 @@ def _check_names(names: tuple[str, ...] | None, origin: str, count: int | None) 
             "class ids, as a list, or as a file with a name on each line"
         )
     if count is not None and len(names) != count:
-        raise ConfigError(f"detector.classes: {origin} has {len(names)} names, the graph has {count} classes")
+        raise ConfigError(
+            f"detector.classes: {origin} has {len(names)} names, the graph has {count} classes: name each; to find "
+            "some of them, set only: […]"
+        )
     return names

@@ -180,15 +180,15 @@ def table_of_kept(rows: torch.Tensor, keep: torch.Tensor, max_det: int) -> torch
 
 
 class HostCopy:
-    """Copies a tensor to the host without blocking the thread.
+    """Copies a tensor to the host; from a CUDA device without blocking the thread.
 
     The host memory is pinned. A copy to other memory would block until the GPU has finished all earlier work.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._copied: torch.cuda.Event | None = None
-        if tensor.device.type == "cpu":
-            self._host = tensor
+        if tensor.device.type != "cuda":
+            self._host = tensor.cpu()
             return
         self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         self._host.copy_(tensor, non_blocking=True)

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from prelabel.data.geometry import GeometryKind, Keypoints, OutputSpec
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
-from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch
+from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
 from prelabel.models.detectors.host import Rows
 from prelabel.models.detectors.postprocess import (
     HostCopy,
@@ -135,7 +135,8 @@ def _describe(differing: list[str], wanted: StateDict, got: StateDict, num_label
     found = len(got[name]) * num_labels / len(wanted[name])
     if class_layers and found.is_integer() and not any(name.startswith("backbone.") for name in differing):
         return (
-            f"{shapes}: it has {int(found) - 1} classes, {num_labels - 1} are named: name its classes in classes: […]"
+            f"{shapes}: it has {int(found) - 1} classes, {num_labels - 1} are named: name its classes in classes: […]; "
+            "to find some of them, set only: […]"
         )
     return f"{shapes}: set builder and builder_args to those that it was trained with"
 
@@ -262,9 +263,9 @@ class TorchvisionDetector(NetworkDetector):
             raw_conf=self._raw_conf,
             device=self._device,
         )
-        self._class_by_label = _class_by_label(categories).to(self._device)
-        self._kind, self._boxes_network = without_heads(self._network)
         names = tuple(name for name in categories if name != _NO_CLASS)
+        self._class_by_label = _class_by_label(categories, class_ids_of(options.only, names)).to(self._device)
+        self._kind, self._boxes_network = without_heads(self._network)
         return ModelFacts(names, OutputSpec(self._kind, keypoint_names(self._network, builder, options.keypoints)))
 
     def _replicate(self) -> bool:
@@ -293,13 +294,17 @@ class TorchvisionDetector(NetworkDetector):
         return rows[rows[:, 4].argsort(descending=True, stable=True)[: self._options.max_det]]
 
 
-def _class_by_label(categories: Sequence[str]) -> torch.Tensor:
+def _class_by_label(categories: Sequence[str], kept: Sequence[int] | None = None) -> torch.Tensor:
     """Returns the class id of each label, int64 (1 + number of categories,); -1 for the background and for gaps.
 
-    >>> _class_by_label(["person", "N/A", "car"]).tolist()
-    [-1, 0, -1, 1]
+    If `kept` is given, it is -1 for all other class ids too.
+
+    >>> _class_by_label(["person", "N/A", "car"]).tolist(), _class_by_label(["person", "N/A", "car"], [1]).tolist()
+    ([-1, 0, -1, 1], [-1, -1, -1, 1])
     """
     class_ids = torch.full((1 + len(categories),), -1)
     named = [label for label, name in enumerate(categories, start=1) if name != _NO_CLASS]
     class_ids[named] = torch.arange(len(named))
+    if kept is not None:
+        class_ids[~torch.isin(class_ids, torch.tensor(kept))] = -1
     return class_ids

@@ -45,14 +45,12 @@ class TransformersOptions(DetectorOptions):
         weights: a folder as `save_pretrained` writes it, or a hub id such as PekingU/rtdetr_v2_r18vd
         revision: of a hub id, a commit, tag or branch; a commit gives every run the same weights
         half: float16; auto: on a GPU, if the model has fixed classes
-        classes: names or ids of the classes to find; a name means all classes with that name; null: all
         words: what an open-vocabulary model looks for, such as [forklift, safety vest]; null: labels.prompts, or else
             the names of the ontology's objects
     """
 
     revision: str | None = None
     half: bool | Literal["auto"] = "auto"
-    classes: list[int | str] | None = Field(default=None, min_length=1)
     words: list[str] | None = Field(default=None, min_length=1)
 
 
@@ -83,7 +81,6 @@ class TransformersDetector(NetworkDetector):
         self._dtype = torch.float16 if half else torch.float32
         self._network.to(self._device, self._dtype).eval()
         self._passes: Sequence[TextPass | None] = (None,)  # a network with fixed classes reads no text
-        self._class_ids: list[int] | None = None
         precision = str(self._dtype).removeprefix("torch.")
         engine = f"transformers {library.__version__}, torch {torch.__version__.split('+')[0]}, {precision}"
         licence = licence_of(weights.path)
@@ -91,22 +88,20 @@ class TransformersDetector(NetworkDetector):
             words = tuple(self._options.words or ())
             return ModelFacts(words, licence=licence, engine=engine, word_passes=self._plan_passes(words))
         names = _class_names(self._config)
-        self._class_ids = class_ids_of(self._options.classes, names)
+        self._class_ids = class_ids_of(self._options.only, names)
         return ModelFacts(names, licence=licence, engine=engine)
 
     def _check_options(self, weights: Weights) -> None:
-        if self._takes_words and self._options.classes is not None:
-            raise ConfigError(f"detector.classes: {weights.name} has no classes of its own: name them as words")
         if self._options.words is not None and not self._takes_words:
             raise ConfigError(
-                f"detector.words: {weights.name} has fixed classes: choose some by detector.classes, or take weights "
+                f"detector.words: {weights.name} has fixed classes: choose some by detector.only, or take weights "
                 f"that find words, such as {EXAMPLE}"
             )
 
     def _plan_passes(self, words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """Sets the words to find, and returns those of each pass of the network."""
         passes = text_passes(self._processor, self._config, words, self._device)
-        self._passes = passes
+        self._passes, self._class_ids = passes, class_ids_of(self._options.only, words) if words else None
         return tuple(each.words for each in passes)
 
     def with_words(self, words: Sequence[str]) -> Self:

@@ -61,7 +61,7 @@ class UltralyticsDetector(NetworkDetector):
             engine: what runs the network; the model is exported once for others than torch; auto: OpenVINO on a CPU,
                 torch on a GPU; torch gives the boxes of `predict`
             half: float16 on a GPU, bfloat16 with OpenVINO on a CPU; auto: both, where the processor has it
-            classes: names or ids of the classes to find; a name means all classes with that name; null: all
+            classes: Ultralytics' name of `only`
             agnostic_nms: boxes of different classes suppress each other too
             nms: false runs the head that needs no NMS, in models that have one
             words: what YOLO-World or YOLOE looks for, such as [forklift, safety vest]; null: labels.prompts, or else
@@ -83,7 +83,7 @@ class UltralyticsDetector(NetworkDetector):
         options, vocabulary = self._options, vocabulary_of(weights.path)
         if options.words is not None:
             if vocabulary == "fixed":
-                raise ConfigError(f"detector.words: {weights.name} has fixed classes: choose some by detector.classes")
+                raise ConfigError(f"detector.words: {weights.name} has fixed classes: choose some by detector.only")
             weights = weights_for_words(weights, options.words)
         elif vocabulary == "none":
             return ModelFacts((), word_passes=())
@@ -93,12 +93,11 @@ class UltralyticsDetector(NetworkDetector):
         self._kind = _GEOMETRY.get(facts.task)
         # On a GPU, NMS image by image would wait for the device once per image.
         self._is_batched = not self._is_on_cpu
-        class_ids = class_ids_of(options.classes, facts.class_names)
         self._nms = NmsConfig(
             conf=self._raw_conf,
             iou=options.iou,
             max_det=options.max_det,
-            class_ids=None if class_ids is None else tuple(class_ids),
+            class_ids=class_ids_of(options.only or options.classes, facts.class_names),
             agnostic=options.agnostic_nms,
         )
         output = OutputSpec(self._kind, facts.keypoint_names)

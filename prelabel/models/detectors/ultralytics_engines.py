@@ -111,7 +111,7 @@ def choose_engine(asked: EngineName | Literal["auto"], device: str, weights: Pat
         return "torch"
     if asked == "auto":
         return "openvino" if device == "cpu" and not _missing("openvino") else "torch"
-    fitting = ("torch", "onnx", "openvino" if device == "cpu" else "tensorrt")
+    fitting = ("torch",) if device == "mps" else ("torch", "onnx", "openvino" if device == "cpu" else "tensorrt")
     if asked not in fitting:
         raise ConfigError(f"detector.engine: {asked} does not run on {device}, these do: auto, {', '.join(fitting)}")
     missing = _missing(asked)

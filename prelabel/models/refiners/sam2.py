@@ -46,7 +46,7 @@ class Sam2Refiner:
         Attributes:
             weights: a folder as `save_pretrained` writes it, or a hub id such as facebook/sam2.1-hiera-tiny
             revision: of a hub id, a commit, tag or branch; a commit gives every run the same weights
-            device: auto | cpu | cuda | cuda:N
+            device: auto | cpu | cuda | cuda:N | mps
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)

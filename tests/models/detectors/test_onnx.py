@@ -434,6 +434,11 @@ def test_what_is_missing_or_wrong_is_named(graph, name, options, message):
         detect(red_frames(1), weights=graph(name), **options)
 
 
+def test_names_are_counted_against_those_of_the_card():
+    with pytest.raises(ConfigError, match=r"has 1 names, the graph has 6 classes: name each; to find some .* set only"):
+        OnnxDetector(weights="demo", classes=["ball"])
+
+
 def test_a_label_without_a_name_is_an_error(graph):
     with pytest.raises(ConfigError, match=r"detector\.classes: the graph gives the label 2, but 1 names.*1 to 1"):
         detect(red_frames(1), weights=graph("torchvision"), classes=["car"])

@@ -110,6 +110,13 @@ def test_missing_builder_says_where_it_is_set(weights):
         small(weights, builder=None)
 
 
+def test_a_card_for_another_plug_in_is_named():
+    with pytest.raises(
+        ConfigError, match=r"use: 'demo' is a card for use: onnx: leave use out.* such as .*demo_shapes"
+    ):
+        TorchvisionDetector(weights="demo")
+
+
 def test_other_number_of_classes_says_how_many_there_are(weights):
     with pytest.raises(WeightsError, match="it has 2 classes, 3 are named"):
         small(weights, classes=("a", "b", "c"))

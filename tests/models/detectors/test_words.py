@@ -140,11 +140,6 @@ def test_a_word_of_owl_has_its_own_limit(folders: dict[str, Path]):
         detector_of(folders["OWLv2"], "a" * 15)
 
 
-def test_classes_belong_to_models_with_fixed_classes(folders: dict[str, Path]):
-    with pytest.raises(ConfigError, match=r"detector\.classes: OWLv2 has no classes of its own: name them as words"):
-        detector_of(folders["OWLv2"], "cat", classes=["cat"])
-
-
 def test_a_model_without_its_tokenizer_is_refused(folders: dict[str, Path], tmp_path: Path):
     for name in ("config.json", "model.safetensors", "processor_config.json"):
         (tmp_path / name).write_bytes((folders["OWLv2"] / name).read_bytes())
