@@ -112,7 +112,9 @@ def load_network(loader: Any, weights: Weights, kind: str) -> torch.nn.Module:
             trust_remote_code=False,
         )
     except ImportError as error:
-        raise MachineError(f"{weights.name}: {first_line(error)}") from error
+        package = re.search(r"requires the (\w+) library", str(error))
+        needs = f"needs the package {package[1]}: uv pip install {package[1]}" if package else first_line(error)
+        raise MachineError(f"{weights.name}: {needs}") from error
     except SafetensorError as error:
         raise WeightsError(
             f"{weights.path}: a safetensors file is damaged or cut off: get it again ({error})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from prelabel.data.frames import FrameBatch
 from prelabel.data.geometry import Mask
-from prelabel.errors import WeightsError
+from prelabel.errors import MachineError, WeightsError
 from prelabel.testing import check_refiner
 
 transformers = pytest.importorskip("transformers")
@@ -96,6 +97,14 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "detr"}))
     with pytest.raises(WeightsError, match=r"model_type: got 'detr', expected sam2"):
         Sam2Refiner(weights=str(tmp_path))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_edgetam_names_the_package_that_it_needs(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "edgetam")
+    (tmp_path / "edgetam" / "config.json").write_text(json.dumps({"model_type": "edgetam"}))
+    with pytest.raises(MachineError, match=r"^edgetam: needs the package timm: uv pip install timm$"):
+        Sam2Refiner(weights=str(tmp_path / "edgetam")).refine(frames(1), [boxes(1)])
 
 
 def test_a_folder_without_its_processor_is_refused(folder: Path, tmp_path: Path) -> None:
