@@ -63,8 +63,8 @@ def test_saved_row_reads_back_equal(platform: Platform) -> None:
     assert without_fillings(read["data_units"]) == without_fillings(sent["data_units"])
     assert without_fillings(read["object_answers"]) == without_fillings(sent["object_answers"])
     assert without_fillings(read["classification_answers"]) == without_fillings(sent["classification_answers"])
-    (document,) = platform.server.world.saved_documents(row.label_hash)
-    assert without_fillings(document["data_units"]) == without_fillings(sent["data_units"])
+    (save,) = platform.server.world.saves
+    assert without_fillings(save.document["data_units"]) == without_fillings(sent["data_units"])
 
 
 def without_fillings(node: object) -> object:

@@ -126,11 +126,6 @@ class Polygons:
                 raise ValueError(f"polygons: got a ring of shape {ring.shape}, expected (3 or more, 2), in pixels")
         object.__setattr__(self, "parts", parts)
 
-    @property
-    def num_points(self) -> int:
-        """The number of corners of all rings."""
-        return sum(len(ring) for rings in self.parts for ring in rings)
-
 
 @dataclass(frozen=True, slots=True)
 class RotatedBox:

@@ -14,13 +14,6 @@ from prelabel.config.sections import ClassifierSection, Config
 from prelabel.plugins.affects import Affects, affects_of
 from prelabel.plugins.load import Plugin, load_plugin
 
-OWN_DETECTOR = """
-class Own:
-    class_names = ("thing",)
-
-    def detect(self, batch): ...
-"""
-
 
 class Paid:
     class Options(BaseModel):

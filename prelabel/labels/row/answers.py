@@ -48,10 +48,8 @@ def write_answers(
     ]
     made_at = as_row_time(now)
     added: dict[str, AnswerEntry] = {}
-    num_taken_over = 0
     for placed in answers:
         if any(_overlaps(placed, entry, classification) for entry in others):
-            num_taken_over += 1
             continue
         entry = _entry(placed, classification, made_at)
         taken = base["classification_answers"]
@@ -59,13 +57,8 @@ def write_answers(
         if key is None:
             raise LabelError(f"label row {row.get('data_title')!r}: all hashes that this answer can have are in use")
         added[key] = own.get(key) or {**entry, "classificationHash": key}
-    return WrittenRow(
-        row={**base, "classification_answers": {**base["classification_answers"], **added}},
-        num_instances=len(added),
-        num_replaced=len(own),
-        num_kept=len(base["classification_answers"]) + len(base["object_answers"]),
-        num_taken_over=num_taken_over,
-    )
+    answered = {**base, "classification_answers": {**base["classification_answers"], **added}}
+    return WrittenRow(answered, num_instances=len(added))
 
 
 def find_own_answers(row: LabelRow, feature_hash: str | None = None) -> dict[str, AnswerEntry]:

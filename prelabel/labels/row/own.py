@@ -52,16 +52,10 @@ class WrittenRow:
         row: ready to save.
         num_instances: number of prelabel's own instances on the row: one for each track, and one for each detection
             without a track.
-        num_replaced: number of prelabel's own instances that were on the row before.
-        num_kept: number of instances of people and other tools; all of them are still on the row.
-        num_taken_over: number of instances left out because a person has edited and kept the same one.
     """
 
     row: LabelRow
     num_instances: int
-    num_replaced: int
-    num_kept: int
-    num_taken_over: int
 
 
 RowChange: TypeAlias = Callable[[LabelRow, datetime], WrittenRow]

@@ -69,21 +69,13 @@ def write_detections(
     with paused_garbage_collection():
         own = find_own(row)
         base = without_objects(row, own)
-        held, num_kept = _held_hashes(base)
         new = _new_objects(row, detections, info, label_map)
-        hashes = _choose_hashes(new, held)
+        hashes = _choose_hashes(new, _held_hashes(base))
         on_frames = _objects_by_place(new, hashes, own, as_row_time(now))
         known = row["object_answers"]
         answers = {key: known.get(key) or {"classifications": [], "objectHash": key} for key in filter(None, hashes)}
         written = _with_labels(base, on_frames, answers)
-    num_taken_over = hashes.count(None)
-    return WrittenRow(
-        row=written,
-        num_instances=len(hashes) - num_taken_over,
-        num_replaced=len(own),
-        num_kept=num_kept,
-        num_taken_over=num_taken_over,
-    )
+    return WrittenRow(written, num_instances=len(hashes) - hashes.count(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,17 +259,16 @@ def _checked_categories(
     return category
 
 
-def _held_hashes(base: LabelRow) -> tuple[dict[str, set[Place]], int]:
-    """Returns the places of the objects on a row by hash, and the number of objects."""
+def _held_hashes(base: LabelRow) -> dict[str, set[Place]]:
+    """Returns the places of the objects on a row, by hash."""
     held: dict[str, set[Place]] = defaultdict(set)
     for unit_hash, frame_index, labels in iterate_frames(base):
         for label in labels.get("objects") or ():
             held[label["objectHash"]].add((unit_hash, frame_index))
-    num_objects = len(held)
     # Answers can outlive their object. A new instance with the same hash would get them, so the hash is in use.
     for orphan in (*base["object_answers"], *base["object_actions"]):
         held.setdefault(orphan, set())
-    return dict(held), num_objects
+    return dict(held)
 
 
 def _checked_corners(row: LabelRow, detections: VideoDetections, info: VideoInfo) -> NDArray[np.int64]:

@@ -259,8 +259,6 @@ def _change(task: Task, edited: EditedRow) -> Callable[[LabelRow, datetime], Wri
                 "run calls the function again"
             )
         changed = edited.changed
-        num_added = len(added_labels(edited.before, changed))
-        num_kept = len(changed["object_answers"]) + len(changed["classification_answers"]) - num_added
-        return WrittenRow(changed, num_instances=num_added, num_replaced=0, num_kept=num_kept, num_taken_over=0)
+        return WrittenRow(changed, num_instances=len(added_labels(edited.before, changed)))
 
     return change

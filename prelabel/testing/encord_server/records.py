@@ -237,7 +237,6 @@ class Issue:
     user: str
     anchor: Json
     comment: str
-    tags: list[str]
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,4 @@ def add_issues(context: Context, request: Request, project: str) -> None:
     for issue in request.json()["issues"]:
         if issue["anchor"]["dataUuid"] not in found.units:
             raise ApiError(404, f"no data unit {issue['anchor']['dataUuid']}")
-        found.issues.append(
-            Issue(str(uuid4()), now, context.user, issue["anchor"], issue["comment"], issue["issueTags"])
-        )
+        found.issues.append(Issue(str(uuid4()), now, context.user, issue["anchor"], issue["comment"]))

@@ -156,10 +156,6 @@ class World:
             task.status, task.assignee, task.last_actioned_by = "NEW", None, user
             self.moves.append(Move(task.updated_at, task, origin, destination, pathway, user))
 
-    def saved_documents(self, label_hash: str) -> list[Json]:
-        """Every version of a label row that was stored, as sent, oldest first."""
-        return [save.document for save in self.saves if save.label_hash == label_hash]
-
     def _add_item(
         self,
         item_type: str,

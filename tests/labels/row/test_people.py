@@ -192,8 +192,7 @@ def test_only_people_s_work_stays_on_a_row(kind, first, second, edits, drawn, we
     new = {label["objectHash"] for _, _, label in objects_in(written.row)} - kept
     assert new == set(find_own(written.row))
     assert set(written.row["object_answers"]) == new | kept
-    assert len(new) == written.num_instances == len(set(found.instance.tolist())) - written.num_taken_over
-    assert written.num_kept == len(kept)
+    assert len(new) == written.num_instances <= len(set(found.instance.tolist()))
     assert write(json.loads(json.dumps(written.row)), found, info).row == written.row
 
 

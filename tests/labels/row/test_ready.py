@@ -51,7 +51,7 @@ def test_a_row_with_labels_gets_them_if_the_other_process_knew_it(kind):
     found, row = FOUND if info.num_frames > 3 else FOUND.take([0, 1]), drawn_by_a_person(info)
     put = ready(orjson.dumps(row), found, info).put_on(row, info)
     expected = written(row, found, info)
-    assert expected.num_kept > 0
+    assert row["object_answers"]
     assert replace(put, row=without_fragments(put.row)) == expected
 
 
