@@ -14,14 +14,15 @@ from .records import DataUnit, Json, LabelRow, Project, Save, StorageItem
 from .wire import Answer, EnvelopeError, Request
 
 _DEFAULT_BRANCH = "main"
+Query = Callable[[Context, Project, Any, Json, Request], object]
 
 
-def operation_of(envelope: Json) -> str:
-    """The name of the query, or `unknown_query`."""
-    return _QUERIES.get(_query(envelope), _refuse_query).__name__
+def find(envelope: Json) -> Query:
+    """The query that an envelope asks for."""
+    return _QUERIES.get((envelope.get("query_type", ""), envelope.get("query_method", "")), _refuse_query)
 
 
-def answer_query(context: Context, request: Request, envelope: Json) -> Answer:
+def answer_query(query: Query, request: Request, envelope: Json, context: Context) -> Answer:
     """Carry an envelope out.
 
     Raises:
@@ -33,13 +34,8 @@ def answer_query(context: Context, request: Request, envelope: Json) -> Answer:
     if not context.may_enter(project):
         raise EnvelopeError("AUTHORISATION_ERROR", status=403)
     values = envelope["values"]
-    query = _QUERIES.get(_query(envelope), _refuse_query)
     result = query(context, project, values.get("uid"), values.get("payload") or {}, request)
     return Answer.of_json({"status": 200, "response": result})
-
-
-def _query(envelope: Json) -> tuple[str, str]:
-    return envelope.get("query_type", ""), envelope.get("query_method", "")
 
 
 def _refuse_query(context: Context, project: Project, uid: Any, payload: Json, request: Request) -> object:
@@ -251,8 +247,7 @@ def get_project_record(context: Context, project: Project, uid: Any, payload: Js
     }
 
 
-_Query = Callable[[Context, Project, Any, Json, Request], object]
-_QUERIES: dict[tuple[str, str], _Query] = {
+_QUERIES: dict[tuple[str, str], Query] = {
     ("labelrowmetadata", "GET"): list_label_rows,
     ("labelrow", "GET"): get_label_rows,
     ("labelrow", "PUT"): create_label_rows,

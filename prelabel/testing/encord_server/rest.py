@@ -6,7 +6,6 @@ import copy
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 from . import rest_workflow
 from .context import Context, page_of, project_of
@@ -15,21 +14,16 @@ from .legacy import create_row
 from .records import Json, LabelRow, Ontology, Project, StorageItem
 from .wire import Answer, ApiError, Request
 
-_Endpoint = Callable[..., object]
+Endpoint = Callable[..., object]
 PREFIX = "/v2/public"
 
 
-def operation_of(request: Request) -> str:
-    return _find(request)[0].__name__
-
-
-def answer_call(context: Context, request: Request) -> Answer:
-    """Carry a v2 call out.
+def answer_call(endpoint: Endpoint, names: dict[str, str], request: Request, context: Context) -> Answer:
+    """Carry a v2 call out, with the names in its path.
 
     Raises:
         ApiError: With the status that the SDK turns into an exception.
     """
-    endpoint, names = _find(request)
     return Answer.of_json(endpoint(context, request, **names))
 
 
@@ -243,7 +237,7 @@ def _item_json(context: Context, item: StorageItem, *, sign: bool) -> Json:
 
 # Which path leads to which function
 
-_ROUTES: list[tuple[str, str, _Endpoint]] = [
+_ROUTES: list[tuple[str, str, Endpoint]] = [
     ("GET", "/projects", list_projects),
     ("GET", "/projects/{project}", get_project),
     ("GET", "/projects/{project}/datasets", list_datasets),
@@ -270,7 +264,8 @@ _COMPILED = [
 ]
 
 
-def _find(request: Request) -> tuple[_Endpoint, dict[str, Any]]:
+def find(request: Request) -> tuple[Endpoint, dict[str, str]]:
+    """The endpoint that a request asks for, and the names in its path."""
     for method, pattern, endpoint in _COMPILED:
         if method == request.method and (match := pattern.fullmatch(request.path)):
             return endpoint, match.groupdict()

@@ -8,13 +8,15 @@ import sys
 import threading
 import traceback
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from . import legacy, rest
 from .context import Context, Settings
-from .faults import Call, CarryOut, Faults
+from .faults import Call, Faults
 from .media import Links, download
 from .records import Json, Project
 from .signing import KeyPair, NotAuthenticatedError, Users
@@ -98,75 +100,55 @@ class EncordServer:
         Raises:
             ConnectionCutError: The connection is to be reset.
         """
-        call, carry_out = self._resolve(request)
+        operation, handle = self._find(request)
+        summary = request.body[:_SUMMARY_CHARS].decode(errors="replace")
+        call = Call(operation, request.method, request.path, dict(request.query), summary)
         self.calls.append(call)
+        carry_out = partial(handle, call)
         fault = self.faults.take(call)
         answer = fault(carry_out, self.stopping) if fault else carry_out()
         call.status, call.error = answer.status, answer.error
         return answer
 
-    def _resolve(self, request: Request) -> tuple[Call, CarryOut]:
-        """The call that a request is, and the way to carry it out."""
+    def _find(self, request: Request) -> tuple[str, Callable[[Call], Answer]]:
+        """The name of the operation that a request asks for, and the function that carries it out."""
         if request.path.startswith("/media/"):
-            return self._call("download", request), lambda: download(self.world, self.links, request)
+            return "download", lambda _: download(self.world, self.links, request)
         if request.path.startswith(rest.PREFIX):
-            call = self._call(rest.operation_of(request), request)
-            return call, lambda: self._guard(lambda: self._answer_rest(call, request))
+            endpoint, names = rest.find(request)
+            of_rest = partial(rest.answer_call, endpoint, names, request)
+            return endpoint.__name__, lambda call: self._carry_out(call, request, of_rest)
         if request.path in _LEGACY_PATHS and request.method == "POST":
-            return self._resolve_legacy(request)
+            try:
+                envelope = request.json()
+                query = legacy.find(envelope)
+            except (ValueError, AttributeError) as error:
+                refusal = EnvelopeError("INVALID_ARGUMENTS_ERROR", f"the body cannot be read: {error}")
+                return "unreadable", lambda _: refusal.as_answer()
+            of_legacy = partial(legacy.answer_query, query, request, envelope)
+            return query.__name__, lambda call: self._carry_out(call, request, of_legacy, is_legacy=True)
         if request.path == "/state":
-            return self._call("state", request), lambda: Answer.of_json(self.summary())
-        return self._call("unknown", request), lambda: Answer.of_json({"message": "no such path"}, 404)
+            return "state", lambda _: Answer.of_json(self.summary())
+        return "unknown", lambda _: Answer.of_json({"message": "no such path"}, 404)
 
-    def _resolve_legacy(self, request: Request) -> tuple[Call, CarryOut]:
+    def _carry_out(
+        self, call: Call, request: Request, handle: Callable[[Context], Answer], *, is_legacy: bool = False
+    ) -> Answer:
+        """The answer of `handle`, or the refusal in the form of the endpoint's kind."""
         try:
-            envelope = request.json()
-            call = self._call(legacy.operation_of(envelope), request)
-        except (ValueError, AttributeError) as error:
-            refusal = EnvelopeError("INVALID_ARGUMENTS_ERROR", f"the body cannot be read: {error}")
-            return self._call("unreadable", request), refusal.as_answer
-        return call, lambda: self._guard(lambda: self._answer_legacy(call, request, envelope))
-
-    @staticmethod
-    def _call(operation: str, request: Request) -> Call:
-        summary = request.body[:_SUMMARY_CHARS].decode(errors="replace")
-        return Call(operation, request.method, request.path, dict(request.query), summary)
-
-    def _answer_rest(self, call: Call, request: Request) -> Answer:
-        try:
-            call.user = self._authenticate(request, legacy_call=False)
+            call.user = self.users.authenticate(request, legacy=is_legacy)
             with self.world.lock:
-                return rest.answer_call(self._context(call.user), request)
-        except NotAuthenticatedError as error:
-            return Answer.of_json({"message": str(error)}, 401)
-        except ApiError as error:
-            return Answer.of_json({"message": error.message}, error.status)
-
-    def _answer_legacy(self, call: Call, request: Request, envelope: dict[str, Any]) -> Answer:
-        try:
-            call.user = self._authenticate(request, legacy_call=True)
-            with self.world.lock:
-                return legacy.answer_query(self._context(call.user), request, envelope)
-        except NotAuthenticatedError:
-            return EnvelopeError("AUTHENTICATION_ERROR", status=401).as_answer()
-        except EnvelopeError as error:
-            return error.as_answer()
-
-    def _authenticate(self, request: Request, *, legacy_call: bool) -> str:
-        try:
-            return self.users.authenticate(request, legacy=legacy_call)
+                return handle(Context(self.world, self.links, self.settings, call.user))
         except NotAuthenticatedError as error:
             self.refused.append(f"{request.method} {request.path}: {error}")
-            raise
-
-    def _context(self, user: str) -> Context:
-        return Context(self.world, self.links, self.settings, user)
-
-    def _guard(self, carry_out: CarryOut) -> Answer:
-        # A bug of this server must not look like a fault of the platform: a test can check that `errors` is empty.
-        try:
-            return carry_out()
+            refusal = EnvelopeError("AUTHENTICATION_ERROR", status=401)
+            return refusal.as_answer() if is_legacy else Answer.of_json({"message": str(error)}, 401)
+        except ApiError as error:
+            return Answer.of_json({"message": error.message}, error.status)
+        except EnvelopeError as error:
+            return error.as_answer()
         except Exception:
+            # A bug of this server must not look like a fault of the platform: a test can check that `errors` is empty.
             self.errors.append(traceback.format_exc())
             return Answer.of_json({"message": "the test server failed; see server.errors"}, 500)
 
