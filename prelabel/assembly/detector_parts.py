@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prelabel.assembly.detectors import DetectorProvider, detector_plugin, detector_section
+from prelabel.assembly.detectors import LiveDetector, detector_plugin, detector_section
+from prelabel.assembly.stored_detector import KnownDetector, StoredDetector
 from prelabel.config.fingerprints import detection_key_hashes, fingerprint, values_affecting
 from prelabel.config.sections import Config
 from prelabel.data.frames import VideoInfo
@@ -36,13 +37,13 @@ class DetectorParts:
     Attributes:
         config: a config with a detector.
         folder: the config's folder, which plug-in paths are relative to.
-        provider: provides the detector and facts about it.
+        provider: provides the detector and facts about it, or only facts about the detector of earlier runs.
         find_ontology: returns the source's ontology; None if it must be made from the model's classes.
     """
 
     config: Config
     folder: Path
-    provider: DetectorProvider
+    provider: LiveDetector | StoredDetector | KnownDetector
     find_ontology: Callable[[], Ontology | None]
 
     @cached_property

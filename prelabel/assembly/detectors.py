@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from prelabel.config.fingerprints import fingerprint, frame_values, values_affecting
 from prelabel.config.sections import Config, DetectorSection
@@ -22,35 +22,6 @@ from prelabel.plugins.traits import has_method, traits_of
 from prelabel.runtime.shared import Shared
 
 ULTRALYTICS_ENDINGS = (".pt", ".onnx", ".engine", ".torchscript", "_openvino_model", "_openvino_model/")
-
-
-class DetectorProvider(Protocol):
-    """Provides a loaded detector, or facts about the detector of earlier runs."""
-
-    @property
-    def detector(self) -> Detector:
-        """The detector. The one of earlier runs cannot detect; it only has class names and traits."""
-        ...
-
-    @property
-    def model(self) -> ModelRecord:
-        """The detector's model."""
-        ...
-
-    @property
-    def threshold(self) -> float | None:
-        """The least confidence of a label, if boxes below it are stored too; None if all boxes become labels."""
-        ...
-
-    @property
-    def raw_conf(self) -> float | None:
-        """The least confidence of a stored box; None if the detector states none."""
-        ...
-
-    @property
-    def fingerprint(self) -> str:
-        """The hash of everything that affects the raw detections, apart from the media."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +78,7 @@ class LiveDetector:
 
     @property
     def threshold(self) -> float | None:
-        """The detector's threshold; None if it outputs no boxes below its threshold."""
+        """The least confidence of a label, if the detector also outputs boxes below it; None if all become labels."""
         return traits_of(self.detector).conf
 
     @property

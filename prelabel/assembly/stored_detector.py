@@ -48,7 +48,7 @@ class ReplayDetector:
 class KnownDetector:
     """Facts about the detector of earlier runs as plain values, for a worker that labels its detections.
 
-    For the attributes, see `DetectorProvider`.
+    For the attributes, see `StoredDetector`.
     """
 
     detector: ReplayDetector
@@ -210,7 +210,7 @@ def _configured_conf(plugin: Plugin, options: Mapping[str, Any]) -> float:
     checked = plugin.check_options(options)
     if "conf" in checked:
         return float(checked["conf"])
-    model = getattr(plugin.factory, "Options", None)
+    model = plugin.options_model
     if model is not None and "conf" in model.model_fields:
         return float(model.model_fields["conf"].default)
     parameter = inspect.signature(plugin.factory).parameters.get("conf")
