@@ -31,7 +31,7 @@ class ReaderChoice:
     Attributes:
         use: name of the reader, as in `reader.use`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        reason: why this reader was chosen; text for the report.
+        reason: why this reader was chosen; a phrase for the report.
         decode_workers: segments of a video that are decoded at the same time.
     """
 
@@ -109,14 +109,14 @@ def choose_reader(
     """
     if media.kind == "images":
         if section.use in VIDEO_READERS:
-            return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads images."), None
+            return ReaderChoice("images", "auto", f"{section.use} reads videos; Pillow reads images"), None
         choice = select_reader(None, section.device, machine) if section.use == "auto" else _named(section)
         return choice, None
     index = _index_for(media.paths[0], section)
     choice = _named(section) if section.use != "auto" else select_reader(index, section.device, machine)
     if index is not None and index.other_streams:
         others = ", ".join(map(str, index.other_streams))
-        reason = f"{choice.reason.removesuffix('.')}; it reads stream {index.stream_index}, not video stream {others}."
+        reason = f"{choice.reason}; it reads stream {index.stream_index}, not video stream {others}"
         choice = replace(choice, reason=reason)
     choice = _with_decode_workers(choice, media, section)
     return choice, index.keyframes if index is not None and section.only_keyframes else None
@@ -144,13 +144,13 @@ def select_reader(index: VideoIndex | None, device: str, machine: MachineFacts |
         MachineError: the config asks for a GPU that does not exist.
     """
     if index is not None and device == "cpu":
-        return ReaderChoice("pyav", "cpu", "The config asks for decoding on the CPU.")
+        return ReaderChoice("pyav", "cpu", "the config asks for decoding on the CPU")
     machine = machine or probe_machine()
     check_device(device, machine.num_gpus)
     if index is None:
-        return ReaderChoice("images", "cpu", "Pillow reads images.")
+        return ReaderChoice("images", "cpu", "Pillow reads images")
     if not machine.num_gpus:
-        return ReaderChoice("pyav", "cpu", "This machine has no GPU, and PyAV reads every file in bounded memory.")
+        return ReaderChoice("pyav", "cpu", "this machine has no GPU, and PyAV reads every file in bounded memory")
     return _gpu_reader(index, "cuda:0" if device in {"auto", "cuda"} else device, machine)
 
 
@@ -158,15 +158,15 @@ def _gpu_reader(index: VideoIndex, gpu: str, machine: MachineFacts) -> ReaderCho
     """Returns the reader that decodes on a GPU; PyAV on the CPU if none takes the file."""
     no_decord = machine.no_decord or decord.refuse(index, on_gpu=True)
     if no_decord is None:
-        return ReaderChoice("decord", gpu, f"decord decodes {index.codec} on the GPU.")
+        return ReaderChoice("decord", gpu, f"decord decodes {index.codec} on the GPU")
     no_torchcodec = machine.no_torchcodec or torchcodec.refuse(index, on_gpu=True) or _not_in_hardware(index)
     if no_torchcodec is None:
-        return ReaderChoice("torchcodec", gpu, f"torchcodec decodes on the GPU; decord does not: {no_decord}.")
+        return ReaderChoice("torchcodec", gpu, f"torchcodec decodes on the GPU; decord does not: {no_decord}")
     no_nvdec = machine.no_nvdec or nvdec.refuse(index)
     if no_nvdec is None:
-        return ReaderChoice("nvdec", gpu, f"PyNvVideoCodec decodes on the GPU; torchcodec does not: {no_torchcodec}.")
+        return ReaderChoice("nvdec", gpu, f"PyNvVideoCodec decodes on the GPU; torchcodec does not: {no_torchcodec}")
     reasons = f"decord: {no_decord}; torchcodec: {no_torchcodec}; nvdec: {no_nvdec}"
-    return ReaderChoice("pyav", "cpu", f"No GPU decoder takes it: {reasons}.")
+    return ReaderChoice("pyav", "cpu", f"no GPU decoder takes it: {reasons}")
 
 
 def gpu_of(choice: ReaderChoice) -> str | None:
@@ -212,7 +212,7 @@ def _with_decode_workers(choice: ReaderChoice, media: Media, section: ReaderSect
         num = 1 if gpu is None else count_engines(gpu, index_video(media.paths[0]).codec)
     if num == 1:
         return choice
-    reason = f"{choice.reason.removesuffix('.')}; {num} segments at once, where keyframes allow it."
+    reason = f"{choice.reason}; {num} segments at once, where keyframes allow it"
     return replace(choice, reason=reason, decode_workers=num)
 
 

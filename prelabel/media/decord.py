@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice, pairwise
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -17,10 +16,10 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.data.frames import FrameBatch, Media
 from prelabel.errors import FrameCountError, MachineError, ReadError
 from prelabel.media.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
-from prelabel.media.index import VideoIndex, index_video
+from prelabel.media.index import IndexedReader, VideoIndex
 from prelabel.media.packets import packets_from
 from prelabel.media.pyav import PyAVReader
 
@@ -143,7 +142,7 @@ def refuse(index: VideoIndex, *, on_gpu: bool) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-class DecordReader:
+class DecordReader(IndexedReader):
     """Reads a video exactly with decord, or raises an error that says why it cannot.
 
     On the CPU decord decodes ahead without limit, so it gets the file in pieces. A piece is an MP4 in memory with the
@@ -160,14 +159,14 @@ class DecordReader:
     """
 
     def __init__(self, media: Media, *, device: str = "auto", max_buffered_mb: int = 2000) -> None:
-        self._media, self._path = media, media.paths[0]
+        super().__init__(media.paths[0])
+        self._media = media
         self._max_buffered_mb = max_buffered_mb
         self.pool: BatchMemory = FramePool()
         no_gpu = _no_gpu(device)
         if no_gpu is not None:
             raise MachineError(f"reader decord on device {device!r}: {no_gpu}")
         self._gpu = _gpu_ordinal(device)
-        self._index: VideoIndex | None = None
 
     @staticmethod
     def unavailable_reason(device: str) -> str | None:
@@ -178,8 +177,7 @@ class DecordReader:
             return str(error)
         return _no_gpu(device)
 
-    def __enter__(self) -> Self:
-        index = index_video(self._path)
+    def _check(self, index: VideoIndex) -> None:
         reason = refuse(index, on_gpu=self._gpu is not None)
         if reason is None and self._gpu is None:
             reason = self._too_large(index)
@@ -187,18 +185,6 @@ class DecordReader:
             raise ReadError(
                 f"{self._path.name}: decord does not read this file exactly, {reason}: set reader.use: auto"
             )
-        self._index = index
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._index = None
-
-    @property
-    def info(self) -> VideoInfo:
-        """The video as displayed."""
-        return self._opened().info
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
         """Yields the requested frames in order.
@@ -235,11 +221,6 @@ class DecordReader:
                             f"{self._path.name}: decord gave another frame as frame {number}: set reader.use: auto"
                         )
                 yield number, frame
-
-    def _opened(self) -> VideoIndex:
-        if self._index is None:
-            raise ValueError("the reader is not open: read inside `with`")
-        return self._index
 
     def _too_large(self, index: VideoIndex) -> str | None:
         longest = int(np.diff(np.append(index.closed_gop_starts, index.info.num_frames)).max())

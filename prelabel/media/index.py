@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from types import TracebackType
+from typing import Self, cast
 
 import av
 import numpy as np
@@ -114,7 +115,8 @@ class VideoIndex:
     @property
     def seek_points(self) -> NDArray[np.int64]:
         """Frames at which decoding may begin, int64 (C,), rising; only frame 0 if seeking is unreliable."""
-        if self.has_timestamps and not self.is_counted and self.container.startswith(SEEKABLE):
+        # Frames that had to be counted have no other closed GOP start, so this holds for them too.
+        if self.container.startswith(SEEKABLE):
             return np.union1d(self.closed_gop_starts, 0)
         return np.zeros(1, np.int64)
 
@@ -126,6 +128,42 @@ class VideoIndex:
     def seek_point(self, wanted: NDArray[np.int64]) -> int:
         """Returns the last seek point at or before the first wanted frame; `wanted` is int64 (M,)."""
         return int(self.seek_points[self.seek_points <= wanted[0]][-1]) if len(wanted) else 0
+
+
+class IndexedReader:
+    """The part that readers share which number frames by the index: opening, closing, facts about the video.
+
+    Args:
+        path: of the video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._index: VideoIndex | None = None
+
+    def __enter__(self) -> Self:
+        index = index_video(self._path)
+        self._check(index)
+        self._index = index
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._index = None
+
+    @property
+    def info(self) -> VideoInfo:
+        """The video as displayed."""
+        return self._opened().info
+
+    def _check(self, index: VideoIndex) -> None:
+        """Raises a ReadError if this reader cannot read the file exactly."""
+
+    def _opened(self) -> VideoIndex:
+        if self._index is None:
+            raise ValueError("the reader is not open: read inside `with`")
+        return self._index
 
 
 def index_video(path: Path) -> VideoIndex:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import av
 import numpy as np
@@ -15,11 +14,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.data.frames import FrameBatch, Media
 from prelabel.errors import FrameCountError, MachineError
 from prelabel.media.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
 from prelabel.media.counting import MAX_DECODER_THREADS
-from prelabel.media.index import SEEKABLE, VideoIndex, index_video
+from prelabel.media.index import SEEKABLE, IndexedReader, VideoIndex
 from prelabel.media.packets import NO_TIME, demux, open_video
 from prelabel.media.pixels import FrameConverter
 from prelabel.runtime.process_settings import usable_cores
@@ -27,7 +26,7 @@ from prelabel.runtime.process_settings import usable_cores
 SkipFrame = Literal["DEFAULT", "NONKEY"]
 
 
-class PyAVReader:
+class PyAVReader(IndexedReader):
     """Reads any video that FFmpeg can read.
 
     Frame times are matched with the index to number the frames. Damaged or missing frames are left out. After the last
@@ -46,29 +45,14 @@ class PyAVReader:
         reason = self.unavailable_reason(device)
         if reason is not None:
             raise MachineError(f"reader pyav on device {device!r}: {reason}")
-        self._path = media.paths[0]
+        super().__init__(media.paths[0])
         self._threads = threads or min(MAX_DECODER_THREADS, usable_cores())
         self.pool: BatchMemory = FramePool()
-        self._index: VideoIndex | None = None
 
     @staticmethod
     def unavailable_reason(device: str) -> str | None:
         """Returns why PyAV cannot use this device; None if it can."""
         return None if device in {"auto", "cpu"} else "it decodes on the CPU: use auto there"
-
-    def __enter__(self) -> Self:
-        self._index = index_video(self._path)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._index = None
-
-    @property
-    def info(self) -> VideoInfo:
-        """The video as displayed."""
-        return self._opened().info
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Generator[FrameBatch, None, None]:
         """Yields the requested frames in order.
@@ -91,11 +75,6 @@ class PyAVReader:
         )
         yield from stack_batches(pictures, index.pts_seconds, batch_size, self.pool)
         missing.raise_if_any()
-
-    def _opened(self) -> VideoIndex:
-        if self._index is None:
-            raise ValueError("the reader is not open: read inside `with`")
-        return self._index
 
     def _frames(self, index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, VideoFrame | None]]:
         """Yields the wanted frames: with all threads up to the first gap, then without frame threads."""

@@ -180,6 +180,6 @@ def test_the_larger_of_two_video_streams_is_read_and_the_other_is_named(tmp_path
         assert (stream.codec_context.width, stream.index) == (128, 1)
     assert index_video(path).other_streams == (0,)
     choice, _ = choose_reader(Media("video", (path,)), ReaderSection(device="cpu"))
-    assert choice.reason == "The config asks for decoding on the CPU; it reads stream 1, not video stream 0."
+    assert choice.reason == "the config asks for decoding on the CPU; it reads stream 1, not video stream 0"
     choice, _ = choose_reader(Media("video", (path,)), ReaderSection(use="pyav"))
-    assert choice.reason == "the config names it; it reads stream 1, not video stream 0."
+    assert choice.reason == "the config names it; it reads stream 1, not video stream 0"

@@ -245,7 +245,7 @@ def test_config_says_how_many(isolate: str, clip: Media):
     section = ReaderSection.model_validate({"device": "cpu", "decode_workers": 3, "isolate": isolate})
     with open_frames(clip, section, Path()) as opened:
         assert opened.choice.decode_workers == 3
-        assert opened.choice.reason.endswith("decoding on the CPU; 3 segments at once, where keyframes allow it.")
+        assert opened.choice.reason.endswith("decoding on the CPU; 3 segments at once, where keyframes allow it")
         numbers = [index for batch in opened.reader.batches(np.arange(150), 4) for index in batch.frame_indices]
     assert numbers == list(range(150))
 

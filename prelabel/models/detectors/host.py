@@ -30,7 +30,7 @@ CLASS_OFFSET = 7680.0
 """Ultralytics' `max_wh`: boxes are shifted by this times their class id, so only boxes of one class overlap."""
 MAX_CANDIDATES = 30_000
 """Ultralytics' `max_nms`: the most boxes per image that NMS compares, highest confidence first."""
-_BLOCK = 128  # candidates that NMS compares at once
+_BLOCK = 64  # candidates that NMS compares at once
 
 
 @dataclass(frozen=True, slots=True)
