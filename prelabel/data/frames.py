@@ -177,14 +177,19 @@ class FrameBatch:
         return frames if isinstance(frames, np.ndarray) else frames.numpy(force=True)
 
     @property
+    def source(self) -> torch.Tensor | Surfaces:
+        """The frames as the reader gave them, an array as a tensor."""
+        return self.decoded if isinstance(self.decoded, Surfaces) else _tensor(self.decoded)
+
+    @property
     def memory(self) -> torch.Tensor:
         """The tensor that the reader filled: RGB frames, or the planes of surfaces."""
-        return self.decoded.planes if isinstance(self.decoded, Surfaces) else _tensor(self.decoded)
+        return self.source.planes if isinstance(self.source, Surfaces) else self.source
 
     def to(self, device: torch.device | str) -> FrameBatch:
         """Returns the batch on a device, surfaces as surfaces. The current stream copies it, if it is not there."""
-        memory = self.memory.to(device, non_blocking=True)
-        decoded = replace(self.decoded, planes=memory) if isinstance(self.decoded, Surfaces) else memory
+        moved, source = self.memory.to(device, non_blocking=True), self.source
+        decoded = replace(source, planes=moved) if isinstance(source, Surfaces) else moved
         return FrameBatch(decoded, self.frame_indices, self.pts_seconds)
 
     def part(self, start: int, stop: int) -> FrameBatch:

@@ -21,7 +21,6 @@ RED_AND_BLUE = {
     "bt2020nc": (0.2627, 0.0593),
 }
 """By FFmpeg's names of colour matrices: those that `Surfaces` converts."""
-COLOR_BITS = 16  # coefficients are integers in units of 1 / 2**16
 P010_SHIFT = 6  # P010 stores its 10 bits at the top of 16
 
 
@@ -80,11 +79,15 @@ class Orientation:
 class ColorMatrix(NamedTuple):
     """Converts brightness Y and colours Cb, Cr to RGB, in integers, so that all devices return the same pixels.
 
-    With y = (Y - black) * brightness, b = Cb - neutral and r = Cr - neutral, in units of 1 / 2**16, red is
-    y + red_cr * r, green is y + green_cb * b + green_cr * r, and blue is y + blue_cb * b. Fractions are dropped, as
-    FFmpeg does.
+    With y = (Y - black) * brightness, b = Cb - neutral and r = Cr - neutral, red is y + r * red_cr, green is
+    y + b * green_cb + r * green_cr, and blue is y + b * blue_cb. The fraction of each product is dropped, as in
+    FFmpeg's code for x86 (libswscale/x86/yuv_2_rgb.asm), so 8 bits become the same pixels there.
+
+    Attributes:
+        bits: a factor is an integer in units of 1 / 2**bits.
     """
 
+    bits: int
     black: int
     neutral: int
     brightness: int
@@ -107,7 +110,8 @@ class ColorMatrix(NamedTuple):
         black, luma, chroma = (0, *[(1 << bits) - 1] * 2) if is_full_range else (16 * unit, 219 * unit, 224 * unit)
         to_red, to_blue = 2 * (1 - red) * 255 / chroma, 2 * (1 - blue) * 255 / chroma
         factors = (255 / luma, to_red, -to_blue * blue / green, -to_red * red / green, to_blue)
-        return cls(black, 128 * unit, *(round(factor * (1 << COLOR_BITS)) for factor in factors))
+        bits_of_factor = 13 + bits - 8
+        return cls(bits_of_factor, black, 128 * unit, *(round(factor * (1 << bits_of_factor)) for factor in factors))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,8 +176,8 @@ class Surfaces:
     def rgb(self) -> torch.Tensor:
         """Returns the displayed frames, uint8 RGB (N, H, W, 3), on the same device.
 
-        With 8 bits they are within 2 grey levels of FFmpeg's. With 10 bits, FFmpeg interpolates colours between rows,
-        and differs by up to 11 grey levels at sharp edges of a colour.
+        With 8 bits they are FFmpeg's. With 10 bits, FFmpeg interpolates colours between rows, and differs by up to 11
+        grey levels at sharp edges of a colour.
         """
         import torch
 
@@ -205,8 +209,12 @@ class Surfaces:
         if self.is_p010:
             luma, chroma = luma >> P010_SHIFT, chroma >> P010_SHIFT
         matrix = self.matrix
-        y = (luma - matrix.black) * matrix.brightness
+
+        def times(values: torch.Tensor, factor: int) -> torch.Tensor:
+            return (values * factor) >> matrix.bits
+
+        y = times(luma - matrix.black, matrix.brightness)
         cb, cr = (chroma - matrix.neutral).unbind(-1)
-        green = y + matrix.green_cb * cb + matrix.green_cr * cr
-        rgb = torch.stack((y + matrix.red_cr * cr, green, y + matrix.blue_cb * cb), dim=-1)
-        return (rgb >> COLOR_BITS).clamp_(0, 255).to(torch.uint8)
+        green = y + times(cb, matrix.green_cb) + times(cr, matrix.green_cr)
+        rgb = torch.stack((y + times(cr, matrix.red_cr), green, y + times(cb, matrix.blue_cb)), dim=-1)
+        return rgb.clamp_(0, 255).to(torch.uint8)

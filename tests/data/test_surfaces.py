@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 
 import av
 import numpy as np
@@ -33,7 +34,7 @@ def ffmpeg_rgb(surfaces: Surfaces, color_number: int) -> np.ndarray:
     return FrameConverter(shown_width, shown_height, surfaces.orientation, 1)(frame).copy()
 
 
-@pytest.mark.parametrize(("bits", "limit"), [(8, 2), (10, 3)])
+@pytest.mark.parametrize(("bits", "limit"), [(8, 0 if platform.machine() == "x86_64" else 2), (10, 5)])
 @pytest.mark.parametrize("is_full_range", [False, True])
 @pytest.mark.parametrize(("space", "number"), [("bt709", 1), ("smpte170m", 6), ("smpte240m", 7), ("bt2020nc", 9)])
 def test_colours_are_ffmpegs_within_some_grey_levels(

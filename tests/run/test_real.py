@@ -14,6 +14,7 @@ from prelabel.run.outputs import complete
 from prelabel.run.runner import run_tasks
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
+from tests.fake_nvdec import FakeNvdec
 
 pytestmark = [pytest.mark.needs_test_data, pytest.mark.timeout(240), pytest.mark.slow]
 
@@ -29,12 +30,13 @@ def average_precision(truth: dict, rows: list[dict]) -> float:
     return evaluation.stats[0]
 
 
-def rows_of_run(clip: Path, weights: Path, output: Path, truth: dict) -> list[dict]:
+def rows_of_run(clip: Path, weights: Path, output: Path, truth: dict, reader: dict | None = None) -> list[dict]:
     """Detections of the run's coco.json, by the truth's own ids."""
     values = {
         "source": {"path": str(clip), "output": str(output)},
         "detector": {"use": "ultralytics", "weights": str(weights), "conf": CONF, "engine": "torch"},
         "labels": {"max_row_mb": 500},
+        "reader": reader or {},
     }
     assembly = assemble(check_config(values, "test"), Path())
     report = complete(assembly, run_tasks(assembly, NullProgress(), StopSignal()), NullProgress())
@@ -82,3 +84,17 @@ def test_a_clip_scores_as_the_model_does_on_its_pictures(test_data, tmp_path):
 
     print(f"mAP of the run {of_run:.4f}, of predict on the pictures {of_pictures:.4f}")
     assert of_run == pytest.approx(of_pictures, abs=0.005)
+
+
+def test_surfaces_score_as_ffmpegs_frames_do(test_data, tmp_path, monkeypatch):
+    folder, weights = test_data / "coco_mini", test_data / "weights" / "yolo11n_coco.pt"
+    truth = json.loads((folder / "coco_mini.json").read_text())
+    of_frames = average_precision(truth, rows_of_run(folder / "coco_mini.mp4", weights, tmp_path / "pyav", truth))
+    FakeNvdec(monkeypatch)
+    nvdec = {"use": "nvdec", "isolate": "never"}
+
+    rows = rows_of_run(folder / "coco_mini.mp4", weights, tmp_path / "nvdec", truth, nvdec)
+
+    of_surfaces = average_precision(truth, rows)
+    print(f"mAP of FFmpeg's frames {of_frames:.4f}, of surfaces {of_surfaces:.4f}")
+    assert of_surfaces == pytest.approx(of_frames, abs=0.003)

@@ -148,8 +148,11 @@ class NetworkDetector(ABC):
         """Loads the network on `self._device` and returns facts about it."""
 
     @abstractmethod
-    def _start(self, frames: torch.Tensor) -> PendingBatch:
-        """Starts the network on frames, uint8 (N, H, W, 3), RGB, on `self._device`. It must not wait for a GPU."""
+    def _start(self, batch: FrameBatch) -> PendingBatch:
+        """Starts the network on a batch that is on `self._device`. It must not wait for a GPU.
+
+        `batch.data` has RGB frames of full size. `batch.source` saves making them, if the batch has surfaces.
+        """
 
     def _replicate(self) -> bool:
         """Replaces the network of this copy with a replica; returns False if that is not possible."""
@@ -171,8 +174,7 @@ class NetworkDetector(ABC):
 
         with torch.inference_mode():
             try:
-                frames = batch.data.to(self._device, non_blocking=True)
-                pending = self._start(frames)
+                pending = self._start(batch.to(self._device))
             except torch.OutOfMemoryError as error:
                 raise DeviceMemoryError(f"{len(batch)} frames do not fit on {self._device}") from error
 

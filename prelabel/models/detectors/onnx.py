@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter
 
 from prelabel.data.boxes import Letterbox
 from prelabel.data.detections import Detections
-from prelabel.data.frames import FrameBatch, Frames
+from prelabel.data.frames import FrameBatch
+from prelabel.data.surfaces import Surfaces
 from prelabel.errors import ConfigError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
 from prelabel.models.detectors.host import (
@@ -201,7 +202,8 @@ class OnnxDetector(NetworkDetector):
         """
         if not self._is_on_cpu or not len(batch):
             return super().start(batch)
-        found = [rows for part in self._parts(batch.array) for rows in self._rows_of(part)]
+        frames = batch.array
+        found = [rows for part in self._parts(len(frames)) for rows in self._rows_of(frames[part])]
         self._check_class_ids(found)
         return lambda: [detections_of_rows(rows) for rows in found]
 
@@ -218,17 +220,18 @@ class OnnxDetector(NetworkDetector):
             kept = [filter_sorted(rows[np.argsort(-rows[:, 4], kind="stable")], self._nms) for rows in found]
         return [with_area(move_to_frame(rows, box, height, width)) for rows in kept]
 
-    def _parts(self, frames: Frames) -> list[Frames]:
-        """Returns frames in parts that the graph takes."""
-        size = self._runner.batch or len(frames)
-        return [frames[start : start + size] for start in range(0, len(frames), size)]
+    def _parts(self, num_frames: int) -> list[slice]:
+        """Returns which frames of a batch the graph takes at once."""
+        size = self._runner.batch or num_frames
+        return [slice(start, start + size) for start in range(0, num_frames, size)]
 
-    def _start(self, frames: torch.Tensor) -> PendingBatch:
+    def _start(self, batch: FrameBatch) -> PendingBatch:
         from prelabel.models.detectors.postprocess import copy_table, rows_of_table
 
         # On a GPU, NMS image by image would wait for the device once per image.
-        table, is_exact = self._table(frames, is_batched=True)
-        wait = copy_table(table, is_exact, lambda: self._table(frames, is_batched=False)[0])
+        source = batch.source
+        table, is_exact = self._table(source, is_batched=True)
+        wait = copy_table(table, is_exact, lambda: self._table(source, is_batched=False)[0])
 
         def rows() -> list[Rows]:
             found = rows_of_table(wait())
@@ -237,7 +240,7 @@ class OnnxDetector(NetworkDetector):
 
         return PendingBatch(rows)
 
-    def _table(self, frames: torch.Tensor, *, is_batched: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _table(self, frames: torch.Tensor | Surfaces, *, is_batched: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns the table of kept boxes in pixels of the frame and, after batched NMS, whether it is exact."""
         import torch
 
@@ -246,8 +249,8 @@ class OnnxDetector(NetworkDetector):
         height, width = frames.shape[1:3]
         box = self._letterbox(height, width)
         tables, flags = [], []
-        for part in self._parts(frames):
-            found = read_boxes(self._runner(self._values(self._pad(part, box))), self._reading)
+        for part in self._parts(len(frames)):
+            found = read_boxes(self._runner(self._values(self._pad(frames[part], box))), self._reading)
             if not self._needs_nms:
                 tables.append(postprocess.filter_rows(postprocess.sort_rows(found), self._nms))
             elif is_batched:
@@ -259,9 +262,11 @@ class OnnxDetector(NetworkDetector):
         table = move_to_frame(torch.cat(tables), box, height, width)
         return table, torch.stack(flags).all() if flags else None
 
-    def _pad(self, frames: torch.Tensor, box: Letterbox) -> torch.Tensor:
+    def _pad(self, frames: torch.Tensor | Surfaces, box: Letterbox) -> torch.Tensor:
         from prelabel.models.detectors import preprocess
 
+        if isinstance(frames, Surfaces) and (self._graph.channels == 1 or self._preparation.antialias):
+            frames = frames.rgb()
         if self._graph.channels == 1:
             frames = preprocess.grey_frames(frames)
         if self._preparation.antialias:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from prelabel.data.frames import FrameBatch
 from prelabel.data.geometry import GeometryKind, Keypoints, OutputSpec
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
@@ -272,9 +273,9 @@ class TorchvisionDetector(NetworkDetector):
         self._network, self._boxes_network = replica_of(self._network), replica_of(self._boxes_network)
         return True
 
-    def _start(self, frames: torch.Tensor) -> PendingBatch:
+    def _start(self, batch: FrameBatch) -> PendingBatch:
         network = self._network if self._geometry_ids else self._boxes_network
-        images = frames.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        images = batch.data.permute(0, 3, 1, 2).to(torch.float32).div_(255)
         outputs: list[Output] = network(list(images))
         table = table_of_frames([self._rows(output) for output in outputs], self._options.max_det)
         copied = HostCopy(table)

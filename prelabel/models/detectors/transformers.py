@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from prelabel.data.frames import FrameBatch
 from prelabel.errors import ConfigError, WeightsError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
 from prelabel.models.detectors.host import Rows
@@ -115,7 +116,8 @@ class TransformersDetector(NetworkDetector):
         detector.traits = replace(self.traits, word_passes=detector._plan_passes(words))
         return detector
 
-    def _start(self, frames: torch.Tensor) -> PendingBatch:
+    def _start(self, batch: FrameBatch) -> PendingBatch:
+        frames = batch.data
         inputs = self._processor_of_frames(
             images=list(frames.permute(0, 3, 1, 2)),
             input_data_format="channels_first",

@@ -33,8 +33,6 @@ from prelabel.models.ultralytics_models import LoadedModel, load_model
 from prelabel.models.weights import Weights
 
 if TYPE_CHECKING:
-    import torch
-
     from prelabel.models.detectors.ultralytics_torch import TorchPath
 
 _LARGEST_STRIDE = 64
@@ -161,8 +159,8 @@ class UltralyticsDetector(NetworkDetector):
         num_classes = facts.count_classes(prediction.shape)
         return nms_rows(prediction[: 4 + num_classes], num_classes, self._nms)
 
-    def _start(self, frames: torch.Tensor) -> PendingBatch:
-        return self._torch_path.start(frames)
+    def _start(self, batch: FrameBatch) -> PendingBatch:
+        return self._torch_path.start(batch.source)
 
     @property
     def _torch_path(self) -> TorchPath:

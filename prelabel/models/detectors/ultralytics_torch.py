@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from prelabel.data.geometry import GeometryKind
+from prelabel.data.surfaces import Surfaces
 from prelabel.models.detectors.base import PendingBatch
 from prelabel.models.detectors.host import NmsConfig, Rows, move_to_frame
 from prelabel.models.detectors.postprocess import (
@@ -52,8 +53,8 @@ class TorchPath:
     wants_geometry: bool
     is_batched: bool
 
-    def start(self, frames: torch.Tensor) -> PendingBatch:
-        """Starts the network on frames, uint8 (N, H, W, 3), RGB. It does not wait for a GPU."""
+    def start(self, frames: torch.Tensor | Surfaces) -> PendingBatch:
+        """Starts the network on frames, uint8 (N, H, W, 3), RGB, or surfaces. It does not wait for a GPU."""
         height, width = frames.shape[1:3]
         inputs, to_frame = self._prepare(frames)
         prediction, prototypes = self._forward(inputs)
@@ -74,12 +75,12 @@ class TorchPath:
 
         return PendingBatch(rows, geometry if self.kind is not None else None)
 
-    def _prepare(self, frames: torch.Tensor) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    def _prepare(self, frames: torch.Tensor | Surfaces) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
         """Returns the network's input, and a function that converts a table of its output to pixels of the frame."""
         height, width = frames.shape[1:3]
         loaded, dtype = self.loaded, getattr(torch, self.loaded.dtype)
         if loaded.facts.channels == 1:
-            frames = grey_frames(frames)
+            frames = grey_frames(frames.rgb() if isinstance(frames, Surfaces) else frames)
         if loaded.facts.rtdetr:
             inputs = stretch_frames(frames, *(loaded.input_size or (self.imgsz, self.imgsz)), dtype)
             return inputs, lambda table: boxes_from_fractions(table, height, width)

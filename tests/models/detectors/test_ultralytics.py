@@ -16,9 +16,11 @@ from PIL import Image
 
 from prelabel import Detections, FrameBatch, ModelRecord
 from prelabel.data.boxes import iou_matrix
+from prelabel.data.surfaces import Orientation
 from prelabel.errors import ConfigError, MachineError, WeightsError
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
 from prelabel.testing import check_detector
+from tests.builders import noise_surfaces
 from tests.models.detectors.checkpoints import as_batch, blocky_frames
 
 PREDICTS_MAP = 0.504  # of Ultralytics' predict on the pictures of coco_mini
@@ -360,6 +362,16 @@ def test_a_gpu_finds_what_the_cpu_finds(checkpoint, half):
     for ours, theirs in zip(found, expected, strict=True):
         sure = theirs.xyxy[theirs.confidence > 0.1]
         assert np.median(iou_matrix(sure, ours.xyxy).max(axis=1)) > 0.9
+
+
+@pytest.mark.parametrize("architecture", ["yolo11n", "yolov8n-rtdetr"])
+def test_surfaces_give_the_boxes_of_their_rgb(checkpoint, architecture):
+    detector = UltralyticsDetector(weights=str(checkpoint(architecture)), **LOW)
+    surfaces = noise_surfaces(2, 90, 160, orientation=Orientation(transpose=True))
+
+    found = detector.detect(FrameBatch(surfaces, [0, 1], [0, 0.1]))
+
+    assert_same(found, detector.detect(FrameBatch(surfaces.rgb(), [0, 1], [0, 0.1])))
 
 
 @pytest.mark.needs_cuda
