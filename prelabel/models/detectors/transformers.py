@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from prelabel.data.frames import FrameBatch
 from prelabel.errors import ConfigError, WeightsError
 from prelabel.models.detectors.base import DetectorOptions, ModelFacts, NetworkDetector, PendingBatch, class_ids_of
 from prelabel.models.detectors.host import Rows
+from prelabel.models.detectors.postprocess import HostCopy
 from prelabel.models.detectors.words import (
     EXAMPLE,
     WORD_MODEL_TYPES,
@@ -126,26 +128,34 @@ class TransformersDetector(NetworkDetector):
         )
         inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
         sizes = [(frames.shape[1], frames.shape[2])] * len(frames)
-        passes = []
+        reads: list[Callable[[], list[BoxesOfFrame]]] = []
         for text in self._passes:
-            # In float16 a corner is up to 2 pixels off at 1920, so boxes are computed in float32.
             if text is None:
-                outputs = self._network(**inputs)
-                outputs.logits, outputs.pred_boxes = outputs.logits.float(), outputs.pred_boxes.float()
+                reads.append(self._read_later(self._network(**inputs), sizes))
             else:
                 outputs = outputs_to_read(self._network(**inputs, **text.inputs_for(len(frames))))
-            passes.append((text, outputs))
-        return PendingBatch(lambda: self._rows([self._read(outputs, text, sizes) for text, outputs in passes], sizes))
+                reads.append(partial(read_words, outputs, text, self._processor, self._raw_conf, sizes))
+        return PendingBatch(lambda: self._rows([read() for read in reads], sizes))
 
     @property
     def _processor_of_frames(self) -> Any:
         return self._processor.image_processor if self._takes_words else self._processor
 
-    def _read(self, outputs: Any, text: TextPass | None, sizes: Sequence[tuple[int, int]]) -> list[BoxesOfFrame]:
-        if text is not None:
-            return read_words(outputs, text, self._processor, self._raw_conf, sizes)
-        found = self._processor.post_process_object_detection(outputs, threshold=self._raw_conf, target_sizes=sizes)
-        return [(of["boxes"], of["scores"], of["labels"]) for of in found]
+    def _read_later(self, outputs: Any, sizes: Sequence[tuple[int, int]]) -> Callable[[], list[BoxesOfFrame]]:
+        """Starts to copy the outputs to the host, and returns a function that reads the boxes there.
+
+        The processor waits for the device several times a frame. By then the device works on the next batch, so it
+        would wait for that one too.
+        """
+        # In float16 a corner is up to 2 pixels off at 1920, so boxes are computed in float32.
+        logits, boxes = HostCopy(outputs.logits.float()), HostCopy(outputs.pred_boxes.float())
+
+        def read() -> list[BoxesOfFrame]:
+            outputs.logits, outputs.pred_boxes = torch.from_numpy(logits.wait()), torch.from_numpy(boxes.wait())
+            found = self._processor.post_process_object_detection(outputs, threshold=self._raw_conf, target_sizes=sizes)
+            return [(of["boxes"], of["scores"], of["labels"]) for of in found]
+
+        return read
 
     def _rows(self, passes: Sequence[list[BoxesOfFrame]], sizes: Sequence[tuple[int, int]]) -> list[Rows]:
         """Returns the rows of each frame, with the boxes of all passes."""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prelabel import Detections, FrameBatch, ModelRecord
 from prelabel.data.boxes import iou_matrix
@@ -372,6 +374,46 @@ def test_surfaces_give_the_boxes_of_their_rgb(checkpoint, architecture):
     found = detector.detect(FrameBatch(surfaces, [0, 1], [0, 0.1]))
 
     assert_same(found, detector.detect(FrameBatch(surfaces.rgb(), [0, 1], [0, 0.1])))
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what makes the host wait for values of a GPU: a number, a condition, a shape that depends on values."""
+
+    waiting = ("_local_scalar_dense", "nonzero", "masked_select", "unique")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert not name.startswith(self.waiting), f"{name} waits for the device"
+        if name == "index":
+            assert not any(index is not None and index.dtype == torch.bool for index in args[1]), "a mask waits"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("architecture", ["yolo11n", "yolo26n", "yolov8n-rtdetr"])
+def test_a_batch_is_started_without_waiting_for_values(checkpoint, architecture):
+    detector = UltralyticsDetector(weights=str(checkpoint(architecture)), **LOW)
+    detector._is_batched = True  # as on a GPU
+    batch = FrameBatch(noise_surfaces(2, 90, 160), [0, 1], [0, 0.1])
+    expected = detector.detect(batch)  # the first batch makes tables that stay on the device
+
+    with NoWaiting():
+        finish = detector.start(batch)
+
+    assert_same(finish(), expected)
+
+
+@pytest.mark.needs_cuda
+def test_a_batch_is_started_on_a_gpu_without_waiting_for_it(checkpoint):
+    detector = UltralyticsDetector(weights=str(checkpoint("yolo11n")), **(LOW | {"device": "cuda"}))
+    surfaces = noise_surfaces(2, 90, 160)
+    batch = FrameBatch(replace(surfaces, planes=surfaces.planes.cuda()), [0, 1], [0, 0.1])
+    expected = detector.detect(batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        finish = detector.start(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert_same(finish(), expected)
 
 
 @pytest.mark.needs_cuda
