@@ -48,6 +48,7 @@ class FakeCuda:
         self._numbers = itertools.count()
         self._of_thread = threading.local()
         monkeypatch.setattr(device_stream, "_idle_streams", defaultdict(list))
+        monkeypatch.setattr(device_stream, "_allocation_streams", {})
         monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
         monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
         monkeypatch.setattr(torch.cuda, "stream", self.use)
@@ -86,6 +87,9 @@ class FakeFrames:
 
     def to(self, device: str, non_blocking: bool) -> FakeFrames:
         return self if device == self.device else self._cuda.frames(self.shape[0], device)
+
+    def new_empty(self, shape: tuple[int, ...]) -> FakeFrames:
+        return self._cuda.frames(shape[0], self.device)
 
     def record_stream(self, stream: FakeStream) -> None:
         self.kept_for.add(stream)

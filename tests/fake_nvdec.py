@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import enum
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from types import ModuleType
 
@@ -101,7 +100,7 @@ class FakeNvdec:
         monkeypatch.setitem(sys.modules, "PyNvVideoCodec", module)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
-        monkeypatch.setattr(nvdec, "_idle_sessions", defaultdict(nvdec.deque))
+        monkeypatch.setattr(nvdec, "_idle_sessions", nvdec.IdleSessions())
 
     def _create(self, **options: object) -> FakeDecoder:
         self.opened.append(options)

@@ -74,6 +74,27 @@ Inspect = Callable[[FrameBatch], None]
 _idle_streams: defaultdict[str, list[torch.cuda.Stream]] = defaultdict(list)
 
 
+# By device. All surfaces are allocated on it, whichever stream writes them.
+_allocation_streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def allocate(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Returns memory on the device and of the type of a tensor, contents undefined, for the current CUDA stream.
+
+    torch keeps freed memory for the stream that allocated it. If each decoder allocated on its own stream, reserved
+    memory would grow with the number of decoders and the sizes of videos. Memory of one stream serves them all.
+    """
+    import torch
+
+    stream = _allocation_streams.get(like.device)
+    if stream is None:  # if two threads make it at once, the other one only lives as long as its memory
+        stream = _allocation_streams.setdefault(like.device, torch.cuda.Stream(like.device))
+    with torch.cuda.stream(stream):
+        memory = like.new_empty(shape)
+    memory.record_stream(torch.cuda.current_stream(like.device))
+    return memory
+
+
 def to_device(
     batches: Iterable[FrameBatch], device: str | None, inspect: Inspect | None = None
 ) -> Generator[FrameBatch, None, None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from prelabel.data.frames import FrameBatch, Media, VideoInfo
 from prelabel.data.surfaces import RED_AND_BLUE, Surfaces
 from prelabel.errors import FrameCountError, MachineError, ReadError
 from prelabel.media.batching import check_request, pick_frames
-from prelabel.media.cuda import await_frames
+from prelabel.media.cuda import allocate, await_frames
 from prelabel.media.index import VideoIndex, index_video
 from prelabel.media.packets import packets_from
 from prelabel.media.pyav import PyAVReader
@@ -33,7 +33,9 @@ CODECS = {"h264": ("H264", "h264_mp4toannexb"), "hevc": ("HEVC", "hevc_mp4toanne
 PIXEL_FORMATS = ("yuv420p", "yuvj420p")
 MAX_DIFFERENCE = 2.0
 """Limit of the mean pixel difference, 0..255, between this reader's and PyAV's version of a frame."""
-MAX_IDLE_SESSIONS = 16
+MAX_IDLE_BYTES = 2_000_000_000
+"""Limit of the surfaces that idle sessions hold. At 1080p that is 32 sessions, at 4K 8."""
+SURFACES_PER_SESSION = 20  # 16 reference frames, the most in H.264 and HEVC, and 4 frames of latency
 
 
 def probe(device: str = "cuda") -> str | None:
@@ -81,6 +83,8 @@ class NvdecReader:
     Raises:
         MachineError: this machine lacks PyNvVideoCodec or the GPU.
     """
+
+    bytes_per_pixel = 1.5  # NV12
 
     def __init__(self, media: Media, *, device: str = "auto") -> None:
         reason = self.unavailable_reason(device)
@@ -156,7 +160,7 @@ class NvdecReader:
             if surface is None:
                 raise ReadError(f"{self._path.name}: NVDEC ended before frame {number} of {index.info.num_frames}")
             if planes is None:
-                planes = surface.new_empty((num, *surface.shape))
+                planes = allocate((num, *surface.shape), surface)
             planes[row].copy_(surface)
         assert planes is not None
         return Surfaces(planes, index.color_space, index.color_range == "pc", index.orientation)
@@ -215,26 +219,55 @@ class _Session:
             raise ReadError(f"{name}: NVDEC stopped at frame {number}: {error}") from error
 
 
-# By device, codec and size. To open a session takes tens of milliseconds, and each holds surfaces on the GPU.
-_idle_sessions: defaultdict[tuple[object, ...], deque[_Session]] = defaultdict(deque)
+_Key = tuple[str, str, tuple[int, int]]
+
+
+class IdleSessions:
+    """Sessions that nobody uses, by device, codec and size. To open one takes tens of milliseconds.
+
+    Each holds surfaces on the GPU. If they are more than `MAX_IDLE_BYTES`, the ones that were used longest ago are
+    closed. Safe to use from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[tuple[_Key, _Session]] = []
+
+    def take(self, key: _Key) -> _Session | None:
+        """Returns the session of this kind that was used last; None if there is none."""
+        with self._lock:
+            for place in reversed(range(len(self._idle))):
+                if self._idle[place][0] == key:
+                    return self._idle.pop(place)[1]
+        return None
+
+    def give_back(self, key: _Key, session: _Session) -> None:
+        """Keeps a session for its next use."""
+        with self._lock:
+            self._idle.append((key, session))
+            while self.num_bytes > MAX_IDLE_BYTES:
+                self._idle.pop(0)
+
+    @property
+    def num_bytes(self) -> int:
+        """About what the surfaces of all idle sessions take."""
+        return sum(width * height * 3 // 2 * SURFACES_PER_SESSION for (_, _, (width, height)), _ in self._idle)
+
+
+_idle_sessions = IdleSessions()
 
 
 @contextmanager
 def _borrow_session(device: str, index: VideoIndex) -> Iterator[_Session]:
     """Yields a session that no other caller uses. It is used again later, unless an error occurred."""
     key = (device, index.codec, index.coded_size)
-    try:
-        session = _idle_sessions[key].pop()
-    except IndexError:
-        session = _open_session(device, index)
+    session = _idle_sessions.take(key) or _open_session(device, index)
     yield session
     try:
         session.decode(b"", 0, index.path.name)  # returns the frames that were not wanted
     except ReadError:
         return
-    if sum(map(len, list(_idle_sessions.values()))) >= MAX_IDLE_SESSIONS:
-        _idle_sessions.clear()
-    _idle_sessions[key].append(session)
+    _idle_sessions.give_back(key, session)
 
 
 def _open_session(device: str, index: VideoIndex) -> _Session:

@@ -80,7 +80,8 @@ class ParallelReader:
         first = self._opened()
         wanted = check_request(frame_indices, batch_size, first.info.num_frames)
         segments = split_at_keyframes(wanted, index_video(self._path).seek_points, batch_size)
-        max_batches = int(self._max_bytes / (batch_size * first.info.width * first.info.height * 3))
+        bytes_per_pixel = getattr(first, "bytes_per_pixel", 3)  # a reader of surfaces has fewer than RGB
+        max_batches = int(self._max_bytes / (batch_size * first.info.width * first.info.height * bytes_per_pixel))
         num_workers = min(self._num_workers, len(segments), max_batches // 2)
         if num_workers < 2:
             yield from first.batches(wanted, batch_size)

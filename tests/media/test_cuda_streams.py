@@ -13,10 +13,10 @@ import pytest
 
 from prelabel import FrameBatch, Media, VideoInfo
 from prelabel.media import parallel as split
-from prelabel.media.cuda import await_frames, to_device
+from prelabel.media.cuda import allocate, await_frames, to_device
 from prelabel.media.parallel import ParallelReader
 from prelabel.runtime.prefetch import prefetch
-from tests.fake_cuda import FakeCuda, FakeFrames
+from tests.fake_cuda import FakeCuda, FakeFrames, FakeStream
 
 pytestmark = pytest.mark.timeout(60)
 NUM_FRAMES = 400
@@ -97,3 +97,14 @@ def test_frames_of_several_sessions_are_awaited_on_the_whole_way_to_the_detector
                 assert batch.data.may_be_read
                 num_seen += len(batch)
     assert num_seen == NUM_FRAMES
+
+
+def test_all_decoders_allocate_on_one_stream_and_keep_the_memory_for_their_own(cuda: FakeCuda):
+    made_on = set()
+    for decoder_stream in (FakeStream(), FakeStream(), FakeStream()):
+        with cuda.use(decoder_stream):
+            memory = allocate((5, 10, 10, 3), cuda.frames(1))
+        assert memory.kept_for == {memory.made_on, decoder_stream}
+        made_on.add(memory.made_on)
+    assert len(made_on) == 1
+    assert cuda.default not in made_on

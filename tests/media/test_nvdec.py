@@ -13,7 +13,7 @@ import torch
 
 from prelabel.data.frames import Media
 from prelabel.errors import FrameCountError, MachineError, ReadError
-from prelabel.media import cuda, torchcodec
+from prelabel.media import cuda, nvdec, torchcodec
 from prelabel.media import parallel as split
 from prelabel.media.index import index_video
 from prelabel.media.nvdec import NvdecReader, probe, refuse
@@ -21,6 +21,7 @@ from prelabel.media.parallel import ParallelReader
 from prelabel.media.pyav import PyAVReader
 from prelabel.media.torchcodec import TorchCodecReader
 from prelabel.testing import check_reader
+from tests.fake_cuda import FakeStream
 from tests.fake_nvdec import DecodedFrame, FakeNvdec
 from tests.make_media import CLIPS, RECIPES, read_number, remux, write_clip
 from tests.media.conftest import BuildClip
@@ -123,6 +124,23 @@ def test_a_session_is_used_for_the_next_video_of_its_kind(clip: BuildClip, fake:
         assert [read_number(frame) for frame in frames] == numbers
     assert len(fake.opened) == 1
     assert fake.opened[0]["gpuid"] == 0
+
+
+def test_idle_sessions_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch):
+    sessions, stream = nvdec.IdleSessions(), FakeStream()
+    key = ("cuda:0", "h264", (1920, 1080))
+    one = 1920 * 1080 * 3 // 2 * nvdec.SURFACES_PER_SESSION
+    monkeypatch.setattr(nvdec, "MAX_IDLE_BYTES", 3 * one)
+    opened = [nvdec._Session(number, stream) for number in range(5)]
+    for session in opened:
+        sessions.give_back(key, session)
+    assert sessions.num_bytes == 3 * one
+    assert sessions.take(("cuda:1", *key[1:])) is None
+    sessions.give_back(("cuda:0", "h264", (3840, 2160)), opened[0])  # four times the size: more than all may take
+    assert sessions.num_bytes == 0
+    for session in opened[2:]:
+        sessions.give_back(key, session)
+    assert [sessions.take(key) for _ in range(4)] == [*reversed(opened[2:]), None]
 
 
 def _drop_frame_12(frames: list[DecodedFrame]) -> list[DecodedFrame]:

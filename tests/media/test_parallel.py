@@ -182,6 +182,19 @@ def test_where_memory_is_too_small_one_reader_reads(counting: Media):
     assert len(made) == 1
 
 
+def test_surfaces_take_half_the_memory_of_rgb(counting: Media, monkeypatch: pytest.MonkeyPatch):
+    made: list[Counting] = []
+
+    def make() -> Counting:
+        made.append(Counting(counting))
+        return made[-1]
+
+    monkeypatch.setattr(Counting, "bytes_per_pixel", 1.5, raising=False)
+    with ParallelReader(counting, make, 4, 10_000, None) as reader:
+        assert sum(len(batch) for batch in reader.batches(np.arange(1000), 10)) == 1000
+    assert len(made) == 1 + 3  # six batches fit, and each reader wants two
+
+
 def test_a_reader_that_cannot_be_opened_once_more_costs_no_frame(counting: Media):
     lock, made = threading.Lock(), []
 
