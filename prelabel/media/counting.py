@@ -80,16 +80,35 @@ def times_tell_frames(
     fields_may_be_packets = first.interlaced_frame
     if is_edited or fields_may_be_packets:
         return False
-    if _times_ignore_order(stream, times) or _keyframes_overlap(times, packets.is_key[shown]):
+    if not _order_is_sure(stream, packets, times, path):
         return False
-    lacks_references = codec.canonical_name == "h264" and _has_gap(packets) and _lacks_references(path)
-    return not lacks_references and (format_name != "mpegts" or _stores_all_times(path))
+    return format_name != "mpegts" or _stores_all_times(path)
 
 
-def _times_ignore_order(stream: VideoStream, times: NDArray[np.int64]) -> bool:
-    """Returns whether the times rise in stored order although the decoder reorders: they are decoding times."""
-    num_back = np.count_nonzero((np.diff(times[:, 0]) == 0) & (np.diff(times[:, 1]) < 0))
-    return bool(stream.codec_context.has_b_frames) and num_back == 0
+def _order_is_sure(stream: VideoStream, packets: Packets, times: NDArray[np.int64], path: Path) -> bool:
+    """Returns whether a decoder shows the frames in the order of their times.
+
+    Args:
+        stream: the video's.
+        packets: all packets of the stream.
+        times: int64 (P, 2), clock and time of each shown packet, in stored order.
+        path: of the file.
+    """
+    are_reordered = _are_reordered(times)
+    # If a decoder reorders what the times do not, these are decoding times. Only H.264 and HEVC are reordered.
+    reorders = bool(stream.codec_context.has_b_frames)
+    if reorders != are_reordered or _keyframes_overlap(times, packets.is_key[packets.is_shown]):
+        return False
+    if not _has_gap(packets):
+        return True
+    # Where frames were lost or the clock jumps in mid-GOP, a decoder keeps its own order, whatever the times say.
+    lacks_references = stream.codec_context.codec.canonical_name == "h264" and _lacks_references(path)
+    return not are_reordered and not lacks_references
+
+
+def _are_reordered(times: NDArray[np.int64]) -> bool:
+    """Returns whether a frame is stored after one that is shown later; `times` is int64 (P, 2), clock and time."""
+    return bool(((np.diff(times[:, 0]) == 0) & (np.diff(times[:, 1]) < 0)).any())
 
 
 def _keyframes_overlap(times: NDArray[np.int64], is_key: NDArray[np.bool_]) -> bool:

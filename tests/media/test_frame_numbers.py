@@ -142,6 +142,24 @@ def test_times_in_the_order_of_decoding_do_not_number_frames(tmp_path: Path):
     assert judge(path, "pyav", [shown_by_pyav(path), shown_by_ffmpeg(path)]) == "equal"
 
 
+@pytest.mark.parametrize(("encoder", "suffix"), [("h264-pyramid", "mp4"), ("hevc-headers", "mkv")])
+def test_where_the_clock_jumps_between_reordered_frames_the_decoders_order_counts(
+    encoder: str, suffix: str, tmp_path: Path
+):
+    path = build_file(tmp_path, encoder, "gap", suffix)
+    assert path is not None
+    assert index_video(path).is_counted
+    results = {reader: judge(path, reader, [list(range(75))]) for reader in READERS}
+    assert (results["pyav"], results["parallel"]) == ("equal", "equal")
+    assert not [result for result in results.values() if result.startswith("WRONG")]
+
+
+def test_hevc_that_lost_packets_is_read_in_the_order_of_the_decoder(tmp_path: Path):
+    path = build_file(tmp_path, "hevc-open", "lost-gop", "ts")
+    assert path is not None
+    assert judge(path, "pyav", [shown_by_pyav(path), shown_by_ffmpeg(path)]) == "equal"
+
+
 def test_a_recording_that_lost_packets_is_read_in_the_order_of_the_decoder(tmp_path: Path):
     path = build_file(tmp_path, "h264-slices", "lost-gop", "mp4")
     assert path is not None
