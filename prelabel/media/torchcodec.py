@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
 
 
-# The index and torchcodec round times differently.
-PTS_TOLERANCE_SECONDS = 1e-3
+# The index and torchcodec round times differently, but never by as much as this share of the time between two frames.
+PTS_TOLERANCE = 0.4
 
 
 def probe(device: str = "cpu") -> str | None:
@@ -158,7 +158,8 @@ class TorchCodecReader:
 
     def _check_times(self, index: VideoIndex, numbers: NDArray[np.int64], pts_seconds: NDArray[np.float64]) -> None:
         expected = index.pts_seconds[numbers] + index.start_seconds
-        wrong = np.abs(pts_seconds - expected) > PTS_TOLERANCE_SECONDS
+        tolerance = PTS_TOLERANCE * np.diff(index.pts_seconds).min(initial=index.info.duration_seconds)
+        wrong = np.abs(pts_seconds - expected) > tolerance
         if wrong.any():
             first = int(np.flatnonzero(wrong)[0])
             raise FrameCountError(
