@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 from prelabel.data.surfaces import Orientation
 
+# Matrix coefficients of H.273 that FFmpeg 8.1 does not convert, and what FFmpeg up to 7 took in their place: for the
+# reserved value its default, for BT.2020 with constant luminance the other BT.2020.
+CONVERTED_AS = {3: 2, 10: 9}
+UNSPECIFIED = 2
+
 
 class FrameConverter:
     """Rotates, scales and converts frames with FFmpeg's own filters. For one thread.
@@ -26,7 +31,14 @@ class FrameConverter:
         self._key: tuple[object, ...] = ()
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Returns the image, (H, W, 3) uint8 RGB; the view is valid until the next call."""
+        """Returns the image, (H, W, 3) uint8 RGB; the view is valid until the next call.
+
+        Raises:
+            av.error.FFmpegError: FFmpeg cannot convert the frame's colours.
+        """
+        # These two do not change the RGB values, but FFmpeg 8.1 refuses values that the standard reserves.
+        frame.color_primaries = frame.color_trc = UNSPECIFIED
+        frame.colorspace = CONVERTED_AS.get(int(frame.colorspace), int(frame.colorspace))
         key = (frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range))
         if self._graph is None or key != self._key:
             self._graph, self._key = self._build(frame), key

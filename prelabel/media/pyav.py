@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from prelabel.data.frames import FrameBatch, Media
-from prelabel.errors import FrameCountError, MachineError
+from prelabel.errors import FrameCountError, MachineError, ReadError
 from prelabel.media.batching import BatchMemory, FramePool, MissingFrames, check_request, pick_frames, stack_batches
 from prelabel.media.counting import MAX_DECODER_THREADS
 from prelabel.media.index import SEEKABLE, IndexedReader, VideoIndex
@@ -70,11 +70,20 @@ class PyAVReader(IndexedReader):
         missing = MissingFrames(self._path.name, index.info.num_frames, index.num_present, reason)
         convert = FrameConverter(index.info.width, index.info.height, index.orientation, self._threads)
         pictures = (
-            (number, None if frame is None else convert(frame))
+            (number, None if frame is None else self._convert(frame, number, convert))
             for number, frame in missing.watch(self._frames(index, wanted))
         )
         yield from stack_batches(pictures, index.pts_seconds, batch_size, self.pool)
         missing.raise_if_any()
+
+    def _convert(self, frame: VideoFrame, number: int, convert: FrameConverter) -> NDArray[np.uint8]:
+        try:
+            return convert(frame)
+        except av.error.FFmpegError as error:
+            raise ReadError(
+                f"{self._path.name}: FFmpeg cannot convert frame {number} to RGB: its pixels are {frame.format.name} "
+                f"with the colour matrix {int(frame.colorspace)} of H.273 ({error.strerror}): convert it to BT.709"
+            ) from error
 
     def _frames(self, index: VideoIndex, wanted: NDArray[np.int64]) -> Iterator[tuple[int, VideoFrame | None]]:
         """Yields the wanted frames: with all threads up to the first gap, then without frame threads."""

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 
 from prelabel.data.frames import Media
-from prelabel.errors import MachineError
+from prelabel.errors import MachineError, ReadError
 from prelabel.media.index import index_video
 from prelabel.media.pyav import PyAVReader
 from tests.make_media import NUM_FRAMES, RECIPES, Recipe, cut_off, read_number, remux, spoil, write_clip
@@ -19,6 +21,43 @@ from tests.media.conftest import BuildClip, FFmpegFrames, read_until_error
 
 def _reader(path: Path) -> PyAVReader:
     return PyAVReader(Media("video", (path,)))
+
+
+def set_colours(source: Path, target: Path, tags: str) -> Path:
+    """Copies an H.264 video and writes other colour tags into it."""
+    with av.open(source) as container:
+        tagger = BitStreamFilterContext(f"h264_metadata={tags}", container.streams.video[0])
+        packets = [tagged for packet in container.demux(video=0) if packet.size for tagged in tagger.filter(packet)]
+        with av.open(target, "w") as output:
+            stream = output.add_stream_from_template(container.streams.video[0])
+            for packet in packets:
+                packet.stream = stream
+                output.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        "colour_primaries=0:transfer_characteristics=0",
+        "colour_primaries=3:transfer_characteristics=3:matrix_coefficients=3",
+    ],
+)
+def test_reserved_colour_tags_change_no_pixel(tags: str, clip: BuildClip, tmp_path: Path):
+    plain = clip("h264 TS").path
+    tagged = set_colours(plain, tmp_path / "tagged.ts", tags)
+    frames = []
+    for path in (plain, tagged):
+        with _reader(path) as reader:
+            frames.append(np.concatenate([batch.array.copy() for batch in reader.batches(np.arange(NUM_FRAMES), 8)]))
+    assert np.array_equal(*frames)
+
+
+def test_colours_that_ffmpeg_does_not_convert_are_refused_by_name(clip: BuildClip, tmp_path: Path):
+    path = set_colours(clip("h264 TS").path, tmp_path / "tagged.ts", "matrix_coefficients=8")  # YCgCo
+    reason = r"cannot convert frame 0 to RGB: .*yuv420p with the colour matrix 8 of H\.273"
+    with _reader(path) as reader, pytest.raises(ReadError, match=reason):
+        list(reader.batches(np.arange(NUM_FRAMES), 8))
 
 
 def test_damaged_frames_are_left_out_and_named_after_all_good_ones(clip: BuildClip, tmp_path: Path):
