@@ -5,6 +5,7 @@ Format: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. CVAT 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -130,11 +131,15 @@ def export_voc(export: Export) -> list[Path]:
     """
     refuse_file(export.target)
     names_path, colours = export.target / "ImageSets" / "Main" / "trainval.txt", dict[str, str]()
+    stems: set[str] = set()
     with atomic_write(names_path) as unfinished, unfinished.open("w", encoding="utf-8") as names_file:
         for video in export.videos:
             export.count_reduced(video)
             frames = video.detections.frames_looked_at.tolist()
             stem = safe_name(video.title).replace("/", "_")  # the layout has no subfolders
+            if stem in stems:  # day/a.mp4 and day_a.mp4
+                stem = f"{stem}-{hashlib.sha256(video.title.encode(errors='surrogatepass')).hexdigest()[:10]}"
+            stems.add(stem)
             names = [f"{stem}_{index:06d}" for index in frames]
             export.save_frames(video, (export.target / "JPEGImages" / f"{name}.jpg" for name in names))
             objects = _voc_objects(video)
@@ -146,7 +151,13 @@ def export_voc(export: Export) -> list[Path]:
             names_file.writelines(f"{name}\n" for name in names)
             for category in video.label_map.categories:
                 colours[category.name] = ",".join(map(str, category.rgb))
-    labels = "".join(f"{name}:{colour}::\n" for name, colour in colours.items())
+    unlisted = [name for name in colours if ":" in name or name.startswith("#")]
+    if unlisted:
+        export.notes.append(
+            "labelmap.txt, which CVAT and datumaro need, cannot hold names with a colon or with # at the start: "
+            f"left out {', '.join(map(repr, unlisted))}: map them to other names under labels.classes"
+        )
+    labels = "".join(f"{name}:{colour}::\n" for name, colour in colours.items() if name not in unlisted)
     write_text_atomically(
         export.target / "labelmap.txt", f"# label:color_rgb:parts:actions\nbackground:0,0,0::\n{labels}"
     )

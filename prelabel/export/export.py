@@ -135,6 +135,7 @@ class Export:
         ontology: of the project, or made for a folder.
         media: reads frames; None without `--frames`. With it, `videos` contain only the chosen frames.
         reduced: number of labels of which only the box was written, by kind of geometry.
+        notes: what else the format could not hold.
     """
 
     target: Path
@@ -142,6 +143,7 @@ class Export:
     ontology: Ontology
     media: MediaOfVideos | None = None
     reduced: Counter[GeometryKind] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     def count_reduced(self, video: LabelledVideo) -> None:
         """Counts the masks, polygons, rotated boxes and poses of a video, if the format holds only their boxes."""
@@ -220,6 +222,8 @@ def export_run(
     if export.reduced:
         kinds = ", ".join(f"{NOUNS[kind]} {num}" for kind, num in export.reduced.most_common())
         tell(f"{format} cannot hold these shapes, and got their boxes: {kinds}")
+    for note in export.notes:
+        tell(note)
     return paths
 
 

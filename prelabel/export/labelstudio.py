@@ -24,24 +24,30 @@ def export_labelstudio(export: Export) -> list[Path]:
     """Writes `tasks.json`, with predictions for each video, and `config.xml`, the labelling configuration.
 
     Of masks and other geometry, only the box is written. `data.video` is the video's title: replace it with a URL that
-    Label Studio can open.
+    Label Studio can open. Images are left out and counted, because `VideoRectangle` is for videos only.
 
     Raises:
-        ConfigError: the target is a file, or a task has images, because `VideoRectangle` is for videos only.
+        ConfigError: the target is a file, or there are images and no video.
     """
     refuse_file(export.target)
     path, config_path, colours = export.target / "tasks.json", export.target / "config.xml", dict[str, str]()
+    images: list[str] = []
     with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         separator = b"["
         for video in export.videos:
             if video.info.average_fps <= 0:
-                raise ConfigError(f"{video.title}: holds images, and labelstudio is for videos: use -f coco")
+                images.append(video.title)
+                continue
             export.count_reduced(video)
             colours |= {category.name: category.color for category in video.label_map.categories}
             with paused_garbage_collection():  # a task is many objects without cycles
                 file.write(separator + orjson.dumps(_task(video)))
             separator = b",\n"
+        if images and separator == b"[":
+            raise ConfigError(f"{images[0]}: holds images, and labelstudio is for videos: use -f coco")
         file.write(b"]\n" if separator != b"[" else b"[]\n")
+    if images:
+        export.notes.append(f"labelstudio is for videos, and left out {len(images)} tasks with images: use -f coco")
     labels = "".join(
         f"    <Label value={quoteattr(name)} background={quoteattr(colour)}/>\n" for name, colour in colours.items()
     )

@@ -45,6 +45,14 @@ def test_images_are_refused_with_another_format(tmp_path):
         export_labelstudio(export_of(tmp_path, replace(still, info=replace(still.info, average_fps=0.0))))
 
 
+def test_images_next_to_videos_are_left_out_and_counted(tmp_path):
+    still = video("a.png")
+    export = export_of(tmp_path, replace(still, info=replace(still.info, average_fps=0.0)), video("b.mp4"))
+    export_labelstudio(export)
+    assert [task["data"]["video"] for task in json.loads((tmp_path / "tasks.json").read_text())] == ["b.mp4"]
+    assert export.notes == ["labelstudio is for videos, and left out 1 tasks with images: use -f coco"]
+
+
 @pytest.mark.slow
 def test_label_studios_sdk_takes_the_predictions_and_fills_the_same_frames(tmp_path):
     paths = export_labelstudio(export_of(tmp_path, video("a.mp4", *ROWS, track_id=3)))

@@ -26,6 +26,25 @@ def test_every_inferred_frame_has_an_annotation_and_its_name_in_the_list(tmp_pat
     ]
 
 
+def test_a_folder_and_a_name_that_look_alike_keep_their_own_annotations(tmp_path):
+    export_voc(export_of(tmp_path, *(video(title, inferred_frames=(3,)) for title in ("day/a.mp4", "day_a.mp4"))))
+    names = (tmp_path / "ImageSets" / "Main" / "trainval.txt").read_text().split()
+    assert len(set(names)) == 2
+    databases = [(tmp_path / "Annotations" / f"{name}.xml").read_text().split("database>")[1] for name in names]
+    assert databases == ["day/a.mp4</", "day_a.mp4</"]
+
+
+def test_a_class_that_the_label_map_cannot_hold_is_named(tmp_path):
+    export = export_of(tmp_path, video("a.mp4"))
+    export_voc(export)
+    assert [line.split(":")[0] for line in (tmp_path / "labelmap.txt").read_text().splitlines()[1:]] == [
+        "background",
+        "person",
+    ]
+    (note,) = export.notes
+    assert "left out 'Vehicle: any': map them" in note
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export with the labelled frames of two videos and a still."""
