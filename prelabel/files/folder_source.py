@@ -20,14 +20,17 @@ from prelabel.config.sections import Config
 from prelabel.config.source import CLOSED, FileLabelsSection, Location, SourceSection, read_location
 from prelabel.data.frames import Media
 from prelabel.errors import FetchError
-from prelabel.files.listed_files import FileTask, ListedFiles
-from prelabel.files.media_files import kind_to_read, media_kind
+from prelabel.files.listed_files import FileTask, ListedFiles, name_some
+from prelabel.files.media_files import is_unknown, kind_to_read, media_kind
 from prelabel.files.remote_source import RemoteSource
 from prelabel.plugins.affects import Affects
 from prelabel.plugins.protocols import Task
 from prelabel.runtime.buckets import Address
 from prelabel.runtime.disk_cache import DiskCache
 from prelabel.runtime.shared import Shared
+
+OPENED_AT_MOST = 1000
+"""The largest number of left-out files that are opened to say of which nothing tells what they are."""
 
 
 def _check_paths(value: object) -> object:
@@ -139,10 +142,14 @@ class FolderSource(ListedFiles):
 
     @property
     def warnings(self) -> list[str]:  # type: ignore[override]  # a plain attribute of the base class
-        """Warnings about folders that could not be listed, and about media that no reader can decode."""
+        """Warnings about folders that could not be listed, and about left-out files that are or may be media."""
         said = [
             f"{each.filename}: cannot be listed: {each.strerror}: its files are left out" for each in self._unlisted
         ]
+        unknown = [path for path in self._left_out[:OPENED_AT_MOST] if is_unknown(Path(path))]
+        if unknown:
+            names = name_some(unknown)
+            said.append(f"left out, since nothing tells what they are: {names}: to try one, name it in source.path")
         return [*said, *super().warnings]
 
     def _is_there(self) -> bool:

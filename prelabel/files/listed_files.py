@@ -111,10 +111,7 @@ class ListedFiles(Source):
         undecodable = [path for path in self._left_out if path.suffix.lower() in UNREADABLE_SUFFIXES]
         if not undecodable:
             return []
-        names = ", ".join(path.name for path in undecodable[:NAMED_AT_MOST])
-        more = len(undecodable) - NAMED_AT_MOST
-        names += f" and {more} more" if more > 0 else ""
-        return [f"{len(undecodable)} {_files(len(undecodable))} left out that no reader decodes: {names}: convert them"]
+        return [f"{_count(undecodable)} left out that no reader decodes: {name_some(undecodable)}: convert them"]
 
     def owns(self, key: str, title: str) -> bool:
         """Returns whether a stored task is of a file: its key is its title."""
@@ -137,6 +134,16 @@ class ListedFiles(Source):
         kinds = ", ".join(f"{num} {suffix}" for suffix, num in suffixes.most_common(NAMED_AT_MOST))
         more = ", …" if len(suffixes) > NAMED_AT_MOST else ""
         return f"; {len(self._left_out)} other {_files(len(self._left_out))} left out ({kinds}{more})"
+
+
+def name_some(paths: Sequence[PurePath]) -> str:
+    """Returns the names of the first files, and the number of the others."""
+    more = len(paths) - NAMED_AT_MOST
+    return ", ".join(path.name for path in paths[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _count(paths: Sequence[PurePath]) -> str:
+    return f"{len(paths)} {_files(len(paths))}"
 
 
 def _files(num: int) -> str:

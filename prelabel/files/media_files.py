@@ -15,12 +15,13 @@ from prelabel.errors import ReadError
 MediaKind = Literal["video", "images"]
 
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .bmp .webp .tif .tiff .gif .apng .avif .jp2 .ppm .pgm .tga".split()
+    ".jpg .jpeg .jpe .jfif .jfi .jif .png .bmp .dib .webp .tif .tiff .gif .apng .avif .jp2 .j2k .jpx .jpf"
+    " .ppm .pgm .pbm .pnm .pcx .tga .qoi .sgi".split()
 )
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .qt .3gp .3g2 .f4v .mkv .webm .avi .divx .asf .wmv .flv .ts .mts .m2ts .m2t .tp .trp .mpg .mpeg"
-    " .mpe .mpv .m1v .m2v .vob .mod .tod .dv .mxf .gxf .dav .ogv .ogm .rm .rmvb .nut .ivf .y4m .mjpg .mjpeg"
-    " .h264 .264 .h265 .265 .hevc .obu".split()
+    " .mpe .mpv .m1v .m2v .m2p .mp2v .mpv2 .vob .evo .mod .tod .dv .mxf .gxf .dav .ogv .ogm .ogx .rm .rmvb"
+    " .rv .nut .ivf .y4m .mjpg .mjpeg .wtv .mk3d .h264 .264 .avc .h265 .265 .hevc .obu".split()
 )
 UNREADABLE_SUFFIXES = frozenset(
     ".heic .heif .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .psd .exr .dcm .braw .r3d .insp"
@@ -31,7 +32,7 @@ UNREADABLE_SUFFIXES = frozenset(
 NO_MEDIA_SUFFIXES = frozenset(
     ".txt .json .xml .csv .tsv .yaml .yml .toml .ini .cfg .md .html .pdf .log .srt .vtt .ass .zip .gz .tar .7z .py"
     " .ipynb .db .parquet .npy .npz .pt .pth .onnx .thm .lrf"
-    " .mp3 .m4a .m4b .aac .ogg .oga .opus .flac .wav .mka .wma".split()
+    " .mp3 .m4a .m4b .aac .oga .opus .flac .wav .mka .wma".split()
 )
 """Suffixes of files that are never opened to check their kind. A data set may have as many of them as images."""
 
@@ -46,8 +47,16 @@ _VIDEO_STARTS = (
     b"\x00\x00\x01\xba",  # MPEG program stream
     b"\x06\x0e\x2b\x34",  # MXF
     b"DHAV",  # recorders of Dahua, .dav
+    b"\xb7\xd8\x00\x20\x37\x49\xda\x11",  # recordings of Windows, .wtv
+    b"\x00\x00\x01\xb3",  # MPEG-1 and MPEG-2 without a container
+    b".RMF",  # RealMedia
+    b"DKIF",  # IVF
+    b"nut/multimedia container",
     b"YUV4MPEG2",
 )
+# Audio, archives (also office documents), databases.
+_OTHER_STARTS = (b"OggS", b"RIFF", b"ID3", b"fLaC", b"PK\3\4", b"\x1f\x8b", b"SQLite format 3")
+_OGG_VIDEO = (b"\x80theora", b"OVP80", b"BBCD", b"\x01video")  # Theora, VP8, Dirac, OGM; audio has the same suffix
 _STILL_BRANDS = (b"avif", b"avis")
 _OTHER_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"M4A ", b"M4B ", b"crx ")
 
@@ -65,6 +74,14 @@ def media_kind(path: Path) -> MediaKind | None:
     if kind is not None or suffix in NO_MEDIA_SUFFIXES or suffix in UNREADABLE_SUFFIXES:
         return kind
     return kind_of_bytes(_read_head(path))
+
+
+def is_unknown(path: Path) -> bool:
+    """Returns whether neither the suffix nor the first bytes of a file say what it is; text is known."""
+    if path.suffix.lower() in NO_MEDIA_SUFFIXES | UNREADABLE_SUFFIXES:
+        return False
+    head = _read_head(path)
+    return b"\0" in head and not head.startswith(_OTHER_STARTS)
 
 
 def suffix_kind(suffix: str) -> MediaKind | None:
@@ -87,6 +104,8 @@ def kind_of_bytes(head: bytes) -> MediaKind | None:
         return "images"
     if head.startswith(_VIDEO_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return "video"
+    if head[:4] == b"OggS":
+        return "video" if any(codec in head for codec in _OGG_VIDEO) else None
     if head[4:8] == b"ftyp":  # ISO 14496-12; the brand says which of the many formats on top of it this is
         brand = head[8:12]
         return None if brand in _OTHER_BRANDS else "images" if brand in _STILL_BRANDS else "video"

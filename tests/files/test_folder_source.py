@@ -52,6 +52,17 @@ def test_files_that_are_no_media_are_counted_and_not_named(folder: Path) -> None
     assert waiting.warnings == []
 
 
+def test_files_of_an_unknown_kind_are_named_and_text_is_not(folder: Path) -> None:
+    (folder / "a.swf").write_bytes(b"FWS\x06\0\0")
+    (folder / "b.rst").write_bytes(b"notes")
+    (folder / "c.ogg").write_bytes(b"OggS\0\2" + bytes(22) + b"\1vorbis")
+    waiting = source(folder)
+    waiting.prepare()
+    assert waiting.warnings == [
+        "left out, since nothing tells what they are: a.swf: to try one, name it in source.path"
+    ]
+
+
 def test_a_folder_without_media_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.heic").touch()
