@@ -35,7 +35,7 @@ class PyAVReader(IndexedReader):
     Args:
         media: one video.
         device: `auto` or `cpu`.
-        threads: of the decoder; 0: one per core, at most 16.
+        threads: of the decoder; 0: one more than there are cores, at most 16.
 
     Raises:
         MachineError: `device` is another one.
@@ -46,7 +46,8 @@ class PyAVReader(IndexedReader):
         if reason is not None:
             raise MachineError(f"reader pyav on device {device!r}: {reason}")
         super().__init__(media.paths[0])
-        self._threads = threads or min(MAX_DECODER_THREADS, usable_cores())
+        # As FFmpeg does by default: one thread more than cores, so that they stay busy while this one converts a frame.
+        self._threads = threads or min(MAX_DECODER_THREADS, usable_cores() + 1)
         self.pool: BatchMemory = FramePool()
 
     @staticmethod
