@@ -7,19 +7,18 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 from numpy.typing import NDArray
 
-from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.data.frames import FrameBatch, Media
 from prelabel.data.surfaces import RED_AND_BLUE, Surfaces
 from prelabel.errors import FrameCountError, MachineError, ReadError
 from prelabel.media.batching import check_request, pick_frames
 from prelabel.media.cuda import allocate, await_frames
-from prelabel.media.index import VideoIndex, index_video
+from prelabel.media.index import IndexedReader, VideoIndex
 from prelabel.media.packets import packets_from
 from prelabel.media.pyav import PyAVReader
 
@@ -69,7 +68,7 @@ def refuse(index: VideoIndex) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-class NvdecReader:
+class NvdecReader(IndexedReader):
     """Reads a video exactly with NVDEC, or raises an error that says why it cannot.
 
     Each packet goes to the decoder with the number of its frame, and each frame must come back with the next number.
@@ -90,9 +89,9 @@ class NvdecReader:
         reason = self.unavailable_reason(device)
         if reason is not None:
             raise MachineError(f"reader nvdec on device {device!r}: {reason}")
-        self._media, self._path = media, media.paths[0]
+        super().__init__(media.paths[0])
+        self._media = media
         self._device = device if device.startswith("cuda:") else "cuda:0"
-        self._index: VideoIndex | None = None
         self._is_compared = False
 
     @staticmethod
@@ -100,23 +99,10 @@ class NvdecReader:
         """Returns why this reader cannot use `device` on this machine; None if it can."""
         return "it decodes on a GPU only: use pyav" if device == "cpu" else probe(device)
 
-    def __enter__(self) -> Self:
-        index = index_video(self._path)
+    def _check(self, index: VideoIndex) -> None:
         reason = refuse(index)
         if reason is not None:
             raise ReadError(f"{self._path.name}: nvdec does not read this file exactly, {reason}: use reader pyav")
-        self._index = index
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._index = None
-
-    @property
-    def info(self) -> VideoInfo:
-        """The video as displayed."""
-        return self._opened().info
 
     def batches(self, frame_indices: NDArray[np.int64], batch_size: int) -> Iterator[FrameBatch]:
         """Yields the requested frames in order. The thread's current CUDA stream waits for them.
@@ -144,11 +130,6 @@ class NvdecReader:
                 await_frames(FrameBatch(frames, numbers, index.pts_seconds[numbers], ready))
                 yield FrameBatch(frames, numbers, index.pts_seconds[numbers])
                 del frames
-
-    def _opened(self) -> VideoIndex:
-        if self._index is None:
-            raise ValueError("the reader is not open: read inside `with`")
-        return self._index
 
     def _collect(self, index: VideoIndex, surfaces: Iterator[tuple[int, torch.Tensor | None]], num: int) -> Surfaces:
         """Returns the next `num` frames.
