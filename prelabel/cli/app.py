@@ -121,12 +121,12 @@ def run(
     after the current batch, a third one at once.
     """
     with waiting("starting …"):
-        from prelabel.cli.commands import run_what
+        from prelabel.cli.commands import run_command
 
     shorthands = dict[str, object](
         weights=weights, conf=conf, classes=classes, words=words, device=device, tracks=tracks, stride=stride
     )
-    code = run_what(
+    code = run_command(
         what or (),
         settings or (),
         {**shorthands, "output": output, "workers": workers},

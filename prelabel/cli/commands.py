@@ -72,7 +72,7 @@ CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 ALL_DONE, SOME_FAILED, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 130
 
 
-def run_what(
+def run_command(
     what: Sequence[Path],
     settings: Sequence[str],
     shorthands: Mapping[str, object],

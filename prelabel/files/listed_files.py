@@ -25,7 +25,7 @@ class FileTask:
 
     Attributes:
         title: the path below the folder or address that the config names, with forward slashes.
-        identity: of the file's content when it was listed; a file that changes later is processed again.
+        identity: a text that changes when the file does; the run processes a changed file again.
     """
 
     title: str
