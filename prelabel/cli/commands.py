@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from rich.markup import escape
 
-from prelabel.assembly.assemble import Assembly, assemble
+from prelabel.assembly.assemble import Assembly, assemble, assemble_stored, assemble_without_detector
 from prelabel.assembly.detectors import detector_for
+from prelabel.assembly.stored import refuse_answers, without_previews
 from prelabel.cli.show import (
     person,
     show_checks,
@@ -265,9 +266,6 @@ def relabel_kept(
     config: Path, settings: Sequence[str], *, dry_run: bool = False, num_workers: int | None = None
 ) -> int:
     """Labels the stored detections of earlier runs with the current config, in so many workers if a number is given."""
-    from prelabel.assembly.assemble import assemble_stored
-    from prelabel.assembly.stored import refuse_answers, without_previews
-
     loaded = load_config(config, settings)
     refuse_answers(loaded, "prelabel run applies another threshold or class map, and classifies nothing again")
     assembly = assemble_stored(without_previews(loaded), config.parent, dry_run)
@@ -350,8 +348,6 @@ def draw_previews(
     config: Path, settings: Sequence[str], titles: Sequence[str], kind: str, *, dry_run: bool = False
 ) -> int:
     """Draws the labels of an earlier run, and writes a page about the run."""
-    from prelabel.assembly.assemble import assemble_without_detector
-    from prelabel.assembly.stored import refuse_answers
     from prelabel.reports.previews import preview_run
     from prelabel.reports.run_page import write_run_report
 
@@ -385,8 +381,6 @@ def export_labels(
     dry_run: bool = False,
 ) -> int:
     """Writes the labels of an earlier run in another format."""
-    from prelabel.assembly.assemble import assemble_without_detector
-    from prelabel.assembly.stored import refuse_answers
     from prelabel.export.export import export_run
 
     loaded = load_config(config, settings)
@@ -410,8 +404,6 @@ def evaluate_labels(
     accept_iou: float,
 ) -> int:
     """Compares the labels that runs wrote with the current labels."""
-    from prelabel.assembly.assemble import assemble_without_detector
-    from prelabel.assembly.stored import refuse_answers
     from prelabel.evaluate.evaluate import EvaluateOptions, evaluate_run
     from prelabel.reports.evaluation_page import write_evaluation_page
 
