@@ -39,6 +39,7 @@ from prelabel.config.load import (
     parse_settings,
 )
 from prelabel.config.sections import Config
+from prelabel.encord.connection import connect
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
 from prelabel.files.media_files import media_kind
 from prelabel.plugins.load import load_plugin
@@ -458,8 +459,6 @@ def write_config(
         config_of_media(media)  # raises an error if one of the paths does not exist
         text = config_for_media(media, values, output, classify=classify)
     else:
-        from prelabel.encord.connection import connect
-
         connected = connect(project, os.environ.get("ENCORD_DOMAIN"))
         text = config_for_project(connected, values, output, stage=stage, classify=classify, by_words=words is not None)
     write_text_atomically(output, text)
