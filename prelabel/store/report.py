@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -178,6 +178,14 @@ class Price:
         return None if section.gpu_hour_price is None else cls(section.gpu_hour_price, section.currency)
 
 
+def _total(counts: Iterable[Mapping[str, float]]) -> Counter[str]:
+    """Returns the sums of counts or seconds, by name."""
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class RunReport:
     """The result of a run.
@@ -246,10 +254,7 @@ class RunReport:
     @property
     def instances(self) -> dict[str, int]:
         """The number of object instances by ontology object, the most frequent first."""
-        counts: Counter[str] = Counter()
-        for task in self.tasks:
-            counts.update(task.instances)
-        return dict(counts.most_common())
+        return dict(_total(task.instances for task in self.tasks).most_common())
 
     @property
     def pathways(self) -> dict[str, int]:
@@ -260,10 +265,7 @@ class RunReport:
     @property
     def dropped(self) -> dict[str, int]:
         """The number of detections that became no instance, by reason, the most frequent first."""
-        counts: Counter[str] = Counter()
-        for task in self.tasks:
-            counts.update(task.dropped)
-        return dict(counts.most_common())
+        return dict(_total(task.dropped for task in self.tasks).most_common())
 
     @property
     def num_boxes(self) -> int:
@@ -315,10 +317,7 @@ class RunReport:
     @property
     def busy_seconds(self) -> dict[str, float]:
         """The busy time by step, over all tasks. Steps overlap, so the sum can exceed the run's time."""
-        totals: Counter[str] = Counter()
-        for task in self.tasks:
-            totals.update(task.seconds)
-        return dict(totals)
+        return dict(_total(task.seconds for task in self.tasks))
 
     @property
     def limit(self) -> str:
