@@ -22,7 +22,7 @@ from prelabel.cli.show import (
     show_entries,
     show_evaluation,
     show_findings,
-    show_idle_keys,
+    show_ignored_keys,
     show_paths,
     show_report,
     show_stage,
@@ -282,7 +282,7 @@ def relabel_kept(
         ((_, report),) = run_passes([(assembly, workers)], stop, every_task, ())
     show_report(report)
     _show_bucket(assembly, report)
-    show_idle_keys(assembly.ignored_keys)
+    show_ignored_keys(assembly.ignored_keys)
     return INTERRUPTED if stop.is_set else _exit_code(report)
 
 
@@ -391,7 +391,7 @@ def export_labels(
     show_paths(export_run(assembly, format, target, frames=frames, tell=notes.append))
     for note in notes:
         person().print(f"[yellow]note[/] {escape(note)}")
-    show_idle_keys(assembly.ignored_keys)
+    show_ignored_keys(assembly.ignored_keys)
     return ALL_DONE
 
 

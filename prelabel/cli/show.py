@@ -60,7 +60,7 @@ def show_checks(checks: Sequence[Check]) -> None:
     _console().print(table)
 
 
-def show_idle_keys(keys: Sequence[str]) -> None:
+def show_ignored_keys(keys: Sequence[str]) -> None:
     """Prints the changed config keys that have no effect on stored detections."""
     if keys:
         text = "changed since these detections were made, without effect here: `prelabel run` detects again"
