@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from prelabel import __version__
-from prelabel.cli.show import waiting
+from prelabel.cli.show import spinner
 from prelabel.errors import PrelabelError, SetupError
 from prelabel.runtime.process_settings import set_up_process
 from prelabel.runtime.redact import hide_secrets, redact
@@ -120,7 +120,7 @@ def run(
     The same command continues an interrupted run. Ctrl-C stops after the tasks that are being worked on, a second one
     after the current batch, a third one at once.
     """
-    with waiting("starting …"):
+    with spinner("starting …"):
         from prelabel.cli.commands import run_command
 
     shorthands = dict[str, object](

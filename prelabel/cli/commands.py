@@ -17,7 +17,7 @@ from prelabel.assembly.assemble import Assembly, assemble, assemble_stored, asse
 from prelabel.assembly.detectors import detector_for
 from prelabel.assembly.stored import refuse_answers, without_previews
 from prelabel.cli.show import (
-    person,
+    for_people,
     show_checks,
     show_entries,
     show_evaluation,
@@ -26,7 +26,7 @@ from prelabel.cli.show import (
     show_paths,
     show_report,
     show_stage,
-    waiting,
+    spinner,
 )
 from prelabel.config.load import (
     USUAL_WEIGHTS,
@@ -118,7 +118,7 @@ def run_media(
             raise WeightsError(f"{error}; or name weights that are here: --weights PATH") from error
         raise
     if config.agent is None:  # `prelabel init` cannot write the config of a function
-        person().print(escape(f"to keep this as a config: {_init_command(media, settings, shorthands or {})}"))
+        for_people().print(escape(f"to keep this as a config: {_init_command(media, settings, shorthands or {})}"))
     return code
 
 
@@ -166,7 +166,7 @@ def serve_config(
     stop = StopSignal()
     signal = WorkSignal(stop, poll_seconds, idle_exit_seconds)
     with serving(make_app(NotificationReader(secret), served, signal), *address) as port:
-        person().print(f"waiting for notifications at http://{address[0]}:{port}/; also every {poll_seconds:g} s")
+        for_people().print(f"waiting for notifications at http://{address[0]}:{port}/; also every {poll_seconds:g} s")
         return _run(
             assemblies,
             _retry_backoff(assemblies),
@@ -224,7 +224,7 @@ def retry_failed(config: Path, settings: Sequence[str], named: Sequence[str]) ->
             hint = did_you_mean(name, [entry.title for entry in failed]) if failed else "no task has failed"
             raise ConfigError(f"{name}: is not a failed task: {hint}")
     if not chosen:
-        person().print("no task has failed")
+        for_people().print("no task has failed")
         return ALL_DONE
     return _run([assembly], OnlyFailed(frozenset(entry.key for entry in chosen)), StopSignal())
 
@@ -247,12 +247,12 @@ def _run(
         for _, workers in stages:
             if workers is not None:
                 stack.callback(workers.close)
-        with waiting("loading the model, listing tasks …"), stdout_to_stderr():
+        with spinner("loading the model, listing tasks …"), stdout_to_stderr():
             prepare_stages([assembly for assembly, _ in stages])
             for assembly, workers in stages:
                 start_workers(assembly, workers)
         ready()
-        with stop_on_signals(stop, lambda text: person().print(text, style="yellow")):
+        with stop_on_signals(stop, lambda text: for_people().print(text, style="yellow")):
             passes = run_passes(stages, stop, choose, also, limit=limit, rest=rest, page=page)
             for assembly, report in passes:
                 if len(assemblies) > 1:
@@ -277,7 +277,7 @@ def relabel_kept(
         if num_workers is not None:
             workers = labelling_workers(assembly, num_workers)
             stack.callback(workers.close)
-            with waiting("starting workers …"), stdout_to_stderr():
+            with spinner("starting workers …"), stdout_to_stderr():
                 start_workers(assembly, workers)
         ((_, report),) = run_passes([(assembly, workers)], stop, every_task, ())
     show_report(report)
@@ -288,7 +288,7 @@ def relabel_kept(
 
 def _show_bucket(assembly: Assembly, report: RunReport) -> None:
     if assembly.store.bucket is not None and not report.unwritten:
-        person().print(escape(f"uploaded to {assembly.store.bucket}"))
+        for_people().print(escape(f"uploaded to {assembly.store.bucket}"))
 
 
 def _exit_code(report: RunReport) -> int:
@@ -302,7 +302,7 @@ def check_config_file(config: Path, settings: Sequence[str]) -> int:
     shared, passed = Shared(), []
     assemblies = [assemble(stage, config.parent, shared=shared) for stage in load_configs(config, settings)]
     for assembly in assemblies:
-        with waiting("loading the model, listing tasks …"):
+        with spinner("loading the model, listing tasks …"):
             checks = run_checks(assembly)
         if len(assemblies) > 1:
             show_stage(assembly.stage)
@@ -315,7 +315,7 @@ def examine_machine() -> int:
     """Shows what this machine has and lacks."""
     from prelabel.cli.doctor import examine, has_blocking
 
-    with waiting("trying each decoder and device in a separate process …"):
+    with spinner("trying each decoder and device in a separate process …"):
         findings = examine()
     show_findings(findings)
     return NOTHING_RAN if has_blocking(findings) else ALL_DONE
@@ -390,7 +390,7 @@ def export_labels(
     notes: list[str] = []
     show_paths(export_run(assembly, format, target, frames=frames, tell=notes.append))
     for note in notes:
-        person().print(f"[yellow]note[/] {escape(note)}")
+        for_people().print(f"[yellow]note[/] {escape(note)}")
     show_ignored_keys(assembly.ignored_keys)
     return ALL_DONE
 
@@ -412,7 +412,7 @@ def evaluate_labels(
     refuse_answers(loaded, "the page of a run shows images with their answers: prelabel preview --kind report")
     asked = EvaluateOptions(against, tuple(stages), min_iou, accept_iou)
     assembly = assemble_without_detector(loaded, config.parent)
-    with waiting("reading the labels, comparing …"):
+    with spinner("reading the labels, comparing …"):
         evaluation = evaluate_run(assembly, asked)
         path, page = assembly.output / "evaluation.json", assembly.output / "evaluation.html"
         evaluation.write(path)
@@ -462,7 +462,7 @@ def write_config(
         connected = connect(project, os.environ.get("ENCORD_DOMAIN"))
         text = config_for_project(connected, values, output, stage=stage, classify=classify, by_words=words is not None)
     write_text_atomically(output, text)
-    person().print(escape(f"wrote {output}; look it over, then: prelabel check {output}"))
+    for_people().print(escape(f"wrote {output}; look it over, then: prelabel check {output}"))
     return ALL_DONE
 
 
@@ -471,16 +471,16 @@ def build_engine(weights: str, options: Mapping[str, object]) -> int:
     from prelabel.models.engines import engines_folder
 
     plugin = load_plugin("detector", detector_for({"weights": weights}), Path())
-    with waiting("building the engine; TensorRT takes minutes …"):
+    with spinner("building the engine; TensorRT takes minutes …"):
         detector = plugin.build(options={"weights": weights, **options})
     for warning in detector.warnings:
-        person().print(escape(warning), style="yellow")
+        for_people().print(escape(warning), style="yellow")
     if detector.warnings:
         return SOME_FAILED
     model, engine = detector.traits.model, detector.traits.model.engine.partition(" ")[0]
-    person().print(escape(f"{model.name} runs in {model.engine}"))
+    for_people().print(escape(f"{model.name} runs in {model.engine}"))
     if engine != "torch":
-        person().print(escape(f"kept below {engines_folder()}; a config uses it by detector: {{engine: {engine}}}"))
+        for_people().print(escape(f"kept below {engines_folder()}; a config uses it by detector: {{engine: {engine}}}"))
     return ALL_DONE
 
 

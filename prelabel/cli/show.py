@@ -1,6 +1,6 @@
 """Prints tables and lines for people.
 
-`person` writes to standard output if it is a terminal, and otherwise to standard error, next to the JSON lines. The
+`for_people` writes to standard output if it is a terminal, and otherwise to standard error, next to the JSON lines. The
 tables of `check`, `doctor` and `status` always go to standard output.
 """
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 WIDTH_OF_LOGS = 160
 
 
-def person() -> Console:
+def for_people() -> Console:
     """Returns the console for people: standard output if it is a terminal, or else standard error."""
     stream = sys.stdout if sys.stdout.isatty() else sys.stderr
     return Console(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else WIDTH_OF_LOGS)
 
 
-def waiting(text: str) -> AbstractContextManager[object]:
+def spinner(text: str) -> AbstractContextManager[object]:
     """Returns a context in which a terminal shows what the program is waiting for.
 
     Without a terminal nothing is shown, so that an error is the only line, even on a slow machine.
     """
-    console = person()
+    console = for_people()
     # Not `console.is_terminal`: FORCE_COLOR, which Jupyter and CI set, makes that true of files and pipes.
     return console.status(text) if console.file.isatty() else nullcontext()
 
@@ -57,19 +57,19 @@ def show_checks(checks: Sequence[Check]) -> None:
     table = _table("", "check", "what is there")
     for check in checks:
         table.add_row("[green]ok[/]" if check.passed else "[red]wrong[/]", check.name, escape(check.detail))
-    _console().print(table)
+    _tables_console().print(table)
 
 
 def show_ignored_keys(keys: Sequence[str]) -> None:
     """Prints the changed config keys that have no effect on stored detections."""
     if keys:
         text = "changed since these detections were made, without effect here: `prelabel run` detects again"
-        person().print(f"[yellow]note[/] {escape(', '.join(keys))}: {text}")
+        for_people().print(f"[yellow]note[/] {escape(', '.join(keys))}: {text}")
 
 
 def show_stage(title: str) -> None:
     """Prints the stage whose checks or report follow."""
-    person().print(f"\n[bold]{escape(title)}[/]")
+    for_people().print(f"\n[bold]{escape(title)}[/]")
 
 
 def show_findings(findings: Sequence[Finding]) -> None:
@@ -78,8 +78,8 @@ def show_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
         mend = f"\n[dim]{escape(finding.mend)}[/]" if finding.mend else ""
         table.add_row(_MARKS[finding.status], finding.name, escape(finding.detail) + mend)
-    _console().print(table)
-    _console().print(_verdict(findings))
+    _tables_console().print(table)
+    _tables_console().print(_verdict(findings))
 
 
 def _verdict(findings: Sequence[Finding]) -> str:
@@ -94,7 +94,7 @@ def _verdict(findings: Sequence[Finding]) -> str:
 def show_entries(output: Path, entries: Sequence[Entry]) -> None:
     """Prints the step that each task has reached."""
     if not entries:
-        person().print(escape(f"{output}: a run began here; no task has reached a step yet"))
+        for_people().print(escape(f"{output}: a run began here; no task has reached a step yet"))
         return
     table = Table(
         "step", "task", "instances", "when (UTC)", "reason", title=escape(str(output)), title_justify="left", box=None
@@ -106,12 +106,12 @@ def show_entries(output: Path, entries: Sequence[Entry]) -> None:
         if entry.num_failures > 1:
             reason += f" (failed {entry.num_failures} times)"
         table.add_row(step, escape(entry.title), str(entry.num_instances), when, escape(reason))
-    _console().print(table)
+    _tables_console().print(table)
 
 
 def show_report(report: RunReport) -> None:
     """Prints the result of a run: instances by class, score, speed, failures and output files."""
-    console = person()
+    console = for_people()
     if report.instances or report.score is not None:
         console.print(_class_table(report))
     if len(report.pathways) > 1:
@@ -157,7 +157,7 @@ def _outputs(report: RunReport) -> list[str]:
 
 def show_evaluation(evaluation: Evaluation) -> None:
     """Prints how people corrected pre-labels, and which thresholds would have needed fewer corrections."""
-    console = person()
+    console = for_people()
     for table in edit_tables(evaluation):
         console.print(table, "", sep="\n")
     thresholds = threshold_table(evaluation)
@@ -174,7 +174,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
 def show_paths(paths: Sequence[Path]) -> None:
     """Prints paths, one per line."""
     for path in paths:
-        person().print(escape(str(path)))
+        for_people().print(escape(str(path)))
 
 
 def _class_table(report: RunReport) -> Table:
@@ -251,6 +251,6 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _console() -> Console:
+def _tables_console() -> Console:
     """Returns a console on standard output, as wide as the terminal, or `WIDTH_OF_LOGS` without one."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=WIDTH_OF_LOGS)

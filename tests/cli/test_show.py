@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prelabel.cli.doctor import Finding
-from prelabel.cli.show import show_entries, show_findings, show_paths, show_report, waiting
+from prelabel.cli.show import show_entries, show_findings, show_paths, show_report, spinner
 from prelabel.errors import ConfigError
 from prelabel.plugins.protocols import SkippedTask
 from prelabel.store.ledger import Entry
@@ -151,6 +151,6 @@ def test_the_doctor_ends_with_a_verdict(statuses, verdict, capsys):
 @pytest.mark.parametrize("force_color", ["", "1"])
 def test_waiting_shows_nothing_without_a_terminal(capsys, monkeypatch, force_color):
     monkeypatch.setenv("FORCE_COLOR", force_color)  # Jupyter and CI set it; colours are welcome, a spinner is not
-    with waiting("loading …"):
+    with spinner("loading …"):
         pass
     assert capsys.readouterr() == ("", "")
