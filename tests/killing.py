@@ -144,7 +144,7 @@ class Client:
     started: threading.Event = field(default_factory=threading.Event)
 
     def kill(self) -> None:
-        assert self.started.wait(30)
+        assert self.started.wait(120)
         assert self.process is not None
         assert self.process.pid is not None
         os.kill(self.process.pid, signal.SIGKILL)
@@ -239,7 +239,7 @@ class Scene:
             self.server.faults.add(kill_at.name, KillClient(client, kill_at.moment), skip=kill_at.nth - 1)
         client.process = self.start(self.config(), kill_at if kill_at and kill_at.name in STEPS else None, limit)
         client.started.set()
-        client.process.join(120)
+        client.process.join()
         self.server.faults.clear()
         return client.process.exitcode
 

@@ -25,8 +25,8 @@ def notification(project: UUID | str, stage: UUID | str, **changes: object) -> b
     return json.dumps({**envelope, **changes}).encode()
 
 
-def signed(body: bytes, *, secret: str = SECRET, seconds_ago: float = 0.0) -> dict[str, str]:
-    """Returns the headers that sign a body."""
-    timestamp = str(int(time.time() - seconds_ago))
+def signed(body: bytes, *, secret: str = SECRET, at: float | None = None) -> dict[str, str]:
+    """Returns the headers that sign a body at a time in Unix seconds, by default now."""
+    timestamp = str(int(time.time() if at is None else at))
     digest = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
     return {"X-Encord-Signature": digest, "X-Encord-Timestamp": timestamp}

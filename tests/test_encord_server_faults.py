@@ -186,7 +186,6 @@ def test_server_closes_while_a_client_still_reads(tmp_path: Path) -> None:
     assert not set(threading.enumerate()) - before
 
 
-@pytest.mark.timeout(60)
 def test_the_server_starts_from_a_terminal_and_says_how_to_reach_it(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", Recipe())
     command = [

@@ -18,7 +18,7 @@ from prelabel.cli import app as cli
 from prelabel.testing.encord_server import AGENT, LostAnswer, MalformedJson, Status, Truncated
 from tests.encord_fixtures import Platform
 
-pytestmark = [pytest.mark.usefixtures("encord_environment"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("encord_environment")]
 
 DECODER = "prelabel.media.isolation.child"
 PLUGIN = """

@@ -245,7 +245,7 @@ class InferenceActor:
     def _infer_all(self, agent: Agent[Any, Any]) -> None:
         # One fetcher: with several, the worker would wait for as many works before it passes on the first.
         worker: Worker[Any, Work] = Worker(agent, self._open, 1, self._events, self._stop)
-        while True:
+        while not self._stop.is_set:
             try:
                 with closing(worker.process(self._arriving())) as results:
                     for result in results:

@@ -71,10 +71,10 @@ def one_ahead(
         drop: called with the last value if it was made but not taken.
         name: of the threads.
     """
-    upcoming = _on_thread(make, name)
+    upcoming, thread = _on_thread(make, name)
     try:
         while (made := upcoming.result()) is not None:
-            upcoming = _on_thread(make, name)
+            upcoming, thread = _on_thread(make, name)
             yield made
             del made
     finally:
@@ -82,9 +82,10 @@ def one_ahead(
             left = upcoming.result()
             if left is not None:
                 drop(left)
+        thread.join()
 
 
-def _on_thread(make: Callable[[], Result], name: str) -> Future[Result]:
+def _on_thread(make: Callable[[], Result], name: str) -> tuple[Future[Result], threading.Thread]:
     future: Future[Result] = Future()
 
     def work() -> None:
@@ -93,8 +94,9 @@ def _on_thread(make: Callable[[], Result], name: str) -> Future[Result]:
         except BaseException as error:  # raised in the consumer
             future.set_exception(error)
 
-    threading.Thread(target=work, name=name, daemon=True).start()
-    return future
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return future, thread
 
 
 @contextmanager

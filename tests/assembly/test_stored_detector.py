@@ -21,7 +21,6 @@ from tests.kept import write_grey_clip
 from tests.running import run
 
 pytestmark = [
-    pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning"),
 ]
 

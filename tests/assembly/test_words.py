@@ -18,8 +18,6 @@ from prelabel.data.ontology import Ontology
 from prelabel.errors import ConfigError, OntologyError
 from tests.kept import write_grey_clip
 
-pytestmark = pytest.mark.timeout(120)
-
 
 class Finder:
     """Finds each of its words once per frame, in a row."""

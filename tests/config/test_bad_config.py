@@ -11,8 +11,6 @@ from prelabel.testing.encord_server import AGENT, ANNOTATE
 from tests.encord_fixtures import Platform
 from tests.kept import write_grey_clip
 
-pytestmark = pytest.mark.timeout(120)
-
 DETECTOR = """
 from prelabel import Detections
 

@@ -21,7 +21,6 @@ from tests.encord_fixtures import NUM_FRAMES, Platform
 from tests.kept import BOX, assembly_of, make_media, run, write_grey_clip
 
 pytestmark = [
-    pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning"),
 ]
 

@@ -29,8 +29,6 @@ from tests.geometries import POSE_OFFER, map_to, with_geometry
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 from tests.labelling import load_in_sdk
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> tuple[Path, Path]:

@@ -17,8 +17,6 @@ from tests.export.building import INFO, ONTOLOGY, export_of, files_in, video
 from tests.geometries import POSE, POSE_OFFER, SQUARES, TURNED, map_to, with_geometry
 from tests.kept import assembly_of, run, write_grey_clip
 
-pytestmark = pytest.mark.timeout(120)
-
 BOX = (10, 10, 30, 20)
 
 

@@ -22,7 +22,6 @@ from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.progress import NullProgress
 from tests.builders import ListReader, NumberDetector
 
-pytestmark = pytest.mark.timeout(60)
 CLIP = Media("video", (Path("clip.mp4"),))
 
 
@@ -201,7 +200,7 @@ def test_the_next_video_alone_is_opened_before_the_decoding_of_the_last_ends(not
 
     def decode(self, frame_indices, batch_size):
         if "first" in self.name:
-            assert opened.wait(20), "the next video was not opened meanwhile"
+            assert opened.wait(50), "the next video was not opened meanwhile"
             time.sleep(0.1)
             assert [name for note, name in notes if note == "opened"] == ["4 first", "4 second"]
         yield from ListReader.batches(self, frame_indices, batch_size)

@@ -5,13 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from prelabel.config.sections import ReaderSection
 from prelabel.inference.refine import Refinement
 from tests.builders import batch
-
-pytestmark = pytest.mark.timeout(60)
 
 
 class Meeting:

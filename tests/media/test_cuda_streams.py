@@ -18,7 +18,6 @@ from prelabel.media.parallel import ParallelReader
 from prelabel.runtime.prefetch import prefetch
 from tests.fake_cuda import FakeCuda, FakeFrames, FakeStream
 
-pytestmark = pytest.mark.timeout(60)
 NUM_FRAMES = 400
 
 

@@ -22,7 +22,6 @@ from tests.media.conftest import read_until_error
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg binary on PATH: it builds the files"),
-    pytest.mark.timeout(120),
 ]
 # Encoder, ways to make a file, containers.
 FAMILIES = [

@@ -33,7 +33,6 @@ from prelabel.testing import check_reader
 from tests.make_media import RECIPES, read_number, remux, spoil, write_clip
 from tests.media.conftest import read_until_error
 
-pytestmark = pytest.mark.timeout(60)
 TIMES = 5
 READERS = {"pyav": PyAVReader, "decord": DecordReader, "torchcodec": TorchCodecReader}
 
@@ -128,7 +127,7 @@ def counting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Media:
 
 
 def test_readers_are_at_work_at_the_same_time(counting: Media):
-    all_at_work, this_thread = threading.Barrier(4, timeout=20), threading.local()
+    all_at_work, this_thread = threading.Barrier(4, timeout=50), threading.local()
 
     def wait() -> None:
         if not hasattr(this_thread, "has_waited"):
@@ -210,7 +209,8 @@ def test_a_reader_that_cannot_be_opened_once_more_costs_no_frame(counting: Media
 
 
 def test_leaving_early_ends_the_readers(counting: Media):
-    with ParallelReader(counting, partial(Counting, counting), 4, 1e9, None) as reader:
+    batch_bytes = 10 * 10 * 10 * 3  # memory for 12 batches, so that the readers cannot be done before
+    with ParallelReader(counting, partial(Counting, counting), 4, 12 * batch_bytes, None) as reader:
         batches = reader.batches(np.arange(1000), 10)
         next(batches)
         batches.close()

@@ -13,7 +13,6 @@ from prelabel.errors import WeightsError
 from prelabel.models.hub import resolve_hub_weights
 
 constants = pytest.importorskip("huggingface_hub.constants")
-pytestmark = pytest.mark.timeout(60)
 
 
 class Refusing(BaseHTTPRequestHandler):

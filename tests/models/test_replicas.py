@@ -17,8 +17,6 @@ from prelabel.models.replicas import ReplicatedDetector, count_streams, on_strea
 from prelabel.models.tiling import TiledDetector
 from prelabel.run.checks import Check, run_checks
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @dataclass
 class Numbers:

@@ -22,8 +22,6 @@ from tests.encord_fixtures import Platform
 from tests.kept import assembly_of, make_media, run, write_grey_clip
 from tests.reports.building import BLUE, GREY, RED, decode, grey_batches, grey_extent, is_near, labelled
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def test_a_clip_has_every_frame_in_its_size_and_time(tmp_path):
     video = labelled([(0, (50, 60, 150, 160), 0.9, 0)])

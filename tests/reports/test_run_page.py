@@ -19,8 +19,6 @@ from tests.browser import DESKTOP, PHONE, browser, open_page
 from tests.kept import assembly_of, write_grey_clip
 from tests.running import run_whole
 
-pytestmark = pytest.mark.timeout(240)
-
 HOSTILE = '<img src=x onerror="document.title=1">&amp;'
 LONG = "a" * 120
 CLASSES = ("thing", "<b>bold</b>")

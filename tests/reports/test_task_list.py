@@ -21,8 +21,6 @@ from tests.make_media import Recipe, write_clip
 from tests.reports.test_run_page import CONTRASTS
 from tests.running import run_whole
 
-pytestmark = pytest.mark.timeout(240)
-
 NAMES = [f"clip {number}.mp4" for number in range(1, 11)]
 SHOWN = "[...document.querySelectorAll('#list > :not([hidden]) strong')].map(title => title.textContent)"
 # A task's first picture is also on its line.

@@ -20,7 +20,6 @@ from tests.labelling import detections
 from tests.running import run
 
 pytestmark = [
-    pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning"),
 ]
 

@@ -14,12 +14,10 @@ from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import check_config_file, evaluate_labels, relabel_kept, run_config, show_status
 from prelabel.config.load import check_config, load_config
 from prelabel.errors import AccountError, ConfigError, FetchError
-from prelabel.run.actor import InferenceActor, Job
 from prelabel.run.work import Work
 from tests.bucket_server import BucketServer, fail
 from tests.kept import write_grey_clip
-
-pytestmark = pytest.mark.timeout(120)
+from tests.run.conftest import MakeActor
 
 
 @pytest.fixture
@@ -138,11 +136,13 @@ def test_later_commands_read_and_write_in_the_bucket(config: Path, s3: BucketSer
     assert json.loads(s3.get("labels/report.json"))["instances"] == {"thing": 6}
 
 
-def test_a_worker_downloads_with_the_credentials_of_its_own_environment(config: Path, s3: BucketServer) -> None:
+def test_a_worker_downloads_with_the_credentials_of_its_own_environment(
+    config: Path, s3: BucketServer, make_actor: MakeActor
+) -> None:
     assembly = assemble(load_config(config), config.parent)
     task = next(iter(assembly.source.tasks()))
     work = Work.of(task, task.locate())
-    actor = InferenceActor(Job(assembly.config, config.parent, {}, None, 1, uses_gpu=False, cache_bytes=10**9))
+    actor = make_actor(assembly.config, config.parent)
     with actor._open(pickle.loads(pickle.dumps(work))) as media:
         assert (media.kind, len(media.paths)) == ("video", 1)
     s3.faults.append(fail(1000, "HEAD", "clips/", "403 Forbidden", "AccessDenied"))

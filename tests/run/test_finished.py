@@ -22,8 +22,6 @@ from prelabel.store.report import RunReport
 from tests.kept import write_grey_clip
 from tests.running import run, run_whole
 
-pytestmark = pytest.mark.timeout(120)
-
 DETECTOR = """
 from prelabel import Detections
 

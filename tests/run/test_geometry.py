@@ -28,7 +28,6 @@ from tests.labelling import object_json
 from tests.models.detectors.checkpoints import blocky_frames, make_checkpoint
 from tests.running import run_whole
 
-pytestmark = pytest.mark.timeout(120)
 NUM_FRAMES = 6
 WIDTH, HEIGHT = 96, 64
 

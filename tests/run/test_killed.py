@@ -11,7 +11,7 @@ import pytest
 from prelabel.testing.encord_server import EncordServer
 from tests.killing import KillPoint, Scene, every_kind, expected, found
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
 
 def test_an_undisturbed_run_leaves_what_is_expected(encord_server: EncordServer, tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ from prelabel.run.outputs import complete
 from prelabel.runtime.progress import NullProgress
 from tests.kept import assembly_of, run, write_grey_clip
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:

@@ -16,7 +16,7 @@ from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.progress import NullProgress
 from tests.fake_nvdec import FakeNvdec
 
-pytestmark = [pytest.mark.needs_test_data, pytest.mark.timeout(240), pytest.mark.slow]
+pytestmark = [pytest.mark.needs_test_data, pytest.mark.slow]
 
 CONF = 0.001  # mAP counts low boxes too
 

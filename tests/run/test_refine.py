@@ -20,7 +20,6 @@ from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, LabelError, OntologyError, PluginError
 from prelabel.labels.row.ready import unlabelled_video
 from prelabel.media.pyav import PyAVReader
-from prelabel.run.actor import InferenceActor, Job
 from prelabel.run.checks import run_checks
 from prelabel.run.work import Work
 from prelabel.store.report import RunReport
@@ -29,9 +28,9 @@ from prelabel.testing.encord_server import AGENT
 from tests.encord_fixtures import Platform
 from tests.kept import write_grey_clip
 from tests.labelling import object_json
+from tests.run.conftest import MakeActor
 from tests.running import run_whole
 
-pytestmark = pytest.mark.timeout(120)
 NUM_FRAMES = 8
 
 
@@ -290,10 +289,9 @@ def test_objects_that_hold_no_mask_are_named(
         run_whole(assembly)
 
 
-def test_a_worker_makes_masks_while_it_has_the_media(tmp_path: Path) -> None:
+def test_a_worker_makes_masks_while_it_has_the_media(tmp_path: Path, make_actor: MakeActor) -> None:
     assembly = assembly_of(tmp_path, BOTH, reader={"isolate": "never"})
-    job = Job(assembly.config, tmp_path, {}, assembly.ontology, 1, uses_gpu=False, cache_bytes=10**9)
-    actor = InferenceActor(job)
+    actor = make_actor(assembly.config, tmp_path, assembly.ontology)
     media = MediaLocation("video", (tmp_path / "clips" / "a.mp4",))
 
     ((result,), _) = actor.infer([Work("a.mp4", "a.mp4", "", None, media, unlabelled_video("data"))])

@@ -20,8 +20,6 @@ from prelabel.store.ledger import LEDGER, Entry, Ledger
 from tests.kept import write_grey_clip
 from tests.running import run
 
-pytestmark = pytest.mark.timeout(120)
-
 DETECTOR = """
 from pathlib import Path
 from prelabel import Detections

@@ -15,7 +15,6 @@ from tests.encord_fixtures import Platform
 from tests.kept import assembly_of, run, write_grey_clip
 
 pytestmark = [
-    pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:save_label_row is deprecated:DeprecationWarning"),
 ]
 

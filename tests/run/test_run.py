@@ -28,8 +28,6 @@ from tests.labelling import object_json
 from tests.make_media import NUM_FRAMES, RECIPES, cut_off, remux, write_clip
 from tests.running import run, run_whole
 
-pytestmark = pytest.mark.timeout(120)
-
 DETECTOR = '''
 from pathlib import Path
 from prelabel import Detections
@@ -667,7 +665,6 @@ def test_a_range_past_the_end_fails_the_task_with_its_length(folder):
 
 
 @pytest.mark.needs_cuda
-@pytest.mark.timeout(120)
 def test_a_gpu_decodes_and_detects_the_demo_as_well_as_a_cpu(tmp_path):
     values = {"source": {"use": "demo", "output": str(tmp_path)}, "detector": {"weights": "demo", "device": "cuda"}}
     assembly = assemble(check_config(values, "test"), Path())

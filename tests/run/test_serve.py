@@ -21,7 +21,7 @@ from tests.encord_fixtures import Platform
 from tests.processes import Command, command
 from tests.signed import SECRET, notification, signed
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("encord_environment")]
+pytestmark = [pytest.mark.usefixtures("encord_environment")]
 CODE = """
 from prelabel import Detections
 
@@ -57,7 +57,7 @@ class Served:
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not holds():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)

@@ -17,8 +17,6 @@ from prelabel.store.raw_detections import read_raw, write_raw
 from tests.kept import assembly_of, run, write_grey_clip
 from tests.running import run_whole
 
-pytestmark = pytest.mark.timeout(120)
-
 TRACKS = {"instances": "tracks"}
 ANY_TRACK = {"high_conf": 0.25, "min_peak_conf": 0.25, "min_seconds": 0}
 MINE = '''

@@ -32,8 +32,6 @@ from tests.make_media import (
 from tests.run.test_run import DETECTOR, assembly_of
 from tests.running import run_whole
 
-pytestmark = pytest.mark.timeout(280)
-
 MORE = {
     "alpha.mov": Recipe(suffix=".mov", codec="png", pix_fmt="rgba", options={}),
     "alpha.webm": Recipe(suffix=".webm", codec="libvpx-vp9", pix_fmt="yuva420p", options={"b": "1M", "cpu-used": "8"}),

@@ -21,8 +21,6 @@ from prelabel.run.agents.make import make_agent
 from prelabel.run.work import Failure, FetchedTask, InferredTask, Work
 from tests.kept import write_grey_clip
 
-pytestmark = pytest.mark.timeout(120)
-
 AGENTS = {
     "detection": {"detector": {"use": "tests.kept:BoxDetector"}},
     "classification": {"classifier": {"use": "tests.run.test_work:Sees"}},

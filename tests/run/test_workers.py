@@ -27,7 +27,7 @@ from prelabel.config.sections import WorkersSection
 from prelabel.data.frames import MediaLocation
 from prelabel.errors import ConfigError, FetchError, PluginError
 from prelabel.labels.row.ready import unlabelled_video
-from prelabel.run.actor import InferenceActor, Job, TaskStarted, _plugin_folder
+from prelabel.run.actor import Job, TaskStarted, _plugin_folder
 from prelabel.run.placement import describe_workers
 from prelabel.run.ray_cluster import divide, import_ray
 from prelabel.run.work import Work
@@ -39,7 +39,7 @@ from prelabel.testing.encord_server.wire import Answer
 from tests.kept import write_grey_clip
 from tests.killing import KillPoint, Scene
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PLUGIN = '''
 import ctypes, importlib, os, signal, time
@@ -298,7 +298,7 @@ def test_a_video_that_ends_each_worker_is_set_aside_and_all_others_are_done(clus
 def test_a_worker_that_keeps_the_interpreter_to_itself_is_restarted(cluster, folder, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "hang").write_text("")
-    workers = {"num": 1, "gpus": 0, "cpus": 1, "stall_seconds": 3}
+    workers = {"num": 1, "gpus": 0, "cpus": 1, "stall_seconds": 10}
     assert run_config(config_in(folder, workers=workers)) == 0
     assert len(rows_of(folder)) == 6
 
@@ -335,16 +335,16 @@ def test_workers_of_two_stages_share_the_cluster(cluster, folder):
         stage.close()
 
 
-def test_a_file_that_a_worker_cannot_see_is_named(tmp_path):
-    actor = InferenceActor(job_in(tmp_path))
+def test_a_file_that_a_worker_cannot_see_is_named(tmp_path, make_actor):
+    actor = make_actor(job_in(tmp_path).config, tmp_path)
     work = Work("a.mp4", "a.mp4", "", None, MediaLocation("video", (tmp_path / "a.mp4",)))
     with pytest.raises(FetchError, match=r"a\.mp4: worker on .* cannot see it"), actor._open(work):
         pass
 
 
-def test_a_worker_labels_what_it_has_detected_so_that_the_run_need_not(folder):
+def test_a_worker_labels_what_it_has_detected_so_that_the_run_need_not(folder, make_actor):
     values = yaml.safe_load(config_in(folder, labels={"instances": "tracks"}).read_text())
-    actor = InferenceActor(Job(check_config(values, "test"), folder, {}, None, 1, uses_gpu=False, cache_bytes=10**9))
+    actor = make_actor(check_config(values, "test"), folder)
     (path,) = (folder / "clips").glob("0.mp4")
     row = unlabelled_video("data")
     ((result,), status) = actor.infer([Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (path,)), row)])
@@ -355,9 +355,9 @@ def test_a_worker_labels_what_it_has_detected_so_that_the_run_need_not(folder):
     assert TaskStarted("0.mp4", 12, "0.mp4") in status.events
 
 
-def test_a_worker_labels_stored_detections_without_reading_media(folder):
+def test_a_worker_labels_stored_detections_without_reading_media(folder, make_actor):
     values = yaml.safe_load(config_in(folder).read_text())
-    actor = InferenceActor(Job(check_config(values, "test"), folder, {}, None, 1, uses_gpu=False, cache_bytes=10**9))
+    actor = make_actor(check_config(values, "test"), folder)
     work = Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (folder / "clips" / "0.mp4",)))
     ((detected,), _) = actor.infer([work])
     assert detected.found.row is None  # labels that go to a sink of the user's own have no row
@@ -425,9 +425,7 @@ def test_workers_end_with_a_killed_run_and_the_next_run_goes_on(folder):
     assert are_alive(workers)
     process.kill()
     process.communicate()
-    give_up = time.monotonic() + 120
     while are_alive(workers):
-        assert time.monotonic() < give_up
         time.sleep(0.2)
     (folder / "go on").touch()
     process = prelabel_run(config_in(folder, detector=detector, workers=None), folder)

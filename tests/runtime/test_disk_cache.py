@@ -14,8 +14,6 @@ import pytest
 from prelabel.errors import FetchError
 from prelabel.runtime.disk_cache import DiskCache
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,20 +16,11 @@ from prelabel.runtime.progress import MultiProgress
 from prelabel.runtime.telemetry import serve_metrics
 from tests.make_media import NUM_FRAMES, RECIPES, write_clip
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(autouse=True)
 def servers_stop_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server looks every twentieth of a second whether it is to stop, not every half."""
     monkeypatch.setattr(BaseServer.serve_forever, "__defaults__", (0.05,))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def scrape(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
@@ -42,8 +33,7 @@ def scrape(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
-def test_what_is_told_is_served():
-    port = free_port()
+def test_what_is_told_is_served(port: int):
     with serve_metrics(port) as metrics:
         metrics.begin("a.mp4", 20, "a")
         metrics.frames(8)
@@ -63,16 +53,15 @@ def test_what_is_told_is_served():
 
 
 @pytest.mark.parametrize("logger", ["prelabel.encord.calls", "prelabel.runtime.download"])
-def test_retries_are_counted_where_they_are_logged(logger: str):
-    port = free_port()
+def test_retries_are_counted_where_they_are_logged(logger: str, port: int):
     with serve_metrics(port):
         logging.getLogger(logger).info("%s; trying again", "no answer", extra={"retry": "call"})
         logging.getLogger(logger).info("something else")
         assert scrape(port)["prelabel_retries_total", ("call",)] == 1
 
 
-def test_the_port_is_free_again_afterwards_and_the_log_as_it_was():
-    port, log = free_port(), logging.getLogger("prelabel")
+def test_the_port_is_free_again_afterwards_and_the_log_as_it_was(port: int):
+    log = logging.getLogger("prelabel")
     before = log.level, list(log.handlers)
     for _ in range(2):
         with serve_metrics(port):
@@ -87,7 +76,7 @@ def test_a_port_in_use_is_named():
             pass
 
 
-def test_a_run_counts_its_tasks_frames_and_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_counts_its_tasks_frames_and_seconds(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("a", "b"):
         write_clip(tmp_path / f"{name}.mp4", RECIPES["h264"])
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
@@ -96,7 +85,7 @@ def test_a_run_counts_its_tasks_frames_and_seconds(tmp_path: Path, monkeypatch: 
         "retries: {wait_seconds: 0}\n"
     )
     (tmp_path / "blind.py").write_text(BLIND)
-    port, seen = free_port(), {}
+    seen = {}
 
     def scrape_at_the_end(*_: object) -> None:
         seen.update(scrape(port))
@@ -112,8 +101,7 @@ def test_a_run_counts_its_tasks_frames_and_seconds(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.needs_cuda
-def test_gpu_memory_is_told_once_torch_uses_a_gpu():
-    port = free_port()
+def test_gpu_memory_is_told_once_torch_uses_a_gpu(port: int):
     with serve_metrics(port):
         held = torch.zeros(1 << 20, dtype=torch.uint8, device="cuda")
         seen = scrape(port)

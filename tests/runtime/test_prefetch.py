@@ -9,8 +9,6 @@ import pytest
 
 from prelabel.runtime.prefetch import map_ahead, one_ahead, prefetch, prefetch_each
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def wait_until(holds: Callable[[], bool]) -> None:
     """Waits for what another thread does, at most as long as the test may take."""

@@ -12,8 +12,6 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 from prelabel.errors import MachineError
 from prelabel.runtime.telemetry import ENDPOINTS, export_spans, observers
 
-pytestmark = pytest.mark.timeout(60)
-
 
 class Collector:
     """A collector of OTLP over HTTP, as far as it takes what is posted."""

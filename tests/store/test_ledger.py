@@ -40,7 +40,6 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path):
         Ledger(path)
 
 
-@pytest.mark.timeout(30)
 def test_threads_may_record_at_once(tmp_path):
     with closing(Ledger(tmp_path / "l.sqlite")) as ledger:
 

@@ -18,8 +18,6 @@ from hypothesis import strategies as st
 from prelabel.errors import MachineError
 from prelabel.store.run_folder import RunFolder
 
-pytestmark = pytest.mark.timeout(60)
-
 HOLD = """
 import sys, time
 from pathlib import Path

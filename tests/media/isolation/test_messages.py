@@ -31,7 +31,6 @@ def ends():
         yield one, other
 
 
-@pytest.mark.timeout(60)
 def test_a_command_larger_than_a_socket_holds_comes_whole(ends):
     command = Read(np.arange(300_000), 8, (1, 2))
     sender = threading.Thread(target=send_command, args=(ends[0], command))
@@ -43,7 +42,6 @@ def test_a_command_larger_than_a_socket_holds_comes_whole(ends):
     assert (received.batch_size, received.freed) == (8, (1, 2))
 
 
-@pytest.mark.timeout(60)
 def test_an_answer_larger_than_a_socket_holds_comes_with_its_handle(ends):
     answer = Opened(VideoInfo(64, 48, 300_000), ReaderChoice("pyav", "cpu", "why"), tuple(range(300_000)))
     memory = os.memfd_create("sent")

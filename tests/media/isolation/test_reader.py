@@ -28,7 +28,6 @@ from tests.make_media import NUM_FRAMES, RECIPES, draw_number, read_number, writ
 from tests.media.isolation.clock import let_time_fly_for
 from tests.media.isolation.misbehaving import INFO
 
-pytestmark = pytest.mark.timeout(60)
 ONE = np.array([0])
 NOTHING = Media("video", (Path("clip.mp4"),))
 

@@ -11,8 +11,6 @@ from tests.media.isolation.clock import let_time_fly_for
 from tests.run.test_run import DETECTOR, assembly_of
 from tests.running import run_whole
 
-pytestmark = pytest.mark.timeout(120)
-
 READER = """
 import os
 from pathlib import Path

@@ -23,7 +23,6 @@ from prelabel.testing import check_classifier
 from tests.models.classifiers.chat_server import KEY, ChatServer, completion
 from tests.run.agents.test_classification import BLUE, GREY, RED, paint
 
-pytestmark = pytest.mark.timeout(60)
 SURE = math.exp(-0.3)
 
 

@@ -154,7 +154,6 @@ class NotesItsSecondBatch:
         return np.full((len(images), 2), 0.5, np.float32)
 
 
-@pytest.mark.timeout(60)
 def test_the_classifier_goes_on_while_what_it_found_is_kept(photos):
     assembly = assembly_of(photos, classifier={**SECTIONS["classifier"], "batch_size": 1})
     assembly.classification.__dict__["classifier"] = classifier = NotesItsSecondBatch()

@@ -130,7 +130,6 @@ class EndsEarly(PyAVReader):
 """
 
 
-@pytest.mark.timeout(120)
 def test_a_frame_before_which_the_reader_ended_is_named(config: Path) -> None:
     (config.parent / "mine.py").write_text(ENDING_READER)
     (config.parent / "my_agent.py").write_text(
