@@ -29,7 +29,8 @@ PrelabelError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class PrelabelError(Exception):
@@ -140,6 +141,26 @@ class TakenError(TaskError):
     """The task was moved or done by somebody else after it was listed. Nothing was saved."""
 
     retryable = False
+
+
+@contextmanager
+def raised_as(kind: type[PrelabelError], who: str, *as_they_are: type[BaseException]) -> Iterator[None]:
+    """Raises what a part of the user's own raises as one kind of error.
+
+    `sys.exit` and panics of Rust code are no `Exception`s. Nothing else handles them: they would end a thread that
+    others wait for.
+
+    Args:
+        kind: class of the error.
+        who: what raised, in words, such as `the tracker`.
+        as_they_are: classes of errors that are passed on.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, GeneratorExit, *as_they_are)):
+            raise
+        raise kind(f"{who} raised {type(error).__name__}: {error}") from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from prelabel.config.sections import ReaderSection
 from prelabel.data.detections import VideoDetections
 from prelabel.data.frames import FrameBatch, Media
 from prelabel.data.geometry import Mask
-from prelabel.errors import DetectError, PrelabelError
+from prelabel.errors import DetectError, PrelabelError, raised_as
 from prelabel.media.cuda import await_frames
 from prelabel.plugins.protocols import Refiner
 from prelabel.plugins.traits import traits_of
@@ -112,13 +112,8 @@ class Refinement:
             DetectError: the refiner raised, or returned something else.
         """
         name = type(self.refiner).__name__
-        try:
-            with self._lock:
-                masks = [list(of_frame) for of_frame in self.refiner.refine(batch, boxes)]
-        except PrelabelError:
-            raise
-        except Exception as error:
-            raise DetectError(f"refine: {name} raised {type(error).__name__}: {error}") from error
+        with self._lock, raised_as(DetectError, f"refine: {name}", PrelabelError):
+            masks = [list(of_frame) for of_frame in self.refiner.refine(batch, boxes)]
         if [len(of_frame) for of_frame in masks] != [len(of_frame) for of_frame in boxes]:
             raise DetectError(f"refine: {name} did not return one mask for each box of each frame")
         other = next((each for of_frame in masks for each in of_frame if not isinstance(each, Mask | None)), None)

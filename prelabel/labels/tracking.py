@@ -21,7 +21,7 @@ from prelabel.data.boxes import has_area
 from prelabel.data.detections import Detections, VideoDetections, merge
 from prelabel.data.frames import VideoInfo
 from prelabel.data.label_map import LabelMap
-from prelabel.errors import TrackError
+from prelabel.errors import TrackError, raised_as
 from prelabel.labels.filter import DropCounts, DropReason, FilteredDetections, count_by_class
 from prelabel.labels.fit import held_geometry, lacks_keypoints
 from prelabel.labels.keyframes import Keyframes, keep_keyframes, smooth_boxes
@@ -223,10 +223,8 @@ def _link_shot(tracker: Tracker | ShotTracker, shot: VideoDetections) -> NDArray
 
 def _checked(ask: Callable[[], NDArray[np.int64]], frame_index: NDArray[np.int64], where: str) -> NDArray[np.int64]:
     """Returns a tracker's answer for boxes on the given frames after checking it."""
-    try:
+    with raised_as(TrackError, f"{where}: the tracker"):
         given = np.asarray(ask())
-    except Exception as error:
-        raise TrackError(f"{where}: the tracker raised {type(error).__name__}: {error}") from error
     if given.shape != frame_index.shape or (len(given) and given.dtype.kind not in "iu"):
         raise TrackError(
             f"{where}: the tracker returned {given.dtype} {given.shape}, expected whole numbers "

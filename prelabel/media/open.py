@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import FrameBatch, Media, VideoInfo
-from prelabel.errors import FrameCountError, MachineError, ReadError
+from prelabel.errors import FrameCountError, MachineError, ReadError, raised_as
 from prelabel.media.choose import CPU_READERS, ReaderChoice, build_reader, choose_reader, count_gpus, probe_machine
 from prelabel.media.cuda import Inspect, to_device
 from prelabel.media.isolation.process import CAN_ISOLATE, start_process_ahead
@@ -95,7 +95,8 @@ class OpenFrames:
 
     def _timed_next(self, batches: Iterator[FrameBatch]) -> FrameBatch | None:
         began = time.perf_counter()
-        batch = next(batches, None)
+        with raised_as(ReadError, f"{self.title}: the reader", Exception):
+            batch = next(batches, None)
         self.decode_seconds += time.perf_counter() - began
         return batch
 
@@ -153,7 +154,9 @@ def open_frames(
         SetupError: the reader does not exist, or this machine lacks what it needs.
     """
     title = title or media.paths[0].name
-    with _open_reader(media, section, folder) as (reader, choice, keyframes):
+    with ExitStack() as stack:
+        with raised_as(ReadError, f"{title}: the reader", Exception):
+            reader, choice, keyframes = stack.enter_context(_open_reader(media, section, folder))
         info = reader.info
         num_frames, problems = info.num_frames, []
         if promised_frames not in (None, num_frames):

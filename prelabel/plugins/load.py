@@ -19,7 +19,7 @@ from typing import Any, Literal, NotRequired, Required
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # before Python 3.12, pydantic does not accept `typing.TypedDict`
 
-from prelabel.errors import ConfigError, PluginError, PrelabelError, did_you_mean
+from prelabel.errors import ConfigError, PluginError, PrelabelError, did_you_mean, raised_as
 from prelabel.plugins.protocols import ModelRecord
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -66,12 +66,8 @@ class Plugin:
             PluginError: the factory raised an error.
         """
         checked = self.check_options(options, num_positional=len(args))
-        try:
+        with raised_as(PluginError, f"{self.section}.use: {self.use!r}", PrelabelError):
             return self.factory(*args, **checked)
-        except PrelabelError:
-            raise
-        except Exception as error:
-            raise PluginError(f"{self.section}.use: {self.use!r} raised {type(error).__name__}: {error}") from error
 
     def check_class_names(self, class_names: object) -> None:
         """Checks the `class_names` of a model that the factory built.
@@ -189,10 +185,8 @@ def load_plugin(kind: PluginKind, use: str, folder: Path, section_keys: Collecti
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         module = _module_of_file(kind, use, path, digest)
         return Plugin(kind, use, _attribute(kind, use, module, attribute), digest, section_keys)
-    try:
+    with raised_as(PluginError, f"{kind}.use: {use!r}: importing {where!r}"):
         module = _import(where, folder)
-    except Exception as error:
-        raise PluginError(f"{kind}.use: {use!r}: importing {where!r}: {type(error).__name__}: {error}") from error
     return Plugin(kind, use, _attribute(kind, use, module, attribute), section_keys=section_keys)
 
 
@@ -290,10 +284,11 @@ def _module_of_file(kind: PluginKind, use: str, path: Path, digest: str) -> Modu
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look the module up here
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with raised_as(PluginError, f"{kind}.use: {use!r}: running {path}"):
+            spec.loader.exec_module(module)
+    except BaseException:
         del sys.modules[name]
-        raise PluginError(f"{kind}.use: {use!r}: running {path}: {type(error).__name__}: {error}") from error
+        raise
     return module
 
 

@@ -251,7 +251,7 @@ class InferenceActor:
                     for result in results:
                         assert not isinstance(result, TaskResult)
                         self._results.pop(result.key).set_result(result)
-            except BaseException as error:  # a bug, or a plug-in that raises what is no Exception
+            except BaseException as error:  # a bug
                 failure = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
                 for key in list(self._results):
                     self._results.pop(key).set_result(InferredTask.failed(key, failure))

@@ -17,6 +17,7 @@ from prelabel.errors import ConfigError, MachineError
 from prelabel.runtime.process_settings import usable_cores
 
 CONNECT_SECONDS = 10.0
+START_ATTEMPTS = 4
 MAX_WORKERS_PER_CORE = 4
 SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE", "ENCORD_WEBHOOK_SECRET")
 """Variables that workers must not inherit."""
@@ -65,13 +66,17 @@ def connect(ray: Any, section: WorkersSection) -> bool:
         # Workers that mostly wait may be more than there are cores, but not any number of them: each takes memory.
         cores = min(max(usable_cores(), num * cpus), MAX_WORKERS_PER_CORE * usable_cores())
         options |= {"num_cpus": cores, "include_dashboard": False}
-    try:
-        with _without_secrets():
-            ray.init(address=section.address or "local", **options)
-    except (OSError, RuntimeError, ValueError) as error:
-        if section.address is None:
-            raise MachineError(f"workers: Ray does not start on this machine: {first_line(error)}") from error
-        raise _cannot_join(section.address, error) from error
+    for attempt in range(START_ATTEMPTS):
+        try:
+            with _without_secrets():
+                ray.init(address=section.address or "local", **options)
+            break
+        except Exception as error:  # Ray 2.60 raises bare ones
+            if section.address is not None:
+                raise _cannot_join(section.address, error) from error
+            # Ray gives itself 30 seconds, which is too little if this machine has much else to do.
+            if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS - 1:
+                raise MachineError(f"workers: Ray does not start on this machine: {first_line(error)}") from error
     return True
 
 

@@ -75,7 +75,7 @@ def test_a_module_beside_the_config_or_in_the_working_directory_is_loaded(tmp_pa
 def test_a_missing_import_of_a_module_differs_from_a_missing_module(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "needs_more.py").write_text("import nowhere_at_all")
-    with pytest.raises(PluginError, match="importing 'needs_more': ModuleNotFoundError: No module named 'nowhere_at"):
+    with pytest.raises(PluginError, match="importing 'needs_more' raised ModuleNotFoundError: No module"):
         load_plugin("detector", "needs_more:Mine", tmp_path)
 
 

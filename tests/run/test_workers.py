@@ -12,8 +12,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,11 +26,11 @@ from prelabel.cli.commands import relabel_kept, run_config
 from prelabel.config.load import check_config, load_config
 from prelabel.config.sections import WorkersSection
 from prelabel.data.frames import MediaLocation
-from prelabel.errors import ConfigError, FetchError, PluginError
+from prelabel.errors import ConfigError, FetchError, MachineError, PluginError
 from prelabel.labels.row.ready import unlabelled_video
 from prelabel.run.actor import Job, TaskStarted, _plugin_folder
 from prelabel.run.placement import describe_workers
-from prelabel.run.ray_cluster import divide, import_ray
+from prelabel.run.ray_cluster import connect, divide, import_ray
 from prelabel.run.work import Work
 from prelabel.run.workers import RayWorkers
 from prelabel.store.raw_detections import read_raw
@@ -46,6 +47,7 @@ import ctypes, importlib, os, signal, time
 from pathlib import Path
 import numpy as np
 from prelabel import Detections
+from prelabel.media.pyav import PyAVReader
 
 def once(flag):
     """Returns whether the flag was there, and takes it away."""
@@ -88,6 +90,21 @@ class Thing:
             ctypes.PyDLL(None).sleep(600)  # keeps the interpreter's lock
         return [Detections([(index, 2, 20 + index, 20)], [0.75], [0]) for index in batch.frame_indices.tolist()]
 
+class Faulty(PyAVReader):
+    """Fails on a video called 2b."""
+
+    def __init__(self, media, device="auto", exits=True):
+        super().__init__(media, device=device)
+        self.fails, self.exits = media.paths[0].stem == "2b", exits
+
+    def batches(self, frame_indices, batch_size):
+        for batch in super().batches(frame_indices, batch_size):
+            yield batch
+            if self.fails and self.exits:
+                os._exit(3)
+            if self.fails:
+                raise BaseException("a panic of native code")
+
 class Shade:
     class_names = ("dark", "bright")
 
@@ -111,9 +128,10 @@ def cluster() -> Iterator[ModuleType]:
     """A Ray cluster with four cores and one GPU, according to Ray."""
     pytest.importorskip("ray")
     ray = import_ray()
-    ray.init(
-        address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-    )
+    init, resources = ray.init, {"num_cpus": 4, "num_gpus": 1}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ray, "init", lambda **options: init(**options | resources))
+        assert connect(ray, WorkersSection())
     yield ray
     ray.shutdown()
 
@@ -137,6 +155,11 @@ def config_in(folder: Path, **changes: object) -> Path:
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(values | changes))
     return path
+
+
+def work_of(folder: Path, name: str) -> Work:
+    path = folder / "clips" / f"{name}.mp4"
+    return Work(path.name, path.name, "", None, MediaLocation("video", (path,)))
 
 
 def report_of(folder: Path) -> dict:
@@ -295,6 +318,24 @@ def test_a_video_that_ends_each_worker_is_set_aside_and_all_others_are_done(clus
     assert sum(task["status"] == "done" for task in tasks.values()) == 6
 
 
+def test_a_reader_that_ends_each_worker_costs_its_video_alone(cluster, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    write_grey_clip(folder / "clips" / "2b.mp4", 96, 64, 12)
+    assert run_config(config_in(folder, reader={"use": "mine.py:Faulty", "isolate": "never"})) == 1
+    tasks = {task["title"]: task for task in report_of(folder)["tasks"]}
+    assert "3 workers ended while they had it" in tasks["2b.mp4"]["reason"]
+    assert sum(task["status"] == "done" for task in tasks.values()) == 6
+
+
+def test_a_reader_that_raises_no_exception_fails_its_task_and_the_worker_goes_on(folder, make_actor):
+    write_grey_clip(folder / "clips" / "2b.mp4", 96, 64, 12)
+    reader = {"use": "mine.py:Faulty", "isolate": "never", "exits": False}
+    actor = make_actor(check_config(yaml.safe_load(config_in(folder, reader=reader).read_text()), "test"), folder)
+    for name, reason in (("2b", "2b.mp4: the reader raised BaseException: a panic of native code"), ("3", None)):
+        ((result,), _) = actor.infer([work_of(folder, name)])
+        assert (result.failure and result.failure.reason) == reason
+
+
 def test_a_worker_that_keeps_the_interpreter_to_itself_is_restarted(cluster, folder, monkeypatch):
     monkeypatch.chdir(folder)
     (folder / "hang").write_text("")
@@ -345,9 +386,8 @@ def test_a_file_that_a_worker_cannot_see_is_named(tmp_path, make_actor):
 def test_a_worker_labels_what_it_has_detected_so_that_the_run_need_not(folder, make_actor):
     values = yaml.safe_load(config_in(folder, labels={"instances": "tracks"}).read_text())
     actor = make_actor(check_config(values, "test"), folder)
-    (path,) = (folder / "clips").glob("0.mp4")
-    row = unlabelled_video("data")
-    ((result,), status) = actor.infer([Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (path,)), row)])
+    work = replace(work_of(folder, "0"), expected_row=unlabelled_video("data"))
+    ((result,), status) = actor.infer([work])
     assert len(read_raw(result.found.raw_file).detections) == 12
     assert len(set(result.found.read_detections().instance)) == 1
     assert result.found.report.instances == {"thing": 1}
@@ -358,8 +398,7 @@ def test_a_worker_labels_what_it_has_detected_so_that_the_run_need_not(folder, m
 def test_a_worker_labels_stored_detections_without_reading_media(folder, make_actor):
     values = yaml.safe_load(config_in(folder).read_text())
     actor = make_actor(check_config(values, "test"), folder)
-    work = Work("0.mp4", "0.mp4", "", None, MediaLocation("video", (folder / "clips" / "0.mp4",)))
-    ((detected,), _) = actor.infer([work])
+    ((detected,), _) = actor.infer([work_of(folder, "0")])
     assert detected.found.row is None  # labels that go to a sink of the user's own have no row
     stored = Work("0.mp4", "0.mp4", "", None, MediaLocation("none"), raw_file=detected.found.raw_file)
     ((labelled,), status) = actor.infer([stored])
@@ -599,3 +638,21 @@ def test_any_number_of_workers_on_one_machine_is_refused(folder):
     _, said = process.communicate()
     assert process.returncode == 2
     assert "workers: 9999 workers with 1 CPU each do not fit: the cluster has" in said
+
+
+@pytest.mark.parametrize(
+    ("failures", "ends"), [(["The current node timed out during startup."] * 3, True), (["no"], False)]
+)
+def test_a_busy_machine_gets_several_tries_to_start_ray(failures, ends):
+    left = list(failures)
+
+    def init(**_: object) -> None:
+        if left:
+            raise Exception(left.pop())
+
+    ray = SimpleNamespace(init=init, is_initialized=lambda: False)
+    if ends:
+        assert connect(ray, WorkersSection())
+    else:
+        with pytest.raises(MachineError, match="Ray does not start on this machine: no"):
+            connect(ray, WorkersSection())

@@ -282,9 +282,9 @@ class Call:
                 values = self.function.signature.values(self._make, stack)
                 with stdout_to_stderr():
                     returned = self.function.function(**values, **self.function.options)
-        except (PrelabelError, Stopped):
+        except (PrelabelError, Stopped, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # `sys.exit` and panics of Rust code are no Exceptions
             raise AgentError(f"{self.task.title}: {use} raised {self._describe(error)}") from error
         answer = read_answer(returned, use)
         if answer.pathway is None:

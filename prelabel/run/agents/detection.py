@@ -13,7 +13,7 @@ from pathlib import Path
 from prelabel.assembly.assemble import Assembly
 from prelabel.assembly.detector_parts import DetectorParts
 from prelabel.assembly.stored import label_detections, labelled_videos, load_labelled
-from prelabel.errors import PrelabelError, SaveError
+from prelabel.errors import PrelabelError, SaveError, raised_as
 from prelabel.export.coco import write_coco
 from prelabel.inference.batch_runner import BatchRunner
 from prelabel.inference.decoding import Video
@@ -180,14 +180,9 @@ class DetectionAgent:
         labels = labelled.labels
         if labels.row is not None:
             return self.assembly.rows.edit(task, labels.info, labels.change(self.parts.label_map))
-        try:
+        own_errors = Exception if self.assembly.config.sink is None else PrelabelError
+        with raised_as(SaveError, f"{task.title}: the sink", own_errors):
             num_bytes = self.assembly.sink.write(task, labels.info, labels.read_detections())
-        except PrelabelError:
-            raise
-        except Exception as error:
-            if self.assembly.config.sink is None:
-                raise
-            raise SaveError(f"{task.title}: the sink raised {type(error).__name__}: {error}") from error
         return num_bytes if isinstance(num_bytes, int) else None
 
     def outputs_exist(self, task: Task) -> bool:

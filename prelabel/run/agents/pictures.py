@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prelabel.config.sections import ReaderSection
 from prelabel.data.frames import VideoInfo
-from prelabel.errors import ClassifyError, SetupError, TaskError
+from prelabel.errors import ClassifyError, SetupError, TaskError, raised_as
 from prelabel.media.open import FramePolicy, OpenFrames, open_frames
 from prelabel.plugins.protocols import Classifier, TaskFacts
 from prelabel.run.work import FetchedTask
@@ -255,12 +255,8 @@ class FullBatches:
 
     def _classify(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """Returns the checked probabilities, float32 (N, C)."""
-        try:
+        with raised_as(ClassifyError, "the classifier", SetupError, Stopped, TaskError):
             rows = np.asarray(self._classifier.classify([picture.image for picture in pictures]), np.float32)
-        except (SetupError, Stopped, TaskError):
-            raise
-        except Exception as error:
-            raise ClassifyError(f"the classifier raised {type(error).__name__}: {error}") from error
         expected = (len(pictures), self._num_classes)
         if rows.shape != expected:
             raise ClassifyError(f"the classifier returned shape {rows.shape}, expected {expected}")
