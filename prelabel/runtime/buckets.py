@@ -239,6 +239,22 @@ def find_object(address: Address, failure: type[PrelabelError] | None = None) ->
     return _file_of(address, info) if info.type == FileType.File else None
 
 
+def read_object(address: Address) -> bytes | None:
+    """Returns the content of a small object; None if there is none.
+
+    Raises:
+        PrelabelError: as for `list_objects`.
+    """
+    with _explained(address, AccountError, OutageError):
+        storage, path = _opened(address)
+        try:
+            with storage.open_input_stream(path, compression=None) as stream:
+                content: bytes = stream.read()
+                return content
+        except FileNotFoundError:
+            return None
+
+
 def list_objects(address: Address, *, recursive: bool) -> Iterator[BucketFile]:
     """Yields the objects below an address, in the order of their keys. Memory grows by half a kilobyte an object.
 

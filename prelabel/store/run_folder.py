@@ -8,7 +8,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from prelabel.errors import AccountError, FetchError, MachineError, SaveError
 from prelabel.plugins.protocols import TaskFacts
 from prelabel.runtime.buckets import Address, find_object, upload
 from prelabel.runtime.files import DRY_RUN, atomic_write, candidate_names, write_text_atomically
+from prelabel.store.bucket_lock import BucketLock
 from prelabel.store.ledger import LEDGER, Entry, Ledger
 from prelabel.store.report import TaskReport
 
@@ -50,13 +51,15 @@ class RunFolder:
         self._ledger: Ledger | None = None
         self._names: dict[tuple[str, str], str] = {}  # a run asks for the same name many times
         self._num_holders = 0
+        self._bucket_lock = None if bucket is None else BucketLock(bucket.below(LOCK.as_posix()), output / LOCK)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Locks the folder against other runs. The same object may lock it several times.
+        """Locks the folder, and its bucket, against other runs. The same object may lock it several times.
 
         Raises:
             MachineError: another run has locked it; the message names the process and the host.
+            AccountError: the bucket cannot be read or written.
         """
         if self._num_holders:
             self._num_holders += 1
@@ -65,13 +68,16 @@ class RunFolder:
             finally:
                 self._num_holders -= 1
             return
-        with self._open_lock() as file:
+        with ExitStack() as stack:
+            file = stack.enter_context(self._open_lock())
+            stack.callback(file.truncate, 0)
+            if self._bucket_lock is not None:
+                stack.enter_context(self._bucket_lock.held())
             self._num_holders = 1
             try:
                 yield
             finally:
                 self._num_holders = 0
-                file.truncate(0)
 
     @contextmanager
     def _open_lock(self) -> Iterator[IO[str]]:
@@ -88,16 +94,16 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                holder = file.read().strip() or "unknown process"
+                holder = file.readline().strip() or "unknown process"
                 raise MachineError(
                     f"{self.output}: another run writes here ({holder}): wait until it ends, "
                     "or give this run its own source.output"
                 ) from None
             except OSError as error:
                 raise MachineError(f"{path}: cannot be locked: {error.strerror}") from error
-            now = datetime.now(UTC).isoformat(timespec="seconds")
+            now, host = datetime.now(UTC).isoformat(timespec="seconds"), socket.gethostname()
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
+            file.write(f"process {os.getpid()} on {host}, since {now}\n{host}:{self.output.absolute()}\n")
             file.flush()
             yield file
 
@@ -148,6 +154,8 @@ class RunFolder:
         Raises:
             SaveError: a file was not uploaded.
         """
+        if self._bucket_lock is not None:
+            self._bucket_lock.check()
         for path in paths:
             if self.bucket is not None and path.is_relative_to(self.output):
                 pictures = path.with_name(f"{path.stem}_files").glob("*") if path.suffix == ".html" else ()

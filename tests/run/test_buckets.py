@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from pathlib import Path
 from socket import gethostname
 
@@ -13,7 +14,7 @@ import pytest
 from prelabel.assembly.assemble import assemble
 from prelabel.cli.commands import check_config_file, evaluate_labels, relabel_kept, run_config, show_status
 from prelabel.config.load import check_config, load_config
-from prelabel.errors import AccountError, ConfigError, FetchError
+from prelabel.errors import AccountError, ConfigError, FetchError, MachineError
 from prelabel.run.work import Work
 from tests.bucket_server import BucketServer, fail
 from tests.kept import write_grey_clip
@@ -56,7 +57,7 @@ def report() -> dict:
 def test_the_files_for_people_go_to_the_bucket(config: Path, s3: BucketServer) -> None:
     assert run_config(config) == 0
     tasks = ("a.detections.parquet", "a.labels.json", "day 2/b.detections.parquet", "day 2/b.labels.json")
-    assert written(s3) == sorted([".prelabel/run.txt", "coco.json", "report.json", *tasks])
+    assert written(s3) == sorted([".prelabel/run.lock", ".prelabel/run.txt", "coco.json", "report.json", *tasks])
     assert row_in(s3)["data_title"] == "a.mp4"
     assert s3.get("labels/report.json") == Path("out/s3/videos/labels/report.json").read_bytes()
     assert not list(Path("out").rglob("media.mp4"))
@@ -157,6 +158,17 @@ def test_missing_rights_are_said_before_the_first_task(config: Path, s3: BucketS
         run_config(config)
     assert check_config_file(config, ()) == 2
     assert "no right to this" in capfd.readouterr().out.replace("\n", " ")
+
+
+def test_a_bucket_that_another_run_writes_to_is_refused(
+    config: Path, s3: BucketServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = b"process 7 on gpu-3\ngpu-3:/out\n"
+    s3.put("labels/.prelabel/run.lock", lock)
+    monkeypatch.setattr(time, "sleep", lambda _: s3.put("labels/.prelabel/run.lock", lock + b"1\n"))
+    with pytest.raises(MachineError, match=r"another run writes to this bucket \(process 7 on gpu-3\)"):
+        run_config(config)
+    assert written(s3) == [".prelabel/run.lock", ".prelabel/run.txt"]
 
 
 @pytest.mark.parametrize(
