@@ -160,6 +160,7 @@ class WorkSignal:
     idle_exit_seconds: float | None = None
     _ready: threading.Event = field(default_factory=threading.Event, repr=False)
     _work: threading.Event = field(default_factory=threading.Event, repr=False)
+    _idle_since: float | None = None  # the end of the last pass that a notification led to
 
     @property
     def is_ready(self) -> bool:
@@ -177,14 +178,17 @@ class WorkSignal:
     def wait(self) -> bool:
         """Waits until a pass is due and returns True; returns False after a stop request or a long idle time."""
         began = time.monotonic()
+        if self._idle_since is None:
+            self._idle_since = began
         while not self.stop.is_set:
             if self._work.wait(LOOK_EVERY_SECONDS):
                 self._work.clear()
+                self._idle_since = None
                 return not self.stop.is_set
-            waited = time.monotonic() - began
-            if self.idle_exit_seconds is not None and waited >= self.idle_exit_seconds:
+            now = time.monotonic()
+            if self.idle_exit_seconds is not None and now - self._idle_since >= self.idle_exit_seconds:
                 return False
-            if waited >= self.poll_seconds:
+            if now - began >= self.poll_seconds:
                 return True
         return False
 

@@ -103,13 +103,15 @@ def test_only_signed_notifications_of_the_configs_stage_lead_to_a_pass(platform:
         platform.add_clips(1)
         assert served.post(body, {}) == 401
         assert served.post(body, signed(body, secret="another")) == 401
+        assert served.post(body, signed(body, at=time.time() - 400)) == 401
         assert served.post(foreign, signed(foreign)) == 404
         assert served.post(b"", signed(b"")) == 400
         assert served.post(b"x" * 100_000, signed(b"x" * 100_000)) == 413
         assert served.post(body, {"X-Encord-Editor-Agent": "1"}) == 200
         assert requests.get(served.url, timeout=20).status_code == 405
         assert served.num_moved() == 1
-        assert served.notify() == 200
+        headers = signed(body)
+        assert [served.post(body, headers) for _ in range(2)] == [200, 409]
         wait_until(lambda: served.num_moved() == 2, "the new task was not labelled")
 
 
@@ -119,6 +121,17 @@ def test_a_lost_notification_is_made_up_for_by_the_poll(platform: Platform, tmp_
         wait_until(lambda: served.num_moved() == 1, "the waiting task was not labelled")
         platform.add_clips(1)
         wait_until(lambda: served.num_moved() == 2, "the poll did not see the new task")
+
+
+@pytest.mark.slow
+def test_workers_label_what_waits_and_what_comes(platform: Platform, tmp_path: Path):
+    with serving(platform, tmp_path, "--set", "workers={num: 1, gpus: 0, cpus: 1}") as served:
+        wait_until(lambda: served.num_moved() == 1, "the waiting task was not labelled")
+        platform.add_clips(1)
+        assert served.notify() == 200
+        wait_until(lambda: served.num_moved() == 2, "the new task was not labelled")
+        served.command.process.terminate()
+        assert served.command.end() == 0
 
 
 @pytest.mark.slow
@@ -157,6 +170,13 @@ def test_work_that_comes_during_a_pass_is_one_more_pass():
     waiting.notify()
     assert waiting.wait()
     assert not waiting.wait()
+
+
+def test_polls_do_not_keep_an_idle_process_alive():
+    waiting = WorkSignal(StopSignal(), poll_seconds=0.1, idle_exit_seconds=0.5)
+    assert waiting.wait()
+    while waiting.wait():
+        pass
 
 
 def test_a_stop_ends_the_wait():
