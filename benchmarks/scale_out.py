@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import statistics
 import subprocess
@@ -44,7 +43,7 @@ from prelabel.run.actor import ModelDescription, Status
 from prelabel.run.agents.box_labels import Detected, LabelledByWorker, label_in_worker
 from prelabel.run.checks import prepare
 from prelabel.run.placement import WorkersDetector
-from prelabel.run.ray_cluster import import_ray
+from prelabel.run.ray_cluster import connect, import_ray
 from prelabel.run.runner import run_tasks
 from prelabel.run.work import InferredTask, Work
 from prelabel.run.worker_handle import WorkerHandle
@@ -181,8 +180,7 @@ class CannedWorkers(RayWorkers):
 
     def _start(self) -> ModelDescription:
         ray = import_ray()
-        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        self._has_connected = True
+        self._has_connected = connect(ray, self._section)
         self.actor = ray.remote(Canned).options(num_cpus=0, max_concurrency=self.num)
         self.actor = self.actor.remote(self._config, self.boxes_per_frame)
         self._handles = [WorkerHandle(f"worker {number}", self.actor) for number in range(self.num)]

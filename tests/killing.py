@@ -2,7 +2,8 @@
 
 A point is a request to the platform, which then kills the client before it carries the request out, when half of the
 answer is sent, or before any of the answer is; or a step within the process: a batch, a file's rename, an entry of the
-ledger, a file's name. `python -m tests.killing --kills 500 --seed 1` kills at random points for as long as asked.
+ledger, a file's name. `python -m tests.killing --kills 500 --seed 1` kills at random points for as long as asked,
+`--workers 2` on Ray.
 """
 
 from __future__ import annotations
@@ -294,6 +295,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--tasks", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="on Ray; every second run has none")
     options = parser.parse_args()
     draw = random.Random(options.seed)
     killed: Counter[str] = Counter()
@@ -304,6 +306,7 @@ def main() -> None:
             scene = Scene(server, Path(folder), options.tasks)
             while scene.project.tasks_at(AGENT) and killed.total() < options.kills:
                 point = replace(draw.choice(every_kind()), nth=draw.randint(1, 6))
+                scene.workers = options.workers - scene.workers
                 if scene.run(point, limit=3) == -signal.SIGKILL:
                     killed[f"{point.moment} {point.name}"] += 1
                 scene.check()

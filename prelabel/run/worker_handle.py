@@ -13,6 +13,8 @@ TASKS_PER_WORKER = 2
 MAX_DEATHS = 3
 """A task is not tried again if this many workers have ended while they had it."""
 POLL_SECONDS = 0.5
+MAX_POLLS_PER_SECOND = 16
+"""Workers that are asked for their status in a second, all together."""
 LOST_SECONDS = 600.0
 """If no worker has answered for this long, the run ends."""
 

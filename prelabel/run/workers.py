@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,14 @@ from prelabel.run.actor import FramesInferred, Job, ModelDescription, Status, Ta
 from prelabel.run.agents.box_labels import Detected
 from prelabel.run.ray_cluster import connect, divide, first_line, import_ray, part_of
 from prelabel.run.work import CachedTask, Failure, InferredTask, TaskResult, Work
-from prelabel.run.worker_handle import LOST_SECONDS, MAX_DEATHS, POLL_SECONDS, TASKS_PER_WORKER, WorkerHandle
+from prelabel.run.worker_handle import (
+    LOST_SECONDS,
+    MAX_DEATHS,
+    MAX_POLLS_PER_SECOND,
+    POLL_SECONDS,
+    TASKS_PER_WORKER,
+    WorkerHandle,
+)
 from prelabel.run.worker_start import describe_model, plugin_files, start_actors
 from prelabel.runtime.interrupts import Stopped, StopSignal
 from prelabel.runtime.prefetch import map_ahead
@@ -259,9 +266,8 @@ class RayWorkers:
         import ray
 
         while True:
-            ready, _ = ray.wait([answer], timeout=POLL_SECONDS)
-            if ready:
-                return ray.get(answer)
+            with suppress(ray.exceptions.GetTimeoutError):
+                return ray.get(answer, timeout=POLL_SECONDS)
             if stop.is_now or self._aborted.is_set():
                 raise Stopped
 
@@ -329,7 +335,8 @@ class RayWorkers:
         import ray
 
         asked: dict[WorkerHandle, tuple[Any, float]] = {}
-        while not ended.wait(POLL_SECONDS):
+        # Each question costs the run a millisecond, and the answer to each task says the same.
+        while not ended.wait(max(POLL_SECONDS, len(self._handles) / MAX_POLLS_PER_SECOND)):
             for handle in self._handles:
                 answer, since = asked[handle] if handle in asked else (handle.actor.status.remote(), time.monotonic())
                 asked[handle] = answer, since

@@ -11,10 +11,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,20 @@ class Broken:
     def detect(self, batch):
         return []
 '''
+
+
+TOO_SLOW = "The current node timed out during startup"
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """Starts something of Ray, which gives itself 30 seconds: a busy machine needs several tries."""
+    for _ in range(4):
+        try:
+            return start()
+        except Exception as error:
+            if TOO_SLOW not in str(error):
+                raise
+    return start()
 
 
 @pytest.fixture(scope="module")
@@ -493,9 +508,9 @@ def test_the_tasks_of_a_removed_machine_are_done_again(folder, monkeypatch):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args={"num_cpus": 0}))
     try:
-        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        nodes = [patiently(lambda: cluster.add_node(num_cpus=1)) for _ in range(2)]
         detector = {"use": "mine.py:Thing", "folder": str(folder), "batch_size": 4, "seconds": 0.4}
         workers = {"num": 2, "gpus": 0, "cpus": 1, "address": cluster.address}
         process = prelabel_run(config_in(folder, detector=detector, workers=workers), folder)
@@ -511,11 +526,14 @@ def test_the_tasks_of_a_removed_machine_are_done_again(folder, monkeypatch):
     assert len(rows_of(folder)) == 6
 
 
-def test_a_stage_whose_run_is_killed_is_labelled_once(encord_server: EncordServer, tmp_path: Path):
+@pytest.mark.parametrize(("killed_at", "workers_afterwards"), [("save_label_rows", 0), ("act_on_tasks", 1)])
+def test_a_stage_whose_run_is_killed_is_labelled_once(
+    encord_server: EncordServer, tmp_path: Path, killed_at: str, workers_afterwards: int
+):
     scene = Scene(encord_server, tmp_path, num_tasks=5, workers=1)
-    assert scene.run(KillPoint("save_label_rows", "after")) == -signal.SIGKILL
+    assert scene.run(KillPoint(killed_at, "after")) == -signal.SIGKILL
     scene.check()
-    scene.workers = 0
+    scene.workers = workers_afterwards
     assert scene.run() == 0
     scene.check_done()
 
@@ -640,9 +658,7 @@ def test_any_number_of_workers_on_one_machine_is_refused(folder):
     assert "workers: 9999 workers with 1 CPU each do not fit: the cluster has" in said
 
 
-@pytest.mark.parametrize(
-    ("failures", "ends"), [(["The current node timed out during startup."] * 3, True), (["no"], False)]
-)
+@pytest.mark.parametrize(("failures", "ends"), [([TOO_SLOW] * 3, True), (["no"], False)])
 def test_a_busy_machine_gets_several_tries_to_start_ray(failures, ends):
     left = list(failures)
 
