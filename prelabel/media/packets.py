@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -141,11 +142,28 @@ def _is_cover_art(stream: VideoStream) -> bool:
 def _why_unreadable(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(4096)
+    if head[4:8] in (b"styp", b"sidx", b"moof"):
+        return "a segment of an MP4 without its head: join them first (cat init.mp4 segment.m4s > whole.mp4)"
     if head[4:8] == b"ftyp":
+        if b"moov" in _boxes(path):
+            return "FFmpeg cannot read the index (moov) of this MP4: it is damaged or encrypted"
         return "no index (moov) in this MP4: it was cut off or is still being written: fetch or export it again"
     if head[:1].isascii() and b"\0" not in head:
         return "the file is text, expected a video"
     return "not a video that FFmpeg can open"
+
+
+def _boxes(path: Path) -> set[bytes]:
+    """Returns the names of the outermost boxes of an MP4 (ISO/IEC 14496-12, 4.2)."""
+    names: set[bytes] = set()
+    with path.open("rb") as file:
+        while len(head := file.read(16)) >= 8:
+            size = int.from_bytes(head[8:] if head[:4] == b"\0\0\0\1" else head[:4])
+            names.add(head[4:8])
+            if size < 8:
+                break
+            file.seek(size - len(head), os.SEEK_CUR)
+    return names
 
 
 def declared_bytes(path: Path) -> int | None:

@@ -111,3 +111,20 @@ def _write_with_sound(path: Path) -> None:
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         container.mux(sound.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda data: data[data.index(b"moof") - 4 :], "a segment of an MP4 without its head: join them first"),
+        (lambda data: data.replace(b"tfhd", b"free"), r"cannot read the index \(moov\) of this MP4: it is damaged or"),
+        (lambda data: data[: data.index(b"moov") - 4], r"no index \(moov\) in this MP4: it was cut off"),
+    ],
+)
+def test_an_mp4_that_does_not_open_says_what_is_missing(
+    edit: Callable[[bytes], bytes], reason: str, clip: BuildClip, tmp_path: Path
+):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(edit(clip("h264 fragmented").path.read_bytes()))
+    with pytest.raises(ReadError, match=reason):
+        index_video(path)
