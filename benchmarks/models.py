@@ -126,8 +126,9 @@ def _make(name: str, folder: Path, weights: list[Path]) -> Model:
 
 def _favour_background(network: Any) -> None:
     """Makes a random SSD as sure of the background as a trained one; otherwise NMS over all classes takes most time."""
-    for layer in getattr(network.head.classification_head, "module_list", ()):
-        torch.nn.init.constant_(layer[-1].bias.data[:: network.head.classification_head.num_columns], 10.0)
+    head: Any = getattr(getattr(network, "head", None), "classification_head", None)  # Faster R-CNN has no `head`
+    for layer in getattr(head, "module_list", ()):
+        torch.nn.init.constant_(layer[-1].bias.data[:: head.num_columns], 10.0)
 
 
 def _build(model: Model) -> Detector:

@@ -138,7 +138,8 @@ class OnnxSession:
         binding = self._session.io_binding()
         tensors = [tensor.contiguous() for tensor in inputs]  # held until the run ends, since only addresses are bound
         for name, tensor in zip(self._inputs, tensors, strict=True):
-            binding.bind_input(name, *place, _numpy_type(tensor.dtype), tuple(tensor.shape), tensor.data_ptr())
+            dtype = np.dtype(str(tensor.dtype).removeprefix("torch.")).type
+            binding.bind_input(name, *place, dtype, tuple(tensor.shape), tensor.data_ptr())
         for name in self._outputs:
             binding.bind_output(name, *place)
         self._session.run_with_iobinding(binding)
@@ -166,11 +167,6 @@ def _onnx_session(path: Path, providers: Sequence[object]) -> Any:
     # Its waiting threads would spin, and take CPU time from the decoder.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=providers)
-
-
-def _numpy_type(dtype: torch.dtype) -> type[np.generic]:
-    name = str(dtype).removeprefix("torch.")
-    return np.dtype(name).type
 
 
 def _onnx_providers(device: torch.device) -> list[str | tuple[str, dict[str, str]]]:

@@ -76,8 +76,16 @@ class TransformersDetector(NetworkDetector):
         library = import_transformers("detector")
         self._takes_words = model_type_of(weights) in WORD_MODEL_TYPES
         self._processor = _load_processor(library, weights, takes_words=self._takes_words)
-        self._network, self._config = _load_network(library, weights, takes_words=self._takes_words)
-        self._check_options(weights)
+        zero_shot, closed_set = library.AutoModelForZeroShotObjectDetection, library.AutoModelForObjectDetection
+        self._network: Any = load_network(zero_shot if self._takes_words else closed_set, weights, "a detector")
+        self._config = self._network.config
+        if not self._takes_words and self._config.num_labels < 1:
+            raise ConfigError(f"{weights.path}: config.json names no classes")
+        if not self._takes_words and self._options.words is not None:
+            raise ConfigError(
+                f"detector.words: {weights.name} has fixed classes: choose some by detector.only, or take weights "
+                f"that find words, such as {EXAMPLE}"
+            )
         # Open-vocabulary models stay in float32: their published weights have not been tried in float16.
         fits_half = self._device.type != "cpu" and not self._takes_words
         half = fits_half if self._options.half == "auto" else self._options.half
@@ -90,16 +98,10 @@ class TransformersDetector(NetworkDetector):
         if self._takes_words:
             words = tuple(self._options.words or ())
             return ModelFacts(words, licence=licence, engine=engine, word_passes=self._plan_passes(words))
-        names = _class_names(self._config)
+        known = self._config.id2label
+        names = tuple(str(known.get(class_id) or f"class {class_id}") for class_id in range(self._config.num_labels))
         self._class_ids = class_ids_of(self._options.only, names)
         return ModelFacts(names, licence=licence, engine=engine)
-
-    def _check_options(self, weights: Weights) -> None:
-        if self._options.words is not None and not self._takes_words:
-            raise ConfigError(
-                f"detector.words: {weights.name} has fixed classes: choose some by detector.only, or take weights "
-                f"that find words, such as {EXAMPLE}"
-            )
 
     def _plan_passes(self, words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """Sets the words to find, and returns those of each pass of the network."""
@@ -200,16 +202,3 @@ def _load_processor(library: ModuleType, weights: Weights, *, takes_words: bool)
     if not hasattr(processor, post_process):
         raise WeightsError(f"{weights.path}: {type(processor).__name__} is no processor of a detector")
     return processor
-
-
-def _load_network(library: ModuleType, weights: Weights, *, takes_words: bool) -> tuple[torch.nn.Module, Any]:
-    """Returns the network and its config."""
-    loader = library.AutoModelForZeroShotObjectDetection if takes_words else library.AutoModelForObjectDetection
-    network: Any = load_network(loader, weights, "a detector")
-    if not takes_words and network.config.num_labels < 1:
-        raise ConfigError(f"{weights.path}: config.json names no classes")
-    return network, network.config
-
-
-def _class_names(config: Any) -> tuple[str, ...]:
-    return tuple(str(config.id2label.get(class_id) or f"class {class_id}") for class_id in range(config.num_labels))

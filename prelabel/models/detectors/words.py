@@ -46,25 +46,12 @@ class TextPass:
         return {name: value.repeat(num_frames, *[1] * (value.dim() - 1)) for name, value in self.inputs.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class TextLimits:
-    """The number of tokens that a model reads, without the special ones.
-
-    Attributes:
-        per_word: the most tokens of one word.
-        per_pass: the most tokens of a pass, in which each word takes one more for its separator; None: no limit.
-    """
-
-    per_word: int
-    per_pass: int | None
-
-
 def split_words(num_tokens: Sequence[int], per_pass: int | None) -> list[int]:
     """Returns the number of words in each pass. Each pass takes as many of the next words as fit.
 
     Args:
         num_tokens: tokens of each word, without its separator.
-        per_pass: as in `TextLimits`.
+        per_pass: the most tokens of a pass, in which each word takes one more for its separator; None: no limit.
 
     >>> split_words([2, 3, 1, 1], per_pass=7), split_words([2, 3], per_pass=None)
     ([2, 2], [2])
@@ -94,10 +81,10 @@ def text_passes(processor: Any, config: Any, words: Sequence[str], device: torch
         return ()
     texts = [plain_text(word) for word in words]
     refuse_repeated(words, texts)
-    limits = _limits(processor.tokenizer, config)
-    num_tokens = [_count_tokens(processor.tokenizer, word, limits) for word in words]
+    per_word, per_pass = _most_tokens(processor.tokenizer, config)
+    num_tokens = [_count_tokens(processor.tokenizer, word, per_word) for word in words]
     passes, first = [], 0
-    for num in split_words(num_tokens, limits.per_pass):
+    for num in split_words(num_tokens, per_pass):
         inputs = _encode(processor, texts[first : first + num], device)
         spans = _spans(processor.tokenizer, inputs["input_ids"]) if config.model_type in GROUNDING_TYPES else ()
         passes.append(TextPass(tuple(words[first : first + num]), first, inputs, spans))
@@ -161,27 +148,21 @@ def _read_tokens(
     return found
 
 
-def _limits(tokenizer: Any, config: Any) -> TextLimits:
+def _most_tokens(tokenizer: Any, config: Any) -> tuple[int, int | None]:
+    """Returns the most tokens of a word, and of a pass as in `split_words`, without the special ones."""
+    num_special = int(tokenizer.num_special_tokens_to_add())
     if config.model_type in GROUNDING_TYPES:
-        per_pass = config.max_text_len - _num_special(tokenizer)
-        return TextLimits(per_pass - 1, per_pass)
-    per_word = config.text_config.max_position_embeddings - _num_special(tokenizer)
+        per_pass = config.max_text_len - num_special
+        return per_pass - 1, per_pass
+    per_word = config.text_config.max_position_embeddings - num_special
     if config.model_type != "omdet-turbo":
-        return TextLimits(per_word, None)
+        return per_word, None
     # OmDet-Turbo also reads the task `Detect a, b.`, and its processor cuts what is too long without a warning.
-    per_pass = per_word - _num_tokens(tokenizer, "Detect .")
-    return TextLimits(per_pass - 1, per_pass)
+    per_pass = per_word - len(tokenizer("Detect .", add_special_tokens=False)["input_ids"])
+    return per_pass - 1, per_pass
 
 
-def _num_special(tokenizer: Any) -> int:
-    return int(tokenizer.num_special_tokens_to_add())
-
-
-def _num_tokens(tokenizer: Any, text: str) -> int:
-    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _count_tokens(tokenizer: Any, word: str, limits: TextLimits) -> int:
+def _count_tokens(tokenizer: Any, word: str, most: int) -> int:
     """Returns the number of tokens of a word.
 
     Raises:
@@ -190,8 +171,8 @@ def _count_tokens(tokenizer: Any, word: str, limits: TextLimits) -> int:
     ids = tokenizer(plain_text(word), add_special_tokens=False)["input_ids"]
     if all(token == tokenizer.unk_token_id for token in ids):
         raise ConfigError(f"words: the model cannot read {word!r}: name the thing in other words, mostly English ones")
-    if len(ids) > limits.per_word:
-        raise ConfigError(f"words: {word!r} has {len(ids)} tokens, the model reads {limits.per_word}: shorten it")
+    if len(ids) > most:
+        raise ConfigError(f"words: {word!r} has {len(ids)} tokens, the model reads {most}: shorten it")
     return len(ids)
 
 
