@@ -1,17 +1,21 @@
 """Each stage alone and the whole run beside it, by reader, sessions, resolution, batch, precision and number of videos.
 
+It says which way of each kind is best.
+
 Everything that is compared runs in turn, round after round; medians count, and ratios are taken within a round. The
 limit of a run is the slower of decoding alone and detecting alone. Runs on a GPU where there is one, else on the CPU.
 
-    python -m benchmarks.gpu --weights yolo11n --frames 1200 --videos 1 8 --sizes 1080 720 --picture gpu.png
+    python -m benchmarks.gpu --weights yolo11n --frames 1200 --videos 1 8 --sizes 1080 720 --picture gpu.svg
 
 No round is begun that would not end within `--seconds`; what is known after each is in the file that `--json` names.
 
 Ways:
-    decode READER, SESSIONS       a reader alone, frames left where it puts them
-    prepare, forward, suppress    of the detector, on frames that are on its device; by batch and precision
-    detect                        all three and the way back to the host, one batch begun ahead
-    run                           `prelabel run`: decode, detect, raw store, label row
+    decode READER, SESSIONS       a reader alone, frames left where it puts them; by batch if there are several sessions
+    prepare NV12 or RGB           the network's input, on the device, by the kernel or in torch; by batch and precision
+    forward, suppress             of the detector, on inputs that are on its device
+    detect                        RGB to boxes on the host, one batch begun ahead
+    run                           `prelabel run`: decode, detect, raw store, label row; with most videos also by reader,
+                                  with the kernel and in torch
     predict                       `ultralytics predict(stream=True)` on the file's first frames
     one by one                    the same, a decoded frame at a time
 """
@@ -19,6 +23,8 @@ Ways:
 from __future__ import annotations
 
 import argparse
+import html
+import itertools
 import json
 import os
 import platform
@@ -29,6 +35,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from unittest import mock
 
 from prelabel.runtime.process_settings import set_up_process
 
@@ -43,12 +50,14 @@ from benchmarks.moving_clip import write_moving_clip
 from prelabel.assembly.assemble import assemble
 from prelabel.config.load import check_config
 from prelabel.data.frames import FrameBatch, Media
+from prelabel.data.surfaces import Surfaces
 from prelabel.inference.batch_runner import BatchRunner
 from prelabel.media import decord, nvdec, torchcodec
 from prelabel.media.choose import select_reader
 from prelabel.media.cuda import count_engines
 from prelabel.media.index import index_video
 from prelabel.media.parallel import ParallelReader
+from prelabel.models.detectors import preprocess
 from prelabel.models.detectors.ultralytics import UltralyticsDetector
 from prelabel.models.weights import resolve_weights
 from prelabel.plugins.protocols import VideoReader
@@ -74,11 +83,13 @@ def main() -> None:
         "num_frames": args.frames,
         "rounds": {},
         "sizes": {},
+        "best": {},
     }
     for size in args.sizes:
         clip = write_moving_clip(folder / f"{size}p.mp4", size, args.frames)
         for num_rounds, rows in enumerate(_measure_size(args, clip, until)):
             result["sizes"][f"{size}p"], result["rounds"][f"{size}p"] = rows, num_rounds
+            result["best"][f"{size}p"] = _best_ways(rows)
             _save(result, args.json)
     result["memory_mb"] = _memory(args, clip)
     _save(result, args.json)
@@ -101,10 +112,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=600, help="time for all rounds")
     parser.add_argument("--json", type=Path, help="a file for what is known so far")
     parser.add_argument("--only", nargs="+", default=[""], help="ways whose names begin so")
-    parser.add_argument("--memory-frames", type=int, default=10_000, help="frames to watch the GPU's memory over")
+    parser.add_argument("--memory-videos", type=int, default=50, help="videos to watch the GPU's memory over")
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--peer-frames", type=int, default=300, help="frames that the other ways go over at most")
-    parser.add_argument("--picture", type=Path, help="a PNG or SVG of the table")
+    parser.add_argument("--picture", type=Path, help="an SVG of the table")
     return parser.parse_args()
 
 
@@ -122,6 +133,10 @@ def _measure_size(args: argparse.Namespace, clip: Path, until: float) -> Iterato
     for num_videos in args.videos:
         ways[f"run, {num_videos} video{'s' if num_videos > 1 else ''}"] = partial(
             _run, args, clip, num_videos, detectors[main_precision]
+        )
+    for reader, name in itertools.product(_readers(clip), _preparations()):
+        ways[f"run, {max(args.videos)} videos, {reader}, {name}"] = _prepared(
+            name, partial(_run, args, clip, max(args.videos), detectors[main_precision], reader)
         )
     if args.peers:
         ways |= _peer_ways(args, resolve_weights(args.weights).path, clip)
@@ -160,6 +175,44 @@ def _take_turns(ways: dict[str, Way], rounds: int, until: float) -> Iterator[dic
             return
 
 
+def _best_ways(rows: dict[str, dict[str, float]]) -> dict[str, str]:
+    """Returns the fastest way of each kind: decode, prepare NV12, prepare RGB, detect, and run by number of videos."""
+    best: dict[str, str] = {}
+    for name, row in rows.items():
+        words = name.replace(",", "").split()
+        kind = " ".join(words[: {"prepare": 2, "run": 3}.get(words[0], 1)])
+        if kind not in best or row["frames_per_second"] > rows[best[kind]]["frames_per_second"]:
+            best[kind] = name
+    return {kind: name for kind, name in best.items() if kind.startswith(("decode", "prepare", "detect", "run"))}
+
+
+def _readers(clip: Path) -> list[str]:
+    """Returns the readers that decode a clip on the GPU here; on a CPU, none."""
+    index = index_video(clip)
+    refusals = {
+        "decord": decord.probe(0) or decord.refuse(index, on_gpu=True),
+        "nvdec": nvdec.probe() or nvdec.refuse(index),
+        "torchcodec": torchcodec.probe("cuda") or torchcodec.refuse(index, on_gpu=True),
+    }
+    return [name for name, refusal in refusals.items() if refusal is None] if ON_GPU else []
+
+
+def _preparations() -> list[str]:
+    """Returns the ways to make the network's input that this machine has."""
+    has_kernel = ON_GPU and preprocess.is_kernel_right(torch.device(DEVICE))
+    return ["kernel", "torch"] if has_kernel else ["torch"]
+
+
+def _prepared(preparation: str, way: Way) -> Way:
+    """Returns a way that makes the network's input by the kernel or in torch."""
+
+    def prepared() -> int:
+        with mock.patch.object(preprocess, "is_kernel_right", return_value=preparation == "kernel"):
+            return way()
+
+    return prepared
+
+
 def _best(rates: dict[str, list[float]], kind: str, turn: int) -> float:
     return max((values[turn] for name, values in rates.items() if name.startswith(kind)), default=np.inf)
 
@@ -195,17 +248,18 @@ def _decode_ways(args: argparse.Namespace, clip: Path) -> dict[str, Way]:
     media = Media("video", (clip,))
     index = index_video(clip)
     makers: dict[str, Callable[[], VideoReader]] = {"pyav, cpu": partial(PyAVReader, media)}
-    if decord.probe(0) is None and decord.refuse(index, on_gpu=True) is None:
-        makers["decord, cuda"] = partial(DecordReader, media, device="cuda")
-    if nvdec.probe() is None and nvdec.refuse(index) is None:
-        makers["nvdec, cuda"] = partial(nvdec.NvdecReader, media)
-    device = "cuda" if ON_GPU else "cpu"
-    if torchcodec.probe(device) is None and torchcodec.refuse(index, on_gpu=ON_GPU) is None:
-        makers[f"torchcodec, {device}"] = partial(TorchCodecReader, media, device=device)
+    on_gpu: dict[str, Callable[[], VideoReader]] = {
+        "decord": partial(DecordReader, media, device="cuda"),
+        "nvdec": partial(nvdec.NvdecReader, media),
+        "torchcodec": partial(TorchCodecReader, media, device="cuda"),
+    }
+    makers |= {f"{name}, cuda": on_gpu[name] for name in _readers(clip)}
+    if not ON_GPU and torchcodec.probe("cpu") is None and torchcodec.refuse(index, on_gpu=False) is None:
+        makers["torchcodec, cpu"] = partial(TorchCodecReader, media, device="cpu")
 
-    def way(make: Callable[[], VideoReader], sessions: int, gpu: str | None) -> int:
+    def way(make: Callable[[], VideoReader], sessions: int, gpu: str | None, batch_size: int) -> int:
         with make() if sessions == 1 else ParallelReader(media, make, sessions, 8e9, gpu) as reader:
-            return sum(len(batch) for batch in reader.batches(np.arange(args.frames), min(args.batches)))
+            return sum(len(batch) for batch in reader.batches(np.arange(args.frames), batch_size))
 
     print(f"auto: {select_reader(index, 'auto')}")
     ways: dict[str, Way] = {}
@@ -213,7 +267,8 @@ def _decode_ways(args: argparse.Namespace, clip: Path) -> dict[str, Way]:
         gpu = DEVICE if "cuda" in name else None
         for sessions in args.sessions if gpu is not None or not ON_GPU else [1]:
             label = f"decode {name}, {sessions} session{'s' if sessions > 1 else ''}"
-            ways[label] = partial(way, make, sessions, gpu)
+            for size in args.batches if sessions > 1 else args.batches[:1]:
+                ways[f"{label}, batch {size}"] = partial(way, make, sessions, gpu, size)
     return ways
 
 
@@ -233,15 +288,36 @@ def _stage_ways(detector: UltralyticsDetector, batches: list[FrameBatch], name: 
     def detect() -> int:
         return sum(len(found) for found in BatchRunner(detector).run(iter(batches), "benchmark"))
 
-    return {
-        f"prepare, {name}": partial(each, lambda batch: path._prepare(batch.data)),
+    surfaces = [_as_surfaces(batch) for batch in batches]
+
+    @torch.inference_mode()
+    def prepare(sources: list[torch.Tensor | Surfaces]) -> int:
+        for source in sources:
+            path._prepare(source)
+        return num_frames
+
+    prepare_ways = {
+        f"prepare {source}, {preparation}, {name}": _prepared(preparation, partial(prepare, sources))
+        for source, sources in {"NV12": surfaces, "RGB": [batch.data for batch in batches]}.items()
+        for preparation in _preparations()
+    }
+    return prepare_ways | {
         f"forward, {name}": partial(each, lambda batch: detector._loaded.forward(inputs[0][: len(batch)])),
         f"suppress, {name}": partial(each, lambda batch: path._keep(prediction[: len(batch)])),
         f"detect, {name}": detect,
     }
 
 
-def _run(args: argparse.Namespace, clip: Path, num_videos: int, detector: UltralyticsDetector) -> int:
+def _as_surfaces(batch: FrameBatch) -> Surfaces:
+    """Returns NV12 surfaces of a batch's size; their content is noise."""
+    num, height, width, _ = batch.shape
+    planes = torch.randint(0, 256, (num, height * 3 // 2, width), dtype=torch.uint8, device=DEVICE)
+    return Surfaces(planes, "bt709", is_full_range=False)
+
+
+def _run(
+    args: argparse.Namespace, clip: Path, num_videos: int, detector: UltralyticsDetector, reader: str = "auto"
+) -> int:
     """Runs the whole job with weights that are loaded already, as every task after a run's first has them."""
     with tempfile.TemporaryDirectory() as folder:
         videos = Path(folder) / "videos"
@@ -251,6 +327,7 @@ def _run(args: argparse.Namespace, clip: Path, num_videos: int, detector: Ultral
         values = {
             "source": {"use": "folder", "path": str(videos), "output": f"{folder}/out"},
             "detector": {"use": "ultralytics", "weights": args.weights, "device": DEVICE},
+            "reader": {"use": reader},
         }
         assembly = assemble(check_config(values, "benchmark"), Path())
         assembly.detection.provider.__dict__["detector"] = detector
@@ -283,22 +360,16 @@ def _peer_ways(args: argparse.Namespace, weights: Path, clip: Path) -> dict[str,
 
 
 def _memory(args: argparse.Namespace, clip: Path) -> dict[str, float]:
-    """Returns what the GPU's memory held after a tenth of many frames and after all of them, and at most."""
+    """Returns what all of the GPU's memory held after a tenth of many videos and after all of them."""
     if not ON_GPU:
         return {}
-    detector = _detector(args, half=True)
-    batches = list(_frames_on_device(clip, args.batches[0], args.frames))
-    runner, seen, early = BatchRunner(detector), 0, 0.0
-    torch.cuda.reset_peak_memory_stats()
-    while seen < args.memory_frames:
-        seen += sum(len(found) for found in runner.run(iter(batches), "memory"))
-        early = early or (torch.cuda.memory_reserved() / 1e6 if seen >= args.memory_frames / 10 else 0.0)
-    _wait()
-    return {
-        "after_a_tenth": round(early, 1),
-        "at_the_end": round(torch.cuda.memory_reserved() / 1e6, 1),
-        "at_most": round(torch.cuda.max_memory_reserved() / 1e6, 1),
-    }
+    detector, reader = _detector(args, half=True), (_readers(clip) or ["auto"])[0]
+    memory: dict[str, float] = {}
+    for num_videos in (args.memory_videos // 10, args.memory_videos):
+        _run(args, clip, num_videos, detector, reader)
+        free, total = torch.cuda.mem_get_info()
+        memory[f"after_{num_videos}_videos"] = round((total - free) / 1e6, 1)
+    return memory
 
 
 def _save(result: dict, path: Path | None) -> None:
@@ -314,22 +385,31 @@ def _print(result: dict) -> None:
         for name, values in ways.items():
             table.add_row(name, f"{values['frames_per_second']:,.1f}", f"{values['ratio_to_limit']:.3f}")
         Console(highlight=False, width=120).print(table)
+        for kind, name in result["best"][size].items():
+            print(f"best to {kind}: {name}")
 
 
 def _draw(result: dict, path: Path) -> None:
-    import matplotlib as mpl
+    """Writes the table as bars, with the best of each kind in colour. Machines with torch alone have no matplotlib."""
+    bars: list[str] = []
+    for size, ways in result["sizes"].items():
+        best = set(result["best"][size].values())
+        fastest = max(row["frames_per_second"] for row in ways.values())
+        bars.append(_text(0, len(bars), f"{size}, {result['machine']}, frames a second"))
+        for name, row in ways.items():
+            rate, y = row["frames_per_second"], len(bars) * 20
+            colour = "#0a7" if name in best else "#bbb"
+            bar = f'<rect x="380" y="{y + 4}" width="{rate / fastest * 420:.1f}" height="13" fill="{colour}"/>'
+            bars.append(_text(10, len(bars), name) + bar + _text(385, len(bars), f"{rate:,.0f}"))
+    size_in_pixels = f'width="860" height="{len(bars) * 20 + 10}"'
+    style = 'font-family="sans-serif" font-size="12"'
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size_in_pixels} {style}>{"".join(bars)}</svg>', encoding="utf-8"
+    )
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
 
-    num_rows = sum(len(ways) for ways in result["sizes"].values())
-    figure, axes = plt.subplots(len(result["sizes"]), figsize=(9, 1 + 0.25 * num_rows), squeeze=False)
-    for axis, (size, ways) in zip(axes[:, 0], result["sizes"].items(), strict=True):
-        names = list(reversed(ways))
-        axis.barh(names, [ways[name]["frames_per_second"] for name in names])
-        axis.set(title=f"{size}, {result['machine']}", xlabel="frames a second", xscale="log")
-    figure.tight_layout()
-    figure.savefig(path)
+def _text(x: int, line: int, text: str) -> str:
+    return f'<text x="{x}" y="{line * 20 + 15}">{html.escape(text)}</text>'
 
 
 if __name__ == "__main__":
