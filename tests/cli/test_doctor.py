@@ -22,6 +22,8 @@ from prelabel.errors import ReadError
 from prelabel.media import torchcodec
 from prelabel.testing.encord_server.signing import KeyPair
 
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module")
 def findings() -> Iterator[dict[str, Finding]]:
@@ -29,7 +31,7 @@ def findings() -> Iterator[dict[str, Finding]]:
         for name in ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE", "ENCORD_DOMAIN", "ENCORD_PROJECT_HASH"):
             patch.delenv(name, raising=False)
         patch.setenv("OMP_NUM_THREADS", "1")
-        yield {finding.name: finding for finding in examine()}
+        yield {finding.name: finding for finding in examine(patience_seconds=600)}  # a busy machine takes minutes
 
 
 @pytest.mark.slow
