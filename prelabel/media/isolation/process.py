@@ -26,7 +26,7 @@ MAX_SILENCES = 20
 CAN_ISOLATE = hasattr(os, "memfd_create")
 """Whether the system supports isolation (only Linux does)."""
 BESIDE_CPU_MODEL = 10
-"""Niceness next to a model on the CPU. Its threads wait for each other, so delaying one would delay all."""
+"""Added niceness next to a model on the CPU. Its threads wait for each other, so delaying one would delay all."""
 _LOOK_SECONDS = 0.25
 _MAX_IDLE = 2
 
@@ -174,7 +174,8 @@ def niceness() -> int:
     Models load before media open, so initialised CUDA means a model on a GPU.
     """
     torch = sys.modules.get("torch")
-    return 0 if torch is not None and torch.cuda.is_initialized() else BESIDE_CPU_MODEL
+    is_on_gpu = torch is not None and torch.cuda.is_initialized()
+    return os.getpriority(os.PRIO_PROCESS, 0) + (0 if is_on_gpu else BESIDE_CPU_MODEL)
 
 
 def resident_bytes(pid: int) -> int:
