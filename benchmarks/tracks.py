@@ -105,11 +105,11 @@ def main() -> None:
         folder = Path(name)
         if args.clips is None:
             videos = [_generated(seed, args.frames, folder) for seed in range(1, args.scenes + 1)]
-            ways = _ways(TrackerSection())
+            ways = _ways(TrackerSection(), Keyframes())
         else:
             videos = list(_real(args.clips, args.weights, args.imgsz, folder))
             config = yaml.safe_load(Path("configs/tracks.yaml").read_text())
-            ways = _ways(TrackerSection(**config["tracker"]))
+            ways = _ways(TrackerSection(**config["tracker"]), Keyframes(**config["labels"]["keyframes"]))
         tables = {
             clip: _compare([video for video in videos if video.clip == clip], ways, folder / "score")
             for clip in dict.fromkeys(video.clip for video in videos)
@@ -146,13 +146,15 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _ways(section: TrackerSection) -> dict[str, Way]:
-    """Returns the ways to compare, with the limits and options of a config's section."""
+def _ways(section: TrackerSection, keyframes: Keyframes) -> dict[str, Way]:
+    """Returns the ways to compare, with the options of a config's sections."""
     ways: dict[str, Way] = {f"library: {name}": partial(_by_library, tracker=LIBRARY[name]) for name in LIBRARY}
     for name, tracker in OURS.items():
-        linking = Linking(partial(tracker, **section.options), section.max_gap_seconds, section.limits)
+        linking = Linking(
+            partial(tracker, **section.options), section.max_gap_seconds, section.limits, section.smooth_seconds
+        )
         ways[f"prelabel: {name}"] = partial(_by_prelabel, linking=linking)
-    few = replace(linking, keyframes=Keyframes())
+    few = replace(linking, keyframes=keyframes)
     ways[f"prelabel: {name}, keyframes"] = partial(_by_prelabel, linking=few)
     ways[f"prelabel: {name}, keyframes, stride 5"] = partial(_by_prelabel, linking=few, stride=5)
     ways["by the truth"] = partial(_by_truth, max_gap_seconds=section.max_gap_seconds)

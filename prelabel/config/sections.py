@@ -195,8 +195,10 @@ class TrackerSection(PluginSection):
     merge_iou: Annotated[float | None, Field(gt=0, le=1), Affects.LABELS] = Field(
         0.5, description="merge a track that mostly overlaps a more confident one by this; null: off"
     )
-    smooth_seconds: Annotated[float, Affects.LABELS] = Field(
-        0.0, ge=0, description="smooth boxes over about this long before and after each; 0: off"
+    smooth_seconds: Annotated[Annotated[float, Field(ge=0)] | Literal["auto"], Affects.LABELS] = Field(
+        "auto",
+        description="smooth boxes over about this long before and after each; auto: as much as the detected boxes "
+        "allow; 0: off",
     )
 
     @property

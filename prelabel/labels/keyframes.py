@@ -51,8 +51,30 @@ NUM_SIGMAS = 3
 """Width of the smoothing window in standard deviations; boxes farther away would weigh about a hundredth or less."""
 
 
-def smooth_boxes(tracked: VideoDetections, info: VideoInfo, smooth_seconds: float) -> NDArray[np.float32]:
-    """Returns the corners, (N, 4), smoothed over each stretch of a track without a gap.
+AUTO_SIGMAS = (0.03, 0.045, 0.06, 0.08, 0.1, 0.13, 0.17, 0.22, 0.3)
+"""Standard deviations that `auto` tries, in seconds."""
+AUTO_MEAN_IOU = 0.97
+"""Least mean overlap of a stretch's smoothed boxes with its detected boxes with `auto`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothing:
+    """How boxes are smoothed along their tracks.
+
+    Attributes:
+        seconds: standard deviation in time; with 0, boxes stay as they are. `auto` smooths each stretch as much as a
+            mean overlap of `AUTO_MEAN_IOU` with the detected boxes allows.
+        min_iou: with `auto`, a smoothed box overlaps its detected box by this or more.
+        max_gap_seconds: a stretch continues over gaps of this length.
+    """
+
+    seconds: float | Literal["auto"] = 0.0
+    min_iou: float = 0.9
+    max_gap_seconds: float = 0.0
+
+
+def smooth_boxes(tracked: VideoDetections, info: VideoInfo, smoothing: Smoothing) -> NDArray[np.float32]:
+    """Returns the corners, (N, 4), smoothed over each stretch of a track.
 
     This is local linear regression (Cleveland 1979). A straight line is fitted to the corners around each corner, with
     Gaussian weights by distance in time. The corner then moves onto the line. Unlike a mean, this does not change
@@ -61,17 +83,50 @@ def smooth_boxes(tracked: VideoDetections, info: VideoInfo, smooth_seconds: floa
     Args:
         tracked: boxes, each of a track.
         info: the video.
-        smooth_seconds: standard deviation of the Gaussian; with 0, boxes stay as they are.
+        smoothing: how much to smooth.
     """
-    if smooth_seconds == 0:
+    if smoothing.seconds == 0:
         return tracked.xyxy
     xyxy = tracked.xyxy.copy()
-    for rows in runs(tracked):
+    for rows in _joined(runs(tracked), tracked, smoothing.max_gap_seconds * info.average_fps):
         seconds = tracked.frame_index[rows] / info.average_fps
-        xyxy[rows] = fit_locally(seconds, tracked.xyxy[rows].astype(np.float64), smooth_seconds)
+        boxes = tracked.xyxy[rows].astype(np.float64)
+        if smoothing.seconds == "auto":
+            xyxy[rows] = _fit_closely(seconds, boxes, smoothing.min_iou)
+        else:
+            xyxy[rows] = fit_locally(seconds, boxes, smoothing.seconds)
     sizes = info.sizes(tracked.frame_index)
     xyxy = clip_boxes(xyxy, sizes)
     return np.where(has_area(xyxy, sizes)[:, None], xyxy, tracked.xyxy)
+
+
+def _joined(
+    stretches: Sequence[NDArray[np.int64]], tracked: VideoDetections, max_gap: float
+) -> list[NDArray[np.int64]]:
+    """Returns the rows of stretches, those of a track joined if at most `max_gap` frames lie from box to box."""
+    joined: list[list[NDArray[np.int64]]] = []
+    for rows in stretches:
+        last = joined[-1][-1][-1] if joined else rows[0]
+        is_near = tracked.frame_index[rows[0]] - tracked.frame_index[last] <= max_gap
+        if joined and tracked.track_id[last] == tracked.track_id[rows[0]] and is_near:
+            joined[-1].append(rows)
+        else:
+            joined.append([rows])
+    return [np.concatenate(parts) for parts in joined]
+
+
+def _fit_closely(seconds: NDArray[np.float64], boxes: NDArray[np.float64], min_iou: float) -> NDArray[np.float64]:
+    """Returns a stretch's boxes, smoothed as much as their overlap with the given boxes allows."""
+    smoothed = boxes
+    for sigma in AUTO_SIGMAS:
+        fitted = fit_locally(seconds, boxes, sigma)
+        if paired_iou(fitted, boxes).mean() < AUTO_MEAN_IOU:
+            break
+        smoothed = fitted
+    part = np.ones(len(boxes))  # of the way to the smoothed box
+    while (is_far := (paired_iou(boxes + part[:, None] * (smoothed - boxes), boxes) < min_iou) & (part > 0)).any():
+        part[is_far] = np.maximum(part[is_far] - 0.25, 0)
+    return boxes + part[:, None] * (smoothed - boxes)
 
 
 def fit_locally(at: NDArray[np.float64], values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
@@ -115,7 +170,12 @@ COARSE_STEP = 16
 """Many long lines are checked at every 16th box first, and only those that pass at every box."""
 
 
-def select_keyframes(frame_index: NDArray[np.int64], xyxy: NDArray[np.float32], min_iou: float) -> NDArray[np.int64]:
+def select_keyframes(
+    frame_index: NDArray[np.int64],
+    xyxy: NDArray[np.float32],
+    min_iou: float,
+    wanted_xyxy: NDArray[np.float32] | None = None,
+) -> NDArray[np.int64]:
     """Returns the rows of the smallest set of boxes whose lines reproduce all boxes, int64 (K,), rising.
 
     A line may join two boxes if it overlaps each box between them, on that box's frame, by `min_iou` or more. The
@@ -127,6 +187,7 @@ def select_keyframes(frame_index: NDArray[np.int64], xyxy: NDArray[np.float32], 
         frame_index: (N,), rising.
         xyxy: (N, 4), corners of one thing's boxes in pixels.
         min_iou: 0..1, least overlap of each box with the line.
+        wanted_xyxy: (N, 4), corners that lines must overlap; those of `xyxy` by default.
 
     >>> boxes = np.array([[x, 0, x + 10, 10] for x in (0, 1, 2, 3, 2, 1, 0)], np.float32)
     >>> select_keyframes(np.arange(7), boxes, 0.9).tolist()
@@ -134,7 +195,8 @@ def select_keyframes(frame_index: NDArray[np.int64], xyxy: NDArray[np.float32], 
     """
     num = len(frame_index)
     frames, boxes = frame_index.astype(np.float64), xyxy.astype(np.float64)
-    reach = farthest_ends(frames, boxes, boxes, min_iou)
+    wanted = boxes if wanted_xyxy is None else wanted_xyxy.astype(np.float64)
+    reach = farthest_ends(frames, boxes, wanted, min_iou)
     before = np.full(num, -1)
     level = [0]
     while level and before[-1] < 0 and num > 1:
@@ -142,7 +204,7 @@ def select_keyframes(frame_index: NDArray[np.int64], xyxy: NDArray[np.float32], 
         for row in reversed(level):  # the farthest first: it reaches most boxes, so the others check few
             ahead = np.arange(row + 1, reach[row] + 1)
             ends = ahead[before[ahead] < 0]
-            ends = ends[line_holds(frames, boxes, boxes, row, ends, min_iou)]
+            ends = ends[line_holds(frames, boxes, wanted, row, ends, min_iou)]
             before[ends] = row
             reached += ends.tolist()
         level = sorted(reached)
@@ -285,7 +347,7 @@ def keep_keyframes(
         tracked: boxes, each of a track; filled-in ones are replaced or left out.
         info: the video.
         keyframes: which boxes to keep.
-        found_xyxy: (N, 4), the corners before any smoothing, to measure the fit against.
+        found_xyxy: (N, 4), the corners before any smoothing; lines must fit these.
     """
     is_kept = np.zeros(len(tracked), np.bool_)
     track_id = tracked.track_id.copy()
@@ -296,7 +358,8 @@ def keep_keyframes(
         if not len(detected):
             continue
         frames = tracked.frame_index[detected]
-        kept = detected[select_keyframes(frames, tracked.xyxy[detected], keyframes.min_iou)]
+        chosen = select_keyframes(frames, tracked.xyxy[detected], keyframes.min_iou, found_xyxy[detected])
+        kept = detected[chosen]
         is_kept[kept] = True
         ious += paired_iou(_on_lines(tracked, kept, frames), found_xyxy[detected]).tolist()
         if keyframes.between == "empty":

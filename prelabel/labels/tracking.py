@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from prelabel.data.label_map import LabelMap
 from prelabel.errors import TrackError, raised_as
 from prelabel.labels.filter import DropCounts, DropReason, FilteredDetections, count_by_class
 from prelabel.labels.fit import held_geometry, lacks_keypoints
-from prelabel.labels.keyframes import Keyframes, keep_keyframes, smooth_boxes
+from prelabel.labels.keyframes import Keyframes, Smoothing, keep_keyframes, smooth_boxes
 from prelabel.labels.whole_tracks import TrackLimits, is_short, is_unsure, merge_duplicates
 from prelabel.plugins.protocols import ShotTracker, Tracker
 
@@ -37,14 +38,15 @@ class Linking:
         new_tracker: builds a fresh tracker for a video.
         max_gap_seconds: longest gap between two boxes of a track that is filled in.
         limits: what a track must be like.
-        smooth_seconds: standard deviation of the smoothing in time; with 0, boxes are not smoothed.
+        smooth_seconds: standard deviation of the smoothing in time; with 0, boxes are not smoothed. `auto` smooths as
+            much as the detected boxes allow.
         keyframes: which boxes of a track are kept; None keeps all.
     """
 
     new_tracker: Callable[[VideoInfo], Tracker | ShotTracker]
     max_gap_seconds: float
     limits: TrackLimits
-    smooth_seconds: float = 0.0
+    smooth_seconds: float | Literal["auto"] = 0.0
     keyframes: Keyframes | None = None
 
 
@@ -80,7 +82,10 @@ def track_detections(
     lacks = lacks_keypoints(tracked, label_map)
     dropped = _with_counts(dropped, {"no_keypoints": tracked.class_id[lacks]}, label_map)
     tracked = tracked.where(~lacks)
-    smooth_xyxy = smooth_boxes(tracked, info, linking.smooth_seconds)
+    smoothing = Smoothing(linking.smooth_seconds, max_gap_seconds=linking.max_gap_seconds)
+    if linking.keyframes is not None:
+        smoothing = replace(smoothing, min_iou=linking.keyframes.min_iou)
+    smooth_xyxy = smooth_boxes(tracked, info, smoothing)
     smooth = replace(tracked, xyxy=np.where(tracked.has_geometry[:, None], tracked.xyxy, smooth_xyxy))
     filled = fill_gaps(smooth, info, linking.max_gap_seconds)
     if linking.keyframes is None:

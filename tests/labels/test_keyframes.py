@@ -13,9 +13,11 @@ from prelabel.data.boxes import paired_iou
 from prelabel.data.frames import VideoInfo
 from prelabel.labels import keyframes as kept_boxes
 from prelabel.labels.keyframes import (
+    AUTO_MEAN_IOU,
     MAX_SPAN,
     Keyframes,
     KeyframeStats,
+    Smoothing,
     fit_locally,
     keep_keyframes,
     runs,
@@ -146,30 +148,30 @@ def test_nothing_found_is_nothing_lost():
 
 def test_smoothing_leaves_a_steady_motion_and_takes_jitter_away():
     steady = track([3 * n for n in range(20)])
-    assert smooth_boxes(steady, VIDEO, 0.2) == pytest.approx(steady.xyxy, abs=1e-3)
+    assert smooth_boxes(steady, VIDEO, Smoothing(0.2)) == pytest.approx(steady.xyxy, abs=1e-3)
     jitter = np.random.default_rng(0).normal(0, 2, 100)
-    smooth = smooth_boxes(track([3 * n + 50 + off for n, off in enumerate(jitter)]), VIDEO, 0.2)[:, 0]
+    smooth = smooth_boxes(track([3 * n + 50 + off for n, off in enumerate(jitter)]), VIDEO, Smoothing(0.2))[:, 0]
     left = smooth - np.array([3 * n + 50 for n in range(100)])
     assert left.std() < jitter.std() / 2
 
 
 def test_smoothing_stops_at_a_gap_and_within_the_frame():
     jump = track([0] * 5 + [200] * 5, frames=[*range(5), *range(20, 25)], looked_at=range(30))
-    assert smooth_boxes(jump, VIDEO, 1.0) == pytest.approx(jump.xyxy, abs=1e-3)
+    assert smooth_boxes(jump, VIDEO, Smoothing(1.0)) == pytest.approx(jump.xyxy, abs=1e-3)
     at_the_edge = track([600, 600, 600, 580])
-    assert smooth_boxes(at_the_edge, VIDEO, 0.04)[:, 2].max() <= VIDEO.width
+    assert smooth_boxes(at_the_edge, VIDEO, Smoothing(0.04))[:, 2].max() <= VIDEO.width
 
 
 def test_no_smoothing_is_none():
     jittery = track([0, 5, 1, 7])
-    assert smooth_boxes(jittery, VIDEO, 0) is jittery.xyxy
+    assert smooth_boxes(jittery, VIDEO, Smoothing(0)) is jittery.xyxy
 
 
 def test_smoothed_values_are_those_of_weighted_lines():
     """The corners of one jump, computed by numpy's weighted least squares over all boxes within three sigmas."""
     jumps = track([0.0] * 10 + [20.0] * 10)
     sigma = 0.1
-    smooth = smooth_boxes(jumps, VIDEO, sigma)[:, 0]
+    smooth = smooth_boxes(jumps, VIDEO, Smoothing(sigma))[:, 0]
     seconds, xs = jumps.frame_index / VIDEO.average_fps, jumps.xyxy[:, 0].astype(float)
     for row, at in enumerate(seconds):
         near = np.abs(seconds - at) <= 3 * sigma + 1e-9
@@ -188,7 +190,7 @@ def test_a_box_exactly_three_sigmas_away_still_counts():
 
 def test_a_box_that_smoothing_would_move_out_of_the_frame_stays():
     leaving = track([0, 300, 600, 600])
-    smooth = smooth_boxes(leaving, VIDEO, 0.08)  # its line ends at 669 of 640 pixels
+    smooth = smooth_boxes(leaving, VIDEO, Smoothing(0.08))  # its line ends at 669 of 640 pixels
     assert smooth[3].tolist() == leaving.xyxy[3].tolist()
     assert smooth[1].tolist() != leaving.xyxy[1].tolist()
 
@@ -196,3 +198,43 @@ def test_a_box_that_smoothing_would_move_out_of_the_frame_stays():
 def test_a_frame_without_the_thing_ends_a_run_however_near_the_next_is():
     tracked = track([0, 0], frames=[0, 2], looked_at=[0, 1, 2, 4, 6, 8])
     assert [rows.tolist() for rows in runs(tracked)] == [[0], [1]]
+
+
+def test_auto_smooths_as_much_as_the_detected_boxes_allow():
+    jitter = np.random.default_rng(0).normal(0, 1, 100)
+    jittery = track([3 * n + 50 + off for n, off in enumerate(jitter)])
+    smooth = smooth_boxes(jittery, VIDEO, Smoothing("auto"))
+    off = smooth[:, 0] - np.array([3 * n + 50 for n in range(100)])
+    overlaps = paired_iou(smooth, jittery.xyxy)
+    assert off.std() < 0.7 * jitter.std()
+    assert overlaps.mean() >= AUTO_MEAN_IOU
+    assert overlaps.min() >= 0.9
+
+
+def test_auto_keeps_each_box_close_to_its_detected_box():
+    jump = track([0] * 30 + [15] + [0] * 30)  # the mean allows more than this one box does
+    for min_iou in (0.9, 0.95):
+        smooth = smooth_boxes(jump, VIDEO, Smoothing("auto", min_iou=min_iou))
+        assert paired_iou(smooth, jump.xyxy).min() >= min_iou
+        assert (smooth != jump.xyxy).any()
+
+
+def test_auto_leaves_a_sharp_motion_that_it_would_lose():
+    turns = track([200 + (40 if n % 2 else 0) for n in range(20)])
+    assert smooth_boxes(turns, VIDEO, Smoothing("auto")).tolist() == turns.xyxy.tolist()
+
+
+def test_smoothing_continues_over_a_gap_that_is_filled_in():
+    moved = track([0] * 8 + [10] * 8, frames=[*range(8), *range(12, 20)], looked_at=range(20))
+    assert smooth_boxes(moved, VIDEO, Smoothing(0.3)) == pytest.approx(moved.xyxy, abs=1e-3)
+    joined = smooth_boxes(moved, VIDEO, Smoothing(0.3, max_gap_seconds=0.3))
+    assert joined[7, 0] > 1
+    assert joined[8, 0] < 9
+
+
+def test_lines_between_smoothed_boxes_fit_the_detected_ones():
+    found = track((3 * np.arange(80) + np.random.default_rng(1).normal(50, 1, 80)).tolist())
+    smooth = track(smooth_boxes(found, VIDEO, Smoothing(0.1))[:, 0].tolist())
+    _, stats = keep_keyframes(smooth, VIDEO, Keyframes(min_iou=0.85), found.xyxy)
+    assert stats.min_iou >= 0.85
+    assert stats.num_kept < 20

@@ -27,6 +27,9 @@ MARGIN = 0.2
 """A link is clear if every rival is less similar by this share."""
 NUM_FIT = 6
 """Number of boxes at the end of a tracklet to which its motion is fitted."""
+FIT_SECONDS = 0.6
+"""Time to which the motion is fitted as well before a link may bridge a gap. The last boxes before a gap are often half
+hidden, so their motion alone may not be that of the thing."""
 NUM_ROWS_AT_ONCE = 10_000
 """Number of boxes whose pairs are compared at once. It bounds the memory."""
 
@@ -60,10 +63,11 @@ class TrackletTracker:
         """
         self._options = self.Options(**options)
         self._max_gap = round(self._options.lost_seconds * info.average_fps)
+        self._fit_frames = FIT_SECONDS * info.average_fps
 
     def link(self, detections: VideoDetections) -> NDArray[np.int64]:
         """Returns the track id of each box, int64 (N,); -1 for a box without a track."""
-        chains = _Chains(detections, self._options, self._max_gap)
+        chains = _Chains(detections, self._options, self._max_gap, self._fit_frames)
         chains.link_clear()
         steps = 1
         while steps < 2 * chains.max_steps:
@@ -105,11 +109,14 @@ class _Chains:
         max_steps: largest number of inferred frames from box to box of a track.
     """
 
-    def __init__(self, detections: VideoDetections, options: TrackletTracker.Options, max_gap: int) -> None:
+    def __init__(
+        self, detections: VideoDetections, options: TrackletTracker.Options, max_gap: int, fit_frames: float
+    ) -> None:
         frames = detections.frames_looked_at
         usual_step = int(np.median(np.diff(frames))) if len(frames) > 1 else 1
         self.max_steps = max(max_gap // usual_step, 1)
         self._max_gap = max(max_gap, usual_step)
+        self._num_fit_far = max(round(fit_frames / usual_step), NUM_FIT)
         self._options = options
         self._frame_index, self._class_id = detections.frame_index, detections.class_id
         self._place = np.searchsorted(frames, detections.frame_index)
@@ -126,10 +133,18 @@ class _Chains:
         self._link(one[is_clear], other[is_clear])
 
     def link_by_motion(self, num_steps: int) -> None:
-        """Links tracklets that are at most `num_steps` inferred frames apart, the most similar first."""
-        ends = self._fit(np.flatnonzero(self._after < 0), self._before)
-        begins = self._fit(np.flatnonzero(self._before < 0), self._after)
-        one, other, similarity = self._possible_links(ends, begins, num_steps)
+        """Links tracklets that are at most `num_steps` inferred frames apart, the most similar first.
+
+        Over a gap, a link may fit either the motion of the last boxes or that of a longer time.
+        """
+        ends, begins = np.flatnonzero(self._after < 0), np.flatnonzero(self._before < 0)
+        found = [
+            self._possible_links(
+                self._fit(ends, self._before, num_fit), self._fit(begins, self._after, num_fit), num_steps
+            )
+            for num_fit in sorted({NUM_FIT, NUM_FIT if num_steps == 1 else self._num_fit_far})
+        ]
+        one, other, similarity = (np.concatenate(column) for column in zip(*found, strict=True))
         chosen = _best_pairs(one, other, similarity)
         self._link(one[chosen], other[chosen])
 
@@ -179,15 +194,16 @@ class _Chains:
         # The root of the geometric mean: of two boxes in one place the confident one wins, but the place counts more.
         return one, other, overlap[fits] * (self._confidence[one] * self._confidence[other]) ** 0.25
 
-    def _fit(self, rows: NDArray[np.int64], inwards: NDArray[np.int64]) -> _Ends:
+    def _fit(self, rows: NDArray[np.int64], inwards: NDArray[np.int64], num_fit: int) -> _Ends:
         """Returns the ends with the motion of their last boxes: centres on a fitted line, sizes as means.
 
         Args:
             rows: (M,), the first or the last row of each tracklet.
             inwards: (N,), the next row of the same tracklet, seen from `rows`; -1 at its other end.
+            num_fit: number of boxes that are fitted.
         """
         columns = [rows]
-        for _ in range(NUM_FIT - 1):
+        for _ in range(num_fit - 1):
             columns.append(np.where(columns[-1] < 0, -1, inwards[columns[-1]]))
         near = np.stack(columns, axis=1)
         weight = (near >= 0) / (near >= 0).sum(axis=1, keepdims=True)
