@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
-from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -22,15 +21,15 @@ KERNEL = "prelabel.models.detectors.letterbox_kernel"
 
 
 @pytest.fixture(scope="module")
-def kernel() -> Iterator[ModuleType]:
+def kernel() -> ModuleType:
     """The kernel's module as Triton interprets it on a CPU; what it is, is decided at its import."""
     pytest.importorskip("triton")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
-        patch.delitem(sys.modules, KERNEL, raising=False)
+        sys.modules.pop(KERNEL, None)
         module = importlib.import_module(KERNEL)
-    yield module
-    del sys.modules[KERNEL]
+    del sys.modules[KERNEL]  # other tests import the kernel for a GPU
+    return module
 
 
 def boxes(height: int, width: int) -> list[Letterbox]:
@@ -99,7 +98,6 @@ def test_the_kernel_compiles_for_gpus(source: str, target: str, matrix: bool, di
     compiler = pytest.importorskip("triton.compiler")
     from triton.backends.compiler import GPUTarget
 
-    sys.modules.pop(KERNEL, None)  # it may be there for the interpreter
     function = importlib.import_module(KERNEL)._letterbox
     constants = {
         "MATRIX": tuple(noise_surfaces(1, 4, 4).matrix) if matrix else (),
