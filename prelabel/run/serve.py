@@ -63,19 +63,6 @@ class _Envelope(BaseModel):
     payload: _Payload | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StageNotification:
-    """A notification that tasks are waiting at a stage. It does not say which tasks or how many.
-
-    Attributes:
-        project_hash: hash of the project.
-        stage_uuid: uuid of the agent stage.
-    """
-
-    project_hash: UUID
-    stage_uuid: UUID
-
-
 @dataclass
 class NotificationReader:
     """Verifies and reads notifications. May be used from several threads.
@@ -90,8 +77,10 @@ class NotificationReader:
     _seen: dict[str, float] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def read(self, body: bytes, headers: Mapping[str, str]) -> StageNotification | None:
-        """Returns the stage with waiting tasks; None for a genuine event of another kind.
+    def read(self, body: bytes, headers: Mapping[str, str]) -> tuple[UUID, UUID] | None:
+        """Returns the project and the stage where tasks wait; None for a genuine event of another kind.
+
+        A notification does not say which tasks, or how many.
 
         Args:
             body: the body exactly as received, since the signature covers its bytes.
@@ -113,7 +102,7 @@ class NotificationReader:
             raise RefusedNotification(501, f"version {envelope.version} of the notification is not known: {VERSION} is")
         if envelope.payload is None:
             raise RefusedNotification(400, "the notification cannot be read: payload")
-        return StageNotification(envelope.payload.project_hash, envelope.payload.stage_uuid)
+        return envelope.payload.project_hash, envelope.payload.stage_uuid
 
     def _verify(self, body: bytes, signature: str, timestamp: str) -> None:
         if not signature or not timestamp:
@@ -212,7 +201,7 @@ def make_app(reader: NotificationReader, served: Collection[tuple[UUID, UUID]], 
             found = reader.read(await _body(request), request.headers)
             if found is None:
                 return PlainTextResponse("not an event of an agent stage; nothing was run")
-            if (found.project_hash, found.stage_uuid) not in served:
+            if found not in served:
                 raise RefusedNotification(404, "the config does not serve this project and stage")
         except RefusedNotification as refusal:
             return PlainTextResponse(str(refusal), status_code=refusal.status)
