@@ -19,6 +19,9 @@ from prelabel.labels.row.own import INTERPOLATED_CONFIDENCE
 GRID = np.round(np.linspace(0, 1, 101), 2)
 """The thresholds to compare."""
 
+MIN_GAIN = 0.01
+"""Least share of the actions that another threshold must save to be suggested."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -47,7 +50,8 @@ class ThresholdCurve:
         thresholds: rising; the first is the lowest that the raw detections allow.
         actions: number of actions at each threshold.
         in_force: the threshold with which the labels were written.
-        suggested: the threshold with the fewest actions; of several, the one nearest to `in_force`.
+        suggested: the threshold with the fewest actions; of several, the one nearest to `in_force`. It is `in_force`
+            itself if no other saves an action and `MIN_GAIN`.
         num_boxes: number of detected boxes of the class, written or not.
     """
 
@@ -130,12 +134,14 @@ def threshold_curves(
         now = in_force.get(name, 0.0)
         suggested = float(fewest[np.abs(fewest - now).argmin()])
         # The current threshold may lie between two of the grid. Its nearest neighbour there is no better suggestion.
-        is_as_good = abs(suggested - now) <= 0.5 * (GRID[1] - GRID[0])
+        is_near = abs(suggested - now) <= 0.5 * (GRID[1] - GRID[0])
+        cost_now = actions[np.abs(tried - now).argmin()]
+        gains = cost_now - actions.min() >= max(1, MIN_GAIN * cost_now) - 1e-9
         curves[name] = ThresholdCurve(
             thresholds=tuple(tried.tolist()),
             actions=tuple(np.round(actions, 3).tolist()),
             in_force=now,
-            suggested=now if is_as_good else suggested,
+            suggested=suggested if gains and not is_near else now,
             num_boxes=len(order),
         )
     return curves

@@ -80,6 +80,13 @@ def test_a_threshold_that_nothing_betters_stays():
     assert curve.suggested == 0.333
 
 
+def test_a_threshold_that_gains_less_than_a_hundredth_is_not_suggested():
+    drawn = [(place, 1.0, "car") for place in range(1, 202)]  # of these, 200 are missing at every threshold
+    for num_false, suggested in ((1, 0.25), (3, 0.41)):
+        false = [(-place, 0.4, "car") for place in range(1, num_false + 1)]
+        assert curve_of(boxes((1, 0.9, "car"), *false), boxes(*drawn)).suggested == suggested
+
+
 def test_what_was_never_found_costs_the_same_at_every_threshold():
     curve = curve_of(boxes((1, 0.5, "car")), boxes((1, 1, "car"), (7, 1, "car")))
     assert set(curve.actions) == {1, 2}
