@@ -7,7 +7,8 @@ count. Processor time is given besides, that of the process that decodes include
 
 Ways:
     limit          the classifier alone, full batches of pictures that are in memory already, their scaling included
-    torchvision    the network as torchvision builds it, its own memory layout and all, otherwise as `limit`
+    torch          the same with `engine: torch`
+    torchvision    the network as torchvision builds it, its own memory layout and all, on pictures scaled already
     decode         the reader alone
     run            `prelabel run`: decode, classify, keep the probabilities, label row
     one by one     a picture at a time through torchvision's own preset and network, with the SDK's own classification
@@ -32,6 +33,7 @@ from prelabel.runtime.process_settings import set_up_process
 
 set_up_process()  # as the command line does, for all ways alike
 
+import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -41,7 +43,6 @@ from prelabel.assembly.assemble import Assembly, assemble
 from prelabel.config.load import check_config
 from prelabel.labels.row.offline import encord_ontology
 from prelabel.media.images import read_picture
-from prelabel.models.classifiers.forward import forward
 from prelabel.models.classifiers.torchvision import TorchvisionClassifier
 from prelabel.models.networks import read_state_dict
 from prelabel.models.weights import resolve_weights
@@ -134,30 +135,33 @@ def _ways(args: argparse.Namespace, assembly: Assembly, pictures: list[Path], fo
     in_memory = [torch.from_numpy(read_picture(path).copy()) for path in pictures]
     parts = assembly.classification
     network = _torchvision_network(args)
-    assert isinstance(parts.classifier, TorchvisionClassifier)
-    preparation = parts.classifier._preparation
+    classifier = parts.classifier
+    assert isinstance(classifier, TorchvisionClassifier)
+    in_torch = TorchvisionClassifier(weights=args.weights, builder=args.builder, engine="torch")
+    prepared = torch.from_numpy(np.stack([classifier.prepare(image) for image in in_memory]))
 
-    def limit() -> int:
+    def alone(classifier: TorchvisionClassifier) -> int:
         for start in range(0, len(in_memory), parts.batch_size):
-            parts.classifier.classify(in_memory[start : start + parts.batch_size])
+            classifier.classify(in_memory[start : start + parts.batch_size])
         return len(in_memory)
 
     def torchvision() -> int:
-        for start in range(0, len(in_memory), parts.batch_size):
-            batch = in_memory[start : start + parts.batch_size]
-            forward(network, preparation, batch, torch.device("cpu")).softmax(dim=1)
+        with torch.inference_mode():
+            for batch in prepared.split(parts.batch_size):
+                network(batch.permute(0, 3, 1, 2).float().contiguous() / 255).softmax(dim=1)
         return len(in_memory)
 
     def run() -> int:
         shutil.rmtree(folder / "out", ignore_errors=True)
         fresh = _assembly(folder, args)
-        fresh.classification.__dict__["classifier"] = parts.classifier
+        fresh.classification.__dict__["classifier"] = classifier
         report = run_tasks(fresh, NullProgress(), StopSignal())
         assert not report.failed
         return len(report.tasks)
 
     return {
-        "limit": limit,
+        "limit": lambda: alone(classifier),
+        "torch": lambda: alone(in_torch),
         "torchvision": torchvision,
         "decode": lambda: sum(1 for path in pictures if read_picture(path).size),
         "run": run,

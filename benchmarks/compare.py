@@ -17,7 +17,7 @@ Each checkout runs its own `prelabel` from its own `.venv`, so a line of the tab
     tracks     the same boxes as tracks: processor seconds of `relabel`
     export     the same boxes in each format that both checkouts have: processor seconds
     evaluate   the same boxes against themselves: processor seconds
-    classify   MobileNetV2 over a folder of images: images/s as the report has them
+    classify   MobileNetV2 over a folder of images: images/s as the report has them, processor seconds, peak of memory
 
 DATA is a folder with `clips/`, `coco_mini/` and `weights/`, as the tests use it.
 """
@@ -316,7 +316,12 @@ def classify(bench: Bench, checkout: Checkout) -> Figures:
                        "published": "IMAGENET1K_V1"},
         "labels": {"classification": "Scene"},
     }  # fmt: skip
-    return {"classify, images/s": _pace(bench.run(checkout, "classify", config)[1])}
+    usage, report = bench.run(checkout, "classify", config)
+    return {
+        "classify, images/s": _pace(report),
+        "classify, processor s": usage.processor_seconds,
+        "classify, peak MB": usage.peak_mb,
+    }
 
 
 LINES: Mapping[str, Line] = {

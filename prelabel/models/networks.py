@@ -7,20 +7,23 @@ import pickle
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from prelabel.errors import ConfigError, MachineError, WeightsError, did_you_mean
 from prelabel.models.weights import ModelCard, card_names, find_card
 from prelabel.runtime.redact import redact
 
-StateDict = dict[str, torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+
+StateDict: TypeAlias = "dict[str, torch.Tensor]"
 Section = Literal["detector", "classifier"]
 
 
 def ready_on(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """Returns the network on the device, in evaluation mode and in the memory format that is fastest there."""
+    import torch
+
     memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     ready: torch.nn.Module = network.eval().to(device, memory_format=memory_format)
     return ready
@@ -32,6 +35,8 @@ def replica_of(network: torch.nn.Module) -> torch.nn.Module:
     All other attributes are copied. Some detection heads store the last input size and its anchors as attributes, so
     two threads cannot call one network.
     """
+    import torch
+
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     with torch.inference_mode():
         replica: torch.nn.Module = copy.deepcopy(network, shared)
@@ -46,6 +51,8 @@ def read_state_dict(path: Path) -> StateDict:
     Raises:
         WeightsError: the file holds anything else.
     """
+    import torch
+
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
@@ -87,6 +94,8 @@ def import_torchvision(section: Section) -> ModuleType:
     Raises:
         MachineError: torchvision does not fit the installed torch.
     """
+    import torch
+
     try:
         from torchvision import models
     except (ImportError, RuntimeError) as error:

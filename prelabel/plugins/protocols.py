@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.data.detections import Detections, VideoDetections
-from prelabel.data.frames import FrameBatch, Media, VideoInfo
+from prelabel.data.frames import FrameBatch, Frames, Media, VideoInfo
 from prelabel.data.geometry import Mask
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ class Classifier(Protocol):
 
     - `traits`, a `prelabel.ModelTraits`, and `warnings`, like a detector;
     - `usage`, a mapping of counters such as requests, tokens and cost, which go into the report;
-    - `usage_warnings(usage)`, which returns warnings about the usage of one run.
+    - `usage_warnings(usage)`, which returns warnings about the usage of one run;
+    - the methods of `ClassifierExtras`.
 
     If its option `classes` is required and the config does not set it, it gets the ontology's options.
     """
@@ -157,6 +158,23 @@ class Classifier(Protocol):
             images: uint8 tensors (H, W, 3), RGB, displayed orientation, on the host or on a device. They may differ in
                 size, since they come from several tasks. They must not be written to.
         """
+
+
+class ClassifierExtras(Classifier, Protocol):
+    """Optional methods of a classifier, both or neither. They are called instead of `classify`."""
+
+    def prepare(self, image: Frames) -> Frames:
+        """Returns an image in the size that the network needs. It is called from the thread that reads.
+
+        So images that wait for the classifier take less memory, and need no tensors.
+
+        Args:
+            image: uint8 (H, W, 3), RGB, displayed orientation: an array, or a tensor on any device. The reader reuses
+                its memory, so the result must not share it.
+        """
+
+    def classify_prepared(self, images: Sequence[Frames]) -> NDArray[np.float32]:
+        """Returns what `classify` returns, for images that `prepare` returned."""
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from prelabel.data.detections import Detections
 from prelabel.data.frames import FrameBatch
 from prelabel.data.geometry import BOXES_ONLY, OutputSpec
 from prelabel.errors import PluginError
-from prelabel.plugins.protocols import Detector, DetectorExtras, ModelRecord
+from prelabel.plugins.protocols import Classifier, ClassifierExtras, Detector, DetectorExtras, ModelRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +73,11 @@ def start_batch(detector: Detector, batch: FrameBatch) -> Callable[[], list[Dete
         return detector.start(batch)
     detections = detector.detect(batch)
     return lambda: detections
+
+
+def has_preparation(classifier: Classifier) -> TypeGuard[ClassifierExtras]:
+    """Returns whether a classifier prepares images by itself."""
+    return callable(getattr(classifier, "prepare", None))
 
 
 def warnings_of(*parts: object) -> list[str]:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING, Any
 
 from prelabel.errors import ConfigError, WeightsError, did_you_mean
-from prelabel.models.classifiers.forward import Preparation, forward
-from prelabel.models.devices import pick_device
+from prelabel.models.classifiers.base import ClassifierFacts, ClassifierOptions, NetworkClassifier
+from prelabel.models.classifiers.preparation import Preparation
 from prelabel.models.networks import (
     StateDict,
     builder_name,
     differing_names,
     import_torchvision,
     read_state_dict,
-    ready_on,
     unknown_builder,
 )
-from prelabel.models.weights import resolve_weights
-from prelabel.plugins.protocols import ModelRecord
-from prelabel.plugins.traits import ModelTraits
+from prelabel.models.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+_EXAMPLE = "torchvision.models.mobilenet_v2"
 
 
 def find_published(builder: str, name: str | None, file: str) -> Any:
@@ -50,10 +46,8 @@ def find_published(builder: str, name: str | None, file: str) -> Any:
     raise ConfigError(f"classifier.published: {builder} has no weights {name!r}; {hint}")
 
 
-def build_network(
-    builder: str, num_classes: int, state_dict: StateDict, weights_path: Path, device: torch.device
-) -> torch.nn.Module:
-    """Returns the builder's network with these weights, ready on the device.
+def build_network(builder: str, num_classes: int, state_dict: StateDict, weights_path: Path) -> torch.nn.Module:
+    """Returns the builder's network with these weights, with batch norms folded into convolutions.
 
     Raises:
         ConfigError: the network cannot be built.
@@ -77,15 +71,16 @@ def build_network(
         described = _describe(differing, wanted, state_dict, num_classes)
         raise WeightsError(f"{weights_path}: does not fit {builder}: {described}")
     network.load_state_dict(state_dict, strict=False)
-    return ready_on(_fold_norms(network.eval()) if device.type == "cpu" else network, device)
+    return _fold_norms(network.eval())
 
 
 def _fold_norms(network: torch.nn.Module) -> torch.nn.Module:
     """Returns the network with each batch norm folded into the convolution before it.
 
-    Batch norms take a third of MobileNetV2's time. torchvision's tests (`test_classification_model`) ensure that all
-    its classification networks can be traced, which folding needs.
+    Batch norms take a third of MobileNetV2's time in torch on a CPU. torchvision's tests (`test_classification_model`)
+    ensure that all its classification networks can be traced, which folding needs.
     """
+    import torch
     from torch.fx.experimental.optimization import fuse
 
     if not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules()):
@@ -102,59 +97,57 @@ def _describe(differing: list[str], wanted: StateDict, got: StateDict, num_class
     return f"{shapes}: set builder to the one that it was trained with"
 
 
-_EXAMPLE = "torchvision.models.mobilenet_v2"
+def _preparation_of(published: Any, imgsz: int | None) -> Preparation:
+    """Returns the preparation of published weights; `imgsz` scales its crop and resize in proportion."""
+    preset = published.transforms()
+    (crop_size,), (resize,) = preset.crop_size, preset.resize_size
+    side = imgsz or crop_size
+    method = preset.interpolation.value
+    return Preparation(round(resize * side / crop_size), side, method, tuple(preset.mean), tuple(preset.std))
 
 
-class TorchvisionClassifier:
-    """Runs a torchvision classification network on images prepared as for its published weights.
+class TorchvisionClassifier(NetworkClassifier):
+    """Runs a torchvision classification network on images prepared as for its published weights."""
 
-    Attributes:
-        class_names: names by class id.
-        traits: the model and the batch size.
-    """
+    packages = ("torch", "torchvision")
 
-    class Options(BaseModel):
+    class Options(ClassifierOptions):
         """What a config may say.
 
         Attributes:
             weights: a card's name, a path or an address: a state dict of the builder's network.
+            imgsz: side in pixels of the square that the network sees; by default as published.
             builder: a function of `torchvision.models`, such as `resnet50`; by default the card's.
             published: published weights of the builder, such as `IMAGENET1K_V1`: images are prepared as for these, and
                 class names are theirs; by default those of the same file name, else the builder's first.
             classes: names in the order of the network's outputs; by default the card's, or the published ones.
-            imgsz: side in pixels of the square that the network sees; by default as published.
-            device: auto, cpu, cuda or cuda:N.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-
-        weights: str
         builder: str | None = None
         published: str | None = None
         classes: tuple[str, ...] | None = None
-        imgsz: int | None = Field(default=None, ge=32)
-        device: str = "auto"
 
-    def __init__(self, **options: object) -> None:
-        asked = self.Options.model_validate(options)
-        self._device = pick_device(asked.device)
-        weights = resolve_weights(asked.weights)
-        builder = builder_name("classifier", asked.builder, weights.card, asked.weights, _EXAMPLE)
-        published = find_published(builder, asked.published, weights.card.file if weights.card else weights.path.name)
-        classes = asked.classes or (weights.card.classes if weights.card else None)
-        self.class_names: Sequence[str] = tuple(classes or published.meta["categories"])
-        self._preparation = Preparation.of_preset(published, asked.imgsz)
-        self._network = build_network(
-            builder, len(self.class_names), read_state_dict(weights.path), weights.path, self._device
-        )
-        # Larger batches are slower on a CPU: the activations between two layers no longer fit into its caches.
-        record = ModelRecord(weights.name, weights.sha256, weights.licence)
-        self.traits = ModelTraits(model=record, batch_size=16 if self._device.type == "cpu" else 128)
+    _options: Options
 
-    def classify(self, images: Sequence[torch.Tensor]) -> NDArray[np.float32]:
-        """Returns the softmax of the network's outputs, float32 (N, C)."""
-        if not images:
-            return np.zeros((0, len(self.class_names)), np.float32)
-        outputs = forward(self._network, self._preparation, images, self._device)
-        probabilities: NDArray[np.float32] = outputs.float().softmax(dim=1).cpu().numpy()
-        return probabilities
+    def _builder(self, weights: Weights) -> str:
+        return builder_name("classifier", self._options.builder, weights.card, self._options.weights, _EXAMPLE)
+
+    def _file(self, weights: Weights) -> str:
+        return weights.card.file if weights.card else weights.path.name
+
+    def _classes(self, weights: Weights) -> tuple[str, ...] | None:
+        return self._options.classes or (weights.card.classes if weights.card else None)
+
+    def _variant(self, weights: Weights) -> str:
+        published = self._options.published or self._file(weights)
+        return f"{self._builder(weights)} as {published}, {self._classes(weights) or 'published'}"
+
+    def _build(self, weights: Weights) -> tuple[torch.nn.Module, ClassifierFacts]:
+        import torch
+
+        builder = self._builder(weights)
+        published = find_published(builder, self._options.published, self._file(weights))
+        classes = tuple(self._classes(weights) or published.meta["categories"])
+        network = build_network(builder, len(classes), read_state_dict(weights.path), weights.path)
+        facts = ClassifierFacts(classes, _preparation_of(published, self._options.imgsz))
+        return torch.nn.Sequential(network, torch.nn.Softmax(dim=1)), facts

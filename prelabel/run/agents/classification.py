@@ -23,7 +23,7 @@ from prelabel.plugins.protocols import ModelRecord, Task, TaskFacts, metadata_of
 from prelabel.plugins.traits import usage_of, usage_warnings, warnings_of
 from prelabel.routing.facts import Facts
 from prelabel.run.agents.checks import check_reader, describe_model, describe_sink, describe_source
-from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, PictureReader
+from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, PictureReader, prepare_image
 from prelabel.run.work import FetchedTask, InferredTask, LabelledTask
 from prelabel.runtime.interrupts import StopSignal
 from prelabel.runtime.prefetch import prefetch
@@ -159,6 +159,7 @@ class ClassificationAgent:
             folder=self.assembly.folder,
             frames_per_video=self.parts.section.frames_per_video,
             frames=self.assembly.config.frames,
+            prepare=partial(prepare_image, self.parts.classifier),
             stop=self.stop,
             begun=self.progress.begin,
         )

@@ -8,22 +8,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prelabel.config.sections import ReaderSection
-from prelabel.data.frames import VideoInfo
+from prelabel.data.frames import Frames, VideoInfo
 from prelabel.errors import ClassifyError, SetupError, TaskError, raised_as
 from prelabel.media.open import FramePolicy, OpenFrames, open_frames
 from prelabel.plugins.protocols import Classifier, TaskFacts
+from prelabel.plugins.traits import has_preparation
 from prelabel.run.work import FetchedTask
 from prelabel.runtime.interrupts import Stopped, StopSignal
-
-if TYPE_CHECKING:
-    import torch
-
 
 BATCH_SIZE = 8
 """Frames that the reader decodes at once. The classifier's batches are independent of it."""
@@ -35,16 +31,16 @@ class Picture:
 
     Attributes:
         frame_index: number of the frame within the task.
-        image: uint8 (H, W, 3), RGB; its memory is not shared.
+        image: uint8 (H, W, 3), RGB, as `prepare_image` returns it.
     """
 
     frame_index: int
-    image: torch.Tensor
+    image: Frames
 
     @property
     def num_bytes(self) -> int:
         """The image's size in memory."""
-        return int(self.image.numel())
+        return int(self.image.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +75,7 @@ class PictureReader:
         folder: the config's folder, which plug-in paths are relative to.
         frames_per_video: number of evenly spaced frames per video; None: all frames that `reader` selects.
         frames: what to do if frames are missing: `strict` fails the task, `warn` uses the frames that were read.
+        prepare: returns an image as the classifier takes it; must not share the image's memory.
         stop: checked before every batch.
         begun: called with a task's title, the number of its images, and its key.
     """
@@ -87,6 +84,7 @@ class PictureReader:
     folder: Path
     frames_per_video: int | None
     frames: FramePolicy
+    prepare: Callable[[Frames], Frames]
     stop: StopSignal
     begun: Callable[[str, int, str], None]
 
@@ -120,8 +118,17 @@ class PictureReader:
         with closing(opened.batches(wanted, BATCH_SIZE)) as batches:
             for batch in batches:
                 self.stop.check()
-                for frame_index, image in zip(batch.frame_indices.tolist(), batch.data, strict=True):
-                    yield Picture(frame_index, image.clone())  # a copy, since the reader reuses the batch's memory
+                for frame_index, image in zip(batch.frame_indices.tolist(), batch.frames, strict=True):
+                    yield Picture(frame_index, self.prepare(image))
+
+
+def prepare_image(classifier: Classifier, image: Frames) -> Frames:
+    """Returns an image as `classifier` takes it: what it makes of the image, or else a tensor with a copy."""
+    if has_preparation(classifier):
+        return classifier.prepare(image)
+    import torch
+
+    return torch.from_numpy(image.copy()) if isinstance(image, np.ndarray) else image.clone()
 
 
 def spread(frames: NDArray[np.int64], num: int | None) -> NDArray[np.int64]:
@@ -255,8 +262,10 @@ class FullBatches:
 
     def _classify(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
         """Returns the checked probabilities, float32 (N, C)."""
+        classifier, images = self._classifier, [picture.image for picture in pictures]
+        classify = classifier.classify_prepared if has_preparation(classifier) else classifier.classify
         with raised_as(ClassifyError, "the classifier", SetupError, Stopped, TaskError):
-            rows = np.asarray(self._classifier.classify([picture.image for picture in pictures]), np.float32)
+            rows = np.asarray(classify(images), np.float32)
         expected = (len(pictures), self._num_classes)
         if rows.shape != expected:
             raise ClassifyError(f"the classifier returned shape {rows.shape}, expected {expected}")

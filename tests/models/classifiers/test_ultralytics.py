@@ -42,11 +42,13 @@ def test_classifier_keeps_its_contract(weights):
     check_classifier(UltralyticsClassifier(weights=str(weights), device="cpu", imgsz=64))
 
 
-def test_probabilities_are_those_of_predict(weights):
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_probabilities_are_those_of_predict(weights, engine):
     from ultralytics import YOLO
 
     frames = blocky_frames(2, 64, 64)  # of the network's size: nobody trained it, and a rounded pixel changes its mind
-    classifier = UltralyticsClassifier(weights=str(weights), device="cpu", imgsz=64)
+    classifier = UltralyticsClassifier(weights=str(weights), device="cpu", imgsz=64, engine=engine)
+    assert classifier.traits.model.engine.startswith(engine)
     found = classifier.classify([torch.from_numpy(frame) for frame in frames])
     model = YOLO(weights)
     expected = [
@@ -61,10 +63,9 @@ def test_pictures_are_prepared_as_ultralytics_prepares_them(weights, size):
     from ultralytics.data.augment import classify_transforms
 
     (frame,) = blocky_frames(1, *size)
-    preparation = UltralyticsClassifier(weights=str(weights), device="cpu", imgsz=64)._preparation
-    found = preparation.normalise(preparation.crop(torch.from_numpy(frame))[None])
-    expected = classify_transforms(64)(Image.fromarray(frame))[None]
-    assert (found - expected).abs().max() <= 1.01 / 255
+    found = UltralyticsClassifier(weights=str(weights), device="cpu", imgsz=64).prepare(frame)
+    expected = classify_transforms(64)(Image.fromarray(frame)).permute(1, 2, 0).numpy()
+    assert np.abs(found / 255 - expected).max() <= 1.01 / 255
 
 
 def test_weights_that_find_boxes_are_named(checkpoint):

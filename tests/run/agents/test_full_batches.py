@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prelabel.errors import AccountError, ReadError
-from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, spread
+from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, prepare_image, spread
 from tests.answering import ColourClassifier
 
 
@@ -49,6 +49,30 @@ def test_a_task_is_handed_on_as_soon_as_its_last_picture_was_seen():
 
     first = next(FullBatches(ColourClassifier(), 4).run(stream()))
     assert (first.end.task, taken) == (0, [0, 1, 2, 3])
+
+
+class Prepares(ColourClassifier):
+    """Takes pictures that it has made numbers of."""
+
+    def prepare(self, image):
+        return np.rint(np.asarray(image).mean(keepdims=True)).astype(np.uint8)
+
+    def classify_prepared(self, images):
+        assert {image.shape for image in images} == {(1, 1, 1)}
+        return np.repeat(np.stack(images).reshape(-1, 1), 3, axis=1) / np.float32(255)
+
+
+def test_a_classifier_gets_what_it_has_prepared():
+    stream = [Picture(0, prepare_image(Prepares(), np.full((2, 3, 3), 9, np.uint8))), EndOfTask(0)]
+    (seen,) = run(stream, Prepares())
+    assert (seen.error, means(seen)) == (None, [9])
+
+
+def test_a_classifier_that_prepares_nothing_gets_a_tensor_of_its_own():
+    memory = np.full((2, 3, 3), 9, np.uint8)
+    image = prepare_image(ColourClassifier(), memory)
+    memory[:] = 0
+    assert torch.equal(image, torch.full((2, 3, 3), 9, dtype=torch.uint8))
 
 
 def test_a_picture_that_the_classifier_cannot_stand_costs_its_task_only():
