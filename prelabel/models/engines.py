@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import re
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _KEY_FILE = "key.json"
+_MAX_NAME_LENGTH = 32  # a folder's name may have 255 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,15 @@ class EngineKey:
     def folder_name(self) -> str:
         """Name of the engine's folder. It has no versions, so a new version replaces the old engine."""
         parts = (self.engine, self.precision, self.head, self.input_shape, self.device)
-        return "-".join(re.sub(r"[^a-z0-9.]+", "_", part.lower()).strip("_") for part in parts)
+        return "-".join(map(_for_file_name, parts))
+
+
+def _for_file_name(part: str) -> str:
+    """Returns a text in the letters of file names; a long one, such as of many class names, ends in its hash."""
+    name = re.sub(r"[^a-z0-9.]+", "_", part.lower()).strip("_")
+    if len(name) <= _MAX_NAME_LENGTH:
+        return name
+    return f"{name[:_MAX_NAME_LENGTH]}_{hashlib.sha256(part.encode()).hexdigest()[:12]}"
 
 
 def engines_folder() -> Path:

@@ -282,3 +282,11 @@ def test_a_signal_may_come_after_models_are_gone_in_the_order_of_their_making(ch
         gc.collect()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_long_keys_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    one, other = (replace(KEY, head=", ".join(f"class {n}" for n in range(first, 200))) for first in (0, 1))
+    folders = {built_engine(key, lambda folder: (folder / "graph").write_text("")) for key in (one, other, one)}
+    assert len(folders) == 2
+    assert all((folder / "graph").exists() for folder in folders)
