@@ -179,7 +179,7 @@ class NetworkClassifier(ABC):
         )
         folder = built_engine(key, lambda folder: self._export(weights, folder))
         session = PixelSession(folder / _GRAPH, half=half)
-        self._network = lambda images: session(np.stack(images))[0]
+        self._network = lambda images: session(np.stack([_on_host(image) for image in images]))[0]
         precision = "bfloat16" if half else "float32"
         return ClassifierFacts.read(folder / _FACTS), f"openvino {package_version('openvino')}, {precision}"
 
@@ -190,3 +190,8 @@ class NetworkClassifier(ABC):
         network, facts = self._build(weights)
         export_network(network, facts.preparation, folder / _GRAPH)
         (folder / _FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
+
+
+def _on_host(image: Frames) -> NDArray[np.uint8]:
+    """Returns an image as an array. A reader may leave frames on a GPU though the network runs on the CPU."""
+    return image if isinstance(image, np.ndarray) else image.numpy(force=True)

@@ -105,6 +105,23 @@ def test_openvino_gives_torch_s_probabilities_for_any_number_of_pictures(builder
     assert classifier.classify(pictures[:1]) == pytest.approx(expected[:1], abs=1e-4)
 
 
+class OnGpu(torch.Tensor):
+    """A tensor that becomes an array only as one on a GPU does: if its copy is asked for."""
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def numpy(self, *, force=False):
+        return super().numpy() if force else self.__array__()
+
+
+def test_frames_that_a_reader_left_on_a_gpu_run_in_openvino(weights):
+    classifier, frame = small(weights), np.full((224, 224, 3), 128, np.uint8)
+    on_gpu = torch.from_numpy(frame).as_subclass(OnGpu)
+    expected = classifier.classify_prepared([frame, frame])
+    assert classifier.classify_prepared([on_gpu, frame]) == pytest.approx(expected)
+
+
 def test_an_export_serves_its_own_options_only(weights, monkeypatch):
     small(weights)
     monkeypatch.setattr(TorchvisionClassifier, "_build", None)
