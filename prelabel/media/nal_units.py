@@ -189,6 +189,8 @@ def _units_of_head(extradata: bytes) -> Iterator[bytes]:
 
 # profile_idc of H.264 with `chroma_format_idc` in its parameters (7.3.2.1.1).
 WITH_CHROMA_FORMAT = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
+MAX_FRAME_NUM_BITS = 16
+"""The most bits of `frame_num` (7.4.2.1.1)."""
 
 
 def _read_sequence(unit: bytes) -> tuple[int, _Sequence]:
@@ -203,7 +205,7 @@ def _read_sequence(unit: bytes) -> tuple[int, _Sequence]:
         bits.take(1)
         if bits.take(1):
             _skip_scaling_lists(bits, 12 if chroma == 3 else 8)
-    frame_num_bits = bits.number() + 4
+    frame_num_bits = min(bits.number() + 4, MAX_FRAME_NUM_BITS)  # a damaged one may have a thousand digits
     order_kind = bits.number()
     if order_kind == 0:
         bits.number()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prelabel.media.nal_units import LoneFields, has_inter_slice, lost_references, needs_others
+from prelabel.media.nal_units import LoneFields, _read_sequence, has_inter_slice, lost_references, needs_others
 from tests.make_fields import write_fields
 from tests.make_media import RECIPES, Recipe, write_clip
 
@@ -43,6 +43,12 @@ def test_damage_raises_nothing(packet: bytes, extradata: bytes | None):
     assert has_inter_slice(packet, extradata) in {True, False}
     assert lost_references([packet], extradata) in {True, False}
     assert LoneFields(extradata).is_one(packet) in {True, False}
+
+
+def test_a_damaged_parameter_set_gives_no_more_bits_than_the_standard():
+    damaged = b"\x67\x42\0\x1f" + int(f"1{21 * '0'}1{21 * '0'}{5 * '1'}000".ljust(56, "0"), 2).to_bytes(7)
+    _, sequence = _read_sequence(damaged)
+    assert sequence.frame_num_bits == 16
 
 
 def packets_of(path: Path) -> tuple[list[bytes], bytes | None]:
