@@ -44,6 +44,7 @@ class BucketLock:
             AccountError: the bucket cannot be read or written.
         """
         mine, ended = self.file.read_bytes(), threading.Event()
+        self._taken_by = ""
         self._wait_for_others(mine)
         upload(self.file, self.address, MachineError)
         thread = threading.Thread(target=self._refresh, args=(mine, ended), name="bucket lock", daemon=True)
@@ -53,7 +54,7 @@ class BucketLock:
         finally:
             ended.set()
             thread.join()
-            with suppress(PrelabelError):  # it expires
+            with suppress(PrelabelError, OSError):  # it expires
                 if (read_object(self.address) or b"").startswith(mine):
                     self._write(b"")
 
@@ -93,7 +94,7 @@ class BucketLock:
         for number in count(1):
             if ended.wait(REFRESH_SECONDS):
                 return
-            with suppress(PrelabelError):  # the storage does not answer: later it may
+            with suppress(PrelabelError, OSError):  # the storage does not answer, or the disk is full: later it may
                 found = read_object(self.address)
                 if found and not found.startswith(mine):
                     self._taken_by = _for_people(found)

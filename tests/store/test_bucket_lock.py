@@ -82,3 +82,32 @@ def test_a_run_that_goes_on_shows_it(s3: BucketServer, tmp_path: Path) -> None:
     with store_in(tmp_path).hold():
         first = s3.get(KEY)
         wait_until(lambda: s3.get(KEY) != first)
+
+
+def test_a_later_run_of_the_same_process_uploads_again(s3: BucketServer, tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    (tmp_path / "a.json").write_text("{}")
+    store._bucket_lock._taken_by = "process 7 on gpu-3, since noon"
+    with store.hold():
+        store.publish([tmp_path / "a.json"])
+    assert s3.get("labels/a.json") == b"{}"
+
+
+def test_a_full_disk_does_not_end_the_refreshing_of_the_lock(
+    s3: BucketServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, failed = bucket_lock.BucketLock._write, []
+
+    def full_once(self: bucket_lock.BucketLock, content: bytes) -> None:
+        if not failed:
+            failed.append(content)
+            raise OSError(28, "No space left on device")
+        write(self, content)
+
+    with store_in(tmp_path).hold():
+        first = s3.get(KEY)
+        monkeypatch.setattr(bucket_lock.BucketLock, "_write", full_once)
+        deadline = time.monotonic() + 60
+        while not (failed and s3.get(KEY) != first):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
