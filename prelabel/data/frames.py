@@ -188,7 +188,8 @@ class FrameBatch:
 
     def to(self, device: torch.device | str) -> FrameBatch:
         """Returns the batch on a device, surfaces as surfaces. The current stream copies it, if it is not there."""
-        moved, source = self.memory.to(device, non_blocking=True), self.source
+        # A copy to a Mac's GPU would go on while the reader writes the next frames into the same memory.
+        moved, source = self.memory.to(device, non_blocking=str(device).startswith("cuda")), self.source
         decoded = replace(source, planes=moved) if isinstance(source, Surfaces) else moved
         return FrameBatch(decoded, self.frame_indices, self.pts_seconds)
 

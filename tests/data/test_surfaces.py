@@ -98,3 +98,16 @@ def test_scene_cuts_of_surfaces_are_those_of_their_rgb(height: int, width: int):
 def test_other_planes_are_refused(planes: torch.Tensor, space: str, message: str):
     with pytest.raises(ValueError, match=message):
         Surfaces(planes, space, is_full_range=False)
+
+
+@pytest.mark.parametrize(("device", "goes_on"), [("mps", False), ("cuda:0", True)])
+def test_only_copies_to_cuda_go_on_while_the_reader_reuses_its_memory(device, goes_on, monkeypatch):
+    asked = []
+
+    def to(tensor: torch.Tensor, device: str, *, non_blocking: bool) -> torch.Tensor:
+        asked.append((device, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    FrameBatch(np.zeros((1, 2, 2, 3), np.uint8), [0], [0.0]).to(device)
+    assert asked == [(device, goes_on)]
