@@ -76,8 +76,8 @@ def start_batch(detector: Detector, batch: FrameBatch) -> Callable[[], list[Dete
 
 
 def has_preparation(classifier: Classifier) -> TypeGuard[ClassifierExtras]:
-    """Returns whether a classifier prepares images by itself."""
-    return callable(getattr(classifier, "prepare", None))
+    """Returns whether a classifier prepares images by itself: it has both methods for that."""
+    return all(callable(getattr(classifier, name, None)) for name in ("prepare", "classify_prepared"))
 
 
 def warnings_of(*parts: object) -> list[str]:

@@ -125,7 +125,8 @@ class PictureReader:
 def prepare_image(classifier: Classifier, image: Frames) -> Frames:
     """Returns an image as `classifier` takes it: what it makes of the image, or else a tensor with a copy."""
     if has_preparation(classifier):
-        return classifier.prepare(image)
+        with raised_as(ClassifyError, "the classifier", SetupError, TaskError):
+            return classifier.prepare(image)
     import torch
 
     return torch.from_numpy(image.copy()) if isinstance(image, np.ndarray) else image.clone()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from prelabel.errors import AccountError, ReadError
+from prelabel.errors import AccountError, ClassifyError, ReadError
 from prelabel.run.agents.pictures import Classified, EndOfTask, FullBatches, Picture, prepare_image, spread
 from tests.answering import ColourClassifier
 
@@ -126,3 +126,22 @@ def test_frames_of_a_video_are_spread_evenly():
     assert spread(np.arange(100), 4).tolist() == [12, 37, 62, 87]
     assert spread(np.arange(10, 13), 8).tolist() == [10, 11, 12]
     assert spread(np.arange(5), None).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_whatever_a_preparation_raises_is_an_error_of_the_task():
+    class Exits(Prepares):
+        def prepare(self, image):
+            raise SystemExit(3)
+
+    with pytest.raises(ClassifyError, match="the classifier raised SystemExit: 3"):
+        prepare_image(Exits(), np.zeros((2, 3, 3), np.uint8))
+
+
+def test_a_classifier_with_a_method_of_the_same_name_prepares_nothing():
+    class Warms(ColourClassifier):
+        def prepare(self):
+            """Loads something."""
+
+    image = prepare_image(Warms(), np.full((2, 3, 3), 9, np.uint8))
+    (seen,) = run([Picture(0, image), EndOfTask(0)], Warms())
+    assert (seen.error, means(seen)) == (None, [9])
