@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from prelabel.data.frames import FrameBatch
 from prelabel.errors import DetectError, DeviceMemoryError, TaskError
 from prelabel.plugins.protocols import Detector
 from prelabel.plugins.traits import start_batch
+from prelabel.runtime.gpus import imported_torch
 
 
 class BatchSizes:
@@ -198,11 +198,11 @@ def _listed(found: object) -> list[Detections]:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")  # without it, the error is not torch's
+    torch = imported_torch()  # without it, the error is not torch's
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _empty_cache() -> None:
-    torch = sys.modules.get("torch")
+    torch = imported_torch()
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,9 +1,11 @@
-"""Says whether this machine can have a GPU, without torch, whose import takes longer than labelling a short video."""
+"""What is known of GPUs without importing torch, whose import takes longer than labelling a short video."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import sys
+from typing import Any
 
 
 @functools.cache
@@ -14,3 +16,10 @@ def has_driver() -> bool:
     except OSError:
         return False
     return True
+
+
+def imported_torch() -> Any:
+    """Returns the module torch if it is imported; None also while another thread is still importing it."""
+    torch = sys.modules.get("torch")
+    spec = getattr(torch, "__spec__", None)
+    return None if getattr(spec, "_initializing", False) else torch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -19,6 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from prelabel.errors import MachineError
+from prelabel.runtime.gpus import imported_torch
 from prelabel.runtime.progress import Progress, Value
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class _GpuMemory(Collector):
     """Reports the memory of every GPU at each scrape; nothing until torch uses a GPU."""
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        torch = sys.modules.get("torch")
+        torch = imported_torch()
         family = GaugeMetricFamily(
             "prelabel_gpu_memory_bytes",
             "used: by all processes; reserved and allocated: by torch in this one",

@@ -18,6 +18,7 @@ from pathlib import Path
 from prelabel.media.isolation.memory import MappedFrames
 from prelabel.media.isolation.messages import Answer, Command, receive_answer, send_command
 from prelabel.runtime.buckets import CREDENTIALS
+from prelabel.runtime.gpus import imported_torch
 
 SECRETS = ("ENCORD_SSH_KEY", "ENCORD_SSH_KEY_FILE", *CREDENTIALS)
 """Environment variables that are withheld from the process that parses untrusted files."""
@@ -173,7 +174,7 @@ def niceness() -> int:
 
     Models load before media open, so initialised CUDA means a model on a GPU.
     """
-    torch = sys.modules.get("torch")
+    torch = imported_torch()
     is_on_gpu = torch is not None and torch.cuda.is_initialized()
     return os.getpriority(os.PRIO_PROCESS, 0) + (0 if is_on_gpu else BESIDE_CPU_MODEL)
 
