@@ -42,7 +42,10 @@ from prelabel.media.packets import (
 )
 
 # AVCOL_SPC_* and AVCOL_RANGE_* of libavutil/pixfmt.h, by FFmpeg's own names.
-COLOR_SPACES = {0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
+COLOR_SPACES = {
+    **{0: "gbr", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 8: "ycgco", 9: "bt2020nc"},
+    **{10: "bt2020c", 11: "smpte2085", 12: "chroma-derived-nc", 13: "chroma-derived-c", 14: "ictcp"},
+}
 COLOR_RANGES = {1: "tv", 2: "pc"}
 # Containers in which FFmpeg seeks reliably to the requested keyframe.
 SEEKABLE = ("mov", "matroska")

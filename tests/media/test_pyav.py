@@ -13,6 +13,7 @@ from av.bitstream import BitStreamFilterContext
 
 from prelabel.data.frames import Media
 from prelabel.errors import MachineError, ReadError
+from prelabel.media import nvdec
 from prelabel.media.index import index_video
 from prelabel.media.pyav import PyAVReader
 from tests.make_media import NUM_FRAMES, RECIPES, Recipe, cut_off, read_number, remux, spoil, write_clip
@@ -55,6 +56,7 @@ def test_reserved_colour_tags_change_no_pixel(tags: str, clip: BuildClip, tmp_pa
 
 def test_colours_that_ffmpeg_does_not_convert_are_refused_by_name(clip: BuildClip, tmp_path: Path):
     path = set_colours(clip("h264 TS").path, tmp_path / "tagged.ts", "matrix_coefficients=8")  # YCgCo
+    assert nvdec.refuse(index_video(path)) == "its colours are ycgco"
     reason = r"cannot convert frame 0 to RGB: .*yuv420p with the colour matrix 8 of H\.273"
     with _reader(path) as reader, pytest.raises(ReadError, match=reason):
         list(reader.batches(np.arange(NUM_FRAMES), 8))
