@@ -156,11 +156,12 @@ def _why_unreadable(path: Path) -> str:
 def _boxes(path: Path) -> set[bytes]:
     """Returns the names of the outermost boxes of an MP4 (ISO/IEC 14496-12, 4.2)."""
     names: set[bytes] = set()
+    most = path.stat().st_size
     with path.open("rb") as file:
         while len(head := file.read(16)) >= 8:
             size = int.from_bytes(head[8:] if head[:4] == b"\0\0\0\1" else head[:4])
             names.add(head[4:8])
-            if size < 8:
+            if not 8 <= size <= most:
                 break
             file.seek(size - len(head), os.SEEK_CUR)
     return names

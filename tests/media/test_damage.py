@@ -119,6 +119,10 @@ def _write_with_sound(path: Path) -> None:
         (lambda data: data[data.index(b"moof") - 4 :], "a segment of an MP4 without its head: join them first"),
         (lambda data: data.replace(b"tfhd", b"free"), r"cannot read the index \(moov\) of this MP4: it is damaged or"),
         (lambda data: data[: data.index(b"moov") - 4], r"no index \(moov\) in this MP4: it was cut off"),
+        (  # the length of a box has 64 bits, and makes no sense
+            lambda data: data[: data.index(b"moov") - 4] + b"\0\0\0\1mdat" + 8 * b"\xff",
+            r"no index \(moov\) in this MP4: it was cut off",
+        ),
     ],
 )
 def test_an_mp4_that_does_not_open_says_what_is_missing(
