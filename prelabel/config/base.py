@@ -41,7 +41,7 @@ def read_device(value: object) -> object:
     >>> read_device(0), read_device("1"), read_device("cpu")
     ('cuda:0', 'cuda:1', 'cpu')
     """
-    is_number = type(value) is int or (isinstance(value, str) and value.isdigit())
+    is_number = type(value) is int or (isinstance(value, str) and value.isdecimal())
     return f"cuda:{value}" if is_number else value
 
 

@@ -90,7 +90,7 @@ def _value_of(name: str, value: object) -> object:
         case "classes":  # numbers are ids, everything else is a name
             if not words:
                 raise ConfigError("--classes: names no class, expected names or ids: --classes person,car")
-            return [int(word) if word.isdigit() else word for word in words]
+            return [int(word) if word.isdecimal() else word for word in words]
         case "path" if isinstance(value, list):
             return str(value[0]) if len(value) == 1 else [str(each) for each in value]
         case "output":

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def _device_name(value: object) -> object:
     """Returns `cuda:N` for a number N, which is how Ultralytics names a GPU; other values unchanged."""
-    is_number = (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit())
+    is_number = (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, str) and value.isdecimal()
+    )
     return f"cuda:{value}" if is_number else value
 
 

@@ -229,6 +229,8 @@ def test_classes_choose_among_those_of_the_demo(folder, prelabel, capsys):
     assert task["instances"].keys() == {"ball"}
     assert prelabel("run", "--demo", "--classes", "bal") == 2
     assert "detector.only: 'bal' is no class of this model; did you mean 'ball'" in capsys.readouterr().err
+    assert prelabel("run", "--demo", "--classes", "²") == 2  # a digit to Python, but no number
+    assert "detector.only: '²' is no class of this model" in capsys.readouterr().err
 
 
 def test_the_command_that_a_run_without_a_config_prints_writes_the_same_as_a_config(folder, prelabel, capsys):

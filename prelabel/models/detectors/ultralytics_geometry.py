@@ -136,7 +136,7 @@ def _windows(rows: Rows, basis: torch.Tensor, height: int, width: int) -> Iterat
         return
     num, *size = basis.shape
     down, across = _scalings(tuple(size), (height, width), basis.device)
-    weights = torch.from_numpy(np.ascontiguousarray(rows[:, 6:])).to(basis.device, non_blocking=True)
+    weights = torch.from_numpy(np.ascontiguousarray(rows[:, 6:])).to(basis.device, non_blocking=basis.is_cuda)
     small = (weights @ basis.float().reshape(num, -1)).reshape(-1, *size)
     for mask, (x1, y1, x2, y2) in zip(small, np.ceil(rows[:, :4]).astype(np.int64).tolist(), strict=True):
         yield PixelWindow(x1, y1, down[y1:y2] @ mask @ across[x1:x2].T > 0)
