@@ -159,7 +159,7 @@ def check_models() -> Iterator[Finding]:
 
 
 def check_cache() -> Iterator[Finding]:
-    """Yields where prelabel keeps what it can fetch or make again, and how large that is. It deletes nothing there."""
+    """Yields each cache folder and its size. prelabel never deletes anything there."""
     sizes = {
         folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         for folder in sorted(user_cache().glob("*/"))

@@ -103,7 +103,7 @@ def smooth_boxes(tracked: VideoDetections, info: VideoInfo, smoothing: Smoothing
 def _joined(
     stretches: Sequence[NDArray[np.int64]], tracked: VideoDetections, max_gap: float
 ) -> list[NDArray[np.int64]]:
-    """Returns the rows of stretches, those of a track joined if at most `max_gap` frames lie from box to box."""
+    """Returns the rows of stretches. Neighbours of one track are joined if they are at most `max_gap` frames apart."""
     joined: list[list[NDArray[np.int64]]] = []
     for rows in stretches:
         last = joined[-1][-1][-1] if joined else rows[0]

@@ -147,8 +147,8 @@ class TorchCodecReader:
             raise ReadError(f"{self._path.name}: {decoder.cpu_fallback}: use reader pyav, which says so at once")
         if index.info.rotation_degrees and not decoder.metadata.rotation:
             raise ReadError(
-                f"{self._path.name}: torchcodec does not turn its frames, because they say how they are turned and the "
-                "file does not: use reader pyav"
+                f"{self._path.name}: torchcodec ignores the rotation, which only the frames state and not the file: "
+                "use reader pyav"
             )
         if len(decoder) != index.info.num_frames:
             raise FrameCountError(

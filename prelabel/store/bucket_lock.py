@@ -77,7 +77,7 @@ class BucketLock:
         # This run has locked its folder, so an earlier run in the same folder has ended.
         if not found or found.splitlines()[1:2] == mine.splitlines()[1:2]:
             return
-        _LOG.warning("%s: waiting for a sign of life of %s", self.address, _for_people(found))
+        _LOG.warning("%s: waiting to see whether this run still goes on: %s", self.address, _for_people(found))
         expires = time.monotonic() + EXPIRY_SECONDS
         while time.monotonic() < expires:
             time.sleep(REFRESH_SECONDS / 4)

@@ -62,7 +62,7 @@ def test_the_lock_of_a_run_that_was_killed_elsewhere_expires(
     monkeypatch.setattr(bucket_lock, "EXPIRY_SECONDS", 0.5)
     with store_in(tmp_path).hold():
         assert f"process {os.getpid()} ".encode() in s3.get(KEY)
-    assert "waiting for a sign of life of process 7 on gpu-3, since noon" in caplog.text
+    assert "waiting to see whether this run still goes on: process 7 on gpu-3, since noon" in caplog.text
 
 
 def test_a_run_whose_lock_another_one_has_taken_uploads_nothing_more(s3: BucketServer, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ class ReaderProcess:
 
 
 def niceness() -> int:
-    """Returns the niceness of a process that decodes now: it yields the CPU to a model there, not to one on a GPU.
+    """Returns the niceness for a decoding process. If the model runs on the CPU, decoding yields to it.
 
     Models load before media open, so initialised CUDA means a model on a GPU.
     """

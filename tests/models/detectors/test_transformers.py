@@ -16,6 +16,7 @@ from prelabel.testing import check_detector
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow  # the import alone takes ten seconds
 from prelabel.models.detectors.transformers import TransformersDetector  # noqa: E402
+from tests.models.detectors.word_models import save_random  # noqa: E402
 
 HEIGHT, WIDTH = 90, 160
 NAMES = {0: "person", 1: "car", 2: "dog"}
@@ -81,15 +82,8 @@ FAMILIES = {"RT-DETR": rt_detr, "RT-DETRv2": rt_detr_v2, "D-FINE": d_fine, "YOLO
 
 
 def save_model(folder: Path, family: str) -> Path:
-    """Saves a model of a family, its random weights spread so that scores differ."""
-    torch.manual_seed(1)
-    network, processor = FAMILIES[family]()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    """Saves a model of a family with random weights."""
+    return save_random(folder, FAMILIES[family])
 
 
 @pytest.fixture(scope="module")

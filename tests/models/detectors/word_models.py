@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -123,9 +125,14 @@ FAMILIES = {
 
 
 def save_word_model(folder: Path, family: str) -> Path:
-    """Saves a model of a family, its random weights spread so that scores differ."""
+    """Saves a model of a family with random weights."""
+    return save_random(folder, FAMILIES[family])
+
+
+def save_random(folder: Path, make: Callable[[], tuple[Any, Any]]) -> Path:
+    """Saves the network and the processor that `make` returns, the random weights spread so that scores differ."""
     torch.manual_seed(1)
-    network, processor = FAMILIES[family]()
+    network, processor = make()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
