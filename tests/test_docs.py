@@ -82,11 +82,12 @@ def test_the_readme_s_function_runs(tmp_path):
     ]
 
 
-def test_the_readme_s_encord_config_loads(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stage", ["Pre-Labeling Agent", "Pre-classification"])
+def test_the_readme_s_encord_configs_load(tmp_path, monkeypatch, stage):
     monkeypatch.setenv("ENCORD_PROJECT_HASH", "any")
-    (text,) = [text for text in blocks("yaml") if "use: encord" in text]
+    (text,) = [text for text in blocks("yaml") if f"stage: {stage}" in text]
     (tmp_path / "config.yaml").write_text(text)
-    assert load_config(tmp_path / "config.yaml").source.stage == "Pre-Labeling Agent"
+    assert load_config(tmp_path / "config.yaml").source.stage == stage
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

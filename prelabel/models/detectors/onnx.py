@@ -161,6 +161,11 @@ class OnnxDetector(NetworkDetector):
         first_label = int(name == "ssd") if options.first_label is None else options.first_label
         if first_label == 1 and names[0].strip("_").lower() == "background":
             names = names[1:]
+        if first_label == 1 and names[11:12] == ("stop sign",):
+            self._warn(
+                "detector.classes: the 12th name is 'stop sign', as in the list of 80 names of COCO. Most graphs of "
+                "this format count COCO's classes up to 90 with gaps, and 'stop sign' is 13: then give 90 names"
+            )
         box_units = options.box_units
         if box_units == "auto":
             box_units = guess_box_units(form, outputs) if name == "ssd" else "pixels"

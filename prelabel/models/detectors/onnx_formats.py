@@ -404,6 +404,7 @@ def guess_format(
     """
     names = ", ".join(form.names)
     if form.kind == "queries":
+        _refuse_probabilities(form, outputs)
         return _guess_detr(form, num_classes)
     if form.kind == "table":
         if "rtdetr" in (metadata.get("head", "") + metadata.get("description", "")).lower():
@@ -414,6 +415,21 @@ def guess_format(
     if form.is_tensorflow or form.has_one_frame:
         return "ssd", f"the outputs {names}"
     raise _unknown_format(outputs, {"ssd": "labels from 1", "rtdetr": "labels from 0"})
+
+
+def _refuse_probabilities(form: Form, outputs: Outputs) -> None:
+    """Raises an error if what stands in the place of logits lies within 0 to 1, as in DAMO-YOLO and YOLO-NAS.
+
+    Their boxes come before NMS and as corners in pixels. Read as a DETR's, they would be wrong without an error.
+    """
+    scores, boxes = form.names
+    xp = array_namespace(outputs[scores])
+    if 0 not in form.shape and float(xp.min(outputs[scores])) >= 0 and float(xp.max(outputs[scores])) <= 1:
+        raise ConfigError(
+            f"detector.format: cannot be told: {scores!r} and {boxes!r} have the shapes of a DETR's outputs, but "
+            f"{scores!r} lies within 0 to 1, and a DETR gives logits: export the model with NMS inside, or set the "
+            "format if it is a DETR"
+        )
 
 
 def _guess_detr(form: Form, num_classes: int | None) -> tuple[FormatName, str]:

@@ -527,6 +527,33 @@ def test_a_graph_that_does_not_run_says_why(tmp_path):
         detect(red_frames(1), weights=str(path))
 
 
+def test_probabilities_in_the_place_of_logits_are_not_taken_for_a_detr(tmp_path):
+    class BeforeNms(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.finder = Finder()
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            corners, confidence = self.finder(images)
+            return confidence[:, None, None].expand(-1, 1, len(NAMES)), corners[:, None]
+
+    path = str(export(BeforeNms(), tmp_path / "x.onnx", outputs=["scores", "boxes"]))
+
+    with pytest.raises(ConfigError, match=r"detector\.format: cannot be told: 'scores' and .* lies within 0 to 1"):
+        detect(red_frames(1), weights=path)
+
+
+@pytest.mark.parametrize(("first_label", "num_warnings"), [(1, 1), (0, 0)])
+def test_the_list_of_80_names_of_coco_is_doubted_where_labels_have_gaps(graph, first_label, num_warnings):
+    names = [*(f"class {number}" for number in range(11)), "stop sign"]
+
+    detector = OnnxDetector(
+        weights=graph("torchvision"), format="ssd", classes=names, first_label=first_label, device="cpu"
+    )
+
+    assert len([warning for warning in detector.warnings if "COCO" in warning]) == num_warnings
+
+
 def test_boxes_in_a_batch_without_a_known_unit_ask_for_it(tmp_path):
     class Batched(torch.nn.Module):
         def __init__(self) -> None:
