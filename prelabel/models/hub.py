@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _FILES = ["*.json", "*.safetensors", "*.txt", "README.md"]
 """Files that are fetched: weights and settings. Python files and pickles are left out, since they can run code."""
+_NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -190,4 +192,9 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
             f"weights {hub_id!r}: has no revision {revision!r}: set revision to one of its commits, tags or branches"
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+            raise WeightsError(
+                f"weights {hub_id!r}: cannot be stored in the hub's cache: {error}: make room, or set HF_HOME to "
+                "another folder"
+            ) from error
         raise WeightsError(f"weights {hub_id!r}: the hub cannot be reached: fetch it {by_hand}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,3 +58,12 @@ def test_a_refusal_of_the_hub_says_what_to_do(
     monkeypatch.setattr(Refusing, "code", code)
     with pytest.raises(WeightsError, match=f"'nobody/nothing'.*{reason}"):
         resolve_hub_weights("nobody/nothing", "v9")
+
+
+def test_a_cache_that_cannot_be_written_is_not_called_a_missing_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_a_full_disk(*args: object, **options: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", "blobs/0")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", on_a_full_disk)
+    with pytest.raises(WeightsError, match=r"'some/model': cannot be stored in the hub's cache: .*No space left"):
+        resolve_hub_weights("some/model", None)
