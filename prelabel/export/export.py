@@ -178,7 +178,7 @@ NOUNS: Mapping[GeometryKind, str] = {
     "rotated_box": "rotated boxes",
     "keypoints": "poses",
 }
-WITHOUT_IMAGES = ("encord", "labelstudio")
+WITHOUT_IMAGES = ("encord", "label-studio")
 """Formats that write no images."""
 
 
@@ -194,7 +194,7 @@ def export_run(
 
     Args:
         assembly: of the config; its thresholds and classes apply, even if they were others in the run.
-        format: name of an installed format, `file.py:function` or `module:function`.
+        format: name of an installed format, with or without its hyphens, `file.py:function` or `module:function`.
         target: file or folder to write to.
         frames: which frames to write as images: `labelled` for those with labels, or a number N for every Nth inferred
             frame; None for none.
@@ -205,6 +205,8 @@ def export_run(
         TaskError: a requested frame cannot be read from its media.
     """
     names = installed_names("export")
+    if ":" not in format:
+        format = next((name for name in names if name.replace("-", "") == format.replace("-", "")), format)
     if ":" not in format and format not in names:
         raise ConfigError(f"--format: got {format!r}, expected {' | '.join(names)} | file.py:function")
     plugin = load_plugin("export", format, Path.cwd())

@@ -44,10 +44,10 @@ def export_labelstudio(export: Export) -> list[Path]:
                 file.write(separator + orjson.dumps(_task(video)))
             separator = b",\n"
         if images and separator == b"[":
-            raise ConfigError(f"{images[0]}: holds images, and labelstudio is for videos: use -f coco")
+            raise ConfigError(f"{images[0]}: holds images, and label-studio is for videos: use -f coco")
         file.write(b"]\n" if separator != b"[" else b"[]\n")
     if images:
-        export.notes.append(f"labelstudio is for videos, and left out {len(images)} tasks with images: use -f coco")
+        export.notes.append(f"label-studio is for videos, and left out {len(images)} tasks with images: use -f coco")
     labels = "".join(
         f"    <Label value={quoteattr(name)} background={quoteattr(colour)}/>\n" for name, colour in colours.items()
     )

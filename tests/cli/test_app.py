@@ -117,7 +117,7 @@ def test_a_failed_task_is_exit_1_and_named_with_its_reason(folder, prelabel, cap
         (("export", "config.yaml", "target"), "prelabel run"),
         (
             ("export", "config.yaml", "target", "-f", "xml"),
-            "coco | cvat | encord | labelstudio | mot | voc | yolo | file.py:function",
+            "coco | cvat | encord | label-studio | mot | voc | yolo | file.py:function",
         ),
         (("preview", "config.yaml"), "prelabel run"),
         (("evaluate", "config.yaml"), "prelabel run"),

@@ -144,9 +144,11 @@ def test_a_run_without_labels_has_no_labelled_frames(ran, tmp_path):
     assert not (tmp_path / "set" / "images").exists()
 
 
-@pytest.mark.parametrize("format", ["encord", "labelstudio"])
-def test_a_format_without_images_says_so(ran, tmp_path, format):
-    with pytest.raises(ConfigError, match=f"--frames: {format} writes no images"):
+@pytest.mark.parametrize(
+    ("format", "name"), [("encord", "encord"), ("label-studio", "label-studio"), ("labelstudio", "label-studio")]
+)
+def test_a_format_without_images_says_so(ran, tmp_path, format, name):
+    with pytest.raises(ConfigError, match=f"--frames: {name} writes no images"):
         export_run(assembly_of(*ran), format, tmp_path / "set", frames="labelled")
 
 

@@ -50,7 +50,7 @@ def test_images_next_to_videos_are_left_out_and_counted(tmp_path):
     export = export_of(tmp_path, replace(still, info=replace(still.info, average_fps=0.0)), video("b.mp4"))
     export_labelstudio(export)
     assert [task["data"]["video"] for task in json.loads((tmp_path / "tasks.json").read_text())] == ["b.mp4"]
-    assert export.notes == ["labelstudio is for videos, and left out 1 tasks with images: use -f coco"]
+    assert export.notes == ["label-studio is for videos, and left out 1 tasks with images: use -f coco"]
 
 
 @pytest.mark.slow
