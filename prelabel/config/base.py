@@ -35,16 +35,6 @@ Name = Annotated[str, BeforeValidator(read_name)]
 """The name or hash of a class, an object, a stage or a pathway."""
 
 
-def read_device(value: object) -> object:
-    """Returns `cuda:0` for 0, which is how Ultralytics names the first GPU.
-
-    >>> read_device(0), read_device("1"), read_device("cpu")
-    ('cuda:0', 'cuda:1', 'cpu')
-    """
-    is_number = type(value) is int or (isinstance(value, str) and value.isdecimal())
-    return f"cuda:{value}" if is_number else value
-
-
 class Section(BaseModel):
     """A section of the config. It is frozen, rejects unknown keys, and states what each field affects."""
 

@@ -17,7 +17,6 @@ from prelabel.config.base import (
     RetriesSection,
     Rules,
     Section,
-    read_device,
     read_name,
 )
 from prelabel.config.source import AnySource
@@ -26,6 +25,7 @@ from prelabel.labels.flicker import Flicker
 from prelabel.labels.keyframes import Keyframes
 from prelabel.labels.size_and_zones import SizeLimits, Zones
 from prelabel.labels.whole_tracks import TrackLimits
+from prelabel.models.devices import read_device
 from prelabel.models.tiling import Tiles
 from prelabel.plugins.affects import Affects
 

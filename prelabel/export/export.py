@@ -206,9 +206,10 @@ def export_run(
     """
     names = installed_names("export")
     if ":" not in format:
-        format = next((name for name in names if name.replace("-", "") == format.replace("-", "")), format)
-    if ":" not in format and format not in names:
-        raise ConfigError(f"--format: got {format!r}, expected {' | '.join(names)} | file.py:function")
+        fitting = [name for name in names if name.replace("-", "") == format.replace("-", "")]
+        if not fitting:
+            raise ConfigError(f"--format: got {format!r}, expected {' | '.join(names)} | file.py:function")
+        format = fitting[0]
     plugin = load_plugin("export", format, Path.cwd())
     videos, media = stored_videos(assembly), None
     if frames is not None:

@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     import torch
 
 
-def _device_name(value: object) -> object:
-    """Returns `cuda:N` for a number N, which is how Ultralytics names a GPU; other values unchanged."""
-    is_number = (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, str) and value.isdecimal()
-    )
+def read_device(value: object) -> object:
+    """Returns `cuda:N` for a number N, which is how Ultralytics names a GPU; other values unchanged.
+
+    >>> read_device(0), read_device("1"), read_device("cpu")
+    ('cuda:0', 'cuda:1', 'cpu')
+    """
+    is_number = type(value) is int or (isinstance(value, str) and value.isdecimal())
     return f"cuda:{value}" if is_number else value
 
 
-DeviceName = Annotated[str, BeforeValidator(_device_name, json_schema_input_type=str | int)]
+DeviceName = Annotated[str, BeforeValidator(read_device, json_schema_input_type=str | int)]
 """Type of the option `device`: auto, cpu, cuda, cuda:N, N or mps."""
 
 

@@ -426,9 +426,9 @@ def _refuse_probabilities(form: Form, outputs: Outputs) -> None:
     xp = array_namespace(outputs[scores])
     if 0 not in form.shape and float(xp.min(outputs[scores])) >= 0 and float(xp.max(outputs[scores])) <= 1:
         raise ConfigError(
-            f"detector.format: cannot be told: {scores!r} and {boxes!r} have the shapes of a DETR's outputs, but "
-            f"{scores!r} lies within 0 to 1, and a DETR gives logits: export the model with NMS inside, or set the "
-            "format if it is a DETR"
+            f"detector.format: cannot be told: {scores!r} and {boxes!r} have a DETR's shapes, but {scores!r} lies "
+            "within 0 to 1, so it holds probabilities and no logits: export the graph with NMS inside, or set "
+            "the format if it is a DETR"
         )
 
 
